@@ -1,0 +1,36 @@
+"""Everything that can go wrong for a user: one class per exit code, each message with its remedy."""
+
+from __future__ import annotations
+
+
+class BenchError(Exception):
+    """An error a user can act on; `problem` says what is wrong, `remedy` what to do about it."""
+
+    exit_code = 5
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        """The one line shown to the user."""
+        return " ".join((f"{self.problem}; {self.remedy}" if self.remedy else self.problem).split())
+
+
+class UsageError(BenchError):
+    """An unknown name, a bad value, a bad configuration or an unreadable file of ours (exit 2)."""
+
+    exit_code = 2
+
+
+class NotComparableError(BenchError):
+    """Two things that must not be put side by side: other hardware, other schema, no baseline (exit 4)."""
+
+    exit_code = 4
+
+
+class MeasurementError(BenchError):
+    """A measurement that could not be made: a crash, out of memory, unreadable data (exit 5)."""
+
+    exit_code = 5

@@ -1,0 +1,116 @@
+"""`build`: every network of the catalog, with or without attention, from one code path."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
+
+from senet_bench import catalog
+from senet_bench.errors import UsageError
+from senet_bench.models.attention import attend_with, attention_blocks
+from senet_bench.specs import AttentionSpec, ModelSpec
+
+__all__ = ["attention_blocks", "build", "build_spec"]
+
+
+def build(
+    name: str,
+    classes: int | None = None,
+    in_channels: int = 3,
+    cardinality: int | None = None,
+    reduction: int | tuple[int, ...] | None = None,
+    attention: AttentionSpec | None = None,
+    *,
+    device: str = "cpu",
+) -> nn.Module:
+    """A network by its name, in training mode, He-initialised.
+
+    It maps (N, in_channels, H, W) images to (N, classes) logits. `classes` is 1000 unless given, 10 for CIFAR
+    networks. `cardinality` is the number of groups C of a ResNeXt, SENet or Shake-Even network. `attention`
+    replaces the attention that the name implies (none for `resnet50`, SE with r = 16 for `seresnet50`);
+    `reduction` replaces its r, and has no effect on a network without attention. On device `meta` nothing is
+    initialised. Raises `UsageError` for an unknown name or a value the network cannot be built with.
+    """
+    spec = catalog.resolve(name)
+    attention = attention or spec.attention
+    if attention is not None and reduction is not None:
+        attention = replace(attention, reduction=reduction)
+    return build_spec(
+        replace(spec, attention=attention), classes, in_channels=in_channels, cardinality=cardinality, device=device
+    )
+
+
+def build_spec(
+    spec: ModelSpec,
+    classes: int | None = None,
+    *,
+    in_channels: int = 3,
+    cardinality: int | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """The network of a catalog row (possibly with its attention replaced); see `build`."""
+    options = dict(spec.options)
+    classes = spec.classes if classes is None else classes
+    for name, value in {"classes": classes, "in_channels": in_channels, "cardinality": cardinality or 1}.items():
+        if not isinstance(value, int) or value < 1:
+            raise UsageError(f"{name} must be a positive integer, not {value!r}")
+    if cardinality is not None:
+        if "cardinality" not in options:
+            raise UsageError(f"{spec.name} has no grouped convolutions", "leave cardinality out")
+        options["cardinality"] = cardinality
+    with _on(device):
+        network: nn.Module = _imported(spec.builder)(
+            attend_with(spec.attention, spec.stages), classes=classes, in_channels=in_channels, **options
+        )
+        if device != "meta":
+            initialise(network)
+    if spec.attention is not None and not attention_blocks(network):
+        raise UsageError(
+            f"{spec.name} has no place for attention at {spec.attention.place!r}",
+            "choose another integration or placement",
+        )
+    return network
+
+
+def initialise(network: nn.Module) -> None:
+    """He initialisation (the paper's reference 66): convolutions by fan-out, linear layers by fan-in."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
+        else:
+            continue
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class _SkipInit(TorchFunctionMode):
+    """Leaves tensors as they are where `torch.nn.init` would fill them: a meta tensor has nothing to fill."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
+@contextlib.contextmanager
+def _on(device: str) -> Iterator[None]:
+    with torch.device(device), _SkipInit() if device == "meta" else contextlib.nullcontext():
+        yield
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    module, _, attribute = path.partition(":")
+    found = getattr(importlib.import_module(module), attribute)
+    assert inspect.isroutine(found) or inspect.isclass(found)
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,114 @@
+"""ResNet (He et al., arXiv 1512.03385) and ResNeXt (Xie et al., arXiv 1611.05431) for ImageNet.
+
+Table 1 of the paper gives the layout of ResNet-50, SE-ResNet-50 and SE-ResNeXt-50 (32x4d).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.models.attention import Attend
+
+
+def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    """A convolution without bias, padded to keep the size at stride 1, and its BatchNorm."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)
+    )
+
+
+class ResidualUnit(nn.Module):
+    """A residual unit with the four places of the paper's Figure 5: `pre`, `standard`, `identity`, `post`.
+
+    `branch` is the transformation F; the shortcut is a 1x1 projection where the shape changes. `identity`
+    recalibrates what the shortcut hands on, in parallel to the branch; `post` acts after the sum's ReLU.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, stride: int, branch: nn.Sequential, attend: Attend, stage: int
+    ) -> None:
+        super().__init__()
+        self.pre = attend("pre", inputs, stage=stage)
+        self.branch = branch
+        self.standard = attend("standard", outputs, stage=stage)
+        same = inputs == outputs and stride == 1
+        self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride)
+        self.identity = attend("identity", outputs, stage=stage)
+        self.post = attend("post", outputs, stage=stage)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
+        skip = self.identity(self.shortcut(x))
+        return self.post(F.relu(self.standard(self.branch(self.pre(x))) + skip))
+
+
+def basic_branch(inputs: int, width: int, stride: int) -> nn.Sequential:
+    """Two 3x3 convolutions; the first holds the stride."""
+    return nn.Sequential(*conv_bn(inputs, width, 3, stride), nn.ReLU(inplace=True), *conv_bn(width, width, 3))
+
+
+def bottleneck_branch(
+    inputs: int, width: int, outputs: int, strides: tuple[int, int], groups: int, attend: Attend, stage: int
+) -> nn.Sequential:
+    """1x1, 3x3 (grouped), 1x1; the place `3x3` of Table 15 follows the 3x3's ReLU. `strides`: of the first two."""
+    return nn.Sequential(
+        *conv_bn(inputs, width, 1, strides[0]),
+        nn.ReLU(inplace=True),
+        *conv_bn(width, width, 3, strides[1], groups),
+        nn.ReLU(inplace=True),
+        attend("3x3", width, stage=stage),
+        *conv_bn(width, outputs, 1),
+    )
+
+
+class ResNet(nn.Module):
+    """Stem, four stages of residual units at 56, 28, 14 and 7 px (stages 2 to 5), global average pool, classifier."""
+
+    def __init__(
+        self,
+        attend: Attend,
+        *,
+        classes: int,
+        in_channels: int,
+        layers: tuple[int, ...],
+        bottleneck: bool,
+        stride_in: Literal["1x1", "3x3"] = "1x1",
+        padded_pool: bool = False,
+        cardinality: int = 1,
+        group_width: int = 64,
+    ) -> None:
+        super().__init__()
+        pool = nn.MaxPool2d(3, 2, padding=1) if padded_pool else nn.MaxPool2d(3, 2, ceil_mode=True)
+        self.stem = nn.Sequential(*conv_bn(in_channels, 64, 7, 2), nn.ReLU(inplace=True), pool)
+        channels, self.stages = 64, nn.ModuleList()
+        for index, depth in enumerate(layers):
+            planes, stage = 64 << index, index + 2
+            outputs = 4 * planes if bottleneck else planes
+            units: list[nn.Module] = []
+            for unit in range(depth):
+                stride = 2 if index and not unit else 1
+                if bottleneck:
+                    width = (cardinality * group_width) << index
+                    strides = (stride, 1) if stride_in == "1x1" else (1, stride)
+                    branch = bottleneck_branch(channels, width, outputs, strides, cardinality, attend, stage)
+                else:
+                    branch = basic_branch(channels, outputs, stride)
+                units.append(ResidualUnit(channels, outputs, stride, branch, attend, stage))
+                channels = outputs
+            self.stages.append(nn.Sequential(*units))
+        self.classifier = nn.Linear(channels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, in_channels, H, W) to (N, classes)."""
+        x = self.stem(x)
+        for stage in self.stages:
+            x = stage(x)
+        return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def resnet(attend: Attend, **options: object) -> ResNet:
+    """A ResNet or ResNeXt; see `ResNet` for the options."""
+    return ResNet(attend, **options)  # type: ignore[arg-type]

@@ -1,0 +1,114 @@
+"""What is built and under which conditions it is measured: frozen, hashable, free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+from senet_bench.errors import UsageError
+
+Squeeze = Literal["avg", "max", "none"]
+Excitation = Literal["sigmoid", "tanh", "relu"]
+Integration = Literal["standard", "pre", "post", "identity"]
+Placement = Literal["standard", "3x3"]
+Precision = Literal["fp32", "tf32", "bf16", "fp16"]
+Mode = Literal["infer", "train"]
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionSpec:
+    """A channel-attention block and where it sits; every switch of section 6 of the paper.
+
+    `reduction` is r of equation 3, one value or one for each stage of the network. `squeeze="none"` is
+    Table 16's NoSqueeze: the FCs become 1x1 convolutions over the whole map. `stages=None` means all.
+    `placement="3x3"` is Table 15's SE_3x3, right after the 3x3 convolution of a bottleneck.
+    `block` is a name in `senet_bench.models.attention.BLOCKS` or an import string `package.module:Class`.
+    """
+
+    block: str = "se"
+    reduction: int | tuple[int, ...] = 16
+    squeeze: Squeeze = "avg"
+    excitation: Excitation = "sigmoid"
+    integration: Integration = "standard"
+    placement: Placement = "standard"
+    stages: tuple[int, ...] | None = None
+    bias: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""
+        _check_choice("squeeze", self.squeeze, get_args(Squeeze))
+        _check_choice("excitation", self.excitation, get_args(Excitation))
+        _check_choice("integration", self.integration, get_args(Integration))
+        _check_choice("placement", self.placement, get_args(Placement))
+        for r in self.reductions:
+            if not isinstance(r, int) or isinstance(r, bool) or r < 1:
+                raise UsageError(f"reduction must be a positive integer, not {r!r}", "use 16, as the paper does")
+        if self.placement == "3x3" and self.integration != "standard":
+            raise UsageError(
+                f"placement 3x3 and integration {self.integration} exclude each other", "choose one of them"
+            )
+
+    @property
+    def reductions(self) -> tuple[int, ...]:
+        """Reduction ratios as a tuple, one element when all stages share it."""
+        return self.reduction if isinstance(self.reduction, tuple) else (self.reduction,)
+
+    @property
+    def place(self) -> str:
+        """The named place in a residual unit where the block goes."""
+        return "3x3" if self.placement == "3x3" else self.integration
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One network of the catalog. `builder` is an import string, so that naming a network loads no torch.
+
+    `stages` are the stage numbers that `AttentionSpec.stages` may name; `narrowest` is the smallest channel
+    count that a block in the standard place meets; `params` the trainable parameters at 1000 classes and
+    three input channels (10 classes for CIFAR networks), checked against the built network by the tests.
+    """
+
+    name: str
+    family: str
+    label: str
+    builder: str
+    layout: str
+    params: int
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    classes: int = 1000
+    stages: tuple[int, ...] = (2, 3, 4, 5)
+    attention: AttentionSpec | None = None
+    baseline: str | None = None
+
+    @property
+    def id(self) -> str:
+        """The name under which the network is found and shown."""
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """How a network is run while it is measured; part of every row that has a time or a memory figure.
+
+    `precision` fp32 means IEEE single precision: TF32 is off. `threads` is torch's intra-operator count.
+    `runtime` is eager, compile, cudagraph, onnxruntime or openvino.
+    """
+
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    runtime: str = "eager"
+    channels_last: bool = False
+    threads: int = 1
+    batch_size: int = 1
+    mode: Mode = "infer"
+
+    def with_batch(self, batch_size: int) -> Conditions:
+        """The same conditions at another batch size (images)."""
+        return replace(self, batch_size=batch_size)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is unknown", f"choose from {', '.join(choices)}")

@@ -34,3 +34,9 @@ class MeasurementError(BenchError):
     """A measurement that could not be made: a crash, out of memory, unreadable data (exit 5)."""
 
     exit_code = 5
+
+
+class InterruptedRunError(BenchError):
+    """Ctrl-C; what was finished is saved (exit 130)."""
+
+    exit_code = 130

@@ -14,6 +14,9 @@ Integration = Literal["standard", "pre", "post", "identity"]
 Placement = Literal["standard", "3x3"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
+Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino"]
+Timing = Literal["end-to-end", "device"]
+Cache = Literal["warm", "cold"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +96,19 @@ class Conditions:
     """How a network is run while it is measured; part of every row that has a time or a memory figure.
 
     `precision` fp32 means IEEE single precision: TF32 is off. `threads` is torch's intra-operator count.
-    `runtime` is eager, compile, cudagraph, onnxruntime or openvino.
+    `timing` end-to-end is the host's clock around a finished call; device is CUDA events around the work on the
+    GPU. `cache` says whether the GPU's L2 is flushed before each call.
     """
 
     device: str = "cpu"
     precision: Precision = "fp32"
-    runtime: str = "eager"
+    runtime: Runtime = "eager"
     channels_last: bool = False
     threads: int = 1
     batch_size: int = 1
     mode: Mode = "infer"
+    timing: Timing = "end-to-end"
+    cache: Cache = "warm"
 
     def with_batch(self, batch_size: int) -> Conditions:
         """The same conditions at another batch size (images)."""

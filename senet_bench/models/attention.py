@@ -63,7 +63,7 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""
         gate = self.excitation(self.squeeze(x))
-        return x * (gate if gate.dim() == 4 else gate[:, :, None, None])
+        return x * (gate if self.squeeze_kind == "none" else gate[:, :, None, None])
 
 
 class ConstantGate(nn.Module):

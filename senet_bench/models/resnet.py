@@ -11,54 +11,67 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.models.attention import Attend
-
-
-def conv_bn(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution without bias, padded to keep the size at stride 1, and its BatchNorm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False), nn.BatchNorm2d(outputs)
-    )
+from senet_bench.models.conv import conv_bn, conv_bn_relu
 
 
 class ResidualUnit(nn.Module):
     """A residual unit with the four places of the paper's Figure 5: `pre`, `standard`, `identity`, `post`.
 
-    `branch` is the transformation F; the shortcut is a 1x1 projection where the shape changes. `identity`
-    recalibrates what the shortcut hands on, in parallel to the branch; `post` acts after the sum's ReLU.
+    `branch` is the transformation F; the shortcut is a projection where the shape changes, a 1x1 convolution
+    unless `projection` names another kernel size. `identity` recalibrates what the shortcut hands on, in parallel to
+    the branch; `post` acts after the sum's ReLU.
     """
 
     def __init__(
-        self, inputs: int, outputs: int, stride: int, branch: nn.Sequential, attend: Attend, stage: int
+        self,
+        inputs: int,
+        outputs: int,
+        stride: int,
+        branch: nn.Sequential,
+        attend: Attend,
+        stage: int,
+        *,
+        projection: int = 1,
     ) -> None:
         super().__init__()
         self.pre = attend("pre", inputs, stage=stage)
         self.branch = branch
         self.standard = attend("standard", outputs, stage=stage)
         same = inputs == outputs and stride == 1
-        self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, 1, stride)
+        self.shortcut = nn.Identity() if same else conv_bn(inputs, outputs, projection, stride)
         self.identity = attend("identity", outputs, stage=stage)
         self.post = attend("post", outputs, stage=stage)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
         skip = self.identity(self.shortcut(x))
-        return self.post(F.relu(self.standard(self.branch(self.pre(x))) + skip))
+        return self.post(F.relu(self.standard(self.branch(self.pre(x))) + skip))  # type: ignore[no-any-return]
 
 
 def basic_branch(inputs: int, width: int, stride: int) -> nn.Sequential:
     """Two 3x3 convolutions; the first holds the stride."""
-    return nn.Sequential(*conv_bn(inputs, width, 3, stride), nn.ReLU(inplace=True), *conv_bn(width, width, 3))
+    return nn.Sequential(*conv_bn_relu(inputs, width, 3, stride), *conv_bn(width, width, 3))
 
 
 def bottleneck_branch(
-    inputs: int, width: int, outputs: int, strides: tuple[int, int], groups: int, attend: Attend, stage: int
+    inputs: int,
+    width: int,
+    outputs: int,
+    strides: tuple[int, int],
+    groups: int,
+    attend: Attend,
+    stage: int,
+    *,
+    entry: int | None = None,
 ) -> nn.Sequential:
-    """1x1, 3x3 (grouped), 1x1; the place `3x3` of Table 15 follows the 3x3's ReLU. `strides`: of the first two."""
+    """1x1 (to `entry` channels, else `width`), 3x3 (grouped, `width`), 1x1; `strides` are those of the first two.
+
+    The place `3x3` of Table 15 follows the ReLU of the 3x3.
+    """
+    entry = entry or width
     return nn.Sequential(
-        *conv_bn(inputs, width, 1, strides[0]),
-        nn.ReLU(inplace=True),
-        *conv_bn(width, width, 3, strides[1], groups),
-        nn.ReLU(inplace=True),
+        *conv_bn_relu(inputs, entry, 1, strides[0]),
+        *conv_bn_relu(entry, width, 3, strides[1], groups),
         attend("3x3", width, stage=stage),
         *conv_bn(width, outputs, 1),
     )
@@ -82,7 +95,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         pool = nn.MaxPool2d(3, 2, padding=1) if padded_pool else nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.stem = nn.Sequential(*conv_bn(in_channels, 64, 7, 2), nn.ReLU(inplace=True), pool)
+        self.stem = nn.Sequential(*conv_bn_relu(in_channels, 64, 7, 2), pool)
         channels, self.stages = 64, nn.ModuleList()
         for index, depth in enumerate(layers):
             planes, stage = 64 << index, index + 2
@@ -107,8 +120,3 @@ class ResNet(nn.Module):
         for stage in self.stages:
             x = stage(x)
         return self.classifier(x.mean((2, 3)))  # type: ignore[no-any-return]
-
-
-def resnet(attend: Attend, **options: object) -> ResNet:
-    """A ResNet or ResNeXt; see `ResNet` for the options."""
-    return ResNet(attend, **options)  # type: ignore[arg-type]

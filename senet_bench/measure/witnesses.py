@@ -44,13 +44,13 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts
     outside = Counter(modules[""])
     outside.subtract(inside)
     return Counts(
-        conv=outside["conv"],
+        conv=int(outside["conv"]),
         linear=_linear(outside),
-        se_excitation=inside["conv"] + _linear(inside),
+        se_excitation=int(inside["conv"]) + _linear(inside),
         se_scale=tally.counts["se_scale"],
-        bn=outside["batch_norm"],
-        max_pool=outside["max_pool"],
-        global_pool=outside["global_pool"],
+        bn=int(outside["batch_norm"]),
+        max_pool=int(outside["max_pool"]),
+        global_pool=int(outside["global_pool"]),
     )
 
 
@@ -84,7 +84,7 @@ def _on_cpu(network: nn.Module) -> nn.Module:
 
 
 def _linear(counts: Counter[str]) -> int:
-    return sum(counts[kind] for kind in ("linear", "addmm", "matmul", "einsum", "bmm", "mm"))
+    return sum(int(counts[kind]) for kind in ("linear", "addmm", "matmul", "einsum", "bmm", "mm"))
 
 
 def _elements(kind: str, of_output: bool) -> Handle:
@@ -99,6 +99,15 @@ def _size(value: Any) -> torch.Size:
     return torch.Size(value.type().sizes())
 
 
+def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Multiply-adds of a contraction; an einsum that sums over nothing is a product of elements, and counts none."""
+    from fvcore.nn.jit_handles import einsum_flop_jit
+
+    operands, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
+    contracts = set(operands) - set(result) - {","}
+    return Counter({"einsum": int(einsum_flop_jit(inputs, outputs)) if contracts else 0})
+
+
 def _global_pool(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     into, out = _size(inputs[0]), _size(outputs[0])
     is_global = len(into) == 4 and out.numel() == into[0] * into[1]
@@ -110,4 +119,5 @@ _HANDLES: dict[str, Handle] = {
     "aten::max_pool2d": _elements("max_pool", of_output=False),
     "aten::adaptive_avg_pool2d": _global_pool,
     "aten::mean": _global_pool,
+    "aten::einsum": _einsum,
 }

@@ -1,0 +1,88 @@
+"""The terminal: tables and progress by Rich. Progress and remarks go to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable
+
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from senet_bench.errors import InterruptedRunError
+from senet_bench.report.documents import Document
+from senet_bench.report.tables import Table
+from senet_bench.workflows import Event
+
+STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
+PIPED_WIDTH = 1000
+
+
+def show(document: Document) -> None:
+    """Print a document's tables with their notes, each in its narrow form where the wide one does not fit."""
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else PIPED_WIDTH)
+    for wide, narrow in zip(document.wide, document.narrow):
+        fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
+        table = wide if fits else narrow
+        console.print(_rich(table))
+        for note in table.notes:
+            if terminal:
+                console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+            else:
+                console.print(f"  {note}", soft_wrap=True, markup=False)
+        console.print()
+
+
+def remark(text: str, *, quiet: bool = False) -> None:
+    """Print one remark to stderr."""
+    if not quiet:
+        Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
+
+
+def write(text: str) -> None:
+    """Print a machine format to stdout as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def follow(events: Iterable[Event], *, quiet: bool = False) -> Event:
+    """Draw the progress of a run until its last event, and return that; `quiet` draws nothing."""
+    console = Console(stderr=True, highlight=False)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    last: Event | None = None
+    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
+        bar = progress.add_task("starting", total=None)
+        try:
+            for event in events:
+                last = event
+                progress.update(bar, total=event.total, completed=event.done, description=event.what)
+        except KeyboardInterrupt as error:
+            saved = f"{last.done} of {last.total} rows are saved in {last.path}" if last else "nothing was finished"
+            raise InterruptedRunError(f"interrupted; {saved}") from error
+    if last is None:
+        raise AssertionError("a run has at least one event")
+    return last
+
+
+def _rich(table: Table) -> RichTable:
+    rich = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
+    )
+    for index, column in enumerate(table.columns):
+        heading = f"{column.group}\n{column.name}" if any(c.group for c in table.columns) else column.name
+        previous = table.columns[index - 1].group if index else None
+        if column.group and column.group == previous:
+            heading = f"\n{column.name}"
+        rich.add_column(heading, justify="right" if column.numeric else "left", overflow="fold", no_wrap=index == 0)
+    for row in table.rows:
+        rich.add_row(*(_styled(cell) for cell in row))
+    return rich
+
+
+def _styled(cell: str) -> Text:
+    style = next((style for status, style in STYLES.items() if cell.startswith(status)), "")
+    return Text(cell, style=style)

@@ -1,0 +1,1 @@
+"""Tables, plots and pages from stored rows; nothing here measures or loads torch."""

@@ -1,0 +1,169 @@
+"""What a command hands to the writers: its JSON, its tables in two widths, and its flat records."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+from senet_bench import __version__
+from senet_bench.catalog import CATALOG, normalise, resolve
+from senet_bench.errors import UsageError
+from senet_bench.paper import TABLES, CellStatus, compare_cell
+from senet_bench.report.tables import Column, Table, network_table, paper_table, record
+from senet_bench.results import Check, Row, Run, schema_of
+from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """`narrow` is for a terminal on which a table of `wide` does not fit."""
+
+    json: object
+    wide: tuple[Table, ...]
+    narrow: tuple[Table, ...]
+    records: tuple[Mapping[str, Any], ...]
+
+
+def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
+    """A run: a table for each of `studies` that its rows stand in, and one for the other rows."""
+    if run.schema == schema_of("ablate"):
+        return _of_ablation(run)
+    wide, narrow = [], []
+    for study in studies:
+        rows = _as_printed([row for row in run.rows if stands_in(row, study)], study)
+        if not rows:
+            continue
+        lines = partial(network_table, _title(study), rows, study.table, name=partial(_row_name, study))
+        narrow.append(lines(narrow=True))
+        wide.append(paper_table(_title(study), study.table, rows) if study.id in ("table2", "table3") else lines())
+    rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
+    if rest:
+        title = "Other networks" if studies else "Networks"
+        wide.append(network_table(title, rest))
+        narrow.append(network_table(title, rest, narrow=True))
+    return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
+
+
+def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
+    """Rows in the order the paper prints them."""
+    order = [(subject.row, subject.column) for subject in study.subjects]
+
+    def position(row: Row) -> int:
+        places = [(cell.row, cell.column) for cell in row.paper if cell.table == study.table]
+        return min(order.index(place) for place in places if place in order)
+
+    return sorted(rows, key=position)
+
+
+def _of_ablation(run: Run) -> Document:
+    """All rows of an ablation in one table, beside the printed one where a single axis has it."""
+    axes = list(run.conditions.get("axes", {}))
+    table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
+    study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
+    title = _title(study) if study else f"{run.rows[0].label}: {' x '.join(axes)}"
+    lines = partial(network_table, title, run.rows, study.table if study else None, name=_setting)
+    return Document(run, (lines(),), (lines(narrow=True),), tuple(map(record, run.rows)))
+
+
+def _title(study: Study) -> str:
+    return f"Table {study.table}. {TABLES[study.table].title}"
+
+
+def _setting(row: Row) -> str:
+    """A row of an ablation by its setting; the baseline by its name."""
+    return setting_label(row.axes) if row.axes else row.label
+
+
+def _row_name(study: Study, row: Row) -> str:
+    """An ablation's row as it is printed, a network of a comparison by its name."""
+    cell = next(cell for cell in row.paper if cell.table == study.table)
+    return cell.row if study.kind == "ablation" else row.label
+
+
+def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
+    """The paper's cells of a row in some studies (None: the network's own rows), each beside what was counted.
+
+    Empty for a network whose image size, channels, classes or cardinality are not the paper's.
+    """
+    spec = replace(resolve(row.model), attention=row.attention)
+    if (row.input_size, row.classes, row.cardinality) != (spec.input_size, spec.classes, None):
+        return []
+    measured = {**row.flops, **({} if row.params is None else {"trainable": row.params})}
+    cells = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
+    return [compare_cell(cell, measured) for cell in cells]
+
+
+def stands_in(row: Row, study: Study) -> bool:
+    """Whether a row has cells in the study's printed table."""
+    return any(cell.table == study.table for cell in row.paper)
+
+
+def of_catalog(families: Sequence[str]) -> Document:
+    """The networks of the catalog, or of some families; `UsageError` for an unknown family."""
+    known = {normalise(spec.family): spec.family for spec in CATALOG.values()}
+    unknown = [family for family in families if normalise(family) not in known]
+    if unknown:
+        raise UsageError(f"unknown family {unknown[0]!r}", f"choose from {', '.join(known.values())}")
+    chosen = {normalise(family) for family in families} or set(known)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": spec.name,
+            "label": spec.label,
+            "family": spec.family,
+            "baseline": spec.baseline,
+            "params": spec.params,
+            "input_size": list(spec.input_size),
+            "classes": spec.classes,
+            "stages": list(spec.stages),
+            "tables": [study.table for study in STUDIES.values() if spec.name in study.models],
+            "layout": spec.layout,
+        }
+        for spec in CATALOG.values()
+        if normalise(spec.family) in chosen
+    ]
+    columns = ("model", "family", "params, M", "px", "tables", "layout")
+    table = Table(
+        "Networks",
+        tuple(Column(name, numeric=name in ("params, M", "px")) for name in columns),
+        tuple(
+            (
+                r["model"],
+                r["family"],
+                f"{r['params'] / 1e6:.3f}",
+                str(r["input_size"][1]),
+                " ".join(r["tables"]),
+                r["layout"],
+            )
+            for r in rows
+        ),
+    )
+    return Document(_document("models", rows, _light_environment()), (table,), (table,), tuple(rows))
+
+
+def of_checks(checks: Sequence[Check], environment: Mapping[str, Any]) -> Document:
+    """What `doctor` found."""
+    table = Table(
+        "This machine",
+        (Column("what", numeric=False), Column("found", numeric=False), Column("what to do", numeric=False)),
+        tuple((check.name, check.found, check.remedy) for check in checks),
+    )
+    rows = tuple(asdict(check) for check in checks)
+    return Document(_document("doctor", rows, environment), (table,), (table,), rows)
+
+
+def _light_environment() -> dict[str, Any]:
+    """The part of the environment that is known without torch."""
+    return {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def _document(command: str, rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "schema": schema_of(command),
+        "version": __version__,
+        "environment": environment,
+        "conditions": {},
+        "rows": list(rows),
+    }

@@ -1,0 +1,316 @@
+"""Rows of a run as tables of text: in the paper's own layout, or one network a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from senet_bench.paper import CellStatus
+from senet_bench.results import Row
+
+EMPTY = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column's heading, under a group where neighbours share one."""
+
+    name: str
+    group: str = ""
+    numeric: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of text cells with its notes; every writer draws it."""
+
+    title: str
+    columns: tuple[Column, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A column and how a row fills it."""
+
+    column: Column
+    text: Callable[[Row], str]
+
+
+def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
+    """Tables 2 and 3 as the paper lays them out: a line is a pair, its groups original, re-implementation, SENet."""
+    pairs = [
+        (base, variant)
+        for base in rows
+        if base.baseline is None
+        for variant in rows
+        if variant.baseline == base.model and variant.input_size == base.input_size
+    ]
+    flops = "mflops" if any(cell.metric == "mflops" for row in rows for cell in row.paper) else "gflops"
+    metrics = [flops] + ["params_m"] * any(c.metric == "params_m" and c.table == number for r in rows for c in r.paper)
+    fields: list[tuple[Column, Callable[[Row, Row], str]]] = [
+        (Column("network", numeric=False), lambda base, variant: base.label)
+    ]
+    errors = ("top1_err", "top5_err")
+    fields += [(Column(HEADINGS[error], "original"), _of_base(number, "original", error)) for error in errors]
+    for column, group in (("reimplementation", "re-implementation"), ("senet", "SENet")):
+        side = _of_base if column == "reimplementation" else _of_variant
+        fields += [(Column(HEADINGS[error], group), side(number, column, error)) for error in errors]
+        for metric in metrics:
+            fields.append((Column(HEADINGS[metric], group), side(number, column, metric)))
+            fields.append((Column("counted", group), side(number, column, metric, counted)))
+            fields.append((Column("Δ", group), side(number, column, metric, delta)))
+            fields.append((Column("status", group, numeric=False), side(number, column, metric, status)))
+    if any(row.latency for row in rows):
+        fields += [
+            (Column("latency ratio", "measured here"), lambda base, variant: latency_ratio(variant)),
+            (Column("A/A control", "measured here"), lambda base, variant: control(variant)),
+        ]
+    if any(row.accuracy for row in rows):
+        fields.append(
+            (
+                Column("error, base → SE", "measured here"),
+                lambda base, variant: f"{error_text(base)} → {error_text(variant)}",
+            )
+        )
+    body = tuple(tuple(text(base, variant) for _, text in fields) for base, variant in pairs)
+    return Table(title, tuple(column for column, _ in fields), body, notes(rows, number))
+
+
+def network_table(
+    title: str,
+    rows: Sequence[Row],
+    number: str | None = None,
+    *,
+    narrow: bool = False,
+    name: Callable[[Row], str] = lambda row: row.label,
+) -> Table:
+    """One network a line: counted and measured, beside the cells of table `number` (else of the row's own).
+
+    `narrow` leaves out what does not fit 80 columns.
+    """
+    fields = [_Field(Column("network", numeric=False), name)]
+    for metric in ("params_m", "gflops", "mflops"):
+        stands = _has(rows, number, metric)
+        if stands or metric == "params_m" or (metric == "gflops" and not _has(rows, number, "mflops")):
+            fields += _complexity(metric, rows, number, stands, narrow)
+    printed = ("top1_err",) if narrow else ("top1_err", "top5_err", "ap", "ap50", "cpu_ms", "train_ms")
+    fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
+    if any(row.latency for row in rows):
+        fields += _latency(rows)
+    if any(row.accuracy for row in rows):
+        fields += [
+            _Field(Column("error %", "accuracy"), error_text),
+            _Field(Column("difference, points", "accuracy"), difference),
+        ]
+    body = tuple(tuple(field.text(row) for field in fields) for row in rows)
+    dagger = (DAGGER,) if any(cell.endswith("†") for line in body for cell in line) else ()
+    return Table(title, tuple(field.column for field in fields), body, (*dagger, *notes(rows, number)))
+
+
+DAGGER = "† reached by the convention bn-inclusive, truncated; elsewhere by macs, rounded"
+
+
+def _latency(rows: Sequence[Row]) -> list[_Field]:
+    fields = [
+        _Field(Column("ms", "latency"), lambda row: f"{1e3 * row.latency.seconds:.4g}" if row.latency else EMPTY),
+        _Field(Column("ratio", "latency"), latency_ratio),
+        _Field(Column("A/A control", "latency"), control),
+    ]
+    if any(row.latency and row.latency.peak_bytes for row in rows):
+        fields.append(_Field(Column("peak MiB", "latency"), peak))
+    return fields
+
+
+def _printed(metric: str, number: str | None) -> _Field:
+    return _Field(Column(HEADINGS[metric], "paper"), lambda row: printed_text(find(row, number, metric)))
+
+
+def _complexity(metric: str, rows: Sequence[Row], number: str | None, stands: bool, narrow: bool) -> list[_Field]:
+    group = HEADINGS[metric]
+
+    def ours(row: Row) -> str:
+        return counted(find(row, number, metric)) or plain_count(row, metric)
+
+    fields = [_Field(Column("counted", group), ours)]
+    if any(row.baseline for row in rows) and not (narrow and stands):
+        by_model = {(row.model, row.input_size): row for row in rows if row.attention is None}
+        fields.append(_Field(Column("+%", group), lambda row: increase(row, by_model, metric)))
+    if stands:
+        fields.append(_Field(Column("paper", group), lambda row: printed_text(find(row, number, metric))))
+        if not narrow:
+            fields.append(_Field(Column("Δ", group), lambda row: delta(find(row, number, metric))))
+        show = short_status if narrow else status
+        fields.append(_Field(Column("status", group, numeric=False), lambda row: show(find(row, number, metric))))
+    return fields
+
+
+HEADINGS = {
+    "params_m": "params, M",
+    "gflops": "GFLOPs",
+    "mflops": "MFLOPs",
+    "top1_err": "top-1 %",
+    "top5_err": "top-5 %",
+    "ap": "AP",
+    "ap50": "AP50",
+    "cpu_ms": "CPU ms",
+    "train_ms": "train ms",
+}
+
+
+def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:
+    """The paper's cell of a row; without a column the re-implementation's is preferred to the original's."""
+    cells = [
+        cell
+        for cell in row.paper
+        if cell.metric == metric and number in (None, cell.table) and column in (None, cell.column)
+    ]
+    return next((cell for cell in cells if cell.column != "original"), cells[0] if cells else None)
+
+
+def printed_text(cell: CellStatus | None) -> str:
+    """The cell as the paper prints it."""
+    return cell.printed if cell else EMPTY
+
+
+def counted(cell: CellStatus | None) -> str:
+    """What was counted, to one digit more than the paper prints."""
+    if cell is None or cell.measured is None:
+        return EMPTY
+    return f"{cell.measured:.{_decimals(cell.printed) + 1}f}"
+
+
+def delta(cell: CellStatus | None) -> str:
+    """The relative difference to the printed value."""
+    return EMPTY if cell is None or cell.delta is None else f"{100 * cell.delta:+.2f} %"
+
+
+def status(cell: CellStatus | None) -> str:
+    """The status and the convention it holds under."""
+    if cell is None:
+        return EMPTY
+    return f"{cell.status} ({cell.convention})" if cell.status == "match" and cell.convention else cell.status
+
+
+def short_status(cell: CellStatus | None) -> str:
+    """The status, marked by a dagger where it holds under the second convention."""
+    return EMPTY if cell is None else f"{cell.status}†" if cell.convention == "bn-inclusive" else cell.status
+
+
+def plain_count(row: Row, metric: str) -> str:
+    """Parameters in millions, or multiply-adds by the convention `macs`."""
+    if metric == "params_m":
+        return EMPTY if row.params is None else f"{row.params / 1e6:.3f}"
+    macs = row.flops.get("macs")
+    return EMPTY if macs is None else f"{macs / 1e9:.4f}" if metric == "gflops" else f"{macs / 1e6:.2f}"
+
+
+def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int]], Row], metric: str) -> str:
+    """How much more than its baseline, in per cent."""
+    base = baselines.get((row.baseline or "", row.input_size))
+    ours, theirs = ((r.params if metric == "params_m" else r.flops.get("macs")) if r else None for r in (row, base))
+    return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
+
+
+def latency_ratio(row: Row) -> str:
+    """SE / baseline with its interval."""
+    latency = row.latency
+    if latency is None:
+        return row.missing.get("latency", EMPTY) and "—"
+    if latency.ratio is None or latency.ci is None:
+        return EMPTY if row.baseline is None else "—"
+    return f"{latency.ratio:.3f} [{latency.ci[0]:.3f}, {latency.ci[1]:.3f}]"
+
+
+def control(row: Row) -> str:
+    """The ratio of a second copy of the baseline to the first."""
+    if row.latency is None or row.latency.control_ratio is None:
+        return EMPTY
+    return f"{row.latency.control_ratio:.3f}"
+
+
+def peak(row: Row) -> str:
+    """Peak memory of a call, MiB."""
+    return f"{row.latency.peak_bytes / 2**20:.1f}" if row.latency and row.latency.peak_bytes else EMPTY
+
+
+def error_text(row: Row) -> str:
+    """Top-1 error in per cent, with the sd over seeds."""
+    if row.accuracy is None:
+        return EMPTY
+    sd = "" if row.accuracy.sd is None else f" ± {100 * row.accuracy.sd:.2f}"
+    return f"{100 * row.accuracy.top1_err:.2f}{sd}"
+
+
+def difference(row: Row) -> str:
+    """Error minus the baseline's, paired, in percentage points with its interval."""
+    accuracy = row.accuracy
+    if accuracy is None or accuracy.difference is None or accuracy.difference_ci is None:
+        return EMPTY
+    low, high = accuracy.difference_ci
+    return f"{100 * accuracy.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
+
+
+def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
+    """What explains the cells of a table, each explanation once, and every number that is missing with its reason."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        for cell in row.paper:
+            if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
+                found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
+        for what, why in row.missing.items():
+            if what == "latency" and not any(other.latency for other in rows):
+                continue  # nobody asked for it
+            found.setdefault(f"{what} missing: {why}", []).append(row.label)
+    return tuple(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items())
+
+
+def _joined(labels: Iterable[str], total: int) -> str:
+    labels = list(dict.fromkeys(labels))
+    return "" if len(labels) == total else f"{', '.join(labels)}: "
+
+
+def _has(rows: Sequence[Row], number: str | None, metric: str) -> bool:
+    return any(find(row, number, metric) for row in rows)
+
+
+def _decimals(printed: str) -> int:
+    return len(printed.partition(".")[2])
+
+
+def _of_base(
+    number: str, column: str, metric: str, show: Callable[[CellStatus | None], str] = printed_text
+) -> Callable[[Row, Row], str]:
+    return lambda base, variant: show(find(base, number, metric, column))
+
+
+def _of_variant(
+    number: str, column: str, metric: str, show: Callable[[CellStatus | None], str] = printed_text
+) -> Callable[[Row, Row], str]:
+    return lambda base, variant: show(find(variant, number, metric, column))
+
+
+def record(row: Row) -> dict[str, Any]:
+    """A row as one flat line."""
+    flat: dict[str, Any] = {"model": row.model, "label": row.label, "baseline": row.baseline, "family": row.family}
+    flat["input_size"] = "x".join(map(str, row.input_size))
+    if row.attention is not None:
+        flat |= {f"attention_{name}": _plain(value) for name, value in asdict(row.attention).items()}
+    flat |= {"params": row.params}
+    flat |= {f"flops_{name}": value for name, value in row.flops.items()}
+    flat |= {f"flops_{name}": value for name, value in row.flops_by_kind.items()}
+    for name, part in (("latency", row.latency), ("accuracy", row.accuracy)):
+        if part is not None:
+            flat |= {
+                f"{name}_{key}": value for key, value in asdict(part).items() if not isinstance(value, (dict, list))
+            }
+    for cell in row.paper:
+        key = f"table{cell.table}_{cell.column}_{cell.metric}".replace(" ", "_")
+        flat |= {key: cell.printed, f"{key}_status": cell.status}
+    return flat
+
+
+def _plain(value: Any) -> Any:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else value

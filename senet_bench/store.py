@@ -1,0 +1,87 @@
+"""The results folder: facts in `runs/<machine>/`, one immutable file per run, and what is derived from them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.results import Run, from_json, schema_of, to_json
+
+STORED = tuple(schema_of(command) for command in ("compare", "ablate"))
+
+
+class Store:
+    """Runs under one folder. Reading checks every file; writing is atomic, so a reader never sees half a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def runs(self) -> Iterator[tuple[Path, Run]]:
+        """Every stored run with its path, oldest first; raises on a damaged or foreign file."""
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
+        for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: path.name):
+            yield path, from_json(read(path), Run, STORED, str(path))
+
+    def new_path(self, run: Run) -> Path:
+        """A path for a new run that no other process will choose."""
+        command = run.schema.partition(".")[2].partition("/")[0]
+        stamp = run.created.replace(":", "").replace("-", "")
+        machine = str(run.environment["machine"])
+        return self.root / "runs" / machine / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
+
+    def write(self, run: Run, path: Path) -> None:
+        """Write or rewrite a run in progress."""
+        write_atomically(path, to_json(run))
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file; `UsageError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, then renamed.
+
+    Raises `MeasurementError` where the disk does not take it.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device has no name to rename to
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+        ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise `UsageError` if a file could not be written at `path`, before anything is measured for it."""
+    if path.is_dir():
+        raise UsageError(f"output {path} is a folder", "name a file")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"output folder {path.absolute().parent} does not exist", "make it, or name another path")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"output {path} cannot be written", "name a path in a folder you may write to")

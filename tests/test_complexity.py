@@ -1,0 +1,210 @@
+"""Counts are of arithmetic, agree with independent witnesses, and reach the paper's cells."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.catalog import CATALOG, pair, resolve
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure.complexity import Counts, count, parameters
+from senet_bench.measure.witnesses import conv_and_linear, count_fvcore, verify
+from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.specs import AttentionSpec
+
+SE = AttentionSpec()
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_convolutions_and_matrix_products_agree_with_torchs_own_counter(name: str) -> None:
+    network, size = build(name, device="meta"), CATALOG[name].input_size
+    counts = count(network, size)
+    assert counts.conv + counts.linear + counts.se_excitation == conv_and_linear(network, size)
+
+
+@pytest.mark.parametrize("name", ["seresnet18", "seshufflenet_v1_g3", "sevgg11_bn"])
+def test_fvcore_with_our_handles_gives_the_same_counts_of_every_kind(name: str) -> None:
+    size = (3, 64, 64)
+    network = build(name, device="meta")
+    assert count_fvcore(network, size) == count(network, size)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CATALOG)
+def test_fvcore_agrees_on_every_network_at_its_own_size(name: str) -> None:
+    network, size = build(name, device="meta"), CATALOG[name].input_size
+    verify(network, size, count(network, size))
+
+
+class Spelled(nn.Module):
+    """An SE block on 8 channels, r = 2, with its arithmetic spelled one way or another."""
+
+    attention_place = "standard"
+
+    def __init__(self, how: Callable[["Spelled", Tensor], Tensor], *, as_convolutions: bool = False) -> None:
+        super().__init__()
+        self.fc1: nn.Module = nn.Conv2d(8, 4, 1) if as_convolutions else nn.Linear(8, 4)
+        self.fc2: nn.Module = nn.Conv2d(4, 8, 1) if as_convolutions else nn.Linear(4, 8)
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.how = how
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.how(self, x)
+
+
+def plain(block: Spelled, x: Tensor) -> Tensor:
+    gate = torch.sigmoid(block.fc2(torch.relu(block.fc1(x.mean((2, 3))))))
+    return x * gate[:, :, None, None]
+
+
+def pooled_module(block: Spelled, x: Tensor) -> Tensor:
+    return block.fc2(block.fc1(block.pool(x)).relu()).sigmoid().mul(x)  # type: ignore[no-any-return]
+
+
+def functional(block: Spelled, x: Tensor) -> Tensor:
+    z = F.adaptive_avg_pool2d(x, 1).flatten(1)
+    z = F.linear(F.relu(F.linear(z, block.fc1.weight, block.fc1.bias)), block.fc2.weight)  # type: ignore[arg-type]
+    return torch.mul(x, F.hardsigmoid(z).view(-1, 8, 1, 1))
+
+
+def einsum(block: Spelled, x: Tensor) -> Tensor:
+    z = torch.relu(torch.einsum("nc,hc->nh", x.mean(dim=[-1, -2]), block.fc1.weight))
+    return torch.einsum("nchw,nc->nchw", x, torch.sigmoid(torch.einsum("nh,ch->nc", z, block.fc2.weight)))
+
+
+def matmul_in_place(block: Spelled, x: Tensor) -> Tensor:
+    z = x.flatten(2).mean(-1) @ block.fc1.weight.t()  # type: ignore[operator]
+    gate = torch.addmm(block.fc2.bias, z.clamp(min=0), block.fc2.weight.T).sigmoid_()  # type: ignore[arg-type,operator]
+    return x.clone().mul_(gate.unsqueeze(-1).unsqueeze(-1))
+
+
+SPELLINGS = {
+    "linear": (plain, False),
+    "1x1 convolutions": (pooled_module, True),
+    "functional": (functional, False),
+    "einsum": (einsum, False),
+    "matmul": (matmul_in_place, False),
+}
+
+
+class Around(nn.Module):
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), block)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_one_count_however_the_block_is_spelled(spelling: str) -> None:
+    how, as_convolutions = SPELLINGS[spelling]
+    network = Around(Spelled(how, as_convolutions=as_convolutions))
+    expected = Counts(
+        conv=3 * 9 * 8 * 16 * 16,
+        linear=80,
+        se_excitation=2 * 8 * 4,
+        se_scale=8 * 16 * 16,
+        bn=8 * 16 * 16,
+        global_pool=8 * 16 * 16,
+    )
+    assert count(network, (3, 16, 16)) == expected
+    assert count_fvcore(network, (3, 16, 16)) == expected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda x: x.mean((2, 3)),
+        lambda x: x.mean(dim=(-1, -2), keepdim=True).flatten(1),
+        lambda x: F.adaptive_avg_pool2d(x, (1, 1)).flatten(1),
+        lambda x: torch.mean(x, (3, 2)),
+    ],
+)
+def test_the_final_pool_counts_its_input_however_it_is_spelled(head: Callable[[Tensor], Tensor]) -> None:
+    class Pooled(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return head(F.avg_pool2d(x, 2))
+
+    assert count(Pooled(), (3, 8, 8)) == Counts(global_pool=3 * 4 * 4)
+
+
+def test_counting_leaves_the_network_as_it_was() -> None:
+    network = build("seresnet18", classes=5)
+    network.layer_marker = nn.BatchNorm2d(1).eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    count(network, (3, 64, 64))
+    count_fvcore(network, (3, 64, 64))
+    assert network.training
+    assert not network.layer_marker.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_wrong_count_does_not_pass_verification() -> None:
+    network = build("resnet18", device="meta")
+    counts = count(network, (3, 64, 64))
+    with pytest.raises(MeasurementError, match="shape counter"):
+        verify(network, (3, 64, 64), replace(counts, conv=counts.conv + 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "macs"),
+    [
+        ("resnet50", 3_857_973_248),
+        ("seresnet50", 3_866_007_552),
+        ("seresnet152", 11_302_139_904),
+        ("seresnext50_32x4d", 4_238_514_176),
+    ],
+)
+def test_multiply_adds_by_the_first_convention(name: str, macs: int) -> None:
+    assert count(build(name, device="meta"), (3, 224, 224)).macs == macs
+
+
+def test_senet154_counts() -> None:
+    counts = count(build("senet154", device="meta"), (3, 224, 224))
+    assert round(counts.macs / 1e9, 3) == 20.702
+    assert round((counts.conv + counts.linear + counts.se_excitation) / 1e9, 3) == 20.688
+
+
+@pytest.mark.parametrize("name", [spec.name for spec in CATALOG.values() if spec.attention is not None])
+def test_se_adds_its_fcs_and_one_operation_an_element_and_nothing_else(name: str) -> None:
+    base, spec = pair(resolve(name))
+    without, with_se = (count(build_spec(one, device="meta"), one.input_size) for one in (base, spec))
+    added = {kind: with_se.by_kind()[kind] - amount for kind, amount in without.by_kind().items()}
+    network = build_spec(spec, device="meta")
+    weights = sum(
+        p.numel()
+        for block in attention_blocks(network).values()
+        for key, p in block.named_parameters()
+        if key.endswith("weight")
+    )
+    assert added.pop("se_excitation") == weights
+    assert added.pop("se_scale") > 0
+    assert set(added.values()) == {0}
+
+
+@pytest.mark.parametrize("place", ["pre", "post", "identity"])
+@pytest.mark.parametrize("name", ["seresnet18", "seresnet20_cifar"])
+def test_other_integrations_count_too(name: str, place: str) -> None:
+    spec = replace(resolve(name), attention=replace(SE, integration=place))  # type: ignore[arg-type]
+    network = build_spec(spec, device="meta")
+    counts = count(network, spec.input_size)
+    assert counts.se_scale > 0
+    assert counts.conv + counts.linear + counts.se_excitation == conv_and_linear(network, spec.input_size)
+
+
+def test_an_image_too_small_is_refused_in_one_line() -> None:
+    with pytest.raises(UsageError, match="cannot take 3x5x5") as caught:
+        count(build("bninception", device="meta"), (3, 5, 5))
+    assert "\n" not in str(caught.value)
+
+
+def test_parameters_are_the_trainable_ones() -> None:
+    layer = nn.Linear(3, 4)
+    layer.bias.requires_grad_(False)
+    assert parameters(layer) == 12

@@ -1,0 +1,44 @@
+"""Sessions: `nox` runs lint, types and tests; `nox -s bench` times the project's own code."""
+
+import nox
+
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.sessions = ["lint", "types", "tests"]
+nox.options.reuse_existing_virtualenvs = True
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PINS = ("-c", ".ci/constraints.txt")
+
+
+def groups(*names: str) -> list[str]:
+    """The requirements of dependency groups of pyproject.toml."""
+    return [str(one) for one in nox.project.dependency_groups(PYPROJECT, *names)]
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Ruff: rules and format."""
+    session.install(*PINS, *groups("lint"))
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Mypy, strict."""
+    session.install(*PINS, ".", *groups("types", "test"))
+    session.run("mypy")
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Pytest without the slow tests; `nox -s tests -- -m slow` runs those."""
+    session.install(*PINS, ".", *groups("test"))
+    session.run("pytest", *(session.posargs or ("-m", "not slow")), env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """pytest-benchmark on the project's own code."""
+    session.install(*PINS, ".", *groups("test"))
+    session.run("pytest", "tests", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)

@@ -67,9 +67,8 @@ class AttentionSpec:
 class ModelSpec:
     """One network of the catalog. `builder` is an import string, so that naming a network loads no torch.
 
-    `stages` are the stage numbers that `AttentionSpec.stages` may name; `narrowest` is the smallest channel
-    count that a block in the standard place meets; `params` the trainable parameters at 1000 classes and
-    three input channels (10 classes for CIFAR networks), checked against the built network by the tests.
+    `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
+    `classes` classes and three input channels, which the tests check against the built network.
     """
 
     name: str

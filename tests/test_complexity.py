@@ -1,5 +1,7 @@
 """Counts are of arithmetic, agree with independent witnesses, and reach the paper's cells."""
 
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -77,7 +79,7 @@ def einsum(block: Spelled, x: Tensor) -> Tensor:
 
 def matmul_in_place(block: Spelled, x: Tensor) -> Tensor:
     z = x.flatten(2).mean(-1) @ block.fc1.weight.t()  # type: ignore[operator]
-    gate = torch.addmm(block.fc2.bias, z.clamp(min=0), block.fc2.weight.T).sigmoid_()  # type: ignore[arg-type,operator]
+    gate = torch.addmm(block.fc2.bias, z.clamp(min=0), block.fc2.weight.T).sigmoid_()  # type: ignore[arg-type]
     return x.clone().mul_(gate.unsqueeze(-1).unsqueeze(-1))
 
 
@@ -202,6 +204,26 @@ def test_an_image_too_small_is_refused_in_one_line() -> None:
     with pytest.raises(UsageError, match="cannot take 3x5x5") as caught:
         count(build("bninception", device="meta"), (3, 5, 5))
     assert "\n" not in str(caught.value)
+
+
+def test_counting_the_catalog_does_not_load_the_compiler() -> None:
+    code = """
+import sys
+from dataclasses import replace
+from senet_bench.catalog import CATALOG
+from senet_bench.measure.complexity import count
+from senet_bench.models import build_spec
+from senet_bench.specs import AttentionSpec
+for spec in CATALOG.values():
+    count(build_spec(spec, device="meta"), spec.input_size)
+others = {"squeeze": "max"}, {"squeeze": "none"}, {"excitation": "tanh"}, {"excitation": "relu"}, {"block": "constant"}
+for switches in others:
+    spec = replace(CATALOG["seresnet50"], attention=AttentionSpec(**switches))
+    count(build_spec(spec, device="meta"), spec.input_size)
+assert "torch._dynamo" not in sys.modules, "3 s of imports for nothing"
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_parameters_are_the_trainable_ones() -> None:

@@ -79,7 +79,6 @@ BATCH_NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training
 MAX_POOLS = {aten.max_pool2d_with_indices, aten.max_pool2d}
 AVERAGES = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
 UNCOUNTED = {
-    Tensor.amax,
     Tensor.numel,
     Tensor.size,
     Tensor.dim,
@@ -88,8 +87,10 @@ UNCOUNTED = {
     Tensor.flatten,
     Tensor.transpose,
     Tensor.__getitem__,
+    Tensor.shape.__get__,  # type: ignore[attr-defined]
     torch.flatten,
-    torch.cat,
+    torch.unflatten,
+    F.pad,
 }
 
 
@@ -161,6 +162,19 @@ def _elementwise(tally: Tally, input: Tensor, other: Any, **named: Any) -> Tenso
     return _like(input, *np.broadcast_shapes(input.shape, other.shape))
 
 
+def _cat(tally: Tally, tensors: Any, dim: int = 0, **named: Any) -> Tensor | None:
+    first, *rest = tensors
+    dim %= first.dim()
+    around = [tuple(x.shape[:dim]) + tuple(x.shape[dim + 1 :]) for x in tensors]
+    if named or any(shape != around[0] for shape in around):
+        return None
+    return _like(first, *first.shape[:dim], first.shape[dim] + sum(x.shape[dim] for x in rest), *first.shape[dim + 1 :])
+
+
+def _amax(tally: Tally, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:  # noqa: A002
+    return _like(input, *input.shape[:2]) if input.dim() == 4 and dim == (2, 3) and not keepdim else None
+
+
 def _mean(tally: Tally, input: Tensor, dim: Any = None, keepdim: bool = False, **named: Any) -> Tensor | None:  # noqa: A002
     if input.dim() != 4 or not isinstance(dim, (tuple, list)) or sorted(d % 4 for d in dim) != [2, 3] or named:
         return None
@@ -229,10 +243,14 @@ SHORTCUTS: dict[Any, Callable[..., Tensor | None]] = {
     torch.relu: _unchanged,
     F.dropout: _unchanged,
     torch.sigmoid: _unchanged,
+    torch.tanh: _unchanged,
+    torch.cat: _cat,
+    Tensor.amax: _amax,
     Tensor.add: _elementwise,
     Tensor.add_: _elementwise,
     Tensor.mul: _elementwise,
     Tensor.mul_: _elementwise,
+    Tensor.__rmul__: _elementwise,
     F.max_pool2d: _max_pool2d,
     F._max_pool2d: _max_pool2d,  # type: ignore[attr-defined]
     torch.max_pool2d: _max_pool2d,

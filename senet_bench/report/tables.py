@@ -110,7 +110,7 @@ def network_table(
     return Table(title, tuple(field.column for field in fields), body, (*dagger, *notes(rows, number)))
 
 
-DAGGER = "† reached by the convention bn-inclusive, truncated; elsewhere by macs, rounded"
+DAGGER = "† by the convention bn-inclusive, else by macs"
 
 
 def _latency(rows: Sequence[Row]) -> list[_Field]:
@@ -256,6 +256,7 @@ def difference(row: Row) -> str:
 def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     """What explains the cells of a table, each explanation once, and every number that is missing with its reason."""
     found: dict[str, list[str]] = {}
+    metrics = {cell.metric for row in rows for cell in row.paper if number in (None, cell.table)}
     for row in rows:
         for cell in row.paper:
             if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
@@ -264,7 +265,20 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if what == "latency" and not any(other.latency for other in rows):
                 continue  # nobody asked for it
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
-    return tuple(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items())
+    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * bool(
+        metrics & {"top1_err", "ap"}
+    )
+    return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
+
+
+CONVENTIONS = (
+    "macs: multiply-adds of convolutions and linear layers, one operation per element that SE scales, compared rounded; "
+    "bn-inclusive: macs and one per BatchNorm output, max-pool input and final-pool input, compared truncated "
+    "(fitted to the paper's tables, its authors do not document it)"
+)
+PRINTED_ERRORS = (
+    "errors are the paper's, as printed: reaching them takes the training that the table's protocol describes"
+)
 
 
 def _joined(labels: Iterable[str], total: int) -> str:

@@ -272,7 +272,7 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
 
 
 CONVENTIONS = (
-    "macs: multiply-adds of convolutions and linear layers, one operation per element that SE scales, compared rounded; "
+    "macs: multiply-adds of convolutions and linear layers, one operation per element scaled by SE, compared rounded; "
     "bn-inclusive: macs and one per BatchNorm output, max-pool input and final-pool input, compared truncated "
     "(fitted to the paper's tables, its authors do not document it)"
 )

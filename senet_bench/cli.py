@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 import typer.core
@@ -18,7 +19,25 @@ from senet_bench.studies import AXES
 if TYPE_CHECKING:
     from senet_bench.report.documents import Document
 
-Format = Literal["table", "md", "csv", "json", "latex", "html"]
+
+class Format(StrEnum):
+    """How a result is written."""
+
+    table = "table"
+    md = "md"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+    html = "html"
+
+
+class CounterName(StrEnum):
+    """Who counts operations."""
+
+    shapes = "shapes"
+    fvcore = "fvcore"
+
+
 """What an axis of `ablate` is given when it stands without a value."""
 
 
@@ -91,7 +110,7 @@ ImgSize = Annotated[int | None, typer.Option("--img-size", help="Image side in p
 Classes = Annotated[int | None, typer.Option("--classes", help="Number of classes.")]
 Channels = Annotated[int | None, typer.Option("--in-channels", help="Input channels.")]
 Cardinality = Annotated[int | None, typer.Option("--cardinality", help="Groups C of ResNeXt-like networks.")]
-Counter = Annotated[Literal["shapes", "fvcore"], typer.Option("--counter", help="Who counts.")]
+Counter = Annotated[CounterName, typer.Option("--counter", help="Who counts.")]
 Verify = Annotated[bool, typer.Option("--verify", help="Check every count against fvcore and FlopCounterMode.")]
 
 
@@ -110,9 +129,9 @@ def compare(
     in_channels: Channels = None,
     cardinality: Cardinality = None,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave the timing out.")] = False,
-    counter: Counter = "shapes",
+    counter: Counter = CounterName.shapes,
     verify: Verify = False,
-    format: FormatOption = "table",  # noqa: A002 - the option's name
+    format: FormatOption = Format.table,  # noqa: A002 - the option's name
     output: Output = None,
     results: Results = Path("results"),
     quiet: Quiet = False,
@@ -126,7 +145,7 @@ def compare(
     from senet_bench.report import documents
 
     changes = workflows.Changes(img_size, classes, in_channels, cardinality, attention)
-    events = workflows.compare(what or (), _store(results), changes=changes, counter=counter, verify=verify)
+    events = workflows.compare(what or (), _store(results), changes=changes, counter=counter.value, verify=verify)
     event = console.follow(events, quiet=quiet or no_progress)
     _emit(documents.of_run(event.run, workflows.selected_studies(what or ())), format, output)
     console.remark(f"stored in {event.path}", quiet=quiet)
@@ -148,9 +167,9 @@ def ablate(
     classes: Classes = None,
     in_channels: Channels = None,
     cardinality: Cardinality = None,
-    counter: Counter = "shapes",
+    counter: Counter = CounterName.shapes,
     verify: Verify = False,
-    format: FormatOption = "table",  # noqa: A002 - the option's name
+    format: FormatOption = Format.table,  # noqa: A002 - the option's name
     output: Output = None,
     results: Results = Path("results"),
     quiet: Quiet = False,
@@ -165,7 +184,7 @@ def ablate(
     from senet_bench.report import documents
 
     changes = workflows.Changes(img_size, classes, in_channels, cardinality)
-    events = workflows.ablate(model, axes, _store(results), changes=changes, counter=counter, verify=verify)
+    events = workflows.ablate(model, axes, _store(results), changes=changes, counter=counter.value, verify=verify)
     event = console.follow(events, quiet=quiet or no_progress)
     _emit(documents.of_run(event.run), format, output)
     console.remark(f"stored in {event.path}", quiet=quiet)
@@ -174,7 +193,7 @@ def ablate(
 @app.command()
 def models(
     family: Annotated[list[str] | None, typer.Argument(help="Only these families.", show_default=False)] = None,
-    format: FormatOption = "table",  # noqa: A002 - the option's name
+    format: FormatOption = Format.table,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
@@ -186,7 +205,7 @@ def models(
 
 @app.command()
 def doctor(
-    format: FormatOption = "table",  # noqa: A002 - the option's name
+    format: FormatOption = Format.table,  # noqa: A002 - the option's name
     output: Output = None,
 ) -> None:
     """What this machine offers, what is missing and how to get it."""

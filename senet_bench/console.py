@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.measure import Measurement
@@ -50,22 +50,26 @@ def write(text: str) -> None:
 
 
 def follow(events: Iterable[Event], *, quiet: bool = False) -> Event:
-    """Draw the progress of a run until its last event, and return that; `quiet` draws nothing."""
-    console = Console(stderr=True, highlight=False)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
     last: Event | None = None
-    with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as progress:
-        bar = progress.add_task("starting", total=None)
-        try:
-            for event in events:
-                last = event
-                progress.update(bar, total=event.total, completed=event.done, description=event.what)
-        except KeyboardInterrupt as error:
-            saved = f"{last.done} of {last.total} rows are saved in {last.path}" if last else "nothing was finished"
-            raise InterruptedRunError(f"interrupted; {saved}") from error
+    try:
+        for event in events if quiet or not sys.stderr.isatty() else _drawn(events):
+            last = event
+    except KeyboardInterrupt as error:
+        saved = f"{last.done} of {last.total} rows are saved in {last.path}" if last else "nothing was finished"
+        raise InterruptedRunError(f"interrupted; {saved}") from error
     if last is None:
         raise AssertionError("a run has at least one event")
     return last
+
+
+def _drawn(events: Iterable[Event]) -> Iterator[Event]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+        bar = progress.add_task("starting", total=None)
+        for event in events:
+            progress.update(bar, total=event.total, completed=event.done, description=event.what)
+            yield event
 
 
 def _rich(table: Table) -> RichTable:

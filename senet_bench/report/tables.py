@@ -135,7 +135,7 @@ def _complexity(metric: str, rows: Sequence[Row], number: str | None, stands: bo
         return counted(find(row, number, metric)) or plain_count(row, metric)
 
     fields = [_Field(Column("counted", group), ours)]
-    if any(row.baseline for row in rows) and not (narrow and stands):
+    if any(row.baseline for row in rows) and not (narrow and number):
         by_model = {(row.model, row.input_size): row for row in rows if row.attention is None}
         fields.append(_Field(Column("+%", group), lambda row: increase(row, by_model, metric)))
     if stands:

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from senet_bench.measure import cuda, selfcheck
+from senet_bench.measure.cuda import (
+    EndToEndClock,
+    EventClock,
+    NvmlGauge,
+    Reading,
+    attempt,
+    nvml_gauge,
+    self_check,
+    spoilt,
+)
+
+
+class FakeGpu:
+    """A stream whose work takes known time; sleeping holds it, events note the time at which they are reached."""
+
+    def __init__(self, enqueue_s: float = 1e-4) -> None:
+        self.host, self.stream, self.enqueue_s, self.syncs = 0.0, 0.0, enqueue_s, 0
+
+    def sleep(self, cycles: int) -> None:
+        self.stream = max(self.stream, self.host) + cycles / 2e9
+
+    def work(self, seconds: float) -> None:
+        self.host += self.enqueue_s
+        self.stream = max(self.stream, self.host) + seconds
+
+    def event(self) -> Any:
+        at: list[float] = []
+        return SimpleNamespace(
+            record=lambda: at.append(max(self.stream, self.host)),
+            query=lambda: at[0] <= self.host,
+            elapsed_time=lambda end: (end.at[0] - at[0]) * 1e3,
+            at=at,
+        )
+
+    def synchronize(self, _: object = None) -> None:
+        self.syncs += 1
+        self.host = max(self.host, self.stream)
+
+
+class FakeGauge:
+    def __init__(self, readings: list[Reading]) -> None:
+        self.readings = iter(readings)
+
+    def read(self) -> Reading:
+        return next(self.readings)
+
+    def others(self) -> list[int]:
+        return []
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> FakeGpu:
+    fake = FakeGpu()
+    monkeypatch.setattr(cuda, "_event", fake.event)
+    monkeypatch.setattr(torch.cuda, "_sleep", fake.sleep)
+    monkeypatch.setattr(torch.cuda, "synchronize", fake.synchronize)
+    monkeypatch.setattr(torch.cuda, "device", contextlib.nullcontext)
+    return fake
+
+
+DEVICE = torch.device("cuda:0")
+
+
+def test_a_block_is_the_mean_of_its_calls_between_the_events(gpu: FakeGpu) -> None:
+    clock = EventClock(DEVICE)
+    blocks = clock.round([lambda: gpu.work(2e-3), lambda: gpu.work(3e-3)], 4)
+    assert [b.seconds for b in blocks] == pytest.approx([2e-3, 3e-3])
+    assert gpu.syncs == 1
+
+
+def test_the_queue_is_held_longer_until_no_block_starts_early(gpu: FakeGpu) -> None:
+    gpu.enqueue_s = 1e-3
+    clock = EventClock(DEVICE)
+    sleeps = []
+    for _ in range(5):
+        clock.round([lambda: gpu.work(1e-5)], 4)
+        sleeps.append(clock.sleep_cycles)
+    assert sleeps[-1] == sleeps[-2] > cuda.FIRST_SLEEP
+    assert 0 < clock.early_blocks < 5
+
+
+def test_a_block_lasts_a_millisecond_and_a_cold_one_is_one_call() -> None:
+    assert EventClock(DEVICE).repeats(1e-4) == 10
+    assert EventClock(DEVICE).repeats(1e-6) == cuda.MOST_CALLS
+    assert EventClock(DEVICE).repeats(0.5) == 1
+    cold = EventClock(DEVICE)
+    cold.cold = True
+    assert cold.repeats(1e-6) == 1
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        (Reading(1980, 0), Reading(1980, 0x4), ""),
+        (Reading(1980, 0x1), Reading(1975, 0x2), ""),
+        (Reading(1980, 0), Reading(1900, 0), "GPU: SM clock moved"),
+        (Reading(1980, 0), Reading(1980, 0x28), "GPU: hardware slowdown, software thermal slowdown"),
+        (Reading(1980, 0x80), Reading(1980, 0), "GPU: power brake"),
+    ],
+)
+def test_a_round_is_spoilt_when_clocks_moved_or_throttled(before: Reading, after: Reading, message: str) -> None:
+    assert spoilt(before, after) == message
+
+
+def test_the_event_clock_reports_what_the_gauge_saw(gpu: FakeGpu) -> None:
+    clock = EventClock(DEVICE, gauge=FakeGauge([Reading(1980, 0), Reading(1500, 0)]))
+    clock.round([lambda: gpu.work(1e-3)], 1)
+    assert clock.disturbance() == "GPU: SM clock moved"
+
+
+def test_end_to_end_counts_the_synchronisation(gpu: FakeGpu) -> None:
+    gauge = FakeGauge([Reading(1980, 0), Reading(1980, 0x40)])
+    clock = EndToEndClock(wall=lambda: gpu.host, cpu=lambda: 0.0, finish=gpu.synchronize, gauge=gauge)
+    (block,) = clock.round([lambda: gpu.work(2e-3)], 3)
+    assert block.seconds == pytest.approx(2e-3 + gpu.enqueue_s)
+    assert clock.disturbance() == "GPU: hardware thermal slowdown"
+
+
+def test_the_gauge_falls_back_to_the_older_name_of_the_reasons() -> None:
+    class Nvml:
+        NVML_CLOCK_SM = 1
+        NVMLError = RuntimeError
+
+        def nvmlDeviceGetClockInfo(self, handle: object, kind: int) -> int:  # noqa: N802
+            return 1410
+
+        def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: object) -> int:  # noqa: N802
+            return 4
+
+        def nvmlDeviceGetComputeRunningProcesses(self, handle: object) -> list[Any]:  # noqa: N802
+            return [SimpleNamespace(pid=os.getpid()), SimpleNamespace(pid=-7)]
+
+    gauge = NvmlGauge(Nvml(), object())
+    assert gauge.read() == Reading(1410, 4)
+    assert gauge.others() == [-7]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_there_is_no_gauge() -> None:
+    assert nvml_gauge(DEVICE) is None
+
+
+def test_a_check_that_raises_becomes_its_reason() -> None:
+    def broken() -> str:
+        raise RuntimeError("no\nluck")
+
+    assert attempt("x", broken) == cuda.Check("x", False, "RuntimeError: no luck")
+    assert attempt("x", lambda: "fine") == cuda.Check("x", True, "fine")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
+    quick = {name: check for name, check in selfcheck.CHECKS.items() if name not in ("compile", "end to end")}
+    monkeypatch.setattr(selfcheck, "CHECKS", quick)
+    on_cpu = {check.name: check for check in self_check("cpu")}
+    assert on_cpu.keys() == quick.keys()
+    working = ("present", "eager", "channels_last", "train", "fp32 is IEEE", "peak memory", "out of memory")
+    assert all(on_cpu[name].ok for name in working), on_cpu
+    nowhere = list(itertools.islice(self_check("cuda:99"), 4))
+    assert not any(check.ok for check in nowhere)

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure import latency, runtimes
+from senet_bench.measure.latency import Halved, NetworkLatency, Ready, measure_memory, measure_networks
+from senet_bench.measure.runtimes import example, out_of_memory, prepare
+from senet_bench.measure.session import check_conditions, session
+from senet_bench.measure.timing import Plan
+from senet_bench.specs import Conditions
+
+SIZE = (3, 8, 8)
+QUICK = Plan(budget_s=0.05, warmup_s=0.01)
+
+
+def network(width: int = 8) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(width, 5),
+    )  # fmt: skip
+
+
+def prepared(conditions: Conditions, net: nn.Module | None = None) -> runtimes.Prepared:
+    with session(conditions):
+        return prepare(net or network(), conditions, example(SIZE, conditions.batch_size))
+
+
+def test_the_example_is_always_the_same() -> None:
+    assert torch.equal(example(SIZE, 2), example(SIZE, 2))
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"channels_last": True}, {"batch_size": 3}, {"mode": "train", "batch_size": 4}]
+)
+def test_torch_runs_it_as_eager_does(options: dict[str, Any]) -> None:
+    ready = prepared(Conditions(**options))
+    assert ready.difference <= 1e-4
+    assert torch.is_tensor(ready.factory()())
+
+
+def test_bf16_is_near_fp32_where_the_processor_has_it() -> None:
+    conditions = Conditions(precision="bf16", batch_size=2)
+    try:
+        check_conditions(conditions)
+    except UsageError:
+        pytest.skip("no bf16 here")
+    ready = prepared(conditions)
+    assert 0 < ready.difference <= ready.tolerance
+    assert prepared(replace(conditions, mode="train")).difference < 0.1
+
+
+def test_preparing_changes_neither_the_network_nor_its_mode() -> None:
+    net = network()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    call = prepared(Conditions(mode="train", batch_size=4), net).factory()
+    call()
+    assert net.training
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_training_moves_the_copy() -> None:
+    call = prepared(Conditions(mode="train", batch_size=4)).factory()
+    losses = [call() for _ in range(3)]
+    assert losses[0] != losses[2]
+
+
+def test_every_factory_call_gives_a_network_at_other_addresses() -> None:
+    seen: list[int] = []
+
+    class Noting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(SIZE[0] * SIZE[1] * SIZE[2], 2)
+
+        def forward(self, x: Tensor) -> Any:
+            seen.append(self.linear.weight.data_ptr())
+            return self.linear(x.flatten(1))
+
+    factory = prepared(Conditions(), Noting()).factory
+    calls = [factory(), factory()]
+    del seen[:]
+    for call in calls:
+        call()
+    assert len(set(seen)) == 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_compiled_networks_of_one_class_each_compile_and_agree_with_eager() -> None:
+    conditions = Conditions(runtime="compile")
+    for width in (4, 8):
+        assert prepared(conditions, network(width)).difference <= 1e-3
+
+
+# --- what the machine lacks ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("conditions", "message"),
+    [
+        (Conditions(device="abacus"), "unknown"),
+        (Conditions(device="xla"), "not there"),
+        (Conditions(precision="tf32"), "has no tf32"),
+        (Conditions(precision="fp8"), "precision 'fp8' is unknown"),  # type: ignore[arg-type]
+        (Conditions(runtime="tvm"), "runtime 'tvm' is unknown"),  # type: ignore[arg-type]
+        (Conditions(runtime="cudagraph"), "need a CUDA device"),
+        (Conditions(timing="device"), "need a CUDA device"),
+        (Conditions(cache="cold"), "need a CUDA device"),
+        (Conditions(batch_size=0), "at least 1"),
+        (Conditions(runtime="onnxruntime", mode="train"), "inference in fp32"),
+        (Conditions(runtime="openvino", channels_last=True), "inference in fp32"),
+    ],
+)
+def test_what_cannot_be_had_is_a_usage_error(conditions: Conditions, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        check_conditions(conditions)
+
+
+def test_a_cuda_device_that_is_not_there_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="not there"):
+        check_conditions(Conditions(device=f"cuda:{torch.cuda.device_count()}"))
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_missing_extra_is_a_usage_error_with_the_line_to_run(runtime: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"pip install"):
+        check_conditions(Conditions(runtime=runtime))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_exported_networks_agree_with_eager(runtime: Any) -> None:
+    pytest.importorskip(runtime)
+    assert prepared(Conditions(runtime=runtime, batch_size=2)).difference <= 1e-3
+
+
+# --- arithmetic ---------------------------------------------------------------------------------------------
+
+
+def _flags() -> list[object]:
+    backends: Any = torch.backends
+    return [
+        backends.cuda.matmul.fp32_precision, backends.cudnn.conv.fp32_precision, backends.cudnn.rnn.fp32_precision,
+        backends.mkldnn.conv.fp32_precision, backends.cudnn.benchmark, torch.get_num_threads(),
+    ]  # fmt: skip
+
+
+def _tf32() -> tuple[bool, bool]:
+    return torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+
+
+def test_fp32_is_never_tf32_and_everything_is_put_back() -> None:
+    before = _flags()
+    with session(Conditions(threads=1)):
+        assert "tf32" not in _flags()
+        assert _tf32() == (False, False)
+        assert torch.get_num_threads() == 1
+    with session(Conditions(precision="tf32")):
+        assert _tf32() == (True, True)
+    assert _flags() == before
+
+
+def test_flags_set_by_the_newer_interface_are_put_back_too() -> None:
+    conv: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    before = conv.fp32_precision
+    try:
+        conv.fp32_precision = "ieee"
+        with session(Conditions()):
+            assert not torch.backends.cudnn.allow_tf32
+        assert conv.fp32_precision == "ieee"
+    finally:
+        conv.fp32_precision = before
+
+
+# --- failure ------------------------------------------------------------------------------------------------
+
+
+class Failing(nn.Module):
+    """Fails as told once the batch is larger than `holds`."""
+
+    def __init__(self, error: Exception, holds: int = 0) -> None:
+        super().__init__()
+        self.linear, self.error, self.holds = nn.Linear(3, 2), error, holds
+
+    def forward(self, x: Tensor) -> Any:
+        if x.shape[0] > self.holds:
+            raise self.error
+        return self.linear(x.mean((2, 3)))
+
+
+def test_a_network_that_fails_is_a_measurement_error_with_its_reason() -> None:
+    with pytest.raises(MeasurementError, match="ValueError: bad shape; this row is left out"):
+        prepared(Conditions(), Failing(ValueError("bad\nshape")))
+
+
+def test_a_network_that_gives_nan_is_a_measurement_error() -> None:
+    net = network()
+    nn.init.constant_(net[-1].weight, float("nan"))  # type: ignore[index]
+    with pytest.raises(MeasurementError, match="not finite"):
+        prepared(Conditions(), net)
+
+
+def test_a_runtime_with_other_outputs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_compiled", lambda net: lambda x: net(x) * 1.5)
+    with pytest.raises(MeasurementError, match="differs from eager fp32"):
+        prepared(Conditions(runtime="compile"))
+
+
+@pytest.mark.parametrize(
+    ("error", "is_memory"),
+    [
+        (torch.OutOfMemoryError("CUDA"), True), (MemoryError(), True), (RuntimeError("can't allocate memory"), True),
+        (RuntimeError("else"), False),
+    ],
+)  # fmt: skip
+def test_running_out_of_memory_is_recognised(error: Exception, is_memory: bool) -> None:
+    assert out_of_memory(error) == is_memory
+
+
+def test_out_of_memory_halves_the_batch_of_both_sides() -> None:
+    networks = {"a": network(), "b": Failing(torch.OutOfMemoryError("full"), holds=2)}
+    events = list(measure_networks(networks, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
+    assert [e.batch_size for e in events if isinstance(e, Halved)] == [4, 2]
+    found = events[-1]
+    assert isinstance(found, NetworkLatency)
+    assert found.conditions.batch_size == 2
+    assert found.throughput("b") == pytest.approx(2 / found.latency.arms["b"].seconds)
+
+
+def test_out_of_memory_at_one_image_is_a_measurement_error() -> None:
+    networks = {"a": network(), "b": Failing(MemoryError())}
+    with pytest.raises(MeasurementError, match="out of memory on cpu at batch size 1"):
+        list(measure_networks(networks, "a", SIZE, plan=QUICK))
+
+
+# --- networks in, latency out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_two_networks_give_a_latency_with_control(mode: Any) -> None:
+    conditions = Conditions(batch_size=4, mode=mode)
+    events = list(measure_networks({"a": network(), "b": network(16)}, "a", SIZE, conditions=conditions, plan=QUICK))
+    found = events[-1]
+    assert isinstance(found, NetworkLatency)
+    assert {e.name for e in events if isinstance(e, Ready)} == {"a", "b"}
+    assert found.latency.arms["b"].judgement is not None
+    assert found.latency.control.rounds > 0
+
+
+def test_a_failure_while_measuring_is_a_measurement_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("device lost")
+
+    monkeypatch.setattr(latency, "measure_latency", broken)
+    with pytest.raises(MeasurementError, match="device lost"):
+        list(measure_networks({"a": network(), "b": network()}, "a", SIZE, plan=QUICK))
+
+
+def test_memory_of_networks_grows_with_their_width() -> None:
+    peaks = measure_memory({"narrow": network(4), "wide": network(64)}, SIZE, Conditions(batch_size=2))
+    assert peaks["wide"].bytes > 4 * peaks["narrow"].bytes
+
+
+def test_no_warning_reaches_the_user() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        prepared(Conditions(mode="train", batch_size=2))

@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import gc
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure import clock as clocks
+from senet_bench.measure.clock import Block, Call, HostClock
+from senet_bench.measure.samples import Latency
+from senet_bench.measure.timing import Event, Factory, Look, Plan, Round, Warmed, gated, measure_latency
+
+MS = 1e-3
+
+
+@dataclass
+class Machine:
+    """A machine whose time passes only while calls run; `load(t)` multiplies what a call takes."""
+
+    seed: int = 0
+    noise: float = 0.01
+    load: Callable[[float], float] = lambda _: 1.0
+    t: float = 0.0
+    built: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.seed)
+
+    def now(self) -> float:
+        return self.t
+
+    def arm(self, seconds: float) -> Factory:
+        def build() -> Call:
+            self.built.append(seconds)
+
+            def call() -> float:
+                self.t += seconds * self.load(self.t) * (1 + self.noise * self.rng.exponential())
+                return 1.0
+
+            return call
+
+        return build
+
+    def clock(self) -> HostClock:
+        return HostClock(wall=self.now, cpu=self.now)
+
+    def run(self, slower: float = 1.0, plan: Plan | None = None, base: float = MS) -> list[Event]:
+        arms = {"base": self.arm(base), "new": self.arm(base * slower)}
+        return list(measure_latency(arms, "base", plan=plan or gated(), clock=self.clock(), witness=witness))
+
+
+@pytest.fixture(autouse=True)
+def _no_slow_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+def witness(output: object) -> float:
+    assert isinstance(output, float)
+    return output
+
+
+def last(events: Sequence[Event]) -> Latency:
+    assert isinstance(events[-1], Latency)
+    return events[-1]
+
+
+def verdict_of(events: Sequence[Event]) -> str:
+    judged = last(events).arms["new"].judgement
+    assert judged is not None
+    return judged.verdict
+
+
+def drift(t: float) -> float:
+    return 1 + 0.5 * t
+
+
+def burst(t: float) -> float:
+    return 3.0 if (t * 7.3) % 1 < 0.2 else 1.0
+
+
+def slow_half(t: float) -> float:
+    return 1.35 if t > 1.0 else 1.0
+
+
+@pytest.mark.parametrize("load", [lambda _: 1.0, drift, burst, slow_half])
+def test_equal_arms_are_ok_and_a_slower_one_is_found_whatever_the_machine_does(load: Callable[[float], float]) -> None:
+    same = [verdict_of(Machine(seed, load=load).run()) for seed in range(8)]
+    slower = [verdict_of(Machine(seed, load=load).run(1.05)) for seed in range(8)]
+    assert "regressed" not in same
+    assert same.count("ok") >= 7
+    assert slower.count("regressed") == 8
+
+
+def test_false_alarms_without_any_margin_stay_within_alpha_on_a_bursty_machine() -> None:
+    def verdict_at(seed: int) -> str:
+        plan = gated(0.0, budget_s=0.3, epochs=1, seed=10_000 + seed)  # the order, too, differs from session to session
+        return verdict_of(Machine(seed, noise=0.05, load=burst).run(plan=plan))
+
+    verdicts = [verdict_at(seed) for seed in range(300)]
+    assert verdicts.count("regressed") <= 7  # at most 3 expected
+    assert verdicts.count("ok") <= 7
+
+
+def test_the_interval_covers_the_true_ratio() -> None:
+    covered = 0
+    for seed in range(60):
+        judged = last(Machine(seed, 0.1).run(1.03, Plan(budget_s=0.6, target=0.0, epochs=1))).arms["new"].judgement
+        assert judged is not None
+        covered += judged.ci[0] <= 1.03 <= judged.ci[1]
+    assert covered >= 56
+
+
+@pytest.mark.parametrize("base", [0.2 * MS, 5 * MS, 400 * MS])
+@pytest.mark.parametrize("budget", [0.5, 3.0])
+def test_the_budget_is_never_passed_by_more_than_one_round(base: float, budget: float) -> None:
+    events = Machine(noise=0.3).run(1.02, gated(budget_s=budget), base)
+    one_round = 3 * base * HostClock().repeats(base)  # its noise apart
+    assert last(events).elapsed_s <= budget + 2 * one_round
+
+
+def test_a_clear_slowdown_is_found_long_before_the_budget_ends() -> None:
+    assert last(Machine().run(1.2)).elapsed_s <= 0.5
+
+
+def test_without_a_gate_it_stops_when_the_interval_is_narrow_enough() -> None:
+    narrow = last(Machine(noise=0.001).run(1.03, Plan(budget_s=10, target=0.005)))
+    assert narrow.elapsed_s < 2
+    judged = narrow.arms["new"].judgement
+    assert judged is not None
+    assert judged.half_width <= 0.005
+    assert judged.verdict == "estimated"
+
+
+def test_every_round_runs_every_arm_once_in_changing_order() -> None:
+    machine, order = Machine(), []
+
+    def arm(name: str) -> Factory:
+        def build() -> Call:
+            call = machine.arm(25 * MS)()
+
+            def noted() -> object:
+                order.append(name)
+                return call()
+
+            return noted
+
+        return build
+
+    arms = {"base": arm("base"), "x": arm("x"), "y": arm("y")}
+    events = list(measure_latency(arms, "base", plan=Plan(budget_s=5, target=0, epochs=1), clock=machine.clock()))
+    rounds = [e for e in events if isinstance(e, Round)]
+    tail = order[-4 * len(rounds) :]
+    groups = [tuple(tail[i : i + 4]) for i in range(0, len(tail), 4)]
+    assert all(sorted(group) == ["base", "base", "x", "y"] for group in groups)
+    assert len(set(groups)) > 6
+    assert {"base", "x", "y", "control"} == set(rounds[0].seconds)
+
+
+def test_several_arms_share_the_rounds_and_a_decided_one_leaves() -> None:
+    machine = Machine(noise=0.05)
+    arms = {"base": machine.arm(MS), "much": machine.arm(1.5 * MS), "close": machine.arm(1.02 * MS)}
+    events = list(measure_latency(arms, "base", plan=gated(budget_s=3, family=True), clock=machine.clock()))
+    found = last(events)
+    much, close = (found.arms[name].judgement for name in ("much", "close"))
+    assert much is not None
+    assert close is not None
+    assert much.verdict == "regressed"
+    assert much.rounds < close.rounds
+    looks = [e for e in events if isinstance(e, Look)]
+    assert looks[-1].judgements.keys() == {"much", "close"}
+
+
+def test_epochs_rebuild_every_arm() -> None:
+    machine = Machine()
+    machine.run(1.02, Plan(budget_s=4, target=0))
+    assert len(machine.built) == 4 * 3
+
+
+def test_raw_samples_stay_with_the_result() -> None:
+    samples = last(Machine().run()).samples
+    assert samples.arms == ("base", "new", "control")
+    assert len(samples.seconds) == len(samples.cpu_seconds) == len(samples.dropped) == samples.rounds > 0
+
+
+def test_the_row_has_the_names_of_the_interface_and_no_infinite_number() -> None:
+    row = last(Machine().run()).row("new")
+    assert {"seconds", "ratio", "ci", "confidence", "rounds", "mde", "control_ratio"} <= row.keys()
+    assert all(math.isfinite(v) for v in row.values() if isinstance(v, float))
+    assert "ratio" not in last(Machine().run()).row("base")
+
+
+def test_an_absolute_margin_must_be_exceeded_too() -> None:
+    assert verdict_of(Machine().run(1.05, gated(min_abs_s=0.1 * MS))) == "ok"
+
+
+def test_a_budget_too_short_for_one_look_is_inconclusive_not_an_error() -> None:
+    events = Machine().run(1.5, gated(budget_s=0.5), base=0.4)
+    assert verdict_of(events) == "inconclusive"
+
+
+# --- trouble ------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_goes_backwards_is_no_verdict_and_ends() -> None:
+    machine = Machine()
+    ticks = iter(range(10**9))
+
+    def wall() -> float:
+        return machine.t - (50 * MS if next(ticks) % 9 == 0 else 0)
+
+    arms = {"base": machine.arm(MS), "new": machine.arm(MS * 2)}
+    clock = HostClock(wall=wall, cpu=machine.now)
+    found = last(list(measure_latency(arms, "base", plan=gated(budget_s=1, max_rounds=300), clock=clock)))
+    judged = found.arms["new"].judgement
+    assert judged is not None
+    assert judged.verdict == "inconclusive"
+    assert "the clock went backwards" in found.dropped
+
+
+def test_a_clock_that_stands_still_is_an_error() -> None:
+    arms: dict[str, Factory] = {"base": lambda: lambda: None, "new": lambda: lambda: None}
+    with pytest.raises(MeasurementError, match="stands still"):
+        list(measure_latency(arms, "base", clock=HostClock(wall=lambda: 0.0, cpu=lambda: 0.0)))
+
+
+def test_an_output_that_is_not_finite_is_an_error() -> None:
+    arms: dict[str, Factory] = {"base": lambda: lambda: 1.0, "new": lambda: lambda: math.nan}
+    with pytest.raises(MeasurementError, match="new is not finite"):
+        list(measure_latency(arms, "base", witness=witness))
+
+
+def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:
+    machine = Machine()
+
+    def build() -> Call:
+        call = machine.arm(2 * MS)()
+
+        def changing() -> float:
+            call()
+            return 1.0 + machine.t
+
+        return changing
+
+    arms = {"base": machine.arm(MS), "new": build}
+    plan = gated(budget_s=0.5)
+    found = last(list(measure_latency(arms, "base", plan=plan, clock=machine.clock(), witness=witness)))
+    judged = found.arms["new"].judgement
+    assert judged is not None
+    assert judged.verdict == "inconclusive"
+    assert "changed" in judged.reason
+
+
+def test_a_machine_taken_by_others_is_no_verdict() -> None:
+    machine = Machine()
+    clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: 0.5 * machine.t)
+    arms = {"base": machine.arm(MS), "new": machine.arm(2 * MS)}
+    found = last(list(measure_latency(arms, "base", plan=gated(budget_s=0.5), clock=clock)))
+    judged = found.arms["new"].judgement
+    assert judged is not None
+    assert (judged.verdict, judged.rounds) == ("inconclusive", 0)
+    assert found.dropped == {"steal": found.rounds}
+
+
+def test_a_control_that_differs_stops_every_verdict() -> None:
+    machine, copies = Machine(), iter([1.0, 1.1] * 50)
+
+    def base() -> Call:
+        return machine.arm(MS * next(copies))()
+
+    plan = gated(budget_s=1, epochs=1)
+    found = last(
+        list(measure_latency({"base": base, "new": machine.arm(2 * MS)}, "base", plan=plan, clock=machine.clock()))
+    )
+    judged = found.arms["new"].judgement
+    assert judged is not None
+    assert judged.verdict == "inconclusive" or found.control.rounds < 8
+    assert found.control.ratio == pytest.approx(1.1, rel=0.02) or found.control.ratio == pytest.approx(
+        1 / 1.1, rel=0.02
+    )
+
+
+@pytest.mark.parametrize("budget", [0, -1, math.nan, math.inf])
+def test_a_budget_that_measures_nothing_is_a_usage_error(budget: float) -> None:
+    with pytest.raises(UsageError, match="budget"):
+        Plan(budget_s=budget)
+
+
+@pytest.mark.parametrize("options", [{"alpha": 0.0}, {"gate": -0.1}, {"looks": 0}])
+def test_other_impossible_plans_are_usage_errors(options: dict[str, float]) -> None:
+    with pytest.raises(UsageError):
+        Plan(**options)  # type: ignore[arg-type]
+
+
+def test_arms_without_a_candidate_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="baseline"):
+        list(measure_latency({"base": lambda: lambda: None}, "base"))
+
+
+def test_garbage_collection_is_off_meanwhile_and_restored_when_interrupted() -> None:
+    machine = Machine()
+    arms = {"base": machine.arm(MS), "new": machine.arm(MS)}
+    events = measure_latency(arms, "base", clock=machine.clock())
+    assert isinstance(next(events), Warmed)
+    assert not gc.isenabled()
+    with pytest.raises(KeyboardInterrupt):
+        events.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+# --- the clock ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("seconds", "calls"), [(1e-5, 64), (0.5 * MS, 4), (0.1 * MS, 20), (8 * MS, 2), (0.4, 1), (0, 64)]
+)
+def test_a_block_holds_two_milliseconds_of_calls_and_one_call_of_a_slow_network(seconds: float, calls: int) -> None:
+    assert HostClock().repeats(seconds) == calls
+
+
+def test_a_block_is_its_fastest_call() -> None:
+    t, costs = 0.0, iter([3.0, 1.0, 2.0])
+
+    def call() -> str:
+        nonlocal t
+        t += next(costs)
+        return "out"
+
+    assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [Block(1.0, 2.0, "out")]
+
+
+def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
+    assert clocks.stolen_seconds() >= 0
+    assert clocks.stolen_seconds(tmp_path / "nothing") == 0.0
+
+
+def test_pinning_is_undone() -> None:
+    if not hasattr(os, "sched_getaffinity"):
+        pytest.skip("no affinity here")
+    before = os.sched_getaffinity(0)
+    with clocks.quiet(pin=True):
+        assert len(os.sched_getaffinity(0)) == 1
+    assert os.sched_getaffinity(0) == before

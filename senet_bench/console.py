@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Iterable, Iterator
 
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from senet_bench.errors import InterruptedRunError
 from senet_bench.report.documents import Document
 from senet_bench.report.tables import Table
-from senet_bench.workflows import Event
+from senet_bench.workflows.runs import Doc, Event
 
 STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
 PIPED_WIDTH = 1000
+BETWEEN_DRAWINGS_S = 0.2
 
 
 def show(document: Document) -> None:
@@ -49,26 +51,34 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
-def follow(events: Iterable[Event], *, quiet: bool = False) -> Event:
+def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
     """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
-    last: Event | None = None
+    last: Event[Doc] | None = None
     try:
         for event in events if quiet or not sys.stderr.isatty() else _drawn(events):
             last = event
     except KeyboardInterrupt as error:
-        saved = f"{last.done} of {last.total} rows are saved in {last.path}" if last else "nothing was finished"
+        saved = (
+            f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}" if last else "nothing was finished"
+        )
         raise InterruptedRunError(f"interrupted; {saved}") from error
     if last is None:
         raise AssertionError("a run has at least one event")
     return last
 
 
-def _drawn(events: Iterable[Event]) -> Iterator[Event]:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as progress:
+def _drawn(events: Iterable[Event[Doc]]) -> Iterator[Event[Doc]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False
+    ) as progress:  # no thread beside a timing
         bar = progress.add_task("starting", total=None)
+        drawn = 0.0
         for event in events:
             progress.update(bar, total=event.total, completed=event.done, description=event.what)
+            if time.monotonic() - drawn > BETWEEN_DRAWINGS_S:
+                progress.refresh()
+                drawn = time.monotonic()
             yield event
 
 

@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from senet_bench.errors import NotComparableError, UsageError
 from senet_bench.paper import CellStatus
-from senet_bench.specs import AttentionSpec
-
-T = TypeVar("T")
+from senet_bench.specs import AttentionSpec, Conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
-    """Time of one call at the run's conditions, measured in the same rounds as its baseline.
+    """Time of one call under `conditions`, measured in the same rounds as its baseline.
 
-    `seconds` is the median over rounds of the fastest call of a block; `ratio` the Hodges-Lehmann estimate of
-    variant / baseline with its interval `ci` at `confidence`; `mde` the smallest relative slowdown these rounds
-    would have shown with 80 % power; `control_ratio` the same estimate for a second copy of the baseline.
+    `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all; `ratio` the
+    Hodges-Lehmann estimate of variant / baseline with its interval `ci` at `confidence`; `mde` the smallest relative
+    slowdown these rounds would have shown with 80 % power; `control_ratio` the same estimate for a second copy of the
+    baseline; `cpu_ratio` that of CPU times, the sharper one where others take the cores. `p_worse` and `p_ok` are
+    one-sided, `p_slower_holm` adjusted over the rows of the run. `peak_bytes` is what a call holds beyond the weights.
     """
 
     seconds: float
+    floor: float | None = None
+    cpu_seconds: float | None = None
     ratio: float | None = None
     ci: tuple[float, float] | None = None
     confidence: float | None = None
@@ -31,13 +33,25 @@ class Latency:
     mde: float | None = None
     control_ratio: float | None = None
     control_ci: tuple[float, float] | None = None
+    cpu_ratio: float | None = None
+    cpu_ci: tuple[float, float] | None = None
+    p_worse: float | None = None
+    p_ok: float | None = None
+    p_slower_holm: float | None = None
     verdict: str | None = None
     reason: str | None = None
+    settled: bool | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    epochs: int | None = None
+    elapsed_s: float | None = None
     images_per_second: float | None = None
-    cpu_seconds: float | None = None
     peak_bytes: int | None = None
-    conditions: dict[str, Any] = field(default_factory=dict)
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    peak_method: str | None = None
+    difference_from_eager: float | None = None
+    first_call_s: float | None = None
+    other_processes: list[int] = field(default_factory=list)
+    conditions: Conditions = field(default_factory=Conditions)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +117,23 @@ class Check:
     remedy: str = ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The document of a command whose rows are not networks: rows of one shape, a summary, and raw details."""
+
+    schema: str
+    version: str
+    created: str
+    environment: dict[str, Any]
+    conditions: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+
+Document = Run | Facts
+
+
 def schema_of(command: str) -> str:
     """The schema name of a command's document."""
     return f"senet-bench.{command}/1"
@@ -113,8 +144,17 @@ def to_json(document: object) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
 
 
-def from_json(data: bytes, kind: type[T], schemas: tuple[str, ...], source: str) -> T:
-    """The document in `data`, checked.
+KINDS: dict[str, type[Document]] = {
+    schema_of("compare"): Run,
+    schema_of("ablate"): Run,
+    schema_of("profile"): Facts,
+    schema_of("selftest"): Facts,
+}
+"""Every schema that is stored, and what it is read as."""
+
+
+def from_json(data: bytes, source: str) -> Document:
+    """The stored document in `data`, checked.
 
     Raises `UsageError` for what is not JSON or not of the right shape, `NotComparableError` for a foreign schema;
     both name `source`.
@@ -123,9 +163,10 @@ def from_json(data: bytes, kind: type[T], schemas: tuple[str, ...], source: str)
         header = msgspec.json.decode(data, type=dict[str, Any])
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
         raise UsageError(f"{source} is not a results file ({error})", "move it away or restore it") from error
-    if header.get("schema") not in schemas:
+    kind = KINDS.get(str(header.get("schema")))
+    if kind is None:
         raise NotComparableError(
-            f"{source} has schema {header.get('schema')!r}, not {' or '.join(schemas)}",
+            f"{source} has the schema {header.get('schema')!r}, which this version does not know",
             "move it away, or use the version of senet-bench that wrote it",
         )
     try:

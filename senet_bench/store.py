@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.results import Run, from_json, schema_of, to_json
-
-STORED = tuple(schema_of(command) for command in ("compare", "ablate"))
+from senet_bench.results import Document, Run, from_json, to_json
 
 
 class Store:
@@ -21,21 +19,30 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def runs(self) -> Iterator[tuple[Path, Run]]:
-        """Every stored run with its path, oldest first; raises on a damaged or foreign file."""
+    def documents(self) -> Iterator[tuple[Path, Document]]:
+        """Every stored document with its path, oldest first; raises on a damaged or foreign file."""
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
         for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: path.name):
-            yield path, from_json(read(path), Run, STORED, str(path))
+            yield path, from_json(read(path), str(path))
 
-    def new_path(self, run: Run) -> Path:
+    def runs(self) -> Iterator[tuple[Path, Run]]:
+        """The documents whose rows are networks."""
+        return ((path, document) for path, document in self.documents() if isinstance(document, Run))
+
+    def check(self) -> None:
+        """Raise as `documents` does, if there is a file to raise for."""
+        for _ in self.documents():
+            pass
+
+    def new_path(self, run: Document) -> Path:
         """A path for a new run that no other process will choose."""
         command = run.schema.partition(".")[2].partition("/")[0]
         stamp = run.created.replace(":", "").replace("-", "")
         machine = str(run.environment["machine"])
         return self.root / "runs" / machine / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
 
-    def write(self, run: Run, path: Path) -> None:
+    def write(self, run: Document, path: Path) -> None:
         """Write or rewrite a run in progress."""
         write_atomically(path, to_json(run))
 
@@ -71,6 +78,17 @@ def write_atomically(path: Path, text: str | bytes) -> None:
             with contextlib.suppress(OSError):
                 Path(temporary).unlink()
             raise
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+        ) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file in one write; raises `MeasurementError` where the disk does not take it."""
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written ({error.strerror})", "free some space or name another path"

@@ -287,14 +287,14 @@ _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu
 def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[Cell, ...]:
     """The printed cells that stand beside a network with its attention: a row is compared with its own table only.
 
-    With a study, that table's cells. Without one, the network's rows in Tables 2 to 5 and 8, and the times that the
-    text gives. A network or an attention that the paper did not print has none; one with another input size,
-    number of classes or option than the catalog's has no counts.
+    With a study, that table's cells (with Table 2 also the times that the text gives). Without one, the network's
+    rows in Tables 2 to 5 and 8, and those times. A network or an attention that the paper did not print has none; one
+    with another input size, number of classes or option than the catalog's has no counts.
     """
     spec = resolve(model) if isinstance(model, str) else model
     studies = [find_study(study)] if study else [STUDIES[name] for name in _OWN_ROWS]
     found = [cell for each in studies for subject in each.subjects for cell in _beside(spec, each, subject)]
-    if study is None and spec.name in ("resnet50", "seresnet50"):
+    if study in (None, "table2") and spec.name in ("resnet50", "seresnet50"):
         row = {None: "ResNet-50", SE: "SE-ResNet-50"}.get(_plainly(spec, "comparison"), "")
         found += (cell for cell in cells("text", row) if cell.metric in ("cpu_ms", "train_ms"))
     as_printed = _as_catalogued(spec)

@@ -270,9 +270,9 @@ def test_report_rebuilds_the_same_bytes(run: Run, tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_its_rows_and_says_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench import workflows
+    from senet_bench.workflows import comparing
 
-    real, calls = workflows.count_row, []
+    real, calls = comparing.count_row, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -280,9 +280,9 @@ def test_an_interrupted_run_keeps_its_rows_and_says_so(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(workflows, "count_row", interrupted)
+    monkeypatch.setattr(comparing, "count_row", interrupted)
     ended = run("compare", "resnet", "--no-latency")
     assert ended.code == 130
-    assert "2 of 20 rows are saved" in ended.err
+    assert "2 of 20 steps are saved" in ended.err
     (stored,) = (tmp_path / "results" / "runs").glob("*/*.json")
     assert len(json.loads(stored.read_text())["rows"]) == 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,8 @@ from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
 from senet_bench.report.tables import Column, Table, network_table, paper_table, record
-from senet_bench.results import Check, Row, Run, schema_of
+from senet_bench.report.timings import latency_table
+from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
 
 
@@ -44,6 +45,7 @@ def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
         title = "Other networks" if studies else "Networks"
         wide.append(network_table(title, rest))
         narrow.append(network_table(title, rest, narrow=True))
+    _add_latency(wide, narrow, run, lambda row: row.label)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
@@ -65,7 +67,17 @@ def _of_ablation(run: Run) -> Document:
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label}: {' x '.join(axes)}"
     lines = partial(network_table, title, run.rows, study.table if study else None, name=_setting)
-    return Document(run, (lines(),), (lines(narrow=True),), tuple(map(record, run.rows)))
+    wide, narrow = [lines()], [lines(narrow=True)]
+    _add_latency(wide, narrow, run, _setting)
+    return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
+
+
+def _add_latency(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str]) -> None:
+    """Append the latencies, where there are any, to the tables in both widths."""
+    table, small = (latency_table(run.rows, narrow=is_narrow, name=name) for is_narrow in (False, True))
+    if table and small:
+        wide.append(table)
+        narrow.append(small)
 
 
 def _title(study: Study) -> str:
@@ -152,6 +164,44 @@ def of_checks(checks: Sequence[Check], environment: Mapping[str, Any]) -> Docume
     )
     rows = tuple(asdict(check) for check in checks)
     return Document(_document("doctor", rows, environment), (table,), (table,), rows)
+
+
+def of_selftest(facts: Facts) -> Document:
+    """The rules side by side, and what the paired rule could see."""
+    rules = Table(
+        "Decision rules on this machine: identical sides, and +5 % of real work",
+        (
+            Column("rule", numeric=False),
+            Column("false alarms", "identical"),
+            Column("median s", "identical"),
+            Column("found", "+5 %"),
+            Column("median s", "+5 %"),
+        ),
+        tuple(
+            (
+                str(row["rule"]),
+                f"{row['false_alarms']} of {row['same']}",
+                _seconds(row["seconds_same"]),
+                f"{row['found']} of {row['slower']}",
+                _seconds(row["seconds_slower"]),
+            )
+            for row in facts.rows
+        ),
+    )
+    lines = tuple((name.replace("_", " "), _shown(value)) for name, value in facts.summary.items())
+    summary = Table("What the paired rule sees", (Column("what", numeric=False), Column("figure")), lines)
+    tables = (rules, summary)
+    return Document(facts, tables, tables, tuple(facts.rows))
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " of ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _light_environment() -> dict[str, Any]:

@@ -63,11 +63,6 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
             fields.append((Column("counted", group), side(number, column, metric, counted)))
             fields.append((Column("Δ", group), side(number, column, metric, delta)))
             fields.append((Column("status", group, numeric=False), side(number, column, metric, status)))
-    if any(row.latency for row in rows):
-        fields += [
-            (Column("latency ratio", "measured here"), lambda base, variant: latency_ratio(variant)),
-            (Column("A/A control", "measured here"), lambda base, variant: control(variant)),
-        ]
     if any(row.accuracy for row in rows):
         fields.append(
             (
@@ -96,10 +91,8 @@ def network_table(
         stands = _has(rows, number, metric)
         if stands or metric == "params_m" or (metric == "gflops" and not _has(rows, number, "mflops")):
             fields += _complexity(metric, rows, number, stands, narrow)
-    printed = ("top1_err",) if narrow else ("top1_err", "top5_err", "ap", "ap50", "cpu_ms", "train_ms")
+    printed = ("top1_err",) if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
-    if any(row.latency for row in rows):
-        fields += _latency(rows)
     if any(row.accuracy for row in rows):
         fields += [
             _Field(Column("error %", "accuracy"), error_text),
@@ -111,17 +104,6 @@ def network_table(
 
 
 DAGGER = "† by the convention bn-inclusive, else by macs"
-
-
-def _latency(rows: Sequence[Row]) -> list[_Field]:
-    fields = [
-        _Field(Column("ms", "latency"), lambda row: f"{1e3 * row.latency.seconds:.4g}" if row.latency else EMPTY),
-        _Field(Column("ratio", "latency"), latency_ratio),
-        _Field(Column("A/A control", "latency"), control),
-    ]
-    if any(row.latency and row.latency.peak_bytes for row in rows):
-        fields.append(_Field(Column("peak MiB", "latency"), peak))
-    return fields
 
 
 def _printed(metric: str, number: str | None) -> _Field:
@@ -214,28 +196,6 @@ def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int]], Row], m
     return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
 
 
-def latency_ratio(row: Row) -> str:
-    """SE / baseline with its interval."""
-    latency = row.latency
-    if latency is None:
-        return row.missing.get("latency", EMPTY) and "—"
-    if latency.ratio is None or latency.ci is None:
-        return EMPTY if row.baseline is None else "—"
-    return f"{latency.ratio:.3f} [{latency.ci[0]:.3f}, {latency.ci[1]:.3f}]"
-
-
-def control(row: Row) -> str:
-    """The ratio of a second copy of the baseline to the first."""
-    if row.latency is None or row.latency.control_ratio is None:
-        return EMPTY
-    return f"{row.latency.control_ratio:.3f}"
-
-
-def peak(row: Row) -> str:
-    """Peak memory of a call, MiB."""
-    return f"{row.latency.peak_bytes / 2**20:.1f}" if row.latency and row.latency.peak_bytes else EMPTY
-
-
 def error_text(row: Row) -> str:
     """Top-1 error in per cent, with the sd over seeds."""
     if row.accuracy is None:
@@ -262,8 +222,8 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
                 found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
         for what, why in row.missing.items():
-            if what == "latency" and not any(other.latency for other in rows):
-                continue  # nobody asked for it
+            if "latency" in what:
+                continue  # said beside the latencies
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
     general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * bool(
         metrics & {"top1_err", "ap"}

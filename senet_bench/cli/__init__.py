@@ -1,0 +1,99 @@
+"""The command line: parse, call one workflow, show. The only place that catches `BenchError`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from senet_bench import __version__
+from senet_bench.cli import comparing, listing, measuring
+from senet_bench.errors import BenchError
+from senet_bench.studies import AXES
+
+
+class _Group(typer.core.TyperGroup):
+    """Ends a command that raised `BenchError` with its one line and its exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BenchError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(f"senet-bench: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt as error:
+            typer.echo("senet-bench: interrupted", err=True)
+            raise typer.Exit(130) from error
+        except Exception as error:
+            describe = getattr(error, "format_message", None)  # a usage error of the vendored click
+            if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort):
+                raise
+            if describe is None:
+                typer.echo(
+                    f"senet-bench: internal error: {_one_line(error)}; run it with --debug and report it", err=True
+                )
+                raise typer.Exit(5) from error
+            typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
+            raise typer.Exit(2) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The entry point: `senet-bench ARGUMENTS`."""
+    app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
+
+
+def completed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with `--debug` first, and with `paper` after every axis of `ablate` that has no value."""
+    rest = [argument for argument in arguments if argument != "--debug"]
+    found = ["--debug"] * (len(rest) < len(arguments))
+    axes = {f"--{name}" for name in AXES} if rest[:1] == ["ablate"] else set()
+    for argument, following in zip(rest, [*rest[1:], "-"]):
+        found.append(argument)
+        if argument in axes and following.startswith("-"):
+            found.append(comparing.PAPER)
+    return found
+
+
+app = typer.Typer(
+    name="senet-bench",
+    cls=_Group,
+    help="What channel attention costs and what it buys: Squeeze-and-Excitation networks beside the paper's tables.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+for command in (
+    comparing.compare,
+    comparing.ablate,
+    measuring.selftest,
+    listing.report,
+    listing.models,
+    listing.doctor,
+):
+    app.command()(command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    pass

@@ -1,0 +1,144 @@
+"""The commands `compare` and `ablate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from senet_bench.cli import options as o
+from senet_bench.errors import MeasurementError
+from senet_bench.store import Store
+
+if TYPE_CHECKING:
+    from senet_bench.results import Run
+    from senet_bench.studies import Study
+    from senet_bench.workflows.runs import Event
+
+PAPER = "paper"
+"""What an axis of `ablate` is given when it stands without a value."""
+
+
+def compare(
+    what: o.What = None,
+    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage: 16/16/8/4.")] = None,
+    squeeze: Annotated[str | None, typer.Option(help="avg, max or none.")] = None,
+    excitation: Annotated[str | None, typer.Option(help="sigmoid, tanh or relu.")] = None,
+    integration: Annotated[str | None, typer.Option(help="standard, pre, post or identity.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Stages with attention: 2+3, or all.")] = None,
+    placement: Annotated[str | None, typer.Option(help="standard or 3x3.")] = None,
+    fc_bias: Annotated[bool, typer.Option("--fc-bias/--no-fc-bias", help="Biases in the FCs.")] = True,
+    img_size: o.ImgSize = None,
+    classes: o.Classes = None,
+    in_channels: o.Channels = None,
+    cardinality: o.Cardinality = None,
+    counter: o.Counter = o.CounterName.shapes,
+    verify: o.Verify = False,
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave the timing out.")] = False,
+    budget: o.Budget = 10.0,
+    device: o.Device = "cpu",
+    precision: o.PrecisionOption = o.Precision.fp32,
+    runtime: o.Runtime = None,
+    torchcompile: o.TorchCompile = False,
+    channels_last: o.ChannelsLast = False,
+    threads: o.Threads = 1,
+    batch_size: o.BatchSize = "1",
+    mode: o.ModeOption = o.Mode.infer,
+    seed: o.Seed = 0,
+    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
+    output: o.Output = None,
+    results: o.Results = Path("results"),
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Networks with and without SE side by side, each beside what the paper prints."""
+    typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
+    attention = o.switches(typed | {"stages": stages, "placement": placement}) | ({} if fc_bias else {"bias": False})
+    conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    o.check_output(output)
+    from senet_bench.workflows import comparing, subjects, timing
+
+    events = comparing.compare(
+        what or (),
+        Store(results),
+        changes=subjects.Changes(img_size, classes, in_channels, cardinality, attention),
+        counting=comparing.Counting(counter.value, verify),
+        timing=None if no_latency else timing.Timing(conditions, budget, seed),
+    )
+    _finish(events, subjects.selected_studies(what or ()), format, output, quiet, no_progress)
+
+
+def ablate(
+    model: Annotated[str, typer.Option("-m", "--model", help="The network to vary.")] = "seresnet50",
+    reduction: Annotated[
+        str | None, typer.Option(help="Reduction ratios (bare: 2,4,8,16,32); 16/16/8/4 is one r a stage.")
+    ] = None,
+    squeeze: Annotated[str | None, typer.Option(help="max,avg,none (bare: max,avg).")] = None,
+    excitation: Annotated[str | None, typer.Option(help="Bare: relu,tanh,sigmoid.")] = None,
+    integration: Annotated[str | None, typer.Option(help="Bare: standard,pre,post,identity.")] = None,
+    stages: Annotated[str | None, typer.Option(help="Bare: 2,3,4,all; 2+3 is both in one network.")] = None,
+    placement: Annotated[str | None, typer.Option(help="Bare: standard,3x3.")] = None,
+    no_squeeze: Annotated[str | None, typer.Option("--no-squeeze", help="Bare: true,false.")] = None,
+    img_size: o.ImgSize = None,
+    classes: o.Classes = None,
+    in_channels: o.Channels = None,
+    cardinality: o.Cardinality = None,
+    counter: o.Counter = o.CounterName.shapes,
+    verify: o.Verify = False,
+    latency: Annotated[bool, typer.Option("--latency", help="Time all settings in the same rounds.")] = False,
+    budget: Annotated[float, typer.Option("--budget", help="Seconds of timing for all settings.")] = 30.0,
+    device: o.Device = "cpu",
+    precision: o.PrecisionOption = o.Precision.fp32,
+    runtime: o.Runtime = None,
+    torchcompile: o.TorchCompile = False,
+    channels_last: o.ChannelsLast = False,
+    threads: o.Threads = 1,
+    batch_size: o.BatchSize = "1",
+    mode: o.ModeOption = o.Mode.infer,
+    seed: o.Seed = 0,
+    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
+    output: o.Output = None,
+    results: o.Results = Path("results"),
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Vary SE along one axis or several; an axis without a value takes the paper's."""
+    typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
+    typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze}
+    axes = {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
+    conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    o.check_output(output)
+    from senet_bench.workflows import comparing, subjects, timing
+
+    events = comparing.ablate(
+        model,
+        axes,
+        Store(results),
+        changes=subjects.Changes(img_size, classes, in_channels, cardinality),
+        counting=comparing.Counting(counter.value, verify),
+        timing=timing.Timing(conditions, budget, seed) if latency else None,
+    )
+    _finish(events, (), format, output, quiet, no_progress)
+
+
+def _finish(
+    events: Iterator[Event[Run]],
+    studies: Sequence[Study],
+    format: o.Format,  # noqa: A002
+    output: Path | None,
+    quiet: bool,
+    no_progress: bool,
+) -> None:
+    """Follow a run to its end, show it, and end with exit code 5 if something could not be measured."""
+    from senet_bench import console
+    from senet_bench.report import documents
+
+    event = console.follow(events, quiet=quiet or no_progress)
+    o.emit(documents.of_run(event.run, studies), format, output)
+    console.remark(f"stored in {event.path}", quiet=quiet)
+    if event.failures:
+        raise MeasurementError(
+            f"not measured: {event.failures[0]}" + f", and {len(event.failures) - 1} more" * (len(event.failures) > 1)
+        )

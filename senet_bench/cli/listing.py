@@ -1,0 +1,51 @@
+"""The commands that measure no network: `models`, `doctor`, `report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from senet_bench.cli import options as o
+from senet_bench.errors import MeasurementError
+from senet_bench.store import Store
+
+
+def models(
+    family: Annotated[list[str] | None, typer.Argument(help="Only these families.", show_default=False)] = None,
+    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
+    output: o.Output = None,
+) -> None:
+    """All networks with family, layout, parameters and the paper's tables they stand in."""
+    o.check_output(output)
+    from senet_bench.report import documents
+
+    o.emit(documents.of_catalog(family or ()), format, output)
+
+
+def doctor(
+    device: Annotated[
+        str | None, typer.Option("--device", help="Also try every branch of measuring on this device: cuda, cpu.")
+    ] = None,
+    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
+    output: o.Output = None,
+) -> None:
+    """What this machine offers, what is missing and how to get it."""
+    o.check_output(output)
+    from senet_bench.report import documents
+    from senet_bench.workflows import diagnosis
+
+    found, failed = diagnosis.diagnose(device)
+    o.emit(documents.of_checks(found, diagnosis.environment()), format, output)
+    if failed:
+        raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
+
+
+def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None:
+    """Rebuild every table and plot from the stored runs."""
+    from senet_bench import console
+    from senet_bench.workflows import reporting
+
+    for path in reporting.report(Store(results)):
+        console.remark(str(path), quiet=quiet)

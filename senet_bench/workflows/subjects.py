@@ -1,0 +1,160 @@
+"""Which networks a command is about: its arguments as catalog rows with the attention they are built with."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.catalog import CATALOG, FAMILIES, normalise, pair, resolve
+from senet_bench.errors import UsageError
+from senet_bench.specs import AttentionSpec, ModelSpec
+from senet_bench.studies import AXES, Axis, AxisValue, Study, find_study, setting_label
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a command changes in every network it builds; None leaves the network's own."""
+
+    img_size: int | None = None
+    classes: int | None = None
+    in_channels: int | None = None
+    cardinality: int | None = None
+    attention: Mapping[str, Any] = field(default_factory=dict)
+
+    def apply(self, spec: ModelSpec) -> ModelSpec:
+        """The network with the image size, the channels and (where it has attention) the switches changed."""
+        channels, height, width = spec.input_size
+        for name in ("img_size", "classes", "in_channels", "cardinality"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, not {value}")
+        size = (self.in_channels or channels, self.img_size or height, self.img_size or width)
+        attention = replace(spec.attention, **self.attention) if spec.attention else None
+        return replace(spec, input_size=size, classes=self.classes or spec.classes, attention=attention)
+
+    def unlike_paper(self, spec: ModelSpec) -> bool:
+        """Whether the network is another one than the paper's, so that no printed cell is for it."""
+        changed = self.apply(spec)
+        return (changed.input_size, changed.classes, self.cardinality) != (spec.input_size, spec.classes, None)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network to be measured, the studies whose cells stand beside it, and its setting on an ablation's axes."""
+
+    spec: ModelSpec
+    baseline: str | None
+    studies: tuple[str | None, ...]
+    axes: Mapping[str, AxisValue] | None = None
+
+    @property
+    def key(self) -> tuple[str, AttentionSpec | None]:
+        """What makes two subjects one network."""
+        return self.spec.name, self.spec.attention
+
+
+def select(what: Sequence[str]) -> tuple[Subject, ...]:
+    """The networks that `compare`'s arguments name, each once; Tables 2 and 3 when there are none."""
+    found: dict[tuple[str, AttentionSpec | None], Subject] = {}
+    for subject in itertools.chain.from_iterable(map(_named, what or ("table2", "table3"))):
+        known = found.get(subject.key, subject)
+        found[subject.key] = replace(known, studies=tuple(dict.fromkeys((*known.studies, *subject.studies))))
+    return tuple(found.values())
+
+
+def selected_studies(what: Sequence[str]) -> tuple[Study, ...]:
+    """The studies among `compare`'s arguments."""
+    return tuple(find_study(name) for name in what or ("table2", "table3") if _is_table(name))
+
+
+def _is_table(name: str) -> bool:
+    key = normalise(name)
+    return key.isdigit() or (key.startswith("table") and key[5:].isdigit())
+
+
+def _named(name: str) -> Iterable[Subject]:
+    if _is_table(name):
+        study = find_study(name)
+        for one in study.subjects:
+            spec = replace(resolve(one.model), attention=one.attention)
+            yield _subject(spec, study.id)
+    elif normalise(name) in {normalise(family) for family in FAMILIES}:
+        for spec in CATALOG.values():
+            if normalise(spec.family) == normalise(name):
+                yield _subject(spec, None)
+    elif normalise(name) == "all":
+        yield from (_subject(spec, None) for spec in CATALOG.values())
+    else:
+        yield from (_subject(spec, None) for spec in pair(resolve(name)))
+
+
+def _subject(spec: ModelSpec, study: str | None) -> Subject:
+    return Subject(spec, spec.baseline if spec.attention is not None else None, (study,))
+
+
+def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]:
+    """The baseline and every combination of the axes' values."""
+    if not axes:
+        raise UsageError("no axis given", f"choose from {', '.join(f'--{name}' for name in AXES)}")
+    base, variant = pair(spec)
+    chosen: list[tuple[Axis, tuple[AxisValue, ...]]] = [
+        (AXES[name], AXES[name].parse(text)) for name, text in axes.items()
+    ]
+    studies = tuple(axis.table for axis, _ in chosen)
+    subjects, problems = [Subject(base, None, studies, {})], []
+    for values in itertools.product(*(values for _, values in chosen)):
+        setting = {axis.name: value for (axis, _), value in zip(chosen, values)}
+        try:
+            attention = variant.attention or AttentionSpec()
+            for (axis, _), value in zip(chosen, values):
+                attention = axis.apply(attention, value)
+            subjects.append(Subject(replace(variant, attention=attention), base.name, studies, setting))
+        except UsageError as error:
+            problems.append(f"{setting_label(setting)}: {error}")
+    _raise_all(problems)
+    return tuple(subjects)
+
+
+def check(subjects: Sequence[Subject], changes: Changes) -> None:
+    """Raise one `UsageError` that lists every subject that cannot be built or cannot take the images."""
+    from senet_bench.measure.complexity import count
+
+    problems = []
+    for subject in subjects:
+        try:
+            spec = changes.apply(subject.spec)
+            count(network(spec, changes), spec.input_size)
+        except UsageError as error:
+            problems.append(f"{setting_label(subject.axes or {}) or subject.spec.name}: {error}")
+    _raise_all(problems)
+
+
+def _raise_all(problems: Sequence[str]) -> None:
+    if problems:
+        raise UsageError(f"{len(problems)} impossible: {' | '.join(problems)}" if problems[1:] else problems[0])
+
+
+def label(spec: ModelSpec) -> str:
+    """The network's name with every switch that differs from the paper's SE block."""
+    if spec.attention is None:
+        return spec.label
+    usual = AttentionSpec()
+    differing = [one.name for one in fields(usual) if getattr(spec.attention, one.name) != getattr(usual, one.name)]
+    values = (f"{name}={_short(getattr(spec.attention, name))}" for name in differing)
+    return f"{spec.label} ({', '.join(values)})" if differing else spec.label
+
+
+def _short(value: object) -> str:
+    return "/".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def network(spec: ModelSpec, changes: Changes, device: str = "meta") -> nn.Module:
+    """The network of a row, changed, on device `meta` or another."""
+    from senet_bench.models import build_spec
+
+    return build_spec(spec, in_channels=spec.input_size[0], cardinality=changes.cardinality, device=device)

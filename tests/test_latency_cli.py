@@ -1,0 +1,155 @@
+"""Latency in `compare` and `ablate`: what a row carries, what happens when something fails. No time is asserted."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from senet_bench.errors import MeasurementError
+from tests.conftest import Run
+
+QUICK = ("--img-size", "8", "--budget", "0.4", "--format", "json")
+
+
+def rows(run: Run, *arguments: str) -> list[dict[str, Any]]:
+    ended = run(*arguments, *QUICK)
+    assert ended.code == 0, ended.err
+    found: list[dict[str, Any]] = json.loads(ended.out)["rows"]
+    return found
+
+
+def test_a_pair_has_a_ratio_with_interval_control_and_conditions(run: Run) -> None:
+    base, variant = rows(run, "compare", "seresnet20_cifar")
+    assert {"seconds", "rounds", "cpu_seconds"} <= base["latency"].keys()
+    assert base["latency"]["ratio"] is None
+    latency = variant["latency"]
+    low, high = latency["ci"]
+    assert 0 < low <= latency["ratio"] <= high
+    assert latency["control_ratio"] > 0
+    assert latency["mde"] is None or latency["mde"] > 0
+    assert 0 < latency["confidence"] < 1
+    assert latency["conditions"]["precision"] == "fp32"
+    assert latency["conditions"]["threads"] == 1
+    assert latency["peak_bytes"] > 0
+    assert latency["settings"]["tf32"] is False
+    assert "latency" not in variant["missing"]
+
+
+def test_raw_samples_are_kept_beside_the_run(run: Run, tmp_path: Path) -> None:
+    found = rows(run, "compare", "seresnet20_cifar")
+    (kept,) = (tmp_path / "results" / "runs").glob("*/*.samples.jsonl")
+    line = json.loads(kept.read_text())
+    assert line["baseline"] == "resnet20_cifar"
+    assert set(line["arms"]) >= {"resnet20_cifar", "control"}
+    assert len(line["seconds"]) >= found[1]["latency"]["rounds"]
+
+
+def test_several_batch_sizes_and_training_steps(run: Run) -> None:
+    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train")
+    every = [variant["latency"], *variant["more_latency"]]
+    assert [one["conditions"]["batch_size"] for one in every] == [1, 4]
+    assert {one["conditions"]["mode"] for one in every} == {"train"}
+    assert all(one["ratio"] > 0 for one in every)
+
+
+def test_an_ablation_times_all_settings_in_the_same_rounds(run: Run, tmp_path: Path) -> None:
+    found = rows(run, "ablate", "-m", "seresnet20_cifar", "--reduction", "2,4", "--latency")
+    assert [row["latency"]["ratio"] is None for row in found] == [True, False, False]
+    (kept,) = (tmp_path / "results" / "runs").glob("*/*.samples.jsonl")
+    assert len(json.loads(kept.read_text())["arms"]) == 4
+
+
+def test_the_table_shows_ratio_and_control(run: Run) -> None:
+    ended = run("compare", "seresnet20_cifar", "--img-size", "8", "--budget", "0.4")
+    assert "Latency: inference, batch 1, cpu, fp32, eager, 1 thread" in ended.out
+    assert "control" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--device", "cuda:97"], "cuda:97 is not there"),
+        (["--device", "abacus"], "abacus"),
+        (["--precision", "tf32"], "tf32"),
+        (["--precision", "fp8"], "fp8"),
+        (["--budget", "0"], "budget of 0"),
+        (["--budget", "-3"], "budget of -3"),
+        (["--budget", "nan"], "budget of nan"),
+        (["-b", "0"], "batch-size"),
+        (["-b", "1,two"], "two"),
+        (["--threads", "0"], "threads"),
+        (["--runtime", "jit"], "jit"),
+        (["--runtime", "cudagraph"], "CUDA"),
+    ],
+)
+def test_conditions_that_are_not_to_be_had_are_named_before_anything_runs(
+    run: Run, tmp_path: Path, options: list[str], message: str
+) -> None:
+    ended = run("compare", "seresnet20_cifar", *options)
+    assert (ended.code, ended.out) == (2, "")
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_measurement_is_a_missing_number_with_its_reason_and_exit_5(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.measure import latency
+
+    real = latency.measure_networks
+
+    def fails_for_wrn(networks: Any, baseline: str, *rest: Any, **named: Any) -> Any:
+        if baseline == "wrn16_8_cifar":
+            raise MeasurementError("the output is not finite", "look at the weights")
+        return real(networks, baseline, *rest, **named)
+
+    monkeypatch.setattr(latency, "measure_networks", fails_for_wrn)
+    ended = run("compare", "seresnet20_cifar", "sewrn16_8_cifar", *QUICK)
+    assert ended.code == 5
+    found = {row["model"]: row for row in json.loads(ended.out)["rows"]}
+    assert found["seresnet20_cifar"]["latency"]["ratio"] > 0
+    assert found["sewrn16_8_cifar"]["latency"] is None
+    assert "not finite" in found["sewrn16_8_cifar"]["missing"]["latency"]
+    assert found["sewrn16_8_cifar"]["params"] == 11_049_290
+    assert "not measured" in ended.err
+
+
+def test_an_interrupt_while_timing_keeps_counts_and_finished_pairs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.measure import latency
+
+    real = latency.measure_networks
+
+    def interrupted(networks: Any, baseline: str, *rest: Any, **named: Any) -> Any:
+        if baseline == "wrn16_8_cifar":
+            raise KeyboardInterrupt
+        return real(networks, baseline, *rest, **named)
+
+    monkeypatch.setattr(latency, "measure_networks", interrupted)
+    ended = run("compare", "seresnet20_cifar", "sewrn16_8_cifar", *QUICK)
+    assert ended.code == 130
+    (stored,) = (tmp_path / "results" / "runs").glob("*/*.json")
+    kept = {row["model"]: row for row in json.loads(stored.read_text())["rows"]}
+    assert kept["seresnet20_cifar"]["latency"]["ratio"] > 0
+    assert kept["sewrn16_8_cifar"]["latency"] is None
+    assert kept["sewrn16_8_cifar"]["params"] == 11_049_290
+
+
+def test_selftest_counts_its_trials(run: Run) -> None:
+    options = ("--null", "2", "--slower", "1", "--visible", "0", "--peers", "1")
+    document = json.loads(run("selftest", *options, "--format", "json").out)
+    assert document["schema"] == "senet-bench.selftest/1"
+    ours = next(row for row in document["rows"] if row["rule"] == "senet-bench")
+    assert (ours["same"], ours["slower"]) == (2, 1)
+    assert {"pytest-benchmark min:3%", "sequential mean:3%", "torch Timer median:3%"} <= {
+        row["rule"] for row in document["rows"]
+    }
+    assert len(document["details"]) == 5
+
+
+def test_doctor_tries_every_branch_of_measuring(run: Run) -> None:
+    ended = run("doctor", "--device", "cuda:97")
+    assert ended.code == 2

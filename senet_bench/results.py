@@ -56,7 +56,12 @@ class Latency:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
-    """Error on a dataset, as fractions; several seeds give a mean, its sd and the paired difference to the baseline."""
+    """Top-1 error on a dataset, as fractions: of one network, or the mean over seeds with its sd.
+
+    `difference` is this network's error minus the baseline's over the same seeds and data order, with its interval;
+    `control_difference` minus that of the constant gate, which is what attention itself brings. `p_holm` is adjusted
+    over the rows of the run. `protocol` is what must agree before two errors are compared.
+    """
 
     dataset: str
     top1_err: float
@@ -66,8 +71,12 @@ class Accuracy:
     seeds: int = 1
     difference: float | None = None
     difference_ci: tuple[float, float] | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    control_difference: float | None = None
+    control_difference_ci: tuple[float, float] | None = None
     protocol: dict[str, Any] = field(default_factory=dict)
-    per_seed: list[float] = field(default_factory=list)
+    per_seed: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,17 +168,22 @@ def from_json(data: bytes, source: str) -> Document:
     Raises `UsageError` for what is not JSON or not of the right shape, `NotComparableError` for a foreign schema;
     both name `source`.
     """
-    try:
-        header = msgspec.json.decode(data, type=dict[str, Any])
-    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not a results file ({error})", "move it away or restore it") from error
-    kind = KINDS.get(str(header.get("schema")))
+    document = header(data, source)
+    kind = KINDS.get(str(document.get("schema")))
     if kind is None:
         raise NotComparableError(
-            f"{source} has the schema {header.get('schema')!r}, which this version does not know",
+            f"{source} has the schema {document.get('schema')!r}, which this version does not know",
             "move it away, or use the version of senet-bench that wrote it",
         )
     try:
-        return msgspec.convert(header, kind)
+        return msgspec.convert(document, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
+
+
+def header(data: bytes, source: str) -> dict[str, Any]:
+    """The JSON object in `data`; `UsageError`, naming `source`, where there is none."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{source} is not a results file ({error})", "move it away or restore it") from error

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
 import os
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.results import Document, Run, from_json, to_json
+from filelock import FileLock, Timeout
+
+from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.results import Document, Run, from_json, header, schema_of, to_json
 
 
 class Store:
@@ -35,6 +41,10 @@ class Store:
         for _ in self.documents():
             pass
 
+    def trials(self, machine: str) -> TrialStore:
+        """The finished trials of one machine."""
+        return TrialStore(self.root / "runs" / machine / "trials")
+
     def new_path(self, run: Document) -> Path:
         """A path for a new run that no other process will choose."""
         command = run.schema.partition(".")[2].partition("/")[0]
@@ -45,6 +55,52 @@ class Store:
     def write(self, run: Document, path: Path) -> None:
         """Write or rewrite a run in progress."""
         write_atomically(path, to_json(run))
+
+
+TRIAL = schema_of("trial")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStore:
+    """Finished trials of sweeps on one machine, a file each, named by a key made from what defines the trial."""
+
+    folder: Path
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The result of a finished trial, None when there is none; raises on a damaged or foreign file."""
+        path = self.folder / f"{key}.json"
+        if not path.exists():
+            return None
+        document = header(read(path), str(path))
+        if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):
+            raise NotComparableError(f"{path} is no trial of this version", "move it away")
+        result: dict[str, Any] = document["result"]
+        return result
+
+    def put(self, key: str, definition: Mapping[str, Any], result: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Store a finished trial."""
+        document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": dict(result)}
+        write_atomically(self.folder / f"{key}.json", to_json(document))
+
+    def claim(self, key: str) -> FileLock | None:
+        """The right to run a trial, None while another process has it; it ends with the process that holds it."""
+        folder = self.folder / ".claims"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{key}.lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise MeasurementError(
+                f"{folder} cannot be written ({error.strerror})", "name another --results"
+            ) from error
+        return lock
+
+
+def key_of(definition: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of what defines a trial."""
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read(path: Path) -> bytes:

@@ -47,6 +47,17 @@ def compare(
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
     seed: o.Seed = 0,
+    dataset: o.Dataset = None,
+    data: o.Data = None,
+    recipe: o.RecipeOption = None,
+    epochs: o.Epochs = None,
+    lr: o.LearningRate = None,
+    seeds: o.Seeds = 8,
+    engine: o.EngineOption = o.EngineName.local,
+    engine_address: o.EngineAddress = None,
+    engine_option: o.EngineOptions = None,
+    workers: o.Workers = None,
+    shard: o.Shard = "1/1",
     format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
     output: o.Output = None,
     results: o.Results = Path("results"),
@@ -57,6 +68,8 @@ def compare(
     typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
     attention = o.switches(typed | {"stages": stages, "placement": placement}) | ({} if fc_bias else {"bias": False})
     conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
+    sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)
     from senet_bench.workflows import comparing, subjects, timing
 
@@ -66,6 +79,7 @@ def compare(
         changes=subjects.Changes(img_size, classes, in_channels, cardinality, attention),
         counting=comparing.Counting(counter.value, verify),
         timing=None if no_latency else timing.Timing(conditions, budget, seed),
+        sweep=sweep,
     )
     _finish(events, subjects.selected_studies(what or ()), format, output, quiet, no_progress)
 
@@ -98,6 +112,17 @@ def ablate(
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
     seed: o.Seed = 0,
+    dataset: o.Dataset = None,
+    data: o.Data = None,
+    recipe: o.RecipeOption = None,
+    epochs: o.Epochs = None,
+    lr: o.LearningRate = None,
+    seeds: o.Seeds = 8,
+    engine: o.EngineOption = o.EngineName.local,
+    engine_address: o.EngineAddress = None,
+    engine_option: o.EngineOptions = None,
+    workers: o.Workers = None,
+    shard: o.Shard = "1/1",
     format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
     output: o.Output = None,
     results: o.Results = Path("results"),
@@ -109,6 +134,8 @@ def ablate(
     typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze}
     axes = {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
     conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
+    sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)
     from senet_bench.workflows import comparing, subjects, timing
 
@@ -119,6 +146,7 @@ def ablate(
         changes=subjects.Changes(img_size, classes, in_channels, cardinality),
         counting=comparing.Counting(counter.value, verify),
         timing=timing.Timing(conditions, budget, seed) if latency else None,
+        sweep=sweep,
     )
     _finish(events, (), format, output, quiet, no_progress)
 

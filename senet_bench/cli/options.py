@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senet_bench.engines import Engine, Local, RayCluster, Slurm, cores
 from senet_bench.errors import UsageError
 from senet_bench.specs import Conditions
 from senet_bench.store import check_writable, write_atomically
@@ -16,6 +18,7 @@ from senet_bench.studies import AXES
 
 if TYPE_CHECKING:
     from senet_bench.report.documents import Document
+    from senet_bench.workflows.sweeping import Sweep
 
 
 class Format(StrEnum):
@@ -37,6 +40,14 @@ class CounterName(StrEnum):
 
 
 """What an axis of `ablate` is given when it stands without a value."""
+
+
+class EngineName(StrEnum):
+    """Where trials run."""
+
+    local = "local"
+    ray = "ray"
+    slurm = "slurm"
 
 
 class Mode(StrEnum):
@@ -83,6 +94,89 @@ BatchSize = Annotated[str, typer.Option("-b", "--batch-size", help="Images a cal
 ModeOption = Annotated[Mode, typer.Option("--mode", help="A forward pass, or a whole training step.")]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of timing for a pair.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
+
+
+Dataset = Annotated[
+    str | None,
+    typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
+]
+Data = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
+RecipeOption = Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")]
+LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")]
+Seeds = Annotated[int, typer.Option("--seeds", help="Runs of each network, paired by seed.")]
+EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where the trials run.")]
+EngineAddress = Annotated[
+    str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option("--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."),
+]
+Workers = Annotated[int | None, typer.Option("--workers", help="Trials at once on this machine; default: its cores.")]
+Shard = Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")]
+
+
+def sweep_of(
+    dataset: str | None,
+    data: Path | None,
+    recipe: str | None,
+    epochs: int | None,
+    lr: float | None,
+    seeds: int,
+    precision: Precision,
+    engine: Engine,
+    shard: str,
+) -> Sweep | None:
+    """The sweep that the options ask for, None without a data set."""
+    if dataset is None:
+        return None
+    from senet_bench.workflows.sweeping import Sweep
+
+    share, _, shares = shard.partition("/")
+    if not (share.isdigit() and shares.isdigit()):
+        raise UsageError(f"--shard {shard} is no share", "use 1/4 to 4/4")
+    return Sweep(
+        engine=engine,
+        dataset=dataset.lower(),
+        folder=data,
+        recipe=recipe,
+        epochs=epochs,
+        lr=lr,
+        seeds=seeds,
+        precision=precision.value,
+        shard=(int(share), int(shares)),
+    )
+
+
+def engine_of(
+    name: EngineName, address: str | None, typed: Sequence[str], workers: int | None, results: Path
+) -> Engine:
+    """The engine that the options ask for."""
+    options = _engine_options(typed)
+    if workers is not None and workers < 1:
+        raise UsageError(f"--workers must be a positive integer, not {workers}")
+    match name:
+        case EngineName.local:
+            return Local(workers or cores())
+        case EngineName.ray:
+            unknown = options.keys() - {"cpus", "gpus"}
+            if unknown:
+                raise UsageError(f"Ray has no option {min(unknown)!r} here", "use cpus=1 or gpus=0.5")
+            return RayCluster(address, **{key: float(value) for key, value in options.items()})
+        case EngineName.slurm:
+            cluster = str(options.pop("cluster", "slurm"))
+            return Slurm(results / "slurm", cluster=cluster, options=options)
+
+
+def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in typed:
+        key, equals, value = text.partition("=")
+        if not (key and equals and value):
+            raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", "use cpus=2, for example")
+        found[key] = int(value) if value.isdigit() else float(value) if value.replace(".", "", 1).isdigit() else value
+    return found
 
 
 def conditions_of(

@@ -12,6 +12,7 @@ from senet_bench import __version__
 from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
+from senet_bench.report.errors import error_table
 from senet_bench.report.tables import Column, Table, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
@@ -45,7 +46,7 @@ def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
         title = "Other networks" if studies else "Networks"
         wide.append(network_table(title, rest))
         narrow.append(network_table(title, rest, narrow=True))
-    _add_latency(wide, narrow, run, lambda row: row.label)
+    _add_measured(wide, narrow, run, lambda row: row.label)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
@@ -65,19 +66,20 @@ def _of_ablation(run: Run) -> Document:
     axes = list(run.conditions.get("axes", {}))
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
-    title = _title(study) if study else f"{run.rows[0].label}: {' x '.join(axes)}"
+    title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
     lines = partial(network_table, title, run.rows, study.table if study else None, name=_setting)
     wide, narrow = [lines()], [lines(narrow=True)]
-    _add_latency(wide, narrow, run, _setting)
+    _add_measured(wide, narrow, run, _setting)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
-def _add_latency(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str]) -> None:
-    """Append the latencies, where there are any, to the tables in both widths."""
-    table, small = (latency_table(run.rows, narrow=is_narrow, name=name) for is_narrow in (False, True))
-    if table and small:
-        wide.append(table)
-        narrow.append(small)
+def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str]) -> None:
+    """Append latencies and errors, where there are any, to the tables in both widths."""
+    for make in (latency_table, error_table):
+        table, small = (make(run.rows, narrow=is_narrow, name=name) for is_narrow in (False, True))
+        if table and small:
+            wide.append(table)
+            narrow.append(small)
 
 
 def _title(study: Study) -> str:
@@ -86,6 +88,8 @@ def _title(study: Study) -> str:
 
 def _setting(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
+    if row.attention is not None and row.attention.block == "constant":
+        return "gates fixed at 0.5"
     return setting_label(row.axes) if row.axes else row.label
 
 

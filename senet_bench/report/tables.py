@@ -63,13 +63,6 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
             fields.append((Column("counted", group), side(number, column, metric, counted)))
             fields.append((Column("Δ", group), side(number, column, metric, delta)))
             fields.append((Column("status", group, numeric=False), side(number, column, metric, status)))
-    if any(row.accuracy for row in rows):
-        fields.append(
-            (
-                Column("error, base → SE", "measured here"),
-                lambda base, variant: f"{error_text(base)} → {error_text(variant)}",
-            )
-        )
     body = tuple(tuple(text(base, variant) for _, text in fields) for base, variant in pairs)
     return Table(title, tuple(column for column, _ in fields), body, notes(rows, number))
 
@@ -87,17 +80,14 @@ def network_table(
     `narrow` leaves out what does not fit 80 columns.
     """
     fields = [_Field(Column("network", numeric=False), name)]
+    printed_flops = next((metric for metric in ("gflops", "mflops") if _has(rows, number, metric)), None)
+    usual = printed_flops or ("gflops" if any(row.flops.get("macs", 0) >= 10**9 for row in rows) else "mflops")
     for metric in ("params_m", "gflops", "mflops"):
         stands = _has(rows, number, metric)
-        if stands or metric == "params_m" or (metric == "gflops" and not _has(rows, number, "mflops")):
+        if stands or metric in ("params_m", usual):
             fields += _complexity(metric, rows, number, stands, narrow)
     printed = ("top1_err",) if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
-    if any(row.accuracy for row in rows):
-        fields += [
-            _Field(Column("error %", "accuracy"), error_text),
-            _Field(Column("difference, points", "accuracy"), difference),
-        ]
     body = tuple(tuple(field.text(row) for field in fields) for row in rows)
     dagger = (DAGGER,) if any(cell.endswith("†") for line in body for cell in line) else ()
     return Table(title, tuple(field.column for field in fields), body, (*dagger, *notes(rows, number)))
@@ -196,23 +186,6 @@ def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int]], Row], m
     return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
 
 
-def error_text(row: Row) -> str:
-    """Top-1 error in per cent, with the sd over seeds."""
-    if row.accuracy is None:
-        return EMPTY
-    sd = "" if row.accuracy.sd is None else f" ± {100 * row.accuracy.sd:.2f}"
-    return f"{100 * row.accuracy.top1_err:.2f}{sd}"
-
-
-def difference(row: Row) -> str:
-    """Error minus the baseline's, paired, in percentage points with its interval."""
-    accuracy = row.accuracy
-    if accuracy is None or accuracy.difference is None or accuracy.difference_ci is None:
-        return EMPTY
-    low, high = accuracy.difference_ci
-    return f"{100 * accuracy.difference:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
-
-
 def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     """What explains the cells of a table, each explanation once, and every number that is missing with its reason."""
     found: dict[str, list[str]] = {}
@@ -222,8 +195,8 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
                 found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
         for what, why in row.missing.items():
-            if "latency" in what:
-                continue  # said beside the latencies
+            if "latency" in what or what == "accuracy":
+                continue  # said beside the latencies and the errors
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
     general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * bool(
         metrics & {"top1_err", "ap"}

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.catalog import resolve
 from senet_bench.report.documents import judge
 from senet_bench.results import Row, Run
 from senet_bench.store import Store
-from senet_bench.workflows.runs import Event, new_run
-from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, network, select
+from senet_bench.workflows.runs import Event, Step, new_run
+from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, network, select, with_controls
 
 if TYPE_CHECKING:
     from torch import nn
 
     from senet_bench.measure.complexity import Counts
+    from senet_bench.workflows.sweeping import Sweep
     from senet_bench.workflows.timing import Timing
 
 CounterName = Literal["shapes", "fvcore"]
@@ -30,6 +32,52 @@ class Counting:
     verify: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Measures:
+    """What is asked of a run: the counts always, times with `timing`, errors with `sweep`."""
+
+    changes: Changes
+    counting: Counting
+    timing: Timing | None
+    sweep: Sweep | None
+
+    def check(self) -> None:
+        """Raise `UsageError` on what this machine or its data cannot offer."""
+        for part in (self.timing, self.sweep):
+            if part is not None:
+                part.check()
+
+    def fitted(self) -> Changes:
+        """The changes, fitted to the data set where there is one."""
+        return self.sweep.fitted(self.changes) if self.sweep else self.changes
+
+    def with_controls(self, subjects: Sequence[Subject]) -> tuple[Subject, ...]:
+        """The subjects, and with errors the constant gate of each baseline."""
+        return with_controls(subjects) if self.sweep else tuple(subjects)
+
+    def described(self) -> dict[str, Any]:
+        """The conditions as they are stored."""
+        parts = {"latency": self.timing, "accuracy": self.sweep}
+        counting = {"counter": self.counting.counter, "verified": self.counting.verify}
+        return counting | {name: part.described() for name, part in parts.items() if part is not None}
+
+    def steps(self, subjects: Sequence[Subject]) -> int:
+        """Steps after the counting."""
+        return sum(part.steps(subjects) for part in (self.timing, self.sweep) if part is not None)
+
+    def parts(
+        self, subjects: Sequence[Subject], changes: Changes, store: Store, path: Path
+    ) -> list[Callable[[Sequence[Row]], Iterator[Step]]]:
+        """What follows the counting, each from the rows so far to the rows with more."""
+        parts: list[Callable[[Sequence[Row]], Iterator[Step]]] = []
+        if (timing := self.timing) is not None:
+            samples = path.with_suffix(".samples.jsonl")
+            parts.append(lambda rows: timing.measure(subjects, changes, rows, samples))
+        if (sweep := self.sweep) is not None:
+            parts.append(lambda rows: sweep.measure(subjects, changes, rows, store))
+        return parts
+
+
 def compare(
     what: Sequence[str],
     store: Store,
@@ -37,11 +85,11 @@ def compare(
     changes: Changes | None = None,
     counting: Counting | None = None,
     timing: Timing | None = None,
+    sweep: Sweep | None = None,
 ) -> Iterator[Event[Run]]:
     """Count, and with `timing` time, every network that `what` names; the last event has the whole run, stored."""
-    subjects = select(what)
-    conditions = {"what": list(what) or ["table2", "table3"]}
-    yield from _run("compare", subjects, store, changes or Changes(), counting or Counting(), timing, conditions)
+    measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
+    yield from _run("compare", select(what), store, measures, {"what": list(what) or ["table2", "table3"]})
 
 
 def ablate(
@@ -52,6 +100,7 @@ def ablate(
     changes: Changes | None = None,
     counting: Counting | None = None,
     timing: Timing | None = None,
+    sweep: Sweep | None = None,
 ) -> Iterator[Event[Run]]:
     """Count, and with `timing` time, a network along the axes of section 6, its baseline first.
 
@@ -59,39 +108,35 @@ def ablate(
     combination is found, and all are named in one error, before anything is counted.
     """
     subjects = grid(resolve(model), axes)
+    measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
     conditions = {"model": resolve(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
-    yield from _run("ablate", subjects, store, changes or Changes(), counting or Counting(), timing, conditions)
+    yield from _run("ablate", subjects, store, measures, conditions)
 
 
 def _run(
-    command: str,
-    subjects: Sequence[Subject],
-    store: Store,
-    changes: Changes,
-    counting: Counting,
-    timing: Timing | None,
-    conditions: Mapping[str, Any],
+    command: str, subjects: Sequence[Subject], store: Store, measures: Measures, conditions: Mapping[str, Any]
 ) -> Iterator[Event[Run]]:
     store.check()
-    if timing is not None:
-        timing.check()
+    measures.check()
+    changes, subjects = measures.fitted(), measures.with_controls(subjects)
     if command == "ablate" or changes != Changes():
         check(subjects, changes)
-    conditions = {**conditions, "counter": counting.counter, "verified": counting.verify}
-    run = new_run(command, {**conditions, **({"latency": timing.described()} if timing else {})})
+    run = new_run(command, {**conditions, **measures.described()})
     path = store.new_path(run)
-    timed = timing.steps(subjects) if timing else 0
-    for done, subject in enumerate(subjects, 1):
-        row = count_row(subject, changes, counting)
-        run = replace(run, rows=[*run.rows, row])
+    total, done = len(subjects) + measures.steps(subjects), 0
+    failures: tuple[str, ...] = ()
+    for subject in subjects:
+        row = count_row(subject, changes, measures.counting)
+        run, done = replace(run, rows=[*run.rows, row]), done + 1
         store.write(run, path)
-        yield Event(done, len(subjects) + timed, row.label, run, path)
-    if timing is not None:
-        for step in timing.measure(subjects, changes, run.rows, path.with_suffix(".samples.jsonl")):
+        yield Event(done, total, row.label, run, path)
+    for part in measures.parts(subjects, changes, store, path):
+        for step in part(run.rows):
             run = replace(run, rows=step.rows)
             if step.finished:
                 store.write(run, path)
-            yield Event(len(subjects) + step.done, len(subjects) + timed, step.what, run, path, step.failures)
+            yield Event(done + step.done, total, step.what, run, path, failures + step.failures)
+        done, failures = done + int(step.done), failures + step.failures
 
 
 def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
@@ -117,7 +162,7 @@ def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
         params=parameters(built),
         flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
         flops_by_kind=counts.by_kind(),
-        missing={"latency": "not asked for"},
+        missing={"latency": "not asked for", "accuracy": "not asked for"},
     )
     unlike = {"paper": "its cells are for the network's own image size, channels, classes and cardinality"}
     missing = row.missing | (unlike if changes.unlike_paper(subject.spec) else {})

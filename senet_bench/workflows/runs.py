@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
-from senet_bench.results import Document, Facts, Run, schema_of
+from senet_bench.results import Document, Facts, Row, Run, schema_of
 
 Doc = TypeVar("Doc", bound=Document)
 
@@ -26,17 +26,29 @@ class Event(Generic[Doc]):
     failures: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Progress of one part of a run: steps done (a fraction while one runs), the rows as they are now."""
+
+    done: float
+    what: str
+    rows: list[Row]
+    finished: bool
+    failures: tuple[str, ...] = ()
+
+
 def new_run(command: str, conditions: Mapping[str, Any]) -> Run:
     """An empty run of a command on this machine, now."""
-    return Run(**_header(command, conditions))
+    return Run(**header(command, conditions))
 
 
 def new_facts(command: str, conditions: Mapping[str, Any]) -> Facts:
     """Empty facts of a command on this machine, now."""
-    return Facts(**_header(command, conditions))
+    return Facts(**header(command, conditions))
 
 
-def _header(command: str, conditions: Mapping[str, Any]) -> dict[str, Any]:
+def header(command: str, conditions: Mapping[str, Any]) -> dict[str, Any]:
+    """What every document begins with."""
     from senet_bench.measure.environment import environment
 
     return {

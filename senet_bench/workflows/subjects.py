@@ -120,6 +120,21 @@ def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]
     return tuple(subjects)
 
 
+def with_controls(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
+    """The subjects and, after the first variant of each baseline, the same network with its gates fixed at 0.5."""
+    found: list[Subject] = []
+    seen: set[str] = set()
+    for subject in subjects:
+        found.append(subject)
+        if subject.baseline is not None and subject.baseline not in seen:
+            seen.add(subject.baseline)
+            variant = pair(resolve(subject.baseline))[1]
+            gate = replace(variant.attention or AttentionSpec(), block="constant")
+            axes = {"block": "constant"} if subject.axes is not None else None
+            found.append(Subject(replace(variant, attention=gate), subject.baseline, (), axes))
+    return tuple(found)
+
+
 def check(subjects: Sequence[Subject], changes: Changes) -> None:
     """Raise one `UsageError` that lists every subject that cannot be built or cannot take the images."""
     from senet_bench.measure.complexity import count
@@ -143,6 +158,8 @@ def label(spec: ModelSpec) -> str:
     """The network's name with every switch that differs from the paper's SE block."""
     if spec.attention is None:
         return spec.label
+    if spec.attention.block == "constant":
+        return f"{spec.label}, gates fixed at 0.5"
     usual = AttentionSpec()
     differing = [one.name for one in fields(usual) if getattr(spec.attention, one.name) != getattr(usual, one.name)]
     values = (f"{name}={_short(getattr(spec.attention, name))}" for name in differing)

@@ -16,20 +16,10 @@ from senet_bench.results import Latency, Row
 from senet_bench.specs import Conditions, ModelSpec
 from senet_bench.store import append_line
 from senet_bench.verdict import holm
+from senet_bench.workflows.runs import Step
 from senet_bench.workflows.subjects import Changes, Subject, network
 
 MORE_THAN_ENOUGH_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Progress of timing: steps done (a fraction while one runs), the rows as they are now, failures so far."""
-
-    done: float
-    what: str
-    rows: list[Row]
-    finished: bool
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,106 @@
+"""What is done to whole batches of images: crop, flip, normalise; uint8 until the last step.
+
+Every function is pure: the random numbers it needs come in as a `Draws`, so that one global batch can be drawn
+once and cut into the parts of several processes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Training-time changes to an image; each is off unless given.
+
+    `pad` zero-pads that many pixels on each side and crops the original size at random (CIFAR, section 5.1).
+    `flip` mirrors left and right with probability 1/2. `area` and `ratio` bound the random-resized crop of files
+    (fraction of the image's area, width over height; the paper's reference 5).
+    """
+
+    pad: int = 0
+    flip: bool = False
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draws:
+    """The random choices for N images: offsets (N, 2) in 0..2 pad, and who is mirrored (N,)."""
+
+    offsets: npt.NDArray[np.int64]
+    flips: npt.NDArray[np.bool_]
+
+    def part(self, rows: slice) -> Draws:
+        """The draws of some of the images."""
+        return Draws(self.offsets[rows], self.flips[rows])
+
+
+def draw(augmentation: Augmentation, count: int, rng: np.random.Generator) -> Draws:
+    """Fresh choices for `count` images; the same number of draws whatever is switched on."""
+    offsets = rng.integers(0, 2 * augmentation.pad + 1, size=(count, 2))
+    flips = rng.random(count) < 0.5 if augmentation.flip else np.zeros(count, dtype=bool)
+    return Draws(offsets, flips)
+
+
+def empty(count: int, channels: int, height: int, width: int) -> Pixels:
+    """Room for (count, channels, height, width), stored channels last: as decoders write and networks read."""
+    return np.empty((count, height, width, channels), dtype=np.uint8).transpose(0, 3, 1, 2)
+
+
+def zero_padded(images: Pixels, pad: int) -> Pixels:
+    """(N, C, H, W) with `pad` black pixels on every side, stored channels last."""
+    count, channels, height, width = images.shape
+    out = empty(count, channels, height + 2 * pad, width + 2 * pad)
+    out[:] = 0
+    out[:, :, pad : pad + height, pad : pad + width] = images
+    return out
+
+
+def cropped(padded: Pixels, rows: npt.NDArray[np.int64], draws: Draws, size: tuple[int, int]) -> Pixels:
+    """The images `rows` of a padded set, each cropped to `size` (height, width) and mirrored as drawn.
+
+    One slice copy per image: 1.6 microseconds at 32 px, three to eight times cheaper than grouping the batch by
+    offset or gathering through a window view.
+    """
+    height, width = size
+    out = empty(len(rows), padded.shape[1], height, width)
+    for target, row, (y, x), flip in zip(out, rows.tolist(), draws.offsets.tolist(), draws.flips.tolist()):
+        window = padded[row, :, y : y + height, x : x + width]
+        target[:] = window[:, :, ::-1] if flip else window
+    return out
+
+
+def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """(N, C, H, W) uint8 to float32 (x / 255 - mean) / std, keeping the memory format.
+
+    The operations and their order are those of torchvision's ToTensor and Normalize, so values agree bit by bit. On
+    a CPU they are NumPy's, a group of images at a time: that fits a core's cache and, unlike torch's, wakes no
+    threads that would wait for those decoding the next images.
+    """
+    if images.device.type != "cpu":
+        middle, spread = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
+        return images.float().div_(255).sub_(middle).div_(spread)
+    count, channels, height, width = images.shape
+    out = torch.empty_like(images, dtype=torch.float32)
+    statistics = np.array([mean, std], dtype=np.float32)
+    if out.stride(1) == 1 and channels > 1:  # channels last: rows of width x channels
+        views = [x.permute(0, 2, 3, 1).reshape(count, height, width * channels).numpy() for x in (images, out)]
+        middles, spreads = np.tile(statistics, width)
+    else:
+        views = [x.reshape(count, channels, height * width).numpy() for x in (images, out)]
+        middles, spreads = statistics[:, :, None]
+    group = max(1, 2**16 // max(1, channels * height * width))
+    for start in range(0, count, group):
+        source, target = (view[start : start + group] for view in views)
+        np.divide(source, np.float32(255), out=target, dtype=np.float32)
+        np.subtract(target, middles, out=target)
+        np.divide(target, spreads, out=target)
+    return out

@@ -1,0 +1,76 @@
+"""Checkpoints that hold all a run needs to go on as if nothing had happened, and are whole or absent."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from senet_bench.errors import MeasurementError, UsageError
+
+FORMAT = "senet-bench.checkpoint/1"
+
+
+def write(path: Path, content: dict[str, Any]) -> None:
+    """Store `content` under `path`: written beside it, flushed to the disk, then renamed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with partial.open("wb") as file:
+            torch.save({"format": FORMAT, **content}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except OSError as error:
+        raise MeasurementError(f"checkpoint {path} cannot be written ({error})", "free some space") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint in `path`, on the CPU; `UsageError` when it belongs to a run that differs from `identity`."""
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        if content.get("format") != FORMAT:
+            raise ValueError("not a checkpoint of senet-bench")
+    except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
+        raise UsageError(
+            f"{path} is not a checkpoint to resume from ({type(error).__name__})", "start anew, without --resume"
+        ) from error
+    stored = content["identity"]
+    different = [key for key in sorted(stored.keys() | identity.keys()) if stored.get(key) != identity.get(key)]
+    if different:
+        key = different[0]
+        raise UsageError(
+            f"{path} is of another run ({key}: {stored.get(key)!r} there, {identity.get(key)!r} here)",
+            "give the same settings, or start anew without --resume",
+        )
+    return content
+
+
+def random_state() -> dict[str, Any]:
+    """The state of every generator of this process: Python, NumPy, torch, and each CUDA device in use."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    return {
+        "python": (version, list(words), gauss),
+        "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    """Set every generator to a state from `random_state`."""
+    version, words, gauss = state["python"]
+    random.setstate((version, tuple(words), gauss))
+    name, keys, *rest = state["numpy"]
+    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
+    torch.set_rng_state(state["torch"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"])

@@ -1,0 +1,168 @@
+"""One job on several processes: joining them, sharing batches, adding up what each found, and noticing a death.
+
+Started by `torchrun`, which sets RANK, WORLD_SIZE and the meeting point; NCCL on CUDA devices, gloo otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from senet_bench.errors import MeasurementError, UsageError
+
+LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "gloo", "nccl", "timed out")
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The processes of a job and which of them this is: `rank` of `size`, `local_rank` on its machine."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+    @property
+    def distributed(self) -> bool:
+        """Whether there are other processes."""
+        return self.size > 1
+
+
+@contextlib.contextmanager
+def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
+    """The job this process was started for: alone, or one of those that torchrun started.
+
+    `timeout_s` is how long to wait for a silent process, in seconds.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        yield World()
+        return
+    world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
+    cuda = device.startswith("cuda")
+    if cuda:
+        torch.cuda.set_device(world.local_rank)
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+    except (RuntimeError, ValueError) as error:
+        raise MeasurementError(f"the {size} processes did not meet ({_line(error)})", "start with torchrun") from error
+    try:
+        yield world
+    finally:
+        with contextlib.suppress(RuntimeError):
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def watching(world: World, checkpoint: Path | None) -> Iterator[None]:
+    """Turn the loss of another process inside into a `MeasurementError` that says how to go on."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not world.distributed or not any(word in str(error).lower() for word in LOST):
+            raise
+        remedy = f"resume from {checkpoint} with --resume" if checkpoint else "start again, with --checkpoint"
+        raise MeasurementError(
+            f"another process of the job died (seen by rank {world.rank} of {world.size}: {_line(error)})", remedy
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).split("\n")[0][:120]
+
+
+def summed(values: Tensor, world: World) -> Tensor:
+    """The sum over all processes of a tensor."""
+    if world.distributed:
+        dist.all_reduce(values)
+    return values
+
+
+def gathered(value: Any, world: World) -> list[Any]:
+    """What every process holds, in the order of ranks."""
+    if not world.distributed:
+        return [value]
+    found: list[Any] = [None] * world.size
+    dist.all_gather_object(found, value)
+    return found
+
+
+def share(count: int, world: World) -> slice:
+    """The rows that this process evaluates: each of `count` falls to exactly one process."""
+    return slice(world.rank, count, world.size)
+
+
+def wrapped(network: nn.Module, world: World, device: torch.device) -> nn.Module:
+    """The network that averages gradients over all processes; itself when there is one process."""
+    if not world.distributed:
+        return network
+    ids = [device.index or 0] if device.type == "cuda" else None
+    return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+
+
+class GlobalBatchNorm2d(nn.BatchNorm2d):
+    """BatchNorm over the global batch, on any device: what one process would compute with all of it.
+
+    Maps (N, C, H, W) to the same shape. Two sums per call go over the network (torch's own works on CUDA only).
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise with the mean and variance of all processes' images together."""
+        if not (self.training and dist.is_initialized()):
+            return super().forward(x)
+        count = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        mean = _Sum.apply(x.sum((0, 2, 3), dtype=torch.float32)) / count
+        centred = x - mean[None, :, None, None]
+        variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count
+        if self.track_running_stats:
+            self._note(mean.detach(), (variance * count / (count - 1)).detach())
+        scale = self.weight * (variance + self.eps).rsqrt()
+        out: Tensor = centred * scale[None, :, None, None] + self.bias[None, :, None, None]
+        return out.to(x.dtype)
+
+    def _note(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None
+        assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum or 0.1)
+        self.running_var.lerp_(variance, self.momentum or 0.1)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum over processes, and of its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        total = gradient.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+
+def with_global_batchnorm(network: nn.Module, world: World) -> nn.Module:
+    """The network, its BatchNorms changed in place to `GlobalBatchNorm2d` where there are several processes."""
+    for module in network.modules() if world.distributed else ():
+        if type(module) is nn.BatchNorm2d:
+            if not module.affine:
+                raise UsageError("a BatchNorm without weights cannot be shared by processes", "use --no-sync-bn")
+            module.__class__ = GlobalBatchNorm2d
+    return network

@@ -1,0 +1,66 @@
+"""How arithmetic is done: number formats, memory formats and the C library's allocator."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.specs import Precision
+
+TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
+    """A context in which the network computes in `precision`; the weights stay float32."""
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 does not train on a CPU", "use --precision bf16")
+    if precision in ("bf16", "fp16"):
+        return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
+    return contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """TF32 on or off for convolutions and matrix products of CUDA inside, as it was afterwards."""
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def laid_out(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
+    """(N, C, H, W) on the device in the memory format that the network is run in."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(device, non_blocking=True).contiguous(memory_format=layout)
+
+
+def keep_memory() -> bool:
+    """Let glibc keep freed memory in this process instead of handing it back at every step; whether it could.
+
+    Without it a training step on a CPU page-faults its activations in again each time.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    settings = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 64 * 2**20}
+    return all(mallopt(name, value) == 1 for name, value in settings.items())
+
+
+def compiled(network: nn.Module) -> Any:
+    """The network behind `torch.compile`, with a cache folder of this process's own unless one is set.
+
+    An empty file left in a shared cache would break every later compilation.
+    """
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", tempfile.mkdtemp(prefix="senet-bench-inductor-"))
+    return torch.compile(network)

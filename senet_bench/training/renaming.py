@@ -1,0 +1,160 @@
+"""How timm's and torchvision's checkpoints name what our networks hold, and which layout each name implies.
+
+`legacy_*` are timm's conversions of the authors' networks: stride in the first 1x1 (ResNet), pool without padding.
+torchvision's and timm's other ResNets hold the stride in the 3x3 and pad the pool: same shapes, another function.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from senet_bench import catalog
+from senet_bench.errors import UsageError
+from senet_bench.specs import ModelSpec
+
+Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet"]
+Rename = Callable[[str, ModelSpec], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint known by name: its library, the network of ours with the same function, its naming."""
+
+    library: Literal["timm", "torchvision"]
+    ours: str
+    style: Style
+
+
+def _timm(style: Style, **names: str) -> dict[str, Source]:
+    return {name: Source("timm", ours, style) for name, ours in names.items()}
+
+
+def _torchvision(style: Style, **names: str) -> dict[str, Source]:
+    return {name: Source("torchvision", ours, style) for name, ours in names.items()}
+
+
+SOURCES: dict[str, Source] = {
+    **_timm("legacy", legacy_seresnet50="seresnet50", legacy_seresnet101="seresnet101"),
+    **_timm("legacy", legacy_seresnet152="seresnet152", legacy_seresnext50_32x4d="seresnext50_32x4d"),
+    **_timm("legacy", legacy_seresnext101_32x4d="seresnext101_32x4d", legacy_senet154="senet154"),
+    **_timm("plain", seresnet50="seresnet50_v1_5"),
+    **_timm("mobilenet", mobilenetv1_100="mobilenet_v1"),
+    **_torchvision("vgg", vgg11_bn="vgg11_bn", vgg13_bn="vgg13_bn", vgg16_bn="vgg16_bn", vgg19_bn="vgg19_bn"),
+    **_torchvision("plain", resnet18="resnet18_v1_5", resnet34="resnet34_v1_5", resnet50="resnet50_v1_5"),
+    **_torchvision("plain", resnet101="resnet101_v1_5", resnet152="resnet152_v1_5"),
+    **_torchvision("plain", resnext50_32x4d="resnext50_32x4d", resnext101_64x4d="resnext101_64x4d"),
+}
+
+
+def style_of(names: Mapping[str, Any]) -> Style | None:
+    """Whose naming a checkpoint follows, told by its names; None for an unknown one."""
+    telling: dict[Style, str] = {
+        "ours": r"(stem|stages\.0)\.0\.",
+        "legacy": r"layer0\.",
+        "plain": r"layer1\.0\.conv1\.",
+        "vgg": r"features\.0\.",
+        "mobilenet": r"conv_stem\.",
+    }
+    return next((style for style, start in telling.items() if any(re.match(start, name) for name in names)), None)
+
+
+def _residual(name: str, spec: ModelSpec) -> str:
+    """ResNet, ResNeXt and SENet: `layer1.0.conv2` is `stages.0.0.branch.3`."""
+    in_branch = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 7, "bn3": 8}
+    if unit := re.fullmatch(r"layer([1-4])\.(\d+)\.(\w+)\.(.+)", name):
+        stage, index, part, rest = int(unit[1]) - 1, unit[2], unit[3], unit[4]
+        place = {"se_module": "standard", "se": "standard", "downsample": "shortcut"}.get(part)
+        return f"stages.{stage}.{index}.{place or f'branch.{in_branch.get(part, part)}'}.{rest}"
+    if stem := re.fullmatch(r"(?:layer0\.)?(conv|bn)([1-3])\.(.+)", name):
+        return f"stem.{3 * int(stem[2]) - 3 + (stem[1] == 'bn')}.{stem[3]}"
+    return re.sub(r"^(fc|last_linear)\.", "classifier.", name)
+
+
+def _vgg(name: str, spec: ModelSpec) -> str:
+    """VGG with BN: torchvision counts all layers of `features`, ours count four per convolution and by stage."""
+    layer = re.fullmatch(r"features\.(\d+)\.(.+)", name)
+    if not layer:
+        return name
+    left = int(layer[1])
+    for stage, depth in enumerate(spec.options["depths"]):
+        if left < 3 * depth:
+            return f"stages.{stage}.{4 * (left // 3) + left % 3}.{layer[2]}"
+        left -= 3 * depth + 1
+    return name
+
+
+def _mobilenet(name: str, spec: ModelSpec) -> str:
+    """MobileNet v1: timm has 13 units in five groups, ours in one row."""
+    if unit := re.fullmatch(r"blocks\.(\d)\.(\d)\.(conv_dw|bn1|conv_pw|bn2)\.(.+)", name):
+        index = sum((1, 2, 2, 6, 2)[: int(unit[1])]) + int(unit[2])
+        part = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1.0", "bn2": "1.1"}[unit[3]]
+        return f"units.{index}.{part}.{unit[4]}"
+    return re.sub(r"^bn1\.", "stem.1.", re.sub(r"^conv_stem\.", "stem.0.", name))
+
+
+RENAMES: dict[Style, Rename] = {
+    "ours": lambda name, spec: name,
+    "legacy": _residual,
+    "plain": _residual,
+    "vgg": _vgg,
+    "mobilenet": _mobilenet,
+}
+FAMILIES: dict[Style, tuple[str, ...]] = {
+    "legacy": ("resnet", "resnext", "senet"),
+    "plain": ("resnet", "resnext"),
+    "vgg": ("vgg",),
+    "mobilenet": ("mobilenet",),
+}
+
+
+def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
+    """The network that computes what a checkpoint of this style was trained for, and what must be said about it.
+
+    Raises `UsageError` for another family, and for the other layout, naming the id that fits. Where no id has the
+    layout (torchvision's ResNeXt pads the pool), the network is built with it and the note says so.
+    """
+    if style == "ours":
+        return spec, None
+    if spec.family not in FAMILIES[style]:
+        raise UsageError(
+            f"these weights are of the {'/'.join(FAMILIES[style])} family, {spec.name} is of {spec.family}",
+            "name a network of that family",
+        )
+    if style not in ("legacy", "plain") or spec.family == "senet":
+        return spec, None
+    wanted = _with_layout(spec, style)
+    if _same(wanted.options, spec.options):
+        return spec, None
+    other = next((row for row in catalog.CATALOG.values() if _twin(row, spec, wanted.options)), None)
+    where = "first 1x1" if style == "legacy" else "3x3"
+    if other is not None:
+        raise UsageError(
+            f"these weights have the other layout (stride in the {where}) than {spec.name}", f"use {other.name}"
+        )
+    pool = "padded" if style == "plain" else "unpadded"
+    return wanted, f"{spec.name} is built with the {pool} stem pool that these weights were trained with"
+
+
+def _with_layout(spec: ModelSpec, style: Style) -> ModelSpec:
+    options: dict[str, Any] = {**spec.options, "padded_pool": style == "plain"}
+    if spec.family == "resnet" and spec.options.get("bottleneck"):
+        options["stride_in"] = "3x3" if style == "plain" else "1x1"
+    return replace(spec, options=options)
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    defaults = {"stride_in": "1x1", "padded_pool": False}
+    basic = not first.get("bottleneck")
+    clean = [{**defaults, **options, **({"stride_in": ""} if basic else {})} for options in (first, second)]
+    return clean[0] == clean[1]
+
+
+def _twin(row: ModelSpec, spec: ModelSpec, options: Mapping[str, Any]) -> bool:
+    """Whether `row` is `spec` with these options: same family, same attention or none."""
+    has = row.attention is not None, spec.attention is not None
+    return (
+        row.family == spec.family and row.builder == spec.builder and has[0] == has[1] and _same(row.options, options)
+    )

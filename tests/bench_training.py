@@ -1,0 +1,183 @@
+"""How fast training and evaluation are against loops as torchvision's references write them.
+
+Run `python tests/bench_training.py [rate] [data] [jpeg] [cache]`. Each pair is interleaved in one process, in turns
+of first; printed are the medians over rounds of the ratio of wall times, reference / ours, with their range.
+"""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+from torchvision import transforms
+from torchvision.datasets import ImageFolder
+
+from senet_bench.models import build
+from senet_bench.training import data, images
+from senet_bench.training.augment import normalised
+from senet_bench.training.batches import Batches
+from senet_bench.training.events import Settings
+from senet_bench.training.loop import train
+from senet_bench.training.recipes import recipe
+
+MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
+CIFAR = replace(recipe("cifar").lasting(1), batch_size=128)
+
+
+class Pictures(Dataset[tuple[torch.Tensor, int]]):
+    """CIFAR-shaped images as torchvision's CIFAR10 hands them out: PIL, then transforms one by one."""
+
+    def __init__(self, split: data.Arrays, transform: Any) -> None:
+        self.images, self.labels, self.transform = split.images.transpose(0, 2, 3, 1), split.labels, transform
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        return self.transform(Image.fromarray(np.ascontiguousarray(self.images[index]))), int(self.labels[index])
+
+
+def cifar_shaped(count: int) -> data.DataSet:
+    rng = np.random.default_rng(0)
+    split = data.Arrays(rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), rng.integers(0, 10, count))
+    return data.DataSet("cifar10", tuple("0123456789"), split, split, MEAN, STD, 32)
+
+
+def reference_loader(pictures: data.DataSet, workers: int) -> DataLoader[Any]:
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip()]
+    steps += [transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+    split = Pictures(pictures.training(), transforms.Compose(steps))  # type: ignore[arg-type]
+    return DataLoader(split, batch_size=128, shuffle=True, num_workers=workers, drop_last=True)
+
+
+def reference_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Any]) -> None:
+    """One epoch as in torchvision's references/classification/train.py."""
+    criterion = nn.CrossEntropyLoss()
+    network.train()
+    for x, y in loader:
+        output = network(x)
+        loss = criterion(output, y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        hit = output.topk(5, 1).indices.eq(y[:, None])
+        float(hit[:, :1].sum() / len(y)), float(hit.sum() / len(y)), loss.item()
+
+
+def paired(name: str, rounds: int, reference: Callable[[], object], ours: Callable[[], object]) -> None:
+    ratios, both = [], []
+    for turn in range(rounds + 1):
+        seconds: dict[int, float] = {}
+        for which in (0, 1) if turn % 2 else (1, 0):
+            started = time.perf_counter()
+            (reference, ours)[which]()
+            seconds[which] = time.perf_counter() - started
+        if turn:
+            ratios.append(seconds[0] / seconds[1])
+            both.append((seconds[0], seconds[1]))
+    first, second = (statistics.median(pair[i] for pair in both) for i in (0, 1))
+    print(  # noqa: T201
+        f"{name:44} {statistics.median(ratios):6.2f}x  ({min(ratios):.2f} .. {max(ratios):.2f}, {rounds} rounds; "
+        f"{first:.3f} s against {second:.3f} s)",
+        flush=True,
+    )
+
+
+def rate() -> None:
+    """Training rate on CIFAR-shaped data, ResNet-20, batch 128, two threads."""
+    pictures = cifar_shaped(2560)
+    for workers in (0, 2):
+        network = build("resnet20_cifar")
+        optimizer = torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=1e-4)
+        loader = reference_loader(pictures, workers)
+        for precision in ("fp32", "bf16"):
+            mine = build("resnet20_cifar")
+            settings = Settings(precision=precision, evaluate_every=0, progress_every=1e9)
+
+            def ours(network: nn.Module = mine, settings: Settings = settings) -> None:
+                list(train(network, pictures, CIFAR, settings))
+
+            def theirs(
+                network: nn.Module = network, optimizer: Any = optimizer, loader: DataLoader[Any] = loader
+            ) -> None:
+                reference_epoch(network, optimizer, loader)
+
+            paired(f"training, {precision}, DataLoader({workers})", 5, theirs, ours)
+
+
+def path() -> None:
+    """The data path alone: augmented, normalised float batches of 128."""
+    pictures = cifar_shaped(2560)
+    loader = reference_loader(pictures, 0)
+    batches = Batches(pictures.training(), 128, 0, CIFAR.augmentation, 32)
+
+    def ours() -> None:
+        for x, _ in batches.epoch(0):
+            normalised(x, MEAN, STD)
+
+    paired("data path, DataLoader(0)", 7, lambda: list(loader), ours)
+
+
+def jpegs(root: Path, count: int = 384) -> data.Files:
+    """JPEG files of 500x375 px and about 116 kB, as ImageNet's are."""
+    rng = np.random.default_rng(0)
+    (root / "c").mkdir(parents=True)
+    for index in range(count):
+        coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375), 3)
+        noisy = np.asarray(coarse).astype(int) + rng.normal(0, 12, (375, 500, 1)).astype(int)
+        Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / "c" / f"{index:04}.jpg", quality=92)
+    read = data.load("folder", root).test
+    assert isinstance(read, data.Files)
+    return read
+
+
+def shown(crops: Iterator[images.Crops]) -> list[torch.Tensor]:
+    return [normalised(torch.from_numpy(part.images), data.IMAGENET_MEAN, data.IMAGENET_STD) for part in crops]
+
+
+def jpeg() -> None:
+    """Evaluation of JPEG trees: normalised float batches of 32."""
+    with tempfile.TemporaryDirectory() as folder:
+        files = jpegs(Path(folder, "set"))
+        size = statistics.mean(file.stat().st_size for file in files.paths)
+        print(f"{len(files)} files of {size / 1000:.0f} kB, decoded by {images.decoder()[0]}")  # noqa: T201
+        v1 = [transforms.Resize(256), transforms.CenterCrop(224), transforms.ToTensor()]
+        v1 += [transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)]
+        loader = DataLoader(ImageFolder(Path(folder, "set"), transforms.Compose(v1)), batch_size=32, num_workers=2)
+        crop = images.centre_crop(224)
+        expected, exact = [x for x, _ in loader], shown(images.centre_crops(files, crop, batch=32))
+        assert all(torch.equal(a, b) for a, b in zip(expected, exact))
+        for fidelity in ("exact", "fast"):
+            paired(
+                f"JPEG evaluation, {fidelity}, DataLoader(2)",
+                7,
+                lambda: [x for x, _ in loader],
+                lambda fidelity=fidelity: shown(images.centre_crops(files, crop, fidelity=fidelity, batch=32)),  # type: ignore[misc]
+            )
+        kept = images.cached(files, crop, Path(folder, "cache"))
+
+        def from_cache() -> None:
+            for start in range(0, len(kept), 32):
+                x = torch.from_numpy(np.array(kept.images[start : start + 32]))
+                normalised(x, data.IMAGENET_MEAN, data.IMAGENET_STD)
+
+        paired("JPEG evaluation, cached crops", 7, lambda: [x for x, _ in loader], from_cache)
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(2)
+    for part in sys.argv[1:] or ("data", "rate", "jpeg"):
+        {"data": path, "rate": rate, "jpeg": jpeg}[part]()

@@ -1,0 +1,153 @@
+"""Two real processes over gloo: the same training as one, every image once, and a clear end when one dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.training import data
+from senet_bench.training.distributed import World, share, watching, with_global_batchnorm
+from senet_bench.training.evaluation import predict
+from senet_bench.training.events import EpochEnd, Settings
+from senet_bench.training.loop import train
+from tests.test_loop import short, small
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks: a second thread would only wait for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+RANK = """
+import os, sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from senet_bench.errors import BenchError
+from senet_bench.training import data
+from senet_bench.training.distributed import joined
+from senet_bench.training.evaluation import predict
+from senet_bench.training.events import EpochEnd, Progress, Settings
+from senet_bench.training.loop import train
+from tests.test_loop import short, small
+folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
+digits = data.load("digits")
+try:
+    with joined(timeout_s=60) as world:
+        network = small(dropout=0)
+        settings = Settings(checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0)
+        losses = []
+        for event in train(network, digits, short(epochs), settings, world):
+            if die and world.rank == 1 and isinstance(event, Progress) and (event.epoch, event.step) == (2, 3):
+                os.kill(os.getpid(), 9)
+            if isinstance(event, EpochEnd):
+                losses.append((event.train_loss, event.test_loss))
+        seen = predict(network, digits, digits.test, world=world)
+        rank = world.rank
+        torch.save({"losses": losses, "rows": seen.rows.tolist(), "state": network.state_dict()}, folder / f"{rank}.pt")
+except BenchError as error:
+    print(f"Error: {error}", file=sys.stderr)
+    sys.exit(error.exit_code)
+"""
+
+
+def _ranks(folder: Path, mode: str, epochs: int = 3) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    job = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2"}
+    command = [sys.executable, "-c", RANK, str(folder), mode, str(epochs)]
+    root = Path(__file__).parents[1]
+    return [
+        subprocess.Popen(command, env={**job, "RANK": str(rank)}, cwd=root, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+
+
+def _finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    ends = []
+    for process in processes:
+        _, text = process.communicate(timeout=120)
+        ends.append((process.returncode, text))
+    return ends
+
+
+def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]]:
+    network, digits = small(dropout=0), data.load("digits")
+    events = [e for e in train(network, digits, short(epochs), Settings()) if isinstance(e, EpochEnd)]
+    return network, [(event.train_loss, event.test_loss) for event in events]
+
+
+def test_a_killed_rank_ends_the_job_clearly_and_resuming_gives_what_one_process_gives(tmp_path: Path) -> None:
+    (survivor, text), (killed, _) = _finish(_ranks(tmp_path, "die"))
+    assert killed == -signal.SIGKILL
+    assert survivor == 5
+    assert "another process of the job died (seen by rank 0 of 2" in text
+    assert "run.ckpt with --resume" in text
+    ends = _finish(_ranks(tmp_path, "live"))
+    assert [code for code, _ in ends] == [0, 0], ends
+    found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    network, losses = _alone()
+    assert found[0]["losses"][-1] == pytest.approx(losses[-1], abs=1e-5)
+    assert found[0]["losses"] == found[1]["losses"]
+    assert found[0]["rows"] == found[1]["rows"] == list(range(1697))
+    for name, value in network.state_dict().items():
+        assert torch.allclose(found[0]["state"][name].double(), value.double(), atol=1e-5), name
+        assert torch.equal(found[0]["state"][name], found[1]["state"][name]), name
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_same_job(tmp_path: Path) -> None:
+    script = tmp_path / "job.py"
+    script.write_text(RANK)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(  # noqa: PLW1510
+        [*command, str(script), str(tmp_path), "live", "2"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr
+    found = torch.load(tmp_path / "1.pt", weights_only=True)
+    assert found["losses"][-1] == pytest.approx(_alone(2)[1][-1], abs=1e-5)
+
+
+def test_the_rows_of_all_ranks_are_every_image_once() -> None:
+    rows = [list(range(10))[share(10, World(rank, 3))] for rank in range(3)]
+    assert sorted(row for part in rows for row in part) == list(range(10))
+
+
+def test_only_the_loss_of_another_process_is_turned_into_its_error() -> None:
+    with pytest.raises(MeasurementError, match="start again, with --checkpoint"), watching(World(0, 2), None):
+        raise RuntimeError("[gloo] Connection closed by peer")
+    with pytest.raises(RuntimeError, match="shape"), watching(World(0, 2), None):
+        raise RuntimeError("shape mismatch")
+
+
+def test_one_process_changes_nothing_and_unaffine_batchnorm_is_refused() -> None:
+    network = nn.Sequential(nn.BatchNorm2d(3, affine=False))
+    assert type(with_global_batchnorm(network, World())[0]) is nn.BatchNorm2d  # type: ignore[index]
+    with pytest.raises(UsageError, match="--no-sync-bn"):
+        with_global_batchnorm(network, World(0, 2))
+
+
+def test_prediction_alone_is_the_whole_set() -> None:
+    digits = data.load("digits")
+    assert len(predict(small(), digits, digits.test, world=World())) == 1697

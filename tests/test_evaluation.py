@@ -1,0 +1,143 @@
+"""Errors, their intervals, per-class counts, kept predictions and pairs on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor, nn
+
+from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.training import data
+from senet_bench.training.evaluation import Predictions, Viewing, compare, predict, unfair
+from senet_bench.training.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Tiny networks: a second thread would only wait for the first."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def predictions(best: list[int], labels: list[int], classes: int = 6) -> Predictions:
+    order = np.array([[b, *(c for c in range(classes) if c != b)][:5] for b in best])
+    return Predictions(np.arange(len(best)), np.array(labels), order, np.ones(len(best), np.float32))
+
+
+def test_wilsons_interval_agrees_with_scipy() -> None:
+    for errors, n in [(0, 10), (3, 10), (10, 10), (150, 1697)]:
+        expected = stats.binomtest(errors, n).proportion_ci(method="wilson")
+        assert wilson(errors, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    with pytest.raises(UsageError):
+        wilson(1, 0)
+
+
+def test_mcnemar_is_the_exact_binomial_test() -> None:
+    assert mcnemar(0, 0) == 1.0
+    assert mcnemar(3, 14) == pytest.approx(stats.binomtest(3, 17, 0.5).pvalue)
+    assert mcnemar(7, 7) == 1.0
+
+
+def test_the_interval_of_a_paired_difference_covers_at_its_level() -> None:
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(600):
+        cells = rng.multinomial(200, [0.05, 0.09, 0.86])
+        low, high = paired_images(int(cells[0]), int(cells[1]), 200).ci or (0, 0)
+        covered += low <= 0.04 <= high
+    assert 0.92 <= covered / 600 <= 0.99
+
+
+def test_paired_seeds_give_the_t_interval_and_test() -> None:
+    first, second = [0.10, 0.12, 0.09, 0.11], [0.09, 0.10, 0.09, 0.08]
+    found = paired_seeds(first, second)
+    expected = stats.ttest_rel(second, first)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.ci == pytest.approx(tuple(expected.confidence_interval()))
+    assert paired_seeds([0.1], [0.2]).ci is None
+    assert sd([1.0, 3.0]) == pytest.approx(2**0.5)
+    with pytest.raises(UsageError, match="no pairs"):
+        paired_seeds([0.1], [])
+
+
+def test_errors_and_counts_per_class() -> None:
+    seen = predictions([0, 1, 2, 5], [0, 2, 2, 0])
+    assert (seen.top1_err, seen.top5_err) == (0.5, 0.0)
+    assert seen.by_class(("a", "b", "c")) == [("a", 2, 1), ("b", 0, 0), ("c", 2, 1)]
+    last = predictions([0, 0], [5, 0])
+    assert last.top5_err == 0.5
+    assert seen.interval() == wilson(2, 4)
+
+
+def test_kept_predictions_come_back(tmp_path: Path) -> None:
+    seen = predictions([0, 1, 2], [0, 2, 2])
+    seen.save(tmp_path / "kept.npz")
+    again = Predictions.load(tmp_path / "kept.npz")
+    assert np.array_equal(again.best, seen.best)
+    (tmp_path / "other").write_text("no")
+    with pytest.raises(UsageError, match="holds no predictions"):
+        Predictions.load(tmp_path / "other")
+
+
+def test_a_pair_is_compared_image_by_image() -> None:
+    first, second = predictions([0, 0, 0, 1], [0, 1, 2, 1]), predictions([0, 1, 0, 1], [0, 1, 2, 1])
+    found = compare(first, second)
+    assert (found.difference, found.n, found.p_value) == (-0.25, 4, 1.0)
+    with pytest.raises(NotComparableError, match="same images"):
+        compare(first, predictions([0], [0]))
+
+
+def test_a_row_says_what_is_not_fair() -> None:
+    mine = {"dataset": "imagenet", "recipe": "imagenet", "size": 224}
+    assert unfair(mine, dict(mine)) == ()
+    assert unfair(mine, {**mine, "size": 320}) == ("size: 224 against 320",)
+
+
+class Sums(nn.Module):
+    """Class k for the k-th brightest corner; counts the images it has seen."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes, self.seen = classes, 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return x.flatten(1)[:, : self.classes]
+
+
+def test_every_image_is_seen_once_and_the_network_keeps_its_mode() -> None:
+    digits = data.load("digits")
+    network = Sums(10)
+    network.train()
+    seen = predict(network, digits, digits.test, Viewing(size=8, batch=100))
+    assert (network.seen, len(seen), network.training) == (1697, 1697, True)
+    assert seen.rows.tolist() == list(range(1697))
+
+
+def test_files_are_shown_by_their_crop_and_corrupt_ones_counted(tmp_path: Path) -> None:
+    from tests.test_data import tree
+
+    folder = data.load("folder", tree(tmp_path))
+    assert isinstance(folder.test, data.Files)
+    folder.test.paths[1].write_bytes(b"no image")
+    with pytest.raises(MeasurementError, match="--skip-corrupt"):
+        predict(Sums(2), folder, folder.test, Viewing(size=32))
+    seen = predict(Sums(2), folder, folder.test, Viewing(size=32, skip_corrupt=True))
+    assert (len(seen), seen.skipped, seen.top5_err) == (5, (str(folder.test.paths[1]),), None)
+
+
+def test_outputs_that_are_no_numbers_are_an_error() -> None:
+    class Broken(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.full((len(x), 10), float("nan"))
+
+    digits = data.load("digits")
+    with pytest.raises(MeasurementError, match="not finite"):
+        predict(Broken(), digits, digits.test)

@@ -1,0 +1,388 @@
+from __future__ import annotations
+
+import copy
+import gc
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.measure.clock import HostClock
+from senet_bench.measure.latency import NetworkLatency
+from senet_bench.measure.parts import GateOnly, ScaleOnly, Stage, arms, replaced
+from senet_bench.measure.plan import Plan
+from senet_bench.measure.probes import last_level_cache
+from senet_bench.measure.profiling import PartRow, Profile, Step, profile_network
+from senet_bench.measure.roofline import Demand, Device, limits
+from senet_bench.measure.shares import Estimate
+from senet_bench.measure.tracing import trace
+from senet_bench.models import build
+from senet_bench.results import to_json
+from senet_bench.specs import AttentionSpec, Conditions
+
+SIZE = (3, 8, 8)
+MS = 1e-3
+PLAN = Plan(budget_s=60.0, warmup_s=0.3, epochs=2, max_rounds=12)
+DEVICE = Device(1e10, 4e10, 1e-6, 1e11, 1 << 20, True, 4 << 20)
+
+
+class Time:
+    """Time that passes only where a module says so."""
+
+    t = 0.0
+
+    @classmethod
+    def passes(cls, seconds: float) -> None:
+        cls.t += seconds
+
+    @classmethod
+    def now(cls) -> float:
+        return cls.t
+
+
+class TimedSE(nn.Module):
+    """2 ms of squeeze, 3 of excitation, 5 of scale."""
+
+    attention_place = "standard"
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.fc = nn.Linear(channels, channels, bias=False)
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        Time.passes(2 * MS)
+        return x.mean((2, 3))
+
+    def excitation(self, z: Tensor) -> Tensor:
+        Time.passes(3 * MS)
+        return torch.sigmoid(self.fc(z))
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = self.excitation(self.squeeze(x))
+        Time.passes(5 * MS)
+        return x * gate[:, :, None, None]
+
+
+class Whole(nn.Module):
+    """A block that says nothing about its parts: 4 ms."""
+
+    attention_place = "post"
+
+    def forward(self, x: Tensor) -> Tensor:
+        Time.passes(4 * MS)
+        return 0.5 * x
+
+
+class Body(nn.Module):
+    """A convolution that takes `milliseconds`, then a block."""
+
+    def __init__(self, inputs: int, block: nn.Module, milliseconds: float) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, 4, 1)
+        self.block = block
+        self.milliseconds = milliseconds
+
+    def forward(self, x: Tensor) -> Any:
+        Time.passes(self.milliseconds * MS)
+        return self.block(self.conv(x))
+
+
+class Net(nn.Module):
+    """Two stages of 10 and 30 ms and a classifier; 10 ms pass between."""
+
+    def __init__(self, block: Callable[[], nn.Module]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stages = nn.ModuleList([Body(3, block(), 10), Body(4, block(), 30)])
+        self.classifier = nn.Linear(4, 5)
+
+    def forward(self, x: Tensor) -> Any:
+        for stage in self.stages:
+            x = stage(x)
+        Time.passes(10 * MS)
+        return self.classifier(x.mean((2, 3)))
+
+
+@pytest.fixture(autouse=True)
+def _no_slow_collection(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+@pytest.fixture(autouse=True)
+def _small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
+    monkeypatch.setattr("senet_bench.measure.roofline.last_level_cache", lambda device: 1 << 16)
+
+
+def profile(network: nn.Module, **conditions: Any) -> Profile:
+    clock = HostClock(wall=Time.now, cpu=Time.now)
+    *events, last = profile_network(network, SIZE, conditions=Conditions(**conditions), plan=PLAN, clock=clock)
+    assert isinstance(last, Profile)
+    assert not any(isinstance(event, Profile) for event in events)
+    return last
+
+
+def timed_se() -> nn.Module:
+    return TimedSE(4)
+
+
+def by_part(found: Profile) -> dict[str, PartRow]:
+    return {row.part: row for row in found.parts}
+
+
+def value(estimate: Estimate | None) -> float:
+    assert estimate is not None
+    return estimate.value
+
+
+@pytest.fixture(scope="module")
+def timed() -> Iterator[Profile]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
+        yield profile(Net(timed_se))
+
+
+def test_each_part_has_the_time_that_it_takes(timed: Profile) -> None:
+    seconds = {part: row.seconds for part, row in by_part(timed).items()}
+    expected = {"squeeze": 4 * MS, "excitation": 6 * MS, "scale": 10 * MS, "attention": 20 * MS}
+    assert seconds == pytest.approx(expected)
+    assert timed.seconds == pytest.approx(70 * MS)
+
+
+def test_the_parts_add_up_to_the_whole_of_attention(timed: Profile) -> None:
+    rows = by_part(timed)
+    total = sum(value(rows[part].share) for part in ("squeeze", "excitation", "scale"))
+    assert math.isclose(total, value(rows["attention"].share), rel_tol=1e-12)
+    assert sum(value(rows[part].cpu_share) for part in ("squeeze", "excitation", "scale")) == pytest.approx(total)
+
+
+def test_what_a_fixed_gate_does_not_explain_is_interaction(timed: Profile) -> None:
+    assert value(by_part(timed)["scale"].alone) == pytest.approx(0)  # a plain product: our time does not pass in it
+    assert value(timed.interaction) == pytest.approx(10 / 70)
+
+
+def test_stages_have_their_own_share_and_that_of_their_attention(timed: Profile) -> None:
+    shares = {row.stage: value(row.share) for row in timed.stages}
+    assert shares == pytest.approx({"stages.0": 20 / 70, "stages.1": 40 / 70, "classifier": 0.0, "(between)": 10 / 70})
+    attention = [row.attention_share for row in timed.stages]
+    assert [value(a) for a in attention[:2]] == pytest.approx([10 / 70, 10 / 70])
+    assert attention[2:] == [None, None]
+    assert value(timed.unattributed) == pytest.approx(0, abs=1e-12)
+    assert [(row.output_size, row.blocks) for row in timed.stages[:3]] == [((4, 8, 8), 1), ((4, 8, 8), 1), ((5,), 0)]
+
+
+def test_intervals_hold_their_estimates(timed: Profile) -> None:
+    for row in timed.parts:
+        assert row.share is not None
+        assert row.share.ci is not None
+        assert row.share.ci[0] <= row.share.value <= row.share.ci[1]
+        assert row.share.rounds == timed.rounds > 6
+
+
+def test_marks_around_the_parts_stand_beside_it(timed: Profile) -> None:
+    marked = {part: value(row.marked_share) for part, row in by_part(timed).items()}
+    assert marked == pytest.approx({"squeeze": 4 / 70, "excitation": 6 / 70, "scale": 10 / 70, "attention": 20 / 70})
+    assert [value(row.marked_attention_share) for row in timed.stages[:2]] == pytest.approx([10 / 70, 10 / 70])
+
+
+def test_torchs_profiler_stands_beside_it(timed: Profile) -> None:
+    rows = by_part(timed)
+    parts = [rows[part].profiler_seconds for part in ("squeeze", "excitation", "scale")]
+    assert all(seconds is not None and seconds > 0 for seconds in parts)
+    assert sum(seconds or 0 for seconds in parts) == pytest.approx(rows["attention"].profiler_seconds)
+    assert 0 < (rows["attention"].profiler_share or 0) < 1
+    assert all(row.profiler_share for row in timed.stages[:3])
+
+
+def test_a_clock_that_stands_in_the_probes_gives_none_with_a_reason(timed: Profile) -> None:
+    assert timed.device is not None
+    assert timed.device.memory_bytes_per_s is None
+    assert timed.device.missing["memory_bytes_per_s"] == "the clock stands still"
+    found = by_part(timed)["scale"].limits
+    assert found is not None
+    assert found.verdict is None
+    assert found.reason.startswith("not measured: ")
+
+
+def test_a_profile_is_a_json_document(timed: Profile) -> None:
+    document = msgspec.json.decode(to_json(timed))
+    assert document["parts"][0]["share"]["confidence"] == pytest.approx(0.95)
+    assert len(document["samples"]["without stages.0"]) == timed.rounds
+
+
+def test_a_block_that_does_not_split_is_measured_as_a_whole() -> None:
+    found = profile(Net(Whole))
+    rows = by_part(found)
+    assert rows["attention"].seconds == pytest.approx(8 * MS)
+    assert all(rows[part].share is None for part in ("squeeze", "excitation", "scale"))
+    assert "as a whole" in rows["scale"].missing["share"]
+    assert found.interaction is None
+    assert rows["attention"].bytes == 2 * 2 * 4 * 64 * 4
+
+
+def test_a_network_without_attention_has_stages_only() -> None:
+    found = profile(Net(nn.Identity))
+    assert (found.parts, found.blocks, found.rounds) == ((), 0, 0)
+    assert found.seconds == pytest.approx(50 * MS)
+    assert [value(row.share) for row in found.stages] == pytest.approx([0.2, 0.6, 0.0, 0.2])
+    with pytest.raises(UsageError, match="without attention"):
+        profile(Net(nn.Identity), mode="train")
+
+
+def test_training_shows_attention_as_a_whole_and_says_why() -> None:
+    found = profile(Net(timed_se), mode="train", batch_size=2)
+    rows = by_part(found)
+    assert rows["attention"].seconds == pytest.approx(20 * MS)
+    assert rows["squeeze"].share is None
+    assert rows["squeeze"].missing["share"] == found.missing["stages"] == "told apart in eager inference only"
+    assert rows["attention"].bytes is None
+
+
+def test_the_network_is_as_it_was() -> None:
+    network = Net(timed_se)
+    network.stages[0].eval()
+    before = copy.deepcopy(network.state_dict())
+    modules = [(name, type(module), module.training) for name, module in network.named_modules()]
+    profile(network)
+    assert [(name, type(module), module.training) for name, module in network.named_modules()] == modules
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_events_tell_what_is_done() -> None:
+    events = list(profile_network(Net(timed_se), SIZE, plan=PLAN, clock=HostClock(wall=Time.now, cpu=Time.now)))
+    steps = [event.name for event in events if isinstance(event, Step)]
+    assert steps == ["trace", "rounds", "stages", "profiler", "device"]
+    assert sum(isinstance(event, NetworkLatency) for event in events) == 1
+
+
+SE_SPECS = [
+    AttentionSpec(),
+    AttentionSpec(squeeze="none"),
+    AttentionSpec(squeeze="max", excitation="tanh", integration="pre"),
+    AttentionSpec(placement="3x3"),
+    AttentionSpec(integration="identity", stages=(3,)),
+]
+
+
+@pytest.mark.parametrize("spec", SE_SPECS, ids=lambda spec: f"{spec.place}-{spec.squeeze}")
+def test_every_arm_keeps_the_shapes_of_all_modules(spec: AttentionSpec) -> None:
+    network = build("resnet50", attention=spec).eval()
+    size = (3, 32, 32)
+    stages, traced = trace(network, size)
+    made = arms(network, traced, stages, 2, split=True)
+    expected = shapes(network, size)
+    for arm in made.values():
+        found = shapes(arm, size)
+        assert all(found[name] == shape for name, shape in expected.items() if name in found)
+    several = len([stage for stage in stages if stage.blocks]) > 1
+    assert len(made) == (5 + 4 if several else 5)
+
+
+def shapes(network: nn.Module, size: tuple[int, int, int]) -> dict[str, tuple[int, ...]]:
+    seen: dict[str, tuple[int, ...]] = {}
+
+    def noting(name: str) -> Callable[..., None]:
+        def note(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            seen[name] = tuple(output.shape)
+
+        return note
+
+    hooks = [module.register_forward_hook(noting(name)) for name, module in network.named_modules()]
+    with torch.no_grad():
+        network(torch.zeros(2, *size))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+def test_leaving_parts_out_leaves_the_map_alone_and_a_fixed_gate_halves_it() -> None:
+    x, block = torch.randn(2, 4, 3, 3), TimedSE(4)
+    assert GateOnly(block)(x) is x
+    assert torch.equal(ScaleOnly((4,), 2)(x), 0.5 * x)
+    assert torch.equal(ScaleOnly((4,), 8)(x), 0.5 * x)  # the batch was halved when memory ran out
+    assert torch.equal(ScaleOnly((4, 3, 3), 2)(x), 0.5 * x)
+
+
+def test_copies_share_the_parameters() -> None:
+    network = Net(timed_se)
+    changed = replaced(network, ["stages.0.block"], lambda *_: nn.Identity())
+    assert changed.get_submodule("stages.1.block.fc").weight is network.get_submodule("stages.1.block.fc").weight
+
+
+def test_bytes_are_those_counted_by_hand() -> None:
+    """SE on 256 maps of 56x56, r = 16: mean; fc1, ReLU, fc2, sigmoid; product."""
+    network = build("resnet50", attention=AttentionSpec(stages=(2,)))
+    _, traced = trace(network, (3, 224, 224))
+    work = traced["stages.0.0.standard"].work
+    c, h, pixels, n = 256, 16, 56 * 56, 8
+    assert work["squeeze"].bytes(n) == 4 * n * (c * pixels + c)
+    assert work["scale"].bytes(n) == 4 * n * (2 * c * pixels + c)
+    vectors = (c + h) + 2 * h + (h + c) + 2 * c
+    assert work["excitation"].bytes(n) == 4 * (n * vectors + c * h + h + h * c + c)
+    assert work["scale"].bytes(n, item=2) * 2 == work["scale"].bytes(n)
+    assert (work["squeeze"].operators, work["excitation"].operators, work["scale"].operators) == (1, 4, 1)
+    assert work["excitation"].operations == 2 * 2 * c * h + h + c
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "expected"),
+    [
+        ("seresnet20_cifar", 32, {"stages.0": 3, "stages.1": 3, "stages.2": 3}),
+        ("semobilenet_v1", 64, {"units.0": 1, "units.1-2": 2, "units.3-4": 2, "units.5-10": 6, "units.11-12": 2}),
+    ],
+)
+def test_stages_are_lists_of_modules_and_runs_of_equal_size(name: str, size: int, expected: dict[str, int]) -> None:
+    stages, _ = trace(build(name), (3, size, size))
+    assert {stage.name: len(stage.blocks) for stage in stages if stage.blocks} == expected
+
+
+def test_a_wrapper_is_seen_through() -> None:
+    network = nn.Sequential()
+    network.add_module("model", Net(timed_se))
+    stages, _ = trace(network, SIZE)
+    assert stages[0] == Stage("model.stages.0", ("model.stages.0",), (4, 8, 8), ("model.stages.0.block",))
+
+
+def test_images_that_do_not_fit_are_a_usage_error() -> None:
+    with pytest.raises(UsageError, match="cannot take"):
+        trace(Net(timed_se), (1, 8, 8))
+
+
+@pytest.mark.parametrize(
+    ("demand", "seconds", "verdict"),
+    [
+        (Demand(0, 10_000_000, 1, 1000), 1.2e-3, "bandwidth-bound"),
+        (Demand(40_000_000, 0, 1, 1000), 1.2e-3, "bandwidth-bound"),
+        (Demand(1000, 0, 12, 1000), 20e-6, "launch-bound"),
+        (Demand(1000, 0, 1, 1000, calls=4, launch_s=5e-6), 30e-6, "launch-bound"),
+        (Demand(1000, 0, 1, 10**9), 12e-3, "compute-bound"),
+        (Demand(1000, 0, 1, 1000), 1.0, None),
+        (Demand(1000, 0, 1, 1000), None, None),
+    ],
+)
+def test_the_longest_bound_gives_the_verdict(demand: Demand, seconds: float | None, verdict: str | None) -> None:
+    found = limits(demand, seconds, DEVICE)
+    assert found.verdict == verdict
+    assert bool(found.reason) == (verdict is None)
+
+
+def test_the_arithmetic_is_shown() -> None:
+    found = limits(Demand(4_000_000, 10_000_000, 3, 2_000_000), 2e-3, DEVICE)
+    assert found.arithmetic == (
+        "10 MB at 10 GB/s + 4 MB at 40 GB/s (cache) = 1.1 ms; 3 operators of 1 us = 3 us; "
+        "2 MFLOP at 100 GFLOP/s = 20 us; measured 2 ms"
+    )
+
+
+def test_the_last_level_cache_is_the_largest_the_system_tells(tmp_path: Any) -> None:
+    for index, size in enumerate(("32K", "1024K", "32M")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
+    assert last_level_cache("cpu", tmp_path) == 32 << 20
+    assert last_level_cache("cpu", tmp_path / "absent") is None

@@ -1,0 +1,229 @@
+"""Weights of timm and torchvision in our networks give the outputs they gave there; layouts are never mixed."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from senet_bench import catalog
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.models import build
+from senet_bench.training import downloads, weights
+from senet_bench.training.renaming import SOURCES, fitted
+
+HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
+HEAVY |= {"legacy_seresnet101", "resnet101", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34"}
+HEAVY |= {"vgg11_bn", "legacy_seresnext50_32x4d", "resnet50"}
+
+
+def theirs(name: str) -> nn.Module:
+    """The other library's network with random weights and BatchNorm statistics that matter."""
+    torch.manual_seed(0)
+    if SOURCES[name].library == "timm":
+        network: nn.Module = pytest.importorskip("timm").create_model(name)
+    else:
+        network = torchvision.models.get_model(name, weights=None)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None
+            assert module.running_var is not None
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.0)
+            nn.init.normal_(module.bias, 0, 0.1)
+    return network.eval()
+
+
+def stored(network: nn.Module, file: Path) -> Path:
+    state = {name: value.contiguous() for name, value in network.state_dict().items()}
+    if file.suffix == ".safetensors":
+        save_file(state, file)
+    else:
+        torch.save(state, file)
+    return file
+
+
+@torch.inference_mode()
+def agree(first: nn.Module, second: nn.Module, side: int = 65) -> None:
+    x = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1))
+    expected, got = first.eval()(x), second.eval()(x)
+    assert expected.std() > 0
+    assert (got - expected).abs().max() <= 1e-5 * expected.abs().max().clamp_min(1)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in SOURCES]
+)
+def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path) -> None:
+    source, network = SOURCES[name], theirs(name)
+    file = stored(network, tmp_path / ("w.safetensors" if source.library == "timm" else "w.pth"))
+    loaded = weights.load(catalog.resolve(source.ours), str(file))
+    agree(network, loaded.network)
+    assert loaded.fresh == ()
+    assert bool(loaded.notes) == (source.ours.startswith("resnext") and source.style == "plain")
+
+
+def test_the_padded_pool_of_torchvisions_resnext_is_taken_over_and_told() -> None:
+    spec = catalog.resolve("resnext50_32x4d")
+    padded, note = fitted(spec, "plain")
+    assert padded.options["padded_pool"] is True
+    assert "padded stem pool" in (note or "")
+    assert fitted(spec, "legacy") == (spec, None)
+
+
+def test_the_other_layout_is_refused_with_the_id_that_fits() -> None:
+    cases = {
+        ("resnet50", "plain"): "resnet50_v1_5",
+        ("seresnet50", "plain"): "seresnet50_v1_5",
+        ("seresnet101_v1_5", "legacy"): "seresnet101",
+        ("resnet18", "plain"): "resnet18_v1_5",
+    }
+    for (name, style), fits in cases.items():
+        with pytest.raises(UsageError, match=f"use {fits}$"):
+            fitted(catalog.resolve(name), style)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="family"):
+        fitted(catalog.resolve("mobilenet_v1"), "legacy")
+
+
+def test_a_file_of_the_other_layout_is_refused_by_its_names(tmp_path: Path) -> None:
+    file = stored(torchvision.models.resnet18(), tmp_path / "w.pth")
+    with pytest.raises(UsageError, match="resnet18_v1_5"):
+        weights.load(catalog.resolve("resnet18"), str(file))
+
+
+def test_an_se_network_takes_a_baselines_weights_and_says_what_is_fresh(tmp_path: Path) -> None:
+    network = theirs("resnet18")
+    loaded = weights.load(catalog.resolve("seresnet18_v1_5"), str(stored(network, tmp_path / "w.safetensors")))
+    assert len(loaded.fresh) == 8
+    assert "8 attention blocks keep their initial values" in loaded.notes[0]
+    assert torch.equal(loaded.network.state_dict()["stem.0.weight"], network.state_dict()["conv1.weight"])
+
+
+def test_our_own_checkpoints_come_back_with_what_they_are(tmp_path: Path) -> None:
+    spec, network = catalog.resolve("seresnet20_cifar"), build("seresnet20_cifar")
+    weights.save(network.to(memory_format=torch.channels_last), tmp_path / "a.safetensors", spec, epochs=3)
+    loaded = weights.load(spec, str(tmp_path / "a.safetensors"))
+    assert loaded.metadata["epochs"] == 3
+    agree(network.to(memory_format=torch.contiguous_format), loaded.network, 32)
+    with pytest.raises(UsageError, match="holds seresnet20_cifar"):
+        weights.load(catalog.resolve("resnet110_cifar"), str(tmp_path / "a.safetensors"))
+
+
+def test_another_reduction_is_refused(tmp_path: Path) -> None:
+    spec = catalog.resolve("seresnet20_cifar")
+    weights.save(build("seresnet20_cifar", reduction=4), tmp_path / "a.safetensors", spec)
+    with pytest.raises(UsageError, match="does not fit"):
+        weights.load(spec, str(tmp_path / "a.safetensors"))
+    weights.save(build("seresnet20_cifar"), tmp_path / "b.safetensors", spec)
+    with pytest.raises(UsageError, match="classes"):
+        weights.load(spec, str(tmp_path / "b.safetensors"), classes=7)
+
+
+def test_a_pickle_that_would_run_code_is_never_opened(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+            return print, ("ran",)
+
+    torch.save({"weight": Evil()}, tmp_path / "evil.pth")
+    with pytest.raises(UsageError, match="not opened"):
+        weights.load(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
+    with pytest.raises(UsageError, match="not opened"):
+        weights.load(catalog.resolve("resnet50"), str(tmp_path / "plain.pth"))
+
+
+def test_damaged_missing_and_unknown_weights_are_one_line_errors(tmp_path: Path) -> None:
+    spec = catalog.resolve("resnet50")
+    (tmp_path / "a.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{nonsense")
+    with pytest.raises(MeasurementError, match="no readable weights"):
+        weights.load(spec, str(tmp_path / "a.safetensors"))
+    with pytest.raises(MeasurementError, match="there is no weights file"):
+        weights.load(spec, str(tmp_path / "missing.pth"))
+    with pytest.raises(UsageError, match="unknown weights 'resnet999'"):
+        weights.load(spec, "resnet999")
+
+
+def test_a_name_leads_to_its_file_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = theirs("resnet18")
+    asked: list[tuple[str, str]] = []
+
+    def fetch(library: str, name: str) -> Path:
+        asked.append((library, name))
+        return stored(network, tmp_path / "w.safetensors")
+
+    monkeypatch.setattr(downloads, "fetch", fetch)
+    for name in ("resnet18", "torchvision:resnet18.IMAGENET1K_V1"):
+        agree(network, weights.load(catalog.resolve("resnet18_v1_5"), name).network, 64)
+    assert asked == [("torchvision", "resnet18"), ("torchvision", "resnet18.IMAGENET1K_V1")]
+
+
+def test_a_cached_release_file_is_checked_and_used_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    content = b"weights"
+    name = f"net-{hashlib.sha256(content).hexdigest()[:8]}.pth"
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / name).write_bytes(content)
+    assert downloads.from_url(f"https://example.invalid/{name}").read_bytes() == content
+    (tmp_path / "checkpoints" / name).write_bytes(b"other")
+    with pytest.raises(MeasurementError, match="is damaged"):
+        downloads.from_url(f"https://example.invalid/{name}")
+
+    def offline(*args: object, **kwargs: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
+    with pytest.raises(MeasurementError, match="cannot be downloaded"):
+        downloads.from_url("https://example.invalid/net-00000000.pth")
+
+
+def test_a_cached_hub_file_is_used_first_and_its_checksum_compared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+    content = b"weights"
+    blob = tmp_path / hashlib.sha256(content).hexdigest()
+    blob.write_bytes(content)
+    link = tmp_path / "model.safetensors"
+    link.symlink_to(blob)
+    calls: list[bool] = []
+
+    def download(repository: str, file: str, local_files_only: bool = False) -> str:
+        calls.append(local_files_only)
+        return str(link)
+
+    monkeypatch.setattr(hub, "hf_hub_download", download)
+    assert downloads.from_hub("timm/seresnet50.a1_in1k", "model.safetensors") == link
+    assert calls == [True]
+    blob.write_bytes(b"changed")
+    with pytest.raises(MeasurementError, match="is damaged"):
+        downloads.from_hub("timm/seresnet50.a1_in1k", "model.safetensors")
+
+
+def test_timm_names_lead_to_the_hub_or_to_release_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("timm")
+    monkeypatch.setattr(downloads, "from_hub", Path)
+    monkeypatch.setattr(downloads, "from_url", Path)
+    assert str(downloads.fetch("timm", "seresnet50.a1_in1k")) == "timm/seresnet50.a1_in1k/model.safetensors"
+    assert "se_resnet50-ce0d4300" in str(downloads.fetch("timm", "legacy_seresnet50"))
+    assert "resnet50" in str(downloads.fetch("torchvision", "resnet50.IMAGENET1K_V1"))
+    with pytest.raises(UsageError, match="IMAGENET1K_V1"):
+        downloads.fetch("torchvision", "resnet50.V9")
+
+
+def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
+    from senet_bench.training import checkpoint
+
+    state: dict[str, Tensor] = build("resnet20_cifar").state_dict()
+    content = {"identity": {"model": "resnet20_cifar"}, "model": state, "ema": {}}
+    checkpoint.write(tmp_path / "run.ckpt", content)
+    tensors, metadata = weights.read(tmp_path / "run.ckpt")
+    assert metadata["model"] == "resnet20_cifar"
+    assert torch.equal(tensors["classifier.bias"], state["classifier.bias"])

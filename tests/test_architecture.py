@@ -12,7 +12,7 @@ LAYERS = [
     {"errors"},
     {"specs", "metrics"},
     {"catalog", "studies", "paper", "results"},
-    {"models", "measure", "training", "store", "verdict", "report", "engines"},
+    {"models", "measure", "deployment", "training", "store", "verdict", "report", "engines"},
     {"workflows", "console"},
     {"cli"},
 ]

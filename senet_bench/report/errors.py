@@ -10,7 +10,7 @@ from senet_bench.results import Accuracy, Row
 NOTES = (
     "difference: minus the baseline's error over the same seeds and data order, in points, with its 95 % interval",
     "p: two-sided, by Holm over all rows",
-    "over fixed gates: minus the error of the network whose gates are fixed at 0.5, which is what attention itself brings",
+    "over fixed gates: minus the error of the network with gates fixed at 0.5: what attention itself brings",
 )
 
 

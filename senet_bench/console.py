@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -45,6 +46,11 @@ def remark(text: str, *, quiet: bool = False) -> None:
         Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
 
 
+def is_first_process() -> bool:
+    """Whether this process speaks for its torchrun job; True outside one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def write(text: str) -> None:
     """Print a machine format to stdout as it is."""
     sys.stdout.write(text)
@@ -55,7 +61,7 @@ def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
     """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
     last: Event[Doc] | None = None
     try:
-        for event in events if quiet or not sys.stderr.isatty() else _drawn(events):
+        for event in events if quiet or not (sys.stderr.isatty() and is_first_process()) else _drawn(events):
             last = event
     except KeyboardInterrupt as error:
         saved = (

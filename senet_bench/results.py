@@ -158,6 +158,8 @@ KINDS: dict[str, type[Document]] = {
     schema_of("ablate"): Run,
     schema_of("profile"): Facts,
     schema_of("selftest"): Facts,
+    schema_of("train"): Facts,
+    schema_of("evaluate"): Facts,
 }
 """Every schema that is stored, and what it is read as."""
 

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import comparing, listing, measuring
+from senet_bench.cli import comparing, listing, measuring, training
 from senet_bench.errors import BenchError
 from senet_bench.studies import AXES
 
@@ -75,6 +75,8 @@ app = typer.Typer(
 for command in (
     comparing.compare,
     comparing.ablate,
+    training.train,
+    training.evaluate,
     measuring.selftest,
     listing.report,
     listing.models,

@@ -198,6 +198,75 @@ def of_selftest(facts: Facts) -> Document:
     return Document(facts, tables, tables, tuple(facts.rows))
 
 
+def of_training(facts: Facts) -> Document:
+    """The epochs of a training run; on a narrow terminal or a long run the last ten."""
+    columns = ("epoch", "loss", "lr", "test loss", "top-1 %", "top-5 %", "images/s")
+    lines = tuple(
+        (
+            str(row["epoch"]),
+            f"{row['train_loss']:.4f}",
+            f"{row['lr']:.4g}",
+            _figure(row.get("test_loss"), "{:.4f}"),
+            _figure(row.get("top1_err"), "{:.2f}", 100),
+            _figure(row.get("top5_err"), "{:.2f}", 100),
+            f"{row['images_per_second']:.0f}",
+        )
+        for row in facts.rows
+    )
+    asked = facts.conditions
+    title = (
+        f"{asked['model']} on {asked['dataset']}: {asked['recipe']}, batch {asked['batch_size']}, lr {asked['lr']:g}"
+    )
+    notes = (*asked.get("notes", ()), f"weights in {facts.summary.get('weights')}")
+    table = Table(title, tuple(Column(name) for name in columns), lines, notes)
+    return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
+
+
+def of_evaluation(facts: Facts) -> Document:
+    """The errors of networks on one data set, and their differences to the first."""
+    columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
+    several = len(facts.rows) > 1
+    columns += ["difference", "McNemar p"] if several else []
+    lines = tuple(
+        (
+            str(row["label"]),
+            str(row["images"]),
+            _figure(row["top1_err"], "{:.2f}", 100),
+            _interval(row["ci"]),
+            _figure(row["top5_err"], "{:.2f}", 100),
+            *((_difference(row), _figure(row.get("mcnemar_p"), "{:.2g}")) if several else ()),
+        )
+        for row in facts.rows
+    )
+    notes = [f"{row['label']}: {note}" for row in facts.rows for note in row["notes"]]
+    notes += [
+        f"{row['label']}: {len(row['skipped'])} unreadable images left out" for row in facts.rows if row["skipped"]
+    ]
+    notes += [f"not like for like: {what}" for row in facts.rows for what in row.get("differs_in", ())]
+    sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))
+    table = Table(
+        f"Single centre crop on {facts.conditions['dataset']} ({sizes})",
+        tuple(Column(name, numeric=name != "network") for name in columns),
+        lines,
+        (*facts.conditions.get("notes", ()), *notes),
+    )
+    return Document(facts, (table,), (table,), tuple(facts.rows))
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row.get("difference") is None:
+        return ""
+    return f"{100 * row['difference']:+.2f}" + (f" [{_interval(row['difference_ci'])}]" if row["difference_ci"] else "")
+
+
+def _interval(bounds: Sequence[float]) -> str:
+    return f"{100 * bounds[0]:.2f} to {100 * bounds[1]:.2f}"
+
+
+def _figure(value: float | None, form: str, scale: float = 1) -> str:
+    return "" if value is None else form.format(scale * value)
+
+
 def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}"
 

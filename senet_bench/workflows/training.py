@@ -1,0 +1,183 @@
+"""`train`: one network by a recipe, resumable at any moment, alone or as one process of a torchrun job."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.catalog import resolve
+from senet_bench.errors import UsageError
+from senet_bench.results import Facts
+from senet_bench.specs import Precision
+from senet_bench.store import Store, check_writable
+from senet_bench.workflows.runs import Event, new_facts
+from senet_bench.workflows.subjects import Changes
+
+if TYPE_CHECKING:
+    from senet_bench.training.data import DataSet
+    from senet_bench.training.distributed import World
+    from senet_bench.training.events import EpochEnd, Settings
+    from senet_bench.training.recipes import Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What `train` is asked: the network, what it learns from, how, and where its weights go."""
+
+    model: str
+    dataset: str
+    folder: Path | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    accumulate: int = 1
+    ema: float | None = None
+    weights: str | None = None
+    out: Path | None = None
+    resume: bool = False
+    track: Path | None = None
+    skip_corrupt: bool = False
+    changes: Changes = field(default_factory=Changes)
+
+    def resolved(self) -> Recipe:
+        """The recipe with batch size (the learning rate scaled along), epochs and learning rate as asked."""
+        from senet_bench.training import recipes
+
+        found = recipes.recipe(self.recipe or recipes.DEFAULTS.get(self.dataset, "cifar"))
+        found = found.lasting(self.epochs).scaled(self.batch_size)
+        return found if self.lr is None else replace(found, lr=self.lr)
+
+    def settings(self, checkpoint: Path) -> Settings:
+        """How the recipe is carried out."""
+        from senet_bench.training.events import Settings
+
+        spec = self.changes.apply(resolve(self.model))
+        identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
+        return Settings(
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            accumulate=self.accumulate,
+            ema=self.ema,
+            checkpoint=checkpoint,
+            resume=self.resume,
+            skip_corrupt=self.skip_corrupt,
+            identity={**identity, "dataset": self.dataset},
+        )
+
+    def described(self) -> dict[str, Any]:
+        """The conditions as they are stored, and written into the weights."""
+        return {
+            "model": resolve(self.model).name,
+            "dataset": self.dataset,
+            "recipe": self.resolved().name,
+            "epochs": self.resolved().epochs,
+            "batch_size": self.resolved().batch_size,
+            "lr": self.resolved().lr,
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+        }
+
+
+def train(asked: Training, store: Store) -> Iterator[Event[Facts]]:
+    """Progress about once a second and every epoch; the last event has the whole run, its weights beside it.
+
+    Under torchrun every process yields its events, and the first alone writes.
+    """
+    from senet_bench.measure.session import check_conditions
+    from senet_bench.specs import Conditions
+    from senet_bench.training import data
+    from senet_bench.training.distributed import joined
+
+    check_conditions(Conditions(device=asked.device, precision=asked.precision))
+    store.check()
+    recipe = asked.resolved()
+    out = asked.out or store.root / "weights" / f"{resolve(asked.model).name}-{asked.dataset}-{recipe.name}.safetensors"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    tracker = _tracker(asked.track)
+    images = data.load(asked.dataset, asked.folder, draw=asked.seed)
+    with joined(asked.device) as world:
+        yield from _trained(asked, recipe, images, out, store, tracker, world)
+
+
+def _trained(
+    asked: Training, recipe: Recipe, images: DataSet, out: Path, store: Store, tracker: Any, world: World
+) -> Iterator[Event[Facts]]:
+    from senet_bench.training import loop, weights
+    from senet_bench.training.events import EpochEnd
+
+    spec = asked.changes.apply(resolve(asked.model))
+    network, notes = _initial(asked, images)
+    run = new_facts("train", {**asked.described(), "notes": [*images.notes, *notes], "processes": world.size})
+    path, checkpoint = store.new_path(run), out.with_suffix(".checkpoint")
+    for event in loop.train(network, images, recipe, asked.settings(checkpoint), world):
+        if not isinstance(event, EpochEnd):
+            what = f"epoch {event.epoch}/{event.epochs}, loss {event.loss:.3f}, {event.images_per_second:.0f} images/s"
+            yield Event(event.epoch - 1 + event.step / event.steps, event.epochs, what, run, path)
+            continue
+        run = replace(run, rows=[*run.rows, asdict(event)])
+        _record(tracker, event)
+        if world.is_main:
+            store.write(run, path)
+        yield Event(event.epoch, event.epochs, f"epoch {event.epoch}/{event.epochs}", run, path)
+    run = replace(run, summary={"weights": str(out), "checkpoint": str(checkpoint), **_last(run)})
+    if world.is_main:
+        weights.save(network, out, spec, **asked.described())
+        store.write(run, path)
+    yield Event(recipe.epochs, recipe.epochs, "done", run, path)
+
+
+def _initial(asked: Training, images: DataSet) -> tuple[Any, tuple[str, ...]]:
+    """The network to be trained: He-initialised by the seed, or from weights."""
+    import torch
+
+    from senet_bench.models import build_spec
+    from senet_bench.training import weights
+
+    spec = asked.changes.apply(resolve(asked.model))
+    torch.manual_seed(asked.seed)
+    if asked.weights is None:
+        return build_spec(
+            spec, len(images.classes), in_channels=images.channels, cardinality=asked.changes.cardinality
+        ), ()
+    loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    return loaded.network, loaded.notes
+
+
+def _last(run: Facts) -> dict[str, Any]:
+    """The errors of the last epoch that was evaluated."""
+    evaluated = [row for row in run.rows if row.get("top1_err") is not None]
+    return {name: evaluated[-1][name] for name in ("epoch", "top1_err", "top5_err", "test_loss")} if evaluated else {}
+
+
+def _tracker(folder: Path | None) -> Any:
+    """A writer of TensorBoard event files, None when not asked for."""
+    if folder is None:
+        return None
+    try:
+        module = importlib.import_module("torch.utils.tensorboard")
+    except ImportError as error:
+        raise UsageError("TensorBoard is not installed", "run: python -m pip install 'senet-bench[track]'") from error
+    return module.SummaryWriter(str(folder))
+
+
+def _record(tracker: Any, event: EpochEnd) -> None:
+    if tracker is None:
+        return
+    for name, value in asdict(event).items():
+        if name not in ("epoch", "epochs") and value is not None:
+            tracker.add_scalar(name, value, event.epoch)
+    tracker.flush()

@@ -1,0 +1,204 @@
+"""`train` and `evaluate` as a user types them, on the embedded digits and on small folders that the tests write."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from tests.conftest import Run
+
+QUICK = ("--dataset", "digits", "--epochs", "2", "-q", "--format", "json")
+
+
+def trained(run: Run, model: str, *options: str) -> dict[str, object]:
+    ended = run("train", model, *QUICK, *options)
+    assert ended.code == 0, ended.err
+    found: dict[str, object] = json.loads(ended.out)
+    return found
+
+
+def jpeg_tree(root: Path, classes: int = 3, images: int = 4, side: int = 40) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label in range(classes):
+            folder = root / split / f"class{label}"
+            folder.mkdir(parents=True)
+            for index in range(images):
+                noise = rng.integers(0, 255, (side, side + index, 3), dtype=np.uint8)
+                Image.fromarray(noise).save(folder / f"{index}.jpg", quality=90)
+    return root
+
+
+def test_training_reports_every_epoch_and_keeps_weights(run: Run, tmp_path: Path) -> None:
+    document = trained(run, "seresnet20_cifar", "--out", "w.safetensors")
+    assert document["schema"] == "senet-bench.train/1"
+    rows = document["rows"]
+    assert isinstance(rows, list)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert 0 < rows[-1]["top1_err"] < 1
+    assert (tmp_path / "w.safetensors").exists()
+
+
+def test_a_pair_is_compared_on_the_same_images(run: Run, tmp_path: Path) -> None:
+    trained(run, "resnet20_cifar", "--out", "a.safetensors")
+    trained(run, "seresnet20_cifar", "--out", "b.safetensors", "--seed", "1")
+    options = ("--weights", "a.safetensors", "--weights", "b.safetensors", "--dataset", "digits", "--format", "json")
+    ended = run(
+        "evaluate", "resnet20_cifar", "seresnet20_cifar", *options, "--per-class", "c.csv", "--keep-predictions", "p"
+    )
+    first, second = json.loads(ended.out)["rows"]
+    assert first["images"] == second["images"] == 1697
+    low, high = first["ci"]
+    assert low < first["top1_err"] < high
+    assert second["difference"] == pytest.approx(second["top1_err"] - first["top1_err"])
+    assert 0 <= second["mcnemar_p"] <= 1
+    assert second["differs_in"] == []
+    lines = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
+    assert sum(int(line["resnet20_cifar_wrong"]) for line in lines) == round(1697 * first["top1_err"])
+    assert len(list((tmp_path / "p").glob("*.npz"))) == 2
+
+
+def test_an_unlike_recipe_is_said(run: Run) -> None:
+    trained(run, "resnet20_cifar", "--out", "a.safetensors")
+    assert run("train", "seresnet20_cifar", "--epochs", "1", "--out", "b.safetensors", "-q").code == 0
+    options = ("--weights", "a.safetensors", "--weights", "b.safetensors", "--dataset", "digits")
+    ended = run("evaluate", "resnet20_cifar", "seresnet20_cifar", *options)
+    assert "not like for like: epochs: 2 against 1" in ended.out
+
+
+def test_a_folder_of_images_trains_and_evaluates(run: Run, tmp_path: Path) -> None:
+    data = str(jpeg_tree(tmp_path / "tree"))
+    smoke = ("--recipe", "imagenet-smoke", "-b", "4")
+    ended = run("train", "seresnet18", "--dataset", "folder", "--data", data, *smoke, "--out", "w.safetensors", "-q")
+    assert ended.code == 0, ended.err
+    options = (
+        "--weights",
+        "w.safetensors",
+        "--dataset",
+        "folder",
+        "--data",
+        data,
+        "--format",
+        "json",
+        "--cache",
+        "crops",
+    )
+    for fast in ((), ("--fast",)):
+        (row,) = json.loads(run("evaluate", "seresnet18", *options, *fast).out)["rows"]
+        assert (row["images"], row["size"], row["top5_err"]) == (12, 224, None)
+    broken = tmp_path / "tree" / "val" / "class1" / "0.jpg"
+    broken.write_bytes(b"not an image")
+    failed = run("evaluate", "seresnet18", *options[:-2])
+    assert failed.code == 5
+    assert str(broken) in failed.err
+    (row,) = json.loads(run("evaluate", "seresnet18", *options[:-2], "--skip-corrupt").out)["rows"]
+    assert (row["images"], len(row["skipped"])) == (11, 1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("train", "resnet20"), 2, "resnet20_cifar"),
+        (("train", "resnet20_cifar", "--dataset", "mnist"), 2, "mnist"),
+        (("train", "resnet20_cifar", "--dataset", "cifar10"), 2, "--data"),
+        (("train", "resnet20_cifar", "--dataset", "cifar10", "--data", "nowhere"), 5, "nowhere"),
+        (("train", "resnet20_cifar", "--recipe", "cifra"), 2, "cifar"),
+        (("train", "resnet20_cifar", "--epochs", "0"), 2, "epochs"),
+        (("train", "resnet20_cifar", "-b", "0"), 2, "batch"),
+        (("train", "resnet20_cifar", "--device", "cuda:97"), 2, "cuda:97"),
+        (("train", "resnet20_cifar", "--out", "."), 2, "folder"),
+        (("evaluate", "resnet20_cifar", "--dataset", "digits"), 2, "weights"),
+        (("evaluate", "resnet20_cifar", "--dataset", "digits", "--weights", "no.safetensors"), 5, "no.safetensors"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], code: int, message: str) -> None:
+    ended = run(*arguments)
+    assert (ended.code, ended.out) == (code, "")
+    assert message in ended.err
+    assert ended.err.count("\n") == 1
+
+
+def test_weights_of_another_network_are_refused_with_the_id_that_fits(run: Run) -> None:
+    trained(run, "seresnet20_cifar", "--out", "w.safetensors")
+    ended = run("evaluate", "resnet20_cifar", "--dataset", "digits", "--weights", "w.safetensors")
+    assert ended.code == 2
+    assert "seresnet20_cifar" in ended.err
+
+
+def test_a_killed_run_resumes_to_the_same_bits(run: Run, tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "senet_bench",
+        "train",
+        "seresnet20_cifar",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "6",
+        "-q",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run([*command, "--out", "whole.safetensors"], check=True, env=environment, capture_output=True)
+    victim = subprocess.Popen([*command, "--out", "cut.safetensors"], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "cut.checkpoint").exists() and victim.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    subprocess.run([*command, "--out", "cut.safetensors", "--resume"], check=True, env=environment, capture_output=True)
+    whole, cut = load_file("whole.safetensors"), load_file("cut.safetensors")
+    assert all(np.array_equal(whole[name], cut[name]) for name in whole)
+
+
+@pytest.mark.slow
+def test_torchrun_trains_with_two_processes(run: Run, tmp_path: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [
+        "-m",
+        "senet_bench",
+        "train",
+        "seresnet20_cifar",
+        "--dataset",
+        "digits",
+        "--epochs",
+        "2",
+        "--format",
+        "json",
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*launcher, *command, "--out", "two.safetensors"], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    two = json.loads(done.stdout)
+    one = trained(run, "seresnet20_cifar", "--out", "one.safetensors")
+    assert two["conditions"]["processes"] == 2
+    rows = one["rows"]
+    assert isinstance(rows, list)
+    assert two["rows"][-1]["train_loss"] == pytest.approx(rows[-1]["train_loss"], rel=1e-3)
+
+
+def test_compare_with_a_data_set_shows_the_whole_trade_off(run: Run) -> None:
+    options = ("--dataset", "digits", "--seeds", "2", "--epochs", "1", "--budget", "0.4", "--format", "json")
+    ended = run("compare", "resnet20_cifar", *options, "--workers", "1")
+    assert ended.code == 0, ended.err
+    base, variant, control = json.loads(ended.out)["rows"]
+    assert base["input_size"] == [1, 8, 8]
+    assert control["attention"]["block"] == "constant"
+    assert variant["latency"]["ratio"] > 0
+    accuracy = variant["accuracy"]
+    assert accuracy["seeds"] == 2
+    low, high = accuracy["difference_ci"]
+    assert low <= accuracy["difference"] <= high
+    assert accuracy["control_difference"] == pytest.approx(accuracy["top1_err"] - control["accuracy"]["top1_err"])
+    assert base["accuracy"]["protocol"] == accuracy["protocol"]

@@ -113,10 +113,21 @@ def _no_slow_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)
 
 
-@pytest.fixture(autouse=True)
-def _small_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
-    monkeypatch.setattr("senet_bench.measure.roofline.last_level_cache", lambda device: 1 << 16)
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_probes() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
+        patch.setattr("senet_bench.measure.roofline.last_level_cache", lambda device: 1 << 16)
+        patch.setattr("senet_bench.measure.probes.PRODUCT", {"cpu": 8})
+        yield
 
 
 def profile(network: nn.Module, **conditions: Any) -> Profile:
@@ -141,10 +152,8 @@ def value(estimate: Estimate | None) -> float:
 
 
 @pytest.fixture(scope="module")
-def timed() -> Iterator[Profile]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
-        yield profile(Net(timed_se))
+def timed() -> Profile:
+    return profile(Net(timed_se))
 
 
 def test_each_part_has_the_time_that_it_takes(timed: Profile) -> None:
@@ -272,13 +281,13 @@ SE_SPECS = [
 
 @pytest.mark.parametrize("spec", SE_SPECS, ids=lambda spec: f"{spec.place}-{spec.squeeze}")
 def test_every_arm_keeps_the_shapes_of_all_modules(spec: AttentionSpec) -> None:
-    network = build("resnet50", attention=spec).eval()
+    network = build("resnet50", attention=spec, device="meta").eval()
     size = (3, 32, 32)
     stages, traced = trace(network, size)
     made = arms(network, traced, stages, 2, split=True)
     expected = shapes(network, size)
     for arm in made.values():
-        found = shapes(arm, size)
+        found = shapes(copy.deepcopy(arm).to("meta"), size)
         assert all(found[name] == shape for name, shape in expected.items() if name in found)
     several = len([stage for stage in stages if stage.blocks]) > 1
     assert len(made) == (5 + 4 if several else 5)
@@ -295,7 +304,7 @@ def shapes(network: nn.Module, size: tuple[int, int, int]) -> dict[str, tuple[in
 
     hooks = [module.register_forward_hook(noting(name)) for name, module in network.named_modules()]
     with torch.no_grad():
-        network(torch.zeros(2, *size))
+        network(torch.empty(2, *size, device="meta"))
     for hook in hooks:
         hook.remove()
     return seen

@@ -77,6 +77,7 @@ for command in (
     comparing.ablate,
     training.train,
     training.evaluate,
+    measuring.profile,
     measuring.selftest,
     listing.report,
     listing.models,

@@ -46,6 +46,7 @@ def compare(
     threads: o.Threads = 1,
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
+    cold_l2: o.ColdCache = False,
     seed: o.Seed = 0,
     dataset: o.Dataset = None,
     data: o.Data = None,
@@ -67,7 +68,9 @@ def compare(
     """Networks with and without SE side by side, each beside what the paper prints."""
     typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
     attention = o.switches(typed | {"stages": stages, "placement": placement}) | ({} if fc_bias else {"bias": False})
-    conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    conditions = o.conditions_of(
+        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2
+    )
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)
@@ -111,6 +114,7 @@ def ablate(
     threads: o.Threads = 1,
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
+    cold_l2: o.ColdCache = False,
     seed: o.Seed = 0,
     dataset: o.Dataset = None,
     data: o.Data = None,
@@ -133,7 +137,9 @@ def ablate(
     typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
     typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze}
     axes = {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
-    conditions = o.conditions_of(device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode)
+    conditions = o.conditions_of(
+        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2
+    )
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)

@@ -1,4 +1,4 @@
-"""The commands that measure one thing in depth: `selftest`."""
+"""The commands that measure one thing in depth: `profile` and `selftest`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,41 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.store import Store
+
+
+def profile(
+    model: Annotated[str, typer.Argument(help="The network.")],
+    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None,
+    img_size: o.ImgSize = None,
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of paired rounds; the whole takes about 1.6x.")
+    ] = 30.0,
+    device: o.Device = "cpu",
+    precision: o.PrecisionOption = o.Precision.fp32,
+    runtime: Annotated[str, typer.Option("--runtime", help="eager, compile or cudagraph.")] = "eager",
+    channels_last: o.ChannelsLast = False,
+    threads: o.Threads = 1,
+    batch_size: o.BatchSize = "1",
+    mode: o.ModeOption = o.Mode.infer,
+    seed: o.Seed = 0,
+    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
+    output: o.Output = None,
+    results: o.Results = Path("results"),
+    quiet: o.Quiet = False,
+    no_progress: o.NoProgress = False,
+) -> None:
+    """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
+    (conditions, *_) = o.conditions_of(device, precision, runtime, False, channels_last, threads, batch_size, mode)
+    o.check_output(output)
+    from senet_bench import console
+    from senet_bench.report import profiles
+    from senet_bench.workflows import profiling, subjects
+
+    changes = subjects.Changes(img_size=img_size, attention=o.switches({"reduction": reduction}))
+    events = profiling.run(model, Store(results), conditions=conditions, budget_s=budget, seed=seed, changes=changes)
+    event = console.follow(events, quiet=quiet or no_progress)
+    o.emit(profiles.document(event.run), format, output)
+    console.remark(f"stored in {event.path}", quiet=quiet)
 
 
 def selftest(

@@ -92,6 +92,7 @@ ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="NHWC memory
 Threads = Annotated[int, typer.Option("--threads", help="Threads of an operator on the CPU.")]
 BatchSize = Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="A forward pass, or a whole training step.")]
+ColdCache = Annotated[bool, typer.Option("--cold-l2", help="On CUDA, flush the L2 cache before each device timing.")]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of timing for a pair.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
 
@@ -188,6 +189,7 @@ def conditions_of(
     threads: int,
     batch_size: str,
     mode: Mode,
+    cold_l2: bool = False,
 ) -> tuple[Conditions, ...]:
     """Every combination of runtimes and batch sizes; on CUDA, unless told otherwise, eager and graph, on two clocks."""
     on_gpu = device.startswith("cuda")
@@ -210,6 +212,7 @@ def conditions_of(
             threads=threads,
             batch_size=batch,
             mode=mode.value,
+            cache="cold" if cold_l2 and clock == "device" else "warm",
             timing=clock,  # type: ignore[arg-type]
         )
         for batch, name, clock in itertools.product(_batches(batch_size), names, clocks)

@@ -59,7 +59,7 @@ def _cuda_peak(call: Call, device: torch.device) -> int:
 def _cpu_peak(call: Call) -> int:
     """The highest running sum of the allocations and frees that torch's profiler saw."""
     with (
-        _muted(),
+        muted(),
         torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen,
     ):
         output = call()
@@ -77,7 +77,7 @@ def _cpu_peak(call: Call) -> int:
 
 
 @contextlib.contextmanager
-def _muted() -> Iterator[None]:
+def muted() -> Iterator[None]:
     """Nothing on file descriptor 2: the profiler's native library logs there, past Python."""
     sys.stderr.flush()
     kept = os.dup(2)

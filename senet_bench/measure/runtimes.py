@@ -21,7 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.errors import MeasurementError
+from senet_bench.deployment import deploy
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.measure import exported
 from senet_bench.measure.clock import Call
 from senet_bench.measure.session import check_conditions
@@ -159,6 +160,8 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
     fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
     if conditions.runtime in exported.EXTRAS:
         return exported.build(fresh, conditions, x)
+    if conditions.runtime == "deploy":
+        return _deployed(fresh, conditions, x)
     if conditions.channels_last:
         fresh, x = fresh.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
     dtype = REDUCED.get(conditions.precision)
@@ -170,6 +173,18 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
         with _own_cache():
             call()
     return _captured(call, x) if conditions.runtime == "cudagraph" else call
+
+
+def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
+    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph."""
+    if conditions.mode == "train":
+        raise UsageError("runtime deploy is for inference only", "use --mode infer or another runtime")
+    dtype = REDUCED.get(conditions.precision, torch.float32)
+    x = x.to(dtype)
+    if conditions.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    call = _inference(deploy(network).to(dtype), x)
+    return _captured(call, x) if x.is_cuda else call
 
 
 def _inference(run: Callable[[Tensor], Any], x: Tensor) -> Call:

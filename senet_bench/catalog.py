@@ -19,23 +19,35 @@ V1_BASIC = "stride in the first 3x3, 3x3 max-pool without padding (ceil mode), a
 V1_5 = "stride in the 3x3, padded max-pool, as torchvision"
 GROUPED = "stride in the grouped 3x3, 3x3 max-pool without padding (ceil mode), as the paper"
 PREACTIVATION = "pre-activation, 1x1 projections over the activated map, stride in the first convolution"
+INVERTED = "senet_bench.models.inverted:InvertedNet"
+V3_SE = (
+    "hard-sigmoid SE, r = 4 of the expanded channels rounded to eights, after the depthwise convolution of some units"
+)
 SHAKE = "two branches with random weights per image in training, shifted two-path shortcut, SE on their mixture"
 
 
 def _row(
-    name: str, label: str, params: int, se_params: int, *, se_name: str = "", se_label: str = "", **fields: Any
+    name: str,
+    label: str,
+    params: int,
+    se_params: int,
+    *,
+    se_name: str = "",
+    se_label: str = "",
+    se: AttentionSpec | None = None,
+    **fields: Any,
 ) -> dict[str, ModelSpec]:
     """A baseline and its SE variant; `params` and `se_params` are their trainable parameters."""
     base = ModelSpec(name=name, label=label, params=params, **fields)
-    se = replace(
+    variant = replace(
         base,
         name=se_name or f"se{name}",
         label=se_label or f"SE-{label}",
         params=se_params,
-        attention=AttentionSpec(),
+        attention=se or AttentionSpec(),
         baseline=name,
     )
-    return {base.name: base, se.name: se}
+    return {base.name: base, variant.name: variant}
 
 
 def _resnet(name: str, label: str, params: int, se_params: int, layers: tuple[int, ...]) -> dict[str, ModelSpec]:
@@ -91,6 +103,24 @@ def _cifar(name: str, label: str, params: int, se_params: int, **options: Any) -
     )
 
 
+def _carries_se(
+    name: str, label: str, params: int, se_params: int, version: str, se: AttentionSpec, **fields: Any
+) -> dict[str, ModelSpec]:
+    """A network of inverted residuals that has SE by its own paper; its baseline is itself without SE."""
+    return _row(
+        f"{name}_nose",
+        f"{label} without SE",
+        params,
+        se_params,
+        se_name=name,
+        se_label=label,
+        se=se,
+        builder=INVERTED,
+        options={"version": version},
+        **fields,
+    )
+
+
 CATALOG: dict[str, ModelSpec] = {
     **_resnet("resnet18", "ResNet-18", 11_689_512, 11_778_592, (2, 2, 2, 2)),
     **_resnet("resnet34", "ResNet-34", 21_797_672, 21_958_868, (3, 4, 6, 3)),
@@ -112,6 +142,51 @@ CATALOG: dict[str, ModelSpec] = {
         family="mobilenet",
         builder="senet_bench.models.mobilenet:MobileNetV1",
         layout="width 1.0, SE after each pointwise conv-BN-ReLU",
+        stages=(1, 2, 3, 4, 5),
+    ),
+    **_row(
+        "mobilenet_v2",
+        "MobileNetV2",
+        3_504_872,
+        4_076_486,
+        family="mobilenet",
+        builder=INVERTED,
+        options={"version": "v2"},
+        layout="width 1.0, SE after the depthwise conv-BN-ReLU6 of each unit, where MobileNetV3 has it",
+        se=AttentionSpec(placement="3x3"),
+        stages=(1, 2, 3, 4, 5),
+    ),
+    **_carries_se(
+        "mobilenet_v3_large",
+        "MobileNetV3-Large",
+        3_970_752,
+        5_483_032,
+        "v3_large",
+        AttentionSpec("se_hard", reduction=4, placement="3x3"),
+        family="mobilenet",
+        layout=V3_SE,
+        stages=(3, 4, 5),
+    ),
+    **_carries_se(
+        "mobilenet_v3_small",
+        "MobileNetV3-Small",
+        2_081_216,
+        2_542_856,
+        "v3_small",
+        AttentionSpec("se_hard", reduction=4, placement="3x3"),
+        family="mobilenet",
+        layout=V3_SE,
+        stages=(2, 4, 5),
+    ),
+    **_carries_se(
+        "efficientnet_b0",
+        "EfficientNet-B0",
+        4_652_008,
+        5_288_548,
+        "b0",
+        AttentionSpec("se_silu", reduction=4, placement="3x3"),
+        family="efficientnet",
+        layout="SE with SiLU after the depthwise conv-BN-SiLU of each unit, r = 4 of the channels before the expansion",
         stages=(1, 2, 3, 4, 5),
     ),
     **_row(
@@ -200,7 +275,9 @@ def resolve(name: str) -> ModelSpec:
     """The catalog's row for `name`; `UsageError` with the nearest names when there is none."""
     spec = _BY_NORMALISED.get(normalise(name))
     if spec is None:
-        near = difflib.get_close_matches(normalise(name), _BY_NORMALISED, n=3, cutoff=0.5)
+        key = normalise(name)
+        begun = [known for known in _BY_NORMALISED if key and known.startswith(key)]
+        near = list(dict.fromkeys(begun + difflib.get_close_matches(key, _BY_NORMALISED, n=3, cutoff=0.5)))[:3]
         hint = ", ".join(_BY_NORMALISED[key].name for key in near)
         raise UsageError(
             f"unknown model {name!r}", f"did you mean {hint}?" if hint else "see `senet-bench models` for all names"

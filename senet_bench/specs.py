@@ -14,9 +14,10 @@ Integration = Literal["standard", "pre", "post", "identity"]
 Placement = Literal["standard", "3x3"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
-Runtime = Literal["eager", "compile", "cudagraph", "onnxruntime", "openvino"]
+Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "openvino"]
 Timing = Literal["end-to-end", "device"]
 Cache = Literal["warm", "cold"]
+OptionValue = bool | int | float | str
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,8 @@ class AttentionSpec:
     `reduction` is r of equation 3, one value or one for each stage of the network. `squeeze="none"` is
     Table 16's NoSqueeze: the FCs become 1x1 convolutions over the whole map. `stages=None` means all.
     `placement="3x3"` is Table 15's SE_3x3, right after the 3x3 convolution of a bottleneck.
-    `block` is a name in `senet_bench.models.attention.BLOCKS` or an import string `package.module:Class`.
+    `block` is a name in `senet_bench.models.attention.BLOCKS` or an import string `package.module:Class`, `options`
+    are pairs of a name and a value, passed to the block's constructor.
     """
 
     block: str = "se"
@@ -37,6 +39,7 @@ class AttentionSpec:
     placement: Placement = "standard"
     stages: tuple[int, ...] | None = None
     bias: bool = True
+    options: tuple[tuple[str, OptionValue], ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""

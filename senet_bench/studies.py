@@ -6,6 +6,7 @@ in the catalog; naming a study loads neither torch nor the network.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from senet_bench.catalog import CATALOG, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import RULES, TABLES, Cell, cells
-from senet_bench.specs import AttentionSpec, Excitation, Integration, ModelSpec, Placement, Squeeze
+from senet_bench.specs import AttentionSpec, Excitation, Integration, ModelSpec, OptionValue, Placement, Squeeze
 
 Kind = Literal["comparison", "ablation"]
 AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
@@ -176,11 +177,12 @@ def find_study(name: str) -> Study:
 class Axis:
     """A switch of section 6: its values in the paper's print order, and what a value does to an attention block.
 
-    `table` is the study whose rows the paper's values reproduce; a value is a plain JSON value or a tuple of integers.
+    `table` is the study whose rows the paper's values reproduce, None where the paper has none and `values` are all
+    there are here; a value is a plain JSON value or a tuple of integers.
     """
 
     name: str
-    table: str
+    table: str | None
     values: tuple[AxisValue, ...]
     parse_one: Callable[[str], AxisValue]
     switches: Callable[[AxisValue], Mapping[str, Any]]
@@ -193,10 +195,15 @@ class Axis:
         if inside.startswith("[") and inside.endswith("]"):
             inside = inside[1:-1].strip()
         try:
-            return tuple(dict.fromkeys(self.parse_one(item.strip().lower()) for item in inside.split(",")))
+            return tuple(dict.fromkeys(self.parse_one(item.strip()) for item in inside.split(",")))
         except ValueError as error:
             shown = ",".join(self.label(value) for value in self.values)
-            raise UsageError(f"--{self.name} {text}: {error}", f"the paper's values are {shown}") from None
+            remedy = (
+                f"the paper's values are {shown}"
+                if self.table
+                else f"choose from {shown}, or give package.module:Class"
+            )
+            raise UsageError(f"--{self.name} {text}: {error}", remedy) from None
 
     def apply(self, attention: AttentionSpec, value: AxisValue) -> AttentionSpec:
         """`attention` with this axis at `value`; `UsageError` when the combination makes no sense."""
@@ -221,17 +228,17 @@ def _reduction(text: str) -> AxisValue:
 
 
 def _stages(text: str) -> AxisValue:
-    if text == "all":
-        return text
+    if text.lower() == "all":
+        return "all"
     stages = tuple(sorted({_positive(part.strip()) for part in text.split("+")}))
     return stages if len(stages) > 1 else stages[0]
 
 
 def _choice(*choices: str) -> Callable[[str], AxisValue]:
     def parse_one(text: str) -> AxisValue:
-        if text not in choices:
+        if text.lower() not in choices:
             raise ValueError(f"{text!r} is none of {', '.join(choices)}")
-        return text
+        return text.lower()
 
     return parse_one
 
@@ -246,6 +253,43 @@ def _set(name: str) -> Callable[[AxisValue], Mapping[str, Any]]:
 
 def _set_stages(value: AxisValue) -> Mapping[str, Any]:
     return {"stages": None if value == "all" else value if isinstance(value, tuple) else (value,)}
+
+
+BLOCKS = ("se", "constant", "eca", "cbam", "ese", "ge", "ge_theta", "ge_theta_plus", "srm", "gct", "se_hard", "se_silu")
+"""The names of the built-in blocks; `senet_bench.models.attention` makes them."""
+
+
+def _block(text: str) -> AxisValue:
+    """A block as typed: `eca`, `ge/extent=4` or `package.module:Class/kernel=5/bias=false`."""
+    name, *options = (part.strip() for part in text.split("/"))
+    if ":" not in name:
+        name = _choice(*BLOCKS)(name)  # type: ignore[assignment]
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not (key.isidentifier() and equals and value):
+            raise ValueError(f"{option!r} is no option written as name=value")
+    return "/".join((name, *options))
+
+
+def _set_block(value: AxisValue) -> Mapping[str, Any]:
+    name, *options = str(value).split("/")
+    pairs = (option.partition("=") for option in options)
+    return {"block": name, "options": tuple((key, _option(text)) for key, _, text in pairs)}
+
+
+def _option(text: str) -> OptionValue:
+    """The value an option's text stands for: true, false, an integer, a number, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _set_integration(value: AxisValue) -> Mapping[str, Any]:
+    """Another integration than the standard one takes a block out of the branch."""
+    return {"integration": value} | ({} if value == "standard" else {"placement": "standard"})
 
 
 def _set_no_squeeze(value: AxisValue) -> Mapping[str, Any]:
@@ -264,13 +308,14 @@ AXES: dict[str, Axis] = {
             "table14",
             ("standard", "pre", "post", "identity"),
             _choice(*get_args(Integration)),
-            _set("integration"),
+            _set_integration,
         ),
         Axis("placement", "table15", ("standard", "3x3"), _choice(*get_args(Placement)), _set("placement")),
         Axis("no-squeeze", "table16", (True, False), _flag, _set_no_squeeze),
+        Axis("attention", None, BLOCKS, _block, _set_block),
     )
 }
-"""Every axis of `ablate` that is a switch of the SE block; print order of the paper's tables."""
+"""Every axis of `ablate`: the switches of the SE block in print order of the paper's tables, then the block itself."""
 
 
 def setting_label(axes: Mapping[str, AxisValue]) -> str:

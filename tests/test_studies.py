@@ -121,9 +121,10 @@ def test_an_unknown_study_is_a_usage_error_with_the_nearest(name: str, message: 
         find_study(name)
 
 
-@pytest.mark.parametrize("name", AXES)
+@pytest.mark.parametrize("name", [name for name, axis in AXES.items() if axis.table])
 def test_the_papers_values_of_an_axis_are_the_rows_of_its_table(name: str) -> None:
     axis = AXES[name]
+    assert axis.table is not None
     rows = [subject.attention for subject in STUDIES[axis.table].subjects if subject.attention is not None]
     assert [axis.apply(SE, value) for value in axis.parse(None)] == rows
 

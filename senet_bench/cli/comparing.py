@@ -29,6 +29,13 @@ def compare(
     integration: Annotated[str | None, typer.Option(help="standard, pre, post or identity.")] = None,
     stages: Annotated[str | None, typer.Option(help="Stages with attention: 2+3, or all.")] = None,
     placement: Annotated[str | None, typer.Option(help="standard or 3x3.")] = None,
+    attention: Annotated[
+        str | None, typer.Option("--attention", help="Another block: eca, cbam, ..., or package.module:Class.")
+    ] = None,
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
+    ] = False,
     fc_bias: Annotated[bool, typer.Option("--fc-bias/--no-fc-bias", help="Biases in the FCs.")] = True,
     img_size: o.ImgSize = None,
     classes: o.Classes = None,
@@ -67,7 +74,9 @@ def compare(
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
     typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
-    attention = o.switches(typed | {"stages": stages, "placement": placement}) | ({} if fc_bias else {"bias": False})
+    typed |= {"stages": stages, "placement": placement, "attention": attention}
+    switches = o.switches(typed) | ({} if fc_bias else {"bias": False})
+    named = [f"{name}+attach" if attach and ":" in name else name for name in what or ()]
     conditions = o.conditions_of(
         device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2
     )
@@ -77,9 +86,9 @@ def compare(
     from senet_bench.workflows import comparing, subjects, timing
 
     events = comparing.compare(
-        what or (),
+        named,
         Store(results),
-        changes=subjects.Changes(img_size, classes, in_channels, cardinality, attention),
+        changes=subjects.Changes(img_size, classes, in_channels, cardinality, switches),
         counting=comparing.Counting(counter.value, verify),
         timing=None if no_latency else timing.Timing(conditions, budget, seed),
         sweep=sweep,
@@ -98,6 +107,9 @@ def ablate(
     stages: Annotated[str | None, typer.Option(help="Bare: 2,3,4,all; 2+3 is both in one network.")] = None,
     placement: Annotated[str | None, typer.Option(help="Bare: standard,3x3.")] = None,
     no_squeeze: Annotated[str | None, typer.Option("--no-squeeze", help="Bare: true,false.")] = None,
+    attention: Annotated[
+        str | None, typer.Option("--attention", help="Bare: every built-in block; or eca,cbam,package.module:Class.")
+    ] = None,
     img_size: o.ImgSize = None,
     classes: o.Classes = None,
     in_channels: o.Channels = None,
@@ -135,7 +147,7 @@ def ablate(
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     typed = {"reduction": reduction, "squeeze": squeeze, "excitation": excitation, "integration": integration}
-    typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze}
+    typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze, "attention": attention}
     axes = {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
     conditions = o.conditions_of(
         device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2

@@ -1,27 +1,51 @@
 """Attention blocks, and the rule that puts them at the named places of a network.
 
 A builder never mentions SE. It asks `attend(place, channels, stage=...)` at each place of the paper's
-Figure 5 and gets a block or `nn.Identity`. To add a block: write a class and give it a row in `BLOCKS`.
+Figure 5 and gets a block or `nn.Identity`. To add a block: write a class and give it a row in `BLOCKS`, or name
+it by its import string.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import difflib
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.errors import UsageError
+from senet_bench.models.recomputation import gated
+from senet_bench.models.blocks import (
+    CBAM,
+    EffectiveSE,
+    EfficientChannelAttention,
+    GatedChannelTransformation,
+    GatherExcite,
+    StyleRecalibration,
+    hidden_channels,
+)
+from senet_bench.models.outside_block import called, outside_block
 from senet_bench.specs import AttentionSpec
 
-GATES = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+GATES: dict[str, Callable[[Tensor], Tensor]] = {
+    "sigmoid": torch.sigmoid,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "hardsigmoid": F.hardsigmoid,
+}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 
 
 class Attend(Protocol):
     """What a builder is handed: a module for a named place with that many channels, or `nn.Identity`."""
 
-    def __call__(self, place: str, channels: int, *, stage: int) -> nn.Module:
-        """Return the module to apply at `place` to a map of shape (N, channels, H, W)."""
+    def __call__(self, place: str, channels: int, *, stage: int, expansion: int = 1) -> nn.Module:
+        """Return the module to apply at `place` to a map of shape (N, channels, H, W).
+
+        `expansion` is how many times the channels are those to which the network's paper relates r.
+        """
 
 
 class SqueezeExcitation(nn.Module):
@@ -29,18 +53,31 @@ class SqueezeExcitation(nn.Module):
 
     Maps (N, C, H, W) to the same shape: x * gate(W2 relu(W1 squeeze(x))), with W1 of shape (C/r, C) and
     W2 of shape (C, C/r). C/r is rounded down when r does not divide C.
+
+    MobileNetV3 (Howard et al., arXiv 1905.02244, section 5.3) rounds C/r to a multiple of `divisor` 8 and has a hard
+    sigmoid, min(max(z + 3, 0), 6) / 6, where the spec says sigmoid (`hard`); EfficientNet (arXiv 1905.11946) has
+    SiLU as its `activation` between the layers. With the hidden channels h, each adds 2 C h + C + h.
+
+    Where it `recomputes`, training keeps no copy of the map it multiplies if a BatchNorm made that map.
     """
 
-    def __init__(self, channels: int, spec: AttentionSpec, reduction: int) -> None:
+    recomputes = True
+
+    def __init__(
+        self,
+        channels: int,
+        spec: AttentionSpec,
+        reduction: int,
+        *,
+        divisor: int = 1,
+        hard: bool = False,
+        activation: str = "relu",
+    ) -> None:
         super().__init__()
-        hidden = channels // reduction
-        if hidden < 1:
-            raise UsageError(
-                f"reduction {reduction} is larger than the {channels} channels it meets",
-                f"use a reduction of at most {channels}",
-            )
+        hidden = hidden_channels(channels, reduction, divisor)
         self.squeeze_kind = spec.squeeze
-        self.gate_kind = spec.excitation
+        self.gate_kind = "hardsigmoid" if hard and spec.excitation == "sigmoid" else spec.excitation
+        self.activation_kind = activation
         self.fc1 = self._fc(channels, hidden, spec)
         self.fc2 = self._fc(hidden, channels, spec)
 
@@ -58,11 +95,13 @@ class SqueezeExcitation(nn.Module):
 
     def excitation(self, z: Tensor) -> Tensor:
         """Equation 3: the gate, of z's own shape."""
-        return GATES[self.gate_kind](self.fc2(torch.relu(self.fc1(z))))
+        return GATES[self.gate_kind](self.fc2(ACTIVATIONS[self.activation_kind](self.fc1(z))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""
         gate = self.excitation(self.squeeze(x))
+        if self.squeeze_kind == "avg" and self.training and self.recomputes:
+            return gated(x, gate)
         return x * (gate if self.squeeze_kind == "none" else gate[:, :, None, None])
 
 
@@ -88,7 +127,66 @@ class Block(Protocol):
         """Return a module that maps (N, channels, H, W) to the same shape."""
 
 
-BLOCKS: dict[str, Block] = {"se": SqueezeExcitation, "constant": ConstantGate}
+def block_of(make: Callable[..., nn.Module], **usual: Any) -> Block:
+    """A block made as `Class(channels, **options)`: the `usual` options, the spec's over them, and the stage's r.
+
+    It has no switches of SE: a spec that sets one raises `UsageError`.
+    """
+
+    def block(channels: int, spec: AttentionSpec, reduction: int) -> nn.Module:
+        plain = AttentionSpec()
+        for switch in ("squeeze", "excitation", "bias"):
+            if getattr(spec, switch) != getattr(plain, switch):
+                raise UsageError(f"{spec.block} has no choice of {switch}: that is SE's", f"leave out --{switch}")
+        return called(spec.block, make, channels, {**usual, **dict(spec.options)}, reduction)
+
+    return block
+
+
+def _se(**kind: Any) -> Block:
+    """SE, or what a network has in its place; it takes the spec's switches and no other options."""
+
+    def block(channels: int, spec: AttentionSpec, reduction: int) -> nn.Module:
+        if spec.options:
+            raise UsageError(f"{spec.block} has no option {spec.options[0][0]!r}", "leave it out")
+        return SqueezeExcitation(channels, spec, reduction, **kind)
+
+    return block
+
+
+BLOCKS: dict[str, Block] = {
+    "se": _se(),
+    "constant": ConstantGate,
+    "eca": block_of(EfficientChannelAttention),
+    "cbam": block_of(CBAM),
+    "ese": block_of(EffectiveSE),
+    "ge": block_of(GatherExcite),
+    "ge_theta": block_of(GatherExcite, learned=True, extent=8),
+    "ge_theta_plus": block_of(GatherExcite, learned=True, extent=8, mlp=True),
+    "srm": block_of(StyleRecalibration),
+    "gct": block_of(GatedChannelTransformation),
+    "se_hard": _se(divisor=8, hard=True),
+    "se_silu": _se(activation="silu"),
+}
+
+
+def known_blocks() -> tuple[str, ...]:
+    """The names of the built-in blocks."""
+    return tuple(BLOCKS)
+
+
+def find_block(name: str) -> Block:
+    """The built-in block of a name, or one from outside by its import string; `UsageError` when there is none."""
+    if ":" in name:
+        return block_of(outside_block(name))
+    if name not in BLOCKS:
+        near = difflib.get_close_matches(name, BLOCKS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UsageError(
+            f"attention block {name!r} is unknown",
+            f"{hint}choose from {', '.join(BLOCKS)}, or give package.module:Class",
+        )
+    return BLOCKS[name]
 
 
 def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
@@ -98,17 +196,15 @@ def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
     Raises `UsageError` for a stage or block that does not exist, or one r per stage in the wrong number.
     """
     if spec is None:
-        return lambda place, channels, *, stage: nn.Identity()
+        return lambda place, channels, *, stage, expansion=1: nn.Identity()
     _check_stages(spec, stages)
-    if spec.block not in BLOCKS:
-        raise UsageError(f"attention block {spec.block!r} is unknown", f"choose from {', '.join(BLOCKS)}")
-    make = BLOCKS[spec.block]
+    make = find_block(spec.block)
     ratio = dict(zip(stages, spec.reductions if len(spec.reductions) > 1 else spec.reductions * len(stages)))
 
-    def attend(place: str, channels: int, *, stage: int) -> nn.Module:
+    def attend(place: str, channels: int, *, stage: int, expansion: int = 1) -> nn.Module:
         if place != spec.place or stage not in (spec.stages or stages):
             return nn.Identity()
-        block = make(channels, spec, ratio[stage])
+        block = make(channels, spec, ratio[stage] * expansion)
         block.attention_place = place  # type: ignore[assignment]
         return block
 

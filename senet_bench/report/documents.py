@@ -104,6 +104,8 @@ def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
 
     Empty for a network whose image size, channels, classes or cardinality are not the paper's.
     """
+    if ":" in row.model:  # a network from outside is in no table of the paper
+        return []
     spec = replace(resolve(row.model), attention=row.attention)
     if (row.input_size, row.classes, row.cardinality) != (spec.input_size, spec.classes, None):
         return []

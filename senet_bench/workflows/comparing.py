@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from senet_bench.catalog import resolve
 from senet_bench.report.documents import judge
 from senet_bench.results import Row, Run
 from senet_bench.store import Store
 from senet_bench.workflows.runs import Event, Step, new_run
-from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, network, select, with_controls
+from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, network, row_of, select, with_controls
 
 if TYPE_CHECKING:
     from torch import nn
@@ -107,9 +106,9 @@ def ablate(
     `axes` maps an axis to its values as typed, None for the paper's; several make a grid. Every impossible
     combination is found, and all are named in one error, before anything is counted.
     """
-    subjects = grid(resolve(model), axes)
+    subjects = grid(row_of(model), axes)
     measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
-    conditions = {"model": resolve(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
+    conditions = {"model": row_of(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
     yield from _run("ablate", subjects, store, measures, conditions)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from senet_bench.catalog import resolve
 from senet_bench.errors import UsageError
 from senet_bench.measure.plan import Plan, Round
 from senet_bench.measure.profiling import Profile, Step, profile_network
@@ -16,7 +15,7 @@ from senet_bench.results import Facts
 from senet_bench.specs import Conditions
 from senet_bench.store import Store
 from senet_bench.workflows.runs import Event, new_facts
-from senet_bench.workflows.subjects import Changes, network
+from senet_bench.workflows.subjects import Changes, network, row_of
 
 
 def run(
@@ -26,7 +25,7 @@ def run(
     store.check()
     if not 0 < budget_s <= 3600:
         raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
-    spec = changes.apply(resolve(model))
+    spec = changes.apply(row_of(model))
     found = new_facts("profile", {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)})
     path, what = store.new_path(found), "preparing"
     built = network(spec, changes, device="cpu")

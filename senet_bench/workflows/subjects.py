@@ -90,7 +90,9 @@ def _named(name: str) -> Iterable[Subject]:
     elif normalise(name) == "all":
         yield from (_subject(spec, None) for spec in CATALOG.values())
     else:
-        yield from (_subject(spec, None) for spec in pair(resolve(name)))
+        spec = row_of(name)
+        alone = is_outside(name) and spec.attention is None
+        yield from (_subject(one, None) for one in ((spec,) if alone else pair_of(spec)))
 
 
 def _subject(spec: ModelSpec, study: str | None) -> Subject:
@@ -101,7 +103,7 @@ def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]
     """The baseline and every combination of the axes' values."""
     if not axes:
         raise UsageError("no axis given", f"choose from {', '.join(f'--{name}' for name in AXES)}")
-    base, variant = pair(spec)
+    base, variant = pair_of(spec)
     chosen: list[tuple[Axis, tuple[AxisValue, ...]]] = [
         (AXES[name], AXES[name].parse(text)) for name, text in axes.items()
     ]
@@ -120,6 +122,29 @@ def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]
     return tuple(subjects)
 
 
+def is_outside(name: str) -> bool:
+    """Whether a name is one of timm, torchvision or the user's own, and not the catalog's."""
+    return ":" in name
+
+
+def row_of(name: str) -> ModelSpec:
+    """The row of a network by its name: the catalog's, or of timm, torchvision or the user's own code."""
+    if not is_outside(name):
+        return resolve(name)
+    from senet_bench.models import outside
+
+    return outside.resolve(name)
+
+
+def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
+    """The baseline and the variant with attention that a row belongs to."""
+    if not is_outside(spec.name):
+        return pair(spec)
+    from senet_bench.models import outside
+
+    return outside.pair(spec)
+
+
 def with_controls(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
     """The subjects and, after the first variant of each baseline, the same network with its gates fixed at 0.5."""
     found: list[Subject] = []
@@ -128,7 +153,7 @@ def with_controls(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
         found.append(subject)
         if subject.baseline is not None and subject.baseline not in seen:
             seen.add(subject.baseline)
-            variant = pair(resolve(subject.baseline))[1]
+            variant = subject.spec
             gate = replace(variant.attention or AttentionSpec(), block="constant")
             axes = {"block": "constant"} if subject.axes is not None else None
             found.append(Subject(replace(variant, attention=gate), subject.baseline, (), axes))
@@ -155,15 +180,19 @@ def _raise_all(problems: Sequence[str]) -> None:
 
 
 def label(spec: ModelSpec) -> str:
-    """The network's name with every switch that differs from the paper's SE block."""
-    if spec.attention is None:
+    """The network's name, with every switch that differs from its own attention (else from the paper's SE block)."""
+    attention = spec.attention
+    if attention is None:
         return spec.label
-    if spec.attention.block == "constant":
+    if attention.block == "constant":
         return f"{spec.label}, gates fixed at 0.5"
-    usual = AttentionSpec()
-    differing = [one.name for one in fields(usual) if getattr(spec.attention, one.name) != getattr(usual, one.name)]
-    values = (f"{name}={_short(getattr(spec.attention, name))}" for name in differing)
-    return f"{spec.label} ({', '.join(values)})" if differing else spec.label
+    row = CATALOG.get(spec.name)
+    usual = (row.attention if row else None) or AttentionSpec()
+    name = spec.label if attention.block == usual.block else f"{spec.label.removeprefix('SE-')} + {attention.block}"
+    names = (one.name for one in fields(usual) if one.name != "block")
+    differing = [one for one in names if getattr(attention, one) != getattr(usual, one)]
+    values = (f"{one}={_short(getattr(attention, one))}" for one in differing)
+    return f"{name} ({', '.join(values)})" if differing else name
 
 
 def _short(value: object) -> str:

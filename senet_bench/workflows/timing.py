@@ -10,14 +10,13 @@ from typing import Any
 
 import msgspec
 
-from senet_bench.catalog import resolve
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.results import Latency, Row
 from senet_bench.specs import Conditions, ModelSpec
 from senet_bench.store import append_line
 from senet_bench.verdict import holm
 from senet_bench.workflows.runs import Step
-from senet_bench.workflows.subjects import Changes, Subject, network
+from senet_bench.workflows.subjects import Changes, Subject, network, row_of
 
 MORE_THAN_ENOUGH_S = 3600.0
 
@@ -119,7 +118,7 @@ def _groups(subjects: Sequence[Subject]) -> list[_Group]:
     groups: dict[str, _Group] = {}
     for place, subject in enumerate(subjects):
         base = subject.baseline or subject.spec.name
-        group = groups.setdefault(base, _Group(base, {base: replace(resolve(base), attention=None)}))
+        group = groups.setdefault(base, _Group(base, {base: replace(row_of(base), attention=None)}))
         arm = base if subject.baseline is None else f"{subject.spec.name} #{place}"
         if subject.baseline is not None:
             group.arms[arm] = subject.spec

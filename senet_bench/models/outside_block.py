@@ -1,0 +1,119 @@
+"""Attention blocks from outside: the protocol they follow, and what is said of one that does not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.models.importing import first_line, imported
+
+SIDE = 16
+
+
+class OutsideBlock(Protocol):
+    """What `--attention package.module:Class` names: `Class(channels, **options)` is a module that keeps shapes.
+
+    It maps (N, channels, H, W) to the same shape, for any H and W. The options are those typed or given in
+    `AttentionSpec.options`. A class with a parameter `reduction` is given the r of its stage, unless the options
+    set it. A function that returns such a module will do.
+    """
+
+    def __call__(self, channels: int, **options: Any) -> nn.Module:
+        """Return the block for a map of that many channels."""
+
+
+def outside_block(path: str) -> OutsideBlock:
+    """The class at an import string, each block it makes tried on a small map; every failure is a `UsageError`."""
+    make = imported(path, "attention block")
+    if not callable(make):
+        raise UsageError(f"attention block {path!r} is a {type(make).__name__}, not a class", "name an nn.Module class")
+    tried: set[int] = set()
+
+    def block(channels: int, **options: Any) -> nn.Module:
+        made = make(channels, **options)
+        if not isinstance(made, nn.Module):
+            raise UsageError(
+                f"attention block {path!r} makes a {type(made).__name__}, not an nn.Module", "derive it from nn.Module"
+            )
+        if channels not in tried:
+            _try(path, made, channels)
+            tried.add(channels)
+        return made
+
+    block.__signature__ = _signature(make)  # type: ignore[attr-defined]
+    return block
+
+
+def called(
+    name: str, make: Callable[..., nn.Module], channels: int, options: Mapping[str, Any], reduction: int
+) -> nn.Module:
+    """`make(channels, **options)`, with `reduction` where it has such a parameter; `UsageError` when it cannot be."""
+    signature = _signature(make)
+    if signature is not None:
+        if "reduction" in signature.parameters:
+            options = {"reduction": reduction, **options}
+        _check_arguments(name, signature, channels, options)
+    try:
+        return make(channels, **options)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(
+            f"attention block {name!r} with {channels} channels raises {type(error).__name__} ({first_line(error)})",
+            "it is made as Class(channels, **options)",
+        ) from error
+
+
+def _signature(make: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(make)
+    except (TypeError, ValueError):
+        return None
+
+
+def _check_arguments(name: str, signature: inspect.Signature, channels: int, options: Mapping[str, Any]) -> None:
+    try:
+        signature.bind(channels, **options)
+    except TypeError as error:
+        keywords = [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
+        raise UsageError(
+            f"attention block {name!r} does not take channels and {', '.join(options) or 'no options'}: {error}",
+            f"its options are {', '.join(keywords)}" if keywords else "it has no options",
+        ) from error
+
+
+def _try(path: str, block: nn.Module, channels: int) -> None:
+    """Raise `UsageError` unless the block keeps the shape of a small map."""
+    tensor = next(iter([*block.parameters(), *block.buffers()]), None)
+    x = (
+        torch.zeros(2, channels, SIDE, SIDE)
+        if tensor is None
+        else torch.zeros(2, channels, SIDE, SIDE, device=tensor.device)
+    )
+    training = [(module, module.training) for module in block.modules()]
+    try:
+        with torch.no_grad():
+            out = block.eval()(x)
+    except Exception as error:
+        raise UsageError(
+            f"attention block {path!r} fails on a map of {_shape(x)}: {type(error).__name__} ({first_line(error)})",
+            "a block maps (N, C, H, W) to the same shape",
+        ) from error
+    finally:
+        for module, mode in training:
+            module.training = mode
+    if not isinstance(out, Tensor) or out.shape != x.shape:
+        given = _shape(out) if isinstance(out, Tensor) else f"a {type(out).__name__}"
+        raise UsageError(
+            f"attention block {path!r} turns a map of {_shape(x)} into {given}",
+            "a block maps (N, C, H, W) to the same shape",
+        )
+
+
+def _shape(x: Tensor) -> str:
+    return "x".join(map(str, x.shape))

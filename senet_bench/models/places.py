@@ -1,0 +1,222 @@
+"""The places for attention in the graph of any network: residual branches, or else convolutions' activations."""
+
+from __future__ import annotations
+
+import operator
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.models.tracing import Shapes
+
+Kind = Literal["branch", "activation"]
+IN_PLACE: frozenset[Any] = frozenset({operator.iadd, "add_"})
+SUMS: frozenset[Any] = IN_PLACE | {operator.add, torch.add, "add"}
+PRODUCTS: frozenset[Any] = frozenset({operator.mul, torch.mul, "mul"})
+CONVOLUTIONS: frozenset[Any] = frozenset({F.conv2d, torch.conv2d})
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+ACTIVATIONS = frozenset(
+    ("relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "celu", "softplus", "gelu", "gelutanh", "quickgelu", "silu")
+) | {"swish", "mish", "hardswish", "hardmish"}
+PASSING = frozenset(("identity", "dropout", "dropout2d", "droppath", "stochasticdepth", "layerscale", "layerscale2d"))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Place:
+    """A value of a graph that a block may act on, (N, C, H, W), and what it is called.
+
+    `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum.
+    """
+
+    name: str
+    value: fx.Node
+    shape: tuple[int, ...]
+    kind: Kind
+    reader: fx.Node | None = None
+    total: fx.Node | None = None
+
+
+class _Graph:
+    """A graph with its modules and shapes, and questions about its nodes."""
+
+    def __init__(self, network: nn.Module, graph: fx.Graph, shapes: Shapes) -> None:
+        self.nodes = list(graph.nodes)
+        self.modules = dict(network.named_modules())
+        self.shapes = shapes
+        self.calls = Counter(str(node.target) for node in self.nodes if node.op == "call_module")
+        self.above: dict[fx.Node, int] = {}  # a bit for each node a value comes from, itself included
+        for index, node in enumerate(self.nodes):
+            self.above[node] = 1 << index
+            for source in node.all_input_nodes:
+                self.above[node] |= self.above[source]
+
+    def module(self, node: fx.Node) -> nn.Module | None:
+        return self.modules[str(node.target)] if node.op == "call_module" else None
+
+    def kind(self, node: fx.Node) -> str:
+        """The name of a module's class, of a function or of a method, in lower case and without underscores."""
+        module = self.module(node)
+        name = type(module).__name__ if module is not None else getattr(node.target, "__name__", str(node.target))
+        return str(name).lower().replace("_", "")
+
+    def is_conv(self, node: fx.Node) -> bool:
+        return isinstance(self.module(node), nn.Conv2d) or node.target in CONVOLUTIONS
+
+    def is_linear(self, node: fx.Node) -> bool:
+        return isinstance(self.module(node), nn.Linear) or node.target is F.linear
+
+    def is_map(self, node: fx.Node) -> bool:
+        """Whether the value is a map of more than one place."""
+        shape = self.shapes.get(node, ())
+        return len(shape) == 4 and shape[2] * shape[3] > 1
+
+    def between(self, fork: fx.Node, value: fx.Node) -> list[fx.Node]:
+        """The operations that lead from `fork` to `value`, without the first."""
+        bits = self.above[value] & ~self.above[fork]
+        return [node for index, node in enumerate(self.nodes) if bits >> index & 1]
+
+    def varies(self, node: fx.Node) -> bool:
+        """Whether a value depends on the images, and is no parameter."""
+        return any(self.above[node] >> index & 1 for index, one in enumerate(self.nodes) if one.op == "placeholder")
+
+    def name(self, node: fx.Node) -> str:
+        """The module that gives a value when it is called but once, else the module around it and the value's name."""
+        target = str(node.target)
+        if node.op == "call_module" and self.calls[target] == 1:
+            return target
+        around = list(node.meta.get("nn_module_stack", {}))
+        around = around[:-1] if node.op == "call_module" else around
+        return f"{around[-1]}.{node.name}" if around and around[-1] in self.modules else node.name
+
+
+def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Place]:
+    """The residual branches of a network, or without any residual sum its activations; `UsageError` when none."""
+    known = _Graph(network, graph, shapes)
+    refused: Counter[str] = Counter()
+    found: dict[fx.Node, Place] = {}
+    for total in known.nodes:
+        if _is_sum(total, known):
+            place = _branch(total, known)
+            if isinstance(place, Place):
+                found.setdefault(place.value, place)
+            elif known.is_map(total) or len(known.shapes[total]) == 3:
+                refused[place] += 1
+    if not found and not refused:
+        _check_open(known)
+        found = {place.value: place for place in _activations(known)}
+    if found:
+        return list(found.values())
+    reasons = "; ".join(f"{count} {reason}" for reason, count in refused.most_common())
+    why = f"of its sums {reasons}" if reasons else "no residual sum, and no convolution followed by an activation"
+    raise UsageError(f"it has no place for attention: {why}", "attention acts on (N, C, H, W) maps")
+
+
+def _is_sum(node: fx.Node, known: _Graph) -> bool:
+    """Whether a node adds two tensors of one shape that holds images or sequences."""
+    if node.op not in ("call_function", "call_method") or node.target not in SUMS or node.kwargs:
+        return False
+    sizes = [known.shapes.get(arg) for arg in node.args if isinstance(arg, fx.Node)]
+    if len(node.args) != 2 or len(sizes) != 2 or sizes[0] is None or sizes[0] != sizes[1]:
+        return False
+    return len(sizes[0]) >= 3
+
+
+def _branch(total: fx.Node, known: _Graph) -> Place | str:
+    """The branch of a residual sum, or why the sum is not one.
+
+    The two terms part at one tensor. The branch is the term with more convolutions since then; the other, the skip,
+    has one at most.
+    """
+    terms = [arg for arg in total.args if isinstance(arg, fx.Node)]
+    shape = known.shapes[total]
+    if len(shape) != 4:
+        return f"add tensors of {len(shape)} dimensions, not (N, C, H, W) maps"
+    common = known.above[terms[0]] & known.above[terms[1]]
+    fork = known.nodes[common.bit_length() - 1]
+    if not common or fork not in known.shapes:
+        return "do not add a branch to its skip"
+    paths = sorted(((known.between(fork, term), term) for term in terms), key=lambda pair: _convs(pair[0], known))
+    skip, branch = (_convs(path, known) for path, _ in paths)
+    if not branch:
+        return "have no convolution in their branch"
+    if skip == branch or skip > 1:
+        return "add two branches, and no skip"
+    path, term = paths[1]
+    if not _channels_second(path, shape, known):
+        return "add maps whose channels are not the second dimension"
+    value, reader = _before_scale(term, total, known)
+    return Place(known.name(value), value, shape, "branch", reader, total)
+
+
+def _channels_second(path: list[fx.Node], shape: tuple[int, ...], known: _Graph) -> bool:
+    """Whether what a path ends with is (N, C, H, W), seen from its last layer."""
+    index = max(i for i, node in enumerate(path) if known.is_conv(node) or known.is_linear(node))
+    if known.is_linear(path[index]):
+        return known.shapes[path[index]][-1] == shape[1]
+    return not any(known.kind(node) in ("permute", "transpose", "movedim", "swapaxes") for node in path[index:])
+
+
+def _check_open(known: _Graph) -> None:
+    """Raise `UsageError` where convolutions are hidden inside modules that could not be traced into."""
+    for node in known.nodes:
+        module = known.module(node)
+        inside = [] if module is None or known.is_conv(node) else module.modules()
+        if any(isinstance(one, nn.Conv2d) for one in inside) and not hasattr(module, "attention_place"):
+            raise UsageError(
+                f"it has no place for attention: its convolutions are inside {type(module).__name__} modules, "
+                "which torch.fx cannot trace",
+                "attention acts on (N, C, H, W) maps",
+            )
+
+
+def _convs(path: Iterable[fx.Node], known: _Graph) -> int:
+    return sum(known.is_conv(node) for node in path)
+
+
+def _before_scale(value: fx.Node, reader: fx.Node, known: _Graph) -> tuple[fx.Node, fx.Node]:
+    """The branch's own output, before it is scaled by a number or a parameter or dropped at random."""
+    while len(value.users) == 1:
+        if known.kind(value) in PASSING and known.module(value) is not None:
+            before = value.args[0]
+        elif value.target in PRODUCTS and len(value.args) == 2:
+            maps = [arg for arg in value.args if isinstance(arg, fx.Node) and known.varies(arg)]
+            before = maps[0] if len(maps) == 1 else None
+        else:
+            break
+        if (
+            not isinstance(before, fx.Node)
+            or len(before.users) != 1
+            or known.shapes.get(before) != known.shapes.get(value)
+        ):
+            break
+        value, reader = before, value
+    return value, reader
+
+
+def _activations(known: _Graph) -> Iterable[Place]:
+    """The activation after each convolution and its normalisation, if it has one."""
+    for conv in known.nodes:
+        node = conv
+        if not known.is_conv(conv) or not known.is_map(conv):
+            continue
+        while len(node.users) == 1 and not _activates(node, known):
+            follower = next(iter(node.users))
+            norm = isinstance(known.module(follower), NORMS) or known.kind(follower) in PASSING
+            if not norm and not _activates(follower, known):
+                break
+            node = follower
+        if _activates(node, known):
+            yield Place(known.name(node), node, known.shapes[node], "activation")
+
+
+def _activates(node: fx.Node, known: _Graph) -> bool:
+    """Whether a node is an activation, or a normalisation that holds one."""
+    held = getattr(known.module(node), "act", None)
+    within = isinstance(known.module(node), NORMS) and isinstance(held, nn.Module) and not isinstance(held, nn.Identity)
+    return known.kind(node) in ACTIVATIONS or within

@@ -1,0 +1,157 @@
+"""The graph of any network's forward pass by torch.fx, and the shapes in it; what cannot be traced is refused."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.models.importing import first_line
+
+_LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+DROPOUTS: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
+Shapes = dict[fx.Node, tuple[int, ...]]
+
+
+class _Tracer(fx.Tracer):
+    """Steps into modules that hold others, and over layers and whatever has no modules inside."""
+
+    def __init__(self, over: tuple[type[nn.Module], ...], functions: tuple[Callable[..., Any], ...]) -> None:
+        super().__init__(autowrap_functions=functions)
+        self.over = over
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether the call of a module is one node."""
+        return (
+            isinstance(m, (*_LAYERS, *self.over))
+            or hasattr(m, "attention_place")
+            or not any(True for _ in m.children())
+            or super().is_leaf_module(m, module_qualified_name)
+        )
+
+
+def shell(network: nn.Module) -> nn.Module:
+    """A copy of the network's modules that shares its tensors."""
+    tensors = [*network.parameters(), *network.buffers()]
+    try:
+        copied: nn.Module = copy.deepcopy(network, {id(tensor): tensor for tensor in tensors})
+    except Exception as error:
+        raise UsageError(f"it cannot be copied: {first_line(error)}", "make its modules copyable") from error
+    return copied
+
+
+def trace(shell: nn.Module) -> fx.Graph:
+    """The graph of a shell's forward pass in evaluation; `UsageError` when torch.fx cannot trace it.
+
+    Dropout that is called as a function becomes a module of the shell.
+    """
+    return _graph(shell.eval())
+
+
+def check_same_in_training(network: nn.Module, graph: fx.Graph) -> None:
+    """Raise `UsageError` unless the network's graph in training is this one: a graph has no modes."""
+    difference = _difference(_graph(shell(network).train()), graph)
+    if difference:
+        raise UsageError(
+            f"its forward pass is not the same in training and evaluation ({difference})",
+            "attention is attached to networks that compute one function",
+        )
+
+
+def _graph(shell: nn.Module) -> fx.Graph:
+    leaves, functions = _timm_leaves(shell)
+    bare = tuple(kind for kind in leaves if not any(map(_holds_convolutions, _instances(shell, kind))))
+    try:
+        try:
+            graph = _Tracer(bare, functions).trace(shell)
+        except Exception:
+            if bare == leaves:
+                raise
+            graph = _Tracer(leaves, functions).trace(shell)
+    except Exception as error:
+        raise UsageError(
+            f"torch.fx cannot trace it: {first_line(error)}", "its forward pass depends on values or shapes"
+        ) from error
+    for node in graph.nodes:
+        _as_module(node, shell)
+    return graph
+
+
+def _timm_leaves(network: nn.Module) -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...]]:
+    """The modules and functions that timm says are not to be traced into, for a network of timm."""
+    if not any(type(module).__module__.startswith("timm.") for module in network.modules()):
+        return (), ()
+    layers: Any = importlib.import_module("timm.layers")
+    return tuple(layers.get_notrace_modules()), tuple(layers.get_notrace_functions())
+
+
+def _instances(network: nn.Module, kind: type[nn.Module]) -> list[nn.Module]:
+    return [module for module in network.modules() if isinstance(module, kind)]
+
+
+def _holds_convolutions(module: nn.Module) -> bool:
+    return any(isinstance(one, nn.Conv2d) for one in module.modules() if one is not module)
+
+
+def _as_module(node: fx.Node, shell: nn.Module) -> None:
+    """Dropout called as a function, which a trace fixes in one mode, as a module, which follows the network's."""
+    kind = DROPOUTS.get(node.target)
+    if node.op == "call_function" and kind is not None:
+        given: dict[str, Any] = dict(zip(("input", "p", "training", "inplace"), node.args)) | dict(node.kwargs)
+        name = f"{node.name}_module"
+        if not hasattr(shell, name):
+            shell.add_module(name, kind(float(given.get("p", 0.5))))
+        node.op, node.target, node.args, node.kwargs = "call_module", name, (given["input"],), {}
+
+
+def _difference(one: fx.Graph, other: fx.Graph) -> str:
+    """The first operation in which two graphs differ, in words; empty when they are the same."""
+    pairs = list(zip(one.nodes, other.nodes))
+    for a, b in pairs:
+        if a.format_node() != b.format_node():
+            return f"{b.op} {b.target}" if b.op != "output" else f"{a.op} {a.target}"
+    return "" if len(one.nodes) == len(other.nodes) else "one has more operations"
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph and notes what shape each node has."""
+
+    def __init__(self, module: fx.GraphModule) -> None:
+        super().__init__(module)
+        self.found: dict[str, tuple[int, ...]] = {}
+
+    def fetch_attr(self, target: str) -> Any:
+        """A tensor that belongs to the graph itself has no values either."""
+        value = super().fetch_attr(target)
+        return value.to("meta") if isinstance(value, Tensor) else value
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node's value."""
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            self.found[n.name] = tuple(value.shape)
+        return value
+
+
+def shapes(shell: nn.Module, graph: fx.Graph, input_size: tuple[int, int, int]) -> Shapes:
+    """The shape of each tensor in the graph for one image of `input_size`, on `meta` tensors; else `UsageError`."""
+    memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in shell.buffers()}
+    for parameter in shell.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    dtype = next((parameter.dtype for parameter in shell.parameters()), torch.float32)
+    interpreter = _Shapes(fx.GraphModule(copy.deepcopy(shell, memo).eval(), copy.deepcopy(graph)))
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            interpreter.run(torch.empty((1, *input_size), dtype=dtype))
+    except Exception as error:
+        size = "x".join(map(str, input_size))
+        raise UsageError(
+            f"it cannot take {size} images ({first_line(error)})", "give another --img-size or --in-channels"
+        ) from error
+    return {node: interpreter.found[node.name] for node in graph.nodes if node.name in interpreter.found}

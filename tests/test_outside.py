@@ -1,0 +1,516 @@
+"""Networks from outside, and attention attached to networks that were never written for it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.catalog import CATALOG
+from senet_bench.errors import UsageError
+from senet_bench.measure.complexity import count, parameters
+from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.models.attach import Position, attach, positions
+from senet_bench.models.outside import attached, is_outside, load, pair, resolve
+from senet_bench.specs import AttentionSpec
+
+SE = AttentionSpec()
+SIZE = (3, 64, 64)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def on_meta(name: str) -> nn.Module:
+    with torch.device("meta"):
+        return load(name)
+
+
+# --- the same as what is built in -----------------------------------------------------------------------------------
+
+
+def filled(network: nn.Module) -> nn.Module:
+    """The network on the CPU with random values that keep activations in range."""
+    network = network.to_empty(device="cpu") if any(p.is_meta for p in network.parameters()) else network
+    torch.manual_seed(0)
+    for name, tensor in network.state_dict().items():
+        if name.endswith("running_var") or (tensor.dim() == 1 and name.endswith("weight")):
+            tensor.uniform_(0.8, 1.2)
+        elif tensor.dim() > 1:
+            tensor.uniform_(-1, 1).mul_((3 / tensor[0].numel()) ** 0.5)
+        elif tensor.dtype.is_floating_point:
+            tensor.uniform_(-0.2, 0.2)
+    return network.eval()
+
+
+def check_same(plain: nn.Module, built_in: nn.Module, size: tuple[int, int, int]) -> list[Position]:
+    """SE attached to `plain` computes what `built_in` does, with the same parameters and operations.
+
+    The tensors of the built-in network go to the attached one in their order, those of its blocks to the blocks.
+    """
+    built_in = filled(built_in)
+    mine, found = attach(plain, SE, size)
+    assert parameters(mine) == parameters(built_in)
+    assert count(mine, size) == count(built_in, size)
+    theirs = attention_blocks(built_in)
+    blocks = attention_blocks(mine)
+    assert len(theirs) == len(blocks) == len(found)
+    assert [f"{position.name}_attention" for position in found] == list(blocks)
+    for one, other in zip(blocks.values(), theirs.values()):
+        one.load_state_dict(other.state_dict(), assign=True)
+    values = [v for key, v in built_in.state_dict().items() if not key.startswith(tuple(f"{n}." for n in theirs))]
+    mine.load_state_dict(dict(zip(plain.state_dict(), values, strict=True)), strict=False, assign=True)
+    image = torch.rand(1, *size)
+    with torch.no_grad():
+        expected = built_in(image)
+        torch.testing.assert_close(mine.eval()(image), expected, rtol=1e-5, atol=1e-5)
+    assert expected.std() > 1e-4
+    return found
+
+
+def cut_short(name: str) -> dict[str, Any]:
+    """Options that leave a ResNet few units, so that the test is quick."""
+    options = dict(CATALOG[name].options)
+    return {**options, "layers": (1, 2, 1, 1)} if "layers" in options else options
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("resnet18", SIZE),
+        ("resnet50", SIZE),
+        ("resnet50_v1_5", SIZE),
+        ("resnext50_32x4d", SIZE),
+        ("resnet20_cifar", (3, 16, 16)),
+        pytest.param("inception_resnet_v2", (3, 75, 75), marks=pytest.mark.slow),
+        pytest.param("vgg11_bn", (3, 32, 32), marks=pytest.mark.slow),
+    ],
+)
+def test_attached_to_our_baseline_is_our_se_network(name: str, size: tuple[int, int, int]) -> None:
+    spec = CATALOG[name]
+    plain = build_spec(replace(spec, options=cut_short(name)), 10, device="meta")
+    check_same(plain, build_spec(replace(spec, options=cut_short(name), attention=SE), 10, device="meta"), size)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnext50_32x4d", "vgg16_bn", "resnet110_cifar"])
+def test_attached_at_full_depth_has_the_counts_of_our_se_network(name: str) -> None:
+    size = CATALOG[name].input_size
+    mine, _ = attach(build(name, device="meta"), SE, size)
+    built_in = build(f"se{name}", device="meta")
+    assert parameters(mine) == parameters(built_in) == CATALOG[f"se{name}"].params
+    assert count(mine, size) == count(built_in, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("resnet50", "seresnet50_v1_5"),
+        ("resnet18", "seresnet18_v1_5"),
+        pytest.param("vgg16_bn", "sevgg16_bn", marks=pytest.mark.slow),
+    ],
+)
+def test_attached_to_torchvision_s_network_is_our_se_network(name: str, ours: str) -> None:
+    plain = on_meta(f"torchvision:{name}")
+    found = check_same(plain, build(ours, device="meta"), SIZE)
+    if name == "resnet50":
+        assert [position.name for position in found][:4] == [
+            "layer1.0.bn3",
+            "layer1.1.bn3",
+            "layer1.2.bn3",
+            "layer2.0.bn3",
+        ]
+        assert [(p.channels, p.size, p.stage) for p in found][::5] == [
+            (256, (16, 16), 2),
+            (512, (8, 8), 3),
+            (1024, (4, 4), 4),
+            (2048, (2, 2), 5),
+        ]
+
+
+def test_se_resnet50_s_counts_at_224_px() -> None:
+    mine, found = attach(on_meta("torchvision:resnet50"), SE, (3, 224, 224))
+    built_in = count(build("seresnet50_v1_5", device="meta"), (3, 224, 224))
+    assert (parameters(mine), count(mine, (3, 224, 224)), len(found)) == (28_088_024, built_in, 16)
+
+
+# --- what attaching does and leaves ---------------------------------------------------------------------------------
+
+
+def test_positions_are_listed_without_changing_the_network() -> None:
+    network = filled(load("torchvision:resnet18", 5)).train()
+    network.layer2.eval()  # type: ignore[union-attr]
+    keys, modes = list(network.state_dict()), [m.training for m in network.modules()]
+    listed = positions(network, SIZE)
+    mine, given = attach(network, SE, SIZE)
+    assert listed == given
+    assert list(network.state_dict()) == keys
+    assert [m.training for m in network.modules()] == modes
+    assert set(keys) < set(mine.state_dict())
+    shared = dict(mine.named_parameters())
+    assert all(shared[name] is parameter for name, parameter in network.named_parameters())
+
+
+def test_an_attached_network_trains_and_follows_its_mode() -> None:
+    mine, _ = attach(load("torchvision:resnet18", 5), SE, SIZE)
+    x = torch.rand(4, *SIZE)
+    F.cross_entropy(mine(x), torch.tensor([0, 1, 2, 3])).backward()  # type: ignore[no-untyped-call]
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in mine.parameters())
+    assert torch.equal(mine.eval()(x), mine(x))
+    assert not torch.equal(mine.train()(x), mine.eval()(x))
+
+
+def test_stages_reductions_and_blocks_are_those_asked_for() -> None:
+    network = on_meta("torchvision:resnet50")
+    mine, given = attach(network, AttentionSpec(stages=(3, 5), reduction=(2, 4, 8, 16)), (3, 224, 224))
+    blocks: list[Any] = list(attention_blocks(mine).values())
+    assert [position.stage for position in given] == [3] * 4 + [5] * 3
+    assert [block.fc1.out_features for block in blocks] == [128] * 4 + [128] * 3
+    other, _ = attach(network, AttentionSpec(block="srm"), (3, 224, 224))
+    assert parameters(other) - parameters(network) == sum(4 * p.channels for p in positions(network, (3, 224, 224)))
+    with pytest.raises(UsageError, match="stage 6 does not exist"):
+        attach(network, AttentionSpec(stages=(6,)), (3, 224, 224))
+    with pytest.raises(UsageError, match="standard place, not at 'pre'"):
+        attach(network, AttentionSpec(integration="pre"), (3, 224, 224))
+
+
+class InPlace(nn.Module):
+    """Residual units that add in place in every way, scale, drop and change the branch in place."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.gamma = nn.Parameter(torch.full((4, 1, 1), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        branch = self.norm(self.conv(x))
+        if self.way == "iadd":
+            branch += x
+            return branch  # type: ignore[no-any-return]
+        if self.way == "iadd to the skip":
+            x = x * 1
+            x += branch
+            return x
+        if self.way == "add_":
+            branch.add_(x)
+            return torch.relu(branch)
+        if self.way == "mul_ first":
+            branch.mul_(3)
+            return branch + x  # type: ignore[no-any-return]
+        if self.way == "scaled":
+            return x + F.dropout(0.5 * (self.gamma * branch), 0.0, self.training)
+        return torch.add(x, branch)
+
+    def expected(self, x: Tensor, gate: float) -> Tensor:
+        branch = gate * self.norm(self.conv(x))
+        scale = {"mul_ first": 3, "scaled": 0.25}.get(self.way, 1)
+        out: Tensor = torch.relu(branch + x) if self.way == "add_" else scale * branch + x
+        return out
+
+
+@pytest.mark.parametrize("way", ["iadd", "iadd to the skip", "add_", "mul_ first", "scaled", "add"])
+def test_sums_are_found_and_kept_however_they_are_written(way: str) -> None:
+    torch.manual_seed(0)
+    network = InPlace(way).eval()
+    mine, (position,) = attach(network, AttentionSpec(block="constant"), (4, 8, 8))
+    x = torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(mine(x), network.expected(x, 0.5))
+    assert position.name.startswith("norm")
+    mine(x).sum().backward()
+    assert network.conv.weight.grad is not None
+
+
+def test_dropout_called_as_a_function_follows_the_mode() -> None:
+    class Drops(InPlace):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.dropout(super().forward(x), 0.5, self.training)
+
+    mine, _ = attach(Drops("add"), AttentionSpec(block="constant"), (4, 8, 8))
+    x = torch.ones(1, 4, 8, 8)
+    assert torch.equal(mine.eval()(x), mine(x))
+    assert (mine.train()(x) == 0).float().mean() > 0.2
+
+
+# --- what is refused ------------------------------------------------------------------------------------------------
+
+
+class Tokens(nn.Module):
+    """A residual sum of sequences."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 4, 4), nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x).flatten(2).transpose(1, 2)
+        return x + self.fc(x)  # type: ignore[no-any-return]
+
+
+class ChannelsLast(nn.Module):
+    """A residual sum of (N, H, W, C) maps with a convolution in its branch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        return x + self.conv(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)  # type: ignore[no-any-return]
+
+
+class Branching(nn.Module):
+    """A forward pass that depends on values."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+class Constant(InPlace):
+    """A tensor made in the forward pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * torch.arange(8.0)[torch.arange(8)]
+
+
+def test_tensors_made_in_the_forward_pass_are_kept() -> None:
+    network, x = Constant("add").eval(), torch.rand(2, 4, 8, 8)
+    mine, _ = attach(network, AttentionSpec(block="constant"), (4, 8, 8))
+    torch.testing.assert_close(mine(x), network.expected(x, 0.5) * torch.arange(8.0))
+
+
+class Auxiliary(InPlace):
+    """Another computation in training."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        out = super().forward(x)
+        return torch.sigmoid(out) if self.training else out
+
+
+class TwoBranches(nn.Module):
+    """A sum of two convolutions, neither of which is a skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.a(x) + self.b(x)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "said"),
+    [
+        (Tokens(), (3, 8, 8), ["no place", "1 add tensors of 3 dimensions"]),
+        (ChannelsLast(), (8, 8, 8), ["channels are not the second dimension"]),
+        (TwoBranches(), (3, 8, 8), ["1 add two branches, and no skip"]),
+        (Branching(), (3, 8, 8), ["torch.fx cannot trace it", "control flow"]),
+        (Auxiliary("add"), (4, 8, 8), ["not the same in training and evaluation", "sigmoid"]),
+        (nn.Sequential(nn.Flatten(), nn.Linear(12, 2)), (3, 2, 2), ["no residual sum, and no convolution"]),
+        (InPlace("add"), (5, 8, 8), ["cannot take 5x8x8 images"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3)), (3, 2, 2), ["cannot take 3x2x2 images"]),
+    ],
+)
+def test_what_cannot_be_attached_is_refused_with_the_reason(
+    network: nn.Module, size: tuple[int, int, int], said: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        attach(network, SE, size)
+    assert all(words in str(caught.value) for words in said), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- networks of the libraries --------------------------------------------------------------------------------------
+
+# Places found and parameters that SE adds; None and the reason where there is no place.
+OTHERS: dict[str, tuple[int, int] | str] = {
+    "timm:resnet26d": (8, 1_400_800),
+    "timm:convnext_tiny": (18, 411_390),
+    "timm:vit_tiny_patch16_224": "25 add tensors of 3 dimensions",
+    "timm:regnetx_002": (13, 133_289),
+    "timm:mobilenetv3_small_100": (6, 3_324),
+    "torchvision:squeezenet1_1": (26, 192_062),
+    "torchvision:googlenet": (57, 183_702),
+    "torchvision:swin_t": "24 have no convolution in their branch",
+    "torchvision:mnasnet1_0": (10, 18_010),
+    "torchvision:alexnet": (5, 41_160),
+}
+SLOW: dict[str, tuple[int, int] | str] = {
+    "timm:resnetv2_50": (16, 2_530_992),
+    "timm:densenet121": (59, 127_252),
+    "timm:efficientnet_b0": (9, 19_855),
+    "timm:repvgg_a0": (17, 66_657),
+    "timm:swin_tiny_patch4_window7_224": "12 have no convolution in their branch",
+    "timm:inception_resnet_v2": (40, 8_543_980),  # as much as our seinception_resnet_v2 adds
+    "timm:hrnet_w18_small": (23, 186_258),
+    "timm:nfnet_f0": (12, 2_743_984),
+    "timm:dpn68": (22, 211_980),
+    "timm:halonet26t": (8, 1_400_800),
+    "torchvision:densenet121": (59, 127_252),
+    "torchvision:mobilenet_v2": (10, 11_385),
+    "torchvision:efficientnet_b0": (9, 19_855),
+    "torchvision:convnext_tiny": (18, 411_390),
+    "torchvision:vit_b_16": "25 add tensors of 3 dimensions",
+    "torchvision:inception_v3": (94, 553_332),
+    "torchvision:shufflenet_v2_x1_0": (37, 226_291),
+    "torchvision:regnet_y_400mf": (16, 183_549),
+    "torchvision:maxvit_t": (11, 114_472),
+}
+
+
+def check_outcome(name: str, outcome: tuple[int, int] | str) -> None:
+    pytest.importorskip(name.partition(":")[0])
+    spec = resolve(name)
+    if isinstance(outcome, str):
+        with pytest.raises(UsageError, match=outcome):
+            attached(spec)
+        return
+    variant = attached(spec)
+    network = build_spec(variant, device="meta")
+    assert (len(attention_blocks(network)), parameters(network) - spec.params) == outcome
+    assert variant.params == parameters(network)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_ten_networks_are_attached_to_or_refused_with_the_reason(name: str) -> None:
+    check_outcome(name, OTHERS[name])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SLOW)
+def test_more_networks_are_attached_to_or_refused_with_the_reason(name: str) -> None:
+    check_outcome(name, SLOW[name])
+
+
+@pytest.mark.parametrize("name", ["timm:resnet26d", "torchvision:convnext_tiny", "timm:regnetx_002"])
+def test_gct_attached_changes_nothing_before_it_is_trained(name: str) -> None:
+    """GCT starts as the identity."""
+    network = load(name, 7)
+    mine, found = attach(network.eval(), AttentionSpec(block="gct"), SIZE)
+    image = torch.rand(1, *SIZE)
+    with torch.no_grad():
+        assert torch.equal(mine(image), network(image))
+    assert len(attention_blocks(mine)) == len(found)
+
+
+# --- loading and rows -----------------------------------------------------------------------------------------------
+
+MODULE = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes=4, in_channels=3):
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(in_channels, 16, 3, padding=1), nn.ReLU())
+        self.head = nn.Linear(16, classes)
+    def forward(self, x):
+        return self.head(self.conv(x).mean((2, 3)))
+
+def fixed():
+    return Net()
+
+def strict(num_classes, in_chans):
+    if num_classes > 10:
+        raise ValueError("at most 10\\nclasses")
+    return Net(num_classes, in_chans)
+
+def nothing():
+    return 3
+
+instance = Net()
+number = 5
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    (tmp_path / "outside_networks.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield
+    sys.modules.pop("outside_networks", None)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "torchvision:resnet18", "outside_networks:Net"])
+@pytest.mark.usefixtures("module")
+def test_classes_and_channels_are_those_asked_for(name: str) -> None:
+    pytest.importorskip("timm")
+    network = load(name, 7, 1).eval()
+    assert network(torch.rand(2, 1, 32, 32)).shape == (2, 7)
+
+
+@pytest.mark.usefixtures("module")
+def test_a_callable_has_its_own_sizes_unless_asked() -> None:
+    assert load("outside_networks:fixed")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
+    assert load("outside_networks:strict", 6, 2)(torch.rand(1, 2, 8, 8)).shape == (1, 6)
+    one, other = load("outside_networks:instance"), load("outside_networks:instance", 4)
+    assert one is not other
+    spec = resolve("outside_networks:Net")
+    assert (spec.classes, spec.input_size, spec.params) == (4, (3, 224, 224), 448 + 68)
+
+
+def test_googlenet_and_inception_give_logits_alone() -> None:
+    assert load("torchvision:googlenet", 3)(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("name", "sizes", "said"),
+    [
+        ("timm:resnet26dd", {}, ["unknown model 'timm:resnet26dd'", "timm:resnet26d"]),
+        ("torchvision:resnet51", {}, ["unknown model 'torchvision:resnet51'", "torchvision:resnet50"]),
+        ("torchvision:", {}, ["unknown model"]),
+        ("timm:vgg11", {"classes": -3}, ["classes must be a positive integer"]),
+        ("nowhere:net", {}, ["no module nowhere"]),
+        ("outside_networks:net", {}, ["has no net", "did you mean"]),
+        ("outside_networks:number", {}, ["is a int"]),
+        ("outside_networks:nothing", {}, ["makes a int, not an nn.Module"]),
+        ("outside_networks:strict", {"classes": 11}, ["ValueError (at most 10)"]),
+        ("outside_networks:strict", {}, ["TypeError"]),
+        ("outside_networks:fixed", {"classes": 9}, ["has 4 classes, not 9"]),
+        ("outside_networks:fixed", {"in_channels": 1}, ["takes 3 channels, not 1"]),
+    ],
+)
+def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, int], said: list[str]) -> None:
+    pytest.importorskip("timm")
+    with pytest.raises(UsageError) as caught:
+        load(name, **sizes)
+    assert all(words in str(caught.value) for words in said), str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(UsageError, match=r"timm cannot be imported .*; pip install 'senet-bench\[timm\]'"):
+        load("timm:resnet18")
+
+
+def test_a_row_builds_what_its_name_says_on_any_device() -> None:
+    base, variant = pair(resolve("torchvision:resnet18"))
+    assert (base.name, variant.name) == ("torchvision:resnet18", "torchvision:resnet18+attach")
+    assert (variant.baseline, variant.stages, variant.attention) == (base.name, (2, 3, 4, 5), SE)
+    assert (base.params, variant.params) == (11_689_512, 11_778_592)
+    assert pair(resolve("torchvision:resnet18+attach")) == (base, variant)
+    for spec in (base, variant):
+        network = build_spec(replace(spec, input_size=(1, 64, 64)), 5, in_channels=1)
+        assert network(torch.rand(2, 1, 64, 64)).shape == (2, 5)
+        assert build_spec(spec, device="meta")(torch.empty(1, 3, 64, 64, device="meta")).shape == (1, 1000)
+    stages = replace(variant, attention=AttentionSpec(stages=(3,), block="eca"))
+    assert len(attention_blocks(build_spec(stages, device="meta"))) == 2
+
+
+def test_outside_names_are_those_with_a_colon() -> None:
+    assert [is_outside(name) for name in ("timm:resnet18", "seresnet50", "a.b:c")] == [True, False, True]

@@ -7,15 +7,18 @@ others go on. The function and the jobs must be picklable.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import os
+import pickle
+import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,6 +29,7 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 3
 POLL_S = 0.5
+KNOCK_S = 3.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +48,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Long-lived processes of this machine, rebuilt when one dies; with one worker, this process itself."""
+    """Long-lived processes of this machine, each replaced when it dies; with one worker, this process itself."""
 
     workers: int
 
@@ -53,43 +57,100 @@ class Local:
         if self.workers == 1:
             yield from ((job, _attempt(function, job)) for job in jobs)
             return
-        again: list[tuple[Job, int]] = []
-        while True:
-            broken = yield from self._pool(function, jobs, again)
-            if not broken:
-                return
-            again = [(job, attempt + 1) for job, attempt in broken if attempt < ATTEMPTS]
-            for job, attempt in broken:
-                if attempt >= ATTEMPTS:
-                    yield job, Failure(f"its process died {ATTEMPTS} times")
-
-    def _pool(self, function: Callable[[Job], Result], jobs: Iterator[Job], again: list[tuple[Job, int]]) -> Any:
-        """Run jobs until none is left or the pool breaks; returns the jobs that it took along."""
-        broken: list[tuple[Job, int]] = []
-        running: dict[Future[Result | Failure], tuple[Job, int]] = {}
-        context = multiprocessing.get_context("spawn")
-        pool = ProcessPoolExecutor(self.workers, context, initializer=_end_with, initargs=(os.getpid(),))
+        idle: list[_Worker] = []
+        busy: dict[Any, tuple[_Worker, Job, int]] = {}
         try:
             while True:
-                while len(running) < self.workers and not broken:
-                    following = again.pop(0) if again else _next(jobs)
-                    if following is None:
-                        break
-                    try:
-                        running[pool.submit(_attempt, function, following[0])] = following
-                    except BrokenProcessPool:
-                        broken.append(following)
-                if not running:
-                    return broken + again
-                done, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in done:
-                    job, attempt = running.pop(future)
-                    try:
-                        yield job, future.result()
-                    except BrokenProcessPool:
-                        broken.append((job, attempt))
+                while len(busy) < self.workers and (following := _next(jobs)) is not None:
+                    worker = idle.pop() if idle else _Worker()
+                    worker.give(function, following[0])
+                    busy[worker.pipe] = (worker, *following)
+                if not busy:
+                    return
+                for pipe in connection.wait(list(busy)):
+                    worker, job, attempt = busy.pop(pipe)
+                    outcome = worker.take()
+                    if isinstance(outcome, _Died):
+                        worker = _Worker()
+                        if attempt < ATTEMPTS:
+                            worker.give(function, job)
+                            busy[worker.pipe] = (worker, job, attempt + 1)
+                            continue
+                        outcome = Failure(f"its process died {ATTEMPTS} times, last by {outcome.cause}")
+                    idle.append(worker)
+                    yield job, outcome
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+                worker.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Died:
+    """What a process leaves behind that died at its job."""
+
+    cause: str
+
+
+class _Worker:
+    """A process that does one job after another; its death harms no other's job, as it would in a pool."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, function: Callable[[Job], Result], job: Job) -> None:
+        """Start a job; a process that has died meanwhile is found out by `take`."""
+        task = pickle.dumps((function, job))
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(task)
+
+    def take(self) -> Any:
+        """The outcome of its job, `_Died` if it did."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            self.end()
+            return _Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    def end(self) -> None:
+        """End the process at once, with what it is doing."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(pipe: Any, parent: int) -> None:
+    """Do what comes through the pipe until it is closed, or the parent is gone.
+
+    Ctrl-C reaches the whole process group and is the parent's to answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task = pipe.recv_bytes()
+            outcome = _attempt(_carry_out, task)
+            try:
+                pipe.send(outcome)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                pipe.send(Failure(f"its result cannot be handed over ({_line(error)})"))
+
+
+def _carry_out(task: bytes) -> Any:
+    function, job = pickle.loads(task)  # noqa: S301 - from our own parent
+    return function(job)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed sweep leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(1)
 
 
 def _next(jobs: Iterator[Job]) -> tuple[Job, int] | None:
@@ -103,18 +164,7 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | Failure:
     try:
         return function(job)
     except Exception as error:  # noqa: BLE001 - a failed trial is a row with its reason
-        return Failure(" ".join(f"{type(error).__name__}: {error}".split())[:500])
-
-
-def _end_with(parent: int) -> None:
-    """End this worker process when its parent is gone: a killed sweep leaves nothing behind."""
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(POLL_S)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+        return Failure(_line(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +191,15 @@ class RayCluster:
                 ray.shutdown()
 
     def _start(self, ray: Any) -> None:
+        """Connect to the cluster, or start one here; `UsageError` when it does not answer."""
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
         try:
-            ray.init(address=self.address, log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+            if self.address is None:
+                ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+            else:
+                _knock(self.address)
+                ray.init(address=self.address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = self.address or "this machine"
             raise UsageError(
@@ -219,6 +275,17 @@ class Slurm:
 def cores() -> int:
     """Cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` when nothing listens at HOST:PORT; Ray itself would wait for a minute."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        raise ValueError("an address is HOST:PORT, ray://HOST:PORT or auto")
+    with socket.create_connection((host.strip("[]"), int(port)), KNOCK_S):
+        pass
 
 
 def _extra(module: str) -> Any:

@@ -43,7 +43,7 @@ class Store:
 
     def trials(self, machine: str) -> TrialStore:
         """The finished trials of one machine."""
-        return TrialStore(self.root / "runs" / machine / "trials")
+        return TrialStore(self.root / "runs" / machine / "trials", self.root / "runs")
 
     def new_path(self, run: Document) -> Path:
         """A path for a new run that no other process will choose."""
@@ -62,14 +62,21 @@ TRIAL = schema_of("trial")
 
 @dataclass(frozen=True, slots=True)
 class TrialStore:
-    """Finished trials of sweeps on one machine, a file each, named by a key made from what defines the trial."""
+    """Finished trials of sweeps, a file each, named by a key made from what defines the trial.
+
+    They are written to `folder`, this machine's, and read from every machine's under `runs`, so that the shares of a
+    sweep add up.
+    """
 
     folder: Path
+    runs: Path | None = None
 
     def get(self, key: str) -> dict[str, Any] | None:
         """The result of a finished trial, None when there is none; raises on a damaged or foreign file."""
-        path = self.folder / f"{key}.json"
-        if not path.exists():
+        here = self.folder / f"{key}.json"
+        others = self.runs.glob(f"*/trials/{key}.json") if self.runs else iter(())
+        path = here if here.exists() else next(others, None)
+        if path is None:
             return None
         document = header(read(path), str(path))
         if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):

@@ -350,7 +350,7 @@ class Gate(nn.Module):
         return self.value * x
 
 
-def gates(place: str, channels: int, *, stage: int) -> nn.Module:
+def gates(place: str, channels: int, *, stage: int, expansion: int = 1) -> nn.Module:
     return Gate()
 
 

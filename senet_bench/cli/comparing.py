@@ -139,6 +139,9 @@ def ablate(
     engine_option: o.EngineOptions = None,
     workers: o.Workers = None,
     shard: o.Shard = "1/1",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")
+    ] = False,
     format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
     output: o.Output = None,
     results: o.Results = Path("results"),
@@ -155,13 +158,20 @@ def ablate(
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)
-    from senet_bench.workflows import comparing, subjects, timing
+    from senet_bench.report import documents
+    from senet_bench.workflows import comparing, forecasting, subjects, timing
 
+    changes = subjects.Changes(img_size, classes, in_channels, cardinality)
+    if dry_run:
+        seconds = budget * len(conditions) if latency else 0.0
+        facts = forecasting.forecast(model, axes, Store(results), changes, sweep, seconds)
+        o.emit(documents.of_forecast(facts), format, output)
+        return
     events = comparing.ablate(
         model,
         axes,
         Store(results),
-        changes=subjects.Changes(img_size, classes, in_channels, cardinality),
+        changes=changes,
         counting=comparing.Counting(counter.value, verify),
         timing=timing.Timing(conditions, budget, seed) if latency else None,
         sweep=sweep,

@@ -13,7 +13,7 @@ from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
 from senet_bench.report.errors import error_table
-from senet_bench.report.tables import Column, Table, network_table, paper_table, record
+from senet_bench.report.tables import EMPTY, Column, Table, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
@@ -68,7 +68,8 @@ def _of_ablation(run: Run) -> Document:
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
     lines = partial(network_table, title, run.rows, study.table if study else None, name=_setting)
-    wide, narrow = [lines()], [lines(narrow=True)]
+    left_out = tuple(f"left out: {name}: {why}" for name, why in run.conditions.get("left_out", {}).items())
+    wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
     _add_measured(wide, narrow, run, _setting)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
@@ -267,6 +268,27 @@ def _interval(bounds: Sequence[float]) -> str:
 
 def _figure(value: float | None, form: str, scale: float = 1) -> str:
     return "" if value is None else form.format(scale * value)
+
+
+def of_forecast(facts: Facts) -> Document:
+    """What an ablation would run, a line a setting, and how long in total."""
+    names = ("setting", "stored", "to run", "seconds each", "known from")
+    lines = tuple(
+        (
+            str(row["setting"]),
+            str(row.get("stored", EMPTY)),
+            str(row.get("to_run", EMPTY)),
+            _seconds(row.get("seconds")) or EMPTY,
+            str(row.get("from") or EMPTY),
+        )
+        for row in facts.rows
+    )
+    total = facts.summary
+    share = f"{total['to_run']} of {total['trials']} trials to run, {total['at_once']} at once"
+    note = f"{share}: about {total['seconds']:.0f} s"
+    columns = tuple(Column(name, numeric=name not in ("setting", "known from")) for name in names)
+    table = Table("What would run", columns, lines, (note, "nothing was stored"))
+    return Document(facts, (table,), (table,), tuple(facts.rows))
 
 
 def _seconds(value: float | None) -> str:

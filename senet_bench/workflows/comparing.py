@@ -11,7 +11,18 @@ from senet_bench.report.documents import judge
 from senet_bench.results import Row, Run
 from senet_bench.store import Store
 from senet_bench.workflows.runs import Event, Step, new_run
-from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, network, row_of, select, with_controls
+from senet_bench.workflows.subjects import (
+    Changes,
+    Subject,
+    check,
+    grid,
+    label,
+    network,
+    possible,
+    row_of,
+    select,
+    with_controls,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,6 +129,10 @@ def _run(
     store.check()
     measures.check()
     changes, subjects = measures.fitted(), measures.with_controls(subjects)
+    if "paper" in conditions.get("axes", {}).values():  # of a bare axis, what this network cannot take is left out
+        left, left_out = possible(subjects, changes)
+        if sum(subject.baseline is not None for subject in left) > 1:  # else there is nothing to compare
+            subjects, conditions = left, {**conditions, "left_out": left_out}
     if command == "ablate" or changes != Changes():
         check(subjects, changes)
     run = new_run(command, {**conditions, **measures.described()})

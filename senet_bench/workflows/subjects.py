@@ -162,16 +162,22 @@ def with_controls(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
 
 def check(subjects: Sequence[Subject], changes: Changes) -> None:
     """Raise one `UsageError` that lists every subject that cannot be built or cannot take the images."""
+    _raise_all([f"{name}: {why}" for name, why in possible(subjects, changes)[1].items()])
+
+
+def possible(subjects: Sequence[Subject], changes: Changes) -> tuple[tuple[Subject, ...], dict[str, str]]:
+    """The subjects that can be built and take the images; and the others by their setting, with the reason."""
     from senet_bench.measure.complexity import count
 
-    problems = []
+    found, impossible = [], {}
     for subject in subjects:
         try:
             spec = changes.apply(subject.spec)
             count(network(spec, changes), spec.input_size)
+            found.append(subject)
         except UsageError as error:
-            problems.append(f"{setting_label(subject.axes or {}) or subject.spec.name}: {error}")
-    _raise_all(problems)
+            impossible[setting_label(subject.axes or {}) or subject.spec.name] = str(error)
+    return tuple(found), impossible
 
 
 def _raise_all(problems: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -124,9 +125,9 @@ class Sweep:
         todo = []
         for index, (place, trial) in enumerate(planned):
             key = key_of(definition(trial))
-            if (result := kept.get(key)) is not None:
+            if (result := stored(kept, key)) is not None:
                 results.setdefault(str(place), {})[trial.seed] = result
-            elif index % self.shard[1] == self.shard[0] - 1:
+            elif self.mine(index):
                 todo.append((key, trial))
         done = len(planned) - len(todo)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
@@ -144,6 +145,19 @@ class Sweep:
         """How many trials that makes."""
         return len(subjects) * self.seeds
 
+    def mine(self, index: int) -> bool:
+        """Whether the trial at that place of the plan is in this share."""
+        return index % self.shard[1] == self.shard[0] - 1
+
+
+def stored(kept: TrialStore, key: str) -> dict[str, Any] | None:
+    """The stored result of a trial, None when there is none; raises on one without an error rate."""
+    result = kept.get(key)
+    error = 0.0 if result is None else result.get("top1_err")
+    if not isinstance(error, int | float) or not 0 <= error <= 1:
+        raise UsageError(f"{kept.folder / key}.json is damaged (top1_err is {error!r})", "move it away or restore it")
+    return result
+
 
 def definition(trial: Trial) -> dict[str, Any]:
     """What defines a trial, and so its key: network, attention, recipe, data, seed, conditions, code."""
@@ -158,6 +172,7 @@ def definition(trial: Trial) -> dict[str, Any]:
         "seed": trial.seed,
         "precision": trial.precision,
         "threads": trial.threads,
+        "torch": metadata.version("torch").partition("+")[0],
         "version": __version__,
         "code": code_digest(),
     }
@@ -184,7 +199,7 @@ class _Claims:
             lock = self.kept.claim(key)
             if lock is None:
                 self.elsewhere.append((key, trial))
-            elif self.kept.get(key) is not None:  # finished since it was planned
+            elif stored(self.kept, key) is not None:  # finished since it was planned
                 lock.release()
                 self.elsewhere.append((key, trial))
             else:
@@ -210,7 +225,7 @@ def _carried_out(
         for trial, outcome in engine.run(run_trial, iter(claims)):
             claims.settle(trial, outcome, about)
             yield trial, outcome
-        results = [(key, trial, kept.get(key)) for key, trial in claims.elsewhere]
+        results = [(key, trial, stored(kept, key)) for key, trial in claims.elsewhere]
         yield from ((trial, result) for _, trial, result in results if result is not None)
         todo = [(key, trial) for key, trial, result in results if result is None]
         if todo:

@@ -1,0 +1,142 @@
+"""What an ablation would run: its settings, what is stored already, and how long the rest is likely to take."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.catalog import resolve
+from senet_bench.engines import Engine, Local, RayCluster, Slurm, cores
+from senet_bench.errors import BenchError
+from senet_bench.results import Facts, header
+from senet_bench.store import Store, TrialStore, key_of, read
+from senet_bench.workflows.runs import new_facts
+from senet_bench.workflows.subjects import Changes, Subject, check, grid, label, with_controls
+from senet_bench.workflows.sweeping import Sweep, definition, stored
+
+if TYPE_CHECKING:
+    from senet_bench.training.trials import Trial
+
+NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
+"""What a trial's definition has that its duration does not depend on much."""
+
+
+def forecast(
+    model: str, axes: Mapping[str, str | None], store: Store, changes: Changes, sweep: Sweep | None, timing_s: float = 0
+) -> Facts:
+    """A row for each setting, and the whole in the summary; trains two steps where nothing like it is stored.
+
+    Nothing is stored. `timing_s` is what latency takes. Impossible combinations raise as they would in the run.
+    """
+    subjects: Sequence[Subject] = grid(resolve(model), axes)
+    if sweep is not None:
+        sweep.check()
+        changes, subjects = sweep.fitted(changes), with_controls(subjects)
+    check(subjects, changes)
+    asked = {"model": resolve(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
+    facts = new_facts("forecast", asked | ({"accuracy": sweep.described()} if sweep else {}))
+    kept = store.trials(facts.environment["machine"])
+    rows: list[dict[str, Any]] = [
+        {"setting": label(changes.apply(one.spec)), "axes": dict(one.axes or {})} for one in subjects
+    ]
+    if sweep is not None:
+        rows = [{**row, **found} for row, found in zip(rows, _trials(sweep, subjects, changes, kept))]
+    left = sum(row.get("to_run", 0) for row in rows)
+    seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
+    at_once = max(1, min(_at_once(sweep.engine), left)) if sweep else 1
+    summary = {
+        "networks": len(rows),
+        "trials": sum(row.get("trials", 0) for row in rows),
+        "stored": sum(row.get("stored", 0) for row in rows),
+        "to_run": left,
+        "at_once": at_once,
+        "latency_seconds": timing_s,
+        "seconds": timing_s + sum(seconds) / at_once,
+    }
+    return replace(facts, rows=rows, summary=summary)
+
+
+def _trials(sweep: Sweep, subjects: Sequence[Subject], changes: Changes, kept: TrialStore) -> Iterator[dict[str, Any]]:
+    """For each subject its trials in this share, how many are stored, and the likely seconds of one."""
+    known = _durations(kept)
+    by_place: dict[int, list[Trial]] = {}
+    for index, (place, trial) in enumerate(sweep.plan(subjects, changes)):
+        if sweep.mine(index):
+            by_place.setdefault(place, []).append(trial)
+    for place in range(len(subjects)):
+        planned = by_place.get(place, [])
+        done = sum(stored(kept, key_of(definition(trial))) is not None for trial in planned)
+        found: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
+        if planned:
+            found |= _duration(planned[0], known, timed=done < len(planned))
+        yield {"seconds": None, "from": None, **found}
+
+
+def _duration(trial: Trial, known: Mapping[str, list[float]], *, timed: bool) -> dict[str, Any]:
+    """The seconds a trial is likely to take, and how that is known; null where training fails at once."""
+    before = known.get(_likeness(definition(trial)), [])
+    if before:
+        return {"seconds": sum(before) / len(before), "from": f"{len(before)} stored"}
+    if not timed:
+        return {"seconds": None, "from": None}
+    try:
+        return {"seconds": _from_two_steps(trial), "from": "two steps"}
+    except BenchError as error:
+        return {"seconds": None, "from": f"fails: {error}"}
+
+
+def _durations(kept: TrialStore) -> dict[str, list[float]]:
+    found: dict[str, list[float]] = {}
+    for path in sorted(kept.folder.glob("*.json")):
+        document = header(read(path), str(path))
+        seconds = (stored(kept, path.stem) or {}).get("seconds")
+        if isinstance(seconds, int | float):
+            found.setdefault(_likeness(document.get("definition", {})), []).append(float(seconds))
+    return found
+
+
+def _likeness(defined: Mapping[str, Any]) -> str:
+    """What trials of equal duration have in common."""
+    return json.dumps({name: one for name, one in defined.items() if name not in NOT_ASKED_OF_TIME}, sort_keys=True)
+
+
+def _from_two_steps(trial: Trial) -> float:
+    """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained."""
+    import torch
+
+    from senet_bench.models import build_spec
+    from senet_bench.training import data
+    from senet_bench.training.batches import Batches
+    from senet_bench.training.events import Progress, Settings
+    from senet_bench.training.loop import train
+
+    images, recipe = data.load(trial.dataset, trial.folder, draw=trial.seed), trial.recipe
+    steps = Batches(
+        images.training(), recipe.batch_size, 0, recipe.augmentation, images.size, max_steps=recipe.max_steps
+    ).steps
+    settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
+    short = replace(recipe.lasting(1), max_steps=min(3, steps))
+    network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
+    torch.set_num_threads(trial.threads)
+    events = (event for event in train(network, images, short, settings) if isinstance(event, Progress))
+    ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
+    step = min(later - earlier for earlier, later in itertools.pairwise(ends))
+    tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3
+    return step * (steps * recipe.epochs + tested)
+
+
+def _at_once(engine: Engine) -> int:
+    """How many trials run at a time; on a cluster that is not asked, one."""
+    match engine:
+        case Local():
+            return engine.workers
+        case Slurm():
+            return engine.at_once
+        case RayCluster(address=None):
+            return max(1, int(cores() / (engine.cpus or 1)))
+        case _:
+            return 1

@@ -1,9 +1,9 @@
-"""Sessions: `nox` runs lint, types and tests; `nox -s bench` times the project's own code."""
+"""Sessions: `nox` runs lint, types, tests and the check of our own networks; `nox -s bench` times our own code."""
 
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "tests"]
+nox.options.sessions = ["lint", "types", "check", "tests"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
@@ -28,6 +28,13 @@ def types(session: nox.Session) -> None:
     """Mypy, strict."""
     session.install(*PINS, ".", *groups("types", "test"))
     session.run("mypy")
+
+
+@nox.session
+def check(session: nox.Session) -> None:
+    """Our own networks against `results/baselines`: the exact gates."""
+    session.install(*PINS, ".")
+    session.run("senet-bench", "check", "-q", "--results", "results", "--markdown", f"{session.create_tmp()}/check.md")
 
 
 @nox.session

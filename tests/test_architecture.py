@@ -12,9 +12,9 @@ LAYERS = [
     {"errors"},
     {"specs", "metrics"},
     {"catalog", "studies", "paper", "results"},
-    {"models", "measure", "deployment", "training", "store", "verdict", "report", "engines"},
+    {"models", "measure", "deployment", "checking", "training", "store", "verdict", "report", "engines"},
     {"workflows", "console"},
-    {"cli"},
+    {"cli", "pytest_plugin"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import comparing, listing, measuring, training
+from senet_bench.cli import checking, comparing, listing, measuring, training
 from senet_bench.errors import BenchError
 from senet_bench.studies import AXES
 
@@ -79,11 +79,21 @@ for command in (
     training.evaluate,
     measuring.profile,
     measuring.selftest,
+    checking.check,
     listing.report,
     listing.models,
     listing.doctor,
 ):
     app.command()(command)
+
+
+baseline = typer.Typer(
+    name="baseline", cls=_Group, help="What `check` compares with.", no_args_is_help=True, rich_markup_mode=None
+)
+baseline.command("record")(checking.baseline_record)
+baseline.command("accept")(checking.baseline_accept)
+baseline.command("show")(checking.baseline_show)
+app.add_typer(baseline)
 
 
 def _version(value: bool) -> None:

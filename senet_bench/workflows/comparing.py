@@ -131,7 +131,7 @@ def _run(
     changes, subjects = measures.fitted(), measures.with_controls(subjects)
     if "paper" in conditions.get("axes", {}).values():  # of a bare axis, what this network cannot take is left out
         left, left_out = possible(subjects, changes)
-        if sum(subject.baseline is not None for subject in left) > 1:  # else there is nothing to compare
+        if sum("block" not in one.axes for one in left if one.axes) > 1:  # else nothing is varied
             subjects, conditions = left, {**conditions, "left_out": left_out}
     if command == "ablate" or changes != Changes():
         check(subjects, changes)

@@ -12,6 +12,7 @@ from senet_bench.checking.baselines import RECORD, Baselines, MachineFacts, Stor
 from senet_bench.checking.checkouts import Checkout
 from senet_bench.checking.config import Config, Ratio
 from senet_bench.checking.declared import load
+from senet_bench.checking.interchange import imported
 from senet_bench.checking.outcome import Row
 from senet_bench.checking.portable import Portable
 from senet_bench.checking.thresholds import PORTABLE
@@ -33,6 +34,7 @@ class Options:
     seed: int = 0
     folder: Path = field(default_factory=Path)
     config_path: Path | None = None
+    benchmarks: tuple[Path, Path] | None = None
     command: str = "senet-bench check"
 
 
@@ -47,6 +49,7 @@ class Rows:
 
     @property
     def asked(self) -> Asked:
+        """What worker processes are asked for."""
         return Asked(networks=self.config.networks, threads=self.config.threads, batch_size=self.config.batch_size)
 
     # --- against a commit -----------------------------------------------------------------------------------
@@ -233,6 +236,7 @@ class Rows:
             yield Progress(ratio.id, done, len(self.config.ratios))
             rows.append(self._ratio(ratio, max(1, timed)))
         yield from rows
+        yield from self._benchmarks()
         for pair in self.config.predictions if "accuracy" in self.config.metrics else ():
             try:
                 yield judging.accuracy_row(pair, self.config.gate(pair.network, "accuracy"), self.config.alpha)
@@ -240,6 +244,18 @@ class Rows:
                 yield judging.failed(pair.network, "accuracy", str(error), "not comparable")
             except BenchError as error:
                 yield judging.failed(pair.network, "accuracy", str(error))
+
+    def _benchmarks(self) -> Iterator[Row]:
+        """The times in two files of pytest-benchmark, unpaired; a benchmark that vanished is an error."""
+        if self.options.benchmarks is None:
+            return
+        base, head = (imported(path) for path in self.options.benchmarks)
+        for name, was in base.items():
+            if name in head:
+                gate = self.config.gates["latency"]
+                yield judging.stored_row(name, was, head[name], gate, judged=self.options.stored)
+            else:
+                yield judging.failed(name, "latency", f"{name} is in {self.options.benchmarks[0]} and not in the other")
 
     def _ratio(self, ratio: Ratio, comparisons: int) -> Row:
         try:

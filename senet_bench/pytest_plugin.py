@@ -1,0 +1,160 @@
+"""A pytest plugin: the fixture `senet_bench` gates a network inside its own project's tests.
+
+    @pytest.mark.senet_bench(params="+0", latency="+2 %", budget=3)
+    def test_small_net(senet_bench):
+        senet_bench.check(SmallNet(), (3, 32, 32))               # facts against results/baselines/portable.json
+        senet_bench.not_slower(SmallNet(), OldNet(), (3, 32, 32))  # time against another network, same rounds
+
+`pytest --senet-bench-record` stores the facts of networks that have none yet; changed ones are left as they are
+unless it is `--senet-bench-record=all`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from senet_bench.checking.outcome import Row
+    from senet_bench.checking.thresholds import Gate
+
+SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
+METRICS = ("params", "flops", "outputs", "state_dict", "operators")
+
+
+@dataclass(frozen=True, slots=True)
+class SenetBench:
+    """What a test asks: `check` a network's facts, or that one is `not_slower` than another."""
+
+    name: str
+    folder: Path
+    recording: str = ""
+    wanted: Mapping[str, Any] = field(default_factory=dict)
+
+    def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[Row]:
+        """The exact gates of a network's facts against the recorded ones; fails the test and names what changed."""
+        from senet_bench.checking.baselines import stored
+        from senet_bench.checking.exact import exact_row
+        from senet_bench.checking.portable import facts
+
+        name = name or self.name
+        now = facts(network, input_size)
+        before = self._recorded(name, stored(now))
+        if before is None:
+            pytest.fail(
+                f"{name} has no recorded facts in {self.folder}; run pytest --senet-bench-record", pytrace=False
+            )
+        if before.input_size != input_size:
+            pytest.fail(f"{name} was recorded for {before.input_size} images, not {input_size}", pytrace=False)
+        rows = [exact_row(name, metric, before, now, self._gate(metric)) for metric in METRICS]
+        failed = [row.reason for row in rows if row.verdict == "fail"]
+        if failed:
+            pytest.fail("; ".join(failed), pytrace=False)
+        return rows
+
+    def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> Row:
+        """The time of a network over another's in the same rounds, measured again where it is beyond the gate.
+
+        Fails the test on a confirmed slowdown; what could not be decided skips it, or as `inconclusive` says.
+        """
+        from senet_bench.checking.duets import confirmed
+
+        row = self._timed(candidate, base, input_size, self._setting("seed", 0))
+        if row.verdict == "fail":
+            row = confirmed(row, self._timed(candidate, base, input_size, self._setting("seed", 0) + 1000))
+        meant = self._setting("inconclusive", "skip")
+        if row.verdict == "fail" or (row.verdict == "inconclusive" and meant == "fail"):
+            pytest.fail(f"{self.name}: latency {row.verdict}: {row.reason}", pytrace=False)
+        if row.verdict == "inconclusive" and meant == "skip":
+            pytest.skip(f"inconclusive: {row.reason}")
+        return row
+
+    def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> Row:
+        from senet_bench.checking.config import Ratio
+        from senet_bench.checking.judging import ratio_row
+        from senet_bench.measure.latency import NetworkLatency, measure_networks
+        from senet_bench.measure.plan import gated
+        from senet_bench.specs import Conditions
+
+        gate = self._gate("latency")
+        conditions = Conditions(threads=self._setting("threads", 1), batch_size=self._setting("batch_size", 1))
+        least = max(gate.min_abs, gate.absolute or 0.0)
+        budget, alpha = float(self._setting("budget", 3.0)), float(self._setting("alpha", 0.01))
+        plan = gated(gate.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
+        arms = {"base": base.eval(), "candidate": candidate.eval()}
+        found = None
+        for event in measure_networks(arms, "base", size, conditions=conditions, plan=plan):
+            found = event if isinstance(event, NetworkLatency) else None
+        assert found is not None
+        return ratio_row(Ratio("candidate", "base", "latency", gate), found.latency)
+
+    def _recorded(self, name: str, now: Any) -> Any:
+        """The recorded facts of a network; recorded first where that was asked for."""
+        from filelock import FileLock
+
+        from senet_bench.checking.baselines import Baselines, PortableBaseline, commit_of, updated
+
+        baselines = Baselines(self.folder)
+        if self.recording:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / ".lock"):  # several workers of pytest-xdist may record
+                kept = baselines.portable() or PortableBaseline(torch=_torch_minor())
+                if name not in kept.networks or (self.recording == "all" and kept.networks[name] != now):
+                    baselines.write(updated(kept, {name: now}, commit_of(self.folder)))
+        found = baselines.portable()
+        return found.networks[name].portable() if found and name in found.networks else None
+
+    def _gate(self, metric: str) -> Gate:
+        from senet_bench.checking.thresholds import DEFAULT_GATES, gate_of
+
+        usual = DEFAULT_GATES[metric]
+        if metric not in self.wanted:
+            return usual
+        typed = self.wanted[metric]
+        return gate_of(metric, typed if isinstance(typed, dict) else {"max": typed}, f"senet_bench({metric})", usual)
+
+    def _setting(self, name: str, usual: Any) -> Any:
+        return self.wanted.get(name, usual)
+
+
+def _torch_minor() -> str:
+    import torch
+
+    return ".".join(torch.__version__.split(".")[:2])
+
+
+@pytest.fixture
+def senet_bench(request: pytest.FixtureRequest) -> SenetBench:
+    """Gates for networks; thresholds and settings come from `@pytest.mark.senet_bench(...)`."""
+    marks = reversed(list(request.node.iter_markers("senet_bench")))
+    wanted = {key: value for mark in marks for key, value in mark.kwargs.items()}
+    unknown = [key for key in wanted if key not in (*METRICS, "latency", *SETTINGS)]
+    if unknown:
+        raise pytest.UsageError(
+            f"senet_bench has no {unknown[0]!r}; there are {', '.join((*METRICS, 'latency', *SETTINGS))}"
+        )
+    folder = request.config.rootpath / str(request.config.getini("senet_bench_baselines"))
+    return SenetBench(request.node.name, folder, request.config.getoption("--senet-bench-record") or "", wanted)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The option `--senet-bench-record` and the folder of the baselines."""
+    parser.getgroup("senet-bench").addoption(
+        "--senet-bench-record",
+        nargs="?",
+        const="new",
+        choices=["new", "all"],
+        help="store the facts of networks that have none yet (all: also of changed ones)",
+    )
+    parser.addini("senet_bench_baselines", "folder of senet-bench's baselines", default="results/baselines")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.addinivalue_line("markers", "senet_bench(**gates): thresholds for the fixture senet_bench")

@@ -1,0 +1,368 @@
+"""`check` and `baseline` as typed: what is found, its name, the exit code, and no false pass on damaged files."""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from senet_bench.training.evaluation import Predictions
+from tests.checks import CONFIG, Folder, folder
+from tests.conftest import Ended, Run
+
+__all__ = ["folder"]
+
+
+@pytest.fixture
+def recorded(folder: Folder, run: Run) -> Folder:
+    ended = run("baseline", "record")
+    assert ended.code == 0, ended.err
+    return folder
+
+
+def rows(run: Run, *arguments: str) -> tuple[Ended, dict[str, dict[str, Any]]]:
+    ended = run("check", *arguments, "--format", "json")
+    assert ended.out, ended.err
+    return ended, {row["id"]: row for row in json.loads(ended.out)["rows"]}
+
+
+def test_nothing_changed_passes(recorded: Folder, run: Run) -> None:
+    ended, found = rows(run)
+    assert (ended.code, ended.err) == (0, "")
+    assert len(found) == 10
+    assert {row["verdict"] for row in found.values()} == {"pass"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("nn.Linear(2, 8)", "nn.Linear(2, 8); self.extra = nn.Parameter(torch.zeros(1))", "params +1: extra"),
+        ("nn.Linear(8, 2)", "nn.Linear(8, 2); self.se = nn.Linear(3, 2)", "params +8: se"),
+        ("return self.head(", "x = nn.functional.max_pool2d(x, 3, 1, 1); return self.head(", "flops +2,048: max_pool"),
+        ("x.mean((2, 3))).relu()", "x.mean((2, 3)).sin()).relu()", "operators +1: aten::sin"),
+        ("nn.Linear(8, 10)", "nn.Linear(8, 11)", "outputs: output 0 float32[1, 10] -> float32[1, 11]"),
+    ],
+)
+def test_an_injected_regression_is_found_and_named(recorded: Folder, run: Run, old: str, new: str, reason: str) -> None:
+    recorded.change(old, new)
+    ended, found = rows(run)
+    assert ended.code == 1
+    metric = reason.split()[0].rstrip(":")
+    assert found[f"nets:Net/{metric}"]["reason"] == reason
+    assert found[f"nets:Net/{metric}"]["verdict"] == "fail"
+    assert ended.err.count("\n") == 1
+    assert "FAIL" in ended.err
+
+
+def test_a_renamed_tensor_fails_although_the_counts_are_the_same(recorded: Folder, run: Run) -> None:
+    recorded.change("self.stem", "self.first")
+    ended, found = rows(run)
+    assert ended.code == 1
+    assert "stem.weight gone" in found["nets:Net/state_dict"]["reason"]
+    assert found["nets:Net/params"]["verdict"] == "pass"
+
+
+def test_a_smaller_network_passes_and_the_baseline_is_stale(recorded: Folder, run: Run) -> None:
+    recorded.change("nn.Linear(8, 2)", "nn.Linear(8, 2, bias=False)")
+    recorded.configure(CONFIG + 'gate.state_dict.max = "any"\ngate.operators.max = "any"\n')
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/params"]["stale"]) == (0, True)
+
+
+def test_accepting_rewrites_only_the_rows_named_and_says_who_and_why(recorded: Folder, run: Run) -> None:
+    recorded.change("nn.Linear(2, 8)", "nn.Linear(2, 8); self.extra = nn.Parameter(torch.zeros(1))")
+    before = json.loads(recorded.baseline.read_text())["networks"]
+    assert "differs" in run("baseline", "record").err
+    assert run("baseline", "accept", "nets:Net:params").code == 2
+    assert run("baseline", "accept", "nets:Net:params", "--reason", "a learnt scale").code == 0
+    after = json.loads(recorded.baseline.read_text())["networks"]
+    assert after["nets:Net"]["params"] == {"extra": 1, **before["nets:Net"]["params"]}
+    assert after["nets:Net"]["state"] == before["nets:Net"]["state"]
+    assert after["nets:Other"] == before["nets:Other"]
+    (line,) = (recorded.baseline.parent / "HISTORY.jsonl").read_text().splitlines()
+    entry = json.loads(line)
+    assert (entry["id"], entry["reason"]) == ("nets:Net:params", "a learnt scale")
+    assert {"who", "when", "commit", "old", "new"} <= entry.keys()
+    _, found = rows(run)
+    assert found["nets:Net/params"]["verdict"] == "pass"
+    assert found["nets:Other/params"]["verdict"] == "fail"
+    assert run("baseline", "accept", "--all", "--reason", "both").code == 0
+    assert run("check").code == 0
+    assert "a learnt scale" in run("baseline", "show").out
+
+
+def test_a_network_that_vanished_is_an_error_until_it_is_accepted(recorded: Folder, run: Run) -> None:
+    recorded.configure(CONFIG.replace('  { name = "nets:Other", input_size = [3, 16, 16] },\n', ""))
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Other/network"]["verdict"]) == (5, "error")
+    assert "vanished" in found["nets:Other/network"]["reason"]
+    assert rows(run, "--only", "nets:Net")[0].code == 0
+    assert run("baseline", "accept", "nets:Other", "--reason", "removed").code == 0
+    assert rows(run)[0].code == 0
+
+
+def test_a_network_that_cannot_be_built_is_an_error(recorded: Folder, run: Run) -> None:
+    recorded.change("class Other(Net)", "class Another(Net)")
+    ended, found = rows(run)
+    assert ended.code == 5
+    assert "nets:Other cannot be run" in found["nets:Other/build"]["reason"]
+    assert found["nets:Net/params"]["verdict"] == "pass"
+
+
+def test_a_new_network_is_told_and_another_image_size_is_not_comparable(recorded: Folder, run: Run) -> None:
+    recorded.configure(CONFIG.replace("\n]", '\n  "resnet20_cifar",\n]', 1))
+    ended, found = rows(run)
+    assert (ended.code, found["resnet20_cifar/baseline"]["verdict"]) == (0, "new")
+    recorded.configure(CONFIG.replace("[3, 16, 16]", "[3, 32, 32]"))
+    ended, found = rows(run)
+    assert ended.code == 4
+    assert "3x16x16" in found["nets:Net/input_size"]["reason"]
+
+
+def test_an_allowance_lets_a_failure_pass_until_its_day(recorded: Folder, run: Run) -> None:
+    recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    allow = '[[allow]]\nid = "nets:*"\nuntil = {}\nreason = "a class more"\n'
+    recorded.configure(CONFIG + allow.format("2999-01-01"))
+    assert rows(run)[0].code == 0
+    recorded.configure(CONFIG + allow.format("2020-01-01"))
+    assert rows(run)[0].code == 1
+
+
+def test_a_changed_machine_is_refused_by_field_and_portable_facts_are_still_checked(
+    folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.measure import environment
+
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "memory"]'))
+    assert run("baseline", "record").code == 0
+    assert rows(run)[0].code == 0
+    monkeypatch.setattr(environment, "_cpu_model", lambda: "Another CPU")
+    environment.environment.cache_clear()
+    try:
+        ended, found = rows(run)
+        assert ended.code == 4
+        assert "Another CPU" in found["machine/memory"]["reason"]
+        assert "cpu:" in found["machine/memory"]["reason"]
+        assert found["nets:Net/params"]["verdict"] == "pass"
+        folder.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+        assert rows(run)[0].code == 1
+    finally:
+        monkeypatch.undo()
+        environment.environment.cache_clear()
+
+
+def keep(path: Path, wrong: int) -> None:
+    best = np.tile(np.arange(5), (2000, 1))
+    best[:wrong, 0] = 7
+    Predictions(np.arange(2000), np.zeros(2000, dtype=np.int64), best, np.ones(2000, dtype=np.float32)).save(path)
+
+
+def test_a_point_of_accuracy_less_is_found(recorded: Folder, run: Run) -> None:
+    keep(recorded.path / "base.npz", 200)
+    keep(recorded.path / "head.npz", 220)
+    table = '[[predictions]]\nnetwork = "nets:Net"\nbase = "base.npz"\nhead = "head.npz"\n'
+    recorded.configure(CONFIG.replace('"operators"]', '"operators", "accuracy"]') + table)
+    ended, found = rows(run)
+    assert ended.code == 1
+    assert "+1.00 pt on 2,000 images" in found["nets:Net/accuracy"]["reason"]
+    (recorded.path / "head.npz").write_bytes(b"PK\x03\x04")
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/accuracy"]["verdict"]) == (5, "error")
+
+
+def test_a_ratio_is_a_gate_of_its_own(run: Run, folder: Folder) -> None:
+    ratio = '[[ratio]]\nnetwork = "seresnet20_cifar"\nmetric = "params"\nmax = "{}"\n'
+    networks = 'networks = ["seresnet20_cifar", "resnet20_cifar"]\nmetrics = ["accuracy"]\n'
+    folder.configure(networks + ratio.format("+1 %"))
+    ended, found = rows(run)
+    assert ended.code == 0
+    assert found["seresnet20_cifar/params-ratio"]["ratio"] == pytest.approx(274_655 / 272_282)
+    folder.configure(networks + ratio.format("+0.5 %"))
+    assert rows(run)[0].code == 1
+
+
+def test_the_report_is_written_before_the_command_ends(
+    recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    ended = run(
+        "check",
+        "--junit",
+        "j.xml",
+        "--markdown",
+        "m.md",
+        "--html",
+        "p.html",
+        "--annotations",
+        "-o",
+        "r.json",
+        "--format",
+        "json",
+    )
+    assert (ended.code, ended.out) == (1, "")
+    assert "::error file=senet-bench.toml" in ended.err
+    assert (recorded.path / "summary.md").read_text().startswith("### senet-bench: FAIL")
+    assert "<failure" in (recorded.path / "j.xml").read_text()
+    assert "<table>" in (recorded.path / "p.html").read_text()
+    assert (recorded.path / "m.md").read_text().startswith("### senet-bench: FAIL")
+    assert json.loads((recorded.path / "r.json").read_text())["exit_code"] == 1
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "no/such/folder")
+    assert run("check").code == 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("check", "--only", "vgg*"),
+        ("check", "--config", "none.toml"),
+        ("check", "--base", "HEAD", "--compare", "stored"),
+        ("check", "--base", "no-such-commit"),
+        ("check", "--inconclusive", "maybe"),
+        ("check", "--launches", "0"),
+        ("check", "--budget", "nan"),
+        ("check", "--junit", "no/such/j.xml"),
+        ("baseline", "accept", "vgg", "--reason", "x"),
+        ("baseline", "accept", "nets:Net:speed", "--reason", "x"),
+        ("baseline", "accept", "--reason", "x"),
+        ("baseline", "accept", "--all", "nets:Net", "--reason", "x"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_line_and_exit_2(recorded: Folder, run: Run, arguments: tuple[str, ...]) -> None:
+    ended = run(*arguments)
+    assert (ended.code, ended.out) == (2, "")
+    assert ended.err.count("\n") == 1, ended.err
+
+
+def edited(change: Callable[[dict[str, Any]], object]) -> Callable[[bytes], bytes]:
+    def apply(data: bytes) -> bytes:
+        document = json.loads(data)
+        change(document)
+        return json.dumps(document).encode()
+
+    return apply
+
+
+DAMAGE: dict[str, Callable[[bytes], bytes]] = {
+    "empty": lambda data: b"",
+    "cut in half": lambda data: data[: len(data) // 2],
+    "cut by a byte": lambda data: data.rstrip()[:-1],
+    "binary": lambda data: bytes(range(256)),
+    "not UTF-8": lambda data: data.replace(b"stem", b"\xff\xfe\xfd\xfc", 1),
+    "byte order mark": lambda data: b"\xef\xbb\xbf" + data,
+    "deep": lambda data: b"[" * 100_000,
+    "a list": lambda data: b"[1, 2]",
+    "a number": lambda data: b"3",
+    "null": lambda data: b"null",
+    "NaN": lambda data: data.replace(b'"head.bias":', b'"head.bias": NaN, "x":', 1),
+    "Infinity": lambda data: data.replace(b'"head.bias":', b'"head.bias": Infinity, "x":', 1),
+    "other schema": edited(lambda one: one.update(schema="senet-bench.baseline/99")),
+    "no schema": edited(lambda one: one.pop("schema")),
+    "negative": edited(lambda one: one["networks"]["nets:Net"]["params"].update({"head.bias": -1})),
+    "a fraction": edited(lambda one: one["networks"]["nets:Net"]["params"].update({"head.bias": 1.5})),
+    "a text": edited(lambda one: one["networks"]["nets:Net"]["params"].update({"head.bias": "10"})),
+    "a huge number": edited(lambda one: one["networks"]["nets:Net"]["params"].update({"head.bias": 10**400})),
+    "a field is missing": edited(lambda one: one["networks"]["nets:Net"].pop("flops")),
+    "networks is a list": edited(lambda one: one.update(networks=[])),
+    "size of two": edited(lambda one: one["networks"]["nets:Net"].update(input_size=[3, 16])),
+    "a network vanished": edited(lambda one: one["networks"].update({"nets:Gone": one["networks"]["nets:Net"]})),
+    "too large": lambda data: data + b" " * (65 << 20),
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGE)
+def test_a_damaged_baseline_is_one_line_and_never_a_pass(recorded: Folder, run: Run, kind: str) -> None:
+    recorded.baseline.write_bytes(DAMAGE[kind](recorded.baseline.read_bytes()))
+    ended = run("check", "-q")
+    assert ended.code in (2, 4, 5)
+    assert ended.err.count("\n") == 1, ended.err
+    assert "internal" not in ended.err
+    assert "Traceback" not in ended.err + ended.out
+    if kind != "a network vanished":
+        assert "portable.json" in ended.err
+        assert ended.out == ""
+
+
+def test_without_a_baseline_or_a_config_nothing_passes(folder: Folder, run: Run) -> None:
+    assert run("check").code == 4
+    assert run("baseline", "show").code == 4
+    assert run("baseline", "accept", "--all", "--reason", "x").code == 4
+    (folder.path / "senet-bench.toml").unlink()
+    assert run("check").code == 2
+
+
+def test_files_of_pytest_benchmark_are_compared(recorded: Folder, run: Run) -> None:
+    for name, seconds in (("base", 1.0), ("head", 1.5)):
+        stats = {"min": seconds, "median": seconds, "rounds": 5}
+        document = {"benchmarks": [{"name": "test_call", "stats": stats}]}
+        (recorded.path / f"{name}.json").write_text(json.dumps(document))
+    both = ("--benchmark-base", "base.json", "--benchmark-head", "head.json")
+    ended, found = rows(run, *both)
+    assert (ended.code, found["test_call/latency"]["verdict"]) == (0, "info")
+    assert found["test_call/latency"]["ratio"] == 1.5
+    assert run("check", *both[:2]).code == 2
+    (recorded.path / "head.json").write_text("{}")
+    assert run("check", *both).code == 2
+
+
+def git(path: Path, *arguments: str) -> None:
+    who = ("-c", "user.name=n", "-c", "user.email=n@example.org")
+    subprocess.run(["git", *who, *arguments], cwd=path, check=True, capture_output=True)
+
+
+def commit(path: Path) -> None:
+    git(path, "init", "-q")
+    git(path, "add", "-A")
+    git(path, "commit", "-q", "-m", "one")
+
+
+@pytest.mark.slow
+def test_a_base_commit_is_measured_beside_this_checkout(folder: Folder, run: Run) -> None:
+    commit(folder.path)
+    ended, found = rows(run, "--base", "HEAD")
+    assert (ended.code, {row["verdict"] for row in found.values()}) == (0, {"pass"})
+    folder.change("nn.Linear(2, 8)", "nn.Linear(2, 8); self.extra = nn.Parameter(torch.zeros(1))")
+    ended, found = rows(run, "--base", "HEAD")
+    assert (ended.code, found["nets:Net/params"]["reason"]) == (1, "params +1: extra")
+    worktrees = subprocess.run(["git", "worktree", "list"], cwd=folder.path, capture_output=True, text=True, check=True)
+    assert worktrees.stdout.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_networks_that_are_not_in_the_checkout_cannot_be_compared_with_a_commit(folder: Folder, run: Run) -> None:
+    folder.configure('networks = ["resnet20_cifar"]\nmetrics = ["params"]\n')
+    commit(folder.path)
+    ended, found = rows(run, "--base", "HEAD")
+    assert ended.code == 4
+    assert "not in the checkout" in found["resnet20_cifar/build"]["reason"]
+
+
+@pytest.mark.slow
+def test_latency_of_base_and_head_is_timed_in_worker_processes(folder: Folder, run: Run) -> None:
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "latency"]'))
+    commit(folder.path)
+    folder.change("x = self.stem(x).relu()", "x = [self.stem(x).relu() for _ in range(30)][0]")
+    ended, found = rows(run, "--base", "HEAD", "--launches", "3", "--budget", "0.5", "--only", "nets:Net")
+    row = found["nets:Net/latency"]
+    assert ended.code == 1
+    assert row["ratio"] > 2
+    assert len(row["launches"]) == 3
+    assert row["control_ratio"] > 0
+
+
+def test_a_worker_that_dies_says_why_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    from senet_bench.checking.workers import Worker
+    from senet_bench.errors import MeasurementError
+
+    began = time.monotonic()
+    with Worker(tmp_path / "none", 1) as worker:
+        worker.ask("facts", networks=[], batch_size=1)
+        with pytest.raises(MeasurementError, match="died"):
+            worker.answer()
+    assert worker.process.returncode is not None
+    assert time.monotonic() - began < 60

@@ -1,0 +1,170 @@
+"""Launches, ratios, stored latencies and predictions as rows; times here are made up, drawn with a seed."""
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from senet_bench.checking.baselines import StoredLatency
+from senet_bench.checking.config import Allowed, Config, Network, PredictionPair
+from senet_bench.checking.duets import Launch, after_holm, confirmed, duet_row
+from senet_bench.checking.judging import accuracy_row, failed, stored_row
+from senet_bench.checking.outcome import Row, exit_code, with_allowances
+from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
+from senet_bench.errors import BenchError, NotComparableError, UsageError
+from senet_bench.training.evaluation import Predictions
+
+GATE = Gate(relative=0.02)
+
+
+def launches(change: float, *, seed: int, control: float = 0.0, count: int = 5, tau: float = 0.003) -> list[Launch]:
+    """Launches of programs whose times differ by `change` (a fraction), with 7 % noise a round and tau a launch."""
+    rng = np.random.default_rng(seed)
+
+    def arm(shift: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        level = np.log1p(shift) + rng.normal(0, tau)
+        return np.asarray(4e-3 * np.exp(level + np.abs(rng.normal(0, 0.07, 190))))
+
+    return [Launch(base=arm(0), head=arm(change), control=arm(control)) for _ in range(count)]
+
+
+def test_identical_code_fails_at_most_2_of_200_times() -> None:
+    rows = [duet_row("n", launches(0, seed=seed), GATE, 0.01) for seed in range(200)]
+    assert sum(row.verdict == "fail" for row in rows) <= 2
+    assert sum(row.verdict == "pass" for row in rows) >= 150
+
+
+def test_5_percent_more_time_is_found_and_said() -> None:
+    rows = [duet_row("n", launches(0.05, seed=seed), GATE, 0.01) for seed in range(40)]
+    assert sum(row.verdict == "fail" for row in rows) >= 36
+    assert not [row for row in rows if row.verdict == "pass"]
+    row = rows[0]
+    assert row.id == "n/latency"
+    assert 1.03 < (row.ratio or 0) < 1.07
+    assert "(gate +2 %)" in row.reason
+    assert len(row.launches) == 5
+
+
+def test_a_control_that_differs_leaves_the_row_undecided() -> None:
+    row = duet_row("n", launches(0.05, seed=1, control=0.05), GATE, 0.01)
+    assert (row.verdict, "control failed" in row.reason) == ("inconclusive", True)
+
+
+def test_too_few_rounds_and_disturbed_rounds_are_no_verdict() -> None:
+    short = [Launch(base=np.ones(2), head=np.ones(2), control=np.ones(2))] * 3
+    assert duet_row("n", short, GATE, 0.01).verdict == "inconclusive"
+    disturbed = [
+        Launch(base=one.base, head=one.head, control=one.control, dropped=100) for one in launches(0.2, seed=3)
+    ]
+    found = duet_row("n", disturbed, GATE, 0.01)
+    assert (found.verdict, "disturbed" in found.reason) == ("inconclusive", True)
+    assert duet_row("n", launches(0.2, seed=3)[:1], GATE, 0.01).verdict == "inconclusive"
+
+
+def test_a_failure_counts_only_when_it_is_seen_twice() -> None:
+    slow, same = (duet_row("n", launches(change, seed=5), GATE, 0.01) for change in (0.08, 0.0))
+    assert confirmed(slow, slow).verdict == "fail"
+    assert confirmed(slow, same).verdict == "inconclusive"
+
+
+def test_holm_takes_back_what_is_not_significant_over_all_rows() -> None:
+    rows = [
+        Row(id=f"{i}", network="n", metric="latency", kind="statistical", verdict="fail", p_worse=0.004) for i in "abc"
+    ]
+    assert {row.verdict for row in after_holm(rows, 0.01)} == {"inconclusive"}
+    assert {row.verdict for row in after_holm(rows[:2], 0.01)} == {"fail"}
+    assert after_holm([], 0.01) == []
+
+
+def latency(floor: float, between: float | None) -> StoredLatency:
+    return StoredLatency(seconds=floor, floor=floor, rounds=100, between=between)
+
+
+@pytest.mark.parametrize(
+    ("now", "between", "judged", "verdict"),
+    [
+        (1.5, 0.01, False, "info"),
+        (1.5, 0.01, True, "fail"),
+        (1.025, 0.01, True, "pass"),
+        (1.5, None, True, "inconclusive"),
+        (1.5, 0.5, True, "pass"),
+    ],
+)
+def test_a_stored_latency_gates_only_when_asked_and_never_tighter_than_its_spread(
+    now: float, between: float | None, judged: bool, verdict: str
+) -> None:
+    row = stored_row("n", latency(1.0, between), latency(now, None), GATE, judged=judged)
+    assert row.verdict == verdict
+    assert "unpaired" in row.reason
+
+
+def predictions(path: Path, wrong: int, *, first: int = 0, images: int = 2000) -> Path:
+    labels = np.zeros(images, dtype=np.int64)
+    best = np.tile(np.arange(5), (images, 1))
+    best[first : first + wrong, 0] = 7
+    Predictions(np.arange(images), labels, best, np.ones(images, dtype=np.float32)).save(path)
+    return path
+
+
+def pair(tmp_path: Path, base: int, head: int, first: int = 0) -> PredictionPair:
+    return PredictionPair(
+        "n", predictions(tmp_path / "a.npz", base), predictions(tmp_path / "b.npz", head, first=first)
+    )
+
+
+def test_a_point_of_accuracy_on_2000_images_is_found(tmp_path: Path) -> None:
+    row = accuracy_row(pair(tmp_path, 200, 220), DEFAULT_GATES["accuracy"], 0.01)
+    assert (row.verdict, row.id) == ("fail", "n/accuracy")
+    assert "+1.00 pt on 2,000 images" in row.reason
+
+
+def test_the_same_predictions_pass_and_noisy_ones_are_not_decided(tmp_path: Path) -> None:
+    gate = DEFAULT_GATES["accuracy"]
+    assert accuracy_row(pair(tmp_path, 200, 200), gate, 0.01).verdict == "pass"
+    assert accuracy_row(pair(tmp_path, 200, 150), gate, 0.01).verdict == "pass"
+    assert accuracy_row(pair(tmp_path, 200, 205, first=150), gate, 0.01).verdict == "inconclusive"
+
+
+def test_predictions_that_are_missing_damaged_or_of_other_images(tmp_path: Path) -> None:
+    good = pair(tmp_path, 10, 10)
+    gate = DEFAULT_GATES["accuracy"]
+    with pytest.raises(BenchError, match="not there"):
+        accuracy_row(PredictionPair("n", tmp_path / "none.npz", good.head), gate, 0.01)
+    (tmp_path / "c.npz").write_bytes(b"PK")
+    with pytest.raises((UsageError, BenchError)):
+        accuracy_row(PredictionPair("n", tmp_path / "c.npz", good.head), gate, 0.01)
+    other = predictions(tmp_path / "d.npz", 10, images=1999)
+    with pytest.raises(NotComparableError):
+        accuracy_row(PredictionPair("n", good.base, other), gate, 0.01)
+
+
+def rows_of(*verdicts: str) -> list[Row]:
+    return [Row(id="n/x", network="n", metric="x", kind="exact", verdict=one) for one in verdicts]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        (("pass", "info", "new", "allowed"), (0, 0, 0)),
+        (("pass", "fail", "error"), (1, 1, 1)),
+        (("inconclusive", "error", "not comparable"), (5, 5, 5)),
+        (("inconclusive", "not comparable"), (4, 4, 4)),
+        (("inconclusive", "pass"), (3, 0, 1)),
+    ],
+)
+def test_the_exit_code_is_that_of_the_gravest_row(verdicts: tuple[str, ...], expected: tuple[int, ...]) -> None:
+    assert tuple(exit_code(rows_of(*verdicts), how) for how in ("warn", "pass", "fail")) == expected
+
+
+def test_an_allowance_ends() -> None:
+    config = Config(
+        source="x", networks=(Network("n", (3, 8, 8)),), allowed=(Allowed("n/latency", date(2026, 12, 1), "known"),)
+    )
+    row = failed("n", "latency", "slow", "fail")
+    (held,) = with_allowances([row], config, date(2026, 12, 1))
+    assert (held.verdict, "known" in held.reason) == ("allowed", True)
+    (ended,) = with_allowances([row], config, date(2026, 12, 2))
+    assert (ended.verdict, "ended" in ended.reason) == ("fail", True)
+    (crashed,) = with_allowances([failed("n", "latency", "crashed")], config, date(2026, 11, 1))
+    assert crashed.verdict == "error"

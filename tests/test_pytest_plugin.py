@@ -1,0 +1,108 @@
+"""The fixture `senet_bench` in the tests of somebody's own network."""
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+from senet_bench.checking.interchange import exported, imported
+from senet_bench.errors import BenchError, UsageError
+from senet_bench.pytest_plugin import SenetBench
+from tests.test_check_report import report, row
+
+pytest_plugins = ["pytester"]
+SIZE = (3, 8, 8)
+SUITE = """
+import pytest
+from torch import nn
+
+@pytest.mark.senet_bench(params="+50 %", state_dict="any", flops="any", operators="any")
+def test_net(senet_bench):
+    width = int(open("width").read())
+    net = nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+    senet_bench.check(net, (3, 8, 8))
+
+@pytest.mark.senet_bench(parms="+1")
+def test_a_mistake(senet_bench):
+    pass
+"""
+
+
+def net(width: int = 4) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(3, width, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, 2))
+
+
+def test_facts_are_recorded_then_checked_and_a_change_is_named(tmp_path: Path) -> None:
+    plain, recording = SenetBench("t", tmp_path), SenetBench("t", tmp_path, "new")
+    with pytest.raises(pytest.fail.Exception, match="--senet-bench-record"):
+        plain.check(net(), SIZE)
+    recording.check(net(), SIZE)
+    assert {row.verdict for row in plain.check(net(), SIZE)} == {"pass"}
+    with pytest.raises(pytest.fail.Exception, match=r"params \+30: 0 \+28, 3 \+2"):
+        plain.check(net(5), SIZE)
+    with pytest.raises(pytest.fail.Exception, match="params"):
+        recording.check(net(5), SIZE)
+    with pytest.raises(pytest.fail.Exception, match="images"):
+        plain.check(net(), (3, 9, 9))
+    SenetBench("t", tmp_path, "all").check(net(5), SIZE)
+    plain.check(net(5), SIZE)
+
+
+def test_thresholds_are_those_of_the_marker(tmp_path: Path) -> None:
+    SenetBench("t", tmp_path, "new").check(net(), SIZE)
+    lenient = {"params": "+50 %", "flops": "any", "state_dict": "any", "operators": "any"}
+    SenetBench("t", tmp_path, "", lenient).check(net(5), SIZE)
+    with pytest.raises(UsageError, match="params"):
+        SenetBench("t", tmp_path, "", {"params": "many"}).check(net(), SIZE)
+
+
+def test_a_network_is_compared_with_another_in_the_same_rounds(tmp_path: Path) -> None:
+    wanted = {"latency": "+400 %", "budget": 0.3, "inconclusive": "pass"}
+    row = SenetBench("t", tmp_path, "", wanted).not_slower(net(), net(), SIZE)
+    assert row.verdict in ("pass", "inconclusive")
+    assert row.rounds
+
+
+@pytest.mark.slow
+def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> None:
+    plugin = () if request.config.pluginmanager.hasplugin("senet_bench") else ("-p", "senet_bench.pytest_plugin")
+    pytester.makepyfile(test_it=SUITE)
+    width = pytester.path / "width"
+    width.write_text("4")
+    pytester.runpytest_subprocess(*plugin, "--senet-bench-record").assert_outcomes(passed=1, errors=1)
+    width.write_text("9")
+    changed = pytester.runpytest_subprocess(*plugin)
+    changed.assert_outcomes(failed=1, errors=1)
+    changed.stdout.fnmatch_lines(["*params +150*"])
+
+
+def test_what_is_written_for_pytest_benchmark_is_read_again(tmp_path: Path) -> None:
+    from senet_bench.results import to_json
+
+    timed = row("n", "latency", "pass", base=1e-3, now=1.1e-3, unit="s", launches=[0.1, 0.09, 0.11], rounds=90)
+    (tmp_path / "b.json").write_text(to_json(exported(report([timed]))))
+    found = imported(tmp_path / "b.json")["n"]
+    assert found.seconds == pytest.approx(1.1e-3)
+    assert found.rounds == 90
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff",
+        b'{"benchmarks": []}',
+        b'{"benchmarks": [{"name": "x", "stats": {"min": NaN, "median": 1, "rounds": 1}}]}',
+        b'{"benchmarks": [{"name": "x", "stats": {"min": 0, "median": 1, "rounds": 1}}]}',
+        b'{"benchmarks": [{"name": "x", "stats": {"min": "1", "median": 1, "rounds": 1}}]}',
+        b'{"benchmarks": 3}',
+    ],
+)
+def test_a_damaged_benchmark_file_is_one_line(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "b.json").write_bytes(content)
+    with pytest.raises(BenchError) as raised:
+        imported(tmp_path / "b.json")
+    assert "b.json" in str(raised.value)
+    assert raised.value.exit_code in (2, 5)

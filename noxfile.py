@@ -49,3 +49,12 @@ def bench(session: nox.Session) -> None:
     """pytest-benchmark on the project's own code."""
     session.install(*PINS, ".", *groups("test"))
     session.run("pytest", "tests", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)
+
+
+@nox.session(name="bench-se")
+def bench_se(session: nox.Session) -> None:
+    """SE's tails, extras and deployed forms side by side, against timm and torchvision."""
+    session.install(*PINS, ".", *groups("test"))
+    session.run(
+        "python", "tests/bench_se.py", *(session.posargs or ("--out", "results/tables")), env={"OMP_NUM_THREADS": "1"}
+    )

@@ -85,7 +85,9 @@ Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic; fp32 is never TF32.")]
 Runtime = Annotated[
     str | None,
-    typer.Option("--runtime", help="eager, compile, cudagraph, onnxruntime or openvino, or several: eager,compile."),
+    typer.Option(
+        "--runtime", help="eager, compile, deploy, cudagraph, onnxruntime or openvino, or several: eager,deploy."
+    ),
 ]
 TorchCompile = Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="NHWC memory format.")]

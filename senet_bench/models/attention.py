@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.errors import UsageError
-from senet_bench.models.recomputation import gated
 from senet_bench.models.blocks import (
     CBAM,
     EffectiveSE,
@@ -27,6 +26,7 @@ from senet_bench.models.blocks import (
     hidden_channels,
 )
 from senet_bench.models.outside_block import called, outside_block
+from senet_bench.models.recomputation import gated
 from senet_bench.specs import AttentionSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {

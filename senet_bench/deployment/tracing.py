@@ -1,0 +1,115 @@
+"""A network in evaluation as a graph of operators, spelled in one way and free of what does nothing."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+Operator = Callable[..., Any]
+"""What an operator is called by in a graph: a function, or the type of a module."""
+
+RELUS = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
+SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
+DROPOUTS = {F.dropout, F.dropout2d}
+OVERWRITING = {operator.iadd, operator.imul, operator.isub, operator.itruediv, torch.relu_}
+FAILURES = (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, KeyError)
+"""What tracing raises on code that depends on the data, and on anything else it does not know."""
+
+
+def traced(network: nn.Module) -> fx.GraphModule | None:
+    """A graph that computes what `network` does in evaluation, on copies of its weights; None if it has no graph.
+
+    Every ReLU, sum and product is `F.relu`, `operator.add` and `operator.mul`; none works in place.
+    """
+    fresh = copy.deepcopy(network).eval().requires_grad_(False)
+    try:
+        module = fx.GraphModule(fresh, fx.Tracer().trace(fresh))
+    except FAILURES:
+        return None
+    if any(_overwrites_what_is_used(module, node) for node in module.graph.nodes):
+        return None
+    for node in list(module.graph.nodes):
+        _spell(module, node)
+    return cleaned(module)
+
+
+def cleaned(module: fx.GraphModule) -> fx.GraphModule:
+    """The same module without dead nodes and unused submodules, compiled anew."""
+    module.graph.eliminate_dead_code()
+    module.delete_all_unused_submodules()
+    module.graph.lint()
+    module.recompile()
+    return module
+
+
+def kind(module: fx.GraphModule, node: Any) -> Operator | str | None:
+    """The operator of a node: the type of a called module, a function, a method's name; None for anything else."""
+    if not isinstance(node, fx.Node):
+        return None
+    if node.op == "call_module":
+        return type(module.get_submodule(str(node.target)))
+    return node.target if node.op in ("call_function", "call_method") else None
+
+
+def submodule(module: fx.GraphModule, node: fx.Node) -> Any:
+    """The module that a `call_module` node calls."""
+    return module.get_submodule(str(node.target))
+
+
+def only(node: fx.Node) -> bool:
+    """Whether exactly one node uses this one."""
+    return len(node.users) == 1
+
+
+def put(
+    module: fx.GraphModule, node: fx.Node, name: str, called: nn.Module, args: tuple[Any, ...], **kwargs: Any
+) -> fx.Node:
+    """Put a call of a new submodule in the place of `node`; its name is made of `name` and the node's."""
+    name = f"{name}_{node.name}"
+    module.add_submodule(name, called)
+    with module.graph.inserting_before(node):
+        new = module.graph.call_module(name, args, kwargs)
+    node.replace_all_uses_with(new)
+    return new
+
+
+def _spell(module: fx.GraphModule, node: fx.Node) -> None:
+    what, graph = kind(module, node), module.graph
+    training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
+    if what in NOTHING or (what in DROPOUTS and training is False):
+        node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
+        graph.erase_node(node)
+        return
+    plain = set(node.kwargs) <= {"inplace"}
+    function: Operator | None = None
+    if (what is nn.ReLU or what in RELUS) and plain:
+        function, count = F.relu, 1
+    elif plain and len(node.args) == 2:
+        function, count = (operator.add if what in SUMS else operator.mul if what in PRODUCTS else None), 2
+    if function is not None:
+        with graph.inserting_before(node):
+            node.replace_all_uses_with(graph.call_function(function, node.args[:count]))
+        graph.erase_node(node)
+
+
+def _overwrites_what_is_used(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node works in place on what a later one reads: then no order but the written one is right."""
+    what = kind(module, node)
+    if node.op == "call_module":
+        overwrites = bool(getattr(submodule(module, node), "inplace", False))
+    elif isinstance(what, str):
+        overwrites = what.endswith("_") and not what.endswith("__")
+    else:
+        overwrites = what in OVERWRITING or bool(node.kwargs.get("inplace"))
+    if not overwrites or not node.args or not isinstance(node.args[0], fx.Node):
+        return False
+    given = node.args[0]
+    return given.op in ("placeholder", "get_attr") or any(user is not node and node < user for user in given.users)

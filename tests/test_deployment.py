@@ -1,0 +1,338 @@
+"""The deploy form against the plain network, its parts, the gate's gradient without a second map, the allocator."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import senet_bench
+from senet_bench import catalog
+from senet_bench.deployment import convolution, deploy
+from senet_bench.deployment.gates import Squeeze
+from senet_bench.deployment.tracing import kind
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure import allocator
+from senet_bench.measure.runtimes import example, prepare
+from senet_bench.measure.session import session
+from senet_bench.models import attention_blocks, build
+from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.models.recomputation import gated
+from senet_bench.specs import AttentionSpec, Conditions
+
+SIDES = {299: 96, 224: 64, 32: 32}
+HUGE = 26_000_000
+"""Networks from this many parameters on are slow tests."""
+
+
+def quick(name: str) -> bool:
+    return catalog.CATALOG[name].params < HUGE
+
+
+def lived_in(network: nn.Module, x: Tensor) -> nn.Module:
+    """The network with BatchNorm statistics, scales and shifts that fit its weights and are not 0 and 1.
+
+    Statistics of a small batch alone would make the network amplify rounding: plain fp32 then is 2e-5 off float64.
+    """
+    generator = torch.Generator().manual_seed(1)
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = 0.15
+        assert norm.weight is not None
+        with torch.no_grad():
+            norm.weight.copy_(0.8 + 0.4 * torch.rand(norm.weight.shape, generator=generator))
+            norm.bias.copy_(0.2 * torch.randn(norm.bias.shape, generator=generator))
+    with torch.no_grad():
+        for _ in range(3):
+            network.train()(x)
+    return network.eval()
+
+
+def ready(name: str, attention: AttentionSpec | None = None) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    side = SIDES[catalog.CATALOG[name].input_size[1]]
+    x = torch.randn(4, 3, side, side)
+    return lived_in(build(name, attention=attention), x), x[:2]
+
+
+def assert_same(network: nn.Module, deployed: nn.Module, x: Tensor, within: float = 1e-5) -> None:
+    with torch.inference_mode():
+        expected = network(x)
+        for images in (x, x[:1], x):
+            found, wanted = deployed(images), expected[: len(images)]
+            assert (found - wanted).abs().max() / wanted.abs().max() < within
+            assert torch.equal(found.argmax(1), wanted.argmax(1))
+
+
+def calls(deployed: nn.Module) -> list[str]:
+    """The operators of the deploy form."""
+    body = deployed.body
+    assert isinstance(body, torch.fx.GraphModule)
+    return [getattr(what, "__name__", str(what)) for node in body.graph.nodes if (what := kind(body, node))]
+
+
+@pytest.mark.parametrize(
+    "name", [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in catalog.CATALOG]
+)
+def test_every_network_gives_the_same_outputs(name: str) -> None:
+    network, x = ready(name)
+    before = copy.deepcopy(network.state_dict())
+    deployed = deploy(network)
+    assert_same(network, deployed, x)
+    assert "Conv2d" not in calls(deployed)
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+
+
+SWITCHES = {
+    "pre": AttentionSpec(integration="pre"),
+    "post": AttentionSpec(integration="post"),
+    "identity": AttentionSpec(integration="identity"),
+    "3x3": AttentionSpec(placement="3x3"),
+    "max": AttentionSpec(squeeze="max"),
+    "none": AttentionSpec(squeeze="none"),
+    "tanh": AttentionSpec(excitation="tanh"),
+    "relu": AttentionSpec(excitation="relu"),
+    "no bias": AttentionSpec(bias=False),
+    "r = 4": AttentionSpec(reduction=4),
+    "two stages": AttentionSpec(stages=(3, 4)),
+    "constant": AttentionSpec(block="constant"),
+}
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+@pytest.mark.parametrize("name", ["seresnet50", "seresnet18", "seshufflenet_v1_g3", "seresnet20_cifar"])
+def test_every_switch_gives_the_same_outputs(name: str, switch: str) -> None:
+    if switch == "3x3" and name in ("seresnet18", "seresnet20_cifar"):
+        pytest.skip("a basic unit has no place after a 3x3 inside a bottleneck")
+    network, x = ready(name, SWITCHES[switch])
+    assert_same(network, deploy(network), x)
+
+
+@pytest.mark.parametrize(
+    ("name", "spec", "early"),
+    [
+        ("seresnet50", AttentionSpec(), 16),
+        ("seresnet18", AttentionSpec(), 8),
+        ("seresnet50", AttentionSpec(integration="identity"), 4),
+        ("seresnet50", AttentionSpec(squeeze="max"), 0),
+        ("seresnet50", AttentionSpec(integration="post"), 0),
+        ("seinception_resnet_v2", AttentionSpec(), 40),
+        ("seresnet20_cifar", AttentionSpec(), 9),
+        ("seshakeshake26_2x96d_cifar", AttentionSpec(), 12),
+        ("seshufflenet_v1_g3", AttentionSpec(), 13),
+        ("semobilenet_v1", AttentionSpec(), 0),
+    ],
+)
+def test_the_gate_is_early_wherever_a_convolution_comes_first(name: str, spec: AttentionSpec, early: int) -> None:
+    squeezes = [m for m in deploy(build(name, attention=spec)).modules() if isinstance(m, Squeeze)]
+    assert sum(squeeze.early for squeeze in squeezes) == early
+
+
+def test_resnet_50_runs_as_convolutions_gates_and_one_pool() -> None:
+    assert set(calls(deploy(build("resnet50")))) == {"Convolution", "MaxPool2d", "Squeeze"}
+    assert set(calls(deploy(build("seresnet50")))) == {"Convolution", "MaxPool2d", "Squeeze", "Product", "getitem"}
+
+
+@pytest.mark.parametrize("name", ["resnet50", "seresnet50", "seshufflenet_v1_g3", "semobilenet_v1"])
+def test_without_the_private_operators_an_eager_form_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "has_prepacked", lambda: False)
+    network, x = ready(name)
+    assert_same(network, deploy(network), x)
+
+
+def test_operators_that_changed_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "pointwise", lambda x, *rest, **kwargs: x)
+    assert convolution.has_prepacked.__wrapped__() is False
+
+
+def test_large_maps_are_gated_image_by_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "LARGE_MAP", 0)
+    network, x = ready("seresnet18")
+    assert_same(network, deploy(network), x)
+
+
+def test_a_late_gate_gives_the_same() -> None:
+    network, x = ready("seresnet50")
+    assert_same(network, deploy(network, early_gate=False), x)
+
+
+def test_reduced_precision_follows_the_form() -> None:
+    network, x = ready("seresnet18")
+    with torch.inference_mode():
+        found, expected = deploy(network).bfloat16()(x.bfloat16()).float(), network(x)
+    assert (found - expected).abs().max() / expected.abs().max() < 0.1
+
+
+def test_a_deployed_network_can_be_copied_and_pickled() -> None:
+    network, x = ready("seresnet18")
+    deployed = deploy(network)
+    deployed(x)
+    assert_same(network, copy.deepcopy(deployed), x)
+    packing = next(m.packing for m in deployed.modules() if isinstance(m, convolution.Convolution))
+    assert packing.weight is not None
+    assert pickle.loads(pickle.dumps(packing)).weight is None
+
+
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x).mean((2, 3)) if x.sum() > 0 else x.mean((2, 3))
+
+
+class Overwriting(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        z = y + 1
+        y.mul_(2)
+        return (z + y).mean((2, 3))  # type: ignore[no-any-return]
+
+
+class Broadcasting(Branching):
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(x)
+        pooled = self.conv(x.mean((2, 3), keepdim=True))
+        return (self.conv(y) * torch.sigmoid(pooled) + pooled + y + torch.relu(y + self.conv(y))).mean((2, 3))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("network", [Branching(), Overwriting(), Broadcasting()], ids=lambda n: type(n).__name__)
+def test_networks_of_others_keep_their_outputs(network: nn.Module) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 5, 7)
+    lived_in(network, x)
+    assert_same(network, deploy(network), x)
+
+
+def test_the_input_is_left_alone() -> None:
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last)
+    before = x.clone()
+    deploy(nn.Sequential(nn.ReLU(), nn.Conv2d(3, 4, 1)))(x)
+    assert torch.equal(x, before)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_deploy_form_compiles() -> None:
+    network, x = ready("seresnet18")
+    assert_same(network, torch.compile(deploy(network).body), x)  # type: ignore[arg-type]
+
+
+def test_deploy_is_a_runtime() -> None:
+    network = build("seresnet20_cifar")
+    images = example((3, 32, 32), 2)
+    conditions = Conditions(runtime="deploy", batch_size=2)
+    with session(conditions):
+        prepared = prepare(network, conditions, images)
+        assert prepared.difference < 1e-5
+        with pytest.raises((UsageError, MeasurementError), match="inference only"):
+            prepare(network, replace(conditions, mode="train"), images)
+
+
+def test_naming_deploy_loads_torch_and_importing_the_package_does_not() -> None:
+    code = (
+        "import sys, senet_bench\nassert 'torch' not in sys.modules\nsenet_bench.deploy\nassert 'torch' in sys.modules"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert senet_bench.deploy is deploy
+    with pytest.raises(AttributeError, match="nosuch"):
+        senet_bench.nosuch  # noqa: B018
+
+
+# --- training without a second copy of the gated map ---------------------------------------------------------
+
+
+def normalised(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return F.batch_norm(x, None, None, weight, bias, training=True)
+
+
+def test_the_gated_map_has_exact_gradients() -> None:
+    torch.manual_seed(0)
+    inputs = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(3, 2, 3, 4), (2,), (2,), (3, 2)]
+    ]
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor) -> Tensor:
+        return gated(normalised(x, weight, bias), gate)
+
+    assert torch.autograd.gradcheck(product, inputs)
+
+
+def test_the_block_has_the_gradients_of_the_plain_product() -> None:
+    network = build("seresnet18").double()
+    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
+    found = []
+    for recomputes in (True, False):
+        for block in attention_blocks(network).values():
+            block.recomputes = recomputes  # type: ignore[assignment]
+        network.zero_grad()
+        network(x).square().sum().backward()
+        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    for ours, plain in zip(*found):
+        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * float(plain.abs().max()))
+
+
+def test_an_se_network_keeps_no_second_copy_of_its_maps() -> None:
+    x = torch.randn(2, 3, 64, 64)
+    baseline, plain, ours = (saved_bytes(name, x, on) for name, on in PAIRS)
+    assert plain > 1.15 * baseline
+    assert ours < 1.06 * baseline
+
+
+PAIRS = (("resnet50", True), ("seresnet50", False), ("seresnet50", True))
+
+
+def saved_bytes(name: str, x: Tensor, recomputes: bool) -> int:
+    """Bytes of the distinct storages that autograd keeps for the backward pass, without the parameters."""
+    network = build(name)
+    for block in network.modules():
+        if isinstance(block, SqueezeExcitation):
+            block.recomputes = recomputes
+    kept: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = network(x)
+    assert output.requires_grad
+    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
+    return sum(size for address, size in kept.items() if address not in own)
+
+
+def test_a_map_that_no_normalisation_made_is_multiplied_plainly() -> None:
+    u, gate = torch.randn(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, requires_grad=True)
+    assert "MulBackward" in type(gated(u, gate).grad_fn).__name__
+    assert "MulBackward" in type(gated(u.relu(), gate).grad_fn).__name__
+
+
+# --- the allocator -------------------------------------------------------------------------------------------
+
+
+def test_the_allocator_is_read_and_set_on_request() -> None:
+    code = (
+        "from senet_bench.measure import allocator as a\nassert a.allocator().setting == 'default', a.allocator()\n"
+        "assert a.tune().setting == 'tuned' == a.allocator().setting"
+    )
+    if not allocator.is_glibc():
+        pytest.skip("not glibc")
+    done = subprocess.run([sys.executable, "-c", code], check=False, env={"PATH": "/usr/bin"}, capture_output=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_allocator_variables_are_part_of_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_TOP_PAD_", "1")
+    assert ("MALLOC_TOP_PAD_", "1") in allocator.allocator().variables
+    monkeypatch.setenv("LD_PRELOAD", "/usr/lib/libjemalloc.so.2")
+    assert allocator.allocator().setting == "other"
+    with pytest.raises(UsageError, match="glibc on Linux only"):
+        allocator.tune()

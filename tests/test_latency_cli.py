@@ -116,6 +116,24 @@ def test_a_failed_measurement_is_a_missing_number_with_its_reason_and_exit_5(
     assert "not measured" in ended.err
 
 
+def test_running_out_of_memory_halves_the_batch_for_both_sides_and_says_so(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.measure import latency, runtimes
+
+    real = runtimes.prepare
+
+    def full(network: Any, conditions: Any, images: Any) -> Any:
+        if conditions.batch_size > 2:
+            raise MemoryError
+        return real(network, conditions, images)
+
+    monkeypatch.setattr(latency, "prepare", full)
+    for row in rows(run, "compare", "seresnet20_cifar", "-b", "4"):
+        assert row["latency"]["conditions"]["batch_size"] == 2
+        assert "every network ran with batch 2, not 4" in row["latency"]["reason"]
+
+
 def test_an_interrupt_while_timing_keeps_counts_and_finished_pairs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

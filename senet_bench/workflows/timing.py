@@ -75,7 +75,7 @@ class Timing:
         self, group: _Group, changes: Changes, conditions: Conditions, samples: Path
     ) -> Iterator[tuple[float, dict[int, Latency | str]]]:
         """Progress in the budget, and at the end the latency of each row's place, or why there is none."""
-        from senet_bench.measure.latency import NetworkLatency, measure_memory, measure_networks
+        from senet_bench.measure.latency import Halved, NetworkLatency, measure_memory, measure_networks
         from senet_bench.measure.plan import Plan, Round
 
         if not group.places:
@@ -84,14 +84,18 @@ class Timing:
             specs = {arm: changes.apply(spec) for arm, spec in group.arms.items()}
             networks = {arm: network(spec, changes, device="cpu") for arm, spec in specs.items()}
             size = next(iter(specs.values())).input_size
-            plan = Plan(budget_s=self.budget_s, seed=self.seed)
+            plan, halved = Plan(budget_s=self.budget_s, seed=self.seed), ""
             for event in measure_networks(networks, group.name, size, conditions=conditions, plan=plan):
-                if isinstance(event, Round):
+                if isinstance(event, Halved):
+                    halved = (
+                        f"out of memory: every network ran with batch {event.batch_size}, not {conditions.batch_size}"
+                    )
+                elif isinstance(event, Round):
                     yield min(1.0, event.elapsed_s / event.budget_s), {}
                 elif isinstance(event, NetworkLatency):
                     peaks = self._peaks(measure_memory, networks, size, event.conditions)
                     _keep(samples, group.name, event)
-                    yield 1.0, {place: _latency(arm, event, peaks) for place, arm in group.places.items()}
+                    yield 1.0, {place: _latency(arm, event, peaks, halved) for place, arm in group.places.items()}
         except MeasurementError as error:
             yield 1.0, dict.fromkeys(group.places, str(error))
 
@@ -131,8 +135,8 @@ def _reasons(found: Mapping[int, Latency | str]) -> Iterable[str]:
     return dict.fromkeys(why for why in found.values() if isinstance(why, str))
 
 
-def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]]) -> Latency:
-    """The stored latency of one arm of a measurement."""
+def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]], halved: str) -> Latency:
+    """The stored latency of one arm of a measurement; `halved` says that memory ran out, empty if it did not."""
     prepared = event.prepared[arm]
     document = event.latency.row(arm) | {
         "images_per_second": event.throughput(arm),
@@ -144,6 +148,7 @@ def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]]) -> Latency
         "first_call_s": prepared.first_s,
         "other_processes": list(event.other_processes),
     }
+    document["reason"] = "; ".join(filter(None, (halved, document.get("reason")))) or None
     if arm in peaks:
         document |= dict(zip(("peak_bytes", "peak_method"), peaks[arm]))
     return msgspec.convert(document, Latency)

@@ -275,3 +275,15 @@ def test_no_warning_reaches_the_user() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prepared(Conditions(mode="train", batch_size=2))
+
+
+def test_training_follows_timing_in_one_process() -> None:
+    from senet_bench.models import build
+    from senet_bench.training import data, loop
+    from senet_bench.training.recipes import recipe
+
+    with session(Conditions()):
+        pass
+    images = data.load("digits")
+    short = recipe("digits-smoke")
+    assert list(loop.train(build("resnet20_cifar", in_channels=1), images, short))

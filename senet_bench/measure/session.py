@@ -84,7 +84,7 @@ def _check_runtime(conditions: Conditions, device: torch.device) -> None:
 def session(conditions: Conditions) -> Iterator[None]:
     """Threads and arithmetic of the conditions for as long as this lasts: fp32 is IEEE, TF32 only when asked."""
     threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    with _arithmetic(tf32=conditions.precision == "tf32"):
+    with arithmetic(tf32=conditions.precision == "tf32"):
         try:
             torch.set_num_threads(conditions.threads)
             torch.backends.cudnn.benchmark = True
@@ -95,7 +95,7 @@ def session(conditions: Conditions) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _arithmetic(tf32: bool) -> Iterator[None]:
+def arithmetic(tf32: bool) -> Iterator[None]:
     """TF32 on or off for products and convolutions, by both of torch's interfaces.
 
     The older flags are set because torch's compiler and exporter read them, and raise where they and the newer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -104,7 +105,7 @@ class Predictions:
                 return Predictions(
                     kept["rows"], kept["labels"], kept["best"], kept["losses"], tuple(map(str, kept["skipped"]))
                 )
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
             raise UsageError(f"{path} holds no predictions", "make it with evaluate --keep-predictions") from error
 
 

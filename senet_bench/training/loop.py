@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure.session import arithmetic
 from senet_bench.training import checkpoint
 from senet_bench.training.augment import normalised
 from senet_bench.training.average import Average
@@ -27,7 +28,7 @@ from senet_bench.training.data import DataSet
 from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.training.evaluation import Predictions, Viewing, predict
 from senet_bench.training.events import EpochEnd, Event, Progress, Settings
-from senet_bench.training.precision import autocast, compiled, keep_memory, laid_out, tf32
+from senet_bench.training.precision import autocast, compiled, keep_memory, laid_out
 from senet_bench.training.recipes import Recipe
 from senet_bench.training.schedule import Rate
 from senet_bench.training.sgd import Sgd
@@ -42,7 +43,7 @@ def train(
     is a `MeasurementError`; so is a loss that is no number.
     """
     settings, world = settings or Settings(), world or World()
-    with watching(world, settings.checkpoint), tf32(settings.precision == "tf32"):
+    with watching(world, settings.checkpoint), arithmetic(settings.precision == "tf32"):
         yield from _Run(network, data, recipe, settings, world).events()
 
 

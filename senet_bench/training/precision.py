@@ -6,7 +6,6 @@ import contextlib
 import ctypes
 import os
 import tempfile
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -25,17 +24,6 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision in ("bf16", "fp16"):
         return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)
     return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def tf32(allowed: bool) -> Iterator[None]:
-    """TF32 on or off for convolutions and matrix products of CUDA inside, as it was afterwards."""
-    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def laid_out(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:

@@ -42,15 +42,14 @@ def tradeoff(rows: Sequence[Row], metric: str = "flops") -> Figure | None:
         axes.plot(*start, "o", mfc="white", mec=colour)
         axes.plot(*end, "o", color=colour)
         below = families.index(base.family) % 2  # so that names of neighbouring families do not cross
-        axes.annotate(
-            base.label, end if below else start, xytext=(6, -10 if below else 3), textcoords="offset points", fontsize=8
-        )
+        place = {"xytext": (-6, -11), "ha": "right"} if below else {"xytext": (6, 3)}
+        axes.annotate(base.label, end if below else start, textcoords="offset points", fontsize=8, **place)
     axes.set_xscale("log")
     ticks = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20) if metric == "flops" else (2, 5, 10, 20, 50, 100, 200)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xticks([], minor=True)
     low, high = (edge(_complexity(row, metric) for pair in pairs for row in pair) for edge in (min, max))
-    axes.set_xlim(low / 1.4, high * 1.9)
+    axes.set_xlim(low / 2.2, high * 1.9)
     axes.set_xlabel(
         "GFLOPs (multiply-adds, counted here)" if metric == "flops" else "parameters, millions (counted here)"
     )

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from senet_bench.errors import UsageError
+from senet_bench.measure.clock import cores
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -270,11 +271,6 @@ class Slurm:
                     running[executor.submit(_attempt, function, job)] = (job, attempt + 1)
                 else:
                     yield job, Failure(f"its Slurm job failed {ATTEMPTS} times: {_line(failed)}")
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _knock(address: str) -> None:

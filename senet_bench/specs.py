@@ -87,11 +87,6 @@ class ModelSpec:
     attention: AttentionSpec | None = None
     baseline: str | None = None
 
-    @property
-    def id(self) -> str:
-        """The name under which the network is found and shown."""
-        return self.name
-
 
 @dataclass(frozen=True, slots=True)
 class Conditions:

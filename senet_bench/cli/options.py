@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet_bench.engines import Engine, Local, RayCluster, Slurm, cores
+from senet_bench.engines import Engine, Local, RayCluster, Slurm
 from senet_bench.errors import UsageError
+from senet_bench.measure.clock import cores
 from senet_bench.specs import Conditions
 from senet_bench.store import check_writable, write_atomically
 from senet_bench.studies import AXES

@@ -103,6 +103,11 @@ def host_clock(finish: Callable[[], object] | None = None) -> HostClock:
     return HostClock(finish=finish, stolen=stolen_seconds if hasattr(os, "sched_getaffinity") else None)
 
 
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def stolen_seconds(stat: Path = Path("/proc/stat")) -> float:
     """Seconds that the hypervisor took from the cores this process may use, 0 where nobody tells."""
     try:

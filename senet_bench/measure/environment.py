@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from senet_bench import __version__
+from senet_bench.measure.clock import cores
 from senet_bench.results import Check
 
 PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "openvino", "triton")
@@ -56,7 +57,7 @@ def checks() -> list[Check]:
         Check("senet-bench", __version__),
         Check("python", platform.python_version()),
         Check("cpu", f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
-        Check("cores / threads", f"{_cores()} / {torch.get_num_threads()}"),
+        Check("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
         Check("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
         Check("machine key", str(environment()["machine"])),
     ]
@@ -85,7 +86,7 @@ def _hard() -> dict[str, Any]:
     return {
         "cpu": _cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
-        "cores": _cores(),
+        "cores": cores(),
         "virtual": "hypervisor" in (_read("/proc/cpuinfo") or ""),
         "gpu": gpu.name if gpu else None,
         "gpu_count": torch.cuda.device_count() if gpu else 0,
@@ -95,11 +96,6 @@ def _hard() -> dict[str, Any]:
         "cuda": torch.version.cuda if gpu else None,
         "cudnn": torch.backends.cudnn.version() if gpu else None,  # type: ignore[no-untyped-call]
     }
-
-
-def _cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _cpu_model() -> str:

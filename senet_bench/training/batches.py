@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from senet_bench.errors import UsageError
+from senet_bench.measure.clock import cores
 from senet_bench.training import images
 from senet_bench.training.augment import Augmentation, Draws, Pixels, cropped, draw, zero_padded
 from senet_bench.training.data import Files, Labels, Split
@@ -84,7 +85,7 @@ class Batches:
         cut = partial(_random_crop, size=self.size, augmentation=self.augmentation, seed=(self.seed, epoch, 2))
         rows = np.concatenate([rows for rows, _ in plans]) if plans else np.empty(0, dtype=np.int64)
         ready = images.read(
-            split, rows, self.batch // self.world, self.size, cut, workers=images.cores(), corrupt=self.corrupt
+            split, rows, self.batch // self.world, self.size, cut, workers=cores(), corrupt=self.corrupt
         )
         for (planned, draws), crops in zip(plans, ready):
             flips = draws.flips[np.isin(planned, crops.rows)]

@@ -24,6 +24,7 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.errors import MeasurementError
+from senet_bench.measure.clock import cores
 from senet_bench.training.augment import Pixels, empty
 from senet_bench.training.data import Arrays, Files, Labels
 
@@ -213,11 +214,6 @@ def centre_crops(
     return read(
         files, chosen, batch, crop.size, lambda path, _: cut(path, crop), workers=workers or cores(), corrupt=corrupt
     )
-
-
-def cores() -> int:
-    """Processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
 
 
 def cached(files: Files, crop: CentreCrop, folder: Path, *, fidelity: Fidelity = "exact") -> Arrays:

@@ -21,12 +21,12 @@ from torch import nn
 
 from senet_bench import catalog
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure.clock import cores
 from senet_bench.models import build_spec, initialise
 from senet_bench.specs import AttentionSpec, ModelSpec, Precision
 from senet_bench.training import data
 from senet_bench.training.evaluation import Viewing, predict
 from senet_bench.training.events import EpochEnd, Settings
-from senet_bench.training.images import cores
 from senet_bench.training.intervals import Paired, paired_seeds, sd
 from senet_bench.training.loop import train
 from senet_bench.training.recipes import Recipe

@@ -10,8 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.catalog import resolve
-from senet_bench.engines import Engine, Local, RayCluster, Slurm, cores
+from senet_bench.engines import Engine, Local, RayCluster, Slurm
 from senet_bench.errors import BenchError
+from senet_bench.measure.clock import cores
 from senet_bench.results import Facts, header
 from senet_bench.store import Store, TrialStore, key_of, read
 from senet_bench.workflows.runs import new_facts

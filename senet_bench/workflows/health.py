@@ -25,14 +25,13 @@ class Health:
 
     def ended(self) -> dict[str, Any]:
         """What happened since: seconds, load, the share stolen by other guests, involuntary switches."""
-        from senet_bench.measure.clock import stolen_seconds
+        from senet_bench.measure.clock import cores, stolen_seconds
 
         lasted = time.perf_counter() - self.began
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return {
             "elapsed_s": lasted,
             "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "steal": (stolen_seconds() - self.stolen) / max(lasted * cores, 1e-9),
+            "steal": (stolen_seconds() - self.stolen) / max(lasted * cores(), 1e-9),
             "involuntary_switches": _switches() - self.switches,
         }
 

@@ -82,25 +82,26 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
     """(N, C, H, W) uint8 to float32 (x / 255 - mean) / std, keeping the memory format.
 
     The operations and their order are those of torchvision's ToTensor and Normalize, so values agree bit by bit. On
-    a CPU they are NumPy's, a group of images at a time: that fits a core's cache and, unlike torch's, wakes no
-    threads that would wait for those decoding the next images.
+    a CPU they are NumPy's, a group of rows at a time: that fits a core's cache and, unlike torch's, wakes no threads
+    that would wait for those decoding the next images. Cast first, then divide: numpy's mixed division is slower.
     """
     if images.device.type != "cpu":
         middle, spread = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
         return images.float().div_(255).sub_(middle).div_(spread)
-    count, channels, height, width = images.shape
+    channels, height, width = images.shape[1:]
     out = torch.empty_like(images, dtype=torch.float32)
-    statistics = np.array([mean, std], dtype=np.float32)
+    middles, spreads = np.array([mean, std], dtype=np.float32)[:, None]
     if out.stride(1) == 1 and channels > 1:  # channels last: rows of width x channels
-        views = [x.permute(0, 2, 3, 1).reshape(count, height, width * channels).numpy() for x in (images, out)]
-        middles, spreads = np.tile(statistics, width)
+        source, target = (x.permute(0, 2, 3, 1).reshape(-1, 1, width * channels).numpy() for x in (images, out))
+        middles, spreads = np.tile(middles, width), np.tile(spreads, width)
     else:
-        views = [x.reshape(count, channels, height * width).numpy() for x in (images, out)]
-        middles, spreads = statistics[:, :, None]
-    group = max(1, 2**16 // max(1, channels * height * width))
-    for start in range(0, count, group):
-        source, target = (view[start : start + group] for view in views)
-        np.divide(source, np.float32(255), out=target, dtype=np.float32)
-        np.subtract(target, middles, out=target)
-        np.divide(target, spreads, out=target)
+        source, target = (x.reshape(-1, channels, height * width).numpy() for x in (images, out))
+        middles, spreads = middles.T, spreads.T
+    rows = max(1, 2**17 // max(1, source[0].size if len(source) else 1))
+    for start in range(0, len(source), rows):
+        part = target[start : start + rows]
+        part[...] = source[start : start + rows]
+        np.divide(part, np.float32(255), out=part)
+        np.subtract(part, middles, out=part)
+        np.divide(part, spreads, out=part)
     return out

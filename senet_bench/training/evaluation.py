@@ -20,7 +20,7 @@ from senet_bench.training.data import DataSet, Files, Labels, Split
 from senet_bench.training.distributed import World, gathered, share
 from senet_bench.training.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.training.intervals import Paired, paired_images, wilson
-from senet_bench.training.precision import autocast, laid_out
+from senet_bench.training.precision import autocast, keep_memory, laid_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +118,7 @@ def predict(
     gets the whole result.
     """
     viewing, world = viewing or Viewing(size=data.size), world or World()
+    keep_memory()
     corrupt: list[Path] = []
     was_training = network.training
     network.eval()

@@ -92,9 +92,10 @@ def exact(path: Path, crop: CentreCrop) -> Pixels:
     """(3, size, size): bit for bit torchvision's Resize and CenterCrop on a PIL image.
 
     PIL resizes across, then down (the other way round for tall images in Pillow 13); the columns outside the
-    crop are dropped in between.
+    crop are dropped in between. PIL decodes too: handing it another library's pixels costs more than that saves.
     """
-    image = Image.fromarray(decoded(path).permute(1, 2, 0).contiguous().numpy())
+    with Image.open(path) as file:
+        image = file.convert("RGB")
     (width, height), (left, top), size = *_geometry(*image.size, crop), crop.size
     if image.height <= 1.5 * image.width:
         across = image.resize((width, image.height), Image.Resampling.BILINEAR)
@@ -107,8 +108,17 @@ def fast(path: Path, crop: CentreCrop) -> Pixels:
     """(3, size, size): as `exact`, to one grey level."""
     image = decoded(path)
     (width, height), (left, top) = _geometry(image.shape[2], image.shape[1], crop)
-    resized = F.interpolate(image[None], (height, width), mode="bilinear", antialias=True)[0]
-    return resized[:, top : top + crop.size, left : left + crop.size].numpy()
+    return _resized(image, height, width)[:, top : top + crop.size, left : left + crop.size].numpy()
+
+
+def _resized(image: Tensor, height: int, width: int) -> Tensor:
+    """(3, height, width) by torch's antialiased kernel, from (3, H, W) stored as decoders write: channels last.
+
+    The batch axis goes in front of (H, W, 3): before (3, H, W) its stride would hide from torch that the image is
+    stored channels last, and the result would be transposed twice.
+    """
+    batch = image.permute(1, 2, 0)[None].permute(0, 3, 1, 2)
+    return F.interpolate(batch, (height, width), mode="bilinear", antialias=True)[0]
 
 
 def _geometry(width: int, height: int, crop: CentreCrop) -> tuple[tuple[int, int], tuple[int, int]]:
@@ -134,8 +144,7 @@ def random_resized(
     else:
         w, h = min(width, round(height * ratio[1])), min(height, round(width / ratio[0]))
         top, left = (height - h) // 2, (width - w) // 2
-    part = image[None, :, top : top + h, left : left + w]
-    return F.interpolate(part, (size, size), mode="bilinear", antialias=True)[0].numpy()
+    return _resized(image[:, top : top + h, left : left + w], size, size).numpy()
 
 
 def read(

@@ -1,6 +1,6 @@
 """How fast training and evaluation are against loops as torchvision's references write them.
 
-Run `python tests/bench_training.py [rate] [data] [jpeg] [cache]`. Each pair is interleaved in one process, in turns
+Run `python tests/bench_training.py [data] [rate] [error] [jpeg]`. Each pair is interleaved in one process, in turns
 of first; printed are the medians over rounds of the ratio of wall times, reference / ours, with their range.
 """
 
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import t
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -29,11 +30,15 @@ from senet_bench.models import build
 from senet_bench.training import data, images
 from senet_bench.training.augment import normalised
 from senet_bench.training.batches import Batches
+from senet_bench.training.evaluation import predict
 from senet_bench.training.events import Settings
 from senet_bench.training.loop import train
 from senet_bench.training.precision import keep_memory
 from senet_bench.training.recipes import recipe
+from senet_bench.training.schedule import Rate
+from senet_bench.training.trials import initialise_by_name
 
+SEEDS = 12
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR = replace(recipe("cifar").lasting(1), batch_size=128)
 
@@ -48,7 +53,9 @@ class Pictures(Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.transform(Image.fromarray(np.ascontiguousarray(self.images[index]))), int(self.labels[index])
+        image = self.images[index]
+        picture = Image.fromarray(np.ascontiguousarray(image if image.shape[2] == 3 else image[:, :, 0]))
+        return self.transform(picture), int(self.labels[index])
 
 
 def cifar_shaped(count: int) -> data.DataSet:
@@ -64,7 +71,7 @@ def reference_loader(pictures: data.DataSet, workers: int) -> DataLoader[Any]:
     return DataLoader(split, batch_size=128, shuffle=True, num_workers=workers, drop_last=True)
 
 
-def reference_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: DataLoader[Any]) -> None:
+def reference_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader: Iterable[Any]) -> None:
     """One epoch as in torchvision's references/classification/train.py."""
     criterion = nn.CrossEntropyLoss()
     network.train()
@@ -117,6 +124,43 @@ def rate() -> None:
                 reference_epoch(network, optimizer, loader)
 
             paired(f"training, {precision}, DataLoader({workers})", 5, theirs, ours)
+
+
+def error() -> None:
+    """The error on digits after the reference's loop and after ours: the same recipe, images and initial weights."""
+    plan, gaps, means = recipe("digits"), [], []
+    for seed in range(SEEDS):
+        pictures = data.load("digits", draw=seed)
+        networks = [build("resnet20_cifar", classes=10, in_channels=1) for _ in range(2)]
+        for network in networks:
+            initialise_by_name(network, seed)
+        torch.manual_seed(seed)
+        steps = [transforms.RandomCrop(8, padding=1), transforms.ToTensor()]
+        steps += [transforms.Normalize(pictures.mean, pictures.std)]
+        split = Pictures(pictures.training(), transforms.Compose(steps))  # type: ignore[arg-type]
+        loader = DataLoader(split, batch_size=plan.batch_size, shuffle=True, drop_last=True)
+        optimizer = torch.optim.SGD(networks[0].parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
+        rate = Rate(plan)
+        for epoch in range(plan.epochs):
+            reference_epoch(networks[0], optimizer, rated(loader, optimizer, rate, epoch))
+        list(train(networks[1], pictures, plan, Settings(seed=seed, evaluate_every=0)))
+        theirs, ours = (predict(network, pictures, pictures.test).top1_err for network in networks)
+        gaps.append(ours - theirs)
+        means.append((theirs, ours))
+    first, second = (100 * statistics.mean(pair[i] for pair in means) for i in (0, 1))
+    reach = 100 * t.ppf(0.975, SEEDS - 1) * statistics.stdev(gaps) / SEEDS**0.5
+    print(  # noqa: T201
+        f"error on digits: reference {first:.2f} %, ours {second:.2f} %, difference {second - first:+.2f}"
+        f" +- {reach:.2f} points (95 %, {SEEDS} seeds)"
+    )
+
+
+def rated(loader: Any, optimizer: torch.optim.Optimizer, rate: Rate, epoch: int) -> Iterator[Any]:
+    """The loader's batches, the learning rate set before each."""
+    for step, batch in enumerate(loader):
+        for group in optimizer.param_groups:
+            group["lr"] = rate.at(epoch + step / len(loader))
+        yield batch
 
 
 def path() -> None:
@@ -193,5 +237,5 @@ def jpeg() -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ("data", "rate", "jpeg"):
-        {"data": path, "rate": rate, "jpeg": jpeg}[part]()
+    for part in sys.argv[1:] or ("data", "rate", "error", "jpeg"):
+        {"data": path, "rate": rate, "error": error, "jpeg": jpeg}[part]()

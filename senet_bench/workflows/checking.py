@@ -13,6 +13,7 @@ from senet_bench import __version__
 from senet_bench.checking.baselines import Baselines, commit_of
 from senet_bench.checking.checkouts import Checkout, checked_out
 from senet_bench.checking.config import Config
+from senet_bench.checking.drift import drifts
 from senet_bench.checking.outcome import SCHEMA, TITLES, Report, Row, exit_code, with_allowances
 from senet_bench.checking.workers import Progress
 from senet_bench.errors import UsageError
@@ -44,6 +45,8 @@ def check(config: Config, baselines: Baselines, options: Options) -> Iterator[St
         else:
             yield step
     rows = with_allowances(rows, config, datetime.now(UTC).date())
+    if base is None:
+        rows += drifts(baselines.history(), rows, config.gate)
     yield _report(run, rows, base, health)
 
 

@@ -1,0 +1,53 @@
+"""Slow drift over accepted changes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from senet_bench.checking.drift import drifts
+from senet_bench.checking.outcome import Row
+from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
+
+PARAMS = Row(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
+
+
+def accepted(what: str, old: object, when: str) -> dict[str, Any]:
+    return {"id": what, "old": old, "when": when}
+
+
+def gate(network: str, metric: str) -> Gate:
+    return DEFAULT_GATES[metric]
+
+
+def test_changes_that_were_accepted_one_by_one_add_up() -> None:
+    history = [
+        accepted("net:params", {"a": 60, "b": 40}, "2026-01-02T00:00:00Z"),
+        accepted("other:params", {"a": 1}, "2026-01-03T00:00:00Z"),
+        accepted("net:all", {"params": {"a": 110}, "flops": {"conv": 5}}, "2026-02-02T00:00:00Z"),
+    ]
+    (row,) = drifts(history, [PARAMS], gate)
+    assert (row.id, row.verdict, row.base, row.now) == ("net/params-drift", "info", 100.0, 120.0)
+    assert row.reason == "+20 % since 2026-01-02, over 2 accepted changes"
+
+
+def test_a_network_back_where_it_began_has_not_drifted() -> None:
+    assert not drifts([accepted("net:params", {"a": 120}, "2026-01-02")], [PARAMS], gate)
+
+
+def test_what_stays_within_the_gate_is_not_told() -> None:
+    latency = replace(PARAMS, id="net/latency", metric="latency", now=1.01)
+    history = [accepted("net:latency", {"floor": 1.0, "seconds": 1.2}, "2026-01-02")]
+    assert not drifts(history, [latency], gate)
+    (row,) = drifts(history, [replace(latency, now=1.05)], gate)
+    assert row.reason == "+5 % since 2026-01-02, over one accepted change"
+
+
+@pytest.mark.parametrize("old", [None, "text", [], {}, {"a": "text"}, True])
+def test_a_history_of_something_else_tells_nothing(old: object) -> None:
+    assert not drifts([accepted("net:params", old, "2026-01-02"), accepted("net:all", old, "")], [PARAMS], gate)
+
+
+def test_rows_that_were_not_measured_do_not_drift() -> None:
+    history = [accepted("net:params", {"a": 1}, "2026-01-02"), {}]
+    assert not drifts(history, [replace(PARAMS, now=None), replace(PARAMS, metric="outputs")], gate)

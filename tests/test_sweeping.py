@@ -261,6 +261,8 @@ BAD: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--reduction", "8", *DIGITS, "--engine", "ray", "--engine-option", "memory=3"): ("memory",),
     ("--reduction", "8", *DIGITS, "--engine-option", "cpus"): ("KEY=VALUE",),
     ("--reduction", "8", *DIGITS, "--workers", "0"): ("--workers",),
+    ("--reduction", "8", *DIGITS, "--img-size", "16"): ("--img-size", "8 on digits"),
+    ("--reduction", "8", *DIGITS, "--classes", "20"): ("--classes", "10 on digits"),
 }
 
 

@@ -67,14 +67,13 @@ class Sweep:
         return found if self.lr is None else replace(found, lr=self.lr)
 
     def fitted(self, changes: Changes) -> Changes:
-        """The changes with the image size, channels and classes of the data set where none were given."""
-        side, channels, classes = SIZES.get(self.dataset, (None, None, None))
-        return replace(
-            changes,
-            img_size=changes.img_size or side,
-            in_channels=changes.in_channels or channels,
-            classes=changes.classes or classes,
-        )
+        """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
+        own = dict(zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ())))
+        for name, value in own.items():
+            if getattr(changes, name) not in (None, value):
+                option = f"--{name.replace('_', '-')}"
+                raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
+        return replace(changes, **own)
 
     def described(self) -> dict[str, Any]:
         """The plan as it is stored; what decides whether two errors may be compared."""

@@ -112,7 +112,8 @@ def _useful(panels: Sequence[Panel]) -> tuple[Panel, ...]:
 
 def _same(panels: Sequence[Panel]) -> str:
     """The names of the numbers that no setting changes."""
-    names = [panel.title for panel in panels if any(line.known > 1 for line in panel.lines) and not _useful([panel])]
+    known = [panel for panel in panels if any(line.known > 1 for line in panel.lines)]
+    names = [panel.title.partition(",")[0] for panel in known if not _useful([panel])]
     return f"; the same in all: {' and '.join(names)}" if names else ""
 
 

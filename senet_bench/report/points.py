@@ -23,6 +23,7 @@ PAPER: dict[str, tuple[str, ...]] = {
 }
 """Where the paper prints the top-1 errors of a data set; the rows of one table share a recipe."""
 TITLES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
+CLASSES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
 _PRINTED = {"gflops": ("flops", 1.0), "mflops": ("flops", 1e-3), "params_m": ("params", 1.0)}
 
 
@@ -78,8 +79,14 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
                     error=float(cell.printed),
                     interval=None,
                     costs=_costs(judged, timed, cell.table),
-                    about=(f"error as printed in Table {cell.table}: {cell.printed} %",),
+                    about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
                 )
+
+
+def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
+    """A remark where the costs are those of the network with another number of classes."""
+    alike = row.classes == CLASSES[dataset]
+    return () if alike else (f"cost of the network with {row.classes} classes, not {CLASSES[dataset]}",)
 
 
 def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:

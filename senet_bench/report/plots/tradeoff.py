@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
 SHAPES = {"paper": "D", "here": "o", "control": "s"}
 _LABEL = 8.0
+PLACES = (
+    *((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center")),
+    *((8, 7, "left"), (-8, 7, "right"), (8, -13, "left"), (-8, -13, "right"), (14, 14, "left"), (-14, 14, "right")),
+)
+"""Where a name may stand beside its point, the best place first: points to the right, up, and its alignment."""
 _AXIS: dict[Metric, str] = {
     "flops": "GFLOPs (multiply-adds)",
     "params": "parameters, millions",
@@ -159,7 +164,7 @@ def _names(axes: Axes, points: Sequence[Point], metric: Metric) -> Iterator[Mark
             continue
         text = shown(point.label, 28)
         wide, (x, y) = 0.56 * _LABEL * len(text), at[place]
-        for dx, dy, align in ((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center"), (8, 7, "left")):
+        for dx, dy, align in PLACES:
             left = x + dx - {"left": 0, "right": wide, "center": wide / 2}[align]
             area = (left, y + dy - 1, left + wide, y + dy + _LABEL)
             inside = box.x0 <= area[0] and area[2] <= box.x1 and box.y0 <= area[1] and area[3] <= box.y1

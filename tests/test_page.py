@@ -218,8 +218,9 @@ def test_without_gates_the_command_for_them_is_named(committed: Path) -> None:
         (json.dumps(stored.header("excitations") | {"rows": [{"block": "a", "mean": ["x"]}]}).encode(), 2),
         (json.dumps(stored.header("evaluate") | {"rows": [{}]}).encode(), 2),
         (json.dumps(stored.header("train") | {"rows": [3]}).encode(), 2),
+        (json.dumps(stored.header("compare") | {"environment": {"hard": "fast"}}).encode(), 2),
     ],
-    ids=["cut", "not-utf8", "foreign", "selftest", "excitations", "evaluate", "train"],
+    ids=["cut", "not-utf8", "foreign", "selftest", "excitations", "evaluate", "train", "environment"],
 )
 def test_a_file_that_cannot_be_read_is_left_out_and_named(run: Run, tmp_path: Path, content: bytes, code: int) -> None:
     root = tmp_path / "results"

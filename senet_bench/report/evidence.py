@@ -156,6 +156,7 @@ def _unusable(place: str, document: Document) -> BenchError | None:
     """The error that names a document of the right schema whose rows are not those of its command."""
     source = Source(place, document)
     try:
+        _check_names(source)
         if isinstance(document, Facts) and source.command in SAY:
             SAY[source.command](document)
         elif isinstance(document, Run):
@@ -164,6 +165,19 @@ def _unusable(place: str, document: Document) -> BenchError | None:
         why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         return UsageError(f"{place} is damaged ({why})", "move it away or restore it")
     return None
+
+
+def _check_names(source: Source) -> None:
+    """Raise `TypeError` where what is looked up by name is none."""
+    for name in ("hard", "packages"):
+        if not isinstance(source.document.environment.get(name) or {}, dict):
+            raise TypeError(f"{name} of its environment is no object")
+    if not isinstance(source.document.conditions.get("accuracy") or {}, dict):
+        raise TypeError("accuracy of its conditions is no object")
+    for row in source.document.rows if source.command == "evaluate" else ():
+        for name in ("model", "label", "dataset", "weights"):
+            if not isinstance(row, dict) or not isinstance(row.get(name), str):
+                raise TypeError(f"{name} of a row is no text")
 
 
 def identity(row: Row) -> tuple[object, ...]:

@@ -84,6 +84,7 @@ def drawing() -> Iterator[None]:
 
     with warnings.catch_warnings(), mpl.rc_context():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
+        warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)  # endless names
         mpl.rcdefaults()
         mpl.rcParams.update(STYLE)
         yield

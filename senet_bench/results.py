@@ -160,6 +160,7 @@ KINDS: dict[str, type[Document]] = {
     schema_of("selftest"): Facts,
     schema_of("train"): Facts,
     schema_of("evaluate"): Facts,
+    schema_of("excitations"): Facts,
 }
 """Every schema that is stored, and what it is read as."""
 

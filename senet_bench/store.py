@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
 from senet_bench.results import Document, Run, from_json, header, schema_of, to_json
 
 
@@ -27,10 +27,20 @@ class Store:
 
     def documents(self) -> Iterator[tuple[Path, Document]]:
         """Every stored document with its path, oldest first; raises on a damaged or foreign file."""
+        for path, found in self.survey():
+            if isinstance(found, BenchError):
+                raise found
+            yield path, found
+
+    def survey(self) -> Iterator[tuple[Path, Document | BenchError]]:
+        """Every stored document, oldest first; in place of a damaged or foreign one the error that names it."""
         if self.root.exists() and not self.root.is_dir():
             raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
-        for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: path.name):
-            yield path, from_json(read(path), str(path))
+        for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: (path.name, path.parent.name)):
+            try:
+                yield path, from_json(read(path), str(path))
+            except BenchError as error:
+                yield path, error
 
     def runs(self) -> Iterator[tuple[Path, Run]]:
         """The documents whose rows are networks."""

@@ -43,9 +43,16 @@ def doctor(
 
 
 def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None:
-    """Rebuild every table and plot from the stored runs."""
+    """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     from senet_bench import console
     from senet_bench.workflows import reporting
 
-    for path in reporting.report(Store(results)):
+    found = reporting.read(Store(results))
+    for path in reporting.write(found, results):
         console.remark(str(path), quiet=quiet)
+    for one in found.evidence.left_out:
+        console.remark(f"left out: {one.error}")
+    if not quiet:
+        console.show(found.story)
+    if found.evidence.left_out:
+        raise reporting.IncompleteReportError(found.evidence.left_out)

@@ -67,10 +67,10 @@ def _of_ablation(run: Run) -> Document:
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
-    lines = partial(network_table, title, run.rows, study.table if study else None, name=_setting)
+    lines = partial(network_table, title, run.rows, study.table if study else None, name=setting_of)
     left_out = tuple(f"left out: {name}: {why}" for name, why in run.conditions.get("left_out", {}).items())
     wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
-    _add_measured(wide, narrow, run, _setting)
+    _add_measured(wide, narrow, run, setting_of)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
@@ -87,7 +87,7 @@ def _title(study: Study) -> str:
     return f"Table {study.table}. {TABLES[study.table].title}"
 
 
-def _setting(row: Row) -> str:
+def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
     if row.attention is not None and row.attention.block == "constant":
         return "gates fixed at 0.5"
@@ -304,6 +304,13 @@ def _shown(value: object) -> str:
 def _light_environment() -> dict[str, Any]:
     """The part of the environment that is known without torch."""
     return {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+
+
+def of_table(table: Table) -> Document:
+    """One table by itself; its records are its lines under their headings."""
+    names = [f"{column.group} {column.name}".strip() for column in table.columns]
+    records = tuple(dict(zip(names, row)) for row in table.rows)
+    return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
 
 
 def _document(command: str, rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from senet_bench.report.tables import EMPTY, Column, Table
 from senet_bench.results import Accuracy, Row
+
+Anything = TypeVar("Anything")
 
 NOTES = (
     "difference: minus the baseline's error over the same seeds and data order, in points, with its 95 % interval",
@@ -67,12 +70,18 @@ def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
 
 
 def front(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> list[Row]:
-    """The rows that no other beats in one of error and cost without losing in the other, by rising cost."""
-    ordered = sorted(rows, key=lambda row: (cost(row) or 0.0, _error(row)))
-    kept: list[Row] = []
-    for row in ordered:
-        if not kept or _error(row) < _error(kept[-1]):
-            kept.append(row)
+    """The rows on the Pareto front of error against a cost, by rising cost."""
+    return pareto(rows, lambda row: cost(row) or 0.0, _error)
+
+
+def pareto(
+    items: Iterable[Anything], cost: Callable[[Anything], float], loss: Callable[[Anything], float]
+) -> list[Anything]:
+    """The items that no other beats in one of cost and loss without losing in the other, by rising cost."""
+    kept: list[Anything] = []
+    for item in sorted(items, key=lambda item: (cost(item), loss(item))):
+        if not kept or loss(item) < loss(kept[-1]):
+            kept.append(item)
     return kept
 
 

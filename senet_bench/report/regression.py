@@ -13,6 +13,7 @@ from typing import Any
 
 from senet_bench.checking.outcome import EXITS, Report, Row
 from senet_bench.report.documents import Document
+from senet_bench.report.page.look import digest, stylesheet
 from senet_bench.report.tables import Column, Table
 
 COMMENT_CHARACTERS = 65_000
@@ -215,20 +216,18 @@ def software(report: Report) -> str:
 
 # --- page and terminal --------------------------------------------------------------------------------------------
 
-STYLE = (
-    "body{font:15px system-ui;margin:2em auto;max-width:75em;padding:0 1em}table{border-collapse:collapse}"
-    "td,th{padding:.3em .7em;border-bottom:1px solid #ccc;text-align:left;vertical-align:top}"
-    ".fail,.error{color:#b00020;font-weight:bold}.inconclusive,.not{color:#8a5a00}.pass{color:#1b6e2d}"
-    "code{background:#f2f2f2;padding:.1em .3em}"
-)
-
 
 def page(report: Report) -> str:
     """A page to look at, every value escaped, nothing loaded from elsewhere."""
     rows = ordered(report.rows)
     title = html.escape(verdict_line(report))
+    style = stylesheet()
+    policy = f"default-src 'none'; style-src '{digest(style)}'; img-src data:"
     parts = [
-        f'<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>{title}</title><style>{STYLE}</style>',
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+        f"<style>{style}</style></head><body><main>",
         f"<h1>senet-bench: {title}</h1>",
         _html_table([row for row in rows if row.open]),
     ]
@@ -238,17 +237,17 @@ def page(report: Report) -> str:
     parts.append(f"<p>Base {html.escape(base_text(report))}; {html.escape(software(report))}.</p>")
     commands = (("Reproduce", report.reproduce), ("Accept", report.accept))
     parts += [f"<p>{name}: <code>{html.escape(command)}</code></p>" for name, command in commands if command]
-    return "\n".join([*parts, "</html>", ""])
+    return "\n".join([*parts, "</main></body></html>", ""])
 
 
 def _html_table(rows: Sequence[Row]) -> str:
     if not rows:
         return ""
-    lines = ["<table><tr>" + "".join(f"<th>{name}</th>" for name in HEADINGS) + "</tr>"]
+    lines = ['<div class="scroll"><table><tr>' + "".join(f"<th>{name}</th>" for name in HEADINGS) + "</tr>"]
     for row in rows:
         body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row))
         lines.append(f'<tr class="{row.verdict}">{body}</tr>')
-    return "\n".join([*lines, "</table>"])
+    return "\n".join([*lines, "</table></div>"])
 
 
 def document(report: Report) -> Document:

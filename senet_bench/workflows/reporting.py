@@ -1,49 +1,84 @@
-"""Tables and plots rebuilt from the stored runs alone."""
+"""Every table, every plot and the page, rebuilt from the stored documents alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
-from senet_bench.errors import UsageError
-from senet_bench.report import documents, plots, writers
-from senet_bench.results import Row, Run, schema_of
+from senet_bench.errors import BenchError, UsageError
+from senet_bench.report import documents, writers
+from senet_bench.report.evidence import Evidence, LeftOut, gather
+from senet_bench.report.page.build import page
+from senet_bench.report.page.content import Content, content
+from senet_bench.report.plots import chart
+from senet_bench.report.story import story
+from senet_bench.results import Run, schema_of
 from senet_bench.store import Store, write_atomically
 from senet_bench.studies import STUDIES
 
-
-def latest_rows(store: Store, command: str) -> list[Row]:
-    """The newest stored row of each network, attention and setting, in the order they were first measured."""
-    found: dict[object, Row] = {}
-    for _, run in store.runs():
-        if run.schema == schema_of(command):
-            for row in run.rows:
-                found[row.model, row.attention, row.input_size, row.classes] = row
-    return list(found.values())
+PAGE = "index.html"
+ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
 
 
-def report(store: Store) -> Iterator[Path]:
-    """Rewrite `tables/` and `plots/` from the stored runs alone; yields each path as it is written."""
-    rows = latest_rows(store, "compare")
-    if not rows:
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is stored and what is shown of it."""
+
+    evidence: Evidence
+    content: Content
+
+    @property
+    def story(self) -> documents.Document:
+        """The same in short, for a terminal."""
+        return story(self.evidence, self.content)
+
+
+class IncompleteReportError(BenchError):
+    """A report that is written, but from which some stored files had to be left out; the first decides the code."""
+
+    def __init__(self, left_out: Sequence[LeftOut]) -> None:
+        first = left_out[0]
+        more = f", and {len(left_out) - 1} more" * (len(left_out) > 1)
+        super().__init__(f"the report is written without {first.path}{more}", first.error.remedy)
+        self.exit_code = first.error.exit_code
+
+
+def read(store: Store) -> Report:
+    """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
+    evidence = gather(store.root, store.survey())
+    if not evidence.sources and not evidence.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    return Report(evidence, content(evidence))
+
+
+def write(report: Report, root: Path) -> Iterator[Path]:
+    """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
+    for name, document in _tables(report):
+        for ending, format in ENDINGS:  # noqa: A001
+            yield _written(root / "tables" / f"{name}.{ending}", writers.render(document, format))
+    charts = {one.name: one for one in report.content.charts()}
+    drawn = {name: chart.render(one, "svg") for name, one in charts.items()}
+    for name, one in charts.items():
+        yield _written(root / "plots" / f"{name}.svg", drawn[name])
+        yield _written(root / "plots" / f"{name}.png", chart.render(one, "png"))
+    yield _written(root / PAGE, page(report.evidence, report.content, drawn))
+
+
+def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
+    """The paper's tables beside what was counted, then what was measured, each under its file name."""
+    rows = report.evidence.rows()
     for study in STUDIES.values():
         judged = [replace(row, paper=documents.judge(row, [study.id])) for row in rows]
         run = Run(
             schema=schema_of("compare"), version=__version__, created="", environment={}, conditions={}, rows=judged
         )
         document = documents.of_run(replace(run, rows=[row for row in judged if row.paper]), [study])
-        for ending, format in (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html")):  # noqa: A001
-            if document.wide:
-                yield _written(store.root / "tables" / f"{study.id}.{ending}", writers.render(document, format))
-    rows = [replace(row, paper=documents.judge(row, ["table2", "table3"])) for row in rows]
-    for metric in ("flops", "params"):
-        figure = plots.tradeoff(rows, metric)
-        for format in plots.FORMATS if figure else ():  # noqa: A001
-            assert figure is not None
-            yield _written(store.root / "plots" / f"error-vs-{metric}.{format}", plots.render(figure, format))
+        if document.wide:
+            yield study.id, document
+    for name, table in report.content.tables():
+        yield name, documents.of_table(table)
 
 
 def _written(path: Path, data: str | bytes) -> Path:

@@ -1,0 +1,74 @@
+"""Tables in a terminal: in colour, whole at any width, plain where no one looks."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+
+from senet_bench import console
+from senet_bench.report.documents import Document, of_table
+from senet_bench.report.tables import Column, Table
+
+STATUSES = ("match", "match†", "near", "differs", "not reproduced", "not measured")
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def table(columns: int) -> Document:
+    """A line a status, beside many wide numbers."""
+    heads = [Column("network", numeric=False), Column("status", numeric=False)]
+    heads += [Column("counted", f"metric {place}") for place in range(columns)]
+    rows = tuple((f"SE-ResNet-{status}", status, *["1234.5678"] * columns) for status in STATUSES)
+    return of_table(Table("Networks", tuple(heads), rows, ("a note of many words " * 9,)))
+
+
+def printed(monkeypatch: pytest.MonkeyPatch, document: Document, width: int, **environment: str) -> str:
+    terminal = Terminal()
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLORTERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in ({"TERM": "xterm-256color", "COLUMNS": str(width)} | environment).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stdout", terminal)
+    console.show(document)
+    return terminal.getvalue()
+
+
+def plain(text: str) -> list[str]:
+    return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
+
+
+@pytest.mark.parametrize("width", [50, 80, 120, 200])
+def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(
+    monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    lines = plain(printed(monkeypatch, table(12), width))
+    assert max(map(len, lines)) <= width
+    assert sum(line.count("1234.5678") for line in lines) == 12 * len(STATUSES)
+    parts = sum(line.startswith("Networks") for line in lines)
+    assert sum(line.startswith("SE-ResNet-differs") for line in lines) == parts  # each part names its rows
+    assert (parts > 1) == (width < 200)
+    assert sum("a note of many words" in line for line in lines) >= 1
+
+
+def test_each_status_has_its_colour_unless_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = printed(monkeypatch, table(1), 80)
+    for status, code in (("match", 32), ("match†", 32), ("near", 33), ("differs", 31), ("not reproduced", 35)):
+        assert re.search(rf"\x1b\[[\d;]*{code}m{status}\s*\x1b", text), status
+    without = printed(monkeypatch, table(1), 80, NO_COLOR="1")
+    assert not re.search(r"\x1b\[[\d;]*(3\d|9\d)m", without)
+    assert plain(without) == plain(text)
+
+
+def test_a_pipe_gets_plain_text_on_long_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show(table(12))
+    out = capsys.readouterr().out
+    assert "\x1b" not in out
+    assert sum("1234.5678" in line for line in out.splitlines()) == len(STATUSES)
+    assert any(len(line) > 120 for line in out.splitlines())

@@ -1,0 +1,344 @@
+"""The page and the files beside it as text: complete, escaped, the same each time, and honest about what is missing."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from senet_bench.paper import TABLES
+from senet_bench.report.ablations import of_ablation, of_studies
+from senet_bench.report.evidence import Evidence, Source, gather
+from senet_bench.report.page.grid import COMPARED, grids
+from senet_bench.report.page.lead import lead
+from senet_bench.report.palette import ROLES, contrast
+from senet_bench.report.plots.chart import name_of, shown
+from senet_bench.report.points import points
+from senet_bench.results import Facts
+from senet_bench.store import Store
+from senet_bench.workflows import reporting
+from tests import stored
+from tests.conftest import Run
+
+TAGS = """
+    html head meta link title style body a header nav button main section p h1 h2 h3 dl dt dd div strong span em small
+    fieldset legend label input figure figcaption details summary table thead tbody tr th td ul li code article time
+    footer cite script i svg g path defs use text circle rect clippath
+"""
+ALLOWED = set(TAGS.split())
+
+
+class Tags(HTMLParser):
+    """Every tag with its attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+
+def build(root: Path) -> str:
+    """Write the whole report, return its page."""
+    for _ in reporting.write(reporting.read(Store(root)), root):
+        pass
+    return (root / "index.html").read_text(encoding="utf-8")
+
+
+def evidence_of(root: Path) -> Evidence:
+    """What is stored, without drawing it."""
+    return gather(root, Store(root).survey())
+
+
+def files(root: Path) -> dict[str, bytes]:
+    """Everything that a report wrote, by name."""
+    written = [path for path in root.rglob("*") if path.is_file() and "runs" not in path.parts]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in written}
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built report of small facts of every kind, with names that try to be HTML, mathematics and terminal codes."""
+    root = tmp_path_factory.mktemp("results")
+    stored.store(root, stored.ablation(), "20261120T100000Z-ablate-1")
+    nasty = stored.ablation("bbbbbbbbbbbb")
+    rows = [replace(row, label=f"{row.label}{stored.HOSTILE}", family=stored.HOSTILE) for row in nasty.rows]
+    conditions = nasty.conditions | {"model": stored.HOSTILE}
+    stored.store(root, replace(nasty, rows=rows, conditions=conditions), "20261120T100001Z-ablate-2")
+    stored.store(root, stored.evaluated(stored.HOSTILE), "20261120T100002Z-evaluate-3")
+    stored.store(root, stored.gates(stored.HOSTILE, stored.HOSTILE), "20261120T100003Z-excitations-4")
+    build(root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built report of the committed facts."""
+    root = tmp_path_factory.mktemp("results")
+    shutil.copytree(stored.COMMITTED / "runs", root / "runs")
+    build(root)
+    return root
+
+
+def test_the_same_facts_give_the_same_bytes_in_any_order_zone_and_hash_seed(
+    everything: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = tmp_path / "again"
+    for path in sorted((everything / "runs").rglob("*.json"), reverse=True):  # written in another order
+        copy = again / path.relative_to(everything)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(path.read_bytes())
+    code = f"import sys\nfrom senet_bench.cli import main\nmain(['report', '-q', '--results', {str(again)!r}])"
+    elsewhere = {"PYTHONHASHSEED": "77", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "MPLCONFIGDIR": str(tmp_path)}
+    (tmp_path / "matplotlibrc").write_text("axes.facecolor: red\nsvg.fonttype: path\n")
+    elsewhere["MATPLOTLIBRC"] = str(tmp_path / "matplotlibrc")
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, **elsewhere}, check=True, capture_output=True)
+    assert files(again).keys() == files(everything).keys()
+    assert [name for name, data in files(again).items() if data != files(everything)[name]] == []
+
+    real = Path.glob
+
+    def shuffled(self: Path, pattern: str) -> list[Path]:
+        found = sorted(real(self, pattern))
+        random.Random(3).shuffle(found)
+        return found
+
+    monkeypatch.setattr(Path, "glob", shuffled)
+    assert build(again).encode() == files(everything)["index.html"]
+
+
+def test_no_name_becomes_markup(everything: Path) -> None:
+    text = (everything / "index.html").read_text(encoding="utf-8")
+    tags = Tags(text).found
+    assert {tag for tag, _ in tags} <= ALLOWED
+    assert Counter(tag for tag, _ in tags)["script"] == 1
+    attributes = {name for _, given in tags for name in given}
+    assert not {name for name in attributes if name.startswith("on") or name == "style"}
+    assert "&lt;/script&gt;&lt;img src=x" in text
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f\u202e]", text)
+    for path in (everything / "tables").glob("*.html"):
+        assert {tag for tag, _ in Tags(path.read_text()).found} <= ALLOWED
+
+
+def test_only_its_own_style_and_script_are_let_in_and_nothing_is_loaded(everything: Path) -> None:
+    text = (everything / "index.html").read_text(encoding="utf-8")
+    tags = Tags(text).found
+    policy = next(given["content"] or "" for tag, given in tags if tag == "meta" and "http-equiv" in given)
+    assert policy.startswith("default-src 'none'; ")
+    assert "unsafe" not in policy
+    for name in ("style", "script"):
+        (inside,) = re.findall(f"<{name}>(.*?)</{name}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(inside.encode()).digest()).decode()
+        assert f"{name}-src 'sha256-{digest}'" in policy
+    loaded = [given.get("src") or given.get("href") for tag, given in tags if tag in ("link", "script", "img", "use")]
+    assert all(address is None or address.startswith(("#", "data:")) for address in loaded)
+    assert set(re.findall("https?://[^\"' ]+", text)) == {"http://www.w3.org/2000/svg"}  # a name, no address
+
+
+def test_every_id_is_one_and_every_link_leads_somewhere(everything: Path, committed: Path) -> None:
+    for root in (everything, committed):
+        tags = Tags((root / "index.html").read_text(encoding="utf-8")).found
+        ids = Counter(given["id"] for _, given in tags if "id" in given)
+        assert [name for name, count in ids.items() if count > 1] == []
+        links = {given["href"] for tag, given in tags if tag in ("a", "use") and given.get("href")}
+        links |= {f"#{given[name]}" for _, given in tags for name in ("aria-controls", "data-row") if name in given}
+        for link in links:
+            assert link is not None
+            assert link[1:] in ids if link.startswith("#") else (root / link).is_file(), link
+
+
+def test_every_printed_cell_is_there_with_its_status(committed: Path) -> None:
+    tags = Tags((committed / "index.html").read_text(encoding="utf-8")).found
+    cells = [given for tag, given in tags if tag == "td" and "data-tip" in given]
+    assert len(cells) == sum(len(TABLES[number].cells) for number in COMPARED)
+    assert all(given.get("tabindex") == "0" for given in cells)
+    status = Counter((given["class"] or "").removeprefix("num cell ") for given in cells)
+    assert (status["match"], status["near"], status["differs"], status["not-reproduced"]) == (42, 6, 0, 2)
+    assert any("no public definition of Inception-ResNet-v2" in (given["data-tip"] or "") for given in cells)
+
+
+def test_the_page_of_the_committed_facts_is_small_and_leads_with_their_medians(committed: Path) -> None:
+    page = (committed / "index.html").read_bytes()
+    assert len(page) < 500_000
+    told = lead(evidence_of(committed), None)
+    # Table 2's gains as printed: 1.51 0.79 0.85 1.01 0.48 1.80 1.15 0.57
+    assert told.title.startswith(
+        "SE takes 0.93 points off the top\u20111 error, for 0.17\u00a0% more multiply\u2011adds"
+    )
+    assert [figure.value for figure in told.figures] == ["−0.93 points", "+0.17 %", "+10.4 %"]
+    assert told.figures[0].origin.startswith("−1.80 to −0.48")
+
+
+def test_what_is_missing_is_said_with_its_command(run: Run, tmp_path: Path) -> None:
+    stored.store(tmp_path / "results", stored.gates(), "20261120T100003Z-excitations-4")
+    quiet = run("report", "-q")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    ended = run("report")
+    assert ended.code == 0
+    page = (tmp_path / "results" / "index.html").read_text()
+    for command in (
+        "senet-bench compare --no-latency",
+        "senet-bench compare table10",
+        "senet-bench compare resnet20_cifar --dataset digits",
+        "senet-bench ablate -m seresnet20_cifar --reduction --dataset digits --seeds 5",
+        "senet-bench selftest",
+    ):
+        assert f"<code>{command}</code>" in page
+        assert command in ended.out or "table10" in command
+    assert "excitations seresnet20_cifar" not in page
+    assert "Mean gate of every channel, seresnet20_cifar on digits" in page
+
+
+def test_without_gates_the_command_for_them_is_named(committed: Path) -> None:
+    page = (committed / "index.html").read_text(encoding="utf-8")
+    assert "<code>senet-bench excitations seresnet20_cifar --dataset digits</code>" in page
+
+
+@pytest.mark.parametrize(
+    ("content", "code"),
+    [
+        (b"{", 2),
+        (b"\xff\xfe", 2),
+        (b'{"schema": "senet-bench.compare/99", "rows": []}', 4),
+        (json.dumps(stored.header("selftest") | {"rows": [{"rule": 1}]}).encode(), 2),
+        (json.dumps(stored.header("excitations") | {"rows": [{"block": "a", "mean": ["x"]}]}).encode(), 2),
+        (json.dumps(stored.header("evaluate") | {"rows": [{}]}).encode(), 2),
+        (json.dumps(stored.header("train") | {"rows": [3]}).encode(), 2),
+        (json.dumps(stored.header("compare") | {"environment": {"hard": "fast"}}).encode(), 2),
+    ],
+    ids=["cut", "not-utf8", "foreign", "selftest", "excitations", "evaluate", "train", "environment"],
+)
+def test_a_file_that_cannot_be_read_is_left_out_and_named(run: Run, tmp_path: Path, content: bytes, code: int) -> None:
+    root = tmp_path / "results"
+    stored.store(root, stored.ablation(), "20261120T100000Z-ablate-1")
+    broken = root / "runs" / "aaaaaaaaaaaa" / "20261120T110000Z-broken-9.json"
+    broken.write_bytes(content)
+    ended = run("report", "-q")
+    assert ended.code == code
+    assert ended.out == ""
+    assert [broken.name in line for line in ended.err.splitlines()] == [True, True]
+    assert "Traceback" not in ended.err
+    page = (root / "index.html").read_text()
+    assert f"<code>runs/aaaaaaaaaaaa/{broken.name}</code>" in page
+    assert "SE-ResNet-20 by reduction" in page
+
+
+def test_machines_are_never_mixed(everything: Path) -> None:
+    evidence = evidence_of(everything)
+    assert [timed.machine for timed in evidence.timings()] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    assert evidence.name_of("aaaaaaaaaaaa") == "Test CPU, 4 cores (aaaaaaaaaaaa)"
+    for timed in evidence.timings():
+        known = [point for point in points(evidence, timed) if "latency" in point.costs]
+        assert known
+        own = {1e3 * row.latency.seconds for row in timed.rows if row.latency}
+        assert {point.costs["latency"].value for point in known} <= own
+
+
+def test_the_newest_row_of_a_network_counts_but_no_run_takes_a_latency_away(tmp_path: Path) -> None:
+    first = stored.ablation()
+    stored.store(tmp_path, replace(first, schema="senet-bench.compare/1"), "20261120T100000Z-compare-1")
+    untimed = [replace(row, latency=None, params=1) for row in first.rows]
+    stored.store(tmp_path, replace(first, schema="senet-bench.compare/1", rows=untimed), "20261120T110000Z-compare-2")
+    evidence = evidence_of(tmp_path)
+    assert {row.params for row in evidence.rows()} == {1}
+    assert len(evidence.timings()[0].rows) == len(first.rows)
+
+
+def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Path) -> None:
+    ours = points(evidence_of(everything))
+    digits = [point for point in ours if point.dataset == "digits"]
+    assert {point.source for point in digits} == {"here"}
+    assert {point.kind for point in digits} == {"baseline", "attention", "control"}
+    assert all(point.interval and point.interval[0] < point.error < point.interval[1] for point in digits)
+    theirs = [point for point in points(evidence_of(committed)) if point.dataset == "imagenet"]
+    assert {point.source for point in theirs} == {"paper"}
+    fifty = next(point for point in theirs if point.label == "SE-ResNet-50")
+    assert (fifty.error, fifty.costs["flops"].printed, fifty.interval) == (23.29, "3.87", None)
+    assert fifty.costs["params"].printed == ""  # Table 2 prints no parameters: counted here
+    assert fifty.costs["params"].value == pytest.approx(28.088024)
+
+
+def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> None:
+    series = of_ablation(Source("runs/a/b.json", stored.ablation()), stored.ablation())
+    assert series.settings == ("2", "4", "8")
+    assert series.ordered
+    error = series.panels[0]
+    assert error.title == "top-1 error on digits, %"
+    assert dict(error.references) == pytest.approx({"baseline": 10.6, "gates fixed at 0.5": 10.1})
+    assert [round(value or 0, 2) for value in error.lines[0].values] == [9.6, 9.1, 9.4]
+    low, high = error.lines[0].intervals[0] or (0, 0)
+    # seeds at +0, +.4, +.8, +1.2 points: sd 0.5164, t(3, .975) = 3.1824, half width 0.8217
+    assert (high - low) / 2 == pytest.approx(0.8217, abs=1e-4)
+
+
+def test_the_papers_reduction_ratios_stand_beside_ours(committed: Path) -> None:
+    series = {one.name: one for one in of_studies(evidence_of(committed), None)}
+    table10 = series["ablation-table10"]
+    assert table10.settings == ("r=2", "r=4", "r=8", "r=16", "r=32")
+    error, params = table10.panels[:2]
+    assert error.lines[0].values == (22.29, 22.25, 22.26, 22.28, 22.72)
+    assert error.references == (("ResNet-50", 23.30),)
+    assert {line.source for line in params.lines} == {"paper", "here"}
+    assert "parameters" in series["ablation-table11"].title  # no squeeze changes them
+
+
+def test_a_table_that_nothing_was_counted_for_says_so() -> None:
+    for grid in grids([]):
+        assert {status for status, _ in grid.counts} == {"not measured"}
+        assert bool(grid.command) == (grid.id != "table9")
+
+
+@pytest.mark.parametrize("role", [role for role in ROLES if role not in ("rule", "ground", "surface")])
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_every_colour_of_text_has_enough_contrast(role: str, scheme: int) -> None:
+    for under in ("ground", "surface"):
+        assert contrast(ROLES[role][scheme], ROLES[under][scheme]) >= 4.5
+
+
+def test_contrast_is_that_of_wcag() -> None:
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+def test_names_of_files_are_safe_and_told_apart() -> None:
+    assert name_of("error-vs-flops") == "error-vs-flops"
+    hostile = [name_of(text) for text in ("../../etc", "a b", "a_b", "a/b", stored.HOSTILE, "x" * 500)]
+    assert len(set(hostile)) == 6
+    assert all(re.fullmatch(r"[\w-]{1,120}", name, re.ASCII) for name in hostile)
+    assert shown("a\x00\n b" + "c" * 99) == "a b" + "c" * 56 + "…"
+
+
+def test_the_story_is_told_in_the_terminal(run: Run, tmp_path: Path) -> None:
+    counted = min((stored.COMMITTED / "runs").glob("*/*-compare-*.json"), key=lambda path: path.name)
+    copy = tmp_path / "results" / counted.relative_to(stored.COMMITTED)
+    copy.parent.mkdir(parents=True)
+    shutil.copy(counted, copy)
+    ended = run("report")
+    assert ended.code == 0
+    assert "−0.93 points" in ended.out
+    assert re.search(r"Table 2 +14 +2 +64", ended.out)
+    assert "senet-bench ablate -m seresnet20_cifar" in ended.out
+    assert "index.html" in ended.err
+    assert "\x1b" not in ended.out + ended.err
+
+
+def test_gates_of_other_lengths_are_no_facts() -> None:
+    from senet_bench.report.gates import blocks
+
+    facts = Facts(**stored.header("excitations"), rows=[{"block": "a", "mean": [0.5], "classes": {"0": [0.5, 0.6]}}])
+    with pytest.raises(ValueError, match="other lengths"):
+        blocks(facts)

@@ -160,6 +160,8 @@ KINDS: dict[str, type[Document]] = {
     schema_of("selftest"): Facts,
     schema_of("train"): Facts,
     schema_of("evaluate"): Facts,
+    schema_of("excitations"): Facts,
+    schema_of("input-channels"): Facts,
 }
 """Every schema that is stored, and what it is read as."""
 

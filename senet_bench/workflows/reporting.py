@@ -8,8 +8,8 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.errors import UsageError
-from senet_bench.report import documents, plots, writers
-from senet_bench.results import Row, Run, schema_of
+from senet_bench.report import documents, excitations, input_channels, plots, writers
+from senet_bench.results import Facts, Row, Run, schema_of
 from senet_bench.store import Store, write_atomically
 from senet_bench.studies import STUDIES
 
@@ -26,9 +26,11 @@ def latest_rows(store: Store, command: str) -> list[Row]:
 
 def report(store: Store) -> Iterator[Path]:
     """Rewrite `tables/` and `plots/` from the stored runs alone; yields each path as it is written."""
-    rows = latest_rows(store, "compare")
-    if not rows:
+    rows, observed = latest_rows(store, "compare"), latest_observations(store)
+    if not rows and not observed:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    for facts in observed:
+        yield from observation_files(facts, store)
     for study in STUDIES.values():
         judged = [replace(row, paper=documents.judge(row, [study.id])) for row in rows]
         run = Run(
@@ -44,6 +46,24 @@ def report(store: Store) -> Iterator[Path]:
         for format in plots.FORMATS if figure else ():  # noqa: A001
             assert figure is not None
             yield _written(store.root / "plots" / f"error-vs-{metric}.{format}", plots.render(figure, format))
+
+
+def latest_observations(store: Store) -> list[Facts]:
+    """The newest stored run of `excitations` of each kind, network and data set."""
+    kinds = {schema_of("excitations"), schema_of("input-channels")}
+    found = {
+        (document.schema, document.conditions["label"], document.conditions["dataset"]): document
+        for _, document in store.documents()
+        if isinstance(document, Facts) and document.schema in kinds and document.rows
+    }
+    return list(found.values())
+
+
+def observation_files(facts: Facts, store: Store) -> Iterator[Path]:
+    """Write the tables and plots of a run of `excitations`; yields each path."""
+    files = excitations.files if facts.schema == schema_of("excitations") else input_channels.files
+    for name, data in files(facts):
+        yield _written(store.root / name, data)
 
 
 def _written(path: Path, data: str | bytes) -> Path:

@@ -85,6 +85,7 @@ def _definitions(facts: Facts) -> list[str]:
     notes = [
         f"between classes: variance of the class means over all variance of the gates{by_chance}",
         "by scale: how much of that is one factor a class on the mean gates of all channels",
+        *(["no share: the gates of that block are the same for every image"] if _constant(facts) else []),
         f"at 0, at 1: gates within {facts.conditions['near']:g} of it",
         "from identity: root mean square of 1 - gate; from constant: of gate - its channel's mean",
     ]
@@ -95,6 +96,10 @@ def _definitions(facts: Facts) -> list[str]:
             "McNemar's by Holm over the blocks; one trained network, nothing retrained"
         )
     return notes + [f"error without the block: {why}" for why in _missing(facts)]
+
+
+def _constant(facts: Facts) -> bool:
+    return any(row["between_class_share"] is None for row in facts.rows)
 
 
 def _missing(facts: Facts) -> list[str]:

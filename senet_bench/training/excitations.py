@@ -69,7 +69,7 @@ class Watch:
         self.held: dict[str, Predictions] = {}
 
     def observe(self) -> Iterator[int]:
-        """Show the images once, each block's gates counted into its tally."""
+        """Show the images once, each block's gates counted into its tally; a block that is not run has none."""
         parts: list[Shown] = []
         corrupt: list[Path] = []
         with _evaluating(self.network, self.viewing):
@@ -80,6 +80,7 @@ class Watch:
                 for name, found in gates.items():
                     self.tallies[name].add(found.cpu().numpy(), self.split.labels[crops.rows])
                 yield done
+        self.tallies = {name: tally for name, tally in self.tallies.items() if tally.origin is not None}
         self.seen = assembled(parts, self.data, self.split, [str(path) for path in corrupt])
 
     def hold(self, variants: Mapping[str, Mapping[str, Tensor]]) -> Iterator[int]:

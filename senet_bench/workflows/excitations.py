@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.errors import UsageError
 from senet_bench.results import Facts
-from senet_bench.specs import ModelSpec
+from senet_bench.specs import Conditions, ModelSpec
 from senet_bench.store import Store, file_name, key_of
 from senet_bench.workflows import gate_rows
 from senet_bench.workflows.runs import Event, header, new_facts
@@ -59,6 +59,8 @@ class Excitations:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, not {value}")
+        if self.lr is not None and not 0 < self.lr < 100:
+            raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
         if not 0 < self.near < 0.5:
             raise UsageError(f"--near {self.near:g} is no distance from 0 and 1", "use 0.05")
 
@@ -88,13 +90,12 @@ def excitations(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
 
     What the gates do is stored before the first block is taken out.
     """
+    asked.check()
+    spec = asked.spec()
     from senet_bench.measure.session import check_conditions
-    from senet_bench.specs import Conditions
     from senet_bench.training import excitations as gates
     from senet_bench.training import selection
 
-    asked.check()
-    spec = asked.spec()
     check_conditions(Conditions(device=asked.device))
     store.check()
     run = new_facts("excitations", {})
@@ -140,7 +141,7 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
 
 def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
     """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
-    from senet_bench.training import data, recipes, trials, weights
+    from senet_bench.training import data, recipes, selection, trials, weights
 
     if asked.dataset not in TRAINED_HERE:
         if asked.dataset not in data.DATASETS:
@@ -154,9 +155,10 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
     trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset)
     name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
+    images = data.load(asked.dataset, draw=asked.seed)
+    selection.classes(asked.classes, images)  # raises before anything is trained
     if not file.is_file():
         _train(trial, file, store)
-    images = data.load(asked.dataset, draw=asked.seed)
     loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     how = f"trained here: recipe {recipe.name}, {recipe.epochs} epochs, seed {trial.seed}"
     return Subject(loaded.network, spec, images, file.name, (how,))

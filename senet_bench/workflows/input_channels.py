@@ -14,7 +14,7 @@ import numpy as np
 
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.results import Facts
-from senet_bench.specs import ModelSpec
+from senet_bench.specs import Conditions, ModelSpec
 from senet_bench.store import Store, file_name
 from senet_bench.workflows.excitations import Excitations, viewing
 from senet_bench.workflows.runs import Event, new_facts
@@ -53,15 +53,14 @@ def input_channels(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
     `epochs` (5 unless given, 0 leaves it untrained and says so), or comes with `weights` that this command made;
     weights of the network alone are a start for the network.
     """
-    from senet_bench.measure.session import check_conditions
-    from senet_bench.specs import Conditions
-    from senet_bench.training import data
-
     replace(asked, epochs=asked.epochs or None).check()
     if asked.epochs is not None and asked.epochs < 0:
         raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
-    check_conditions(Conditions(device=asked.device))
     spec = row_of(asked.model)
+    from senet_bench.measure.session import check_conditions
+    from senet_bench.training import data
+
+    check_conditions(Conditions(device=asked.device))
     store.check()
     images = data.load(asked.dataset, asked.folder)
     if images.channels != len(COLOURS):

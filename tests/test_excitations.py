@@ -250,6 +250,23 @@ def test_blocks_know_their_stage() -> None:
     assert stages == [2] * 3 + [3] * 4 + [4] * 6 + [5] * 3
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["seresnet18", "mobilenet_v3_small", "efficientnet_b0", "semobilenet_v1", "seshufflenet_v1_g3", "sebninception"],
+)
+def test_every_family_with_se_is_observed_and_taken_out(name: str) -> None:
+    rng = np.random.default_rng(0)
+    split = Arrays(rng.integers(0, 255, (3, 3, 64, 64), dtype=np.uint8), np.arange(3))
+    data = DataSet("noise", tuple("abc"), split, split, (0.5,) * 3, (0.25,) * 3, 64)
+    network = build(name, 3)
+    watch = Watch(network, data, np.arange(3), Viewing(size=64))
+    for _ in (*watch.observe(), *watch.hold(variants(watch.means()))):
+        pass
+    assert [*watch.tallies] == [*attention_blocks(network)]
+    assert all(0 < tally.mean().mean() < 1 for tally in watch.tallies.values())
+    assert len(watch.held) == 2 * len(watch.tallies) + 2
+
+
 # what is looked at
 
 

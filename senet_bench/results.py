@@ -161,6 +161,7 @@ KINDS: dict[str, type[Document]] = {
     schema_of("train"): Facts,
     schema_of("evaluate"): Facts,
     schema_of("excitations"): Facts,
+    schema_of("input-channels"): Facts,
 }
 """Every schema that is stored, and what it is read as."""
 

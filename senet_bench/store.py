@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -118,6 +119,11 @@ class TrialStore:
 def key_of(definition: Mapping[str, Any]) -> str:
     """Sixteen hexadecimal digits of what defines a trial."""
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_name(*parts: str) -> str:
+    """The parts joined by hyphens, in lower case, of letters, digits and hyphens alone."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
 def read(path: Path) -> bytes:

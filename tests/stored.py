@@ -102,29 +102,41 @@ def evaluated(label: str = "SE-ResNet-50") -> Facts:
     )
 
 
-def gates(block: str = "layer1.0", model: str = "seresnet20_cifar") -> Facts:
+def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> Facts:
     """`excitations` of a network of four blocks."""
     dice = random.Random(7)
-    rows: list[dict[str, Any]] = []
-    for place in range(4):
-        mean = [0.3 + 0.4 * dice.random() for _ in range(16)]
-        rows.append(
-            {
-                "model": model,
-                "block": block if place == 0 else f"layer{place + 1}.0",
-                "stage": place + 2,
-                "images": 100,
-                "channels": 16,
-                "classes": {str(one): [value + 0.05 * dice.random() for value in mean] for one in range(3)},
-                "mean": mean,
-                "sd": [0.1] * 16,
-                "between_class_share": 0.1 + 0.1 * place,
-                "saturated_low": 0.0,
-                "saturated_high": 0.01 * place,
-                "distance_from_identity": 0.5,
-                "error": 0.1,
-                "error_without": 0.11 + 0.01 * place,
-                "difference": {"difference": 0.01 * place, "ci": [0.01 * place - 0.005, 0.01 * place + 0.005]},
-            }
-        )
-    return Facts(**header("excitations", dataset="digits"), rows=rows)
+    rows = [_gates(place, block if place == 0 else f"layer{place + 1}.0", dice) for place in range(4)]
+    conditions: dict[str, Any] = {"label": label, "notes": [], "near": 0.05, "weights": "some.safetensors"}
+    summary: dict[str, Any] = {"images": 100, "error": 0.1, "error_ci": [0.05, 0.18], "skipped": []}
+    return Facts(**header("excitations", dataset="digits", **conditions), rows=rows, summary=summary)
+
+
+def _gates(place: int, block: str, dice: random.Random) -> dict[str, Any]:
+    mean = [0.3 + 0.4 * dice.random() for _ in range(16)]
+    change = {"value": 0.01 * place, "ci": [0.01 * place - 0.005, 0.01 * place + 0.005], "p": 0.5}
+    return {
+        "model": "seresnet20_cifar",
+        "block": block,
+        "label": f"SE_{place + 2}_1",
+        "stage": str(place + 2),
+        "images": 100,
+        "channels": 16,
+        "shown": list(range(16)),
+        "classes": {str(one): [value + 0.05 * dice.random() for value in mean] for one in range(3)},
+        "class_sd": {str(one): [0.05] * 16 for one in range(3)},
+        "class_images": {str(one): 33 for one in range(3)},
+        "mean": mean,
+        "sd": [0.1] * 16,
+        "mean_gate": sum(mean) / 16,
+        "between_class_share": 0.1 + 0.1 * place,
+        "share_by_chance": 0.02,
+        "scale_share": 0.5,
+        "saturated_low": 0.0,
+        "saturated_high": 0.01 * place,
+        "distance_from_identity": 0.5,
+        "distance_from_constant": 0.1,
+        "error": 0.1,
+        "error_without": 0.1 + 0.01 * place,
+        "difference": change,
+        "missing": {},
+    }

@@ -72,6 +72,7 @@ def test_only_the_terminal_prints() -> None:
         ["models", "--format", "json"],
         ["compare", "resnet51"],
         ["ablate"],
+        ["excitations", "seresnet51"],
     ],
     ids=" ".join,
 )

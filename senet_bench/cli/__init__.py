@@ -10,7 +10,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import checking, comparing, listing, measuring, training
+from senet_bench.cli import checking, comparing, excitations, listing, measuring, training
 from senet_bench.errors import BenchError
 from senet_bench.studies import AXES
 
@@ -77,6 +77,7 @@ for command in (
     comparing.ablate,
     training.train,
     training.evaluate,
+    excitations.excitations,
     measuring.profile,
     measuring.selftest,
     checking.check,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.errors import BenchError, UsageError
-from senet_bench.report import documents, gates, profiles
+from senet_bench.report import documents, excitations, input_channels, profiles
 from senet_bench.results import Document, Facts, Latency, Row, Run, schema_of
 from senet_bench.specs import Conditions
 
@@ -17,7 +17,8 @@ SAY: dict[str, Callable[[Facts], documents.Document]] = {
     "selftest": documents.of_selftest,
     "train": documents.of_training,
     "profile": profiles.document,
-    "excitations": gates.of_excitations,
+    "excitations": excitations.document,
+    "input-channels": input_channels.document,
 }
 """How the facts of a command are laid out in tables."""
 
@@ -126,6 +127,15 @@ class Evidence:
                     source,
                     run,
                 )
+        return list(found.values())
+
+    def observations(self, command: str) -> list[Facts]:
+        """The newest gates, `excitations` or `input-channels`, of each network and data set."""
+        found = {
+            (facts.conditions["label"], facts.conditions["dataset"]): facts
+            for _, facts in self.facts(command)
+            if facts.rows
+        }
         return list(found.values())
 
     def name_of(self, machine: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.errors import UsageError
@@ -13,6 +13,15 @@ from senet_bench.results import to_json
 
 if TYPE_CHECKING:
     import pandas as pd
+
+ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
+"""The formats that a table is kept in, by the ending of its file."""
+
+
+def kept(name: str, document: Document) -> Iterator[tuple[str, str]]:
+    """A document in every format it is kept in, by the path below the results folder."""
+    for ending, format in ENDINGS:  # noqa: A001
+        yield f"tables/{name}.{ending}", render(document, format)
 
 
 def render(document: Document, format: str) -> str:  # noqa: A002 - the option's name

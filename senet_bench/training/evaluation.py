@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,9 @@ from senet_bench.training.distributed import World, gathered, share
 from senet_bench.training.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.training.intervals import Paired, paired_images, wilson
 from senet_bench.training.precision import autocast, keep_memory, laid_out
+
+Shown = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
+"""A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,19 +129,23 @@ def predict(
     try:
         with torch.inference_mode(), autocast(device, viewing.precision):
             parts = [
-                _seen(network, data, split.labels, crops, viewing, device)
+                show(network, data, split.labels, crops, viewing, device)
                 for crops in crops_of(split, viewing, np.arange(len(split))[share(len(split), world)], corrupt)
             ]
     finally:
         network.train(was_training)
     found = gathered((parts, [str(path) for path in corrupt]), world)
-    merged = [part for parts, _ in found for part in parts]
-    if not merged or not sum(len(part[0]) for part in merged):
+    skipped = [name for _, names in found for name in names]
+    return assembled([part for parts, _ in found for part in parts], data, split, skipped)
+
+
+def assembled(parts: Sequence[Shown], data: DataSet, split: Split, skipped: Sequence[str]) -> Predictions:
+    """The batches that a network was shown, as one; `MeasurementError` where they hold no image."""
+    if not sum(len(part[0]) for part in parts):
         raise MeasurementError(f"{data.name}: not one image could be read", "check the files")
-    rows, best, losses = (np.concatenate(column) for column in zip(*merged))
+    rows, best, losses = (np.concatenate(column) for column in zip(*parts))
     order = np.argsort(rows, kind="stable")
-    skipped = tuple(sorted(name for _, names in found for name in names))
-    return Predictions(rows[order], split.labels[rows[order]], best[order], losses[order], skipped)
+    return Predictions(rows[order], split.labels[rows[order]], best[order], losses[order], tuple(sorted(skipped)))
 
 
 def crops_of(split: Split, viewing: Viewing, rows: Labels, corrupt: list[Path]) -> Iterator[Crops]:
@@ -161,9 +168,10 @@ def crops_of(split: Split, viewing: Viewing, rows: Labels, corrupt: list[Path]) 
         yield Crops(some, np.asarray(split.images[some]))
 
 
-def _seen(
+def show(
     network: nn.Module, data: DataSet, labels: Labels, crops: Crops, viewing: Viewing, device: torch.device
-) -> tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]:
+) -> Shown:
+    """Some images' rows, five best classes and losses; the mode of the network and the arithmetic are the caller's."""
     images = laid_out(torch.from_numpy(crops.images), device, viewing.channels_last)
     logits = network(normalised(images, data.mean, data.std)).float()
     if not torch.isfinite(logits).all():

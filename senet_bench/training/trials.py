@@ -37,7 +37,12 @@ class Trial:
 
 
 def run_trial(trial: Trial) -> dict[str, Any]:
-    """Train and test one arm with one seed; plain values, the same whatever ran before in this process.
+    """Train and test one arm with one seed; plain values, the same whatever ran before in this process."""
+    return trained(trial)[1]
+
+
+def trained(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
+    """The trained network of a trial and its result.
 
     The seed draws the labelled images of `digits`, the order, and the initial weights, which are the same in every
     arm for the layers that the arms share.
@@ -51,7 +56,7 @@ def run_trial(trial: Trial) -> dict[str, Any]:
     ends = [event for event in train(network, images, trial.recipe, settings) if isinstance(event, EpochEnd)]
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision)
     seen = predict(network, images, images.test, viewing)
-    return {
+    return network, {
         "arm": trial.arm,
         "model": trial.spec.name,
         "attention": asdict(trial.spec.attention) if trial.spec.attention else None,

@@ -63,7 +63,8 @@ def load(spec: ModelSpec, weights: str, *, classes: int | None = None, in_channe
     """
     path, style = _located(weights)
     tensors, metadata = read(path)
-    style = style or style_of(tensors)
+    as_named = metadata.get("format") == FORMAT or ":" in spec.name  # ours, or of a network that is not ours
+    style = style or ("ours" if as_named else style_of(tensors))
     if style is None:
         raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
     if style == "ours":

@@ -8,18 +8,17 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.errors import BenchError, UsageError
-from senet_bench.report import documents, writers
+from senet_bench.report import documents, excitations, input_channels, writers
 from senet_bench.report.evidence import Evidence, LeftOut, gather
 from senet_bench.report.page.build import page
 from senet_bench.report.page.content import Content, content
 from senet_bench.report.plots import chart
 from senet_bench.report.story import story
-from senet_bench.results import Run, schema_of
+from senet_bench.results import Facts, Run, schema_of
 from senet_bench.store import Store, write_atomically
 from senet_bench.studies import STUDIES
 
 PAGE = "index.html"
-ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +55,13 @@ def read(store: Store) -> Report:
 def write(report: Report, root: Path) -> Iterator[Path]:
     """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
     for name, document in _tables(report):
-        for ending, format in ENDINGS:  # noqa: A001
-            yield _written(root / "tables" / f"{name}.{ending}", writers.render(document, format))
+        for place, text in writers.kept(name, document):
+            yield _written(root / place, text)
+    for facts in report.evidence.observations("excitations"):
+        for place, text in excitations.tables(facts):
+            yield _written(root / place, text)
+    for facts in report.evidence.observations("input-channels"):
+        yield from observation_files(facts, root)
     charts = {one.name: one for one in report.content.charts()}
     drawn = {name: chart.render(one, "svg") for name, one in charts.items()}
     for name, one in charts.items():
@@ -79,6 +83,13 @@ def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
             yield study.id, document
     for name, table in report.content.tables():
         yield name, documents.of_table(table)
+
+
+def observation_files(facts: Facts, root: Path) -> Iterator[Path]:
+    """Write the tables and plots of a run of `excitations`; yields each path."""
+    files = excitations.files if facts.schema == schema_of("excitations") else input_channels.files
+    for place, data in files(facts):
+        yield _written(root / place, data)
 
 
 def _written(path: Path, data: str | bytes) -> Path:

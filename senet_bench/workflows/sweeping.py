@@ -68,7 +68,7 @@ class Sweep:
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
-        own = dict(zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ())))
+        own: dict[str, Any] = dict(zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ())))
         for name, value in own.items():
             if getattr(changes, name) not in (None, value):
                 option = f"--{name.replace('_', '-')}"

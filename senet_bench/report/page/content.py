@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from senet_bench.report import ablations, gates
+from senet_bench.report import ablations, excitations
 from senet_bench.report.documents import setting_of
 from senet_bench.report.errors import error_table
 from senet_bench.report.evidence import SAY, Evidence, Source, Timed, conditions_label
 from senet_bench.report.page.grid import Grid, grids
-from senet_bench.report.plots.activations import activations
 from senet_bench.report.plots.chart import Chart, name_of
 from senet_bench.report.plots.curves import curves
 from senet_bench.report.plots.ratios import ratios
@@ -55,7 +54,7 @@ class Content:
 
     def tables(self) -> list[tuple[str, Table]]:
         """Every table of measured numbers under the name of its files; the paper's have their own."""
-        named = [(leaf.table_name, leaf.table) for leaf in _flat((*self.latency, *self.gates)) if leaf.table]
+        named = [(leaf.table_name, leaf.table) for leaf in _flat(self.latency) if leaf.table]
         return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
 
 
@@ -176,14 +175,12 @@ def _errors(evidence: Evidence) -> list[tuple[str, Table]]:
 
 
 def _gates(evidence: Evidence) -> list[Leaf]:
-    newest = {gates.network_of(facts): (source, facts) for source, facts in evidence.facts("excitations")}
     leaves = []
-    for title, (_, facts) in newest.items():
-        key = name_of(title)
-        table = gates.of_excitations(facts).wide[0]
-        leaves.append(Leaf(title, activations(facts, f"gates-{key}")))
-        leaves.append(Leaf("", curves(gates.depth(facts, f"gates-depth-{key}")), table, f"gates-{key}"))
-    return [leaf for leaf in leaves if leaf.chart]
+    for facts in evidence.observations("excitations"):
+        *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
+        name = last.chart.name.removesuffix("-blocks") if last.chart else ""
+        leaves += [*figures, replace(last, table=excitations.document(facts).wide[0], table_name=name)]
+    return leaves
 
 
 def _told(evidence: Evidence, command: str) -> list[tuple[str, Table]]:

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -103,6 +103,13 @@ def render(chart: Chart, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 
     with drawing():
         chart.figure.savefig(buffer, format=format, dpi=144 if format == "png" else 72, metadata=metadata)
     return buffer.getvalue()
+
+
+def files_of(charts: Iterable[Chart]) -> Iterator[tuple[str, bytes]]:
+    """Charts as svg and png by their paths below the results folder."""
+    for one in charts:
+        yield f"plots/{one.name}.svg", render(one, "svg")
+        yield f"plots/{one.name}.png", render(one, "png")
 
 
 def name_of(text: str) -> str:

@@ -53,8 +53,7 @@ def bench(session: nox.Session) -> None:
 
 @nox.session(name="bench-se")
 def bench_se(session: nox.Session) -> None:
-    """SE's tails, extras and deployed forms side by side, against timm and torchvision."""
+    """SE's tails, extras and deployed forms side by side, against timm, torchvision and torch.compile."""
     session.install(*PINS, ".", *groups("test"))
-    session.run(
-        "python", "tests/bench_se.py", *(session.posargs or ("--out", "results/tables")), env={"OMP_NUM_THREADS": "1"}
-    )
+    arguments = session.posargs or ("--out", "results/tables")
+    session.run("python", "tests/bench_se.py", *arguments, env={"OMP_NUM_THREADS": "1", "PYTHONPATH": "."})

@@ -17,6 +17,7 @@ Mode = Literal["infer", "train"]
 Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "openvino"]
 Timing = Literal["end-to-end", "device"]
 Cache = Literal["warm", "cold"]
+Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 OptionValue = bool | int | float | str
 
 
@@ -94,7 +95,8 @@ class Conditions:
 
     `precision` fp32 means IEEE single precision: TF32 is off. `threads` is torch's intra-operator count.
     `timing` end-to-end is the host's clock around a finished call; device is CUDA events around the work on the
-    GPU. `cache` says whether the GPU's L2 is flushed before each call.
+    GPU. `cache` says whether the GPU's L2 is flushed before each call. `allocator` is asked for as it is or tuned; a
+    measurement notes what it was: glibc's default, set by the environment, tuned, or another than glibc's.
     """
 
     device: str = "cpu"
@@ -106,6 +108,7 @@ class Conditions:
     mode: Mode = "infer"
     timing: Timing = "end-to-end"
     cache: Cache = "warm"
+    allocator: Allocator = "as-is"
 
     def with_batch(self, batch_size: int) -> Conditions:
         """The same conditions at another batch size (images)."""

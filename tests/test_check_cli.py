@@ -356,11 +356,11 @@ def test_latency_of_base_and_head_is_timed_in_worker_processes(folder: Folder, r
 
 
 def test_a_worker_that_dies_says_why_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    from senet_bench.checking.workers import Worker
+    from senet_bench.checking.workers import Asked, Worker
     from senet_bench.errors import MeasurementError
 
     began = time.monotonic()
-    with Worker(tmp_path / "none", 1) as worker:
+    with Worker(tmp_path / "none", Asked(networks=())) as worker:
         worker.ask("facts", networks=[], batch_size=1)
         with pytest.raises(MeasurementError, match="died"):
             worker.answer()

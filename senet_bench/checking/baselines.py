@@ -21,6 +21,7 @@ from senet_bench import __version__
 from senet_bench.checking.portable import Portable
 from senet_bench.errors import NotComparableError, UsageError
 from senet_bench.results import header, to_json
+from senet_bench.specs import Allocator
 from senet_bench.store import append_line, read, write_atomically
 
 PORTABLE = "senet-bench.baseline/1"
@@ -59,6 +60,13 @@ class StoredLatency:
     between: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     threads: Size = 1
     batch_size: Size = 1
+    allocator: Allocator = "as-is"
+
+    def unlike(self, other: StoredLatency) -> str:
+        """The conditions in which another was measured otherwise; an allocator that was not noted was not tuned."""
+        names = ["threads", "batch_size"] + ["allocator"] * ("tuned" in (self.allocator, other.allocator))
+        differing = (name for name in names if getattr(self, name) != getattr(other, name))
+        return ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in differing)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,10 @@ from typing import Literal
 from senet_bench.catalog import normalise
 from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
 from senet_bench.errors import UsageError
+from senet_bench.specs import Allocator, Conditions
 
 Inconclusive = Literal["warn", "pass", "fail"]
+ALLOCATORS: tuple[Allocator, ...] = ("as-is", "tuned")
 INCONCLUSIVE: tuple[Inconclusive, ...] = ("warn", "pass", "fail")
 FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 2, 100, 3600
 METRICS: tuple[str, ...] = tuple(DEFAULT_GATES)
@@ -81,7 +83,13 @@ class Config:
     launches: int = 5
     threads: int = 1
     batch_size: int = 1
+    allocator: Allocator = "as-is"
     inconclusive: Inconclusive = "warn"
+
+    @property
+    def conditions(self) -> Conditions:
+        """How networks are run."""
+        return Conditions(threads=self.threads, batch_size=self.batch_size, allocator=self.allocator)
 
     def gate(self, network: str, metric: str) -> Gate:
         """The gate of a metric of a network."""
@@ -95,7 +103,9 @@ class Config:
         """The exception for a row that holds longest, None without one."""
         return max((one for one in self.allowed if one.covers(row)), key=lambda one: one.until, default=None)
 
-    def overridden(self, budget_s: float | None, launches: int | None, inconclusive: str | None) -> Config:
+    def overridden(
+        self, budget_s: float | None, launches: int | None, allocator: Allocator | None, inconclusive: str | None = None
+    ) -> Config:
         """It with what a command line says instead; `UsageError` on values that measure nothing."""
         budget_s = self.budget_s if budget_s is None else budget_s
         launches = self.launches if launches is None else launches
@@ -104,7 +114,8 @@ class Config:
         if not FEWEST_LAUNCHES <= launches <= MOST_LAUNCHES:
             raise UsageError(f"--launches must be {FEWEST_LAUNCHES} to {MOST_LAUNCHES}, not {launches}", "use 5")
         meant = meaning(inconclusive or self.inconclusive, "--inconclusive")
-        return replace(self, budget_s=budget_s, launches=launches, inconclusive=meant)
+        allocator = allocator or self.allocator
+        return replace(self, budget_s=budget_s, launches=launches, allocator=allocator, inconclusive=meant)
 
     def only(self, pattern: str | None) -> Config:
         """The part of it about networks whose name matches; `UsageError` where none does."""

@@ -15,6 +15,7 @@ from typing import Any
 
 from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.checking.config import (
+    ALLOCATORS,
     FEWEST_LAUNCHES,
     METRICS,
     MOST_LAUNCHES,
@@ -35,7 +36,8 @@ FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
 LARGEST_FILE = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
-KEYS = ("networks", "metrics", "threads", "batch_size", "launches", "gate", "ratio", "predictions", "allow")
+SETTINGS = ("threads", "batch_size", "launches", "allocator")
+KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow")
 
 
 def load(path: Path | None = None, folder: Path | None = None) -> Config:
@@ -104,6 +106,7 @@ def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
         launches=_whole(table, "launches", 5, FEWEST_LAUNCHES, MOST_LAUNCHES),
         threads=_whole(table, "threads", 1, 1, 1024),
         batch_size=_whole(table, "batch_size", 1, 1, 65536),
+        allocator=_one_of(table.get("allocator", "as-is"), ALLOCATORS, "allocator"),  # type: ignore[arg-type]
         inconclusive=meaning(gate.get("inconclusive", "warn"), "gate.inconclusive"),
     )
 

@@ -27,6 +27,8 @@ from senet_bench.checking.config import Network
 from senet_bench.checking.duets import Launch
 from senet_bench.checking.worker import ASK, BLOCK_S, END, FEWEST_CALLS, MOST_CALLS
 from senet_bench.errors import MeasurementError
+from senet_bench.measure import allocator
+from senet_bench.specs import Allocator
 
 SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
@@ -41,15 +43,16 @@ ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
 class Worker:
     """A worker process; use as a context manager."""
 
-    def __init__(self, root: Path, threads: int) -> None:
+    def __init__(self, root: Path, asked: Asked) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program = Path(__file__).with_name("worker.py")
+        program, threads = Path(__file__).with_name("worker.py"), str(asked.threads)
+        limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
-            [sys.executable, str(program), str(root), str(threads)],
+            [sys.executable, str(program), str(root), threads],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)},
+            env={**os.environ, **limits, **allocator.for_process(asked.allocator)},
             bufsize=0,
         )
 
@@ -128,11 +131,12 @@ class Looked:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What is measured: the networks, the threads of a process, images in a call."""
+    """What is measured: the networks, the threads of a process, images in a call, the allocator."""
 
     networks: Sequence[Network]
     threads: int = 1
     batch_size: int = 1
+    allocator: Allocator = "as-is"
 
     def request(self) -> dict[str, Any]:
         """The networks as a worker is told them."""
@@ -143,7 +147,7 @@ class Asked:
 def look(roots: Sequence[Path], asked: Asked, *, memory: bool) -> list[Looked]:
     """Facts, and with `memory` peak bytes, of the networks in each checkout."""
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(root, asked.threads)) for root in roots]
+        workers = [stack.enter_context(Worker(root, asked)) for root in roots]
         facts = _ask_all(workers, "facts", asked)
         peaks = _ask_all(workers, "memory", asked) if memory else [{} for _ in workers]
     return [_looked(one, other) for one, other in zip(facts, peaks)]
@@ -193,7 +197,7 @@ def launches(
     for number in range(count):
         with contextlib.ExitStack() as stack:
             order = list(arms) if number % 2 == 0 else list(arms)[::-1]
-            workers = {arm: stack.enter_context(Worker(arms[arm], asked.threads)) for arm in order}
+            workers = {arm: stack.enter_context(Worker(arms[arm], asked)) for arm in order}
             ready = dict(zip(workers, _ask_all(list(workers.values()), "prepare", asked)))
             workers = {arm: workers[arm] for arm in arms}
             _settle(workers, ready, asked)

@@ -36,6 +36,10 @@ ConfigPath = Annotated[
 ]
 Only = Annotated[str | None, typer.Option("--only", help="Networks whose name fits: 'seresnet*'.")]
 BudgetOption = Annotated[float | None, typer.Option("--budget", help="Seconds of timing for a network in a launch.")]
+AllocatorOption = Annotated[
+    o.AllocatorName | None,
+    typer.Option("--allocator", help="as-is, or tuned: let glibc keep freed memory (Linux) in base and head."),
+]
 Launches = Annotated[int | None, typer.Option("--launches", help="Launches of base and head.")]
 
 
@@ -45,6 +49,7 @@ def check(
     only: Only = None,
     budget: BudgetOption = None,
     launches: Launches = None,
+    allocator: AllocatorOption = None,
     compare: Annotated[
         Compare, typer.Option("--compare", help="stored: judge latency by recorded numbers.")
     ] = Compare.base,
@@ -76,7 +81,9 @@ def check(
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     for path in (output, junit, markdown, html, benchmark_json):
         o.check_output(path)
-    found = declared.load(config).overridden(budget, launches, "fail" if strict else inconclusive)
+    found = declared.load(config).overridden(
+        budget, launches, allocator.value if allocator else None, "fail" if strict else inconclusive
+    )
     from senet_bench.workflows import checking
     from senet_bench.workflows.gates import Options
 
@@ -173,6 +180,7 @@ def baseline_record(
     only: Only = None,
     budget: BudgetOption = None,
     launches: Launches = None,
+    allocator: AllocatorOption = None,
     seed: o.Seed = 0,
     results: o.Results = Path("results"),
     quiet: o.Quiet = False,
@@ -182,7 +190,7 @@ def baseline_record(
     from senet_bench import console
     from senet_bench.workflows import baselining
 
-    found = declared.load(config).overridden(budget, launches, None)
+    found = declared.load(config).overridden(budget, launches, allocator.value if allocator else None)
     steps = baselining.record(found, Baselines(results / "baselines"), only=only, seed=seed)
     recorded = _followed(steps, quiet=quiet or no_progress)
     console.remark(_told("recorded", recorded.ids, recorded.paths), quiet=quiet)
@@ -197,6 +205,7 @@ def baseline_accept(
     config: ConfigPath = None,
     budget: BudgetOption = None,
     launches: Launches = None,
+    allocator: AllocatorOption = None,
     seed: o.Seed = 0,
     results: o.Results = Path("results"),
     quiet: o.Quiet = False,
@@ -206,7 +215,7 @@ def baseline_accept(
     from senet_bench import console
     from senet_bench.workflows import accepting
 
-    found = declared.load(config).overridden(budget, launches, None)
+    found = declared.load(config).overridden(budget, launches, allocator.value if allocator else None)
     steps = accepting.accept(found, Baselines(results / "baselines"), rows or (), reason, every=every, seed=seed)
     recorded = _followed(steps, quiet=quiet or no_progress)
     console.remark(_told("accepted", recorded.ids, recorded.paths), quiet=quiet)

@@ -54,6 +54,7 @@ def compare(
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
     cold_l2: o.ColdCache = False,
+    allocator: o.AllocatorOption = o.AllocatorName.as_is,
     seed: o.Seed = 0,
     dataset: o.Dataset = None,
     data: o.Data = None,
@@ -78,7 +79,7 @@ def compare(
     switches = o.switches(typed) | ({} if fc_bias else {"bias": False})
     named = [f"{name}+attach" if attach and ":" in name else name for name in what or ()]
     conditions = o.conditions_of(
-        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2
+        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, allocator, cold_l2
     )
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
@@ -127,6 +128,7 @@ def ablate(
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
     cold_l2: o.ColdCache = False,
+    allocator: o.AllocatorOption = o.AllocatorName.as_is,
     seed: o.Seed = 0,
     dataset: o.Dataset = None,
     data: o.Data = None,
@@ -153,7 +155,7 @@ def ablate(
     typed |= {"stages": stages, "placement": placement, "no-squeeze": no_squeeze, "attention": attention}
     axes = {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
     conditions = o.conditions_of(
-        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, cold_l2
+        device, precision, runtime, torchcompile, channels_last, threads, batch_size, mode, allocator, cold_l2
     )
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)

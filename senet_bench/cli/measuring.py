@@ -20,11 +20,12 @@ def profile(
     ] = 30.0,
     device: o.Device = "cpu",
     precision: o.PrecisionOption = o.Precision.fp32,
-    runtime: Annotated[str, typer.Option("--runtime", help="eager, compile or cudagraph.")] = "eager",
+    runtime: Annotated[str, typer.Option("--runtime", help="eager, compile, deploy or cudagraph.")] = "eager",
     channels_last: o.ChannelsLast = False,
     threads: o.Threads = 1,
     batch_size: o.BatchSize = "1",
     mode: o.ModeOption = o.Mode.infer,
+    allocator: o.AllocatorOption = o.AllocatorName.as_is,
     seed: o.Seed = 0,
     format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
     output: o.Output = None,
@@ -33,7 +34,9 @@ def profile(
     no_progress: o.NoProgress = False,
 ) -> None:
     """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
-    (conditions, *_) = o.conditions_of(device, precision, runtime, False, channels_last, threads, batch_size, mode)
+    (conditions, *_) = o.conditions_of(
+        device, precision, runtime, False, channels_last, threads, batch_size, mode, allocator
+    )
     o.check_output(output)
     from senet_bench import console
     from senet_bench.report import profiles
@@ -51,6 +54,7 @@ def selftest(
     slower: Annotated[int, typer.Option("--slower", help="Comparisons with a +5 % slowdown.")] = 20,
     visible: Annotated[int, typer.Option("--visible", help="Comparisons with a +2 % slowdown.")] = 20,
     peers: Annotated[int, typer.Option("--peers", help="Comparisons of each kind for the other tools' rules.")] = 10,
+    allocator: o.AllocatorOption = o.AllocatorName.as_is,
     seed: o.Seed = 0,
     format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
     output: o.Output = None,
@@ -64,7 +68,8 @@ def selftest(
     from senet_bench.report import documents
     from senet_bench.workflows import selftesting
 
-    events = selftesting.run(Store(results), null=null, slower=slower, visible=visible, peers=peers, seed=seed)
+    counts = {"null": null, "slower": slower, "visible": visible, "peers": peers}
+    events = selftesting.run(Store(results), **counts, allocator=allocator.value, seed=seed)
     event = console.follow(events, quiet=quiet or no_progress)
     o.emit(documents.of_selftest(event.run), format, output)
     console.remark(f"stored in {event.path}", quiet=quiet)

@@ -67,6 +67,13 @@ class Precision(StrEnum):
     fp16 = "fp16"
 
 
+class AllocatorName(StrEnum):
+    """The C library's allocator while something is timed."""
+
+    as_is = "as-is"
+    tuned = "tuned"
+
+
 What = Annotated[
     list[str] | None,
     typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
@@ -96,6 +103,10 @@ Threads = Annotated[int, typer.Option("--threads", help="Threads of an operator 
 BatchSize = Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="A forward pass, or a whole training step.")]
 ColdCache = Annotated[bool, typer.Option("--cold-l2", help="On CUDA, flush the L2 cache before each device timing.")]
+AllocatorOption = Annotated[
+    AllocatorName,
+    typer.Option("--allocator", help="tuned: let glibc keep freed memory (Linux), for all sides alike."),
+]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of timing for a pair.")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
 
@@ -192,6 +203,7 @@ def conditions_of(
     threads: int,
     batch_size: str,
     mode: Mode,
+    allocator: AllocatorName,
     cold_l2: bool = False,
 ) -> tuple[Conditions, ...]:
     """Every combination of runtimes and batch sizes; on CUDA, unless told otherwise, eager and graph, on two clocks."""
@@ -216,6 +228,7 @@ def conditions_of(
             batch_size=batch,
             mode=mode.value,
             cache="cold" if cold_l2 and clock == "device" else "warm",
+            allocator=allocator.value,
             timing=clock,  # type: ignore[arg-type]
         )
         for batch, name, clock in itertools.product(_batches(batch_size), names, clocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-LARGE_MAP = 3 << 19
-"""From this many bytes of one image's output on, gated images are convolved one by one: each stays in the cache."""
+LARGE_MAP, HUGE_MAP = 1 << 19, 1 << 21
+"""From this many bytes of one image on, a map is gated image by image, so that its ReLU finds it in the cache; from the
+second on, it is convolved image by image too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +30,23 @@ class Geometry:
         """The four in the order in which oneDNN's operators take them."""
         return self.padding, self.stride, self.dilation, self.groups
 
+    def sides(self, sides: Sequence[int], kernel: Sequence[int]) -> tuple[int, ...]:
+        """Height and width of the output, from those of the input."""
+        given = zip(sides, kernel, self.padding, self.stride, self.dilation)
+        return tuple((side + 2 * pad - step * (taps - 1) - 1) // stride + 1 for side, taps, pad, stride, step in given)
+
 
 class Packing:
-    """A weight in oneDNN's layout for one shape of input; a copy starts empty."""
+    """What a convolution does with inputs of one shape; a copy starts empty.
 
-    __slots__ = ("key", "weight")
+    `weight` is in oneDNN's layout, None where torch's own convolution is to run; `shape` is that of an image's output.
+    """
+
+    __slots__ = ("key", "shape", "weight")
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
+        self.shape: tuple[int, ...] = ()
         self.weight: Tensor | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Packing:
@@ -44,11 +55,13 @@ class Packing:
     def __reduce__(self) -> tuple[type[Packing], tuple[()]]:
         return Packing, ()
 
-    def of(self, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+    def of(self, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor | None:
         """`weight` packed for inputs of x's shape; done once as long as both stay."""
-        key = (x.shape, x.dtype, weight.data_ptr())
-        if self.weight is None or key != self.key:
-            self.weight = packed(weight, x, geometry)
+        key = (x.shape, x.dtype, x.is_cpu, weight.data_ptr())
+        if key != self.key:
+            known = x.is_cpu and x.dtype is torch.float32 and has_prepacked()
+            self.weight = packed(weight, x, geometry) if known else None
+            self.shape = (weight.shape[0], *geometry.sides(x.shape[2:], weight.shape[2:]))
             self.key = key
         return self.weight
 
@@ -73,19 +86,21 @@ class Convolution(nn.Module):
 
         With `reuse` the result may take the memory of `other`.
         """
-        if not self._prepacks(x) or (other is not None and other.shape != self._shape(x)):
+        images, packing = x.shape[0], self.packing
+        huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
+        compiling = torch.compiler.is_compiling()
+        weight = None if compiling else packing.of(self.weight, x[:1] if huge else x, self.geometry)
+        if weight is None or (other is not None and other.shape != (images, *packing.shape)):
             return self._plain(x, other, gate)
-        if gate is not None:
-            return self._gated(x, other, gate, reuse)
-        weight = self.packing.of(self.weight, x, self.geometry)
-        if other is None:
-            return pointwise(x, weight, self.bias, self.geometry, relu=self.relu)
-        reuse = reuse and other.is_contiguous(memory_format=torch.channels_last)
-        return pointwise_sum(x, weight, self.bias, self.geometry, other, relu=self.relu, reuse=reuse)
+        if huge and other is not None and gate is not None:
+            return self._by_image(x, weight, other, gate, other if reuse else torch.empty_like(other))
+        if gate is None and other is not None:
+            reuse = reuse and other.is_contiguous(memory_format=torch.channels_last)
+            return pointwise_sum(x, weight, self.bias, self.geometry, other, relu=self.relu, reuse=reuse)
+        y = pointwise(x, weight, self.bias, self.geometry, relu=self.relu and gate is None)
+        return y if gate is None else gated_sum(y, gate, other, relu=self.relu, out=y)
 
-    def _prepacks(self, x: Tensor) -> bool:
-        known = x.device.type == "cpu" and x.dtype is torch.float32 and not torch.compiler.is_compiling()
-        return known and has_prepacked()
+    __call__ = forward  # without hooks: a module's call costs as much as a small operator
 
     def _plain(self, x: Tensor, other: Tensor | None, gate: Tensor | None) -> Tensor:
         y = F.conv2d(x, self.weight, self.bias, *_torch_order(self.geometry))
@@ -95,28 +110,12 @@ class Convolution(nn.Module):
             y = y + other if gate is None else torch.addcmul(other, y, gate)
         return y.relu_() if self.relu else y
 
-    def _gated(self, x: Tensor, other: Tensor | None, gate: Tensor, reuse: bool) -> Tensor:
-        if other is None or x.shape[0] == 1 or other[0].numel() * other.element_size() < LARGE_MAP:
-            weight = self.packing.of(self.weight, x, self.geometry)
-            y = pointwise(x, weight, self.bias, self.geometry, relu=False)
-            return gated_sum(y, gate, other, relu=self.relu, out=y)
-        weight = self.packing.of(self.weight, x[:1], self.geometry)
-        out = other if reuse else torch.empty_like(other)
+    def _by_image(self, x: Tensor, weight: Tensor, other: Tensor, gate: Tensor, out: Tensor) -> Tensor:
         for n in range(x.shape[0]):
-            image = slice(n, n + 1)
+            image, factor = slice(n, n + 1), slice(n, n + 1) if gate.shape[0] > 1 else slice(None)
             y = pointwise(x[image], weight, self.bias, self.geometry, relu=False)
-            factor = gate[image] if gate.shape[0] > 1 else gate
-            gated_sum(y, factor, other[image], relu=self.relu, out=out[image])
+            gated_sum(y, gate[factor], other[image], relu=self.relu, out=out[image])
         return out
-
-    def _shape(self, x: Tensor) -> tuple[int, ...]:
-        """The shape of the convolution's output."""
-        g, sides = self.geometry, []
-        for side, kernel, pad, stride, dilation in zip(
-            x.shape[2:], self.weight.shape[2:], g.padding, g.stride, g.dilation
-        ):
-            sides.append((side + 2 * pad - dilation * (kernel - 1) - 1) // stride + 1)
-        return (x.shape[0], self.weight.shape[0], *sides)
 
     def extra_repr(self) -> str:
         """Shapes and what is fused."""
@@ -126,13 +125,25 @@ class Convolution(nn.Module):
 def gated_sum(
     x: Tensor, gate: Tensor, other: Tensor | None, *, relu: bool = False, out: Tensor | None = None
 ) -> Tensor:
-    """relu(other + gate * x) in one pass and the ReLU in place; `out` is what may be written over."""
-    shapes = [t.shape for t in (x, gate, other) if t is not None]
-    whole = torch.broadcast_shapes(*shapes)  # type: ignore[no-untyped-call]
-    if out is not None and (torch.compiler.is_compiling() or out.shape != whole):
+    """relu(other + gate * x) in one pass and the ReLU in place; `out` is x or other if that may be written over."""
+    terms = (x, gate) if other is None else (x, gate, other)
+    if out is None or torch.compiler.is_compiling() or not all(_spans(out, term) for term in terms):
         out = None
+    elif relu and out.shape[0] > 1 and _bytes(out) >= LARGE_MAP * out.shape[0]:
+        for image, *parts in zip(*(term.expand_as(out).split(1) for term in (out, *terms))):
+            gated_sum(*parts, *[None] * (other is None), relu=True, out=image)
+        return out
     y = torch.mul(x, gate, out=out) if other is None else torch.addcmul(other, x, gate, out=out)
     return y.relu_() if relu else y
+
+
+def _bytes(x: Tensor) -> int:
+    return x.numel() * x.element_size()
+
+
+def _spans(out: Tensor, term: Tensor) -> bool:
+    """Whether a term broadcasts to the shape of `out`; torch's own function for that takes 15 microseconds."""
+    return term.dim() == out.dim() and all(n in (1, m) for n, m in zip(term.shape, out.shape))
 
 
 @functools.cache
@@ -166,9 +177,7 @@ def packed(weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, *, relu: bool) -> Tensor:
     """A prepacked convolution and its ReLU."""
-    y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-        x, weight, bias, *geometry.arguments, "relu" if relu else "none", [], ""
-    )
+    y: Tensor = _operators()[0](x, weight, bias, *geometry.arguments, "relu" if relu else "none", [], "")
     return y
 
 
@@ -177,13 +186,20 @@ def pointwise_sum(
 ) -> Tensor:
     """A prepacked convolution plus `other` and its ReLU, with `reuse` in the memory of `other`."""
     rest: tuple[object, ...] = (weight, bias, *geometry.arguments, "add", 1.0, "relu" if relu else None, [], None)
-    operators = torch.ops.mkldnn
-    y: Tensor = (
-        operators._convolution_pointwise_.binary(other, x, *rest)
-        if reuse
-        else operators._convolution_pointwise.binary(x, other, *rest)
-    )
+    _, apart, inside = _operators()
+    y: Tensor = inside(other, x, *rest) if reuse else apart(x, other, *rest)
     return y
+
+
+@functools.cache
+def _operators() -> tuple[Any, Any, Any]:
+    """A convolution, one plus another map, and one added to another map; looked up once, which torch does anew."""
+    found = torch.ops.mkldnn
+    return (
+        found._convolution_pointwise.default,
+        found._convolution_pointwise.binary,
+        found._convolution_pointwise_.binary,
+    )
 
 
 def _pair(value: tuple[int, ...]) -> tuple[int, int]:

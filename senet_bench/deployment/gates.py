@@ -20,6 +20,8 @@ from torch import Tensor, fx, nn
 from senet_bench.deployment.tracing import cleaned, kind, only, put, submodule
 
 MAP_SIDES = (["2", "3"], ["-1", "-2"])
+WIDE = (slice(None), slice(None), None, None)
+"""The index by which (N, C) becomes (N, C, 1, 1)."""
 Activation = Callable[[Tensor], Tensor]
 IN_PLACE: dict[object, Activation] = {
     F.relu: torch.relu_,
@@ -68,27 +70,32 @@ class Squeeze(nn.Module):
         """Equation 2, and where it was multiplied in, the first product of equation 3."""
         features = [sums(x, kernel, stride) for x, (kernel, stride) in zip(sources, self.reads)]
         joined = features[0] if len(features) == 1 else torch.cat(features, 1)
-        height, width = (-(-side // self.reads[0][1]) for side in sources[0].shape[2:])
+        (_, _, height, width), (_, stride) = sources[0].shape, self.reads[0]
         if joined.dtype in (torch.float16, torch.bfloat16):
             y = torch.addmm(self.bias, joined, self.weight)
         else:
-            y = torch.addmm(self.bias, joined, self.weight, alpha=1 / (height * width))
+            y = torch.addmm(self.bias, joined, self.weight, alpha=1 / (-(-height // stride) * -(-width // stride)))
         return y if self.activation is None else self.activation(y)
+
+    __call__ = forward  # without hooks, as in `Convolution`
 
 
 class Product(nn.Module):
-    """A linear layer over (N, inputs) and its activation: the second product of equation 3."""
+    """A linear layer over (N, inputs) and its activation: the second product of equation 3; `wide`: as (N, C, 1, 1)."""
 
-    def __init__(self, linear: nn.Linear, activation: Activation) -> None:
+    def __init__(self, linear: nn.Linear, activation: Activation, wide: bool = False) -> None:
         super().__init__()
-        self.activation = activation
+        self.activation, self.wide = activation, wide
         self.weight = fixed(linear.weight.detach().t())
         bias = linear.weight.new_zeros(linear.out_features) if linear.bias is None else linear.bias
         self.bias = fixed(bias.detach())
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) to (N, outputs)."""
-        return self.activation(torch.addmm(self.bias, x, self.weight))
+        y = self.activation(torch.addmm(self.bias, x, self.weight))
+        return y.view(*y.shape, 1, 1) if self.wide else y
+
+    __call__ = forward
 
 
 def fixed(values: Tensor) -> nn.Parameter:
@@ -130,7 +137,10 @@ def make_early(module: fx.GraphModule) -> fx.GraphModule:
         if kind(module, node) is nn.Linear and _is_flat(module, node.args[0]):
             end, activation = _activation_after(module, node)
             if activation is not None:
-                put(module, end, "product", Product(submodule(module, node), activation), node.args)
+                after = next(iter(end.users), end)
+                wide = only(end) and kind(module, after) is operator.getitem and after.args[1] == WIDE
+                product = Product(submodule(module, node), activation, wide)
+                put(module, after if wide else end, "product", product, node.args)
     return cleaned(module)
 
 
@@ -224,7 +234,7 @@ def _put(module: fx.GraphModule, node: fx.Node, mean: Affine, activation: Activa
     new = put(module, node, "squeeze", squeeze, tuple(term.source for term in mean.terms))
     if keeps:
         with module.graph.inserting_after(new):
-            wide = module.graph.call_function(operator.getitem, (new, (slice(None), slice(None), None, None)))
+            wide = module.graph.call_function(operator.getitem, (new, WIDE))
         new.replace_all_uses_with(wide, delete_user_cb=lambda user: user is not wide)
 
 

@@ -13,6 +13,7 @@ import psutil
 import torch
 
 from senet_bench import __version__
+from senet_bench.measure import allocator
 from senet_bench.measure.clock import cores
 from senet_bench.results import Check
 
@@ -45,6 +46,7 @@ def environment() -> dict[str, Any]:
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
         "memory_bytes": psutil.virtual_memory().total,
         "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "allocator": {"can_be_tuned": not allocator.obstacle(), "variables": allocator.variables()},
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cpu_turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
     }
@@ -59,6 +61,7 @@ def checks() -> list[Check]:
         Check("cpu", f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
         Check("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
         Check("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
+        _allocator(),
         Check("machine key", str(environment()["machine"])),
     ]
     gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
@@ -72,6 +75,17 @@ def checks() -> list[Check]:
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
         found.append(Check(package, version or "missing", remedy))
     return found
+
+
+def _allocator() -> Check:
+    """What this process allocates with, and what can be done about it."""
+    what = {"default": "glibc's default", "environment": "glibc, set by the environment", "other": "not glibc's"}
+    found, obstacle = allocator.setting(), allocator.obstacle()
+    set_by = ", ".join(f"{name}={value}" for name, value in allocator.variables().items())
+    told = what.get(found, found) + (f" ({set_by})" if set_by else "")
+    return Check(
+        "allocator", told, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
+    )
 
 
 def machine_key(hard: dict[str, Any]) -> str:

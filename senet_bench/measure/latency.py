@@ -15,7 +15,7 @@ from senet_bench.measure.cuda import EndToEndClock, EventClock, nvml_gauge
 from senet_bench.measure.memory import PeakMemory, peak_memory
 from senet_bench.measure.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
 from senet_bench.measure.samples import Latency
-from senet_bench.measure.session import check_conditions, session
+from senet_bench.measure.session import session, settled
 from senet_bench.measure.timing import Event, Plan, measure_latency
 from senet_bench.specs import Conditions
 
@@ -68,8 +68,7 @@ def measure_networks(
     `input_size` is (C, H, W) of one image. The networks are not changed. Raises `UsageError` for conditions that
     are not to be had and `MeasurementError` when a network cannot be built, captured or held in memory.
     """
-    conditions, plan = conditions or Conditions(), plan or Plan()
-    check_conditions(conditions)
+    conditions, plan = settled(conditions or Conditions()), plan or Plan()
     while True:
         try:
             yield from _measured(networks, baseline, input_size, conditions, plan, clock)

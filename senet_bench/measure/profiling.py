@@ -19,7 +19,7 @@ from senet_bench.measure.probes import launch_seconds
 from senet_bench.measure.profile_rows import PartRow, Profile, StageRow
 from senet_bench.measure.roofline import measure_device
 from senet_bench.measure.runtimes import FAILURES, example, out_of_memory
-from senet_bench.measure.session import check_conditions, session
+from senet_bench.measure.session import session, settled
 from senet_bench.measure.timeline import profiled, time_stages
 from senet_bench.measure.tracing import trace
 from senet_bench.specs import Conditions
@@ -55,8 +55,7 @@ def profile_network(
     to the end: `gate` and `looks` of the plan play no role. A network without attention has stages only, and those
     in eager inference only. Raises `UsageError` for conditions that are not to be had, else as `measure_networks`.
     """
-    conditions, plan = conditions or Conditions(), plan or Plan(budget_s=BUDGET_S)
-    check_conditions(conditions)
+    conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
     yield Step("trace")
     with session(conditions):
         seen = _seen(network, input_size, conditions, replace(plan, looks=1, gate=None, family=False))

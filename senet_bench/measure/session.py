@@ -6,13 +6,14 @@ import contextlib
 import importlib.util
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, get_args
 
 import torch
 
 from senet_bench import specs
 from senet_bench.errors import UsageError
-from senet_bench.measure import exported
+from senet_bench.measure import allocator, exported
 from senet_bench.specs import Conditions
 
 
@@ -25,9 +26,16 @@ def check_conditions(conditions: Conditions) -> None:
             )
     if min(conditions.batch_size, conditions.threads) < 1:
         raise UsageError("batch size and threads must be at least 1")
+    allocator.check(conditions.allocator)
     device = _device(conditions.device)
     _check_precision(conditions, device)
     _check_runtime(conditions, device)
+
+
+def settled(conditions: Conditions) -> Conditions:
+    """The checked conditions with the allocator that this process has from now on, tuned where they ask for it."""
+    check_conditions(conditions)
+    return replace(conditions, allocator=allocator.applied(conditions.allocator))
 
 
 def _device(name: str) -> torch.device:

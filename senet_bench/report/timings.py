@@ -15,6 +15,13 @@ NOTES = (
     "ratio: SE / baseline in the same rounds (Hodges-Lehmann), its interval holds over all looks at the data",
     "control: a second copy of the baseline / the first, 1 where timing can be trusted",
 )
+ALLOCATORS = {
+    "as-is": EMPTY,  # not noted: a document from before it was
+    "default": "default allocator",
+    "tuned": "tuned allocator",
+    "environment": "allocator set by the environment",
+    "other": "another allocator than glibc's",
+}
 WIDE_NOTES = (
     "sees: the slowdown these rounds would have shown with 80 % power",
     "CPU ratio: the ratio of CPU times, the sharper one on a busy machine",
@@ -56,8 +63,20 @@ def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
         "threads": {threads: f"{threads} thread{'s' * (threads != 1)}" for threads in range(1, 1025)},
         "channels_last": {True: "channels last", False: EMPTY},
         "cache": {"warm": EMPTY, "cold": "cold cache"},
+        "allocator": ALLOCATORS,
     }
-    order = ("mode", "batch_size", "device", "precision", "runtime", "channels_last", "threads", "timing", "cache")
+    order = (
+        "mode",
+        "batch_size",
+        "device",
+        "precision",
+        "runtime",
+        "channels_last",
+        "threads",
+        "timing",
+        "cache",
+        "allocator",
+    )
     shared = [(name, described[0][name]) for name in order if name not in varying]
     texts = [
         f"batch {value}" if name == "batch_size" else words.get(name, {}).get(value, str(value))

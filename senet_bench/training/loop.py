@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.measure import allocator
 from senet_bench.measure.session import arithmetic
 from senet_bench.training import checkpoint
 from senet_bench.training.augment import normalised
@@ -28,7 +29,7 @@ from senet_bench.training.data import DataSet
 from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.training.evaluation import Predictions, Viewing, predict
 from senet_bench.training.events import EpochEnd, Event, Progress, Settings
-from senet_bench.training.precision import autocast, compiled, keep_memory, laid_out
+from senet_bench.training.precision import autocast, compiled, laid_out
 from senet_bench.training.recipes import Recipe
 from senet_bench.training.schedule import Rate
 from senet_bench.training.sgd import Sgd
@@ -51,7 +52,7 @@ class _Run:
     """One training run: its network, optimizer, schedule and where it stands."""
 
     def __init__(self, network: nn.Module, data: DataSet, recipe: Recipe, settings: Settings, world: World) -> None:
-        keep_memory()
+        allocator.tune()  # else each step pages its activations in anew
         self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
         self.device = torch.device(settings.device)
         autocast(self.device, settings.precision)

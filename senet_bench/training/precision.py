@@ -1,9 +1,8 @@
-"""How arithmetic is done: number formats, memory formats and the C library's allocator."""
+"""How arithmetic is done: number formats, memory formats, compilation."""
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import tempfile
 from typing import Any
@@ -13,8 +12,6 @@ from torch import Tensor, nn
 
 from senet_bench.errors import UsageError
 from senet_bench.specs import Precision
-
-TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
@@ -30,19 +27,6 @@ def laid_out(images: Tensor, device: torch.device, channels_last: bool) -> Tenso
     """(N, C, H, W) on the device in the memory format that the network is run in."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return images.to(device, non_blocking=True).contiguous(memory_format=layout)
-
-
-def keep_memory() -> bool:
-    """Let glibc keep freed memory in this process instead of handing it back at every step; whether it could.
-
-    Without it a training step on a CPU page-faults its activations in again each time.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return False
-    settings = {MMAP_MAX: 0, TRIM_THRESHOLD: 2**31 - 1, TOP_PAD: 64 * 2**20}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 
 def compiled(network: nn.Module) -> Any:

@@ -19,7 +19,7 @@ from senet_bench.checking.baselines import (
 )
 from senet_bench.checking.config import Config, Network
 from senet_bench.checking.thresholds import PORTABLE
-from senet_bench.checking.workers import Asked, Progress
+from senet_bench.checking.workers import Progress
 from senet_bench.errors import NotComparableError, UsageError
 from senet_bench.workflows import measured
 
@@ -89,8 +89,7 @@ def _add_machine_facts(
 
 def latencies(config: Config, networks: Sequence[Network], seed: int) -> Iterator[Progress | dict[str, StoredLatency]]:
     """The latency of networks of this checkout, over the config's launches; the last item has it."""
-    asked = Asked(networks=networks, threads=config.threads, batch_size=config.batch_size)
-    return measured.latency_now(asked, Path(), config.launches, config.budget_s, seed)
+    return measured.latency_now(measured.asked_of(config, networks), Path(), config.launches, config.budget_s, seed)
 
 
 def machine_file(baselines: Baselines) -> MachineBaseline:

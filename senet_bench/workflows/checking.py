@@ -17,6 +17,7 @@ from senet_bench.checking.drift import drifts
 from senet_bench.checking.outcome import SCHEMA, TITLES, Report, Row, exit_code, with_allowances
 from senet_bench.checking.workers import Progress
 from senet_bench.errors import UsageError
+from senet_bench.measure import allocator
 from senet_bench.workflows.gates import Options, Rows
 from senet_bench.workflows.health import Health
 
@@ -30,6 +31,7 @@ def check(config: Config, baselines: Baselines, options: Options) -> Iterator[St
     config = config.only(options.only)
     if options.base is not None and options.stored:
         raise UsageError("--base and --compare stored exclude each other", "choose one of them")
+    allocator.check(config.allocator)
     health, about, rows = Health.begin(), environment(), []
     run = Rows(config, baselines, options, about)
     with ExitStack() as stack:
@@ -81,7 +83,7 @@ def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Healt
         rows=list(rows),
         missing=[row.network for row in rows if row.metric == "network"],
         new=[row.id for row in rows if row.verdict == "new"],
-        reproduce=f"{options.command}{_shown(options)} --seed {options.seed}",
+        reproduce=f"{options.command}{_shown(options, config)} --seed {options.seed}",
         accept=accept,
     )
 
@@ -93,8 +95,9 @@ def _verdict(rows: Sequence[Row], code: int) -> str:
     return TITLES[code]
 
 
-def _shown(options: Options) -> str:
+def _shown(options: Options, config: Config) -> str:
     typed = {"--base": options.base, "--only": options.only, "--config": options.config_path}
+    typed["--allocator"] = "tuned" if config.allocator == "tuned" else None
     parts = [f" {name} {shlex.quote(str(value))}" for name, value in typed.items() if value is not None]
     return "".join(parts) + " --compare stored" * options.stored
 
@@ -112,6 +115,7 @@ def _conditions(config: Config) -> dict[str, Any]:
         "metrics": list(config.metrics),
         "threads": config.threads,
         "batch_size": config.batch_size,
+        "allocator": allocator.of_process(config.allocator),
         "launches": config.launches,
         "budget_s": config.budget_s,
         "inconclusive": config.inconclusive,

@@ -50,7 +50,7 @@ class Rows:
     @property
     def asked(self) -> Asked:
         """What worker processes are asked for."""
-        return Asked(networks=self.config.networks, threads=self.config.threads, batch_size=self.config.batch_size)
+        return measured.asked_of(self.config, self.config.networks)
 
     # --- against a commit -----------------------------------------------------------------------------------
 
@@ -221,8 +221,8 @@ class Rows:
             yield from (judging.failed(one.name, "latency", str(error)) for one in known)
 
     def _stored_row(self, name: str, was: StoredLatency, now: StoredLatency) -> Row:
-        if (was.threads, was.batch_size) != (now.threads, now.batch_size):
-            why = f"recorded with {was.threads} threads and batch {was.batch_size}; accept {name}:latency anew"
+        if differing := was.unlike(now):
+            why = f"recorded with {differing}; accept {name}:latency anew"
             return judging.failed(name, "latency", why, "not comparable" if self.options.stored else "info")
         return judging.stored_row(name, was, now, self.config.gate(name, "latency"), judged=self.options.stored)
 

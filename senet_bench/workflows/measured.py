@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,12 @@ import numpy as np
 
 from senet_bench.checking import exact, judging
 from senet_bench.checking.baselines import StoredLatency
-from senet_bench.checking.config import Config, Ratio
+from senet_bench.checking.config import Config, Network, Ratio
 from senet_bench.checking.outcome import Row
 from senet_bench.checking.portable import Portable, described
 from senet_bench.checking.workers import Asked, Progress, launches
 from senet_bench.errors import BenchError, MeasurementError
-from senet_bench.specs import Conditions
+from senet_bench.measure import allocator
 from senet_bench.verdict import CONTROL_LEVEL, hodges_lehmann, judge_launches
 
 if TYPE_CHECKING:
@@ -65,9 +65,8 @@ def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
     """The most bytes that a call of a network holds beyond weights and images."""
     from senet_bench.measure.latency import measure_memory
 
-    conditions = Conditions(threads=config.threads, batch_size=config.batch_size)
     try:
-        return measure_memory({name: network(name)}, size, conditions)[name].bytes
+        return measure_memory({name: network(name)}, size, config.conditions)[name].bytes
     except (RuntimeError, MemoryError) as error:
         raise _cannot(name, error) from error
 
@@ -98,12 +97,17 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
         min_abs_s=max(ratio.gate.min_abs, ratio.gate.absolute or 0.0),
     )
     networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
-    conditions = Conditions(threads=config.threads, batch_size=config.batch_size)
     found = None
-    for event in measure_networks(networks, ratio.baseline, size, conditions=conditions, plan=plan):
+    for event in measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan):
         found = event if isinstance(event, NetworkLatency) else None
     assert found is not None
     return judging.ratio_row(ratio, found.latency)
+
+
+def asked_of(config: Config, networks: Sequence[Network]) -> Asked:
+    """What worker processes are asked for; `UsageError` where the allocator cannot be had."""
+    allocator.check(config.allocator)
+    return Asked(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
 
 
 def latency_now(
@@ -135,6 +139,7 @@ def _latency(name: str, samples: list[dict[str, Any]], asked: Asked) -> StoredLa
         between=float(np.std(floors, ddof=1)) if len(floors) > 1 else None,
         threads=asked.threads,
         batch_size=asked.batch_size,
+        allocator=allocator.of_process(asked.allocator),
     )
 
 

@@ -11,6 +11,7 @@ import msgspec
 from senet_bench.errors import UsageError
 from senet_bench.measure.plan import Plan, Round
 from senet_bench.measure.profiling import Profile, Step, profile_network
+from senet_bench.measure.session import settled
 from senet_bench.results import Facts
 from senet_bench.specs import Conditions
 from senet_bench.store import Store
@@ -25,7 +26,7 @@ def run(
     store.check()
     if not 0 < budget_s <= 3600:
         raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
-    spec = changes.apply(row_of(model))
+    spec, conditions = changes.apply(row_of(model)), settled(conditions)
     found = new_facts("profile", {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)})
     path, what = store.new_path(found), "preparing"
     built = network(spec, changes, device="cpu")

@@ -5,16 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 
+from senet_bench.measure.allocator import applied
 from senet_bench.measure.selftest import Selftest, selftest
 from senet_bench.results import Facts
+from senet_bench.specs import Allocator
 from senet_bench.store import Store
 from senet_bench.workflows.runs import Event, new_facts
 
 
-def run(store: Store, *, null: int, slower: int, visible: int, peers: int, seed: int) -> Iterator[Event[Facts]]:
+def run(
+    store: Store, *, null: int, slower: int, visible: int, peers: int, seed: int, allocator: Allocator = "as-is"
+) -> Iterator[Event[Facts]]:
     """An event a trial; the last has the counts. `null` is the number of A/A comparisons."""
     store.check()
-    found = new_facts("selftest", {"null": null, "slower": slower, "visible": visible, "peers": peers, "seed": seed})
+    counts = {"null": null, "slower": slower, "visible": visible, "peers": peers}
+    found = new_facts("selftest", {**counts, "seed": seed, "allocator": applied(allocator)})
     path, total = store.new_path(found), null + slower + 2 * visible + 2 * peers
     for step in selftest(same=null, slower=slower, visible=visible, peers=peers, seed=seed):
         if isinstance(step, Selftest):

@@ -19,6 +19,8 @@ from senet_bench.workflows.runs import Step
 from senet_bench.workflows.subjects import Changes, Subject, network, row_of
 
 MORE_THAN_ENOUGH_S = 3600.0
+COUNTED = ("eager", "compile", "cudagraph", "deploy")
+"""Runtimes whose memory is torch's, which counts it; ONNX Runtime and OpenVINO have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +102,7 @@ class Timing:
             yield 1.0, dict.fromkeys(group.places, str(error))
 
     def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
-        if not self.memory or conditions.runtime not in ("eager", "compile", "cudagraph"):
+        if not self.memory or conditions.runtime not in COUNTED:
             return {}
         try:
             return {arm: (peak.bytes, peak.method) for arm, peak in measure(networks, size, conditions).items()}

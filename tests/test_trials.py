@@ -47,8 +47,9 @@ def test_layers_that_arms_share_start_out_equal() -> None:
     assert not torch.equal(networks["constant"].state_dict()["classifier.weight"], base["classifier.weight"])
 
 
-def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever() -> None:
-    specs = arms(catalog.resolve("resnet20_cifar"))
+@pytest.mark.parametrize("block", ["se", "eca"])
+def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(block: str) -> None:
+    specs = arms(catalog.resolve("resnet20_cifar"), AttentionSpec(block=block))
     planned = trials({"attention": specs["attention"]}, SHORT, [1])
     torch.manual_seed(99)
     first, again = run_trial(planned[0]), run_trial(planned[0])
@@ -58,7 +59,7 @@ def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever() -> Non
         assert {key: result[key] for key in ("top1_err", "train_loss")} == {
             key: first[key] for key in ("top1_err", "train_loss")
         }
-    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, "se")
+    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, block)
 
 
 def test_trials_run_seed_by_seed_and_are_summarised_in_pairs() -> None:

@@ -128,6 +128,12 @@ def test_the_control_and_plain_networks_are_never_the_best_network_with_attentio
     assert any(line.startswith("without attention: Wide (FLOPs +0.00 %") and "2.00 %, -7.50" in line for line in lines)
 
 
+def test_under_a_latency_alone_it_is_said_that_plain_networks_are_sized_by_flops() -> None:
+    wide = one("Wide", "plain", flops=1.02)
+    assert any("sized by FLOPs" in line for line in said(BASELINE, wide, latency=1.03))
+    assert not any("sized by FLOPs" in line for line in said(BASELINE, wide, latency=1.03, flops=1.03))
+
+
 def test_no_candidate_and_missing_errors_are_said() -> None:
     (first, *_) = said(BASELINE, one("SE", flops=1.2, errors=BETTER), flops=1.01)
     assert first == "no network with attention can be named: none is surely inside the budget"

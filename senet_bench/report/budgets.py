@@ -138,6 +138,8 @@ def _without_attention(verdict: Verdict) -> Iterator[str]:
     rows = verdict.judgement.of("plain")
     if not rows:
         yield f"without attention: no wider or deeper {verdict.label} can be built here"
+    elif set(verdict.limits) == {"latency"}:
+        yield "wider and deeper networks are sized by FLOPs at that ratio: their latency is known where one was timed"
     for row in rows:
         one = row.candidate
         if one.error is not None:

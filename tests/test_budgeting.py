@@ -226,5 +226,11 @@ def test_with_a_data_set_the_plain_networks_of_equal_cost_are_trained_too(run: C
     (verdict,) = document["verdict"]
     missing = [(one["model"], one["place"]) for one in verdict["candidates"] if one["error"] is None]
     assert missing == [("resnet20_cifar@depth=1", "outside")]
+    bringing = "senet-bench compare resnet20_cifar@depth=1 --dataset digits brings it"
+    assert verdict["sentences"][-1].endswith(bringing)
+    ended = run("compare", "resnet20_cifar@depth=1", *options, "--format", "json", "-q")
+    assert ended.code == 0, ended.err
+    (verdict,) = asked(run, "--budget-flops", "1.1")  # and so it does
+    assert all(one["error"] is not None for one in verdict["candidates"])
     stored = [json.loads(path.read_text()) for path in Path("results").glob("runs/*/*.json")]
     assert all("verdict" not in one for one in stored)  # a verdict is derived, never a fact

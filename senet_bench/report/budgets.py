@@ -147,9 +147,9 @@ def _without_attention(verdict: Verdict) -> Iterator[str]:
             note = f" ({one.basis}: {one.note})" if one.note else EMPTY
             yield f"without attention: {_sized(row)}: {100 * one.error:.2f} %{against}{note}"
     unknown = [row for row in rows if row.candidate.error is None]
-    if unknown:
-        command = unknown[0].candidate.command
-        yield f"without attention, error not measured: {', '.join(map(_sized, unknown))}; {command} brings it"
+    for command in dict.fromkeys(row.candidate.command for row in unknown):
+        named = ", ".join(_sized(row) for row in unknown if row.candidate.command == command)
+        yield f"without attention, error not measured: {named}; {command} brings it"
 
 
 def _sized(row: Judged) -> str:

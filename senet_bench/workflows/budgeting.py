@@ -120,9 +120,12 @@ def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list
 def _command(model: str, budget: Budget, dataset: str) -> str:
     """What trains a network, its variant and its plain forms of the same cost."""
     limits = " ".join(f"--budget-{cost} {most:g}" for cost, most in budget.limits.items())
-    return f"senet-bench compare {model} {limits} --dataset {dataset}" + " --data DIR" * (
-        not dataset.startswith("digits")
-    )
+    return f"senet-bench compare {model} {limits} --dataset {dataset}{_folder(dataset)}"
+
+
+def _folder(dataset: str) -> str:
+    """What names the data set's files, where it has any."""
+    return "" if dataset.startswith("digits") else " --data DIR"
 
 
 def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[Verdict]:
@@ -156,7 +159,9 @@ def _candidates(
             ci=error.interval,
             errors=error.by_seed or {},
             basis="printed" if origin.table else "measured",
-            command=_command(base.name, budget, origin.dataset),
+            command=_command(base.name, budget, origin.dataset)
+            if kind != "plain" or _fits(spec, base, budget, origin.changes)
+            else f"senet-bench compare {model} --dataset {origin.dataset}{_folder(origin.dataset)}",
         )
     yield from _between(base, origin, budget, counted)
 

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from senet_bench.errors import UsageError
+from senet_bench.sizing import resized
 from senet_bench.specs import AttentionSpec, ModelSpec
 
 RESNET = "senet_bench.models.resnet:ResNet"
@@ -272,7 +273,13 @@ _BY_NORMALISED = {normalise(name): spec for name, spec in CATALOG.items()}
 
 
 def resolve(name: str) -> ModelSpec:
-    """The catalog's row for `name`; `UsageError` with the nearest names when there is none."""
+    """The catalog's row for `name`, or with `@width=1.05` behind it for another size of that network.
+
+    Raises `UsageError` with the nearest names when there is none.
+    """
+    name, sized, size = name.partition("@")
+    if sized:
+        return resized(resolve(name), size)
     spec = _BY_NORMALISED.get(normalise(name))
     if spec is None:
         key = normalise(name)
@@ -288,5 +295,7 @@ def resolve(name: str) -> ModelSpec:
 def pair(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """The baseline and the variant with attention that `spec` belongs to."""
     if spec.baseline is not None:
-        return CATALOG[spec.baseline], spec
-    return spec, next(other for other in CATALOG.values() if other.baseline == spec.name)
+        return resolve(spec.baseline), spec
+    name, sized, size = spec.name.partition("@")
+    variant = next(other for other in CATALOG.values() if other.baseline == name)
+    return spec, resolve(f"{variant.name}{sized}{size}")

@@ -36,12 +36,16 @@ class Subject:
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A table of the paper as something to run; subjects in print order."""
+    """A table of the paper as something to run; subjects in print order.
+
+    `classes` is the number that its networks tell apart where that is not the catalog's.
+    """
 
     id: str
     title: str
     kind: Kind
     subjects: tuple[Subject, ...]
+    classes: int | None = None
 
     @property
     def table(self) -> str:
@@ -72,8 +76,8 @@ def _variant(row: str, label: str = "", **switches: Any) -> Subject:
     return Subject(label or row, "seresnet50", replace(SE, **switches), row)
 
 
-def _study(table: int, kind: Kind, *subjects: Subject) -> dict[str, Study]:
-    return {f"table{table}": Study(f"table{table}", TABLES[str(table)].title, kind, subjects)}
+def _study(table: int, kind: Kind, *subjects: Subject, classes: int | None = None) -> dict[str, Study]:
+    return {f"table{table}": Study(f"table{table}", TABLES[str(table)].title, kind, subjects, classes)}
 
 
 _RESNET50 = _plain("ResNet-50", "resnet50")
@@ -107,8 +111,11 @@ STUDIES: dict[str, Study] = {
         *_pair("ResNet-164", "resnet164_cifar", "original"),
         *_pair("WRN-16-8", "wrn16_8_cifar", "original"),
         *_pair("Shake-Even 29 2x4x64d + Cutout", "shakeeven29_2x4x64d_cifar", "original"),
+        classes=100,
     ),
-    **_study(6, "comparison", _plain("ResNet-152 (ours)", "resnet152"), _se("SE-ResNet-152", "seresnet152")),
+    **_study(
+        6, "comparison", _plain("ResNet-152 (ours)", "resnet152"), _se("SE-ResNet-152", "seresnet152"), classes=365
+    ),
     **_study(
         7,
         "comparison",

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from senet_bench.measure import allocator
 from senet_bench.models import build
 from senet_bench.training import data, images
 from senet_bench.training.augment import normalised
@@ -33,7 +34,6 @@ from senet_bench.training.batches import Batches
 from senet_bench.training.evaluation import predict
 from senet_bench.training.events import Settings
 from senet_bench.training.loop import train
-from senet_bench.training.precision import keep_memory
 from senet_bench.training.recipes import recipe
 from senet_bench.training.schedule import Rate
 from senet_bench.training.trials import initialise_by_name
@@ -211,7 +211,7 @@ def jpeg() -> None:
         loader = DataLoader(ImageFolder(Path(folder, "set"), transforms.Compose(v1)), batch_size=32, num_workers=2)
         crop = images.centre_crop(224)
         exact = shown(images.centre_crops(files, crop, batch=32))
-        keep_memory()  # as `predict` does; the reference's main process has it too
+        allocator.tune()  # as `predict` does; the reference's main process has it too
         assert all(torch.equal(a, b) for (a, _), b in zip(loader, exact))
 
         def evaluate(fidelity: images.Fidelity) -> None:

@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "senet_bench"
 LAYERS = [
     {"errors"},
     {"specs", "metrics"},
-    {"catalog", "studies", "paper", "results"},
-    {"models", "measure", "deployment", "checking", "training", "store", "verdict", "report", "engines"},
+    {"catalog", "studies", "paper", "results", "sizing"},
+    {"models", "measure", "deployment", "checking", "training", "store", "verdict", "budget", "report", "engines"},
     {"workflows", "console"},
     {"cli", "pytest_plugin"},
 ]

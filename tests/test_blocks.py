@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from senet_bench import studies
 from senet_bench.catalog import CATALOG, pair, resolve
@@ -19,9 +20,11 @@ from senet_bench.errors import UsageError
 from senet_bench.measure.complexity import count, parameters
 from senet_bench.measure.witnesses import verify
 from senet_bench.models import attention_blocks, build
+from senet_bench.models.attach import attach
 from senet_bench.models.attention import BLOCKS, attend_with, known_blocks
 from senet_bench.models.blocks import make_divisible
 from senet_bench.specs import AttentionSpec
+from senet_bench.training.trials import initialise_by_name
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.
 FORMULAS: dict[str, Callable[[int, int], int]] = {
@@ -140,6 +143,15 @@ def test_timm_has_the_same_parameters_and_computes_the_same(kind: str, channels:
     x = torch.randn(2, channels, 12, 9)
     with torch.no_grad():
         torch.testing.assert_close(ours(x), theirs(x), rtol=1e-5, atol=1e-5)
+    assert multiply_adds(ours, x) == multiply_adds(theirs, x)
+
+
+def multiply_adds(block: nn.Module, x: Tensor) -> int:
+    """What torch's own counter sees: convolutions and matrix products."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        block(x)
+    total: int = counter.get_total_flops() // 2
+    return total
 
 
 def equation(name: str, block: Any, x: Tensor) -> Tensor:
@@ -279,6 +291,15 @@ class Reduced(nn.Module):
     def forward(self, x):
         return x + self.back(self.conv(x))
 
+class Ones(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.inner = nn.Sequential(nn.Conv2d(channels, channels, 1, groups=channels))
+        nn.init.ones_(self.inner[0].weight)
+        nn.init.constant_(self.inner[0].bias, 0.5)
+    def forward(self, x):
+        return self.inner(x)
+
 class Shrinks(nn.Module):
     def __init__(self, channels):
         super().__init__()
@@ -326,6 +347,30 @@ def test_a_class_from_outside_is_built_counted_and_given_its_options() -> None:
     assert count(network, (3, 32, 32)).se_scale > 0
     doubled: Any = attend_with(AttentionSpec(block="outside_blocks:function"), (2,))("standard", 4, stage=2)
     assert doubled.weight[0, 0, 0, 0] == 2
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_class_from_outside_keeps_its_own_initial_values_and_the_network_has_ours() -> None:
+    torch.manual_seed(0)
+    network = build("resnet20_cifar", attention=AttentionSpec(block="outside_blocks:Ones"))
+    attached = attach(build("resnet20_cifar"), AttentionSpec(block="outside_blocks:Ones"), (3, 32, 32))[0]
+    trained = build("resnet20_cifar", attention=AttentionSpec(block="outside_blocks:Ones"))
+    initialise_by_name(trained, 3)
+    for each in (network, attached, trained):
+        blocks: list[Any] = list(attention_blocks(each).values())
+        assert len(blocks) == 9
+        assert all((b.inner[0].weight == 1).all() and (b.inner[0].bias == 0.5).all() for b in blocks)
+        ours = each.get_parameter("stages.0.0.branch.0.weight")
+        assert ours.std().item() == pytest.approx((2 / (9 * 16)) ** 0.5, rel=0.1)
+
+
+@pytest.mark.parametrize("block", ["se", "cbam", "ge_theta_plus"])
+def test_built_in_blocks_are_he_initialised(block: str) -> None:
+    network = build("resnet20_cifar", attention=AttentionSpec(block=block, reduction=2))
+    layers = [
+        m for b in attention_blocks(network).values() for m in b.modules() if isinstance(m, nn.Linear | nn.Conv2d)
+    ]
+    assert all((layer.bias == 0).all() for layer in layers if layer.bias is not None)
 
 
 @pytest.mark.usefixtures("outside")

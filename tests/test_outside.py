@@ -367,6 +367,28 @@ SLOW: dict[str, tuple[int, int] | str] = {
     "torchvision:shufflenet_v2_x1_0": (37, 226_291),
     "torchvision:regnet_y_400mf": (16, 183_549),
     "torchvision:maxvit_t": (11, 114_472),
+    # from a list drawn up to find networks that are unlike those above
+    "timm:dla34": (12, 110_376),
+    "timm:res2net50_26w_4s": (16, 2_530_992),  # as much as our seresnet50 adds: its branches end in the same widths
+    "timm:resnest14d": (4, 700_400),
+    "timm:ghostnet_100": (11, 18_146),
+    "timm:cspresnet50": (13, 462_824),
+    "timm:legacy_xception": (12, 739_445),
+    "timm:mixnet_s": (11, 16_136),
+    "timm:tresnet_m": (21, 3_043_628),
+    "timm:poolformer_s12": (12, 150_992),
+    "timm:mixer_s16_224": "16 add tensors of 3 dimensions",
+    "timm:levit_128": "26 add tensors of 3 dimensions",
+    "torchvision:mobilenet_v3_small": (6, 3_324),  # as timm's
+    "torchvision:shufflenet_v2_x0_5": (37, 149_939),
+    "torchvision:squeezenet1_0": (26, 192_736),
+    "torchvision:mnasnet0_5": (10, 4_749),
+    "torchvision:regnet_x_400mf": (22, 270_012),
+    "torchvision:swin_v2_t": "24 have no convolution in their branch",
+    "torchvision:vgg11": (8, 152_940),  # as our sevgg11_bn adds
+    "torchvision:wide_resnet50_2": (16, 2_530_992),  # as our seresnet50 adds
+    "torchvision:densenet169": (83, 179_668),
+    "torchvision:vit_b_32": "25 add tensors of 3 dimensions",
 }
 
 

@@ -45,8 +45,9 @@ def test_layers_that_arms_share_start_out_equal() -> None:
     assert not torch.equal(networks[1].state_dict()["classifier.weight"], base["classifier.weight"])
 
 
-def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever() -> None:
-    planned = trial(VARIANT, 1)
+@pytest.mark.parametrize("block", ["se", "eca"])
+def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(block: str) -> None:
+    planned = trial(replace(VARIANT, attention=AttentionSpec(block=block)), 1)
     torch.manual_seed(99)
     first, again = run_trial(planned), run_trial(planned)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
@@ -55,7 +56,7 @@ def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever() -> Non
         assert {key: result[key] for key in ("top1_err", "train_loss")} == {
             key: first[key] for key in ("top1_err", "train_loss")
         }
-    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, "se")
+    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, block)
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ from senet_bench import catalog
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build
 from senet_bench.training import downloads, weights
-from senet_bench.training.renaming import SOURCES, fitted
+from senet_bench.training.renaming import REFUSED, SOURCES, fitted
 
 HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
 HEAVY |= {"legacy_seresnet101", "resnet101", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34"}
@@ -27,10 +28,11 @@ HEAVY |= {"vgg11_bn", "legacy_seresnext50_32x4d", "resnet50"}
 def theirs(name: str) -> nn.Module:
     """The other library's network with random weights and BatchNorm statistics that matter."""
     torch.manual_seed(0)
-    if SOURCES[name].library == "timm":
-        network: nn.Module = pytest.importorskip("timm").create_model(name)
+    library, _, model = name.partition(":")
+    if library == "timm":
+        network: nn.Module = pytest.importorskip("timm").create_model(model)
     else:
-        network = torchvision.models.get_model(name, weights=None)
+        network = torchvision.models.get_model(model, weights=None)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None
@@ -60,7 +62,8 @@ def agree(first: nn.Module, second: nn.Module, side: int = 65) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[pytest.mark.slow] if name in HEAVY else []) for name in SOURCES]
+    "name",
+    [pytest.param(name, marks=[pytest.mark.slow] if name.partition(":")[2] in HEAVY else []) for name in SOURCES],
 )
 def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path) -> None:
     source, network = SOURCES[name], theirs(name)
@@ -68,7 +71,67 @@ def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path)
     loaded = weights.load(catalog.resolve(source.ours), str(file))
     agree(network, loaded.network)
     assert loaded.fresh == ()
-    assert bool(loaded.notes) == (source.ours.startswith("resnext") and source.style == "plain")
+    told = {"torchvision:resnext50_32x4d", "torchvision:resnext101_64x4d"}
+    told |= {"timm:mobilenetv3_large_100", "timm:mobilenetv3_small_100", "timm:efficientnet_b0"}
+    assert bool(loaded.notes) == (name in told)
+
+
+@pytest.mark.parametrize("name", ["mobilenet_v3_large", "mobilenet_v3_small", "efficientnet_b0"])
+def test_a_network_without_se_refuses_weights_that_have_it(name: str, tmp_path: Path) -> None:
+    file = stored(torchvision.models.get_model(name, weights=None), tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=rf"attention blocks and {name}_nose has none: .*; use {name}$"):
+        weights.load(catalog.resolve(f"{name}_nose"), str(file))
+
+
+def test_a_resnet_refuses_weights_of_its_se_network(tmp_path: Path) -> None:
+    weights.save(build("seresnet20_cifar"), tmp_path / "a.safetensors", replace(catalog.resolve("resnet20_cifar")))
+    with pytest.raises(UsageError, match=r"holds 9 attention blocks and resnet20_cifar has none.*use seresnet20_cifar"):
+        weights.load(catalog.resolve("resnet20_cifar"), str(tmp_path / "a.safetensors"))
+
+
+def test_an_se_mobilenet_takes_a_plain_one_s_weights(tmp_path: Path) -> None:
+    file = stored(torchvision.models.mobilenet_v2(), tmp_path / "w.pth")
+    assert len(weights.load(catalog.resolve("semobilenet_v2"), str(file)).fresh) == 17
+
+
+def test_a_name_that_both_libraries_have_needs_its_library() -> None:
+    with pytest.raises(UsageError, match="write timm:efficientnet_b0 or torchvision:efficientnet_b0"):
+        weights.load(catalog.resolve("efficientnet_b0"), "efficientnet_b0.ra_in1k")
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"), [("tf_efficientnet_b0.ns_jft_in1k", "efficientnet_b0"), ("timm:tf_mobilenetv3_large_100", None)]
+)
+def test_tensorflow_s_padding_is_refused_by_name(name: str, ours: str | None) -> None:
+    with pytest.raises(UsageError, match="as TensorFlow does"):
+        weights.load(catalog.resolve(ours or "mobilenet_v3_large"), name)
+
+
+@torch.inference_mode()
+def test_the_refused_networks_do_compute_another_function(tmp_path: Path) -> None:
+    for name in REFUSED:
+        torch.manual_seed(0)
+        theirs_ = pytest.importorskip("timm").create_model(name).eval()
+        ours = SOURCES[f"timm:{name.removeprefix('tf_')}"].ours
+        x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+        for module in (
+            loaded := weights.load(catalog.resolve(ours), str(stored(theirs_, tmp_path / "w.pth")))
+        ).network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 1e-3  # as theirs: what is left is the padding
+        assert any("tf_" in note for note in loaded.notes)
+        expected = theirs_(x)
+        assert (loaded.network.eval()(x) - expected).abs().max() > 0.01 * expected.abs().max()
+
+
+def test_images_are_normalised_as_the_weights_were_trained(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network = theirs("timm:mobilenetv1_100")
+    file = stored(network, tmp_path / "w.safetensors")
+    monkeypatch.setattr(downloads, "fetch", lambda library, name: file)
+    half = weights.load(catalog.resolve("mobilenet_v1"), "mobilenetv1_100.ra4_e3600_r224_in1k")
+    assert half.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert "mean (0.5, 0.5, 0.5)" in half.notes[0]
+    assert weights.load(catalog.resolve("mobilenet_v1"), str(file)).normalisation is None
 
 
 def test_the_padded_pool_of_torchvisions_resnext_is_taken_over_and_told() -> None:
@@ -100,7 +163,7 @@ def test_a_file_of_the_other_layout_is_refused_by_its_names(tmp_path: Path) -> N
 
 
 def test_an_se_network_takes_a_baselines_weights_and_says_what_is_fresh(tmp_path: Path) -> None:
-    network = theirs("resnet18")
+    network = theirs("torchvision:resnet18")
     loaded = weights.load(catalog.resolve("seresnet18_v1_5"), str(stored(network, tmp_path / "w.safetensors")))
     assert len(loaded.fresh) == 8
     assert "8 attention blocks keep their initial values" in loaded.notes[0]
@@ -152,7 +215,7 @@ def test_damaged_missing_and_unknown_weights_are_one_line_errors(tmp_path: Path)
 
 
 def test_a_name_leads_to_its_file_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    network = theirs("resnet18")
+    network = theirs("torchvision:resnet18")
     asked: list[tuple[str, str]] = []
 
     def fetch(library: str, name: str) -> Path:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,8 +14,11 @@ from senet_bench.errors import MeasurementError
 from senet_bench.store import Store
 
 if TYPE_CHECKING:
+    from senet_bench.budget import Verdict
+    from senet_bench.report.documents import Document
     from senet_bench.results import Run
     from senet_bench.studies import Study
+    from senet_bench.workflows.budgeting import Budget
     from senet_bench.workflows.runs import Event
 
 PAPER = "paper"
@@ -45,6 +49,9 @@ def compare(
     verify: o.Verify = False,
     no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave the timing out.")] = False,
     budget: o.Budget = 10.0,
+    budget_latency: o.BudgetLatency = None,
+    budget_flops: o.BudgetFlops = None,
+    budget_params: o.BudgetParams = None,
     device: o.Device = "cpu",
     precision: o.PrecisionOption = o.Precision.fp32,
     runtime: o.Runtime = None,
@@ -83,9 +90,14 @@ def compare(
     )
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
+    limits = o.limits_of({"latency": budget_latency, "flops": budget_flops, "params": budget_params})
     o.check_output(output)
-    from senet_bench.workflows import comparing, subjects, timing
+    from senet_bench.workflows import budgeting, comparing, subjects, timing
 
+    overhead = budgeting.Budget(limits, conditions) if limits else None
+    if overhead is not None and sweep is None:
+        o.emit(_answer(named, results, overhead), format, output)
+        return
     events = comparing.compare(
         named,
         Store(results),
@@ -93,8 +105,19 @@ def compare(
         counting=comparing.Counting(counter.value, verify),
         timing=None if no_latency else timing.Timing(conditions, budget, seed),
         sweep=sweep,
+        more=overhead.with_plain if overhead else None,
     )
-    _finish(events, subjects.selected_studies(what or ()), format, output, quiet, no_progress)
+    judge = partial(budgeting.judged, named, Store(results), overhead) if overhead else None
+    _finish(events, subjects.selected_studies(what or ()), format, output, quiet, no_progress, judge)
+
+
+def _answer(what: Sequence[str], results: Path, budget: Budget) -> Document:
+    """What is known of an overhead from stored and printed errors."""
+    from senet_bench.report import budgets, documents
+    from senet_bench.workflows import budgeting
+
+    run, verdicts = budgeting.answer(what, Store(results), budget)
+    return budgets.with_verdicts(documents.Document(run, (), (), ()), verdicts)
 
 
 def ablate(
@@ -188,13 +211,15 @@ def _finish(
     output: Path | None,
     quiet: bool,
     no_progress: bool,
+    judge: Callable[[], Sequence[Verdict]] | None = None,
 ) -> None:
     """Follow a run to its end, show it, and end with exit code 5 if something could not be measured."""
     from senet_bench import console
-    from senet_bench.report import documents
+    from senet_bench.report import budgets, documents
 
     event = console.follow(events, quiet=quiet or no_progress)
-    o.emit(documents.of_run(event.run, studies), format, output)
+    document = documents.of_run(event.run, studies)
+    o.emit(budgets.with_verdicts(document, judge()) if judge else document, format, output)
     console.remark(f"stored in {event.path}", quiet=quiet)
     if event.failures:
         raise MeasurementError(

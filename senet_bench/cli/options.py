@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from senet_bench.budget import Cost, limit
 from senet_bench.engines import Engine, Local, RayCluster, Slurm
 from senet_bench.errors import UsageError
 from senet_bench.measure.clock import cores
@@ -108,6 +109,11 @@ AllocatorOption = Annotated[
     typer.Option("--allocator", help="tuned: let glibc keep freed memory (Linux), for all sides alike."),
 ]
 Budget = Annotated[float, typer.Option("--budget", help="Seconds of timing for a pair.")]
+_ERRS_LEAST = "What errs least within this ratio to the baseline's"
+_FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
+BudgetLatency = Annotated[str | None, typer.Option("--budget-latency", help=f"{_ERRS_LEAST} latency: {_FROM}")]
+BudgetFlops = Annotated[str | None, typer.Option("--budget-flops", help=f"{_ERRS_LEAST} FLOPs: {_FROM}")]
+BudgetParams = Annotated[str | None, typer.Option("--budget-params", help=f"{_ERRS_LEAST} parameters: {_FROM}")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
 
 
@@ -192,6 +198,11 @@ def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", "use cpus=2, for example")
         found[key] = int(value) if value.isdigit() else float(value) if value.replace(".", "", 1).isdigit() else value
     return found
+
+
+def limits_of(typed: dict[Cost, str | None]) -> dict[Cost, float]:
+    """The ratios of the budgets that were typed."""
+    return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
 
 
 def conditions_of(

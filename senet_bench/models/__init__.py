@@ -80,8 +80,11 @@ def build_spec(
 
 
 def initialise(network: nn.Module) -> None:
-    """He initialisation (the paper's reference 66): convolutions by fan-out, linear layers by fan-in."""
-    for module in network.modules():
+    """He initialisation (the paper's reference 66): convolutions by fan-out, linear layers by fan-in.
+
+    Attention blocks from outside keep the values that their class gave them.
+    """
+    for module in initialised(network):
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         elif isinstance(module, nn.Linear):
@@ -90,6 +93,14 @@ def initialise(network: nn.Module) -> None:
             continue
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def initialised(network: nn.Module) -> Iterator[nn.Module]:
+    """The modules whose initial values are ours to set: all but attention blocks from outside and what they hold."""
+    if not getattr(network, "keeps_start", False):
+        yield network
+        for child in network.children():
+            yield from initialised(child)
 
 
 class _SkipInit(TorchFunctionMode):

@@ -14,7 +14,7 @@ import torch
 from torch import fx, nn
 
 from senet_bench.errors import UsageError
-from senet_bench.models.attention import BLOCKS, Attend, attend_with
+from senet_bench.models.attention import Attend, attend_with
 from senet_bench.models.places import IN_PLACE, Kind, Place, places
 from senet_bench.models.tracing import check_same_in_training, shapes, shell, trace
 from senet_bench.specs import AttentionSpec
@@ -68,11 +68,11 @@ def attach(
         )
     found = positions(network, input_size)
     attend = attend_with(attention, tuple(sorted({position.stage for position in found})))
-    return attach_with(network, attend, input_size, own_start=attention.block not in BLOCKS)
+    return attach_with(network, attend, input_size)
 
 
 def attach_with(
-    network: nn.Module, attend: Attend, input_size: tuple[int, int, int], *, own_start: bool = False
+    network: nn.Module, attend: Attend, input_size: tuple[int, int, int]
 ) -> tuple[nn.Module, list[Position]]:
     """`attach` with the blocks that `attend` hands out at the place `standard`."""
     from senet_bench.models import initialise
@@ -86,7 +86,7 @@ def attach_with(
             block = attend("standard", position.channels, stage=position.stage)
             if isinstance(block, nn.Identity):
                 continue
-            if not own_start and not tensor.is_meta:
+            if not tensor.is_meta:
                 initialise(block)
         _insert(attached, place, block.to(tensor.dtype), f"{position.name}_attention")
         given.append(position)

@@ -193,7 +193,8 @@ def find_block(name: str) -> Block:
 def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
     """The `attend` of a network with these stages: blocks as `spec` says, `nn.Identity` elsewhere.
 
-    Every block it hands out carries `attention_place`, by which counting and timing know it, and `attention_stage`.
+    Every block it hands out carries `attention_place`, by which counting and timing know it, and `attention_stage`; one
+    from outside also `keeps_start`, by which `initialise` leaves it as its class made it.
     Raises `UsageError` for a stage or block that does not exist, or one r per stage in the wrong number.
     """
     if spec is None:
@@ -208,6 +209,7 @@ def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
         block = make(channels, spec, ratio[stage] * expansion)
         block.attention_place = place  # type: ignore[assignment]
         block.attention_stage = stage  # type: ignore[assignment]
+        block.keeps_start = spec.block not in BLOCKS  # type: ignore[assignment]
         return block
 
     return attend

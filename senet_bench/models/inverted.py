@@ -165,8 +165,8 @@ class InvertedNet(nn.Module):
     """A 3x3 stem of stride 2, inverted residuals, a 1x1 convolution, pool, classifier; stage s has stride 2^s.
 
     `version` names the paper. MobileNetV3 has one more linear layer in its classifier, `width` channels wide, and its
-    BatchNorms the eps 0.001 and momentum 0.01 of its torchvision definition. EfficientNet relates r to a
-    unit's inputs, and drops branches in training with a probability that rises along the network to 0.2.
+    BatchNorms the eps 0.001 (unless `eps` is given) and momentum 0.01 of its torchvision definition. EfficientNet
+    relates r to a unit's inputs, and drops branches in training with a probability that rises along the network to 0.2.
     """
 
     def __init__(
@@ -177,11 +177,12 @@ class InvertedNet(nn.Module):
         in_channels: int,
         version: Literal["v2", "v3_large", "v3_small", "b0"],
         dropout: float = 0.2,
+        eps: float | None = None,
     ) -> None:
         super().__init__()
         units = {"v2": _v2(), "v3_large": V3_LARGE, "v3_small": V3_SMALL, "b0": _b0()}[version]
         last = {"v2": "relu6", "b0": "silu"}.get(version, "hardswish")
-        eps = 1e-3 if version.startswith("v3") else 1e-5
+        eps = eps or (1e-3 if version.startswith("v3") else 1e-5)
         channels = 16 if version.startswith("v3") else 32
         self.stem = nn.Sequential(*conv_bn(in_channels, channels, 3, 2, eps=eps), ACTIVATIONS[last]())
         self.units, stage = nn.Sequential(), 1

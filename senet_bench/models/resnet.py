@@ -77,8 +77,16 @@ def bottleneck_branch(
     )
 
 
+def whole(channels: float, groups: int = 1) -> int:
+    """The nearest number of channels that the groups divide, halves rounded up."""
+    return int(channels / groups + 0.5) * groups
+
+
 class ResNet(nn.Module):
-    """Stem, four stages of residual units at 56, 28, 14 and 7 px (stages 2 to 5), global average pool, classifier."""
+    """Stem, four stages of residual units at 56, 28, 14 and 7 px (stages 2 to 5), global average pool, classifier.
+
+    `width` multiplies every number of channels but the image's.
+    """
 
     def __init__(
         self,
@@ -92,21 +100,23 @@ class ResNet(nn.Module):
         padded_pool: bool = False,
         cardinality: int = 1,
         group_width: int = 64,
+        width: float = 1.0,
     ) -> None:
         super().__init__()
         pool = nn.MaxPool2d(3, 2, padding=1) if padded_pool else nn.MaxPool2d(3, 2, ceil_mode=True)
-        self.stem = nn.Sequential(*conv_bn_relu(in_channels, 64, 7, 2), pool)
-        channels, self.stages = 64, nn.ModuleList()
+        channels = whole(64 * width)
+        self.stem = nn.Sequential(*conv_bn_relu(in_channels, channels, 7, 2), pool)
+        self.stages = nn.ModuleList()
         for index, depth in enumerate(layers):
             planes, stage = 64 << index, index + 2
-            outputs = 4 * planes if bottleneck else planes
+            outputs = whole((4 * planes if bottleneck else planes) * width)
             units: list[nn.Module] = []
             for unit in range(depth):
                 stride = 2 if index and not unit else 1
                 if bottleneck:
-                    width = (cardinality * group_width) << index
+                    inner = whole(((cardinality * group_width) << index) * width, cardinality)
                     strides = (stride, 1) if stride_in == "1x1" else (1, stride)
-                    branch = bottleneck_branch(channels, width, outputs, strides, cardinality, attend, stage)
+                    branch = bottleneck_branch(channels, inner, outputs, strides, cardinality, attend, stage)
                 else:
                     branch = basic_branch(channels, outputs, stride)
                 units.append(ResidualUnit(channels, outputs, stride, branch, attend, stage))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
@@ -13,7 +13,7 @@ from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
 from senet_bench.report.errors import error_table
-from senet_bench.report.tables import EMPTY, Column, Table, network_table, paper_table, record
+from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
@@ -41,6 +41,8 @@ def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
         lines = partial(network_table, _title(study), rows, study.table, name=partial(_row_name, study))
         narrow.append(lines(narrow=True))
         wide.append(paper_table(_title(study), study.table, rows) if study.id in ("table2", "table3") else lines())
+        for tables in (wide, narrow):
+            tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_beside(study)))
     rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
     if rest:
         title = "Other networks" if studies else "Networks"
@@ -48,6 +50,20 @@ def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
         narrow.append(network_table(title, rest, narrow=True))
     _add_measured(wide, narrow, run, lambda row: row.label)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
+
+
+def _beside(study: Study) -> Iterator[str]:
+    """What else the paper says of a comparison with networks or images of its own: other rows, the protocol."""
+    if study.kind == "ablation" or study.id in ("table2", "table3"):
+        return
+    ours = {subject.row for subject in study.subjects}
+    others: dict[str, list[str]] = {}
+    for cell in TABLES[study.table].cells:
+        if cell.row not in ours and cell.value is not None and cell.metric in HEADINGS:
+            others.setdefault(cell.row, []).append(f"{HEADINGS[cell.metric]} {cell.printed}")
+    for row, figures in others.items():
+        yield f"also printed: {row}: {', '.join(figures)}"
+    yield f"protocol: {TABLES[study.table].protocol}"
 
 
 def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
@@ -103,16 +119,17 @@ def _row_name(study: Study, row: Row) -> str:
 def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     """The paper's cells of a row in some studies (None: the network's own rows), each beside what was counted.
 
-    Empty for a network whose image size, channels, classes or cardinality are not the paper's.
+    Empty for a network whose image size, channels, classes or cardinality are not those of the table.
     """
     if ":" in row.model:  # a network from outside is in no table of the paper
         return []
     spec = replace(resolve(row.model), attention=row.attention)
-    if (row.input_size, row.classes, row.cardinality) != (spec.input_size, spec.classes, None):
+    if (row.input_size, row.cardinality) != (spec.input_size, None):
         return []
     measured = {**row.flops, **({} if row.params is None else {"trainable": row.params})}
     cells = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
-    return [compare_cell(cell, measured) for cell in cells]
+    classes = {study.table: study.classes for study in STUDIES.values()}
+    return [compare_cell(cell, measured) for cell in cells if row.classes == (classes.get(cell.table) or spec.classes)]
 
 
 def stands_in(row: Row, study: Study) -> bool:

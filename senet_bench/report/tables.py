@@ -46,7 +46,7 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
         for base in rows
         if base.baseline is None
         for variant in rows
-        if variant.baseline == base.model and variant.input_size == base.input_size
+        if (variant.baseline, variant.input_size, variant.classes) == (base.model, base.input_size, base.classes)
     ]
     flops = "mflops" if any(cell.metric == "mflops" for row in rows for cell in row.paper) else "gflops"
     metrics = [flops] + ["params_m"] * any(c.metric == "params_m" and c.table == number for r in rows for c in r.paper)
@@ -108,7 +108,7 @@ def _complexity(metric: str, rows: Sequence[Row], number: str | None, stands: bo
 
     fields = [_Field(Column("counted", group), ours)]
     if any(row.baseline for row in rows) and not (narrow and number):
-        by_model = {(row.model, row.input_size): row for row in rows if row.attention is None}
+        by_model = {(row.model, row.input_size, row.classes): row for row in rows if row.attention is None}
         fields.append(_Field(Column("+%", group), lambda row: increase(row, by_model, metric)))
     if stands:
         fields.append(_Field(Column("paper", group), lambda row: printed_text(find(row, number, metric))))
@@ -179,9 +179,9 @@ def plain_count(row: Row, metric: str) -> str:
     return EMPTY if macs is None else f"{macs / 1e9:.4f}" if metric == "gflops" else f"{macs / 1e6:.2f}"
 
 
-def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int]], Row], metric: str) -> str:
+def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int], int], Row], metric: str) -> str:
     """How much more than its baseline, in per cent."""
-    base = baselines.get((row.baseline or "", row.input_size))
+    base = baselines.get((row.baseline or "", row.input_size, row.classes))
     ours, theirs = ((r.params if metric == "params_m" else r.flops.get("macs")) if r else None for r in (row, base))
     return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
 

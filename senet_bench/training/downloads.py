@@ -16,6 +16,8 @@ import torch
 from senet_bench.errors import MeasurementError, UsageError
 
 HUB_FILE = "model.safetensors"
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per channel, of values in 0..1."""
 
 
 def fetch(library: str, name: str) -> Path:
@@ -23,7 +25,16 @@ def fetch(library: str, name: str) -> Path:
     return _from_timm(name) if library == "timm" else _from_torchvision(name)
 
 
-def _from_timm(name: str) -> Path:
+def normalisation(library: str, name: str) -> Normalisation | None:
+    """What images were normalised with when these weights were trained; None for torchvision's, always ImageNet's."""
+    if library != "timm":
+        return None
+    about = _about_timm(name)
+    return tuple(about.mean), tuple(about.std)
+
+
+def _about_timm(name: str) -> Any:
+    """What timm knows of the weights of that name; `UsageError` when it has none."""
     try:
         from timm.models import get_pretrained_cfg
     except ImportError as error:
@@ -34,6 +45,11 @@ def _from_timm(name: str) -> Path:
         raise UsageError(f"timm has no weights {name!r}", "see timm.list_pretrained()") from error
     if found is None or not (found.hf_hub_id or found.url):
         raise UsageError(f"timm has no weights for {name!r}", "give a file")
+    return found
+
+
+def _from_timm(name: str) -> Path:
+    found = _about_timm(name)
     if found.hf_hub_id:
         repository = found.hf_hub_id if "/" in found.hf_hub_id.rstrip("/") else f"timm/{name}"
         return from_hub(repository, found.hf_hub_filename or HUB_FILE)

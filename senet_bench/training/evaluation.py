@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import nn
 
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.measure import allocator
 from senet_bench.specs import Precision
 from senet_bench.training.augment import normalised
 from senet_bench.training.data import DataSet, Files, Labels, Split
 from senet_bench.training.distributed import World, gathered, share
 from senet_bench.training.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.training.intervals import Paired, paired_images, wilson
-from senet_bench.training.precision import autocast, keep_memory, laid_out
+from senet_bench.training.precision import autocast, laid_out
 
 Shown = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
@@ -121,7 +122,7 @@ def predict(
     gets the whole result.
     """
     viewing, world = viewing or Viewing(size=data.size), world or World()
-    keep_memory()
+    allocator.tune()  # else each batch is paged in anew
     corrupt: list[Path] = []
     was_training = network.training
     network.eval()

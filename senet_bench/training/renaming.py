@@ -1,7 +1,8 @@
 """How timm's and torchvision's checkpoints name what our networks hold, and which layout each name implies.
 
 `legacy_*` are timm's conversions of the authors' networks: stride in the first 1x1 (ResNet), pool without padding.
-torchvision's and timm's other ResNets hold the stride in the 3x3 and pad the pool: same shapes, another function.
+torchvision's and timm's other ResNets hold the stride in the 3x3 and pad the pool: same shapes, another function. So
+are timm's MobileNetV3 (another BatchNorm eps than torchvision's) and its `tf_` networks (another padding).
 """
 
 from __future__ import annotations
@@ -14,8 +15,9 @@ from typing import Any, Literal
 from senet_bench import catalog
 from senet_bench.errors import UsageError
 from senet_bench.specs import ModelSpec
+from senet_bench.training.mobile_names import timm_name, torchvision_name
 
-Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet"]
+Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet", "inverted"]
 Rename = Callable[[str, ModelSpec], str]
 
 
@@ -29,11 +31,11 @@ class Source:
 
 
 def _timm(style: Style, **names: str) -> dict[str, Source]:
-    return {name: Source("timm", ours, style) for name, ours in names.items()}
+    return {f"timm:{name}": Source("timm", ours, style) for name, ours in names.items()}
 
 
 def _torchvision(style: Style, **names: str) -> dict[str, Source]:
-    return {name: Source("torchvision", ours, style) for name, ours in names.items()}
+    return {f"torchvision:{name}": Source("torchvision", ours, style) for name, ours in names.items()}
 
 
 SOURCES: dict[str, Source] = {
@@ -41,12 +43,28 @@ SOURCES: dict[str, Source] = {
     **_timm("legacy", legacy_seresnet152="seresnet152", legacy_seresnext50_32x4d="seresnext50_32x4d"),
     **_timm("legacy", legacy_seresnext101_32x4d="seresnext101_32x4d", legacy_senet154="senet154"),
     **_timm("plain", seresnet50="seresnet50_v1_5"),
-    **_timm("mobilenet", mobilenetv1_100="mobilenet_v1"),
+    **_timm("mobilenet", mobilenetv1_100="mobilenet_v1", mobilenetv2_100="mobilenet_v2"),
+    **_timm("mobilenet", mobilenetv3_large_100="mobilenet_v3_large", mobilenetv3_small_100="mobilenet_v3_small"),
+    **_timm("mobilenet", efficientnet_b0="efficientnet_b0"),
     **_torchvision("vgg", vgg11_bn="vgg11_bn", vgg13_bn="vgg13_bn", vgg16_bn="vgg16_bn", vgg19_bn="vgg19_bn"),
     **_torchvision("plain", resnet18="resnet18_v1_5", resnet34="resnet34_v1_5", resnet50="resnet50_v1_5"),
     **_torchvision("plain", resnet101="resnet101_v1_5", resnet152="resnet152_v1_5"),
     **_torchvision("plain", resnext50_32x4d="resnext50_32x4d", resnext101_64x4d="resnext101_64x4d"),
+    **_torchvision("inverted", mobilenet_v2="mobilenet_v2", efficientnet_b0="efficientnet_b0"),
+    **_torchvision("inverted", mobilenet_v3_large="mobilenet_v3_large", mobilenet_v3_small="mobilenet_v3_small"),
 }
+
+
+def source_of(name: str) -> Source | None:
+    """What is known of a checkpoint by its name, with or without its library and its tag; None for an unknown one.
+
+    Raises `UsageError` for a name that both libraries have.
+    """
+    model = name.split(".")[0]
+    found = [key for key in SOURCES if key == model or key.partition(":")[2] == model]
+    if len(found) > 1:
+        raise UsageError(f"weights {name!r} are of two libraries", f"write {' or '.join(found)}")
+    return SOURCES[found[0]] if found else None
 
 
 def style_of(names: Mapping[str, Any]) -> Style | None:
@@ -55,6 +73,7 @@ def style_of(names: Mapping[str, Any]) -> Style | None:
         "ours": r"(stem|stages\.0)\.0\.",
         "legacy": r"layer0\.",
         "plain": r"layer1\.0\.conv1\.",
+        "inverted": r"features\.0\.0\.",
         "vgg": r"features\.0\.",
         "mobilenet": r"conv_stem\.",
     }
@@ -86,28 +105,28 @@ def _vgg(name: str, spec: ModelSpec) -> str:
     return name
 
 
-def _mobilenet(name: str, spec: ModelSpec) -> str:
-    """MobileNet v1: timm has 13 units in five groups, ours in one row."""
-    if unit := re.fullmatch(r"blocks\.(\d)\.(\d)\.(conv_dw|bn1|conv_pw|bn2)\.(.+)", name):
-        index = sum((1, 2, 2, 6, 2)[: int(unit[1])]) + int(unit[2])
-        part = {"conv_dw": "0.0", "bn1": "0.1", "conv_pw": "1.0", "bn2": "1.1"}[unit[3]]
-        return f"units.{index}.{part}.{unit[4]}"
-    return re.sub(r"^bn1\.", "stem.1.", re.sub(r"^conv_stem\.", "stem.0.", name))
-
-
 RENAMES: dict[Style, Rename] = {
     "ours": lambda name, spec: name,
     "legacy": _residual,
     "plain": _residual,
     "vgg": _vgg,
-    "mobilenet": _mobilenet,
+    "mobilenet": timm_name,
+    "inverted": torchvision_name,
 }
 FAMILIES: dict[Style, tuple[str, ...]] = {
     "legacy": ("resnet", "resnext", "senet"),
     "plain": ("resnet", "resnext"),
     "vgg": ("vgg",),
-    "mobilenet": ("mobilenet",),
+    "mobilenet": ("mobilenet", "efficientnet"),
+    "inverted": ("mobilenet", "efficientnet"),
 }
+TENSORFLOW = (
+    "pads its strided convolutions on the right and bottom only, as TensorFlow does, which no network here does"
+)
+REFUSED: dict[str, str] = dict.fromkeys(
+    ("tf_mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_efficientnet_b0"), TENSORFLOW
+)
+"""timm's names whose tensors would fit a network of ours that computes another function, and what it does otherwise."""
 
 
 def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
@@ -123,6 +142,9 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
             f"these weights are of the {'/'.join(FAMILIES[style])} family, {spec.name} is of {spec.family}",
             "name a network of that family",
         )
+    if style == "mobilenet" and str(spec.options.get("version")).startswith("v3"):
+        note = f"{spec.name} is built with the BatchNorm eps 1e-5 that timm's weights were trained with (else 1e-3)"
+        return replace(spec, options={**spec.options, "eps": 1e-5}), note
     if style not in ("legacy", "plain") or spec.family == "senet":
         return spec, None
     wanted = _with_layout(spec, style)

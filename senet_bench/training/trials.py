@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet_bench.models import build_spec, initialise
+from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.specs import ModelSpec, Precision
 from senet_bench.training import data
 from senet_bench.training.evaluation import Viewing, predict
@@ -50,6 +50,7 @@ def trained(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     torch.set_num_threads(trial.threads)
     started, cpu = time.perf_counter(), time.process_time()
     images = data.load(trial.dataset, trial.folder, draw=trial.seed)
+    torch.manual_seed(trial.seed)  # for what starts by its own rule: blocks from outside, one-dimensional convolutions
     network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
     initialise_by_name(network, trial.seed)
     settings = Settings(seed=trial.seed, precision=trial.precision, evaluate_every=0)
@@ -76,8 +77,12 @@ def trained(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
 
 
 def initialise_by_name(network: nn.Module, seed: int) -> None:
-    """Initial weights that depend on the seed and each layer's name alone: what arms share starts out equal."""
+    """Initial weights that depend on the seed and each layer's name alone: what arms share starts out equal.
+
+    Attention blocks from outside keep their own.
+    """
+    ours = set(initialised(network))
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
+        if isinstance(module, nn.Conv2d | nn.Linear) and module in ours:
             torch.manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
             initialise(module)

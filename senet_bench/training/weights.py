@@ -13,11 +13,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senet_bench.catalog import CATALOG
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.specs import ModelSpec
 from senet_bench.training import checkpoint, downloads
-from senet_bench.training.renaming import RENAMES, SOURCES, Style, fitted, style_of
+from senet_bench.training.data import IMAGENET_MEAN, IMAGENET_STD
+from senet_bench.training.renaming import REFUSED, RENAMES, SOURCES, Source, fitted, source_of, style_of
 
 FORMAT = "senet-bench.weights/1"
 
@@ -27,7 +29,8 @@ class Loaded:
     """A network with weights: the row it was built from, where they came from, and what a reader must know.
 
     `fresh` names the attention blocks that the checkpoint does not have and that keep their initial values.
-    `metadata` is what our own checkpoints say about their training.
+    `metadata` is what our own checkpoints say about their training. `normalisation` is the mean and the standard
+    deviation that images were normalised with there, None where nothing says so.
     """
 
     network: nn.Module
@@ -36,6 +39,7 @@ class Loaded:
     fresh: tuple[str, ...]
     notes: tuple[str, ...]
     metadata: Mapping[str, Any]
+    normalisation: downloads.Normalisation | None = None
 
 
 def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> None:
@@ -61,32 +65,41 @@ def load(spec: ModelSpec, weights: str, *, classes: int | None = None, in_channe
     A name may start with `timm:` or `torchvision:` and end with a tag (`seresnet50.a1_in1k`); what it names is
     taken from the cache when it is there. Raises `UsageError` for weights of another network or layout.
     """
-    path, style = _located(weights)
+    path, source = _located(weights)
     tensors, metadata = read(path)
     as_named = metadata.get("format") == FORMAT or ":" in spec.name  # ours, or of a network that is not ours
-    style = style or ("ours" if as_named else style_of(tensors))
+    style = source.style if source else "ours" if as_named else style_of(tensors)
     if style is None:
         raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
     if style == "ours":
         _check_same_network(spec, metadata, path)
     spec, note = fitted(spec, style)
     network = build_spec(spec, classes, in_channels=in_channels)
-    fresh = _fill(network, {RENAMES[style](name, spec): value for name, value in tensors.items()}, path)
+    renamed = {RENAMES[style](name, spec): value for name, value in tensors.items()}
+    _check_has_places(spec, renamed, path)
+    fresh = _fill(network, renamed, path)
     notes = [note] if note else []
+    if source is None and style == "mobilenet" and spec.options.get("version") not in (None, "v2"):
+        notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
     if fresh:
         notes.append(f"{len(fresh)} attention blocks keep their initial values: the weights have none")
-    return Loaded(network, spec, str(path), fresh, tuple(notes), metadata)
+    normalisation = downloads.normalisation(source.library, weights.rpartition(":")[2]) if source else None
+    if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
+        notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
+    return Loaded(network, spec, str(path), fresh, tuple(notes), metadata, normalisation)
 
 
-def _located(weights: str) -> tuple[Path, Style | None]:
-    """The file of a path or name, and its style where the name tells it."""
+def _located(weights: str) -> tuple[Path, Source | None]:
+    """The file of a path or name, and what the name says of it."""
     path = Path(weights).expanduser()
     if path.is_file():
         return path, None
-    library, _, rest = weights.rpartition(":")
-    source = SOURCES.get(rest.split(".")[0])
-    if source is not None and library in ("", source.library):
-        return downloads.fetch(source.library, rest), source.style
+    source = source_of(weights)
+    if source is not None:
+        return downloads.fetch(source.library, weights.rpartition(":")[2]), source
+    name = weights.rpartition(":")[2].split(".")[0]
+    if name in REFUSED:
+        raise UsageError(f"{weights} is not loaded: {name} {REFUSED[name]}", f"use {name.removeprefix('tf_')}")
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt") or os.sep in weights:
         raise MeasurementError(f"there is no weights file {weights}", "give an existing file or a name")
     raise UsageError(f"unknown weights {weights!r}", f"give a file, or one of {', '.join(SOURCES)}")
@@ -146,6 +159,20 @@ def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path
         raise UsageError(
             f"{path} was trained with attention {metadata['attention']}, not {_attention(spec)}",
             "give the same attention options",
+        )
+
+
+def _check_has_places(spec: ModelSpec, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise `UsageError` for weights of attention blocks that the network of `spec` leaves out."""
+    variant = next((row for row in CATALOG.values() if row.baseline == spec.name), None)
+    if spec.attention is not None or variant is None:
+        return
+    places = attention_blocks(build_spec(variant, device="meta"))
+    filled = {place for place in places for name in tensors if name.startswith(f"{place}.")}
+    if filled:
+        raise UsageError(
+            f"{path} holds {len(filled)} attention blocks and {spec.name} has none: it would compute another function",
+            f"use {variant.name}",
         )
 
 

@@ -96,10 +96,15 @@ def compare(
     counting: Counting | None = None,
     timing: Timing | None = None,
     sweep: Sweep | None = None,
+    more: Callable[[Sequence[Subject], Changes], Sequence[Subject]] | None = None,
 ) -> Iterator[Event[Run]]:
-    """Count, and with `timing` time, every network that `what` names; the last event has the whole run, stored."""
+    """Count, and with `timing` time, every network that `what` names; the last event has the whole run, stored.
+
+    `more` makes of those networks, and of what is changed in them, the ones that are measured.
+    """
     measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
-    yield from _run("compare", select(what), store, measures, {"what": list(what) or ["table2", "table3"]})
+    subjects = more(select(what), measures.fitted()) if more else select(what)
+    yield from _run("compare", subjects, store, measures, {"what": list(what) or ["table2", "table3"]})
 
 
 def ablate(

@@ -86,6 +86,8 @@ def _evaluated(asked: Evaluation, images: DataSet, spec: ModelSpec, source: str)
 
     loaded = weights.load(spec, source, classes=len(images.classes), in_channels=images.channels)
     network = loaded.network.to(asked.device)
+    if loaded.normalisation is not None:
+        images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
     files = isinstance(images.test, Files)
     viewing = Viewing(
         size=asked.size or (spec.input_size[1] if files else images.size),
@@ -121,6 +123,8 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
         "dataset": images.name,
         "size": viewing.size,
         "precision": viewing.precision,
+        "mean": list(images.mean),
+        "std": list(images.std),
         "images": len(seen),
         "skipped": list(seen.skipped),
         "top1_err": seen.top1_err,

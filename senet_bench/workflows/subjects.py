@@ -53,14 +53,14 @@ class Subject:
     axes: Mapping[str, AxisValue] | None = None
 
     @property
-    def key(self) -> tuple[str, AttentionSpec | None]:
+    def key(self) -> tuple[str, AttentionSpec | None, int]:
         """What makes two subjects one network."""
-        return self.spec.name, self.spec.attention
+        return self.spec.name, self.spec.attention, self.spec.classes
 
 
 def select(what: Sequence[str]) -> tuple[Subject, ...]:
     """The networks that `compare`'s arguments name, each once; Tables 2 and 3 when there are none."""
-    found: dict[tuple[str, AttentionSpec | None], Subject] = {}
+    found: dict[tuple[str, AttentionSpec | None, int], Subject] = {}
     for subject in itertools.chain.from_iterable(map(_named, what or ("table2", "table3"))):
         known = found.get(subject.key, subject)
         found[subject.key] = replace(known, studies=tuple(dict.fromkeys((*known.studies, *subject.studies))))
@@ -81,8 +81,8 @@ def _named(name: str) -> Iterable[Subject]:
     if _is_table(name):
         study = find_study(name)
         for one in study.subjects:
-            spec = replace(resolve(one.model), attention=one.attention)
-            yield _subject(spec, study.id)
+            spec = resolve(one.model)
+            yield _subject(replace(spec, attention=one.attention, classes=study.classes or spec.classes), study.id)
     elif normalise(name) in {normalise(family) for family in FAMILIES}:
         for spec in CATALOG.values():
             if normalise(spec.family) == normalise(name):
@@ -151,10 +151,10 @@ def with_controls(subjects: Sequence[Subject]) -> tuple[Subject, ...]:
     seen: set[str] = set()
     for subject in subjects:
         found.append(subject)
-        if subject.baseline is not None and subject.baseline not in seen:
+        if subject.baseline is not None and subject.spec.attention is not None and subject.baseline not in seen:
             seen.add(subject.baseline)
             variant = subject.spec
-            gate = replace(variant.attention or AttentionSpec(), block="constant")
+            gate = replace(subject.spec.attention, block="constant")
             axes = {"block": "constant"} if subject.axes is not None else None
             found.append(Subject(replace(variant, attention=gate), subject.baseline, (), axes))
     return tuple(found)

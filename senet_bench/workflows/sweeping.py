@@ -27,8 +27,15 @@ if TYPE_CHECKING:
     from senet_bench.training.recipes import Recipe
     from senet_bench.training.trials import Trial
 
-SIZES = {"digits": (8, 1, 10), "digits-full": (8, 1, 10), "cifar10": (32, 3, 10), "cifar100": (32, 3, 100)}
-"""Image side, channels and classes of the data sets that have their own."""
+SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
+    "digits": (8, 1, 10),
+    "digits-full": (8, 1, 10),
+    "cifar10": (32, 3, 10),
+    "cifar100": (32, 3, 100),
+    "imagenet": (None, None, 1000),
+    "places365": (None, None, 365),
+}
+"""Image side, channels and classes of the data sets that have their own; None where the network's are taken."""
 ELSEWHERE_S = 0.5
 
 
@@ -259,7 +266,12 @@ def _with_errors(
 def _place(rows: Sequence[Row], model: str | None, like: Row) -> int:
     """The place of a baseline among the rows, -1 when there is none."""
     return next(
-        (p for p, row in enumerate(rows) if row.model == model and row.attention is None and row is not like), -1
+        (
+            p
+            for p, row in enumerate(rows)
+            if row.model == model and row.attention is None and row.classes == like.classes and row is not like
+        ),
+        -1,
     )
 
 

@@ -121,10 +121,12 @@ class _Group:
 
 def _groups(subjects: Sequence[Subject]) -> list[_Group]:
     """One group for each baseline that has a variant among the subjects."""
-    groups: dict[str, _Group] = {}
+    groups: dict[tuple[str, int], _Group] = {}
     for place, subject in enumerate(subjects):
         base = subject.baseline or subject.spec.name
-        group = groups.setdefault(base, _Group(base, {base: replace(row_of(base), attention=None)}))
+        classes = subject.spec.classes
+        plain = replace(row_of(base), attention=None, classes=classes)
+        group = groups.setdefault((base, classes), _Group(base, {base: plain}))
         arm = base if subject.baseline is None else f"{subject.spec.name} #{place}"
         if subject.baseline is not None:
             group.arms[arm] = subject.spec

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "senet_bench"
 LAYERS = [
     {"errors"},
     {"specs", "metrics"},
-    {"catalog", "studies", "paper", "results"},
+    {"catalog", "detectors", "studies", "paper", "results"},
     {"models", "measure", "deployment", "checking", "training", "store", "verdict", "report", "engines"},
     {"workflows", "console"},
     {"cli", "pytest_plugin"},

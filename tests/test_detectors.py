@@ -198,7 +198,8 @@ def test_fixed_proposals_lie_in_the_image_and_make_the_work_steady() -> None:
     assert boxes.shape == (1000, 4)
     assert bool((boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 128).all() and (boxes[:, 3] <= 96).all())
     assert bool((boxes[:, 2:] > boxes[:, :2]).all())
-    view = detector().with_fixed_proposals().eval()
+    view = detector().with_fixed_proposals().train()
+    assert not view.detector.rpn.training
     with torch.inference_mode():
         logits, deltas = view(torch.randn(2, 3, 96, 128))
     assert (logits.shape, deltas.shape) == ((2000, 4), (2000, 16))

@@ -151,6 +151,11 @@ class FixedProposals(nn.Module):
         super().__init__()
         self.detector = detector
         self.dense = dense
+        self.train(False)
+
+    def train(self, mode: bool = True) -> FixedProposals:
+        """Evaluation mode always: training needs targets."""
+        return super().train(False)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """(N, C, H, W) to the box head's class logits (N 1000, classes + 1) and box deltas (N 1000, 4 classes + 4)."""

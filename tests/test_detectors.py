@@ -23,7 +23,7 @@ from senet_bench.models.detection import FasterRCNN, boxes_over, padded
 from senet_bench.specs import AttentionSpec
 from senet_bench.training import data, weights
 from tests.conftest import Run
-from tests.detection import detector
+from tests.detection import detector, small
 
 DETECTORS = [name for name, spec in CATALOG.items() if spec.task == "detection"]
 
@@ -186,6 +186,30 @@ def test_a_norm_inside_an_attention_block_is_not_trained_on_two_images() -> None
     assert not any(norm.training for norm in norms)
 
 
+@pytest.mark.parametrize(
+    "name", ["fasterrcnn_seresnet18_fpn", pytest.param("fasterrcnn_seresnet50_c4", marks=pytest.mark.slow)]
+)
+def test_both_heads_learn_and_find(name: str) -> None:
+    network = small(name)
+    network.freeze(2)
+    network.rpn._pre_nms_top_n = {"training": 200, "testing": 100}
+    images = [torch.randn(3, 64, 96), torch.randn(3, 80, 64)]
+    targets = [
+        {"boxes": torch.tensor([[8.0, 8, 50, 50]]), "labels": torch.tensor([1])},
+        {"boxes": torch.tensor([[4.0, 4, 40, 70], [20, 20, 60, 60]]), "labels": torch.tensor([3, 2])},
+    ]
+    losses = network(images, targets)
+    assert set(losses) == {"loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg"}
+    torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+    untouched = {key for key, p in network.named_parameters() if p.grad is None}
+    assert untouched == {key for key, p in network.named_parameters() if not p.requires_grad}
+    with torch.inference_mode():
+        found = network.eval()(images)
+    for one, image in zip(found, images):
+        assert set(one) == {"boxes", "labels", "scores"}
+        assert not len(one["boxes"]) or float(one["boxes"][:, 2].max()) <= image.shape[-1]
+
+
 def test_images_of_several_sizes_are_padded_right_and_below() -> None:
     batch = padded([torch.ones(3, 40, 50), torch.ones(3, 33, 70)])
     assert batch.tensors.shape == (2, 3, 64, 96)
@@ -230,6 +254,16 @@ def test_a_detector_can_be_checked_for_regressions() -> None:
     facts = described("fasterrcnn_seresnet18_fpn", (3, 96, 128))
     assert facts.outputs == ["0: float32[1000, 81]", "1: float32[1000, 324]"]
     assert facts.total == CATALOG["fasterrcnn_seresnet18_fpn"].params
+
+
+@pytest.mark.slow
+def test_a_budget_too_short_for_a_detector_is_said_in_its_row(run: Run) -> None:
+    ended = run("compare", "fasterrcnn_resnet18_fpn", "--img-size", "64", "--budget", "0.01", "--format", "json")
+    assert ended.code == 5
+    assert "raise --budget" in ended.err
+    assert {row["missing"]["latency"].partition(" (")[0] for row in json.loads(ended.out)["rows"]} == {
+        "the budget held no round to keep"
+    }
 
 
 @pytest.mark.slow

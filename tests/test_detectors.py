@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -79,7 +80,13 @@ def test_torchvisions_detector_has_the_same_parameters_and_multiply_adds() -> No
     # torchvision's documentation: 41,755,286 parameters and 134.38 GFLOPs at 800x800 px
     ours = build("fasterrcnn_resnet50_v1_5_fpn", classes=90, device="meta")
     assert parameters(ours) == 41_755_286
-    assert round(count(ours, (3, 800, 800)).macs / 1e9, 2) == 134.38
+    counts = count(ours, (3, 800, 800))
+    assert round(counts.macs / 1e9, 2) == 134.38
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None).eval()
+        theirs.rpn.head(list(theirs.backbone(torch.empty(1, 3, 800, 800)).values()))
+        theirs.roi_heads.box_predictor(theirs.roi_heads.box_head(torch.empty(1000, 256, 7, 7)))
+    assert counter.get_total_flops() == 2 * counts.macs
 
 
 def test_the_heads_are_counted_by_their_formulas() -> None:

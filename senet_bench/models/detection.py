@@ -157,13 +157,16 @@ class FixedProposals(nn.Module):
         """Evaluation mode always: training needs targets."""
         return super().train(False)
 
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, C, H, W) to the box head's class logits (N 1000, classes + 1) and box deltas (N 1000, 4 classes + 4)."""
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(N, C, H, W) to the box head's class logits (N 1000, classes + 1) and box deltas (N 1000, 4 classes + 4).
+
+        With `dense`, the proposal head's logits and deltas of every map follow.
+        """
         batch, heads = padded(images), self.detector.roi_heads
         features = self.detector.backbone(batch.tensors)
         count = len(images) * PROPOSALS
         if self.dense:
-            self.detector.rpn.head(list(features.values()))
+            objectness, moves = self.detector.rpn.head(list(features.values()))
             side = heads.box_roi_pool.output_size[0]
             crops = images.new_zeros((count, self.detector.backbone.out_channels, side, side))
         else:
@@ -171,8 +174,9 @@ class FixedProposals(nn.Module):
             boxes = [boxes_over(height, width).to(images) for height, width in batch.image_sizes]
             crops = heads.box_roi_pool(features, boxes, batch.image_sizes)
         logits, deltas = heads.box_predictor(heads.box_head(crops))
-        if not self.dense:
-            heads.postprocess_detections(logits, deltas, boxes, batch.image_sizes)
+        if self.dense:
+            return logits, deltas, *objectness, *moves
+        heads.postprocess_detections(logits, deltas, boxes, batch.image_sizes)
         return logits, deltas
 
 

@@ -10,6 +10,7 @@ import difflib
 from dataclasses import replace
 from typing import Any
 
+from senet_bench import detectors
 from senet_bench.errors import UsageError
 from senet_bench.sizing import resized
 from senet_bench.specs import AttentionSpec, ModelSpec
@@ -122,7 +123,7 @@ def _carries_se(
     )
 
 
-CATALOG: dict[str, ModelSpec] = {
+CLASSIFIERS: dict[str, ModelSpec] = {
     **_resnet("resnet18", "ResNet-18", 11_689_512, 11_778_592, (2, 2, 2, 2)),
     **_resnet("resnet34", "ResNet-34", 21_797_672, 21_958_868, (3, 4, 6, 3)),
     **_resnet("resnet50", "ResNet-50", 25_557_032, 28_088_024, (3, 4, 6, 3)),
@@ -260,6 +261,8 @@ CATALOG: dict[str, ModelSpec] = {
         group_width=64,
     ),
 }
+
+CATALOG: dict[str, ModelSpec] = CLASSIFIERS | detectors.rows(CLASSIFIERS)
 
 FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(spec.family for spec in CATALOG.values()))
 

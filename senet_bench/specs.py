@@ -18,6 +18,7 @@ Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "ope
 Timing = Literal["end-to-end", "device"]
 Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
+Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
 
 
@@ -72,7 +73,8 @@ class ModelSpec:
     """One network of the catalog. `builder` is an import string, so that naming a network loads no torch.
 
     `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
-    `classes` classes and three input channels, which the tests check against the built network.
+    `classes` classes and three input channels, which the tests check against the built network. `trunk` names the
+    classifier whose stages a detector is built on; a detector's `classes` are those of objects, without background.
     """
 
     name: str
@@ -87,6 +89,12 @@ class ModelSpec:
     stages: tuple[int, ...] = (2, 3, 4, 5)
     attention: AttentionSpec | None = None
     baseline: str | None = None
+    trunk: str | None = None
+
+    @property
+    def task(self) -> Task:
+        """What the network does with an image."""
+        return "classification" if self.trunk is None else "detection"
 
 
 @dataclass(frozen=True, slots=True)

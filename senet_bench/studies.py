@@ -119,10 +119,10 @@ STUDIES: dict[str, Study] = {
     **_study(
         7,
         "comparison",
-        _RESNET50,
-        _se("SE-ResNet-50", "seresnet50"),
-        _plain("ResNet-101", "resnet101"),
-        _se("SE-ResNet-101", "seresnet101"),
+        _plain("ResNet-50", "fasterrcnn_resnet50_fpn"),
+        _se("SE-ResNet-50", "fasterrcnn_seresnet50_fpn"),
+        _plain("ResNet-101", "fasterrcnn_resnet101_fpn"),
+        _se("SE-ResNet-101", "fasterrcnn_seresnet101_fpn"),
     ),
     **_study(
         8,
@@ -332,7 +332,7 @@ def setting_label(axes: Mapping[str, AxisValue]) -> str:
     )
 
 
-_OWN_ROWS = ("table2", "table3", "table4", "table5", "table8")
+_OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
 
 
@@ -340,8 +340,8 @@ def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[Cell,
     """The printed cells that stand beside a network with its attention: a row is compared with its own table only.
 
     With a study, that table's cells (with Table 2 also the times that the text gives). Without one, the network's
-    rows in Tables 2 to 5 and 8, and those times. A network or an attention that the paper did not print has none; one
-    with another input size, number of classes or option than the catalog's has no counts.
+    rows in Tables 2 to 5, 7 and 8, and those times. A network or an attention that the paper did not print has none;
+    one with another input size, number of classes or option than the catalog's has no counts.
     """
     spec = resolve(model) if isinstance(model, str) else model
     studies = [find_study(study)] if study else [STUDIES[name] for name in _OWN_ROWS]

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "senet_bench"
 LAYERS = [
     {"errors"},
     {"specs", "metrics"},
-    {"catalog", "studies", "paper", "results", "sizing"},
+    {"catalog", "detectors", "studies", "paper", "results", "sizing"},
     {"models", "measure", "deployment", "checking", "training", "store", "verdict", "budget", "report", "engines"},
     {"workflows", "console"},
     {"cli", "pytest_plugin"},

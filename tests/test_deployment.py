@@ -84,7 +84,7 @@ def calls(deployed: nn.Module) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in catalog.CATALOG]
+    "name", [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in catalog.CLASSIFIERS]
 )
 def test_every_network_gives_the_same_outputs(name: str) -> None:
     network, x = ready(name)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_bench.catalog import CATALOG, pair
+from senet_bench.catalog import CATALOG, CLASSIFIERS, pair
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.cifar import PreActivationUnit
@@ -83,7 +83,7 @@ BLOCKS: dict[str, dict[int, int]] = {
     "shakeeven29_2x4x64d_cifar": {256: 3, 512: 3, 1024: 3},
 }
 INVERTED = "senet_bench.models.inverted:InvertedNet"  # networks with their own SE: tests/test_mobile.py
-BASELINES = [name for name, spec in CATALOG.items() if spec.baseline is None and spec.builder != INVERTED]
+BASELINES = [name for name, spec in CLASSIFIERS.items() if spec.baseline is None and spec.builder != INVERTED]
 ONE_PER_BUILDER = list({CATALOG[name].builder: name for name in reversed(BASELINES)}.values())
 
 
@@ -114,8 +114,8 @@ def small(name: str) -> int:
 
 def test_every_row_has_a_reference_count() -> None:
     assert set(PARAMS) == set(BLOCKS) == set(BASELINES)
-    inverted = {name for name, spec in CATALOG.items() if spec.builder == INVERTED}
-    assert {se_name(name) for name in BASELINES} | set(BASELINES) == set(CATALOG) - inverted
+    inverted = {name for name, spec in CLASSIFIERS.items() if spec.builder == INVERTED}
+    assert {se_name(name) for name in BASELINES} | set(BASELINES) == set(CLASSIFIERS) - inverted
 
 
 @pytest.mark.parametrize("name", BASELINES)
@@ -269,7 +269,7 @@ def filled(network: nn.Module) -> nn.Module:
 # --- what is built --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CATALOG)
+@pytest.mark.parametrize("name", CLASSIFIERS)
 def test_logits_have_the_shape_asked_for(name: str) -> None:
     """At a small square image with attention, at an odd and oblong one without."""
     spec = CATALOG[name]

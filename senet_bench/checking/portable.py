@@ -122,6 +122,8 @@ def _called(network: Any, input_size: tuple[int, int, int]) -> tuple[list[str], 
 
     tensors = (*network.parameters(), *network.buffers())
     on_meta = network if all(t.is_meta for t in tensors) else copy.deepcopy(network).to("meta")
+    fixed = getattr(on_meta, "with_fixed_proposals", None)  # a detector's other shapes depend on what it finds
+    on_meta = fixed(dense=True) if fixed else on_meta
     image = torch.empty((1, *input_size), device="meta")
     with torch.no_grad(), Watch():  # type: ignore[no-untyped-call]
         output = on_meta.eval()(image)

@@ -13,7 +13,10 @@ from senet_bench.store import Store
 Model = Annotated[str, typer.Argument(help="The network.")]
 Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
 NeededDataset = Annotated[
-    str, typer.Option("--dataset", help="digits, digits-full, cifar10, cifar100, imagenet, places365 or folder.")
+    str,
+    typer.Option(
+        "--dataset", help="digits, digits-full, cifar10, cifar100, imagenet, places365, folder; coco for detectors."
+    ),
 ]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
 
@@ -32,6 +35,9 @@ def train(
     reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None,
     weights: Annotated[
         str | None, typer.Option("--weights", help="Start from a file or timm:, torchvision: name.")
+    ] = None,
+    trunk_weights: Annotated[
+        str | None, typer.Option("--trunk-weights", help="A classifier's weights for a detector's trunk: file or name.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Where the weights go (.safetensors).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
@@ -74,6 +80,7 @@ def train(
         accumulate=accumulate,
         ema=ema,
         weights=weights,
+        trunk_weights=trunk_weights,
         out=out,
         resume=resume,
         track=track,
@@ -94,7 +101,9 @@ def evaluate(
     dataset: NeededDataset = "imagenet",
     data: o.Data = None,
     img_size: o.ImgSize = None,
-    batch_size: Annotated[int, typer.Option("-b", "--batch-size", help="Images a forward pass.")] = 64,
+    batch_size: Annotated[
+        int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of a detector 1.")
+    ] = None,
     device: o.Device = "cpu",
     precision: o.PrecisionOption = o.Precision.fp32,
     fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False,
@@ -112,7 +121,7 @@ def evaluate(
     quiet: o.Quiet = False,
     no_progress: o.NoProgress = False,
 ) -> None:
-    """Top-1 and top-5 error of networks with weights; of several, the difference on the same images."""
+    """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     o.check_output(output)
     from senet_bench import console
     from senet_bench.report import documents

@@ -6,7 +6,8 @@ element, per input element of max-pools and of the final global pool; it was fit
 not documented by its authors.
 
 A module that carries `attention_place` is an attention block. `shapes.py` counts; `witnesses.py` holds the two
-independent counters it is checked against.
+independent counters it is checked against. Of a detector, whose work depends on what it finds, the dense part with
+1,000 proposals an image is counted: trunk, pyramid, proposal head, box head. Anchors, NMS and RoIAlign count nothing.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def count(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
     The network is not changed; give it on device `meta` to save a copy. Raises `UsageError` where the network
     cannot take images of that size.
     """
-    network = network if _is_meta(network) else copy.deepcopy(network).to("meta")
+    network = steady(network if _is_meta(network) else copy.deepcopy(network).to("meta"), dense=True)
     tally = Tally()
     image = torch.empty((1, *input_size), device="meta")
     with evaluating(network), tally.inside_attention(network), torch.no_grad(), ShapeMode(tally):
@@ -75,6 +76,15 @@ def count(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
         except (RuntimeError, ValueError) as error:
             raise cannot_take(input_size, error) from error
     return Counts(**tally.counts)
+
+
+def steady(network: nn.Module, *, dense: bool = False) -> nn.Module:
+    """The network if its work depends on the image's size alone; a detector with its proposals fixed.
+
+    With `dense`, only the detector's convolutions and linear layers and what lies between them.
+    """
+    fixed = getattr(network, "with_fixed_proposals", None)
+    return network if fixed is None else fixed(dense=dense)
 
 
 def cannot_take(input_size: tuple[int, int, int], error: Exception) -> UsageError:
@@ -111,11 +121,16 @@ class Tally:
             if self.depth == 0:
                 self.counts["se_scale"] += output.numel()
 
+        def normalised(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            self.add("bn", output.numel())
+
         with contextlib.ExitStack() as stack:
             for module in network.modules():
                 if hasattr(module, "attention_place"):
                     stack.callback(module.register_forward_pre_hook(enter).remove)
                     stack.callback(module.register_forward_hook(leave).remove)
+                elif type(module).__name__ == "FrozenBatchNorm2d":  # a product and a sum, by no operator of its own
+                    stack.callback(module.register_forward_hook(normalised).remove)
             yield
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from senet_bench.errors import MeasurementError
 from senet_bench.measure.clock import Clock, host_clock
+from senet_bench.measure.complexity import steady
 from senet_bench.measure.cuda import EndToEndClock, EventClock, nvml_gauge
 from senet_bench.measure.memory import PeakMemory, peak_memory
 from senet_bench.measure.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
@@ -97,7 +98,7 @@ def _measured(
     with session(conditions):
         prepared: dict[str, Prepared] = {}
         for name, network in networks.items():
-            prepared[name] = prepare(network, conditions, images)
+            prepared[name] = prepare(steady(network), conditions, images)
             yield Ready(name, prepared[name])
         factories = {name: ready.factory for name, ready in prepared.items()}
         found = None
@@ -132,7 +133,7 @@ def measure_memory(
     images, peaks = example(input_size, conditions.batch_size), {}
     with session(conditions), failing_as("measuring memory failed"):
         for name, network in networks.items():
-            call = prepare(network, conditions, images).factory()
+            call = prepare(steady(network), conditions, images).factory()
             peaks[name] = peak_memory(call, conditions.device)
             del call
     return peaks

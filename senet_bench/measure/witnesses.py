@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from senet_bench.errors import MeasurementError
-from senet_bench.measure.complexity import Counts, Tally, cannot_take, count, evaluating
+from senet_bench.measure.complexity import Counts, Tally, cannot_take, count, evaluating, steady
 
 
 def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
@@ -22,7 +22,7 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts
     fvcore's own handles count convolutions and matrix products; ours count BatchNorm and pools by the conventions
     of `complexity`. The recalibrated map is the output of the attention module, however it is written.
     """
-    network = _on_cpu(network)
+    network = steady(_on_cpu(network), dense=True)
     tally = Tally()
     with evaluating(network), tally.inside_attention(network), torch.no_grad():
         try:
@@ -48,7 +48,7 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts
         linear=_linear(outside),
         se_excitation=int(inside["conv"]) + _linear(inside),
         se_scale=tally.counts["se_scale"],
-        bn=int(outside["batch_norm"]),
+        bn=int(outside["batch_norm"]) + tally.counts["bn"],
         max_pool=int(outside["max_pool"]),
         global_pool=int(outside["global_pool"]),
     )
@@ -56,7 +56,7 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts
 
 def conv_and_linear(network: nn.Module, input_size: tuple[int, int, int]) -> int:
     """Multiply-adds of all convolutions and matrix products by torch's FlopCounterMode, attention included."""
-    network = copy.deepcopy(network).to("meta")
+    network = steady(copy.deepcopy(network).to("meta"), dense=True)
     with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
         network(torch.empty((1, *input_size), device="meta"))
     return int(counter.get_total_flops()) // 2

@@ -70,7 +70,8 @@ def build_spec(
             attend_with(spec.attention, spec.stages), classes=classes, in_channels=in_channels, **options
         )
         if device != "meta":
-            initialise(network)
+            start = getattr(network, "initialise", None)  # a detector's parts start as their authors start them
+            start() if start else initialise(network)
     if spec.attention is not None and not attention_blocks(network):
         raise UsageError(
             f"{spec.name} has no place for attention at {spec.attention.place!r}",

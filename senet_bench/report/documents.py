@@ -12,6 +12,7 @@ from senet_bench import __version__
 from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
+from senet_bench.report.detections import precision_table
 from senet_bench.report.errors import error_table
 from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
@@ -149,6 +150,7 @@ def of_catalog(families: Sequence[str]) -> Document:
             "model": spec.name,
             "label": spec.label,
             "family": spec.family,
+            "task": spec.task,
             "baseline": spec.baseline,
             "params": spec.params,
             "input_size": list(spec.input_size),
@@ -220,15 +222,16 @@ def of_selftest(facts: Facts) -> Document:
 
 def of_training(facts: Facts) -> Document:
     """The epochs of a training run; on a narrow terminal or a long run the last ten."""
-    columns = ("epoch", "loss", "lr", "test loss", "top-1 %", "top-5 %", "images/s")
+    detects = any(row.get("ap50") is not None for row in facts.rows)
+    tested = {"ap": "AP", "ap50": "AP50"} if detects else {"top1_err": "top-1 %", "top5_err": "top-5 %"}
+    columns = ("epoch", "loss", "lr", *(() if detects else ("test loss",)), *tested.values(), "images/s")
     lines = tuple(
         (
             str(row["epoch"]),
             f"{row['train_loss']:.4f}",
             f"{row['lr']:.4g}",
-            _figure(row.get("test_loss"), "{:.4f}"),
-            _figure(row.get("top1_err"), "{:.2f}", 100),
-            _figure(row.get("top5_err"), "{:.2f}", 100),
+            *(() if detects else (_figure(row.get("test_loss"), "{:.4f}"),)),
+            *(_figure(row.get(name), "{:.2f}", 100) for name in tested),
             f"{row['images_per_second']:.0f}",
         )
         for row in facts.rows
@@ -243,7 +246,10 @@ def of_training(facts: Facts) -> Document:
 
 
 def of_evaluation(facts: Facts) -> Document:
-    """The errors of networks on one data set, and their differences to the first."""
+    """The errors of networks on one data set, or the AP of detectors, and their differences to the first."""
+    if any("ap" in row for row in facts.rows):
+        table = precision_table(facts)
+        return Document(facts, (table,), (table,), tuple(facts.rows))
     columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
     several = len(facts.rows) > 1
     columns += ["difference", "McNemar p"] if several else []

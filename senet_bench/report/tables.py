@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -86,7 +86,7 @@ def network_table(
         stands = _has(rows, number, metric)
         if stands or metric in ("params_m", usual):
             fields += _complexity(metric, rows, number, stands, narrow)
-    printed = ("top1_err",) if narrow else ("top1_err", "top5_err", "ap", "ap50")
+    printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
     body = tuple(tuple(field.text(row) for field in fields) for row in rows)
     dagger = (DAGGER,) if any(cell.endswith("†") for line in body for cell in line) else ()
@@ -198,9 +198,9 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if "latency" in what or what == "accuracy":
                 continue  # said beside the latencies and the errors
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
-    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * bool(
-        metrics & {"top1_err", "ap"}
-    )
+    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * ("top1_err" in metrics)
+    general += [DETECTORS] * any(row.family == "detection" for row in rows)
+    general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]
     return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
 
 
@@ -212,6 +212,21 @@ CONVENTIONS = (
 PRINTED_ERRORS = (
     "errors are the paper's, as printed: reaching them takes the training that the table's protocol describes"
 )
+
+
+DETECTORS = (
+    "a detector is counted whole, for one image of the size given (800x1216 px unless set) with 1,000 proposals: "
+    "trunk, pyramid, proposal head and box head; anchors, NMS and RoIAlign count nothing; a frozen BatchNorm has no "
+    "parameters"
+)
+PRINTED_AP = "AP and AP50 are the paper's, as printed, and not measured:"
+
+
+def _why_no_ap(rows: Sequence[Row], number: str | None) -> Iterator[str]:
+    for row in rows:
+        cell = find(row, number, "ap")
+        if cell is not None and cell.status == "not measured":
+            yield cell.explanation
 
 
 def _joined(labels: Iterable[str], total: int) -> str:

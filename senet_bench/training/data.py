@@ -12,12 +12,17 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.specs import Task
 from senet_bench.training.augment import Pixels
+
+if TYPE_CHECKING:
+    from senet_bench.training.coco import DetectionSet
 
 Labels = npt.NDArray[np.int64]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -81,21 +86,46 @@ class DataSet:
 def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
     """The data set `name` (see `DATASETS`), read from `folder` where it has files.
 
-    `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it.
+    `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it. Sets of objects are not
+    for classifiers (`load_objects`).
     """
+    key = known(name, "classification")
+    if key.startswith("digits"):
+        return digits(draw) if key == "digits" else digits_full()
+    return _on_disk(key)(_folder(key, folder))
+
+
+def load_objects(name: str, folder: Path | str | None = None) -> DetectionSet:
+    """The set of images with boxes `name`, read from `folder`."""
+    key = known(name, "detection")
+    from senet_bench.training.coco import coco
+
+    return coco(_folder(key, folder))
+
+
+def known(name: str, task: Task) -> str:
+    """The name in `DATASETS`; `UsageError` with the nearest for an unknown one, or for one of another task."""
     key = {"digits-100": "digits"}.get(name.lower(), name.lower())
     if key not in DATASETS:
         near = difflib.get_close_matches(key, DATASETS, n=1)
         hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DATASETS)}"
         raise UsageError(f"unknown data set {name!r}", hint)
-    if key.startswith("digits"):
-        return digits(draw) if key == "digits" else digits_full()
+    if key in OF_OBJECTS and task != "detection":
+        raise UsageError(
+            f"{key} has objects in boxes, not a label an image", "name a detector: fasterrcnn_resnet50_fpn"
+        )
+    if key not in OF_OBJECTS and task == "detection":
+        raise UsageError(f"{key} has no boxes to detect", f"use --dataset {' or '.join(OF_OBJECTS)}")
+    return key
+
+
+def _folder(key: str, folder: Path | str | None) -> Path:
     if folder is None:
         raise UsageError(f"{key} is read from a folder", "give it with --data DIR")
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise MeasurementError(f"{key}: there is no folder {root}", "give the folder that holds it with --data DIR")
-    return _on_disk(key)(root)
+    return root
 
 
 def _on_disk(key: str) -> Callable[[Path], DataSet]:
@@ -113,7 +143,10 @@ DATASETS: dict[str, str] = {
     "imagenet": "ImageNet-1k (ILSVRC 2012) as class folders, 1,000 classes",
     "places365": "Places365-Standard with its devkit lists, 365 classes",
     "folder": "any tree train/CLASS/IMAGE and val/CLASS/IMAGE, such as ImageNet-100",
+    "coco": "COCO 2017 or any set of its form: annotations/instances_{train,val}2017.json, train2017/, val2017/",
 }
+OF_OBJECTS = ("coco",)
+"""The sets for detectors: images with boxes."""
 
 
 def digits(draw: int = 0) -> DataSet:

@@ -52,7 +52,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class EpochEnd:
-    """An epoch done; losses in nats, errors as fractions, None where this epoch was not evaluated."""
+    """An epoch done; losses in nats, errors and average precisions as fractions, None where not evaluated."""
 
     epoch: int
     epochs: int
@@ -65,6 +65,8 @@ class EpochEnd:
     top1_err: float | None = None
     top5_err: float | None = None
     skipped: int = 0
+    ap: float | None = None
+    ap50: float | None = None
 
 
 Event = Progress | EpochEnd

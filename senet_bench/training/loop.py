@@ -11,32 +11,33 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.measure import allocator
 from senet_bench.measure.session import arithmetic
 from senet_bench.training import checkpoint
-from senet_bench.training.augment import normalised
 from senet_bench.training.average import Average
-from senet_bench.training.batches import Batches
+from senet_bench.training.coco import DetectionSet
 from senet_bench.training.data import DataSet
 from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
-from senet_bench.training.evaluation import Predictions, Viewing, predict
 from senet_bench.training.events import EpochEnd, Event, Progress, Settings
-from senet_bench.training.precision import autocast, compiled, laid_out
+from senet_bench.training.objective import objective
+from senet_bench.training.precision import autocast, compiled
 from senet_bench.training.recipes import Recipe
 from senet_bench.training.schedule import Rate
 from senet_bench.training.sgd import Sgd
 
 
 def train(
-    network: nn.Module, data: DataSet, recipe: Recipe, settings: Settings | None = None, world: World | None = None
+    network: nn.Module,
+    data: DataSet | DetectionSet,
+    recipe: Recipe,
+    settings: Settings | None = None,
+    world: World | None = None,
 ) -> Iterator[Event]:
     """Train the network in place, yielding progress about once a second and the end of every epoch.
 
@@ -51,9 +52,11 @@ def train(
 class _Run:
     """One training run: its network, optimizer, schedule and where it stands."""
 
-    def __init__(self, network: nn.Module, data: DataSet, recipe: Recipe, settings: Settings, world: World) -> None:
+    def __init__(
+        self, network: nn.Module, data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World
+    ) -> None:
         allocator.tune()  # else each step pages its activations in anew
-        self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
+        self.recipe, self.settings, self.world = recipe, settings, world
         self.device = torch.device(settings.device)
         autocast(self.device, settings.precision)
         self.network = network.to(self.device)
@@ -67,8 +70,9 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.rate = Rate(recipe)
         self.average = Average(self.network, settings.ema) if settings.ema is not None else None
-        self.corrupt: list[Path] = []
-        self.batches = self._make_batches()
+        self.objective = objective(data, recipe, settings, world)
+        self.batches = self.objective.batches
+        self._check_parts()
         self.epoch, self.step = 0, 0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         torch.manual_seed(settings.seed + 7919 * world.rank)
@@ -76,24 +80,12 @@ class _Run:
         self.model = wrapped(self.network, world, self.device)
         self.forward: Any = compiled(self.model) if settings.compile else self.model
 
-    def _make_batches(self) -> Batches:
-        batches = Batches(
-            self.data.training(),
-            self.recipe.batch_size,
-            self.settings.seed,
-            self.recipe.augmentation,
-            self.recipe.size or self.data.size,
-            self.world.rank,
-            self.world.size,
-            self.recipe.max_steps,
-            self.corrupt if self.settings.skip_corrupt else None,
-        )
-        if batches.batch % (self.world.size * self.settings.accumulate):
+    def _check_parts(self) -> None:
+        if self.batches.batch % (self.world.size * self.settings.accumulate):
             raise UsageError(
-                f"a batch of {batches.batch} cannot be cut into {self.settings.accumulate} equal parts",
+                f"a batch of {self.batches.batch} cannot be cut into {self.settings.accumulate} equal parts",
                 "choose another --accumulate or --batch-size",
             )
-        return batches
 
     def events(self) -> Iterator[Event]:
         while self.epoch < self.recipe.epochs and not self.rate.finished:
@@ -115,8 +107,8 @@ class _Run:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         shown, first = started, self.step
-        for images, labels in self.batches.epoch(self.epoch, self.step):
-            self._one_step(images, labels)
+        for batch in self.batches.epoch(self.epoch, self.step):
+            self._one_step(batch)
             self.step += 1
             every = self.settings.checkpoint_every
             if every and self.step % every == 0 and self.step < self.batches.steps:
@@ -126,18 +118,17 @@ class _Run:
                 shown = now
                 yield self._progress(now - started, self.step - first)
 
-    def _one_step(self, images: Tensor, labels: Tensor) -> None:
-        if not len(labels):
+    def _one_step(self, batch: Any) -> None:
+        parts = self.objective.parts(batch, self.settings.accumulate)
+        if not parts:
             raise MeasurementError("not one image of a training batch could be read", "check the files")
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate.at(self.epoch + self.step / self.batches.steps)
-        count = len(labels)
-        parts = list(zip(images.tensor_split(self.settings.accumulate), labels.tensor_split(self.settings.accumulate)))
-        for index, (x, y) in enumerate(parts):
+        for index, part in enumerate(parts):
             with ExitStack() as stack:
                 if self.world.distributed and index + 1 < len(parts):
                     stack.enter_context(self.model.no_sync())  # type: ignore[operator]
-                loss = self._loss(x, y, count)
+                loss = self.objective.loss(self.forward, part, batch)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
             self.loss_sum += (
                 loss.detach().cpu() if self.device.type == "cpu" else loss.detach().to("cpu", torch.float64)
@@ -147,15 +138,6 @@ class _Run:
         self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update(self.network)
-
-    def _loss(self, images: Tensor, labels: Tensor, count: int) -> Tensor:
-        """The part of the batch's mean loss that these images contribute."""
-        x = normalised(laid_out(images, self.device, self.settings.channels_last), self.data.mean, self.data.std)
-        with autocast(self.device, self.settings.precision):
-            logits = self.forward(x)
-        target = labels.to(self.device, non_blocking=True)
-        total = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-        return total / count
 
     def _progress(self, seconds: float, steps: int) -> Progress:
         per_step = seconds / max(1, steps)
@@ -180,12 +162,13 @@ class _Run:
         lr = float(self.optimizer.param_groups[0]["lr"])
         left = seconds * (self.recipe.epochs - self.epoch - 1)
         end = EpochEnd(self.epoch + 1, self.recipe.epochs, loss, lr, images / max(seconds, 1e-9), seconds, left)
-        end = replace(end, skipped=len(self.corrupt))
+        end = replace(end, skipped=self.objective.skipped)
         if not self._evaluates():
             return end
-        seen = self._evaluated()
-        self.rate.epoch_ended(seen.loss)
-        return replace(end, test_loss=seen.loss, top1_err=seen.top1_err, top5_err=seen.top5_err)
+        end = replace(end, **self._tested())
+        if end.test_loss is not None:
+            self.rate.epoch_ended(end.test_loss)
+        return end
 
     def _evaluates(self) -> bool:
         """Whether this epoch ends with a look at the test split."""
@@ -194,28 +177,20 @@ class _Run:
             return True
         return every > 0 and (done == self.recipe.epochs or done % every == 0)
 
-    def _evaluated(self) -> Predictions:
-        """The test split seen by the network, or by the average of its weights where that is kept."""
+    def _tested(self) -> dict[str, Any]:
+        """The network, or the average of its weights where that is kept, on the test split."""
         before = self.average.copy_to(self.network) if self.average is not None else None
-        viewing = Viewing(
-            size=self.data.size,
-            precision=self.settings.precision,
-            channels_last=self.settings.channels_last,
-            device=self.settings.device,
-            skip_corrupt=self.settings.skip_corrupt,
-            batch=256 if self.data.size <= 64 else 64,
-        )
-        seen = predict(self.network, self.data, self.data.test, viewing, self.world)
+        found = self.objective.tested(self.network)
         if before is not None:
             self.network.load_state_dict(before)
-        return seen
+        return found
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued; a tuple becomes a list, as it does in a file."""
         settings = self.settings
         known = {
             "recipe": self.recipe.as_dict(),
-            "data": [self.data.name, len(self.batches.split), len(self.data.classes)],
+            "data": self.objective.identity(),
             "seed": settings.seed,
             "precision": settings.precision,
             "ema": settings.ema,

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from senet_bench.errors import UsageError
+from senet_bench.specs import Task
 from senet_bench.training.augment import Augmentation
 
 
@@ -30,13 +31,22 @@ class Schedule:
     warmup: float = 0.0
 
 
+@dataclass(frozen=True, slots=True)
+class Scaling:
+    """How a detector's images are scaled: the shorter side to `shorter` pixels, the longer one at most `longest`."""
+
+    shorter: int = 800
+    longest: int = 1333
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """Everything that decides how a network is trained, apart from the network, the data and the seed.
 
     `lr` belongs to `batch_size` images per step, see `scaled`. `size` is the side of the training crop in pixels,
     None for the data set's own. `frozen_bn` is the number of last epochs with BatchNorm statistics frozen,
-    `max_steps` a limit on the steps of an epoch, for smoke runs.
+    `max_steps` a limit on the steps of an epoch, for smoke runs. A detector's recipe has a `scaling`, and `freeze_at`:
+    the last stage of a trunk with weights that is not trained.
     """
 
     name: str
@@ -52,8 +62,15 @@ class Recipe:
     augmentation: Augmentation = field(default=Augmentation())
     size: int | None = None
     frozen_bn: int = 0
+    scaling: Scaling | None = None
+    freeze_at: int = 0
     max_steps: int | None = None
     deviations: tuple[str, ...] = ()
+
+    @property
+    def task(self) -> Task:
+        """What the networks do that it trains."""
+        return "classification" if self.scaling is None else "detection"
 
     def scaled(self, batch_size: int | None) -> Recipe:
         """The recipe at another global batch size, the learning rate scaled in proportion."""
@@ -171,6 +188,26 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=5e-4,
         augmentation=Augmentation(pad=1),
     ),
+    # Section 5.3: Detectron's settings end to end, 2x schedule, from ImageNet weights. Detectron's configuration
+    # (e2e_faster_rcnn_R-50-FPN_2x): 180,000 steps of 16 images, lr 0.02, x0.1 after 120,000 and 160,000, 500 steps of
+    # warm-up, 800 px and at most 1333, flips, BatchNorm frozen, the stem and stage 2 too.
+    "coco": Recipe(
+        name="coco",
+        source="section 5.3; Detectron's 2x schedule",
+        epochs=24,
+        batch_size=16,
+        lr=0.02,
+        schedule=Schedule("steps", (16, 64 / 3), warmup=500 * 24 / 180_000),
+        augmentation=Augmentation(flip=True),
+        scaling=Scaling(),
+        freeze_at=2,
+        deviations=(
+            STD,
+            "180,000 steps taken as 24 epochs, the warm-up from zero (Detectron: from a third)",
+            "torchvision's box losses (smooth L1, beta 1/9 in both stages; Detectron: 1/9 for proposals, 1 for boxes)",
+            "batches are not grouped by aspect ratio",
+        ),
+    ),
 }
 
 DEFAULTS: dict[str, str] = {
@@ -181,6 +218,7 @@ DEFAULTS: dict[str, str] = {
     "imagenet": "imagenet",
     "places365": "places365",
     "folder": "imagenet",
+    "coco": "coco",
 }
 
 
@@ -196,6 +234,7 @@ def recipe(name: str) -> Recipe:
 
 
 def smoke(full: Recipe) -> Recipe:
-    """The same recipe cut to two epochs of two small steps: does it run at all, in seconds."""
-    short = full.scaled(min(16, full.batch_size)).lasting(2)
-    return replace(short, name=f"{full.name}-smoke", max_steps=2, frozen_bn=min(1, full.frozen_bn))
+    """The same recipe cut to two epochs of two small steps (a detector's on small images): does it run, in seconds."""
+    small = Scaling(128, 224) if full.scaling else None
+    short = full.scaled(min(16 if small is None else 2, full.batch_size)).lasting(2)
+    return replace(short, name=f"{full.name}-smoke", max_steps=2, frozen_bn=min(1, full.frozen_bn), scaling=small)

@@ -17,7 +17,7 @@ from senet_bench.errors import UsageError
 from senet_bench.specs import ModelSpec
 from senet_bench.training.mobile_names import timm_name, torchvision_name
 
-Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet", "inverted"]
+Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet", "inverted", "detector"]
 Rename = Callable[[str, ModelSpec], str]
 
 
@@ -70,7 +70,8 @@ def source_of(name: str) -> Source | None:
 def style_of(names: Mapping[str, Any]) -> Style | None:
     """Whose naming a checkpoint follows, told by its names; None for an unknown one."""
     telling: dict[Style, str] = {
-        "ours": r"(stem|stages\.0)\.0\.",
+        "ours": r"(backbone\.(body\.)?)?(stem|stages\.0)\.0\.",
+        "detector": r"backbone\.body\.(conv1|layer1)\.",
         "legacy": r"layer0\.",
         "plain": r"layer1\.0\.conv1\.",
         "inverted": r"features\.0\.0\.",
@@ -105,6 +106,30 @@ def _vgg(name: str, spec: ModelSpec) -> str:
     return name
 
 
+TRUNK_OF_DETECTOR = ("backbone.body.", "backbone.stem.", "backbone.stages.", "roi_heads.box_head.stage.")
+"""How the names of a detector begin that are its trunk's."""
+
+
+def in_detector(spec: ModelSpec) -> Callable[[str], str]:
+    """From the name of a tensor in the trunk alone to its name in a detector; C4's stage 5 is its box head."""
+
+    def place(name: str) -> str:
+        if spec.options["head"] == "fpn":
+            return f"backbone.body.{name}"
+        head = re.fullmatch(r"stages\.3\.(.+)", name)
+        return f"roi_heads.box_head.stage.{head[1]}" if head else f"backbone.{name}"
+
+    return place
+
+
+def _detector(name: str, spec: ModelSpec) -> str:
+    """The name here of a tensor of torchvision's Faster R-CNN; only the trunk has other names."""
+    if name.startswith("backbone.body."):
+        return in_detector(spec)(_residual(name.removeprefix("backbone.body."), spec))
+    older = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", name)
+    return re.sub(r"^(backbone\.fpn\.\w+\.\d)\.(weight|bias)$", r"\1.0.\2", older)
+
+
 RENAMES: dict[Style, Rename] = {
     "ours": lambda name, spec: name,
     "legacy": _residual,
@@ -112,6 +137,7 @@ RENAMES: dict[Style, Rename] = {
     "vgg": _vgg,
     "mobilenet": timm_name,
     "inverted": torchvision_name,
+    "detector": _detector,
 }
 FAMILIES: dict[Style, tuple[str, ...]] = {
     "legacy": ("resnet", "resnext", "senet"),
@@ -119,6 +145,7 @@ FAMILIES: dict[Style, tuple[str, ...]] = {
     "vgg": ("vgg",),
     "mobilenet": ("mobilenet", "efficientnet"),
     "inverted": ("mobilenet", "efficientnet"),
+    "detector": ("detection",),
 }
 TENSORFLOW = (
     "pads its strided convolutions on the right and bottom only, as TensorFlow does, which no network here does"
@@ -145,7 +172,7 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
     if style == "mobilenet" and str(spec.options.get("version")).startswith("v3"):
         note = f"{spec.name} is built with the BatchNorm eps 1e-5 that timm's weights were trained with (else 1e-3)"
         return replace(spec, options={**spec.options, "eps": 1e-5}), note
-    if style not in ("legacy", "plain") or spec.family == "senet":
+    if style not in ("legacy", "plain", "detector") or spec.family == "senet":
         return spec, None
     wanted = _with_layout(spec, style)
     if _same(wanted.options, spec.options):
@@ -156,14 +183,14 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
         raise UsageError(
             f"these weights have the other layout (stride in the {where}) than {spec.name}", f"use {other.name}"
         )
-    pool = "padded" if style == "plain" else "unpadded"
+    pool = "unpadded" if style == "legacy" else "padded"
     return wanted, f"{spec.name} is built with the {pool} stem pool that these weights were trained with"
 
 
 def _with_layout(spec: ModelSpec, style: Style) -> ModelSpec:
-    options: dict[str, Any] = {**spec.options, "padded_pool": style == "plain"}
-    if spec.family == "resnet" and spec.options.get("bottleneck"):
-        options["stride_in"] = "3x3" if style == "plain" else "1x1"
+    options: dict[str, Any] = {**spec.options, "padded_pool": style != "legacy"}
+    if spec.family in ("resnet", "detection") and spec.options.get("bottleneck"):
+        options["stride_in"] = "1x1" if style == "legacy" else "3x3"
     return replace(spec, options=options)
 
 

@@ -6,20 +6,30 @@ import json
 import os
 import pickle
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from senet_bench.catalog import CATALOG
+from senet_bench import catalog
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.specs import ModelSpec
 from senet_bench.training import checkpoint, downloads
 from senet_bench.training.data import IMAGENET_MEAN, IMAGENET_STD
-from senet_bench.training.renaming import REFUSED, RENAMES, SOURCES, Source, fitted, source_of, style_of
+from senet_bench.training.renaming import (
+    REFUSED,
+    RENAMES,
+    SOURCES,
+    TRUNK_OF_DETECTOR,
+    Source,
+    fitted,
+    in_detector,
+    source_of,
+    style_of,
+)
 
 FORMAT = "senet-bench.weights/1"
 
@@ -87,6 +97,31 @@ def load(spec: ModelSpec, weights: str, *, classes: int | None = None, in_channe
     if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
         notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
     return Loaded(network, spec, str(path), fresh, tuple(notes), metadata, normalisation)
+
+
+def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, ...]:
+    """Put a classifier's weights into the trunk of a detector; what must be said about them.
+
+    They come from a file or by a name, as in `load`, and must be those of the trunk (`spec.trunk`, or its baseline).
+    """
+    trunk = replace(catalog.resolve(spec.trunk or ""), attention=spec.attention)
+    path, source = _located(weights)
+    tensors, metadata = read(path)
+    style = source.style if source else style_of(tensors)
+    if style is None:
+        raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
+    if style == "ours":
+        _check_same_network(trunk, metadata, path)
+    try:
+        fitted(trunk, style)
+    except UsageError as error:
+        raise UsageError(error.problem, f"{error.remedy} as the trunk") from error
+    named = {RENAMES[style](name, trunk): value for name, value in tensors.items()}
+    place = in_detector(spec)
+    placed = {place(name): value for name, value in named.items() if not name.startswith("classifier.")}
+    parts = {name: value for name, value in network.state_dict().items() if name.startswith(TRUNK_OF_DETECTOR)}
+    fresh = _fill(network, placed, path, parts)
+    return (f"{len(fresh)} attention blocks start untrained: the trunk's weights have none",) if fresh else ()
 
 
 def _located(weights: str) -> tuple[Path, Source | None]:
@@ -164,7 +199,7 @@ def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path
 
 def _check_has_places(spec: ModelSpec, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Raise `UsageError` for weights of attention blocks that the network of `spec` leaves out."""
-    variant = next((row for row in CATALOG.values() if row.baseline == spec.name), None)
+    variant = next((row for row in catalog.CATALOG.values() if row.baseline == spec.name), None)
     if spec.attention is not None or variant is None:
         return
     places = attention_blocks(build_spec(variant, device="meta"))
@@ -176,9 +211,14 @@ def _check_has_places(spec: ModelSpec, tensors: Mapping[str, Tensor], path: Path
         )
 
 
-def _fill(network: nn.Module, tensors: dict[str, Tensor], path: Path) -> tuple[str, ...]:
-    """Put the tensors into the network; the attention blocks that stay as they are. Anything else must fit."""
-    wanted = network.state_dict()
+def _fill(
+    network: nn.Module, tensors: dict[str, Tensor], path: Path, wanted: Mapping[str, Tensor] | None = None
+) -> tuple[str, ...]:
+    """Put the tensors into the network; the attention blocks that stay as they are.
+
+    Anything else of `wanted`, the whole network unless given, must fit.
+    """
+    wanted = network.state_dict() if wanted is None else wanted
     blocks = tuple(attention_blocks(network))
     tensors = {name: value for name, value in tensors.items() if name in wanted or not name.endswith("_tracked")}
     missing = [name for name in wanted if name not in tensors and not name.endswith("num_batches_tracked")]

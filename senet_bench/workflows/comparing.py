@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from senet_bench.errors import UsageError
 from senet_bench.report.documents import judge
 from senet_bench.results import Row, Run
 from senet_bench.store import Store
@@ -51,8 +52,16 @@ class Measures:
     timing: Timing | None
     sweep: Sweep | None
 
-    def check(self) -> None:
-        """Raise `UsageError` on what this machine or its data cannot offer."""
+    def check(self, subjects: Sequence[Subject]) -> None:
+        """Raise `UsageError` on what this machine, its data or these networks cannot offer."""
+        detector = next((one.spec.name for one in subjects if one.spec.task == "detection"), None)
+        if detector and self.sweep:
+            raise UsageError(
+                f"{detector} is a detector, which is not trained over many seeds here",
+                f"leave out --dataset, and use `train {detector} --dataset coco`, then `evaluate`",
+            )
+        if detector and self.timing and any(one.mode == "train" for one in self.timing.conditions):
+            raise UsageError(f"{detector} is a detector: its training step is not timed", "leave out --mode train")
         for part in (self.timing, self.sweep):
             if part is not None:
                 part.check()
@@ -132,7 +141,7 @@ def _run(
     command: str, subjects: Sequence[Subject], store: Store, measures: Measures, conditions: Mapping[str, Any]
 ) -> Iterator[Event[Run]]:
     store.check()
-    measures.check()
+    measures.check(subjects)
     changes, subjects = measures.fitted(), measures.with_controls(subjects)
     if "paper" in conditions.get("axes", {}).values():  # of a bare axis, what this network cannot take is left out
         left, left_out = possible(subjects, changes)

@@ -29,7 +29,9 @@ class Evaluation:
     """What `evaluate` is asked: networks with their weights, and the images they are shown.
 
     `size` is the side of the single centre crop in pixels, by default the network's own (the shorter edge is first
-    scaled to 256 for 224, to 352 for 299 and 320). `fidelity="fast"` may differ by one grey level from PIL's resize.
+    scaled to 256 for 224, to 352 for 299 and 320); for a detector, which sees whole images, their shorter side, by
+    default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
+    PIL's resize.
     """
 
     models: tuple[str, ...]
@@ -37,7 +39,7 @@ class Evaluation:
     dataset: str
     folder: Path | None = None
     size: int | None = None
-    batch_size: int = 64
+    batch_size: int | None = None
     device: str = "cpu"
     precision: Precision = "fp32"
     fidelity: Literal["exact", "fast"] = "exact"
@@ -56,7 +58,7 @@ class Evaluation:
 
 
 def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
-    """An event a network; the last has all errors and, of several networks, each difference to the first."""
+    """An event a network; the last has all errors (or AP) and, of several networks, each difference to the first."""
     from senet_bench.measure.session import check_conditions
     from senet_bench.specs import Conditions
     from senet_bench.training import data
@@ -66,6 +68,9 @@ def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
     if asked.per_class is not None:
         check_writable(asked.per_class)
     specs = [resolve(model) for model in asked.models]
+    if any(spec.task == "detection" for spec in specs):
+        yield from _evaluated_detectors(asked, specs, store)
+        return
     images = data.load(asked.dataset, asked.folder)
     run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
     path, seen = store.new_path(run), list[Any]()
@@ -77,6 +82,23 @@ def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
         yield Event(len(run.rows), len(specs), row["label"], run, path)
     if asked.per_class is not None:
         write_atomically(asked.per_class, _by_class(images, [spec.name for spec in specs], seen))
+
+
+def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[Facts]]:
+    from senet_bench.training import data
+    from senet_bench.workflows import detecting
+
+    detecting.check(asked, specs)
+    images = data.load_objects(asked.dataset, asked.folder)
+    run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
+    path, classes = store.new_path(run), {}
+    for spec, source in zip(specs, asked.weights):
+        row, classes[spec.name] = detecting.evaluated(asked, images, spec, source)
+        run = replace(run, rows=[*run.rows, row | detecting.against(run.rows, row)])
+        store.write(run, path)
+        yield Event(len(run.rows), len(specs), row["label"], run, path)
+    if asked.per_class is not None:
+        write_atomically(asked.per_class, detecting.by_class(images, classes))
 
 
 def _evaluated(asked: Evaluation, images: DataSet, spec: ModelSpec, source: str) -> tuple[dict[str, Any], Predictions]:
@@ -91,7 +113,7 @@ def _evaluated(asked: Evaluation, images: DataSet, spec: ModelSpec, source: str)
     files = isinstance(images.test, Files)
     viewing = Viewing(
         size=asked.size or (spec.input_size[1] if files else images.size),
-        batch=asked.batch_size,
+        batch=asked.batch_size or 64,
         precision=asked.precision,
         device=asked.device,
         fidelity=asked.fidelity,

@@ -27,6 +27,8 @@ def run(
     if not 0 < budget_s <= 3600:
         raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
     spec, conditions = changes.apply(row_of(model)), settled(conditions)
+    if spec.trunk is not None:
+        raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
     found = new_facts("profile", {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)})
     path, what = store.new_path(found), "preparing"
     built = network(spec, changes, device="cpu")

@@ -194,7 +194,7 @@ def label(spec: ModelSpec) -> str:
         return f"{spec.label}, gates fixed at 0.5"
     row = CATALOG.get(spec.name)
     usual = (row.attention if row else None) or AttentionSpec()
-    name = spec.label if attention.block == usual.block else f"{spec.label.removeprefix('SE-')} + {attention.block}"
+    name = spec.label if attention.block == usual.block else f"{spec.label.replace('SE-', '', 1)} + {attention.block}"
     names = (one.name for one in fields(usual) if one.name != "block")
     differing = [one for one in names if getattr(attention, one) != getattr(usual, one)]
     values = (f"{one}={_short(getattr(attention, one))}" for one in differing)

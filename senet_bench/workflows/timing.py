@@ -141,8 +141,14 @@ def _reasons(found: Mapping[int, Latency | str]) -> Iterable[str]:
 
 def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]], halved: str) -> Latency:
     """The stored latency of one arm of a measurement; `halved` says that memory ran out, empty if it did not."""
-    prepared = event.prepared[arm]
-    document = event.latency.row(arm) | {
+    prepared, known = event.prepared[arm], event.latency.row(arm)
+    if "seconds" not in known:
+        lost = ", ".join(f"{count} dropped: {why}" for why, count in event.latency.dropped.items())
+        raise MeasurementError(
+            f"the budget held no round to keep ({lost or 'one call of each network took longer'})",
+            "raise --budget, or use a smaller --img-size",
+        )
+    document = known | {
         "images_per_second": event.throughput(arm),
         "conditions": asdict(event.conditions),
         "settings": {"cudnn_benchmark": True, "tf32": event.conditions.precision == "tf32", "gc": "off"},

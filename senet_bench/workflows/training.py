@@ -17,6 +17,7 @@ from senet_bench.workflows.runs import Event, new_facts
 from senet_bench.workflows.subjects import Changes
 
 if TYPE_CHECKING:
+    from senet_bench.training.coco import DetectionSet
     from senet_bench.training.data import DataSet
     from senet_bench.training.distributed import World
     from senet_bench.training.events import EpochEnd, Settings
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Training:
-    """What `train` is asked: the network, what it learns from, how, and where its weights go."""
+    """What `train` is asked: the network, what it learns from, how, and where its weights go.
+
+    `trunk_weights` are those of a classifier, for the trunk of a detector.
+    """
 
     model: str
     dataset: str
@@ -42,11 +46,32 @@ class Training:
     accumulate: int = 1
     ema: float | None = None
     weights: str | None = None
+    trunk_weights: str | None = None
     out: Path | None = None
     resume: bool = False
     track: Path | None = None
     skip_corrupt: bool = False
     changes: Changes = field(default_factory=Changes)
+
+    def check(self) -> None:
+        """Raise `UsageError` on options that do not go together."""
+        from senet_bench.training.data import known
+
+        spec = resolve(self.model)
+        known(self.dataset, spec.task)
+        recipe = self.resolved()
+        if recipe.task != spec.task:
+            fits = "coco" if spec.task == "detection" else "imagenet"
+            raise UsageError(f"recipe {recipe.name} is for {recipe.task}, {spec.name} for {spec.task}", f"use {fits}")
+        if self.trunk_weights is not None and spec.trunk is None:
+            raise UsageError(f"{spec.name} is no detector on a trunk", "give its weights with --weights")
+        if self.trunk_weights is not None and self.weights is not None:
+            raise UsageError("--weights and --trunk-weights exclude each other", "choose one of them")
+
+    @property
+    def freeze_at(self) -> int:
+        """The last stage of a detector's trunk that keeps its weights; 0 where it starts from none."""
+        return self.resolved().freeze_at if self.trunk_weights or self.weights else 0
 
     def resolved(self) -> Recipe:
         """The recipe with batch size (the learning rate scaled along), epochs and learning rate as asked."""
@@ -73,7 +98,7 @@ class Training:
             checkpoint=checkpoint,
             resume=self.resume,
             skip_corrupt=self.skip_corrupt,
-            identity={**identity, "dataset": self.dataset},
+            identity={**identity, "dataset": self.dataset, **self._of_detector()},
         )
 
     def described(self) -> dict[str, Any]:
@@ -88,7 +113,12 @@ class Training:
             "seed": self.seed,
             "device": self.device,
             "precision": self.precision,
+            **self._of_detector(),
         }
+
+    def _of_detector(self) -> dict[str, Any]:
+        detects = resolve(self.model).task == "detection"
+        return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
 
 
 def train(asked: Training, store: Store) -> Iterator[Event[Facts]]:
@@ -102,19 +132,30 @@ def train(asked: Training, store: Store) -> Iterator[Event[Facts]]:
     from senet_bench.training.distributed import joined
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
+    asked.check()
     store.check()
     recipe = asked.resolved()
     out = asked.out or store.root / "weights" / f"{resolve(asked.model).name}-{asked.dataset}-{recipe.name}.safetensors"
     out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     tracker = _tracker(asked.track)
-    images = data.load(asked.dataset, asked.folder, draw=asked.seed)
+    images: DataSet | DetectionSet
+    if resolve(asked.model).task == "detection":
+        images = data.load_objects(asked.dataset, asked.folder)
+    else:
+        images = data.load(asked.dataset, asked.folder, draw=asked.seed)
     with joined(asked.device) as world:
         yield from _trained(asked, recipe, images, out, store, tracker, world)
 
 
 def _trained(
-    asked: Training, recipe: Recipe, images: DataSet, out: Path, store: Store, tracker: Any, world: World
+    asked: Training,
+    recipe: Recipe,
+    images: DataSet | DetectionSet,
+    out: Path,
+    store: Store,
+    tracker: Any,
+    world: World,
 ) -> Iterator[Event[Facts]]:
     from senet_bench.training import loop, weights
     from senet_bench.training.events import EpochEnd
@@ -140,8 +181,19 @@ def _trained(
     yield Event(recipe.epochs, recipe.epochs, "done", run, path)
 
 
-def _initial(asked: Training, images: DataSet) -> tuple[Any, tuple[str, ...]]:
-    """The network to be trained: He-initialised by the seed, or from weights."""
+def _initial(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[str, ...]]:
+    """The network to be trained: He-initialised by the seed, or from weights, a detector's first stages frozen."""
+    network, notes = _built(asked, images)
+    if resolve(asked.model).task == "detection":
+        network.freeze(asked.freeze_at)
+        notes = (*notes, *(() if asked.freeze_at else (FROM_NOTHING,)))
+    return network, notes
+
+
+FROM_NOTHING = "the trunk starts from no weights, so that none of its stages is frozen (the paper: from ImageNet's)"
+
+
+def _built(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[str, ...]]:
     import torch
 
     from senet_bench.models import build_spec
@@ -150,17 +202,21 @@ def _initial(asked: Training, images: DataSet) -> tuple[Any, tuple[str, ...]]:
     spec = asked.changes.apply(resolve(asked.model))
     torch.manual_seed(asked.seed)
     if asked.weights is None:
-        return build_spec(
+        network = build_spec(
             spec, len(images.classes), in_channels=images.channels, cardinality=asked.changes.cardinality
-        ), ()
+        )
+        return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
     loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
     return loaded.network, loaded.notes
 
 
 def _last(run: Facts) -> dict[str, Any]:
-    """The errors of the last epoch that was evaluated."""
-    evaluated = [row for row in run.rows if row.get("top1_err") is not None]
-    return {name: evaluated[-1][name] for name in ("epoch", "top1_err", "top5_err", "test_loss")} if evaluated else {}
+    """The errors, or average precisions, of the last epoch that was evaluated."""
+    for names in (("epoch", "top1_err", "top5_err", "test_loss"), ("epoch", "ap", "ap50")):
+        evaluated = [row for row in run.rows if row.get(names[1]) is not None]
+        if evaluated:
+            return {name: evaluated[-1][name] for name in names}
+    return {}
 
 
 def _tracker(folder: Path | None) -> Any:

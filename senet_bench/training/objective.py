@@ -1,0 +1,129 @@
+"""What a network is trained for: the batches of its data, the loss of a part of one, and how it is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.errors import UsageError
+from senet_bench.training.augment import normalised
+from senet_bench.training.batches import Batches
+from senet_bench.training.coco import DetectionSet
+from senet_bench.training.data import DataSet
+from senet_bench.training.distributed import World
+from senet_bench.training.evaluation import Viewing, predict
+from senet_bench.training.events import Settings
+from senet_bench.training.precision import autocast, laid_out
+from senet_bench.training.recipes import Recipe
+
+
+class Source(Protocol):
+    """Batches as a pure function of (seed, epoch, step): `batch` images over all processes, `steps` an epoch."""
+
+    @property
+    def batch(self) -> int:
+        """Global batch size."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Own batches from step `start` of an epoch."""
+
+
+class Objective(Protocol):
+    """What the training loop asks of a task; a batch is what `batches` yields."""
+
+    @property
+    def batches(self) -> Source:
+        """The training data."""
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images left out so far."""
+
+    def identity(self) -> list[Any]:
+        """What a checkpoint's data must agree in."""
+
+    def parts(self, batch: Any, count: int) -> Sequence[Any]:
+        """A batch cut for `count` backward passes; empty when not one of its images could be read."""
+
+    def loss(self, forward: Any, part: Any, batch: Any) -> Tensor:
+        """What a part contributes to the mean loss of its batch."""
+
+    def tested(self, network: nn.Module) -> dict[str, Any]:
+        """The network on the test split, by names of `EpochEnd`."""
+
+
+def objective(data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
+    """The objective that fits the data; `UsageError` where the recipe is for other networks."""
+    if isinstance(data, DetectionSet):
+        from senet_bench.training.detecting import Detecting
+
+        return Detecting(data, recipe, settings, world)
+    if recipe.task != "classification":
+        raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
+    return Classifying(data, recipe, settings, world)
+
+
+class Classifying:
+    """Cross entropy with one label an image, tested by top-1 and top-5 error."""
+
+    def __init__(self, data: DataSet, recipe: Recipe, settings: Settings, world: World) -> None:
+        self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
+        self.device = torch.device(settings.device)
+        self.corrupt: list[Path] = []
+        self.batches = Batches(
+            data.training(),
+            recipe.batch_size,
+            settings.seed,
+            recipe.augmentation,
+            recipe.size or data.size,
+            world.rank,
+            world.size,
+            recipe.max_steps,
+            self.corrupt if settings.skip_corrupt else None,
+        )
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images left out so far."""
+        return len(self.corrupt)
+
+    def identity(self) -> list[Any]:
+        """What a checkpoint's data must agree in."""
+        return [self.data.name, len(self.batches.split), len(self.data.classes)]
+
+    def parts(self, batch: tuple[Tensor, Tensor], count: int) -> list[tuple[Tensor, Tensor]]:
+        """Images (n, C, H, W) and labels (n,) in `count` parts."""
+        images, labels = batch
+        return list(zip(images.tensor_split(count), labels.tensor_split(count))) if len(labels) else []
+
+    def loss(self, forward: Any, part: tuple[Tensor, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
+        """What these images contribute to the mean loss of the batch."""
+        images, labels = part
+        x = normalised(laid_out(images, self.device, self.settings.channels_last), self.data.mean, self.data.std)
+        with autocast(self.device, self.settings.precision):
+            logits = forward(x)
+        target = labels.to(self.device, non_blocking=True)
+        summed = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        return summed / len(batch[1])
+
+    def tested(self, network: nn.Module) -> dict[str, Any]:
+        """The errors on the test split."""
+        viewing = Viewing(
+            size=self.data.size,
+            precision=self.settings.precision,
+            channels_last=self.settings.channels_last,
+            device=self.settings.device,
+            skip_corrupt=self.settings.skip_corrupt,
+            batch=256 if self.data.size <= 64 else 64,
+        )
+        seen = predict(network, self.data, self.data.test, viewing, self.world)
+        return {"test_loss": seen.loss, "top1_err": seen.top1_err, "top5_err": seen.top5_err}

@@ -75,12 +75,13 @@ class Sweep:
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
-        own: dict[str, Any] = dict(zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ())))
-        for name, value in own.items():
+        own = zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ()))
+        fixed: dict[str, Any] = {name: value for name, value in own if value is not None}
+        for name, value in fixed.items():
             if getattr(changes, name) not in (None, value):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
-        return replace(changes, **own)
+        return replace(changes, **fixed)
 
     def described(self) -> dict[str, Any]:
         """The plan as it is stored; what decides whether two errors may be compared."""

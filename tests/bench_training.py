@@ -128,6 +128,7 @@ def rate() -> None:
 
 def error() -> None:
     """The error on digits after the reference's loop and after ours: the same recipe, images and initial weights."""
+    torch.set_num_threads(1)
     plan, gaps, means = recipe("digits"), [], []
     for seed in range(SEEDS):
         pictures = data.load("digits", draw=seed)

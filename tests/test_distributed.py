@@ -95,7 +95,7 @@ def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]
 def test_a_killed_rank_ends_the_job_clearly_and_resuming_gives_what_one_process_gives(tmp_path: Path) -> None:
     (survivor, text), (killed, _) = _finish(_ranks(tmp_path, "die"))
     assert killed == -signal.SIGKILL
-    assert survivor == 5
+    assert survivor == 5, text
     assert "another process of the job died (seen by rank 0 of 2" in text
     assert "run.ckpt with --resume" in text
     ends = _finish(_ranks(tmp_path, "live"))

@@ -59,11 +59,8 @@ def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
         dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         raise MeasurementError(f"the {size} processes did not meet ({_line(error)})", "start with torchrun") from error
-    try:
-        yield world
-    finally:
-        with contextlib.suppress(RuntimeError):
-            dist.destroy_process_group()
+    yield world
+    dist.destroy_process_group()  # not after an error: with a process gone it can abort this one at its end
 
 
 @contextlib.contextmanager

@@ -45,6 +45,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """Every command of the pages run anew, its output put below it; `nox -s docs -- check` does one page."""
+    session.install(*PINS, ".", *groups("test"))
+    session.run("python", "-m", "tests.transcripts", *session.posargs)
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """pytest-benchmark on the project's own code."""
     session.install(*PINS, ".", *groups("test"))

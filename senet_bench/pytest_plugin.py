@@ -150,7 +150,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         nargs="?",
         const="new",
         choices=["new", "all"],
-        help="store the facts of networks that have none yet (all: also of changed ones)",
+        help="store the facts of networks that have none yet (=all: also of changed ones); write it behind the paths",
     )
     parser.addini("senet_bench_baselines", "folder of senet-bench's baselines", default="results/baselines")
 

@@ -262,7 +262,20 @@ def _set_stages(value: AxisValue) -> Mapping[str, Any]:
     return {"stages": None if value == "all" else value if isinstance(value, tuple) else (value,)}
 
 
-BLOCKS = ("se", "constant", "eca", "cbam", "ese", "ge", "ge_theta", "ge_theta_plus", "srm", "gct", "se_hard", "se_silu")
+BLOCKS = (
+    "se",
+    "constant",
+    "eca",
+    "cbam",
+    "ese",
+    "ge",
+    "ge_theta",
+    "ge_theta_plus",
+    "srm",
+    "gct",
+    "se_hard",
+    "se_silu",
+)
 """The names of the built-in blocks; `senet_bench.models.attention` makes them."""
 
 

@@ -236,8 +236,8 @@ def baseline_show(
 
 
 def _told(what: str, ids: Iterable[str], paths: Iterable[Path]) -> str:
-    names = list(ids)
-    return f"{what} {', '.join(names) if names else 'nothing, all was there'}; see {' and '.join(map(str, paths))}"
+    names = ", ".join(ids) or "nothing: all is recorded as it is now"
+    return f"{what} {names}; see {' and '.join(str(path) for path in paths if path.exists())}"
 
 
 def _followed(steps: Iterator[Progress | Found], *, quiet: bool) -> Found:

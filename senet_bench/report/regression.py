@@ -174,10 +174,10 @@ def sureness(report: Report) -> list[str]:
         found.append(f"smallest change these runs could see: {100 * min(visible):.2g} to {100 * max(visible):.2g} %")
     if health:
         load, steal = health.get("load_1min"), health.get("steal")
-        found.append(f"{health.get('elapsed_s', 0):.1f} s")
-        found += [f"load {load:.1f}"] if load is not None else []
-        found += [f"steal {100 * steal:.1f} %"] if steal is not None else []
-        found.append(f"{health.get('involuntary_switches', 0):,} involuntary switches")
+        told = [f"took {health.get('elapsed_s', 0):.1f} s"]
+        told += [f"load {load:.1f}"] if load is not None else []
+        told += [f"steal {100 * steal:.1f} %"] if steal is not None else []
+        found.append(", ".join([*told, f"{health.get('involuntary_switches', 0):,} involuntary switches"]))
     family = report.family
     if family.get("comparisons"):
         found.append(f"{family['comparisons']} timed comparisons at alpha {family['alpha']:g} ({family['method']})")

@@ -193,7 +193,8 @@ def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
         missing={"latency": "not asked for", "accuracy": "not asked for"},
     )
     unlike = {"paper": "its cells are for the network's own image size, channels, classes and cardinality"}
-    missing = row.missing | (unlike if changes.unlike_paper(subject.spec) else {})
+    printed = ":" not in spec.name  # a network from outside is in no table of the paper
+    missing = row.missing | (unlike if printed and changes.unlike_paper(subject.spec) else {})
     return replace(row, paper=judge(row, subject.studies), missing=missing)
 
 

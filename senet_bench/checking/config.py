@@ -79,7 +79,7 @@ class Config:
     predictions: tuple[PredictionPair, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     alpha: float = 0.01
-    budget_s: float = 6.0
+    budget_s: float = 5.0
     launches: int = 5
     threads: int = 1
     batch_size: int = 1
@@ -110,7 +110,7 @@ class Config:
         budget_s = self.budget_s if budget_s is None else budget_s
         launches = self.launches if launches is None else launches
         if not 0 < budget_s < MOST_SECONDS:
-            raise UsageError(f"--budget {budget_s:g} measures nothing or too much", "give some seconds, such as 6")
+            raise UsageError(f"--budget {budget_s:g} measures nothing or too much", "give some seconds, such as 5")
         if not FEWEST_LAUNCHES <= launches <= MOST_LAUNCHES:
             raise UsageError(f"--launches must be {FEWEST_LAUNCHES} to {MOST_LAUNCHES}, not {launches}", "use 5")
         meant = meaning(inconclusive or self.inconclusive, "--inconclusive")

@@ -190,10 +190,7 @@ def _depth(facts: Facts, name: str, title: str) -> Series:
         Panel(text, (Line("here", tuple(row.get(key) for row in facts.rows)),), references(facts))
         for key, text, references in DEPTH
     ]
-    for key, text in (
-        ("difference", "error with the gate at 1, points"),
-        ("difference_at_mean", "at its mean, points"),
-    ):
+    for key, text in CHANGES.items():
         changes = [row.get(key) for row in facts.rows]
         values = tuple(None if change is None else 100 * change["value"] for change in changes)
         intervals = tuple(
@@ -221,11 +218,12 @@ DEPTH = (
     ("distance_from_identity", "from the identity", _none),
     ("distance_from_constant", "from a constant gate", _none),
 )
+"""The panels over depth: the number of a row, its title, and what to compare it with."""
 CHANGES = {
     "difference": "change in error with the gate at 1, points",
     "difference_at_mean": "change in error with it at its mean, points",
 }
-"""The panels over depth: the number of a row, its title, and what to compare it with."""
+"""The panels with intervals: a change in error, and its title."""
 
 
 def tables(facts: Facts) -> Iterator[tuple[str, str]]:

@@ -30,7 +30,7 @@ def by_class(rows: Sequence[Row], name: str, subject: str) -> Chart:
                 colour = COLOURS[index % len(COLOURS)]
                 axes.plot(means, color=colour, lw=0.9, ls=dashes, label=shown(f"class {label}", 24))
             axes.plot(row["mean"], color=LIGHT["ink"], lw=1.5, label="all images")
-            marks.append(_mark(axes, row))
+            marks.append(_mark(axes, row, row["mean"]))
         _finish(figure, panels)
     return Chart(name, f"Mean gate of every channel by class: {subject}", figure, tuple(marks))
 
@@ -53,7 +53,7 @@ def within_class(rows: Sequence[Row], name: str, subject: str) -> Chart:
                     alpha=0.25,
                     lw=0,
                 )
-            marks.append(_mark(axes, row))
+            marks.append(_mark(axes, row, next(iter(row["classes"].values()), row["mean"])))
         _finish(figure, panels)
     return Chart(name, f"Mean and standard deviation within a class: {subject}", figure, tuple(marks))
 
@@ -84,11 +84,11 @@ def shown_blocks(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["block"] == last[row["stage"]] or row["stage"] == rows[-1]["stage"]]
 
 
-def _mark(axes: Axes, row: Row) -> Mark:
-    """A point in the middle of the mean line that says the numbers of its block."""
-    place, middle = f"mark-{shown(row['label'])}", len(row["mean"]) // 2
-    axes.plot(middle, row["mean"][middle], "o", color=LIGHT["ink"], ms=3.5, ls="", gid=place)
-    return Mark(place, tuple(_told(row)), middle, row["mean"][middle])
+def _mark(axes: Axes, row: Row, line: Sequence[float]) -> Mark:
+    """A point in the middle of a line that says the numbers of its block."""
+    place, middle = f"mark-{shown(row['label'])}", len(line) // 2
+    axes.plot(middle, line[middle], "o", color=LIGHT["ink"], ms=3.5, ls="", gid=place)
+    return Mark(place, tuple(_told(row)), middle, line[middle])
 
 
 def _told(row: Row) -> Iterator[str]:

@@ -197,7 +197,8 @@ def command(document: Document) -> str:
 
 def timings() -> str:
     """The newest stored timings of a few networks and their SE variants, as a Markdown table."""
-    timed = [run for _, run in kept() if isinstance(run, Run) and any(row.latency for row in run.rows)]
+    runs = [run for _, run in kept() if isinstance(run, Run)]
+    timed = [run for run in runs if {row.model for row in run.rows if row.latency} >= set(SHOWN)]
     newest = timed[-1]
     rows = [row for row in newest.rows if row.model in SHOWN or row.baseline in SHOWN]
     shown = Run(

@@ -109,6 +109,7 @@ def test_every_command_that_times_sets_it_and_notes_it(tmp_path: Path) -> None:
 
 def test_a_row_says_what_it_was_timed_with(run: Run) -> None:
     ended = run("compare", "seresnet20_cifar", "--img-size", "8", "--budget", "0.3", "--format", "json")
+    assert ended.code == 0, ended.err
     document = json.loads(ended.out)
     settings = {row["latency"]["conditions"]["allocator"] for row in document["rows"]}
     assert settings == {allocator.setting()}

@@ -60,7 +60,9 @@ def _cpu_peak(call: Call) -> int:
     """The highest running sum of the allocations and frees that torch's profiler saw."""
     with (
         muted(),
-        torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen,
+        torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as seen,
     ):
         output = call()
         del output

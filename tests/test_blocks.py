@@ -44,12 +44,7 @@ FORMULAS: dict[str, Callable[[int, int], int]] = {
 PLACES = ("pre", "standard", "identity", "post")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(name: str, channels: int, reduction: int = 16, **switches: Any) -> nn.Module:

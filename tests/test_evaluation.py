@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +15,7 @@ from senet_bench.training import data
 from senet_bench.training.evaluation import Predictions, Viewing, compare, predict, unfair
 from senet_bench.training.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks: a second thread would only wait for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def predictions(best: list[int], labels: list[int], classes: int = 6) -> Predictions:

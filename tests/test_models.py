@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -87,13 +87,7 @@ BASELINES = [name for name, spec in CLASSIFIERS.items() if spec.baseline is None
 ONE_PER_BUILDER = list({CATALOG[name].builder: name for name in reversed(BASELINES)}.values())
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Small networks run faster on one thread than on cores shared with others."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def parameters(network: nn.Module) -> int:

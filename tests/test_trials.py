@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,14 +14,7 @@ from senet_bench.specs import AttentionSpec, ModelSpec
 from senet_bench.training.recipes import recipe
 from senet_bench.training.trials import Trial, initialise_by_name, run_trial
 
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Tiny networks: a second thread would only wait for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 SHORT = recipe("digits").lasting(1)

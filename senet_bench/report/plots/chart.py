@@ -101,7 +101,7 @@ def render(chart: Chart, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}
     with drawing():
-        chart.figure.savefig(buffer, format=format, dpi=144 if format == "png" else 72, metadata=metadata)
+        chart.figure.savefig(buffer, format=format, dpi=120 if format == "png" else 72, metadata=metadata)
     return buffer.getvalue()
 
 

@@ -172,7 +172,7 @@ def channel_records(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any
 
 def charts(facts: Facts) -> list[Chart]:
     """Figures 6 and 7, and the numbers of every block over the depth of the network."""
-    name, subject = _name(facts), f"{facts.conditions['label']} on {facts.conditions['dataset']}"
+    name, subject = file_stem(facts), f"{facts.conditions['label']} on {facts.conditions['dataset']}"
     depth = curves(_depth(facts, f"{name}-blocks", f"Blocks by depth: {subject}"))
     found = [
         gates.by_class(facts.rows, f"{name}-classes", subject),
@@ -181,7 +181,8 @@ def charts(facts: Facts) -> list[Chart]:
     return found + ([depth] if depth else [])
 
 
-def _name(facts: Facts) -> str:
+def file_stem(facts: Facts) -> str:
+    """What the names of a run's files begin with."""
     return file_name("excitations", facts.conditions["label"], facts.conditions["dataset"])
 
 
@@ -228,8 +229,8 @@ CHANGES = {
 
 def tables(facts: Facts) -> Iterator[tuple[str, str]]:
     """The table of the blocks in every format and the CSV of every channel, by their paths below the results folder."""
-    yield from writers.kept(_name(facts), document(facts))
-    yield f"tables/{_name(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
+    yield from writers.kept(file_stem(facts), document(facts))
+    yield f"tables/{file_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
 
 
 def files(facts: Facts) -> Iterator[tuple[str, str | bytes]]:

@@ -19,6 +19,7 @@ from senet_bench.measure.clock import cores
 from senet_bench.training import images
 from senet_bench.training.augment import Augmentation, Draws, Pixels, cropped, draw, zero_padded
 from senet_bench.training.data import Files, Labels, Split
+from senet_bench.training.distributed import check_shared
 
 
 @dataclass(slots=True)
@@ -45,11 +46,7 @@ class Batches:
         if len(self.split) == 0:
             raise UsageError("there are no training images", "see --data DIR")
         self.batch = min(self.batch, len(self.split))
-        if self.batch % self.world:
-            raise UsageError(
-                f"a global batch of {self.batch} cannot be shared by {self.world} processes",
-                f"choose a multiple of {self.world}",
-            )
+        check_shared(self.batch, self.world)
         if not isinstance(self.split, Files):
             self._padded = zero_padded(self.split.images, self.augmentation.pad)
 

@@ -20,7 +20,7 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.measure.clock import cores
 from senet_bench.training.augment import normalised
 from senet_bench.training.coco import DetectionSet, DetectionSplit
-from senet_bench.training.distributed import World
+from senet_bench.training.distributed import World, check_shared
 from senet_bench.training.events import Settings
 from senet_bench.training.images import decoded
 from senet_bench.training.recipes import Recipe, Scaling
@@ -121,11 +121,7 @@ class SceneBatches:
         if not len(self.rows):
             raise MeasurementError("no training image has an object in it", "see --data DIR")
         self.batch = min(recipe.batch_size, len(self.rows))
-        if self.batch % world.size:
-            raise UsageError(
-                f"a global batch of {self.batch} cannot be shared by {world.size} processes",
-                f"choose a multiple of {world.size}",
-            )
+        check_shared(self.batch, world.size)
         steps = len(self.rows) // self.batch
         self.steps = steps if recipe.max_steps is None else min(steps, recipe.max_steps)
         self.seed, self.flip, self.world = settings.seed, recipe.augmentation.flip, world

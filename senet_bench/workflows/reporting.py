@@ -62,11 +62,11 @@ def write(report: Report, root: Path) -> Iterator[Path]:
             yield _written(root / place, text)
     for facts in report.evidence.observations("input-channels"):
         yield from observation_files(facts, root)
-    charts = {one.name: one for one in report.content.charts()}
-    drawn = {name: chart.render(one, "svg") for name, one in charts.items()}
-    for name, one in charts.items():
-        yield _written(root / "plots" / f"{name}.svg", drawn[name])
-        yield _written(root / "plots" / f"{name}.png", chart.render(one, "png"))
+    charts = report.content.charts()
+    rendered = dict(chart.files_of(charts))
+    for place, data in rendered.items():
+        yield _written(root / place, data)
+    drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
     yield _written(root / PAGE, page(report.evidence, report.content, drawn))
 
 

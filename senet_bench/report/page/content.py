@@ -178,8 +178,8 @@ def _gates(evidence: Evidence) -> list[Leaf]:
     leaves = []
     for facts in evidence.observations("excitations"):
         *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
-        name = last.chart.name.removesuffix("-blocks") if last.chart else ""
-        leaves += [*figures, replace(last, table=excitations.document(facts).wide[0], table_name=name)]
+        table = excitations.document(facts).wide[0]
+        leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
     return leaves
 
 

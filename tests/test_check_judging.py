@@ -1,5 +1,6 @@
 """Launches, ratios, stored latencies and predictions as rows; times here are made up, drawn with a seed."""
 
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from senet_bench.checking.baselines import StoredLatency
 from senet_bench.checking.config import Allowed, Config, Network, PredictionPair
-from senet_bench.checking.duets import Launch, after_holm, confirmed, duet_row
+from senet_bench.checking.duets import Launch, after_holm, confirmed, duet_row, levels
 from senet_bench.checking.judging import accuracy_row, failed, stored_row
 from senet_bench.checking.outcome import Row, exit_code, with_allowances
 from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
@@ -18,52 +19,76 @@ from senet_bench.training.evaluation import Predictions
 GATE = Gate(relative=0.02)
 
 
-def launches(change: float, *, seed: int, control: float = 0.0, count: int = 5, tau: float = 0.003) -> list[Launch]:
-    """Launches of programs whose times differ by `change` (a fraction), with 7 % noise a round and tau a launch."""
+def launches(
+    change: float, *, seed: int, twin: float = 0.0, count: int = 5, tau: float = 0.006, disturbed: float = 0.02
+) -> list[Launch]:
+    """Launches of programs whose times differ by `change` (a fraction), with 7 % noise a round and tau a process.
+
+    A process is disturbed now and then, 10 % slower from its first round to its last; the second ones of each side
+    differ from the first by `twin`.
+    """
     rng = np.random.default_rng(seed)
 
     def arm(shift: float) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-        level = np.log1p(shift) + rng.normal(0, tau)
-        return np.asarray(4e-3 * np.exp(level + np.abs(rng.normal(0, 0.07, 190))))
+        level = np.log1p(shift) + rng.normal(0, tau) + 0.1 * (rng.random() < disturbed)
+        return np.asarray(4e-3 * np.exp(level + np.abs(rng.normal(0, 0.07, 60))))
 
-    return [Launch(base=arm(0), head=arm(change), control=arm(control)) for _ in range(count)]
+    return [
+        Launch(base=arm(0), head=arm(change), base_again=arm(twin), head_again=arm(change + twin)) for _ in range(count)
+    ]
+
+
+def judged(change: float, *, seed: int, **options: float) -> Row:
+    """The row as `check` finds it: where the first launches do not decide, as many again."""
+    first, second = levels(0.01)
+    row = duet_row("n", launches(change, seed=seed, **options), GATE, level=first, alpha=0.01)
+    if row.verdict != "inconclusive":
+        return row
+    return duet_row("n", launches(change, seed=seed, count=10, **options), GATE, level=second, alpha=0.01)  # type: ignore[arg-type]
 
 
 def test_identical_code_fails_at_most_2_of_200_times() -> None:
-    rows = [duet_row("n", launches(0, seed=seed), GATE, 0.01) for seed in range(200)]
+    rows = [judged(0, seed=seed) for seed in range(200)]
     assert sum(row.verdict == "fail" for row in rows) <= 2
-    assert sum(row.verdict == "pass" for row in rows) >= 150
+    assert sum(row.verdict == "pass" for row in rows) >= 180
 
 
 def test_5_percent_more_time_is_found_and_said() -> None:
-    rows = [duet_row("n", launches(0.05, seed=seed), GATE, 0.01) for seed in range(40)]
+    rows = [judged(0.05, seed=seed) for seed in range(40)]
     assert sum(row.verdict == "fail" for row in rows) >= 36
     assert not [row for row in rows if row.verdict == "pass"]
-    row = rows[0]
+    row = next(row for row in rows if row.verdict == "fail")
     assert row.id == "n/latency"
     assert 1.03 < (row.ratio or 0) < 1.07
     assert "(gate +2 %)" in row.reason
-    assert len(row.launches) == 5
+    assert len(row.launches) in (10, 20)
 
 
-def test_a_control_that_differs_leaves_the_row_undecided() -> None:
-    row = duet_row("n", launches(0.05, seed=1, control=0.05), GATE, 0.01)
+def test_the_levels_of_both_looks_are_alpha_and_the_second_has_more_pairs() -> None:
+    assert sum(levels(0.01)) == pytest.approx(0.01)
+    loose = [duet_row("n", launches(0.03, seed=seed), GATE, level=levels(0.01)[0], alpha=0.01) for seed in range(40)]
+    kept = [judged(0.03, seed=seed) for seed in range(40)]
+    decided = [sum(row.verdict == "fail" for row in rows) for rows in (loose, kept)]
+    assert decided[1] > decided[0]
+
+
+def test_twins_that_differ_leave_the_row_undecided() -> None:
+    row = duet_row("n", launches(0.05, seed=1, twin=0.05), GATE, level=0.006, alpha=0.01)
     assert (row.verdict, "control failed" in row.reason) == ("inconclusive", True)
 
 
 def test_too_few_rounds_and_disturbed_rounds_are_no_verdict() -> None:
-    short = [Launch(base=np.ones(2), head=np.ones(2), control=np.ones(2))] * 3
-    assert duet_row("n", short, GATE, 0.01).verdict == "inconclusive"
-    disturbed = [
-        Launch(base=one.base, head=one.head, control=one.control, dropped=100) for one in launches(0.2, seed=3)
-    ]
-    found = duet_row("n", disturbed, GATE, 0.01)
+    few = Launch(base=np.ones(2), head=np.ones(2), base_again=np.ones(2), head_again=np.ones(2))
+    assert duet_row("n", [few] * 3, GATE, level=0.006, alpha=0.01).verdict == "inconclusive"
+    slower = launches(0.2, seed=3)
+    found = duet_row("n", [replace(one, dropped=100) for one in slower], GATE, level=0.006, alpha=0.01)
     assert (found.verdict, "disturbed" in found.reason) == ("inconclusive", True)
-    assert duet_row("n", launches(0.2, seed=3)[:1], GATE, 0.01).verdict == "inconclusive"
+    row = duet_row("n", slower[:1], GATE, level=0.006, alpha=0.01)
+    assert (row.verdict, "too few --launches" in row.reason) == ("inconclusive", True)
 
 
 def test_a_failure_counts_only_when_it_is_seen_twice() -> None:
-    slow, same = (duet_row("n", launches(change, seed=5), GATE, 0.01) for change in (0.08, 0.0))
+    slow, same = (judged(change, seed=5) for change in (0.08, 0.0))
     assert confirmed(slow, slow).verdict == "fail"
     assert confirmed(slow, same).verdict == "inconclusive"
 

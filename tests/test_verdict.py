@@ -169,22 +169,3 @@ def test_refusals_have_their_reasons() -> None:
     assert "30 % of the rounds" in refusal(dropped=0.3)
     assert "faster" in refusal(settled=False)
     assert "changed" in refusal(steady=False)
-
-
-def test_launches_that_differ_are_the_replicates() -> None:
-    rng, alarms, found = RNG(10), 0, 0
-    for _ in range(300):
-        launches = rng.normal(0, 0.0056, 5) + rng.normal(0, 0.002, 5)
-        alarms += verdict.judge_launches(launches, [0.002**2] * 5, gate=0.02, alpha=0.01).verdict == "regressed"
-        slow = verdict.judge_launches(launches + math.log(1.10), [0.002**2] * 5, gate=0.02, alpha=0.01)
-        found += slow.verdict == "regressed"
-        assert slow.tau >= 0
-    assert alarms <= 3
-    assert found >= 270
-
-
-def test_launches_without_spread_between_them_have_no_tau() -> None:
-    judged = verdict.judge_launches([0.0, 0.001, -0.001], [1.0, 1.0, 1.0], gate=0.02, alpha=0.01)
-    assert judged.tau == 0
-    with pytest.raises(ValueError, match="2 launches"):
-        verdict.judge_launches([0.1], [1.0], gate=0.02, alpha=0.01)

@@ -17,7 +17,7 @@ from senet_bench.specs import Allocator, Conditions
 Inconclusive = Literal["warn", "pass", "fail"]
 ALLOCATORS: tuple[Allocator, ...] = ("as-is", "tuned")
 INCONCLUSIVE: tuple[Inconclusive, ...] = ("warn", "pass", "fail")
-FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 2, 100, 3600
+FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
 METRICS: tuple[str, ...] = tuple(DEFAULT_GATES)
 
 
@@ -79,7 +79,7 @@ class Config:
     predictions: tuple[PredictionPair, ...] = ()
     allowed: tuple[Allowed, ...] = ()
     alpha: float = 0.01
-    budget_s: float = 5.0
+    budget_s: float = 1.5
     launches: int = 5
     threads: int = 1
     batch_size: int = 1
@@ -110,7 +110,7 @@ class Config:
         budget_s = self.budget_s if budget_s is None else budget_s
         launches = self.launches if launches is None else launches
         if not 0 < budget_s < MOST_SECONDS:
-            raise UsageError(f"--budget {budget_s:g} measures nothing or too much", "give some seconds, such as 5")
+            raise UsageError(f"--budget {budget_s:g} measures nothing or too much", "give some seconds, such as 1.5")
         if not FEWEST_LAUNCHES <= launches <= MOST_LAUNCHES:
             raise UsageError(f"--launches must be {FEWEST_LAUNCHES} to {MOST_LAUNCHES}, not {launches}", "use 5")
         meant = meaning(inconclusive or self.inconclusive, "--inconclusive")

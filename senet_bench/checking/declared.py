@@ -102,7 +102,7 @@ def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
         ),
         allowed=tuple(_allowed(one, f"allow[{i}]") for i, one in enumerate(_tables(table, "allow"))),
         alpha=_number(gate, "alpha", 0.01, "gate.alpha", 0, 0.5),
-        budget_s=_number(gate, "budget_s", 5.0, "gate.budget_s", 0, MOST_SECONDS),
+        budget_s=_number(gate, "budget_s", 1.5, "gate.budget_s", 0, MOST_SECONDS),
         launches=_whole(table, "launches", 5, FEWEST_LAUNCHES, MOST_LAUNCHES),
         threads=_whole(table, "threads", 1, 1, 1024),
         batch_size=_whole(table, "batch_size", 1, 1, 65536),

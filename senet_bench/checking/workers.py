@@ -1,7 +1,8 @@
 """Base and head in worker processes on one core: a byte asks for a block, only one of them runs at a time.
 
-Processes of the same program differ (addresses, page placement), so a comparison takes several launches; a second
-worker of the base tells what two processes of identical code differ by.
+Processes of the same program differ (addresses, page placement) by far more than the rounds inside them, so a
+comparison takes several launches of two workers each of base and head: two pairs, and the twins tell what two processes
+of identical code differ by.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from typing import Any
 import numpy as np
 
 from senet_bench.checking.config import Network
-from senet_bench.checking.duets import Launch
 from senet_bench.checking.worker import ASK, BLOCK_S, END, FEWEST_CALLS, MOST_CALLS
 from senet_bench.errors import MeasurementError
 from senet_bench.measure import allocator
@@ -32,10 +32,9 @@ from senet_bench.specs import Allocator
 
 SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
-MOST_ROUNDS = 200
-"""More rounds in a launch tell no more: launches differ by more than that."""
-FEWEST_ROUNDS = 8
-RARE_CONTROL, FIRST_CONTROLS = 3, 16
+MOST_ROUNDS = 100
+"""More rounds in a launch tell no more: processes differ by ten times what these leave open."""
+FEWEST_ROUNDS = 6
 STOLEN = 0.1
 ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
 
@@ -190,7 +189,7 @@ def launches(
     """Time every network in each arm's checkout, `count` launches long; the last item has all samples.
 
     `budget_s` is for a network in a launch. Samples are, by network, a dictionary a launch: seconds by arm
-    (rounds,), nan where an arm did not run, and `dropped` rounds.
+    (rounds,), and `dropped` rounds.
     """
     rng = np.random.default_rng(seed)
     found: Samples = {one.name: [] for one in asked.networks}
@@ -241,7 +240,7 @@ def _rounds(
     rng: np.random.Generator,
     now: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Any]:
-    """Rounds of every arm in a fresh random order until the budget is used; the control every third time."""
+    """Rounds of every arm in a fresh random order until the budget is used."""
     from senet_bench.measure.clock import stolen_seconds
 
     names, began, done, dropped = list(workers), now(), 0, 0
@@ -249,21 +248,12 @@ def _rounds(
     while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS):
         if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
             break
-        with_control = done < FIRST_CONTROLS or done % RARE_CONTROL == 0
-        arms = [name for name in names if name != "control" or with_control]
         start, stolen = now(), stolen_seconds()
-        seconds = {arms[i]: workers[arms[i]].block(place) for i in rng.permutation(len(arms))}
+        seconds = {names[i]: workers[names[i]].block(place) for i in rng.permutation(len(names))}
         done += 1
         if stolen_seconds() - stolen > STOLEN * (now() - start):
             dropped += 1
             continue
         for name in names:
-            columns[name].append(seconds.get(name, math.nan))
+            columns[name].append(seconds[name])
     return {**{name: np.array(values) for name, values in columns.items()}, "dropped": dropped}
-
-
-def as_launches(samples: Sequence[Mapping[str, Any]]) -> list[Launch]:
-    """The samples of a network with the arms base, head and control."""
-    return [
-        Launch(base=one["base"], head=one["head"], control=one["control"], dropped=one["dropped"]) for one in samples
-    ]

@@ -16,7 +16,7 @@ from senet_bench.checking.interchange import imported
 from senet_bench.checking.outcome import Row
 from senet_bench.checking.portable import Portable
 from senet_bench.checking.thresholds import PORTABLE
-from senet_bench.checking.workers import Asked, Looked, Progress, as_launches, launches, look
+from senet_bench.checking.workers import Asked, Looked, Progress, launches, look
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.workflows import measured
 
@@ -98,7 +98,6 @@ class Rows:
                 yield step
             else:
                 rows.append(step)
-        rows = duets.after_holm(rows, self.config.alpha)
         slower = {row.network for row in rows if row.verdict == "fail"}
         again = replace(asked, networks=[one for one in asked.networks if one.name in slower])
         for step in self._timed(base, again, self.options.seed + CONFIRMING_SEED) if slower else ():
@@ -110,18 +109,35 @@ class Rows:
         yield from rows
 
     def _timed(self, base: Checkout, asked: Asked, seed: int) -> Iterator[Progress | Row]:
-        arms = {"base": base.folder, "head": self.options.folder, "control": base.folder}
-        config = self.config
-        try:
-            for step in launches(arms, asked, count=config.launches, budget_s=config.budget_s, seed=seed):
-                if isinstance(step, Progress):
-                    yield step
-                    continue
-                for name, samples in step.items():
-                    gate = config.gate(name, "latency")
-                    yield duets.duet_row(name, as_launches(samples), gate, config.alpha)
-        except BenchError as error:
-            yield from (judging.failed(one.name, "latency", str(error)) for one in asked.networks)
+        """The rows of latency: after the launches asked for, and after as many again where these do not decide."""
+        config, rows = self.config, dict[str, Row]()
+        arms = {arm: base.folder if arm.startswith("base") else self.options.folder for arm in duets.ARMS}
+        found: dict[str, list[duets.Launch]] = {one.name: [] for one in asked.networks}
+        for turn, level in enumerate(duets.levels(config.alpha)):
+            undecided = [
+                one for one in asked.networks if one.name not in rows or rows[one.name].verdict == "inconclusive"
+            ]
+            try:
+                for step in launches(
+                    arms,
+                    replace(asked, networks=undecided),
+                    count=config.launches,
+                    budget_s=config.budget_s,
+                    seed=seed + turn,
+                ):
+                    if isinstance(step, Progress):
+                        yield replace(step, what=f"{step.what}{', once more' * turn}")
+                        continue
+                    for name, samples in step.items():
+                        found[name] += [duets.Launch(**one) for one in samples]
+                        gate = config.gate(name, "latency")
+                        rows[name] = duets.duet_row(name, found[name], gate, level=level, alpha=config.alpha)
+            except BenchError as error:
+                rows |= {one.name: judging.failed(one.name, "latency", str(error)) for one in undecided}
+            rows = dict(zip(rows, duets.after_holm(list(rows.values()), level)))
+            if not any(row.verdict == "inconclusive" for row in rows.values()):
+                break
+        yield from rows.values()
 
     # --- against what is stored -------------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from senet_bench.checking.portable import Portable, described
 from senet_bench.checking.workers import Asked, Progress, launches
 from senet_bench.errors import BenchError, MeasurementError
 from senet_bench.measure import allocator
-from senet_bench.verdict import CONTROL_LEVEL, hodges_lehmann, judge_launches
+from senet_bench.verdict import CONTROL_LEVEL, hodges_lehmann, judge
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,7 +117,7 @@ def latency_now(
 
     With several launches a second worker runs along; raises `MeasurementError` where the two do not agree.
     """
-    arms = {"base": folder, "control": folder} if count > 1 else {"base": folder}
+    arms = {"base": folder, "base_again": folder} if count > 1 else {"base": folder}
     for step in launches(arms, asked, count=count, budget_s=budget_s, seed=seed):
         if isinstance(step, Progress):
             yield step
@@ -143,16 +143,10 @@ def _latency(name: str, samples: list[dict[str, Any]], asked: Asked) -> StoredLa
     )
 
 
-def _check_control(name: str, samples: list[Mapping[str, Any]] | list[dict[str, Any]]) -> None:
+def _check_control(name: str, samples: list[dict[str, Any]]) -> None:
     """Raise where two workers of the same code differ, which says that the machine is not to be trusted now."""
-    estimates = []
-    for one in samples:
-        both = np.isfinite(one["control"])
-        if both.any():
-            estimates.append(hodges_lehmann(np.log(one["control"][both] / one["base"][both])))
-    if len(estimates) < 2:
-        return
-    judged = judge_launches(estimates, [1e-6] * len(estimates), gate=0.0, alpha=CONTROL_LEVEL)
+    estimates = [hodges_lehmann(np.log(one["base_again"] / one["base"])) for one in samples if one["base"].size]
+    judged = judge(estimates, gate=None, level=CONTROL_LEVEL, alpha=CONTROL_LEVEL)
     if (judged.ci[0] > 1 or judged.ci[1] < 1) and abs(math.log(judged.ratio)) > MOST_APART:
         raise MeasurementError(
             f"control failed: two processes of the same {name} differ by {100 * (judged.ratio - 1):+.1f} %",

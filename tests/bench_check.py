@@ -101,7 +101,7 @@ def slower(runs: int) -> None:
         with tempfile.TemporaryDirectory() as name:
             folder = repository(Path(name), DEPTH)
             write(folder, [DEPTH + place % 2 for place in range(PER_RUN)])
-            report, code, seconds = checked(folder, "--base", "HEAD", "--seed", str(seed), "--budget", "1.5")
+            report, code, seconds = checked(folder, "--base", "HEAD", "--seed", str(seed))
         for odd, label in ((0, "unchanged beside them"), (1, "+5 %")):
             rows = [row for row in report["rows"] if int(row["network"].removeprefix("nets:net")) % 2 == odd]
             told(label, [({**report, "rows": rows}, code, seconds)])

@@ -38,13 +38,13 @@ def launches(
     ]
 
 
-def judged(change: float, *, seed: int, **options: float) -> Row:
+def judged(change: float, *, seed: int) -> Row:
     """The row as `check` finds it: where the first launches do not decide, as many again."""
     first, second = levels(0.01)
-    row = duet_row("n", launches(change, seed=seed, **options), GATE, level=first, alpha=0.01)
+    row = duet_row("n", launches(change, seed=seed), GATE, level=first, alpha=0.01)
     if row.verdict != "inconclusive":
         return row
-    return duet_row("n", launches(change, seed=seed, count=10, **options), GATE, level=second, alpha=0.01)  # type: ignore[arg-type]
+    return duet_row("n", launches(change, seed=seed, count=10), GATE, level=second, alpha=0.01)
 
 
 def test_identical_code_fails_at_most_2_of_200_times() -> None:

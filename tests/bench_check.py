@@ -1,7 +1,8 @@
 """How `senet-bench check` judges: false alarms on identical code, found slowdowns, seconds of a gate of six networks.
 
 Run `python tests/bench_check.py [null] [slower] [gate] [--runs N]`. Every check is the command itself, in a git
-repository made for it; base and head run in worker processes, five launches each.
+repository made for it; base and head run in two worker processes each, five launches, five more where these leave a
+network open.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ class Row:
     """One gate: what the base had, what there is now, and what that means.
 
     `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the smallest change seen with 80 % power;
-    `explain` names what changed, with by how much. `stale`: better than a stored baseline by more than the gate.
+    `explain` names what changed, with by how much; `launches` are the log ratios of pairs of processes, `tau` their
+    spread. `stale`: better than a stored baseline by more than the gate.
     """
 
     id: str

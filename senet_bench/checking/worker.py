@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 ASK, END = 250, 255
-WINDOW, SETTLED, WARMUP_S = 8, 0.98, 1.0
+WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
 BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
 Call = Callable[[], object]
 

@@ -91,7 +91,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
     size = next(one.input_size for one in config.networks if one.name == ratio.network)
     plan = gated(
         ratio.gate.relative or 0.0,
-        budget_s=config.budget_s,
+        budget_s=config.budget_s * config.launches,  # one process has the time of all launches
         alpha=alpha,
         seed=seed,
         min_abs_s=max(ratio.gate.min_abs, ratio.gate.absolute or 0.0),

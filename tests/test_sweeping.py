@@ -24,7 +24,7 @@ from senet_bench.specs import AttentionSpec
 from senet_bench.store import Store, TrialStore, key_of
 from senet_bench.training import trials
 from senet_bench.training.recipes import recipe
-from senet_bench.training.trials import Trial
+from senet_bench.training.trials import Company, Trial
 from senet_bench.verdict import holm
 from senet_bench.workflows import sweeping
 from senet_bench.workflows.sweeping import Sweep, definition
@@ -54,11 +54,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Trials are faked, and listed as they run."""
     log: list[Trial] = []
 
-    def run(trial: Trial) -> dict[str, Any]:
-        log.append(trial)
-        return fake(trial)
+    def run(company: Company) -> list[dict[str, Any]]:
+        log.extend(company.trials)
+        return [fake(trial) for trial in company.trials]
 
-    monkeypatch.setattr(trials, "run_trial", run)
+    monkeypatch.setattr(trials, "run_company", run)
     return log
 
 
@@ -143,12 +143,12 @@ def test_two_shards_are_the_whole(run: Run, ran: list[Trial], tmp_path: Path) ->
 def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(trial: Trial) -> dict[str, Any]:
-        if trial.spec.attention and trial.spec.attention.reduction == 8:
+    def fails(company: Company) -> list[dict[str, Any]]:
+        if any(trial.spec.attention and trial.spec.attention.reduction == 8 for trial in company.trials):
             raise RuntimeError("out of memory")
-        return fake(trial)
+        return [fake(trial) for trial in company.trials]
 
-    monkeypatch.setattr(trials, "run_trial", fails)
+    monkeypatch.setattr(trials, "run_company", fails)
     ended = run(*HERE[:-2])
     assert ended.code == 5
     assert "out of memory" in ended.out
@@ -156,7 +156,7 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     found = rows(run, *HERE, code=5)
     assert [row["accuracy"] is None for row in found] == [False, False, False, True]
     assert found[3]["missing"]["accuracy"] == "2 of 2 seeds: seed 1: RuntimeError: out of memory"
-    monkeypatch.setattr(trials, "run_trial", fake)
+    monkeypatch.setattr(trials, "run_company", lambda company: [fake(trial) for trial in company.trials])
     assert rows(run, *HERE)[3]["accuracy"]["seeds"] == 2
 
 
@@ -171,12 +171,12 @@ def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> 
 def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
-    def slow(trial: Trial) -> dict[str, Any]:
-        log.append(key_of(definition(trial)))
+    def slow(company: Company) -> list[dict[str, Any]]:
+        log.extend(key_of(definition(trial)) for trial in company.trials)
         time.sleep(0.02)
-        return fake(trial)
+        return [fake(trial) for trial in company.trials]
 
-    monkeypatch.setattr(trials, "run_trial", slow)
+    monkeypatch.setattr(trials, "run_company", slow)
     monkeypatch.setattr(sweeping, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
     todo = [(key_of(definition(trial)), trial) for seed in range(12) for trial in [replace(A_TRIAL, seed=seed)]]
@@ -207,7 +207,7 @@ def test_a_trial_whose_process_died_elsewhere_is_taken_over(
 
 
 def test_a_failure_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "run_trial", lambda trial: 1 / 0)
+    monkeypatch.setattr(trials, "run_company", lambda company: 1 / 0)
     kept = TrialStore(tmp_path / "trials")
     ((_, outcome),) = sweeping._carried_out(Local(1), kept, [("key", A_TRIAL)], {})
     assert outcome == Failure("ZeroDivisionError: division by zero")

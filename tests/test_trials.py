@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
+import copy
 import multiprocessing
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
 from senet_bench import catalog
+from senet_bench.errors import MeasurementError
 from senet_bench.models import build_spec
-from senet_bench.specs import AttentionSpec, ModelSpec
+from senet_bench.specs import AttentionSpec, ModelSpec, Precision
+from senet_bench.training import trials
+from senet_bench.training.events import Settings
+from senet_bench.training.loop import train
 from senet_bench.training.recipes import recipe
-from senet_bench.training.trials import Trial, initialise_by_name, run_trial
+from senet_bench.training.side_by_side import separable, separate
+from senet_bench.training.trials import (
+    Company,
+    Trial,
+    beside,
+    initialise_by_name,
+    run_company,
+    start,
+    together,
+    trained,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,22 +54,102 @@ def test_layers_that_arms_share_start_out_equal() -> None:
     assert not torch.equal(networks[1].state_dict()["classifier.weight"], base["classifier.weight"])
 
 
-@pytest.mark.parametrize("block", ["se", "eca"])
-def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(block: str) -> None:
-    planned = trial(replace(VARIANT, attention=AttentionSpec(block=block)), 1)
+KINDS: dict[str, ModelSpec] = {
+    "baseline": BASE,
+    "SE": VARIANT,
+    "SE, r = 2": replace(VARIANT, attention=AttentionSpec(reduction=2)),
+    "max squeeze, tanh, no bias": replace(
+        VARIANT, attention=AttentionSpec(squeeze="max", excitation="tanh", bias=False)
+    ),
+    "no squeeze": replace(VARIANT, attention=AttentionSpec(squeeze="none")),
+    "stages 2 and 4": replace(VARIANT, attention=AttentionSpec(stages=(2, 4), integration="pre")),
+    "fixed gates": replace(VARIANT, attention=AttentionSpec(block="constant")),
+}
+NOT_SECONDS = ("top1_err", "top5_err", "test_loss", "seed", "images")
+
+
+def results(trials: Sequence[Trial], *, side_by_side: bool) -> dict[int, dict[str, Any]]:
+    found = run_company(Company(tuple(trials), side_by_side))
+    return {one["seed"]: {name: one[name] for name in NOT_SECONDS} for one in found}
+
+
+@pytest.mark.parametrize("spec", [VARIANT, replace(VARIANT, attention=AttentionSpec(block="eca"))], ids=["se", "eca"])
+def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(spec: ModelSpec) -> None:
+    planned = trial(spec, 1)
+    alone = Company((planned,), beside(planned))
     torch.manual_seed(99)
-    first, again = run_trial(planned), run_trial(planned)
+    (first,), (again,) = run_company(alone), run_company(alone)
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        elsewhere = pool.apply(run_trial, (planned,))
-    for result in (again, elsewhere):
-        assert {key: result[key] for key in ("top1_err", "train_loss")} == {
-            key: first[key] for key in ("top1_err", "train_loss")
-        }
-    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, block)
+        (elsewhere,) = pool.apply(run_company, (alone,))
+    for result in (again, elsewhere, trained(planned)[1]):
+        assert {key: result[key] for key in NOT_SECONDS} == {key: first[key] for key in NOT_SECONDS}
+    assert spec.attention is not None
+    assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, spec.attention.block)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_trial_gives_the_same_bits_in_any_company(kind: str, precision: Precision) -> None:
+    seeds = [replace(trial(KINDS[kind], seed), precision=precision) for seed in range(5)]
+    assert beside(seeds[0])
+    whole = results(seeds, side_by_side=True)
+    for company in (seeds[:1], seeds[3:], [seeds[2], seeds[4], seeds[0]], [seeds[4], seeds[1], seeds[3], seeds[2]]):
+        found = results(company, side_by_side=True)
+        assert found == {seed: whole[seed] for seed in found}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_side_by_side_each_network_is_trained_as_it_is_alone(kind: str) -> None:
+    trials = [trial(KINDS[kind], seed) for seed in (4, 7)]
+    sets, networks = zip(*map(start, trials))
+    for seed, network in enumerate(networks):
+        torch.manual_seed(seed)
+        for parameter in network.parameters():
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    alone = [copy.deepcopy(network) for network in networks]
+    short = replace(SHORT, max_steps=1, lr=0.02)
+    whole, both = together(trials, sets, networks)
+    list(train(whole, both, short, Settings(evaluate_every=0)))
+    separate(whole, networks)
+    for network, images, each, by_itself in zip(networks, sets, trials, alone):
+        before = copy.deepcopy(by_itself.state_dict())
+        list(train(by_itself, images, short, Settings(seed=each.seed, evaluate_every=0)))
+        for name, value in by_itself.state_dict().items():
+            assert torch.allclose(network.state_dict()[name], value, rtol=1e-3, atol=1e-4), name
+        assert not any(
+            torch.equal(before[name], network.state_dict()[name]) for name in ("stem.weight", "classifier.bias")
+        )
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        replace(VARIANT, attention=AttentionSpec(block="cbam")),  # its spatial gate looks across all channels
+        replace(VARIANT, attention=AttentionSpec(block="eca")),  # its kernel slides over the channels
+        catalog.resolve("seshufflenet_v1_g3"),  # its shuffle does
+        catalog.resolve("shakeshake26_2x96d_cifar"),  # draws random numbers
+    ],
+    ids=lambda spec: f"{spec.name} {spec.attention.block if spec.attention else ''}",
+)
+def test_a_network_that_looks_across_its_channels_or_draws_is_trained_alone(spec: ModelSpec) -> None:
+    assert not separable(spec, 10, 1, 8, 10, "fp32")
+
+
+def test_large_images_are_trained_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trials, "SMALL", 7)
+    assert not beside(trial(BASE, 0))
+
+
+def test_a_loss_that_is_no_number_ends_a_company() -> None:
+    steep = [replace(trial(BASE, seed), recipe=replace(SHORT, lr=1e30)) for seed in (0, 1)]
+    with pytest.raises(MeasurementError, match="loss"):
+        run_company(Company(tuple(steep), side_by_side=True))
 
 
 @pytest.mark.slow
 def test_every_arm_learns_the_digits() -> None:
     fixed = replace(VARIANT, attention=AttentionSpec(block="constant"))
     for spec in (BASE, fixed, VARIANT):
-        assert run_trial(replace(trial(spec, 0), recipe=recipe("digits")))["top1_err"] < 0.2
+        long = [replace(trial(spec, seed), recipe=recipe("digits")) for seed in (0, 1)]
+        assert all(one["top1_err"] < 0.2 for one in results(long, side_by_side=True).values())
+        assert all(one["top1_err"] < 0.2 for one in results(long, side_by_side=False).values())

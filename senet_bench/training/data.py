@@ -83,6 +83,14 @@ class DataSet:
         return self.train
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class SideBySide:
+    """A data set for each of the networks that are trained side by side, and the seed of its order and augmentation."""
+
+    sets: tuple[DataSet, ...]
+    seeds: tuple[int, ...]
+
+
 def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
     """The data set `name` (see `DATASETS`), read from `folder` where it has files.
 

@@ -22,7 +22,7 @@ from senet_bench.measure.session import arithmetic
 from senet_bench.training import checkpoint
 from senet_bench.training.average import Average
 from senet_bench.training.coco import DetectionSet
-from senet_bench.training.data import DataSet
+from senet_bench.training.data import DataSet, SideBySide
 from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.training.events import EpochEnd, Event, Progress, Settings
 from senet_bench.training.objective import objective
@@ -34,7 +34,7 @@ from senet_bench.training.sgd import Sgd
 
 def train(
     network: nn.Module,
-    data: DataSet | DetectionSet,
+    data: DataSet | SideBySide | DetectionSet,
     recipe: Recipe,
     settings: Settings | None = None,
     world: World | None = None,
@@ -53,7 +53,12 @@ class _Run:
     """One training run: its network, optimizer, schedule and where it stands."""
 
     def __init__(
-        self, network: nn.Module, data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World
+        self,
+        network: nn.Module,
+        data: DataSet | SideBySide | DetectionSet,
+        recipe: Recipe,
+        settings: Settings,
+        world: World,
     ) -> None:
         allocator.tune()  # else each step pages its activations in anew
         self.recipe, self.settings, self.world = recipe, settings, world

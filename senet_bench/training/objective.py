@@ -14,7 +14,7 @@ from senet_bench.errors import UsageError
 from senet_bench.training.augment import normalised
 from senet_bench.training.batches import Batches
 from senet_bench.training.coco import DetectionSet
-from senet_bench.training.data import DataSet
+from senet_bench.training.data import DataSet, SideBySide
 from senet_bench.training.distributed import World
 from senet_bench.training.evaluation import Viewing, predict
 from senet_bench.training.events import Settings
@@ -61,12 +61,16 @@ class Objective(Protocol):
         """The network on the test split, by names of `EpochEnd`."""
 
 
-def objective(data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
+def objective(data: DataSet | SideBySide | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
     """The objective that fits the data; `UsageError` where the recipe is for other networks."""
     if isinstance(data, DetectionSet):
         from senet_bench.training.detecting import Detecting
 
         return Detecting(data, recipe, settings, world)
+    if isinstance(data, SideBySide):
+        from senet_bench.training.side_by_side import Together
+
+        return Together(data, recipe, settings, world)
     if recipe.task != "classification":
         raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
     return Classifying(data, recipe, settings, world)
@@ -108,12 +112,20 @@ class Classifying:
     def loss(self, forward: Any, part: tuple[Tensor, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
         """What these images contribute to the mean loss of the batch."""
         images, labels = part
-        x = normalised(laid_out(images, self.device, self.settings.channels_last), self.data.mean, self.data.std)
+        x = self.inputs(images)
         with autocast(self.device, self.settings.precision):
             logits = forward(x)
+        return self.entropy(logits, labels, len(batch[1]))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images (n, C, H, W) uint8 as the network takes them."""
+        return normalised(laid_out(images, self.device, self.settings.channels_last), self.data.mean, self.data.std)
+
+    def entropy(self, logits: Tensor, labels: Tensor, count: int) -> Tensor:
+        """The cross entropy of logits (n, classes), as a part of the mean over `count` images."""
         target = labels.to(self.device, non_blocking=True)
         summed = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
-        return summed / len(batch[1])
+        return summed / count
 
     def tested(self, network: nn.Module) -> dict[str, Any]:
         """The errors on the test split."""

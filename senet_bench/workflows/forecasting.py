@@ -10,9 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.catalog import resolve
-from senet_bench.engines import Engine, Local, RayCluster, Slurm
+from senet_bench.engines import workers_of
 from senet_bench.errors import BenchError
-from senet_bench.measure.clock import cores
 from senet_bench.results import Facts, header
 from senet_bench.store import Store, TrialStore, key_of, read
 from senet_bench.workflows.runs import new_facts
@@ -22,6 +21,7 @@ from senet_bench.workflows.sweeping import Sweep, definition, stored
 if TYPE_CHECKING:
     from senet_bench.training.trials import Trial
 
+COMPANY = 3
 NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
 """What a trial's definition has that its duration does not depend on much."""
 
@@ -48,7 +48,7 @@ def forecast(
         rows = [{**row, **found} for row, found in zip(rows, _trials(sweep, subjects, changes, kept))]
     left = sum(row.get("to_run", 0) for row in rows)
     seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
-    at_once = max(1, min(_at_once(sweep.engine), left)) if sweep else 1
+    at_once = max(1, min(workers_of(sweep.engine), left)) if sweep else 1
     summary = {
         "networks": len(rows),
         "trials": sum(row.get("trials", 0) for row in rows),
@@ -106,38 +106,30 @@ def _likeness(defined: Mapping[str, Any]) -> str:
 
 
 def _from_two_steps(trial: Trial) -> float:
-    """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained."""
+    """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained.
+
+    Where such trials are trained side by side, a third of the steps of three.
+    """
     import torch
 
-    from senet_bench.models import build_spec
-    from senet_bench.training import data
     from senet_bench.training.batches import Batches
     from senet_bench.training.events import Progress, Settings
     from senet_bench.training.loop import train
+    from senet_bench.training.trials import beside, start, together
 
-    images, recipe = data.load(trial.dataset, trial.folder, draw=trial.seed), trial.recipe
+    side_by_side, recipe = beside(trial), trial.recipe
+    trials = [replace(trial, seed=trial.seed + more) for more in range(COMPANY if side_by_side else 1)]
+    sets, networks = zip(*map(start, trials))
+    images = sets[0]
+    network, shown = together(trials, sets, networks) if side_by_side else (networks[0], images)
     steps = Batches(
         images.training(), recipe.batch_size, 0, recipe.augmentation, images.size, max_steps=recipe.max_steps
     ).steps
     settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
-    network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
     torch.set_num_threads(trial.threads)
-    events = (event for event in train(network, images, short, settings) if isinstance(event, Progress))
+    events = (event for event in train(network, shown, short, settings) if isinstance(event, Progress))
     ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
-    step = min(later - earlier for earlier, later in itertools.pairwise(ends))
+    step = min(later - earlier for earlier, later in itertools.pairwise(ends)) / len(trials)
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3
     return step * (steps * recipe.epochs + tested)
-
-
-def _at_once(engine: Engine) -> int:
-    """How many trials run at a time; on a cluster that is not asked, one."""
-    match engine:
-        case Local():
-            return engine.workers
-        case Slurm():
-            return engine.at_once
-        case RayCluster(address=None):
-            return max(1, int(cores() / (engine.cpus or 1)))
-        case _:
-            return 1

@@ -24,7 +24,7 @@ from senet_bench.measure.runtimes import example, prepare
 from senet_bench.measure.session import session
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attention import SqueezeExcitation
-from senet_bench.models.recomputation import gated
+from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.specs import AttentionSpec, Conditions
 from senet_bench.training import data
 from senet_bench.training.evaluation import predict
@@ -311,6 +311,20 @@ def test_the_gated_map_has_exact_gradients() -> None:
         return gated(normalised(x, weight, bias), gate)
 
     assert torch.autograd.gradcheck(product, inputs)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_squeeze_has_the_gradient_of_the_mean_in_the_layout_of_the_map(
+    layout: torch.memory_format, dtype: torch.dtype
+) -> None:
+    u = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=layout).requires_grad_()
+    grad = torch.randn(2, 3).to(dtype)
+    (ours,) = torch.autograd.grad(squeezed(u), u, grad)
+    (plain,) = torch.autograd.grad(u.mean((2, 3)), u, grad)
+    assert torch.equal(squeezed(u), u.mean((2, 3)))
+    assert torch.equal(ours, plain)
+    assert ours.is_contiguous(memory_format=layout)
 
 
 def test_the_block_has_the_gradients_of_the_plain_product() -> None:

@@ -87,13 +87,14 @@ def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(spec: Mo
     assert (first["images"], first["seed"], first["attention"]["block"]) == (1697, 1, spec.attention.block)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize(
+    ("kind", "precision"), [*((kind, "fp32") for kind in KINDS), ("baseline", "bf16"), ("SE", "bf16")]
+)
 def test_a_trial_gives_the_same_bits_in_any_company(kind: str, precision: Precision) -> None:
     seeds = [replace(trial(KINDS[kind], seed), precision=precision) for seed in range(5)]
     assert beside(seeds[0])
     whole = results(seeds, side_by_side=True)
-    for company in (seeds[:1], seeds[3:], [seeds[2], seeds[4], seeds[0]], [seeds[4], seeds[1], seeds[3], seeds[2]]):
+    for company in (seeds[:1], [seeds[2], seeds[4], seeds[0]]):
         found = results(company, side_by_side=True)
         assert found == {seed: whole[seed] for seed in found}
 

@@ -26,7 +26,7 @@ from senet_bench.models.blocks import (
     hidden_channels,
 )
 from senet_bench.models.outside_block import called, outside_block
-from senet_bench.models.recomputation import gated
+from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.specs import AttentionSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -92,7 +92,9 @@ class SqueezeExcitation(nn.Module):
         """Equation 2: (N, C, H, W) to (N, C); the map itself where there is no squeeze (Table 16)."""
         if self.squeeze_kind == "none":
             return x
-        return x.mean((2, 3)) if self.squeeze_kind == "avg" else x.amax((2, 3))
+        if self.squeeze_kind == "max":
+            return x.amax((2, 3))
+        return squeezed(x) if self.training and self.recomputes else x.mean((2, 3))
 
     def excitation(self, z: Tensor) -> Tensor:
         """Equation 3: the gate, of z's own shape."""

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from senet_bench.models import build_spec
 from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.models.recomputation import MapMean
 from senet_bench.specs import ModelSpec, Precision
 from senet_bench.training.batches import Batches
 from senet_bench.training.data import SideBySide
@@ -245,7 +246,7 @@ class _Excitations(SqueezeExcitation):
 
     def squeeze(self, x: Tensor) -> Tensor:
         """Equation 2, as `SqueezeExcitation` has it."""
-        return _Mean.apply(x) if self.squeeze_kind == "avg" else super().squeeze(x)
+        return _PooledMean.apply(x) if self.squeeze_kind == "avg" else super().squeeze(x)
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4, as `SqueezeExcitation` has it."""
@@ -258,18 +259,13 @@ def _means(x: Tensor) -> Tensor:
     return F.avg_pool2d(x, x.shape[2:]).flatten(1)
 
 
-class _Mean(torch.autograd.Function):
-    """The mean of each map; its gradient is never spread out in memory."""
+class _PooledMean(MapMean):
+    """The mean of each map, by pooling."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.shape = x.shape
-        return _means(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        spread: Tensor = (grad / (ctx.shape[2] * ctx.shape[3]))[:, :, None, None].expand(ctx.shape)
-        return spread
+    def forward(ctx: Any, u: Tensor) -> Tensor:
+        ctx.shape, ctx.layout = u.shape, torch.channels_last
+        return _means(u)
 
 
 class _Product(torch.autograd.Function):

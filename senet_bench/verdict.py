@@ -26,6 +26,8 @@ EXACT_UP_TO = 50
 POWER_80 = NormalDist().inv_cdf(0.8)
 CONTROL_LEVEL = 0.005
 """One-sided level of the control's interval: 99 % two-sided."""
+MOST_DROPPED = 0.2
+"""Of more disturbed rounds than this fraction no verdict is made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,14 +221,17 @@ def control_failed(log_ratios: ArrayLike, gate: float) -> bool:
     return abs(hodges_lehmann(log_ratios)) > math.log1p(gate) / 2
 
 
-def refusal(
-    *, control: ArrayLike, gate: float, dropped: float, settled: bool, steady: bool, dropped_limit: float = 0.2
-) -> str:
+def disturbed(dropped: float) -> str:
+    """Why so large a fraction of dropped rounds refuses a verdict."""
+    return f"environment: {100 * dropped:.0f} % of the rounds were disturbed"
+
+
+def refusal(*, control: ArrayLike, gate: float, dropped: float, settled: bool, steady: bool) -> str:
     """Why no verdict on latency may be given, empty if one may; `dropped` is the fraction of dropped rounds."""
     if not steady:
         return "the output of an arm changed between rounds"
-    if dropped > dropped_limit:
-        return f"environment: {100 * dropped:.0f} % of the rounds were disturbed"
+    if dropped > MOST_DROPPED:
+        return disturbed(dropped)
     if not settled:
         return "an arm was still getting faster when the rounds began"
     if control_failed(control, gate):

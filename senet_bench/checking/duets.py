@@ -103,9 +103,8 @@ def _controlled(row: Row, launches: Sequence[Launch], allowed: float) -> Row:
     """The row, undecided where processes of identical code differ or too many rounds were disturbed."""
     rounds = sum(one.base.size + one.dropped for one in launches)
     dropped = sum(one.dropped for one in launches) / rounds if rounds else 1.0
-    if dropped > 0.2:
-        reason = f"environment: {100 * dropped:.0f} % of the rounds were disturbed"
-        return replace(row, verdict="inconclusive", reason=reason)
+    if dropped > verdict.MOST_DROPPED:
+        return replace(row, verdict="inconclusive", reason=verdict.disturbed(dropped))
     twins = [pair for one in launches for pair in one.twins()]
     judged = verdict.judge(twins, gate=None, level=verdict.CONTROL_LEVEL, alpha=verdict.CONTROL_LEVEL)
     row = replace(row, control_ratio=judged.ratio, control_ci=judged.ci)

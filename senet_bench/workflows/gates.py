@@ -172,11 +172,11 @@ class Rows:
             yield judging.failed(name, "input_size", why, "not comparable")
             return
         for row in self._exact(name, was, now):
-            stale = replace(row, stale=row.stale)
             if row.metric == "operators" and row.verdict == "fail" and not same_torch:
                 why = f"{row.reason}; recorded with another version of torch, accept {name}:operators anew"
-                stale = replace(row, verdict="not comparable", reason=why)
-            yield stale
+                yield replace(row, verdict="not comparable", reason=why)
+            else:
+                yield row
 
     def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[Row]:
         for metric in PORTABLE:

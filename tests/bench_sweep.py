@@ -1,20 +1,22 @@
 """How fast a sweep of tiny trials is against the same trials one after another with two threads.
 
-Run `python tests/bench_sweep.py [8] [32] [--rounds 3] [--seeds 5]`: six settings (ResNet-20, SE at r = 2 to 16, the
-constant gate) on digits at 8 px, and on CIFAR-shaped files at 32 px. The sweep runs in two processes, whose start is
+Run `python tests/bench_sweep.py [8] [32] [ray] [--rounds 3] [--seeds 5]`: six settings (ResNet-20, SE at r = 2 to 16,
+the constant gate) on digits at 8 px, and on CIFAR-shaped files at 32 px. The sweep runs in two processes, whose start is
 counted, in fp32 and in bf16. Beside it, in turns: a loop as torchvision's reference writes it, in fp32 and the
 contiguous memory format, on images that lie in memory as tensors; and our own loop. Printed are the medians over
-rounds of the ratio of wall times, other / sweep, with their range, and the mean errors.
+rounds of the ratio of wall times, other / sweep, with their range, and the mean errors. `ray` sets Ray on this machine,
+started and warm, against the sweep in two processes.
 """
 
 from __future__ import annotations
 
 import argparse
+import logging
 import statistics
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ import torch
 from torch import Tensor
 
 from senet_bench.catalog import resolve
-from senet_bench.engines import Local
+from senet_bench.engines import Engine, Local, RayCluster
 from senet_bench.specs import Precision
 from senet_bench.store import TrialStore, key_of
 from senet_bench.training import data
@@ -82,10 +84,10 @@ def one_by_one(run: Callable[[Trial], float], trials: Sequence[Trial]) -> list[f
     return [run(trial) for trial in trials]
 
 
-def swept(trials: Sequence[Trial], precision: Precision) -> list[float]:
+def swept(trials: Sequence[Trial], precision: Precision, engine: Engine = Local(2)) -> list[float]:  # noqa: B008
     todo = [(key_of(definition(trial)), trial) for trial in (replace(one, precision=precision) for one in trials)]
     with tempfile.TemporaryDirectory() as folder:
-        ended: list[Any] = [found for _, found in _carried_out(Local(2), TrialStore(Path(folder)), todo, {})]
+        ended: list[Any] = [found for _, found in _carried_out(engine, TrialStore(Path(folder)), todo, {})]
     return [one["top1_err"] for one in ended]
 
 
@@ -93,25 +95,46 @@ def ours(trial: Trial) -> float:
     return float(run_company(Company((replace(trial, threads=2),)))[0]["top1_err"])
 
 
-def compared(name: str, trials: Sequence[Trial], rounds: int) -> None:
-    sides: dict[str, Callable[[], list[float]]] = {
-        "sweep, fp32": lambda: swept(trials, "fp32"),
-        "sweep, bf16": lambda: swept(trials, "bf16"),
-        "reference's loop": lambda: one_by_one(plain, trials),
-        "our loop": lambda: one_by_one(ours, trials),
-    }
+def against_loops(name: str, trials: Sequence[Trial], rounds: int) -> None:
+    compared(
+        name,
+        {
+            "sweep, fp32": lambda: swept(trials, "fp32"),
+            "sweep, bf16": lambda: swept(trials, "bf16"),
+            "reference's loop": lambda: one_by_one(plain, trials),
+            "our loop": lambda: one_by_one(ours, trials),
+        },
+        rounds,
+    )
+
+
+def against_ray(trials: Sequence[Trial], rounds: int) -> None:
+    import ray
+
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    swept(trials[:12], "fp32", RayCluster())  # its processes import torch
+    compared(
+        "Ray",
+        {"sweep, local": lambda: swept(trials, "fp32"), "ray": lambda: swept(trials, "fp32", RayCluster())},
+        rounds,
+    )
+    ray.shutdown()
+
+
+def compared(name: str, sides: Mapping[str, Callable[[], list[float]]], rounds: int) -> None:
+    """Every side in turns; the others over each sweep."""
     seconds: dict[str, list[float]] = {side: [] for side in sides}
     errors: dict[str, float] = {}
     for turn in range(rounds):
-        for side in sides if turn % 2 else reversed(sides):
+        for side in sides if turn % 2 else [*sides][::-1]:
             started = time.perf_counter()
             errors[side] = statistics.mean(sides[side]())
             seconds[side].append(time.perf_counter() - started)
-    print(f"{name}: {len(trials)} trials, {rounds} rounds")  # noqa: T201
+    print(f"{name}: {rounds} rounds")  # noqa: T201
     for side in sides:
         print(f"  {side:18} {statistics.median(seconds[side]):6.1f} s   error {100 * errors[side]:.2f} %")  # noqa: T201
-    for sweep in ("sweep, fp32", "sweep, bf16"):
-        for other in ("reference's loop", "our loop"):
+    for sweep in (side for side in sides if side.startswith("sweep")):
+        for other in (side for side in sides if not side.startswith("sweep")):
             ratios = [b / a for a, b in zip(seconds[sweep], seconds[other])]
             print(  # noqa: T201
                 f"  {other} / {sweep}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} .. {max(ratios):.2f})",
@@ -121,19 +144,21 @@ def compared(name: str, trials: Sequence[Trial], rounds: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("sizes", nargs="*", default=["8", "32"])
+    parser.add_argument("parts", nargs="*", default=["8", "32", "ray"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=5)
     asked = parser.parse_args()
-    if "8" in asked.sizes:
-        compared("8 px", planned(recipe("digits"), "digits", None, asked.seeds), asked.rounds)
-    if "32" in asked.sizes:
+    if "8" in asked.parts:
+        against_loops("8 px", planned(recipe("digits"), "digits", None, asked.seeds), asked.rounds)
+    if "32" in asked.parts:
         from tests.test_data import cifar
 
         with tempfile.TemporaryDirectory() as folder:
             root = cifar(Path(folder), per_file=256).parent
             plan = replace(recipe("cifar").lasting(2), batch_size=128)
-            compared("32 px", planned(plan, "cifar10", root, asked.seeds), asked.rounds)
+            against_loops("32 px", planned(plan, "cifar10", root, asked.seeds), asked.rounds)
+    if "ray" in asked.parts:
+        against_ray(planned(recipe("digits"), "digits", None, asked.seeds), asked.rounds)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
 """How fast a sweep of tiny trials is against the same trials one after another with two threads.
 
 Run `python tests/bench_sweep.py [8] [32] [ray] [--rounds 3] [--seeds 5]`: six settings (ResNet-20, SE at r = 2 to 16,
-the constant gate) on digits at 8 px, and on CIFAR-shaped files at 32 px. The sweep runs in two processes, whose start is
-counted, in fp32 and in bf16. Beside it, in turns: a loop as torchvision's reference writes it, in fp32 and the
-contiguous memory format, on images that lie in memory as tensors; and our own loop. Printed are the medians over
-rounds of the ratio of wall times, other / sweep, with their range, and the mean errors. `ray` sets Ray on this machine,
-started and warm, against the sweep in two processes.
+the constant gate) on digits at 8 px, and on CIFAR-shaped files at 32 px, whose noise has nothing to be learnt. The
+sweep runs in two processes, whose start is counted, in fp32 and in bf16. Beside it, in turns: a loop as torchvision's
+reference writes it, in fp32 and the contiguous memory format, on images that lie in memory as tensors; and our own
+loop. Printed are the medians over rounds of the ratio of wall times, other / sweep, with their range, and the mean
+errors. `ray` sets Ray on this machine, started and warm, against the sweep in two processes.
 """
 
 from __future__ import annotations

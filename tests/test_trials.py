@@ -18,7 +18,7 @@ from senet_bench.specs import AttentionSpec, ModelSpec, Precision
 from senet_bench.training import trials
 from senet_bench.training.events import Settings
 from senet_bench.training.loop import train
-from senet_bench.training.recipes import recipe
+from senet_bench.training.recipes import Schedule, recipe
 from senet_bench.training.side_by_side import separable, separate
 from senet_bench.training.trials import (
     Company,
@@ -136,9 +136,18 @@ def test_a_network_that_looks_across_its_channels_or_draws_is_trained_alone(spec
     assert not separable(spec, 10, 1, 8, 10, "fp32")
 
 
-def test_large_images_are_trained_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "SMALL", 7)
+@pytest.mark.parametrize(("limit", "value"), [("SMALL", 7), ("LIGHT", BASE.params - 1)])
+def test_large_images_and_networks_are_trained_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, limit: str, value: int
+) -> None:
+    assert beside(trial(BASE, 0))
+    monkeypatch.setattr(trials, limit, value)
     assert not beside(trial(BASE, 0))
+
+
+def test_a_schedule_that_follows_the_test_loss_is_followed_alone() -> None:
+    follows = replace(trial(BASE, 0), recipe=replace(SHORT, schedule=Schedule("plateau")))
+    assert not beside(follows)
 
 
 def test_a_loss_that_is_no_number_ends_a_company() -> None:

@@ -113,7 +113,7 @@ def separable(spec: ModelSpec, classes: int, channels: int, size: int, batch: in
             pair, three = step((0, 1), precision), step((2, 0, 1), precision)
             exact, alone = pair if precision == "fp32" else step((0, 1), "fp32"), step((0,), "fp32")
             calm = torch.equal(drawn, torch.get_rng_state())
-    except (NotImplementedError, RuntimeError):
+    except Exception:  # noqa: BLE001 - a block that takes its own channels only; alone, a broken one says so itself
         return False
     finally:
         torch.set_num_threads(threads)

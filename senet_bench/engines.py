@@ -56,7 +56,7 @@ class Local:
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
         if self.workers == 1:
-            yield from ((job, outcome_of(function, job)) for job in jobs)
+            yield from ((job, _attempt(function, job)) for job in jobs)
             return
         idle: list[_Worker] = []
         busy: dict[Any, tuple[_Worker, Job, int]] = {}
@@ -135,7 +135,7 @@ def _serve(pipe: Any, parent: int) -> None:
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv_bytes()
-            outcome = outcome_of(_carry_out, task)
+            outcome = _attempt(_carry_out, task)
             try:
                 pipe.send(outcome)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
@@ -160,8 +160,8 @@ def _next(jobs: Iterator[Job]) -> tuple[Job, int] | None:
     return None
 
 
-def workers_of(engine: Engine) -> int:
-    """How many jobs an engine runs at a time; on a cluster that is not asked, one."""
+def workers_of(engine: Engine) -> int | None:
+    """How many jobs an engine runs at a time, None of a cluster that was not asked."""
     match engine:
         case Local():
             return engine.workers
@@ -170,10 +170,10 @@ def workers_of(engine: Engine) -> int:
         case RayCluster(address=None):
             return max(1, int(cores() / (engine.cpus or 1)))
         case _:
-            return 1
+            return None
 
 
-def outcome_of(function: Callable[[Job], Result], job: Job) -> Result | Failure:
+def _attempt(function: Callable[[Job], Result], job: Job) -> Result | Failure:
     """The result, or what was raised in one line."""
     try:
         return function(job)
@@ -223,7 +223,7 @@ class RayCluster:
     def _tasks(
         self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
     ) -> Iterator[tuple[Job, Result | Failure]]:
-        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(_attempt)
         resources = ray.cluster_resources()
         at_once = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
         if self.gpus:
@@ -269,7 +269,7 @@ class Slurm:
         running: dict[Any, tuple[Job, int]] = {}
         while True:
             while len(running) < self.at_once and (following := _next(jobs)) is not None:
-                running[executor.submit(outcome_of, function, following[0])] = following
+                running[executor.submit(_attempt, function, following[0])] = following
             if not running:
                 return
             done = [one for one in running if one.done()]
@@ -281,7 +281,7 @@ class Slurm:
                 if failed is None:
                     yield job, one.result()
                 elif attempt < ATTEMPTS:
-                    running[executor.submit(outcome_of, function, job)] = (job, attempt + 1)
+                    running[executor.submit(_attempt, function, job)] = (job, attempt + 1)
                 else:
                     yield job, Failure(f"its Slurm job failed {ATTEMPTS} times: {_line(failed)}")
 

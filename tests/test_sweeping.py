@@ -59,6 +59,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         return [fake(trial) for trial in company.trials]
 
     monkeypatch.setattr(trials, "run_company", run)
+    monkeypatch.setattr(trials, "beside", lambda trial: True)
     return log
 
 
@@ -160,6 +161,38 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     assert rows(run, *HERE)[3]["accuracy"]["seeds"] == 2
 
 
+def test_a_trial_that_fails_costs_its_company_nothing(
+    run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(company: Company) -> list[dict[str, Any]]:
+        ran.extend(company.trials)
+        if any(trial.seed == 1 for trial in company.trials):
+            raise RuntimeError("out of memory")
+        return [fake(trial) for trial in company.trials]
+
+    monkeypatch.setattr(trials, "run_company", fails)
+    found = rows(run, *TINY, "--seeds", "3", "--workers", "1", "--format", "json", code=5)
+    assert [row["accuracy"]["per_seed"].keys() for row in found] == [{"0", "2"}] * ROWS
+    assert {row["missing"]["accuracy"] for row in found} == {"1 of 3 seeds: seed 1: RuntimeError: out of memory"}
+    assert len(ran) == 2 * 3 * ROWS  # in company, then each alone
+
+
+@pytest.mark.parametrize(
+    ("arms", "at_once", "size"),
+    [
+        ([5] * 6, 2, 5),
+        ([8] * 4, 2, 4),
+        ([3] * 6, 2, 3),
+        ([5], 2, 3),
+        ([4], 64, 2),
+        ([1], 2, 2),
+    ],
+)
+def test_companies_are_as_large_as_lets_the_workers_end_soonest(arms: list[int], at_once: int, size: int) -> None:
+    chosen = sweeping.company_size(arms, at_once)
+    assert -(-arms[0] // -(-arms[0] // chosen)) == min(size, arms[0])
+
+
 def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> None:
     again, key = replace(A_TRIAL, arm="1"), key_of(definition(A_TRIAL))
     todo = [(key, A_TRIAL), (key, again)]
@@ -177,6 +210,7 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
         return [fake(trial) for trial in company.trials]
 
     monkeypatch.setattr(trials, "run_company", slow)
+    monkeypatch.setattr(trials, "beside", lambda trial: True)
     monkeypatch.setattr(sweeping, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
     todo = [(key_of(definition(trial)), trial) for seed in range(12) for trial in [replace(A_TRIAL, seed=seed)]]

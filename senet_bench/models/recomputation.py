@@ -47,7 +47,6 @@ class MapMean(torch.autograd.Function):
         return u.mean((2, 3))
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         """(N, C) to (N, C, H, W), in the memory format of the map."""
         share = (grad / (ctx.shape[2] * ctx.shape[3]))[:, :, None, None]
@@ -57,9 +56,11 @@ class MapMean(torch.autograd.Function):
 def squeezed(u: Tensor) -> Tensor:
     """The mean of each map of `u`, (N, C, H, W) to (N, C); its gradient has the memory format of `u`.
 
-    Under torch.compile this is the plain mean. The gradient can not be differentiated again.
+    Where `u` is only traced, and under torch.compile, this is the plain mean.
     """
-    return u.mean((2, 3)) if torch.compiler.is_compiling() else MapMean.apply(u)
+    plain = torch.compiler.is_compiling() or not isinstance(u, Tensor)
+    mean: Tensor = u.mean((2, 3)) if plain else MapMean.apply(u)
+    return mean
 
 
 def gated(u: Tensor, gate: Tensor) -> Tensor:

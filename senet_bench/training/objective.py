@@ -67,12 +67,12 @@ def objective(data: DataSet | SideBySide | DetectionSet, recipe: Recipe, setting
         from senet_bench.training.detecting import Detecting
 
         return Detecting(data, recipe, settings, world)
+    if recipe.task != "classification":
+        raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
     if isinstance(data, SideBySide):
         from senet_bench.training.side_by_side import Together
 
         return Together(data, recipe, settings, world)
-    if recipe.task != "classification":
-        raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
     return Classifying(data, recipe, settings, world)
 
 

@@ -1,6 +1,7 @@
 """A trial: one training run of one arm of a comparison, arms paired by seed so that their difference has an interval.
 
-It is a pure function of its `Trial`; it can be run in any process, order and company.
+It is a pure function of its `Trial` on a machine: it can be run in any process and order, and in any company of those
+that are trained as it is.
 """
 
 from __future__ import annotations
@@ -53,9 +54,9 @@ class Company:
 def beside(trial: Trial) -> bool:
     """Whether a trial is trained side by side with others, or with itself: small images, a small network that can be.
 
-    A schedule that follows the test loss is each network's own.
+    A schedule that follows the test loss is each network's own. The answer is the same for every seed of an arm.
     """
-    if trial.spec.params > LIGHT or trial.recipe.schedule.kind == "plateau":
+    if trial.spec.params > LIGHT or trial.recipe.schedule.kind == "plateau" or trial.threads > 1:
         return False
     images = data.load(trial.dataset, trial.folder, draw=trial.seed)
     if images.size > SMALL:
@@ -65,7 +66,10 @@ def beside(trial: Trial) -> bool:
 
 
 def run_company(company: Company) -> list[dict[str, Any]]:
-    """Train and test a company; plain values, each trial's the same whatever its company and what ran before it."""
+    """Train and test a company; plain values, each trial's the same whatever ran before.
+
+    Side by side they are the same in every company, alone or not; one after another they are others, up to rounding.
+    """
     return [result for _, result in trained_in(company)]
 
 

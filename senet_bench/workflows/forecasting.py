@@ -48,7 +48,7 @@ def forecast(
         rows = [{**row, **found} for row, found in zip(rows, _trials(sweep, subjects, changes, kept))]
     left = sum(row.get("to_run", 0) for row in rows)
     seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
-    at_once = max(1, min(workers_of(sweep.engine), left)) if sweep else 1
+    at_once = max(1, min(workers_of(sweep.engine) or 1, left)) if sweep else 1
     summary = {
         "networks": len(rows),
         "trials": sum(row.get("trials", 0) for row in rows),
@@ -73,19 +73,19 @@ def _trials(sweep: Sweep, subjects: Sequence[Subject], changes: Changes, kept: T
         done = sum(stored(kept, key_of(definition(trial))) is not None for trial in planned)
         found: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
-            found |= _duration(planned[0], known, timed=done < len(planned))
+            found |= _duration(planned[0], known, left=len(planned) - done)
         yield {"seconds": None, "from": None, **found}
 
 
-def _duration(trial: Trial, known: Mapping[str, list[float]], *, timed: bool) -> dict[str, Any]:
+def _duration(trial: Trial, known: Mapping[str, list[float]], *, left: int) -> dict[str, Any]:
     """The seconds a trial is likely to take, and how that is known; null where training fails at once."""
     before = known.get(_likeness(definition(trial)), [])
     if before:
         return {"seconds": sum(before) / len(before), "from": f"{len(before)} stored"}
-    if not timed:
+    if not left:
         return {"seconds": None, "from": None}
     try:
-        return {"seconds": _from_two_steps(trial), "from": "two steps"}
+        return {"seconds": _from_two_steps(trial, left), "from": "two steps"}
     except BenchError as error:
         return {"seconds": None, "from": f"fails: {error}"}
 
@@ -105,10 +105,10 @@ def _likeness(defined: Mapping[str, Any]) -> str:
     return json.dumps({name: one for name, one in defined.items() if name not in NOT_ASKED_OF_TIME}, sort_keys=True)
 
 
-def _from_two_steps(trial: Trial) -> float:
+def _from_two_steps(trial: Trial, left: int) -> float:
     """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained.
 
-    Where such trials are trained side by side, a third of the steps of three.
+    Where such trials are trained side by side, that is each one's share of the steps of up to three.
     """
     import torch
 
@@ -118,7 +118,8 @@ def _from_two_steps(trial: Trial) -> float:
     from senet_bench.training.trials import beside, start, together
 
     side_by_side, recipe = beside(trial), trial.recipe
-    trials = [replace(trial, seed=trial.seed + more) for more in range(COMPANY if side_by_side else 1)]
+    count = min(left, COMPANY) if side_by_side else 1
+    trials = [replace(trial, seed=trial.seed + more) for more in range(max(2, count) if side_by_side else 1)]
     sets, networks = zip(*map(start, trials))
     images = sets[0]
     network, shown = together(trials, sets, networks) if side_by_side else (networks[0], images)
@@ -130,6 +131,6 @@ def _from_two_steps(trial: Trial) -> float:
     torch.set_num_threads(trial.threads)
     events = (event for event in train(network, shown, short, settings) if isinstance(event, Progress))
     ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
-    step = min(later - earlier for earlier, later in itertools.pairwise(ends)) / len(trials)
+    step = min(later - earlier for earlier, later in itertools.pairwise(ends)) / count
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3
     return step * (steps * recipe.epochs + tested)

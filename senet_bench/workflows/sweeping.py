@@ -6,14 +6,15 @@ import functools
 import hashlib
 import heapq
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench import __version__
-from senet_bench.engines import Engine, Failure, outcome_of, workers_of
+from senet_bench.engines import Engine, Failure, workers_of
 from senet_bench.errors import UsageError
 from senet_bench.results import Accuracy, Row
 from senet_bench.specs import Precision
@@ -38,8 +39,6 @@ SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
 }
 """Image side, channels and classes of the data sets that have their own; None where the network's are taken."""
 ELSEWHERE_S = 0.5
-LARGEST = 5
-"""Trials of a company: more gain 2 % and are stored later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,15 +198,15 @@ def code_digest() -> str:
 class _Claims:
     """Trials to run, handed out by companies unless another process has them; those are left in `elsewhere`."""
 
-    def __init__(self, kept: TrialStore, todo: Sequence[tuple[str, Trial]], at_once: int) -> None:
-        self.kept, self.todo, self.at_once = kept, todo, at_once
+    def __init__(self, kept: TrialStore, planned: Iterable[tuple[Sequence[tuple[str, Trial]], bool]]) -> None:
+        self.kept, self.planned = kept, planned
         self.held: dict[Trial, tuple[str, FileLock]] = {}
         self.elsewhere: list[tuple[str, Trial]] = []
 
     def __iter__(self) -> Iterator[Company]:
         from senet_bench.training.trials import Company
 
-        for planned, side_by_side in _companies(self.todo, self.at_once):
+        for planned, side_by_side in self.planned:
             claimed = tuple(trial for key, trial in planned if self._claim(key, trial))
             if claimed:
                 yield Company(claimed, side_by_side)
@@ -222,6 +221,13 @@ class _Claims:
         self.elsewhere.append((key, trial))
         return False
 
+    def give_up(self, company: Company) -> list[tuple[str, Trial]]:
+        """Release the claims of a company; its trials, to be tried again."""
+        released = [(*self.held.pop(trial), trial) for trial in company.trials]
+        for _, lock, _ in released:
+            lock.release()
+        return [(key, trial) for key, _, trial in released]
+
     def settle(self, trial: Trial, outcome: dict[str, Any] | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
         key, lock = self.held.pop(trial)
@@ -230,8 +236,10 @@ class _Claims:
         lock.release()
 
 
-def _companies(todo: Sequence[tuple[str, Trial]], at_once: int) -> Iterator[tuple[Sequence[tuple[str, Trial]], bool]]:
-    """The trials in the companies they are trained in, and whether side by side; lower seeds first."""
+def _companies(
+    todo: Sequence[tuple[str, Trial]], at_once: int, alone: AbstractSet[str]
+) -> Iterator[tuple[Sequence[tuple[str, Trial]], bool]]:
+    """The trials in the companies they are trained in, and whether side by side; lower seeds first, some `alone`."""
     from senet_bench.training.trials import beside
 
     arms: dict[str, list[tuple[str, Trial]]] = {}
@@ -239,11 +247,13 @@ def _companies(todo: Sequence[tuple[str, Trial]], at_once: int) -> Iterator[tupl
         arms.setdefault(one[1].arm, []).append(one)
     most = company_size([len(arm) for arm in arms.values()], at_once)
     sizes = {name: -(-len(arm) // -(-len(arm) // most)) for name, arm in arms.items()}
+    side_by_side: dict[str, bool] = {}
     while arms:
         for name, arm in list(arms.items()):
-            side_by_side = beside(arm[0][1])
-            size = sizes[name] if side_by_side else 1
-            yield arm[:size], side_by_side
+            if name not in side_by_side:  # found out while the first are trained
+                side_by_side[name] = beside(arm[0][1])
+            size = sizes[name] if side_by_side[name] and alone.isdisjoint(key for key, _ in arm) else 1
+            yield arm[:size], side_by_side[name]
             arms[name] = arm[size:]
         arms = {name: arm for name, arm in arms.items() if arm}
 
@@ -253,6 +263,7 @@ def company_size(arms: Sequence[int], at_once: int) -> int:
 
     A company takes a third of a trial longer than its trials do in a large one.
     """
+    from senet_bench.training.side_by_side import LARGEST
 
     def seconds(most: int) -> float:
         busy = [0.0] * at_once
@@ -264,34 +275,35 @@ def company_size(arms: Sequence[int], at_once: int) -> int:
     return min(range(2, LARGEST + 1), key=lambda most: (seconds(most), -most))
 
 
-def _outcomes(company: Company) -> list[dict[str, Any] | Failure]:
-    """The result of each trial of a company; where it fails, each is tried without the others."""
-    from senet_bench.training import trials
-
-    try:
-        return [*trials.run_company(company)]
-    except Exception:
-        if len(company.trials) == 1:
-            raise
-    each = (outcome_of(trials.run_company, replace(company, trials=(trial,))) for trial in company.trials)
-    return [found if isinstance(found, Failure) else found[0] for found in each]
-
-
 def _carried_out(
     engine: Engine, kept: TrialStore, todo: Sequence[tuple[str, Trial]], about: Mapping[str, Any]
 ) -> Iterator[tuple[Trial, dict[str, Any] | Failure]]:
-    """Each trial with its outcome, stored; one that another process runs is waited for, and run if that one dies."""
+    """Each trial with its outcome, stored.
+
+    One that another process runs is waited for, and run if that one dies. Where a company fails, each of its trials is
+    tried without the others.
+    """
+    from senet_bench.training.trials import run_company
+
+    alone = set[str]()
     while todo:
-        claims = _Claims(kept, todo, workers_of(engine))
-        for company, outcomes in engine.run(_outcomes, iter(claims)):
-            each = [outcomes] * len(company.trials) if isinstance(outcomes, Failure) else outcomes
-            for trial, outcome in zip(company.trials, each):
+        again: list[tuple[str, Trial]] = []
+        claims = _Claims(kept, _companies(todo, workers_of(engine) or len(todo), alone))
+        for company, outcomes in engine.run(run_company, iter(claims)):
+            if isinstance(outcomes, Failure) and len(company.trials) > 1:
+                again += claims.give_up(company)
+                continue
+            each: Sequence[dict[str, Any] | Failure] = [outcomes] if isinstance(outcomes, Failure) else outcomes
+            ended = list(zip(company.trials, each))
+            for trial, outcome in ended:
                 claims.settle(trial, outcome, about)
-                yield trial, outcome
+            yield from ended
+        alone |= {key for key, _ in again}
         results = [(key, trial, stored(kept, key)) for key, trial in claims.elsewhere]
         yield from ((trial, result) for _, trial, result in results if result is not None)
-        todo = [(key, trial) for key, trial, result in results if result is None]
-        if todo:
+        waiting = [(key, trial) for key, trial, result in results if result is None]
+        todo = [*again, *waiting]
+        if waiting and not again:
             time.sleep(ELSEWHERE_S)
 
 

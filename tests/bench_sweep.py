@@ -56,10 +56,8 @@ def plain(trial: Trial) -> float:
     from tests.bench_training import reference_epoch  # not at the top: the sweep's processes import this file too
 
     pictures, network = start(trial)
-    plan, batches = (
-        trial.recipe,
-        Batches(pictures.training(), trial.recipe.batch_size, trial.seed, trial.recipe.augmentation, pictures.size),
-    )
+    plan = trial.recipe
+    batches = Batches(pictures.training(), plan.batch_size, trial.seed, plan.augmentation, pictures.size)
     optimizer = torch.optim.SGD(network.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
     rate = Rate(plan)
 

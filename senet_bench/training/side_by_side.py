@@ -28,7 +28,7 @@ from senet_bench.training.data import SideBySide
 from senet_bench.training.distributed import World
 from senet_bench.training.events import Settings
 from senet_bench.training.objective import Classifying
-from senet_bench.training.precision import autocast
+from senet_bench.training.precision import autocast, laid_out
 from senet_bench.training.recipes import Recipe
 from senet_bench.training.sgd import Sgd
 
@@ -64,9 +64,9 @@ class Together:
 
     def loss(self, forward: Any, part: Sequence[tuple[Tensor, Tensor]], batch: Sequence[Any]) -> Tensor:
         """What these images contribute to the sum over networks of the mean loss of the batch."""
-        x = torch.cat([each.inputs(images) for each, (images, _) in zip(self.own, part)], 1)
+        x = _beside([each.inputs(images) for each, (images, _) in zip(self.own, part)])
         with autocast(self.own[0].device, self.own[0].settings.precision):
-            logits = forward(x.contiguous(memory_format=torch.channels_last))
+            logits = forward(x)
         each_own = zip(self.own, logits.chunk(len(self.own), 1), part, batch)
         return torch.stack(
             [own.entropy(found, labels, len(all_)) for own, found, (_, labels), (_, all_) in each_own]
@@ -131,7 +131,7 @@ def _stepped(
     own = [copy.deepcopy(networks[place]) for place in company]
     whole = joined(own) if len(own) > 1 else own[0]
     whole = whole.to(memory_format=torch.channels_last).train()
-    x = torch.cat([images[place] for place in company], 1).contiguous(memory_format=torch.channels_last)
+    x = _beside([images[place] for place in company])
     with autocast(x.device, precision):
         logits = whole(x).float().chunk(len(company), 1)
     torch.stack([F.log_softmax(found, 1)[:, 0].mean() for found in logits]).sum().backward()  # type: ignore[no-untyped-call]
@@ -140,6 +140,11 @@ def _stepped(
     return {
         place: [said.detach(), *network.state_dict().values()] for place, said, network in zip(company, logits, own)
     }
+
+
+def _beside(images: Sequence[Tensor]) -> Tensor:
+    """G times (N, C, H, W) as (N, G C, H, W)."""
+    return laid_out(torch.cat([*images], 1), images[0].device, channels_last=True)
 
 
 def _near(a: Tensor, b: Tensor) -> bool:

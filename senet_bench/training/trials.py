@@ -6,6 +6,7 @@ that are trained as it is.
 
 from __future__ import annotations
 
+import functools
 import time
 import zlib
 from collections.abc import Sequence
@@ -58,11 +59,17 @@ def beside(trial: Trial) -> bool:
     """
     if trial.spec.params > LIGHT or trial.recipe.schedule.kind == "plateau" or trial.threads > 1:
         return False
-    images = data.load(trial.dataset, trial.folder, draw=trial.seed)
-    if images.size > SMALL:
+    classes, channels, size, count = _shape(trial.dataset, trial.folder)
+    if size > SMALL:
         return False
-    batch = min(trial.recipe.batch_size, len(images.training()))
-    return separable(trial.spec, len(images.classes), images.channels, images.size, batch, trial.precision)
+    return separable(trial.spec, classes, channels, size, min(trial.recipe.batch_size, count), trial.precision)
+
+
+@functools.cache
+def _shape(dataset: str, folder: str | None) -> tuple[int, int, int, int]:
+    """Classes, colour channels, side in pixels and training images of a data set, read once for all arms."""
+    images = data.load(dataset, folder)
+    return len(images.classes), images.channels, images.size, len(images.training())
 
 
 def run_company(company: Company) -> list[dict[str, Any]]:

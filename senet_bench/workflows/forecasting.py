@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from senet_bench.training.trials import Trial
 
 COMPANY = 3
+"""Trials that are timed side by side: each takes as long as in a larger company, up to a twentieth."""
 NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
 """What a trial's definition has that its duration does not depend on much."""
 

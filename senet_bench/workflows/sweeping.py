@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import heapq
+import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -221,12 +222,11 @@ class _Claims:
         self.elsewhere.append((key, trial))
         return False
 
-    def give_up(self, company: Company) -> list[tuple[str, Trial]]:
-        """Release the claims of a company; its trials, to be tried again."""
-        released = [(*self.held.pop(trial), trial) for trial in company.trials]
-        for _, lock, _ in released:
-            lock.release()
-        return [(key, trial) for key, _, trial in released]
+    def give_up(self, trial: Trial) -> str:
+        """Give up the claim of a trial without an outcome; its key."""
+        key, lock = self.held.pop(trial)
+        lock.release()
+        return key
 
     def settle(self, trial: Trial, outcome: dict[str, Any] | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
@@ -246,7 +246,7 @@ def _companies(
     for one in todo:
         arms.setdefault(one[1].arm, []).append(one)
     most = company_size([len(arm) for arm in arms.values()], at_once)
-    sizes = {name: -(-len(arm) // -(-len(arm) // most)) for name, arm in arms.items()}
+    sizes = {name: math.ceil(len(arm) / math.ceil(len(arm) / most)) for name, arm in arms.items()}
     side_by_side: dict[str, bool] = {}
     while arms:
         for name, arm in list(arms.items()):
@@ -266,9 +266,11 @@ def company_size(arms: Sequence[int], at_once: int) -> int:
     from senet_bench.training.side_by_side import LARGEST
 
     def seconds(most: int) -> float:
-        busy = [0.0] * at_once
-        parts = (-(-count // most) for count in arms)
-        for size in sorted(((count / k) for count, k in zip(arms, parts) for _ in range(k)), reverse=True):
+        busy, sizes = [0.0] * at_once, list[float]()
+        for count in arms:
+            parts = math.ceil(count / most)
+            sizes += [count / parts] * parts
+        for size in sorted(sizes, reverse=True):
             heapq.heapreplace(busy, busy[0] + size + 1 / 3)
         return max(busy)
 
@@ -291,7 +293,7 @@ def _carried_out(
         claims = _Claims(kept, _companies(todo, workers_of(engine) or len(todo), alone))
         for company, outcomes in engine.run(run_company, iter(claims)):
             if isinstance(outcomes, Failure) and len(company.trials) > 1:
-                again += claims.give_up(company)
+                again += [(claims.give_up(trial), trial) for trial in company.trials]
                 continue
             each: Sequence[dict[str, Any] | Failure] = [outcomes] if isinstance(outcomes, Failure) else outcomes
             ended = list(zip(company.trials, each))

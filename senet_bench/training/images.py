@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -28,6 +27,7 @@ from senet_bench.errors import MeasurementError
 from senet_bench.measure.clock import cores
 from senet_bench.training.augment import Pixels, empty
 from senet_bench.training.data import Arrays, Files, Labels
+from senet_bench.training.resampling import Part, resized
 
 Fidelity = Literal["exact", "fast"]
 Decode = Callable[[bytes], Tensor]
@@ -92,42 +92,13 @@ def decoded(path: Path) -> Tensor:
 def exact(path: Path, crop: CentreCrop) -> Pixels:
     """(3, size, size): bit for bit torchvision's Resize and CenterCrop on a PIL image.
 
-    PIL resizes across, then down (the other way round for tall images in Pillow 13). What the crop leaves out is not
-    computed where PIL can be told so without changing a weight, else dropped after each pass. PIL decodes too:
-    handing it another library's pixels costs more than that saves.
+    PIL decodes too: handing it another library's pixels costs more than that saves.
     """
     with Image.open(path) as file:
         file.load()
         image = file if file.mode == "RGB" else file.convert("RGB")
-    (width, height), (left, top), size = *_geometry(*image.size, crop), crop.size
-    if image.height > 1.5 * image.width:
-        tall = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(tall.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
-    columns, rows = _span(image.width, width, left, size), _span(image.height, height, top, size)
-    if rows is not None:  # only the rows that the filter reaches
-        reach = max(1.0, image.height / height) + 1
-        first, end = max(0, math.floor(rows[0] - reach)), min(image.height, math.ceil(rows[1] + reach))
-        image, rows = image.crop((0, first, image.width, end)), (rows[0] - first, rows[1] - first)
-    if columns is not None:
-        image = image.resize((size, image.height), Image.Resampling.BILINEAR, (columns[0], 0, columns[1], image.height))
-    else:
-        across = image.resize((width, image.height), Image.Resampling.BILINEAR)
-        image = across.crop((left, 0, left + size, image.height))
-    if rows is not None:
-        image = image.resize((size, size), Image.Resampling.BILINEAR, (0, rows[0], size, rows[1]))
-    else:
-        image = image.resize((size, height), Image.Resampling.BILINEAR).crop((0, top, size, top + size))
-    return np.asarray(image).transpose(2, 0, 1)
-
-
-def _span(length: int, new: int, start: int, size: int) -> tuple[float, float] | None:
-    """Where the pixels start..start+size of `new` lie among `length`; None if not a number that PIL's box can hold.
-
-    A box is in 32-bit floats; rounded, it would move the filter's weights. The shorter edge, resized to 256, is
-    always exact.
-    """
-    edges = (start * length / new, (start + size) * length / new)
-    return edges if all(float(np.float32(edge)) == edge for edge in edges) else None
+    (width, height), (left, top) = _geometry(*image.size, crop)
+    return resized(image, Part(image.width, width, left, crop.size), Part(image.height, height, top, crop.size))
 
 
 def fast(path: Path, crop: CentreCrop) -> Pixels:

@@ -102,6 +102,10 @@ def test_a_folder_of_images_trains_and_evaluates(run: Run, tmp_path: Path) -> No
     assert str(broken) in failed.err
     (row,) = json.loads(run("evaluate", "seresnet18", *options[:-2], "--skip-corrupt").out)["rows"]
     assert (row["images"], len(row["skipped"])) == (11, 1)
+    as_table = [word for word in options[:-2] if word not in ("--format", "json")]
+    printed = run("evaluate", "seresnet18", *as_table, "--skip-corrupt").out
+    assert "1 unreadable image left out" in printed
+    assert "no top-5 error: the data set has fewer than five classes" in printed
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
 from senet_bench.report.detections import precision_table
 from senet_bench.report.errors import error_table
-from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record
+from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, left_out, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
@@ -240,7 +240,7 @@ def of_training(facts: Facts) -> Document:
     title = (
         f"{asked['model']} on {asked['dataset']}: {asked['recipe']}, batch {asked['batch_size']}, lr {asked['lr']:g}"
     )
-    notes = (*asked.get("notes", ()), f"weights in {facts.summary.get('weights')}")
+    notes = (*asked.get("notes", ()), *_without_top5(facts.rows), f"weights in {facts.summary.get('weights')}")
     table = Table(title, tuple(Column(name) for name in columns), lines, notes)
     return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
 
@@ -265,9 +265,8 @@ def of_evaluation(facts: Facts) -> Document:
         for row in facts.rows
     )
     notes = [f"{row['label']}: {note}" for row in facts.rows for note in row["notes"]]
-    notes += [
-        f"{row['label']}: {len(row['skipped'])} unreadable images left out" for row in facts.rows if row["skipped"]
-    ]
+    notes += [f"{row['label']}: {note}" for row in facts.rows for note in left_out(row["skipped"])]
+    notes += _without_top5(facts.rows)
     notes += [f"not like for like: {what}" for row in facts.rows for what in row.get("differs_in", ())]
     sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))
     table = Table(
@@ -277,6 +276,12 @@ def of_evaluation(facts: Facts) -> Document:
         (*facts.conditions.get("notes", ()), *notes),
     )
     return Document(facts, (table,), (table,), tuple(facts.rows))
+
+
+def _without_top5(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why there is no top-5 error, where there is a top-1 error."""
+    lacking = any(row.get("top1_err") is not None and row["top5_err"] is None for row in rows)
+    return ["no top-5 error: the data set has fewer than five classes"] if lacking else []
 
 
 def _difference(row: Mapping[str, Any]) -> str:

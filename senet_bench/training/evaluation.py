@@ -72,7 +72,7 @@ class Predictions:
 
     @property
     def top5_err(self) -> float | None:
-        """Fraction of images whose label is not among the five best; None with five classes or fewer."""
+        """Fraction of images whose label is not among the five best; None with fewer than five classes."""
         if self.best.shape[1] < 5:
             return None
         return 1.0 - float((self.best == self.labels[:, None]).any(1).mean())

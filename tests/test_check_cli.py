@@ -1,6 +1,7 @@
 """`check` and `baseline` as typed: what is found, its name, the exit code, and no false pass on damaged files."""
 
 import json
+import signal
 import subprocess
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from senet_bench.checking.checkouts import checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.checks import CONFIG, Folder, folder
 from tests.conftest import Ended, Run
@@ -321,6 +323,11 @@ def commit(path: Path) -> None:
     git(path, "commit", "-q", "-m", "one")
 
 
+def worktrees(path: Path) -> int:
+    listed = subprocess.run(["git", "worktree", "list"], cwd=path, capture_output=True, text=True, check=True)
+    return listed.stdout.count("\n")
+
+
 @pytest.mark.slow
 def test_a_base_commit_is_measured_beside_this_checkout(folder: Folder, run: Run) -> None:
     commit(folder.path)
@@ -329,8 +336,16 @@ def test_a_base_commit_is_measured_beside_this_checkout(folder: Folder, run: Run
     folder.change("nn.Linear(2, 8)", "nn.Linear(2, 8); self.extra = nn.Parameter(torch.zeros(1))")
     ended, found = rows(run, "--base", "HEAD")
     assert (ended.code, found["nets:Net/params"]["reason"]) == (1, "params +1: extra")
-    worktrees = subprocess.run(["git", "worktree", "list"], cwd=folder.path, capture_output=True, text=True, check=True)
-    assert worktrees.stdout.count("\n") == 1
+    assert worktrees(folder.path) == 1
+
+
+def test_a_terminated_check_leaves_no_worktree(folder: Folder) -> None:
+    commit(folder.path)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), checked_out("HEAD", folder.path) as base:
+        signal.raise_signal(signal.SIGTERM)
+    assert not base.folder.exists()
+    assert (worktrees(folder.path), signal.getsignal(signal.SIGTERM)) == (1, before)
 
 
 @pytest.mark.slow

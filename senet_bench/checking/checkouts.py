@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import signal
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,11 +42,25 @@ def checked_out(ref: str, folder: Path) -> Iterator[Checkout]:
         found = parent / "base" / inside
         if not found.is_dir():
             raise UsageError(f"{ref} has no folder {inside}", "run it in a folder that both have")
-        yield Checkout(found, commit[:12], created)
+        with _ended_as_by_ctrl_c():
+            yield Checkout(found, commit[:12], created)
     finally:
         git(folder, "worktree", "remove", "--force", str(parent / "base"))
         shutil.rmtree(parent, ignore_errors=True)
         git(folder, "worktree", "prune")
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, with which CI systems and schedulers end a job, raises `KeyboardInterrupt`: the worktree is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _add(folder: Path, place: Path, commit: str) -> None:

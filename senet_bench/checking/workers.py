@@ -58,7 +58,9 @@ class Worker:
     def __enter__(self) -> Worker:
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        if failed:
+            self.process.kill()  # whatever it is doing: who interrupts does not wait
         with contextlib.suppress(OSError, MeasurementError):
             self._send(bytes([END]))
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from senet_bench.report.tables import EMPTY, Column, Table, left_out
+from senet_bench.report.tables import EMPTY, Column, Table, unreadable
 from senet_bench.results import Facts
 
 HEADINGS = {
@@ -48,7 +48,7 @@ def precision_table(facts: Facts) -> Table:
 
 def _remarks(rows: list[dict[str, Any]]) -> tuple[str, ...]:
     notes = [f"{row['label']}: {note}" for row in rows for note in row["notes"]]
-    notes += [f"{row['label']}: {note}" for row in rows for note in left_out(row["skipped"])]
+    notes += [f"{row['label']}: {note}" for row in rows for note in unreadable(row["skipped"])]
     notes += [f"not like for like: {what}" for row in rows for what in row.get("differs_in", ())]
     return tuple(notes)
 

@@ -14,7 +14,7 @@ from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
 from senet_bench.report.detections import precision_table
 from senet_bench.report.errors import error_table
-from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, left_out, network_table, paper_table, record
+from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record, unreadable
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
@@ -265,7 +265,7 @@ def of_evaluation(facts: Facts) -> Document:
         for row in facts.rows
     )
     notes = [f"{row['label']}: {note}" for row in facts.rows for note in row["notes"]]
-    notes += [f"{row['label']}: {note}" for row in facts.rows for note in left_out(row["skipped"])]
+    notes += [f"{row['label']}: {note}" for row in facts.rows for note in unreadable(row["skipped"])]
     notes += _without_top5(facts.rows)
     notes += [f"not like for like: {what}" for row in facts.rows for what in row.get("differs_in", ())]
     sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))

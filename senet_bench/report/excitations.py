@@ -12,7 +12,7 @@ from senet_bench.report.plots import gates
 from senet_bench.report.plots.chart import Chart, files_of
 from senet_bench.report.plots.curves import curves
 from senet_bench.report.series import Line, Panel, Series
-from senet_bench.report.tables import EMPTY, Column, Table, left_out
+from senet_bench.report.tables import EMPTY, Column, Table, unreadable
 from senet_bench.results import Facts
 from senet_bench.store import file_name
 
@@ -93,7 +93,7 @@ def _remarks(facts: Facts) -> list[str]:
     low, high = summary["error_ci"]
     interval = f"{100 * low:.2f} to {100 * high:.2f}"
     error = f"top-1 error {100 * summary['error']:.2f} % ({interval}), weights {asked['weights']}"
-    return [error, *asked["notes"], *left_out(summary["skipped"])]
+    return [error, *asked["notes"], *unreadable(summary["skipped"])]
 
 
 def _definitions(facts: Facts) -> list[str]:

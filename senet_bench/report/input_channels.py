@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from senet_bench.report import writers
 from senet_bench.report.documents import Document
 from senet_bench.report.plots.chart import Chart, drawing, files_of, settle, shown
-from senet_bench.report.tables import EMPTY, Column, Table, left_out
+from senet_bench.report.tables import EMPTY, Column, Table, unreadable
 from senet_bench.results import Facts
 from senet_bench.store import file_name
 
@@ -61,7 +61,7 @@ def _notes(facts: Facts) -> list[str]:
     ]
     if len(facts.rows) > LISTED:
         notes.append(f"{LISTED} of {len(facts.rows)} images are listed; the CSV has all")
-    return notes + left_out(summary["skipped"])
+    return notes + unreadable(summary["skipped"])
 
 
 def _change(paired: Mapping[str, Any]) -> str:

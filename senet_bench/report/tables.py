@@ -31,7 +31,7 @@ class Table:
     notes: tuple[str, ...] = ()
 
 
-def left_out(skipped: Sequence[object]) -> list[str]:
+def unreadable(skipped: Sequence[object]) -> list[str]:
     """The note of images that could not be read; none where all could."""
     return [f"{len(skipped)} unreadable image{'s' * (len(skipped) != 1)} left out"] if skipped else []
 

@@ -27,7 +27,7 @@ from senet_bench.errors import MeasurementError
 from senet_bench.measure.clock import cores
 from senet_bench.training.augment import Pixels, empty
 from senet_bench.training.data import Arrays, Files, Labels
-from senet_bench.training.resampling import Part, resized
+from senet_bench.training.resampling import resized
 
 Fidelity = Literal["exact", "fast"]
 Decode = Callable[[bytes], Tensor]
@@ -97,8 +97,8 @@ def exact(path: Path, crop: CentreCrop) -> Pixels:
     with Image.open(path) as file:
         file.load()
         image = file if file.mode == "RGB" else file.convert("RGB")
-    (width, height), (left, top) = _geometry(*image.size, crop)
-    return resized(image, Part(image.width, width, left, crop.size), Part(image.height, height, top, crop.size))
+    size, (left, top) = _geometry(*image.size, crop)
+    return resized(image, size, (left, top, left + crop.size, top + crop.size))
 
 
 def fast(path: Path, crop: CentreCrop) -> Pixels:

@@ -59,12 +59,10 @@ class Worker:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        if failed:
-            self.process.kill()  # whatever it is doing: who interrupts does not wait
         with contextlib.suppress(OSError, MeasurementError):
             self._send(bytes([END]))
         try:
-            self.process.wait(timeout=5)
+            self.process.wait(timeout=0 if failed else 5)  # who interrupts does not wait for what it is doing
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from senet_bench.report.tables import EMPTY, Column, Table, unreadable
@@ -42,11 +43,12 @@ def precision_table(facts: Facts) -> Table:
         f"Detection on {facts.conditions['dataset']} ({'; '.join(sizes)})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*facts.conditions.get("notes", ()), *_remarks(facts.rows), NOTE),
+        (*facts.conditions.get("notes", ()), *remarks(facts.rows), NOTE),
     )
 
 
-def _remarks(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+def remarks(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What is to be known of evaluated networks: of their weights, of images left out, of what makes them unlike."""
     notes = [f"{row['label']}: {note}" for row in rows for note in row["notes"]]
     notes += [f"{row['label']}: {note}" for row in rows for note in unreadable(row["skipped"])]
     notes += [f"not like for like: {what}" for row in rows for what in row.get("differs_in", ())]

@@ -12,9 +12,9 @@ from senet_bench import __version__
 from senet_bench.catalog import CATALOG, normalise, resolve
 from senet_bench.errors import UsageError
 from senet_bench.paper import TABLES, CellStatus, compare_cell
-from senet_bench.report.detections import precision_table
+from senet_bench.report.detections import precision_table, remarks
 from senet_bench.report.errors import error_table
-from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record, unreadable
+from senet_bench.report.tables import EMPTY, HEADINGS, Column, Table, network_table, paper_table, record
 from senet_bench.report.timings import latency_table
 from senet_bench.results import Check, Facts, Row, Run, schema_of
 from senet_bench.studies import AXES, STUDIES, Study, paper_cells, setting_label
@@ -264,16 +264,12 @@ def of_evaluation(facts: Facts) -> Document:
         )
         for row in facts.rows
     )
-    notes = [f"{row['label']}: {note}" for row in facts.rows for note in row["notes"]]
-    notes += [f"{row['label']}: {note}" for row in facts.rows for note in unreadable(row["skipped"])]
-    notes += _without_top5(facts.rows)
-    notes += [f"not like for like: {what}" for row in facts.rows for what in row.get("differs_in", ())]
     sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))
     table = Table(
         f"Single centre crop on {facts.conditions['dataset']} ({sizes})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*facts.conditions.get("notes", ()), *notes),
+        (*facts.conditions.get("notes", ()), *remarks(facts.rows), *_without_top5(facts.rows)),
     )
     return Document(facts, (table,), (table,), tuple(facts.rows))
 

@@ -67,6 +67,29 @@ def test_a_pair_is_compared_on_the_same_images(run: Run, tmp_path: Path) -> None
     assert len(list((tmp_path / "p").glob("*.npz"))) == 2
 
 
+def test_weights_are_evaluated_with_the_attention_they_were_trained_with(run: Run, tmp_path: Path) -> None:
+    trained(run, "seresnet20_cifar", "--out", "a.safetensors")
+    trained(run, "seresnet20_cifar", "-r", "4", "--out", "b.safetensors")
+    options = ("--weights", "a.safetensors", "--weights", "b.safetensors", "--dataset", "digits", "--format", "json")
+    kept = ("--per-class", "c.csv", "--keep-predictions", "p")
+    ended = run("evaluate", "seresnet20_cifar", "seresnet20_cifar", *options, *kept)
+    assert ended.code == 0, ended.err
+    first, second = json.loads(ended.out)["rows"]
+    assert [row["attention"]["reduction"] for row in (first, second)] == [16, 4]
+    assert [row["label"] for row in (first, second)] == ["SE-ResNet-20", "SE-ResNet-20 (reduction=4)"]
+    assert {file.name for file in (tmp_path / "p").iterdir()} == {
+        "seresnet20_cifar-digits.npz",
+        "seresnet20_cifar-2-digits.npz",
+    }
+    lines = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
+    for name, row in (("seresnet20_cifar", first), ("seresnet20_cifar-2", second)):
+        assert sum(int(line[f"{name}_wrong"]) for line in lines) == round(1697 * row["top1_err"])
+    asked = ("excitations", "seresnet20_cifar", "--weights", "b.safetensors", "--dataset", "digits")
+    refused = run(*asked)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "was trained with reduction 4 (not 16)" in refused.err
+
+
 def test_an_unlike_recipe_is_said(run: Run) -> None:
     trained(run, "resnet20_cifar", "--out", "a.safetensors")
     assert run("train", "seresnet20_cifar", "--epochs", "1", "--out", "b.safetensors", "-q").code == 0

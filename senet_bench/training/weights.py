@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from torch import Tensor, nn
 
 from senet_bench import catalog
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build_spec
-from senet_bench.specs import ModelSpec
+from senet_bench.specs import AttentionSpec, ModelSpec
 from senet_bench.training import checkpoint, downloads
 from senet_bench.training.data import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.training.renaming import (
@@ -69,11 +70,14 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
         partial.unlink(missing_ok=True)
 
 
-def load(spec: ModelSpec, weights: str, *, classes: int | None = None, in_channels: int = 3) -> Loaded:
+def load(
+    spec: ModelSpec, weights: str, *, classes: int | None = None, in_channels: int = 3, as_trained: bool = False
+) -> Loaded:
     """The network of a catalog row with weights from a file, or by a timm or torchvision name (see `SOURCES`).
 
     A name may start with `timm:` or `torchvision:` and end with a tag (`seresnet50.a1_in1k`); what it names is
-    taken from the cache when it is there. Raises `UsageError` for weights of another network or layout.
+    taken from the cache when it is there. With `as_trained` the network has the attention that a checkpoint of ours
+    says it was trained with. Raises `UsageError` for weights of another network or layout.
     """
     path, source = _located(weights)
     tensors, metadata = read(path)
@@ -82,6 +86,7 @@ def load(spec: ModelSpec, weights: str, *, classes: int | None = None, in_channe
     if style is None:
         raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
     if style == "ours":
+        spec = _as_trained(spec, metadata) if as_trained else spec
         _check_same_network(spec, metadata, path)
     spec, note = fitted(spec, style)
     network = build_spec(spec, classes, in_channels=in_channels)
@@ -186,15 +191,22 @@ def _attention(spec: ModelSpec) -> dict[str, Any] | None:
     return plain
 
 
+def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any]) -> ModelSpec:
+    """The row with the attention of a checkpoint of the same network."""
+    if metadata.get("model") != spec.name or "attention" not in metadata:
+        return spec
+    return replace(spec, attention=msgspec.convert(metadata["attention"], AttentionSpec | None))
+
+
 def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> None:
     stored = metadata.get("model", spec.name)
     if stored not in (spec.name, spec.baseline):
         raise UsageError(f"{path} holds {stored}, not {spec.name}", f"evaluate {stored}")
     if stored == spec.name and "attention" in metadata and metadata["attention"] != _attention(spec):
-        raise UsageError(
-            f"{path} was trained with attention {metadata['attention']}, not {_attention(spec)}",
-            "give the same attention options",
-        )
+        trained, asked = metadata["attention"] or {"block": None}, _attention(spec) or {"block": None}
+        names = (name for name in trained if trained[name] != asked.get(name))
+        differing = ", ".join(f"{name} {trained[name]} (not {asked.get(name)})" for name in names)
+        raise UsageError(f"{path} was trained with {differing}", "give the same attention options")
 
 
 def _check_has_places(spec: ModelSpec, tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -12,6 +12,7 @@ from senet_bench.errors import UsageError
 from senet_bench.paper import CellStatus, compare_cell, protocol_name
 from senet_bench.specs import ModelSpec
 from senet_bench.studies import paper_cells
+from senet_bench.workflows.subjects import label
 
 if TYPE_CHECKING:
     from senet_bench.training.average_precision import AveragePrecision
@@ -38,13 +39,13 @@ def check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
 
 
 def evaluated(
-    asked: Evaluation, images: DetectionSet, spec: ModelSpec, source: str
+    asked: Evaluation, images: DetectionSet, spec: ModelSpec, name: str, source: str
 ) -> tuple[dict[str, Any], AveragePrecision]:
-    """The row of one detector, and its average precision."""
+    """The row of one detector, which files call `name`, and its average precision."""
     from senet_bench.training import recipes, weights
     from senet_bench.training.detecting import Looking, detect
 
-    loaded = weights.load(spec, source, classes=len(images.classes))
+    loaded = weights.load(spec, source, classes=len(images.classes), as_trained=True)
     usual = recipes.Scaling()
     longest = usual.longest if asked.size is None else round(asked.size * usual.longest / usual.shorter)
     scaling = recipes.Scaling(asked.size or usual.shorter, longest)
@@ -57,13 +58,13 @@ def evaluated(
     )
     seen = detect(loaded.network.to(asked.device), images, images.test, looking)
     if asked.predictions is not None:
-        seen.save(asked.predictions / f"{spec.name}-{asked.dataset}.json")
+        seen.save(asked.predictions / f"{name}-{asked.dataset}.json")
     found = seen.judged()
     precisions = asdict(found)
     del precisions["by_class"]
     return {
         "model": spec.name,
-        "label": spec.label,
+        "label": label(loaded.spec),
         "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
         "weights": loaded.source,
         "notes": list(loaded.notes),

@@ -15,6 +15,7 @@ from senet_bench.results import Facts
 from senet_bench.specs import ModelSpec, Precision
 from senet_bench.store import Store, check_writable, write_atomically
 from senet_bench.workflows.runs import Event, new_facts
+from senet_bench.workflows.subjects import label
 
 if TYPE_CHECKING:
     from senet_bench.training.data import DataSet, Split
@@ -74,14 +75,15 @@ def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
     images = data.load(asked.dataset, asked.folder)
     run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
     path, seen = store.new_path(run), list[Any]()
-    for spec, source in zip(specs, asked.weights):
-        row, predictions = _evaluated(asked, images, spec, source)
+    names = _names(specs)
+    for spec, name, source in zip(specs, names, asked.weights):
+        row, predictions = _evaluated(asked, images, spec, name, source)
         seen.append(predictions)
         run = replace(run, rows=[*run.rows, row | _against(run.rows, seen, row)])
         store.write(run, path)
         yield Event(len(run.rows), len(specs), row["label"], run, path)
     if asked.per_class is not None:
-        write_atomically(asked.per_class, _by_class(images, [spec.name for spec in specs], seen))
+        write_atomically(asked.per_class, _by_class(images, names, seen))
 
 
 def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[Facts]]:
@@ -92,8 +94,8 @@ def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: S
     images = data.load_objects(asked.dataset, asked.folder)
     run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
     path, classes = store.new_path(run), {}
-    for spec, source in zip(specs, asked.weights):
-        row, classes[spec.name] = detecting.evaluated(asked, images, spec, source)
+    for spec, name, source in zip(specs, _names(specs), asked.weights):
+        row, classes[name] = detecting.evaluated(asked, images, spec, name, source)
         run = replace(run, rows=[*run.rows, row | detecting.against(run.rows, row)])
         store.write(run, path)
         yield Event(len(run.rows), len(specs), row["label"], run, path)
@@ -101,12 +103,21 @@ def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: S
         write_atomically(asked.per_class, detecting.by_class(images, classes))
 
 
-def _evaluated(asked: Evaluation, images: DataSet, spec: ModelSpec, source: str) -> tuple[dict[str, Any], Predictions]:
+def _names(specs: Sequence[ModelSpec]) -> list[str]:
+    """What files call the networks; one that comes again, with other weights, is numbered."""
+    models = [spec.name for spec in specs]
+    before = [models[:place].count(model) for place, model in enumerate(models)]
+    return [f"{model}-{count + 1}" if count else model for model, count in zip(models, before)]
+
+
+def _evaluated(
+    asked: Evaluation, images: DataSet, spec: ModelSpec, name: str, source: str
+) -> tuple[dict[str, Any], Predictions]:
     from senet_bench.training import weights
     from senet_bench.training.data import Files
     from senet_bench.training.evaluation import Viewing, predict
 
-    loaded = weights.load(spec, source, classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load(spec, source, classes=len(images.classes), in_channels=images.channels, as_trained=True)
     network = loaded.network.to(asked.device)
     if loaded.normalisation is not None:
         images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
@@ -121,7 +132,7 @@ def _evaluated(asked: Evaluation, images: DataSet, spec: ModelSpec, source: str)
     )
     seen = predict(network, images, _shown(asked, images.test, viewing), viewing)
     if asked.predictions is not None:
-        seen.save(asked.predictions / f"{spec.name}-{asked.dataset}.npz")
+        seen.save(asked.predictions / f"{name}-{asked.dataset}.npz")
     return _row(loaded, viewing, images, seen), seen
 
 
@@ -138,7 +149,7 @@ def _shown(asked: Evaluation, split: Split, viewing: Viewing) -> Split:
 def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> dict[str, Any]:
     return {
         "model": loaded.spec.name,
-        "label": loaded.spec.label,
+        "label": label(loaded.spec),
         "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
         "weights": loaded.source,
         "notes": list(loaded.notes),

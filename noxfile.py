@@ -48,14 +48,14 @@ def tests(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """Every command of the pages run anew, its output put below it; `nox -s docs -- check` does one page."""
     session.install(*PINS, ".", *groups("test"))
-    session.run("python", "-m", "tests.transcripts", *session.posargs)
+    session.run("python", "-m", "tests.documentation.transcripts", *session.posargs)
 
 
 @nox.session
 def bench(session: nox.Session) -> None:
     """pytest-benchmark on the project's own code."""
     session.install(*PINS, ".", *groups("test"))
-    session.run("pytest", "tests", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)
+    session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)
 
 
 @nox.session(name="bench-se")
@@ -63,4 +63,4 @@ def bench_se(session: nox.Session) -> None:
     """SE's tails, extras and deployed forms side by side, against timm, torchvision and torch.compile."""
     session.install(*PINS, ".", *groups("test"))
     arguments = session.posargs or ("--out", "results/tables")
-    session.run("python", "tests/bench_se.py", *arguments, env={"OMP_NUM_THREADS": "1", "PYTHONPATH": "."})
+    session.run("python", "benchmarks/bench_se.py", *arguments, env={"OMP_NUM_THREADS": "1", "PYTHONPATH": "."})

@@ -21,8 +21,8 @@ import pytest
 if TYPE_CHECKING:
     from torch import nn
 
-    from senet_bench.checking.outcome import Row
-    from senet_bench.checking.thresholds import Gate
+    from senet_bench.regression.limits import Gate
+    from senet_bench.regression.outcome import Row
 
 SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
 METRICS = ("params", "flops", "outputs", "state_dict", "operators")
@@ -39,9 +39,9 @@ class SenetBench:
 
     def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[Row]:
         """The exact gates of a network's facts against the recorded ones; fails the test and names what changed."""
-        from senet_bench.checking.baselines import stored
-        from senet_bench.checking.exact import exact_row
-        from senet_bench.checking.portable import facts
+        from senet_bench.regression.baselines import stored
+        from senet_bench.regression.exact import exact_row
+        from senet_bench.regression.facts import facts
 
         name = name or self.name
         now = facts(network, input_size)
@@ -63,7 +63,7 @@ class SenetBench:
 
         Fails the test on a confirmed slowdown; what could not be decided skips it, or as `inconclusive` says.
         """
-        from senet_bench.checking.duets import confirmed
+        from senet_bench.regression.launches import confirmed
 
         row = self._timed(candidate, base, input_size, self._setting("seed", 0))
         if row.verdict == "fail":
@@ -76,11 +76,11 @@ class SenetBench:
         return row
 
     def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> Row:
-        from senet_bench.checking.config import Ratio
-        from senet_bench.checking.judging import ratio_row
-        from senet_bench.measure.latency import NetworkLatency, measure_networks
-        from senet_bench.measure.plan import gated
-        from senet_bench.specs import Conditions
+        from senet_bench.bench.latency import NetworkLatency, measure_networks
+        from senet_bench.bench.plan import gated
+        from senet_bench.core.specs import Conditions
+        from senet_bench.regression.config import Ratio
+        from senet_bench.regression.judgement import ratio_row
 
         gate = self._gate("latency")
         conditions = Conditions(threads=self._setting("threads", 1), batch_size=self._setting("batch_size", 1))
@@ -98,7 +98,7 @@ class SenetBench:
         """The recorded facts of a network; recorded first where that was asked for."""
         from filelock import FileLock
 
-        from senet_bench.checking.baselines import Baselines, PortableBaseline, commit_of, updated
+        from senet_bench.regression.baselines import Baselines, PortableBaseline, commit_of, updated
 
         baselines = Baselines(self.folder)
         if self.recording:
@@ -111,7 +111,7 @@ class SenetBench:
         return found.networks[name].portable() if found and name in found.networks else None
 
     def _gate(self, metric: str) -> Gate:
-        from senet_bench.checking.thresholds import DEFAULT_GATES, gate_of
+        from senet_bench.regression.limits import DEFAULT_GATES, gate_of
 
         usual = DEFAULT_GATES[metric]
         if metric not in self.wanted:

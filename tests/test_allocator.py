@@ -13,14 +13,14 @@ from typing import Any
 
 import pytest
 
-from senet_bench.checking.baselines import StoredLatency
-from senet_bench.checking.config import Network
-from senet_bench.checking.declared import load
-from senet_bench.checking.workers import Asked, Worker
+from senet_bench.bench import allocator
+from senet_bench.bench.machine import checks
+from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
-from senet_bench.measure import allocator
-from senet_bench.measure.environment import checks
-from senet_bench.specs import Conditions
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.config import Network
+from senet_bench.regression.configfile import load
+from senet_bench.regression.workers import Asked, Worker
 from tests.conftest import Run
 
 glibc = pytest.mark.skipif(bool(allocator.obstacle()), reason="glibc's allocator only")
@@ -28,7 +28,7 @@ PLAIN = {name: value for name, value in os.environ.items() if name not in alloca
 MAP_BYTES = 32 << 20
 FAULTS = f"""
 import resource, sys
-from senet_bench.measure import allocator
+from senet_bench.bench import allocator
 found = [allocator.applied(sys.argv[1])]
 b"x" * {MAP_BYTES}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -151,7 +151,7 @@ def test_what_cannot_be_tuned_is_said_in_one_line(
 
 
 def test_conditions_that_this_process_does_not_have_are_refused() -> None:
-    from senet_bench.measure.session import check_conditions
+    from senet_bench.bench.session import check_conditions
 
     other = "other" if allocator.setting() != "other" else "default"
     with pytest.raises(UsageError, match="the allocator of this process is"):

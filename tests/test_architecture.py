@@ -8,59 +8,117 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "senet_bench"
-LAYERS = [
+FLOORS = [
     {"errors"},
-    {"specs", "metrics"},
-    {"catalog", "detectors", "studies", "paper", "results", "sizing"},
-    {"models", "measure", "deployment", "checking", "training", "store", "verdict", "budget", "report", "engines"},
-    {"workflows", "console"},
-    {"cli", "pytest_plugin"},
+    {"core"},
+    {"show", "models", "deployment", "bench", "data"},
+    {"train"},
+    {"run"},
+    {"breakdown", "detection", "gates", "overhead", "regression"},
+    {"gallery", "pytest_plugin"},
+    {"cli"},
 ]
-LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
+"""The rooms from the ground up; a room imports what lies below it."""
+NEIGHBOURS = {("bench", "deployment"), ("data", "bench")}
+"""Pairs on one floor of which the first may import the second; features never import each other."""
+OPEN = {
+    ("core.recipes", "data.augment"),
+    ("data.batches", "train.distributed"),
+    ("data.sets", "detection.coco"),
+    ("regression.text", "gallery.page.look"),
+    ("run.evaluate", "detection.evaluate"),
+    ("run.train", "detection.coco"),
+    ("show.documents", "detection.tables"),
+    ("show.terminal", "run.record"),
+    ("train.loop", "detection.coco"),
+    ("train.objective", "detection.coco"),
+    ("train.objective", "detection.objective"),
+}
+"""Imports that run upward and are still to be turned round."""
+CIRCLES = [
+    {"bench.cuda", "bench.selfcheck"},
+    {"data.disk", "data.sets", "detection.coco"},
+    {"detection.evaluate", "run.evaluate"},
+    {"train.objective", "train.side_by_side"},
+]
+"""Files that import each other and are still to be parted."""
+FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def part(path: Path) -> str:
-    """The top-level module or folder of the package a file belongs to."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def name_of(path: Path) -> str:
+    """A module's name below the package; a room's own file has the room's."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path: Path) -> set[str]:
-    """Parts of the package that a file imports anywhere in it."""
+MODULES = {name_of(path): path for path in FILES}
+
+
+def room(module: str) -> str:
+    return module.partition(".")[0]
+
+
+def imported(module: str) -> set[str]:
+    """Modules of the package that a module imports anywhere in it, inside functions and for types too."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "senet_bench":
+            below = node.module.partition(".")[2]
+            for alias in node.names:
+                whole = f"{below}.{alias.name}".lstrip(".")
+                names.add(whole if whole in MODULES else below)
         elif isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-    parts = {name.split(".")[1] for name in names if name.startswith("senet_bench.") and "." in name}
-    return {name for name in parts if name in LEVEL}
+            names |= {alias.name.partition(".")[2] for alias in node.names if alias.name.startswith("senet_bench.")}
+    return names - {module, ""}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_point_down(path: Path) -> None:
-    if part(path) in LEVEL:
-        above = {name for name in imported(path) if LEVEL[name] > LEVEL[part(path)]}
-        assert not above
+IMPORTS = {module: imported(module) for module in MODULES}
 
 
-def test_every_module_has_a_layer() -> None:
-    assert {part(path) for path in FILES} - {"__init__", "__main__"} <= set(LEVEL)
+def test_every_room_has_a_floor() -> None:
+    assert {room(module) for module in MODULES} - {"", "__main__"} == set(FLOOR)
 
 
-@pytest.mark.parametrize(("folder", "banned"), [("measure", "models"), ("report", "models"), ("report", "measure")])
-def test_measuring_and_reporting_know_no_networks(folder: str, banned: str) -> None:
-    assert not [path for path in FILES if part(path) == folder and banned in imported(path)]
+def test_imports_point_down() -> None:
+    upward = {
+        (module, other)
+        for module, others in IMPORTS.items()
+        for other in others
+        if room(module) in FLOOR and room(module) != room(other)
+        if FLOOR[room(other)] >= FLOOR[room(module)] and (room(module), room(other)) not in NEIGHBOURS
+    }
+    assert upward == OPEN
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    below = {module: set(others) for module, others in IMPORTS.items()}
+    for middle in below:  # Warshall's closure
+        for module in below:
+            if middle in below[module]:
+                below[module] |= below[middle]
+    circles = {frozenset(other for other in below if other in below[m] and m in below[other]) for m in below}
+    assert sorted(map(sorted, circles - {frozenset()})) == sorted(map(sorted, CIRCLES))
+
+
+@pytest.mark.parametrize("quiet", ["errors", "core", "show"])
+def test_facts_and_tables_never_import_torch(quiet: str) -> None:
+    for module in MODULES:
+        if room(module) == quiet:
+            tree = ast.parse(MODULES[module].read_text())
+            named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+            named |= {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+            assert not {name for name in named if name.partition(".")[0] in ("torch", "torchvision")}, module
 
 
 def test_only_the_terminal_prints() -> None:
     printing = {
-        part(path)
-        for path in FILES
+        module
+        for module, path in MODULES.items()
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
-    assert printing <= {"cli", "console"}
+    assert printing <= {"show.terminal"}
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.core.specs import AttentionSpec, Excitation, Squeeze
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, initialise
 from senet_bench.models.attention import ConstantGate, SqueezeExcitation, attend_with
-from senet_bench.specs import AttentionSpec, Excitation, Squeeze
 
 Array = npt.NDArray[np.float64]
 GATES: dict[str, Callable[[Array], Array]] = {

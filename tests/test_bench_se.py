@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from tests.bench_se import table, write
+from benchmarks.bench_se import table, write
 
 TABLES = Path(__file__).parent.parent / "results" / "tables"
 

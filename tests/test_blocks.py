@@ -14,17 +14,17 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_bench import studies
-from senet_bench.catalog import CATALOG, pair, resolve
+from senet_bench.bench.count import count, parameters
+from senet_bench.bench.reference_counters import verify
+from senet_bench.core import studies
+from senet_bench.core.catalog import CATALOG, pair, resolve
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
-from senet_bench.measure.complexity import count, parameters
-from senet_bench.measure.witnesses import verify
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attach import attach
 from senet_bench.models.attention import BLOCKS, attend_with, known_blocks
 from senet_bench.models.blocks import make_divisible
-from senet_bench.specs import AttentionSpec
-from senet_bench.training.trials import initialise_by_name
+from senet_bench.train.trials import initialise_by_name
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.
 FORMULAS: dict[str, Callable[[int, int], int]] = {

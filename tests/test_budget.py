@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from senet_bench.budget import Candidate, Cost, Kind, Verdict, difference, interpolated, judge, limit, place
 from senet_bench.errors import UsageError
-from senet_bench.report.budgets import as_values, sentences, table
+from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, difference, interpolated, judge, limit, place
+from senet_bench.overhead.tables import as_values, sentences, table
 
 BASE = {"0": 0.10, "1": 0.12, "2": 0.11, "3": 0.13}
 BETTER = {seed: error - gain for (seed, error), gain in zip(BASE.items(), (0.020, 0.021, 0.019, 0.020))}

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from senet_bench import catalog
-from senet_bench.measure.complexity import count, parameters
+from senet_bench.bench.count import count, parameters
+from senet_bench.core import catalog
+from senet_bench.core.results import Accuracy, Latency, Row, Run, schema_of
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.core.store import Store
 from senet_bench.models import build_spec
-from senet_bench.results import Accuracy, Latency, Row, Run, schema_of
-from senet_bench.specs import AttentionSpec, Conditions
-from senet_bench.store import Store
-from senet_bench.workflows.budgeting import Budget, plain_networks
-from senet_bench.workflows.subjects import Changes
+from senet_bench.overhead.answer import Budget, plain_networks
+from senet_bench.run.cases import Changes
 from tests.conftest import Run as Command
 
 PROTOCOL = {"dataset": "digits", "recipe": "digits", "epochs": 60, "lr": 0.1, "seeds": 3}

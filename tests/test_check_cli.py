@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from senet_bench.checking.checkouts import checked_out
-from senet_bench.training.evaluation import Predictions
-from tests.checks import CONFIG, Folder, folder
+from senet_bench.regression.checkouts import checked_out
+from senet_bench.train.evaluation import Predictions
 from tests.conftest import Ended, Run
+from tests.support.checks import CONFIG, Folder, folder
 
 __all__ = ["folder"]
 
@@ -137,13 +137,13 @@ def test_an_allowance_lets_a_failure_pass_until_its_day(recorded: Folder, run: R
 def test_a_changed_machine_is_refused_by_field_and_portable_facts_are_still_checked(
     folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench.measure import environment
+    from senet_bench.bench import machine
 
     folder.configure(CONFIG.replace('"operators"]', '"operators", "memory"]'))
     assert run("baseline", "record").code == 0
     assert rows(run)[0].code == 0
-    monkeypatch.setattr(environment, "_cpu_model", lambda: "Another CPU")
-    environment.environment.cache_clear()
+    monkeypatch.setattr(machine, "_cpu_model", lambda: "Another CPU")
+    machine.environment.cache_clear()
     try:
         ended, found = rows(run)
         assert ended.code == 4
@@ -154,7 +154,7 @@ def test_a_changed_machine_is_refused_by_field_and_portable_facts_are_still_chec
         assert rows(run)[0].code == 1
     finally:
         monkeypatch.undo()
-        environment.environment.cache_clear()
+        machine.environment.cache_clear()
 
 
 def keep(path: Path, wrong: int) -> None:
@@ -371,8 +371,8 @@ def test_latency_of_base_and_head_is_timed_in_worker_processes(folder: Folder, r
 
 
 def test_a_worker_that_dies_says_why_and_leaves_nothing_behind(tmp_path: Path) -> None:
-    from senet_bench.checking.workers import Asked, Worker
     from senet_bench.errors import MeasurementError
+    from senet_bench.regression.workers import Asked, Worker
 
     began = time.monotonic()
     with Worker(tmp_path / "none", Asked(networks=())) as worker:

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from senet_bench.checking.config import Config
-from senet_bench.checking.declared import load, parse
-from senet_bench.checking.thresholds import Gate, threshold
 from senet_bench.errors import UsageError
+from senet_bench.regression.config import Config
+from senet_bench.regression.configfile import load, parse
+from senet_bench.regression.limits import Gate, threshold
 
 WHOLE = """
 networks = ["SE-ResNet-50", "resnet50", { name = "pkg.nets:Small", input_size = [3, 32, 32] }]

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from senet_bench.checking.drift import drifts
-from senet_bench.checking.outcome import Row
-from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
+from senet_bench.regression.drift import drifts
+from senet_bench.regression.limits import DEFAULT_GATES, Gate
+from senet_bench.regression.outcome import Row
 
 PARAMS = Row(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from senet_bench.checking.baselines import StoredLatency
-from senet_bench.checking.config import Allowed, Config, Network, PredictionPair
-from senet_bench.checking.duets import Launch, after_holm, confirmed, duet_row, levels
-from senet_bench.checking.judging import accuracy_row, failed, stored_row
-from senet_bench.checking.outcome import Row, exit_code, with_allowances
-from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
 from senet_bench.errors import BenchError, NotComparableError, UsageError
-from senet_bench.training.evaluation import Predictions
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.config import Allowed, Config, Network, PredictionPair
+from senet_bench.regression.judgement import accuracy_row, failed, stored_row
+from senet_bench.regression.launches import Launch, after_holm, confirmed, duet_row, levels
+from senet_bench.regression.limits import DEFAULT_GATES, Gate
+from senet_bench.regression.outcome import Row, exit_code, with_allowances
+from senet_bench.train.evaluation import Predictions
 
 GATE = Gate(relative=0.02)
 

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from senet_bench.checking.exact import exact_row, memory_row
-from senet_bench.checking.explanation import by_module, changed_texts, sentence
-from senet_bench.checking.outcome import Row
-from senet_bench.checking.portable import Portable, described, leaves
-from senet_bench.checking.thresholds import DEFAULT_GATES, Gate
+from senet_bench.regression.exact import exact_row, memory_row
+from senet_bench.regression.explanation import by_module, changed_texts, sentence
+from senet_bench.regression.facts import Portable, described, leaves
+from senet_bench.regression.limits import DEFAULT_GATES, Gate
+from senet_bench.regression.outcome import Row
 
 SIZE = (3, 32, 32)
 

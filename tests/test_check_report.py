@@ -6,10 +6,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from senet_bench.checking.outcome import SCHEMA, TITLES, Report, Row, exit_code
-from senet_bench.report.ci import error_lines, junit
-from senet_bench.report.regression import document, markdown, page, summary, verdict_line
-from senet_bench.results import to_json
+from senet_bench.core.results import to_json
+from senet_bench.regression.ci import error_lines, junit
+from senet_bench.regression.outcome import SCHEMA, TITLES, Report, Row, exit_code
+from senet_bench.regression.text import document, markdown, page, summary, verdict_line
 
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
 

@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.catalog import CATALOG, CLASSIFIERS, pair, resolve
+from senet_bench.bench.count import Counts, count, parameters
+from senet_bench.bench.reference_counters import conv_and_linear, count_fvcore, verify
+from senet_bench.core.catalog import CATALOG, CLASSIFIERS, pair, resolve
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.measure.complexity import Counts, count, parameters
-from senet_bench.measure.witnesses import conv_and_linear, count_fvcore, verify
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.specs import AttentionSpec
 
 SE = AttentionSpec()
 
@@ -210,10 +210,10 @@ def test_counting_the_catalog_does_not_load_the_compiler() -> None:
     code = """
 import sys
 from dataclasses import replace
-from senet_bench.catalog import CATALOG, CLASSIFIERS
-from senet_bench.measure.complexity import count
+from senet_bench.core.catalog import CATALOG, CLASSIFIERS
+from senet_bench.bench.count import count
 from senet_bench.models import build_spec
-from senet_bench.specs import AttentionSpec
+from senet_bench.core.specs import AttentionSpec
 for spec in CLASSIFIERS.values():  # torchvision, which detectors need, loads it
     count(build_spec(spec, device="meta"), spec.input_size)
 others = {"squeeze": "max"}, {"squeeze": "none"}, {"excitation": "tanh"}, {"excitation": "relu"}, {"block": "constant"}

@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from senet_bench import console
-from senet_bench.report.documents import Document, of_table
-from senet_bench.report.tables import Column, Table
+from senet_bench.show import terminal as console
+from senet_bench.show.documents import Document, of_table
+from senet_bench.show.tables import Column, Table
 
 STATUSES = ("match", "match†", "near", "differs", "not reproduced", "not measured")
 

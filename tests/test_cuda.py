@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from senet_bench.measure import cuda, selfcheck
-from senet_bench.measure.cuda import (
+from senet_bench.bench import cuda, selfcheck
+from senet_bench.bench.cuda import (
     EndToEndClock,
     EventClock,
     NvmlGauge,

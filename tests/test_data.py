@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from senet_bench.data import images, sets
+from senet_bench.data.augment import Augmentation, Pixels, cropped, draw, normalised, zero_padded
+from senet_bench.data.batches import Batches
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.training import data, images
-from senet_bench.training.augment import Augmentation, Pixels, cropped, draw, normalised, zero_padded
-from senet_bench.training.batches import Batches
 
 
 def cifar(root: Path, per_file: int = 4) -> Path:
@@ -48,10 +48,10 @@ def tree(root: Path, classes: int = 2, per_class: int = 3, splits: tuple[str, ..
 
 
 def test_digits_have_ten_training_images_of_each_class() -> None:
-    digits = data.load("digits-100")
+    digits = sets.load("digits-100")
     train = digits.training()
-    assert isinstance(train, data.Arrays)
-    assert isinstance(digits.test, data.Arrays)
+    assert isinstance(train, sets.Arrays)
+    assert isinstance(digits.test, sets.Arrays)
     assert np.bincount(train.labels).tolist() == [10] * 10
     assert (len(digits.test), train.images.shape, digits.size) == (1697, (100, 1, 8, 8), 8)
     together = np.concatenate([train.images, digits.test.images]).reshape(1797, -1)
@@ -65,19 +65,19 @@ def _sklearn_pixels() -> Pixels:
 
 
 def test_another_draw_chooses_other_digits_and_the_same_draw_the_same() -> None:
-    first, again, other = (data.load("digits", draw=draw).training() for draw in (1, 1, 2))
-    assert isinstance(first, data.Arrays)
-    assert isinstance(again, data.Arrays)
-    assert isinstance(other, data.Arrays)
+    first, again, other = (sets.load("digits", draw=draw).training() for draw in (1, 1, 2))
+    assert isinstance(first, sets.Arrays)
+    assert isinstance(again, sets.Arrays)
+    assert isinstance(other, sets.Arrays)
     assert np.array_equal(first.images, again.images)
     assert not np.array_equal(first.images, other.images)
-    assert len(data.load("digits-full").training()) == 1437
+    assert len(sets.load("digits-full").training()) == 1437
 
 
 def test_cifar_is_read_and_said_to_differ_from_the_official_files(tmp_path: Path) -> None:
     cifar(tmp_path)
-    read = data.load("cifar10", tmp_path)
-    assert isinstance(read.train, data.Arrays)
+    read = sets.load("cifar10", tmp_path)
+    assert isinstance(read.train, sets.Arrays)
     assert (len(read.train), len(read.test), read.channels, read.size) == (20, 4, 3, 32)
     assert read.classes[3] == "thing3"
     raw = pickle.loads((tmp_path / "cifar-10-batches-py/data_batch_2").read_bytes())["data"]
@@ -89,14 +89,14 @@ def test_an_incomplete_cifar_names_the_missing_file(tmp_path: Path) -> None:
     folder = cifar(tmp_path)
     (folder / "data_batch_3").unlink()
     with pytest.raises(MeasurementError, match=r"expected .*data_batch_3"):
-        data.load("cifar10", tmp_path)
+        sets.load("cifar10", tmp_path)
 
 
 def test_a_truncated_cifar_file_is_named(tmp_path: Path) -> None:
     file = cifar(tmp_path) / "test_batch"
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(MeasurementError, match="test_batch is damaged"):
-        data.load("cifar10", tmp_path)
+        sets.load("cifar10", tmp_path)
 
 
 def test_a_cifar_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_cifar_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
     (cifar(tmp_path) / "data_batch_1").write_bytes(pickle.dumps({"data": Evil(), "labels": [0]}))
     with pytest.raises(MeasurementError, match="never needs"):
-        data.load("cifar10", tmp_path)
+        sets.load("cifar10", tmp_path)
 
 
 def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
@@ -116,15 +116,15 @@ def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
         content = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [7, 99], "coarse_labels": [0, 1]}
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}, protocol=2))
-    assert data.load("cifar100", tmp_path).test.labels.tolist() == [7, 99]
+    assert sets.load("cifar100", tmp_path).test.labels.tolist() == [7, 99]
 
 
 def test_imagenet_needs_all_its_classes(tmp_path: Path) -> None:
     tree(tmp_path)
     with pytest.raises(MeasurementError, match=r"expected 1000 class folders in .*val, found 2"):
-        data.load("imagenet", tmp_path)
+        sets.load("imagenet", tmp_path)
     with pytest.raises(MeasurementError, match="expected the folder"):
-        data.load("imagenet", tmp_path / "train")
+        sets.load("imagenet", tmp_path / "train")
 
 
 def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
@@ -134,11 +134,11 @@ def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
         folder = tmp_path / "val" / f"n{label:08d}"
         folder.mkdir(parents=True)
         (folder / "a.JPEG").write_bytes(content)
-    read = data.load("imagenet", tmp_path)
+    read = sets.load("imagenet", tmp_path)
     assert (len(read.test), len(read.classes), read.train) == (1000, 1000, None)
     assert "1,000 of 50,000" in read.notes[0]
     torch.save(({f"n{label:08d}": (f"name{label}", "other") for label in range(1000)}, []), tmp_path / "meta.bin")
-    assert data.load("imagenet", tmp_path).classes[17] == "name17"
+    assert sets.load("imagenet", tmp_path).classes[17] == "name17"
 
 
 def test_imagenet_reads_a_flat_folder_by_its_validation_list(tmp_path: Path) -> None:
@@ -146,40 +146,40 @@ def test_imagenet_reads_a_flat_folder_by_its_validation_list(tmp_path: Path) -> 
         jpeg(tmp_path / "val" / f"ILSVRC2012_val_{index:08d}.JPEG", seed=index)
     lines = [f"ILSVRC2012_val_{index:08d}.JPEG {300 * index}" for index in range(3)]
     (tmp_path / "val.txt").write_text("\n".join(lines))
-    assert data.load("imagenet", tmp_path).test.labels.tolist() == [0, 300, 600]
+    assert sets.load("imagenet", tmp_path).test.labels.tolist() == [0, 300, 600]
     (tmp_path / "val.txt").write_text("\n".join([*lines, "ILSVRC2012_val_00000009.JPEG 1"]))
     with pytest.raises(MeasurementError, match=r"1 of 4 listed images are missing, first .*00000009"):
-        data.load("imagenet", tmp_path)
+        sets.load("imagenet", tmp_path)
 
 
 def test_places365_follows_its_lists(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"expected .*val_256"):
-        data.load("places365", tmp_path)
+        sets.load("places365", tmp_path)
     jpeg(tmp_path / "val_256" / "Places365_val_00000001.jpg")
     with pytest.raises(MeasurementError, match=r"expected .*categories_places365.txt"):
-        data.load("places365", tmp_path)
+        sets.load("places365", tmp_path)
     (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n/a/alcove 1\n")
     (tmp_path / "places365_val.txt").write_text("Places365_val_00000001.jpg 1\n")
-    read = data.load("places365", tmp_path)
+    read = sets.load("places365", tmp_path)
     assert (read.test.labels.tolist(), len(read.classes)) == ([1], 2)
     assert "differ from the official lists" in read.notes[0]
 
 
 def test_a_folder_tree_is_read_and_its_classes_must_agree(tmp_path: Path) -> None:
-    read = data.load("folder", tree(tmp_path))
+    read = sets.load("folder", tree(tmp_path))
     assert (len(read.training()), len(read.test), read.classes) == (6, 6, ("c0000", "c0001"))
     jpeg(tmp_path / "train" / "c0002" / "0.jpg")
     with pytest.raises(MeasurementError, match="different classes"):
-        data.load("folder", tmp_path)
+        sets.load("folder", tmp_path)
 
 
 def test_unknown_sets_and_missing_folders_are_one_line_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean cifar10"):
-        data.load("cifar11")
+        sets.load("cifar11")
     with pytest.raises(UsageError, match="--data DIR"):
-        data.load("cifar10")
+        sets.load("cifar10")
     with pytest.raises(MeasurementError, match="there is no folder"):
-        data.load("folder", tmp_path / "nowhere")
+        sets.load("folder", tmp_path / "nowhere")
 
 
 def test_whole_batch_augmentation_is_a_padded_crop_and_a_flip() -> None:
@@ -197,12 +197,12 @@ def test_whole_batch_augmentation_is_a_padded_crop_and_a_flip() -> None:
 
 def test_normalising_agrees_bit_by_bit_with_torchvision() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (3, 40, 50, 3), dtype=np.uint8)
-    v1 = transforms.Compose([transforms.ToTensor(), transforms.Normalize(data.IMAGENET_MEAN, data.IMAGENET_STD)])
+    v1 = transforms.Compose([transforms.ToTensor(), transforms.Normalize(sets.IMAGENET_MEAN, sets.IMAGENET_STD)])
     expected = torch.stack([v1(Image.fromarray(image)) for image in pixels])
     ours = torch.from_numpy(pixels).permute(0, 3, 1, 2)
     for layout in (torch.contiguous_format, torch.channels_last):
         given = ours.contiguous(memory_format=layout)
-        found = normalised(given, data.IMAGENET_MEAN, data.IMAGENET_STD)
+        found = normalised(given, sets.IMAGENET_MEAN, sets.IMAGENET_STD)
         assert torch.equal(found, expected)
         assert found.is_contiguous(memory_format=layout)
 
@@ -238,8 +238,8 @@ def test_the_papers_crops() -> None:
 
 
 def test_crops_come_in_order_and_a_corrupt_image_is_named_or_counted(tmp_path: Path) -> None:
-    files = data.load("folder", tree(tmp_path, per_class=5)).test
-    assert isinstance(files, data.Files)
+    files = sets.load("folder", tree(tmp_path, per_class=5)).test
+    assert isinstance(files, sets.Files)
     crop = images.CentreCrop(40, 32)
     batches = list(images.centre_crops(files, crop, batch=4, workers=2))
     assert np.concatenate([part.rows for part in batches]).tolist() == list(range(10))
@@ -254,8 +254,8 @@ def test_crops_come_in_order_and_a_corrupt_image_is_named_or_counted(tmp_path: P
 
 
 def test_the_cache_holds_the_crops_and_follows_changed_files(tmp_path: Path) -> None:
-    files = data.load("folder", tree(tmp_path / "set")).test
-    assert isinstance(files, data.Files)
+    files = sets.load("folder", tree(tmp_path / "set")).test
+    assert isinstance(files, sets.Files)
     crop, folder = images.CentreCrop(40, 32), tmp_path / "cache"
     for _ in range(2):
         kept = images.cached(files, crop, folder)
@@ -270,7 +270,7 @@ def test_the_cache_holds_the_crops_and_follows_changed_files(tmp_path: Path) -> 
 
 
 def test_batches_are_a_function_of_epoch_and_step_and_ranks_share_them(tmp_path: Path) -> None:
-    digits = data.load("digits").training()
+    digits = sets.load("digits").training()
     augmentation = Augmentation(pad=1, flip=True)
     whole = [list(Batches(digits, 20, 3, augmentation, 8).epoch(epoch)) for epoch in (0, 1)]
     later = list(Batches(digits, 20, 3, augmentation, 8).epoch(1, start=3))
@@ -285,7 +285,7 @@ def test_batches_are_a_function_of_epoch_and_step_and_ranks_share_them(tmp_path:
 
 
 def test_training_crops_of_files_do_not_depend_on_where_an_epoch_is_entered(tmp_path: Path) -> None:
-    split = data.load("folder", tree(tmp_path)).training()
+    split = sets.load("folder", tree(tmp_path)).training()
     batches = Batches(split, 2, 0, Augmentation(flip=True), 24)
     epoch = list(batches.epoch(0))
     assert [tuple(x.shape) for x, _ in epoch] == [(2, 3, 24, 24)] * 3
@@ -294,7 +294,7 @@ def test_training_crops_of_files_do_not_depend_on_where_an_epoch_is_entered(tmp_
 
 
 def test_the_digits_file_is_the_one_scikit_learn_ships() -> None:
-    digits = data.load("digits-full")
-    assert isinstance(digits.test, data.Arrays)
+    digits = sets.load("digits-full")
+    assert isinstance(digits.test, sets.Arrays)
     assert int(digits.test.images.max()) == 240
     assert len(hashlib.sha256(digits.test.images.tobytes()).hexdigest()) == 64

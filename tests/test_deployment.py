@@ -15,22 +15,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import senet_bench
-from senet_bench import catalog
+from senet_bench.bench.runtimes import example, prepare
+from senet_bench.bench.session import session
+from senet_bench.core import catalog
+from senet_bench.core.recipes import recipe
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.data import sets
 from senet_bench.deployment import convolution, deploy
-from senet_bench.deployment.gates import Squeeze
-from senet_bench.deployment.tracing import kind
+from senet_bench.deployment.early_squeeze import Squeeze
+from senet_bench.deployment.graph import kind
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.measure.runtimes import example, prepare
-from senet_bench.measure.session import session
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.models.recomputation import gated, squeezed
-from senet_bench.specs import AttentionSpec, Conditions
-from senet_bench.training import data
-from senet_bench.training.evaluation import predict
-from senet_bench.training.events import EpochEnd, Settings
-from senet_bench.training.loop import train
-from senet_bench.training.recipes import recipe
+from senet_bench.train.evaluation import predict
+from senet_bench.train.events import EpochEnd, Settings
+from senet_bench.train.loop import train
 
 SIDES = {299: 96, 224: 64, 32: 32}
 HUGE = 26_000_000
@@ -148,7 +148,7 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
     spec = PLACES.get(place, AttentionSpec())
     name = "seresnet164_cifar" if place == "3x3" else "seresnet20_cifar"
     torch.manual_seed(0)
-    digits = data.load("digits-full")
+    digits = sets.load("digits-full")
     network = build(name, classes=10, in_channels=1, attention=spec)
     ends = [e for e in train(network, digits, recipe("digits").lasting(3), Settings()) if isinstance(e, EpochEnd)]
     plain, fast = (predict(one, digits, digits.test) for one in (network, deploy(network)))

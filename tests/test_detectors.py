@@ -14,17 +14,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
-from senet_bench.catalog import CATALOG, pair, resolve
-from senet_bench.checking.portable import described
+from senet_bench.bench.count import Counts, count, parameters
+from senet_bench.bench.reference_counters import conv_and_linear, verify
+from senet_bench.core.catalog import CATALOG, pair, resolve
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.data import sets
 from senet_bench.errors import UsageError
-from senet_bench.measure.complexity import Counts, count, parameters
-from senet_bench.measure.witnesses import conv_and_linear, verify
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.detection import FasterRCNN, boxes_over, padded
-from senet_bench.specs import AttentionSpec
-from senet_bench.training import data, weights
+from senet_bench.regression.facts import described
+from senet_bench.train import weights
 from tests.conftest import Run
-from tests.detection import detector, small
+from tests.support.detection import detector, small
 
 DETECTORS = [name for name, spec in CATALOG.items() if spec.task == "detection"]
 
@@ -120,7 +121,7 @@ def test_torchvisions_detector_gives_the_same_boxes(tmp_path: Path) -> None:
     assert isinstance(ours, FasterRCNN)
     ours.roi_heads.score_thresh = 0.0
     image = torch.rand(3, 160, 224)
-    normal = (image - torch.tensor(data.IMAGENET_MEAN)[:, None, None]) / torch.tensor(data.IMAGENET_STD)[:, None, None]
+    normal = (image - torch.tensor(sets.IMAGENET_MEAN)[:, None, None]) / torch.tensor(sets.IMAGENET_STD)[:, None, None]
     with torch.inference_mode():
         (expected,), (found,) = theirs([image]), ours([normal])
     assert len(expected["boxes"]) == 100

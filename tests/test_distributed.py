@@ -13,12 +13,12 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.training import data
-from senet_bench.training.distributed import World, share, watching, with_global_batchnorm
-from senet_bench.training.evaluation import predict
-from senet_bench.training.events import EpochEnd, Settings
-from senet_bench.training.loop import train
+from senet_bench.train.distributed import World, share, watching, with_global_batchnorm
+from senet_bench.train.evaluation import predict
+from senet_bench.train.events import EpochEnd, Settings
+from senet_bench.train.loop import train
 from tests.test_loop import short, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,14 +30,14 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from senet_bench.errors import BenchError
-from senet_bench.training import data
-from senet_bench.training.distributed import joined
-from senet_bench.training.evaluation import predict
-from senet_bench.training.events import EpochEnd, Progress, Settings
-from senet_bench.training.loop import train
+from senet_bench.data import sets
+from senet_bench.train.distributed import joined
+from senet_bench.train.evaluation import predict
+from senet_bench.train.events import EpochEnd, Progress, Settings
+from senet_bench.train.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
-digits = data.load("digits")
+digits = sets.load("digits")
 try:
     with joined(timeout_s=60) as world:
         network = small(dropout=0)
@@ -79,7 +79,7 @@ def _finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]]:
-    network, digits = small(dropout=0), data.load("digits")
+    network, digits = small(dropout=0), sets.load("digits")
     events = [e for e in train(network, digits, short(epochs), Settings()) if isinstance(e, EpochEnd)]
     return network, [(event.train_loss, event.test_loss) for event in events]
 
@@ -141,5 +141,5 @@ def test_one_process_changes_nothing_and_unaffine_batchnorm_is_refused() -> None
 
 
 def test_prediction_alone_is_the_whole_set() -> None:
-    digits = data.load("digits")
+    digits = sets.load("digits")
     assert len(predict(small(), digits, digits.test, world=World())) == 1697

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import transcripts
 from tests.conftest import Run
-from tests.pages import (
+from tests.documentation import transcripts
+from tests.documentation.pages import (
     DOCS,
     README,
     SPECIAL,

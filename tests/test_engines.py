@@ -16,8 +16,8 @@ from typing import Any
 import psutil
 import pytest
 
-from senet_bench.engines import ATTEMPTS, Engine, Failure, Local, RayCluster, Slurm
 from senet_bench.errors import UsageError
+from senet_bench.run.engines import ATTEMPTS, Engine, Failure, Local, RayCluster, Slurm
 
 TESTS = Path(__file__).parent.parent
 
@@ -142,7 +142,7 @@ def double_or_nap(job: tuple[int, str]) -> int:
 
 DRIVER = """
 import sys
-from senet_bench.engines import Local
+from senet_bench.run.engines import Local
 from tests.test_engines import naps
 if __name__ == "__main__":
     list(Local(2).run(naps, iter([(1, sys.argv[1]), (2, sys.argv[1])])))

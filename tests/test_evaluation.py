@@ -10,10 +10,10 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from senet_bench.core.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
+from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
-from senet_bench.training import data
-from senet_bench.training.evaluation import Predictions, Viewing, compare, predict, unfair
-from senet_bench.training.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
+from senet_bench.train.evaluation import Predictions, Viewing, compare, predict, unfair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -105,7 +105,7 @@ class Sums(nn.Module):
 
 
 def test_every_image_is_seen_once_and_the_network_keeps_its_mode() -> None:
-    digits = data.load("digits")
+    digits = sets.load("digits")
     network = Sums(10)
     network.train()
     seen = predict(network, digits, digits.test, Viewing(size=8, batch=100))
@@ -116,8 +116,8 @@ def test_every_image_is_seen_once_and_the_network_keeps_its_mode() -> None:
 def test_files_are_shown_by_their_crop_and_corrupt_ones_counted(tmp_path: Path) -> None:
     from tests.test_data import tree
 
-    folder = data.load("folder", tree(tmp_path))
-    assert isinstance(folder.test, data.Files)
+    folder = sets.load("folder", tree(tmp_path))
+    assert isinstance(folder.test, sets.Files)
     folder.test.paths[1].write_bytes(b"no image")
     with pytest.raises(MeasurementError, match="--skip-corrupt"):
         predict(Sums(2), folder, folder.test, Viewing(size=32))
@@ -130,6 +130,6 @@ def test_outputs_that_are_no_numbers_are_an_error() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 10), float("nan"))
 
-    digits = data.load("digits")
+    digits = sets.load("digits")
     with pytest.raises(MeasurementError, match="not finite"):
         predict(Broken(), digits, digits.test)

@@ -14,25 +14,25 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from senet_bench.catalog import resolve
+from senet_bench.core.catalog import resolve
+from senet_bench.core.results import Facts, from_json
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.store import Store
+from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
 from senet_bench.errors import UsageError
+from senet_bench.gallery import report
+from senet_bench.gallery.report import observation_files
+from senet_bench.gates import selection, tables
+from senet_bench.gates.excitations import Excitations, excitations
+from senet_bench.gates.plots import shown_blocks
+from senet_bench.gates.tally import Tally
+from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attention import BLOCKS, SqueezeExcitation
 from senet_bench.models.input_gate import GatedInput, gated_input
-from senet_bench.report import excitations as tables
-from senet_bench.report import writers
-from senet_bench.report.plots.gates import shown_blocks
-from senet_bench.results import Facts, from_json
-from senet_bench.specs import AttentionSpec
-from senet_bench.store import Store
-from senet_bench.training import selection, weights
-from senet_bench.training.data import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
-from senet_bench.training.evaluation import Viewing, predict
-from senet_bench.training.excitations import Watch, gate_of, variants
-from senet_bench.training.gates import Tally
-from senet_bench.workflows import reporting
-from senet_bench.workflows.excitations import Excitations, excitations
-from senet_bench.workflows.reporting import observation_files
+from senet_bench.show import writers
+from senet_bench.train import weights
+from senet_bench.train.evaluation import Viewing, predict
 from tests.conftest import Run
 
 SHORT = ("--dataset", "digits", "--epochs", "1", "-q")
@@ -339,7 +339,7 @@ def test_report_writes_the_same_bytes_again(stored: tuple[Facts, Store]) -> None
     made = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
-    assert set(paths) <= set(reporting.write(reporting.read(store), store.root))
+    assert set(paths) <= set(report.write(report.read(store), store.root))
     assert {path: path.read_bytes() for path in paths} == made
     channels = next(path for path in paths if path.name.endswith("-channels.csv"))
     lines = list(csv.DictReader(channels.read_text().splitlines()))

@@ -96,7 +96,7 @@ def test_conditions_that_are_not_to_be_had_are_named_before_anything_runs(
 def test_a_failed_measurement_is_a_missing_number_with_its_reason_and_exit_5(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench.measure import latency
+    from senet_bench.bench import latency
 
     real = latency.measure_networks
 
@@ -119,7 +119,7 @@ def test_a_failed_measurement_is_a_missing_number_with_its_reason_and_exit_5(
 def test_running_out_of_memory_halves_the_batch_for_both_sides_and_says_so(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench.measure import latency, runtimes
+    from senet_bench.bench import latency, runtimes
 
     real = runtimes.prepare
 
@@ -137,7 +137,7 @@ def test_running_out_of_memory_halves_the_batch_for_both_sides_and_says_so(
 def test_an_interrupt_while_timing_keeps_counts_and_finished_pairs(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench.measure import latency
+    from senet_bench.bench import latency
 
     real = latency.measure_networks
 

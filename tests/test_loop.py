@@ -16,14 +16,15 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.core.recipes import Recipe, Schedule, recipe
+from senet_bench.data import sets
+from senet_bench.data.augment import Augmentation
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.training import checkpoint, data
-from senet_bench.training.augment import Augmentation
-from senet_bench.training.average import Average
-from senet_bench.training.events import EpochEnd, Progress, Settings
-from senet_bench.training.loop import train
-from senet_bench.training.recipes import Recipe, Schedule, recipe
-from senet_bench.training.sgd import Sgd
+from senet_bench.train import checkpoint
+from senet_bench.train.average import Average
+from senet_bench.train.events import EpochEnd, Progress, Settings
+from senet_bench.train.loop import train
+from senet_bench.train.sgd import Sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -60,7 +61,7 @@ def weights(network: nn.Module) -> torch.Tensor:
 
 
 def run(network: nn.Module, row: Recipe, **settings: Any) -> list[EpochEnd]:
-    events = train(network, data.load("digits"), row, Settings(**settings))
+    events = train(network, sets.load("digits"), row, Settings(**settings))
     return [event for event in events if isinstance(event, EpochEnd)]
 
 
@@ -84,7 +85,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 
 
 def test_progress_is_reported_within_an_epoch() -> None:
-    events = list(train(small(), data.load("digits"), short(1), Settings(progress_every=0.0)))
+    events = list(train(small(), sets.load("digits"), short(1), Settings(progress_every=0.0)))
     steps = [event for event in events if isinstance(event, Progress)]
     assert [event.step for event in steps] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(event.loss) and event.seconds_left >= 0 for event in steps)
@@ -158,7 +159,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     whole, file = small(), tmp_path / "run.ckpt"
     ends = run(whole, short(), ema=0.9)
     stopped = small()
-    row, digits = short(), data.load("digits")
+    row, digits = short(), sets.load("digits")
     settings = Settings(checkpoint=file, checkpoint_every=2, ema=0.9, progress_every=0.0)
     for event in train(stopped, digits, row, settings):
         if isinstance(event, Progress) and (event.epoch, event.step) == (2, 5):
@@ -199,13 +200,13 @@ import sys
 from pathlib import Path
 import torch
 torch.set_num_threads(1)
-from senet_bench.training import data
-from senet_bench.training.events import Settings
-from senet_bench.training.loop import train
+from senet_bench.data import sets
+from senet_bench.train.events import Settings
+from senet_bench.train.loop import train
 from tests.test_loop import short, small
 network, file = small(), Path(sys.argv[1])
 settings = Settings(checkpoint=file, checkpoint_every=1, resume=True, progress_every=0.0)
-for event in train(network, data.load("digits"), short(int(sys.argv[2])), settings):
+for event in train(network, sets.load("digits"), short(int(sys.argv[2])), settings):
     print(event.epoch, flush=True)
 torch.save(network.state_dict(), sys.argv[3])
 """
@@ -248,7 +249,7 @@ def test_a_compiled_run_agrees_with_an_eager_one() -> None:
 def test_every_smoke_recipe_runs(tmp_path: Path) -> None:
     from tests.test_data import tree
 
-    folder = replace(data.load("folder", tree(tmp_path, per_class=8)), size=32)
+    folder = replace(sets.load("folder", tree(tmp_path, per_class=8)), size=32)
     for name in ("imagenet", "ablation", "senet154", "mobile"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2))
         row = replace(recipe(f"{name}-smoke"), batch_size=4)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.bench.memory import peak_memory, weight_bytes
 from senet_bench.errors import MeasurementError
-from senet_bench.measure.memory import peak_memory, weight_bytes
 
 MEGA = 1024 * 1024
 

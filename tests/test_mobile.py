@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_bench.catalog import CATALOG, pair, resolve
+from senet_bench.bench.count import count, parameters
+from senet_bench.core.catalog import CATALOG, pair, resolve
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
-from senet_bench.measure.complexity import count, parameters
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.inverted import InvertedResidual, StochasticDepth, Unit
-from senet_bench.specs import AttentionSpec
 
 # Without and with SE. Those that torchvision has are its counts; the others differ from them by SE's formula.
 PARAMS = {

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_bench.catalog import CATALOG, CLASSIFIERS, pair
+from senet_bench.core.catalog import CATALOG, CLASSIFIERS, pair
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.cifar import PreActivationUnit
@@ -21,7 +22,6 @@ from senet_bench.models.inception_resnet import InceptionResidual, branches_a
 from senet_bench.models.resnet import ResidualUnit, basic_branch
 from senet_bench.models.shake_shake import Shake, ShakeUnit
 from senet_bench.models.shufflenet import ShuffleUnit
-from senet_bench.specs import AttentionSpec
 
 # Trainable parameters, without and with SE. Sources: P the paper's reference counts (complexity.md), V torchvision,
 # T timm; the rest were read off networks whose conv and FC multiply-adds reproduce the paper's.

@@ -19,18 +19,18 @@ from typing import Any
 
 import pytest
 
-from senet_bench.paper import TABLES
-from senet_bench.report.ablations import of_ablation, of_studies
-from senet_bench.report.evidence import Evidence, Source, gather
-from senet_bench.report.page.grid import COMPARED, grids
-from senet_bench.report.page.lead import lead
-from senet_bench.report.palette import ROLES, contrast
-from senet_bench.report.plots.chart import name_of, shown
-from senet_bench.report.points import points
-from senet_bench.store import Store
-from senet_bench.workflows import reporting
-from tests import stored
+from senet_bench.core.paper import TABLES
+from senet_bench.core.store import Store
+from senet_bench.gallery import report
+from senet_bench.gallery.ablations import of_ablation, of_studies
+from senet_bench.gallery.evidence import Evidence, Source, gather
+from senet_bench.gallery.page.grid import COMPARED, grids
+from senet_bench.gallery.page.lead import lead
+from senet_bench.gallery.points import points
+from senet_bench.show.chart import name_of, shown
+from senet_bench.show.palette import ROLES, contrast
 from tests.conftest import Run
+from tests.support import stored
 
 TAGS = """
     html head meta link title style body a header nav button main section p h1 h2 h3 dl dt dd div strong span em small
@@ -54,7 +54,7 @@ class Tags(HTMLParser):
 
 def build(root: Path) -> str:
     """Write the whole report, return its page."""
-    for _ in reporting.write(reporting.read(Store(root)), root):
+    for _ in report.write(report.read(Store(root)), root):
         pass
     return (root / "index.html").read_text(encoding="utf-8")
 
@@ -340,7 +340,7 @@ def test_the_story_is_told_in_the_terminal(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"mean": [0.5]}, {"classes": {"0": [0.5, 0.6]}}, {"sd": [float("nan")] * 16}])
 def test_gates_of_other_lengths_or_values_are_no_facts(change: dict[str, Any]) -> None:
-    from senet_bench.report.excitations import document
+    from senet_bench.gates.tables import document
 
     facts = stored.gates()
     facts.rows[0].update(change)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from senet_bench.report.page import build
-from senet_bench.report.plots.chart import render
-from senet_bench.store import Store
-from senet_bench.workflows import reporting
-from tests import browser, stored
+from senet_bench.core.store import Store
+from senet_bench.gallery import report as reporting
+from senet_bench.gallery.page import build
+from senet_bench.show.chart import render
+from tests.support import browser, stored
 
 FLOPS = "#error-vs-flops"
 SCROLLED = """

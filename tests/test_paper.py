@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from senet_bench.core.paper import NOT_REPRODUCED, TABLES, UNITS, Cell, cells, compare_cell, protocol_name
 from senet_bench.errors import UsageError
-from senet_bench.paper import NOT_REPRODUCED, TABLES, UNITS, Cell, cells, compare_cell, protocol_name
 
 CELLS_PER_TABLE = {
     "1": 9,

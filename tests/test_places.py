@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_bench import catalog
-from senet_bench.report.documents import judge
-from senet_bench.results import Row
-from senet_bench.training.recipes import DEFAULTS, recipe
-from senet_bench.workflows.subjects import select
+from senet_bench.core import catalog
+from senet_bench.core.recipes import DEFAULTS, recipe
+from senet_bench.core.results import Row
+from senet_bench.run.cases import select
+from senet_bench.show.documents import judge
 from tests.conftest import Run
 
 

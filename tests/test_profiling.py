@@ -11,19 +11,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench.clock import HostClock
+from senet_bench.bench.latency import NetworkLatency
+from senet_bench.bench.plan import Plan
+from senet_bench.breakdown.parts import GateOnly, ScaleOnly, Stage, arms, replaced
+from senet_bench.breakdown.probes import last_level_cache
+from senet_bench.breakdown.profile import PartRow, Profile, Step, profile_network
+from senet_bench.breakdown.roofline import Demand, Device, limits
+from senet_bench.breakdown.shares import Estimate
+from senet_bench.breakdown.tracing import trace
+from senet_bench.core.results import to_json
+from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.errors import UsageError
-from senet_bench.measure.clock import HostClock
-from senet_bench.measure.latency import NetworkLatency
-from senet_bench.measure.parts import GateOnly, ScaleOnly, Stage, arms, replaced
-from senet_bench.measure.plan import Plan
-from senet_bench.measure.probes import last_level_cache
-from senet_bench.measure.profiling import PartRow, Profile, Step, profile_network
-from senet_bench.measure.roofline import Demand, Device, limits
-from senet_bench.measure.shares import Estimate
-from senet_bench.measure.tracing import trace
 from senet_bench.models import build
-from senet_bench.results import to_json
-from senet_bench.specs import AttentionSpec, Conditions
 
 SIZE = (3, 8, 8)
 MS = 1e-3
@@ -124,9 +124,9 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="module")
 def _small_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("senet_bench.measure.roofline.buffer_bytes", lambda device, cache: 1 << 12)
-        patch.setattr("senet_bench.measure.roofline.last_level_cache", lambda device: 1 << 16)
-        patch.setattr("senet_bench.measure.probes.PRODUCT", {"cpu": 8})
+        patch.setattr("senet_bench.breakdown.roofline.buffer_bytes", lambda device, cache: 1 << 12)
+        patch.setattr("senet_bench.breakdown.roofline.last_level_cache", lambda device: 1 << 16)
+        patch.setattr("senet_bench.breakdown.probes.PRODUCT", {"cpu": 8})
         yield
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from torch import nn
 
-from senet_bench.checking.interchange import exported, imported
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.pytest_plugin import SenetBench
+from senet_bench.regression.pytest_benchmark import exported, imported
 from tests.test_check_report import report, row
 
 pytest_plugins = ["pytester"]
@@ -77,7 +77,7 @@ def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester, request: 
 
 
 def test_what_is_written_for_pytest_benchmark_is_read_again(tmp_path: Path) -> None:
-    from senet_bench.results import to_json
+    from senet_bench.core.results import to_json
 
     timed = row("n", "latency", "pass", base=1e-3, now=1.1e-3, unit="s", launches=[0.1, 0.09, 0.11], rounds=90)
     (tmp_path / "b.json").write_text(to_json(exported(report([timed]))))

@@ -6,10 +6,10 @@ import math
 
 import pytest
 
+from senet_bench.core.recipes import DEFAULTS, RECIPES, recipe, smoke
+from senet_bench.data.sets import DATASETS
 from senet_bench.errors import UsageError
-from senet_bench.training.data import DATASETS
-from senet_bench.training.recipes import DEFAULTS, RECIPES, recipe, smoke
-from senet_bench.training.schedule import Rate
+from senet_bench.train.schedule import Rate
 
 
 def test_the_imagenet_recipe_is_the_papers() -> None:

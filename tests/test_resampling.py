@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from senet_bench.training import resampling
-from senet_bench.training.augment import Pixels
-from senet_bench.training.resampling import Box
+from senet_bench.data import resampling
+from senet_bench.data.augment import Pixels
+from senet_bench.data.resampling import Box
 
 
 def picture(width: int, height: int, rng: np.random.Generator) -> Image.Image:

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench import latency, runtimes
+from senet_bench.bench.latency import Halved, NetworkLatency, Ready, measure_memory, measure_networks
+from senet_bench.bench.rounds import Plan
+from senet_bench.bench.runtimes import example, out_of_memory, prepare
+from senet_bench.bench.session import check_conditions, session
+from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.measure import latency, runtimes
-from senet_bench.measure.latency import Halved, NetworkLatency, Ready, measure_memory, measure_networks
-from senet_bench.measure.runtimes import example, out_of_memory, prepare
-from senet_bench.measure.session import check_conditions, session
-from senet_bench.measure.timing import Plan
-from senet_bench.specs import Conditions
 
 SIZE = (3, 8, 8)
 QUICK = Plan(budget_s=0.05, warmup_s=0.01)
@@ -278,12 +278,13 @@ def test_no_warning_reaches_the_user() -> None:
 
 
 def test_training_follows_timing_in_one_process() -> None:
+    from senet_bench.core.recipes import recipe
+    from senet_bench.data import sets
     from senet_bench.models import build
-    from senet_bench.training import data, loop
-    from senet_bench.training.recipes import recipe
+    from senet_bench.train import loop
 
     with session(Conditions()):
         pass
-    images = data.load("digits")
+    images = sets.load("digits")
     short = recipe("digits-smoke")
     assert list(loop.train(build("resnet20_cifar", in_channels=1), images, short))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
+from senet_bench.bench.selftest import LAYERS, Selftest, Trial, chain, layers_of, selftest, summarise
 from senet_bench.errors import UsageError
-from senet_bench.measure.selftest import LAYERS, Selftest, Trial, chain, layers_of, selftest, summarise
 
 
 def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> Trial:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from senet_bench.catalog import CATALOG, pair, resolve
+from senet_bench.bench.count import count, parameters
+from senet_bench.core.catalog import CATALOG, pair, resolve
+from senet_bench.core.sizing import sizes_of
 from senet_bench.errors import UsageError
-from senet_bench.measure.complexity import count, parameters
 from senet_bench.models import build
-from senet_bench.sizing import sizes_of
 
 
 @pytest.mark.parametrize("name", ["resnet50", "seresnext50_32x4d", "resnet18", "resnet20_cifar", "resnet164_cifar"])

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from senet_bench.catalog import CATALOG, resolve
+from senet_bench.core.catalog import CATALOG, resolve
+from senet_bench.core.paper import cells, compare_cell
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.studies import AXES, STUDIES, AxisValue, Subject, find_study, paper_cells
 from senet_bench.errors import UsageError
-from senet_bench.paper import cells, compare_cell
-from senet_bench.specs import AttentionSpec
-from senet_bench.studies import AXES, STUDIES, AxisValue, Subject, find_study, paper_cells
 
 SE = AttentionSpec()
 SUBJECTS = [(study, subject) for study in STUDIES.values() for subject in study.subjects]

@@ -18,16 +18,16 @@ from typing import Any
 import pytest
 import torch
 
-from senet_bench import catalog
-from senet_bench.engines import Failure, Local
-from senet_bench.specs import AttentionSpec
-from senet_bench.store import Store, TrialStore, key_of
-from senet_bench.training import trials
-from senet_bench.training.recipes import recipe
-from senet_bench.training.trials import Company, Trial
-from senet_bench.verdict import holm
-from senet_bench.workflows import sweeping
-from senet_bench.workflows.sweeping import Sweep, definition
+from senet_bench.core import catalog
+from senet_bench.core.recipes import recipe
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.statistics import holm
+from senet_bench.core.store import Store, TrialStore, key_of
+from senet_bench.run import error
+from senet_bench.run.engines import Failure, Local
+from senet_bench.run.error import Sweep, definition
+from senet_bench.train import trials
+from senet_bench.train.trials import Company, Trial
 from tests.conftest import Run
 
 TINY = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4,8", "--dataset", "digits", "--epochs", "1")
@@ -99,7 +99,7 @@ def test_the_key_changes_with_nothing_else(monkeypatch: pytest.MonkeyPatch) -> N
     key = key_of(definition(A_TRIAL))
     assert key == key_of(definition(replace(A_TRIAL, arm="7")))
     assert re.fullmatch("[0-9a-f]{16}", key)
-    monkeypatch.setattr(sweeping, "code_digest", lambda: "another")
+    monkeypatch.setattr(error, "code_digest", lambda: "another")
     assert key_of(definition(A_TRIAL)) != key
 
 
@@ -189,14 +189,14 @@ def test_a_trial_that_fails_costs_its_company_nothing(
     ],
 )
 def test_companies_are_as_large_as_lets_the_workers_end_soonest(arms: list[int], at_once: int, size: int) -> None:
-    chosen = sweeping.company_size(arms, at_once)
+    chosen = error.company_size(arms, at_once)
     assert -(-arms[0] // -(-arms[0] // chosen)) == min(size, arms[0])
 
 
 def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> None:
     again, key = replace(A_TRIAL, arm="1"), key_of(definition(A_TRIAL))
     todo = [(key, A_TRIAL), (key, again)]
-    found = dict(sweeping._carried_out(Local(1), TrialStore(tmp_path / "trials"), todo, {}))
+    found = dict(error._carried_out(Local(1), TrialStore(tmp_path / "trials"), todo, {}))
     assert ran == [A_TRIAL]
     assert found == dict.fromkeys((A_TRIAL, again), fake(A_TRIAL))
 
@@ -211,13 +211,13 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
 
     monkeypatch.setattr(trials, "run_company", slow)
     monkeypatch.setattr(trials, "beside", lambda trial: True)
-    monkeypatch.setattr(sweeping, "ELSEWHERE_S", 0.01)
+    monkeypatch.setattr(error, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
     todo = [(key_of(definition(trial)), trial) for seed in range(12) for trial in [replace(A_TRIAL, seed=seed)]]
     outcomes: list[list[Any]] = [[], []]
 
     def sweep(place: int) -> None:
-        outcomes[place] += sweeping._carried_out(Local(1), kept, todo, {})
+        outcomes[place] += error._carried_out(Local(1), kept, todo, {})
 
     both = [threading.Thread(target=sweep, args=(place,)) for place in (0, 1)]
     for thread in both:
@@ -236,14 +236,14 @@ def test_a_trial_whose_process_died_elsewhere_is_taken_over(
     lock = kept.claim(key)
     assert lock is not None
     monkeypatch.setattr(time, "sleep", lambda _: lock.release())  # as the system does when a process ends
-    assert [trial for trial, _ in sweeping._carried_out(Local(1), kept, [(key, A_TRIAL)], {})] == [A_TRIAL]
+    assert [trial for trial, _ in error._carried_out(Local(1), kept, [(key, A_TRIAL)], {})] == [A_TRIAL]
     assert ran == [A_TRIAL]
 
 
 def test_a_failure_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "run_company", lambda company: 1 / 0)
     kept = TrialStore(tmp_path / "trials")
-    ((_, outcome),) = sweeping._carried_out(Local(1), kept, [("key", A_TRIAL)], {})
+    ((_, outcome),) = error._carried_out(Local(1), kept, [("key", A_TRIAL)], {})
     assert outcome == Failure("ZeroDivisionError: division by zero")
     assert kept.get("key") is None
 
@@ -409,7 +409,7 @@ def test_the_document_says_how_the_errors_were_made(run: Run, ran: list[Trial], 
 
 
 def test_trials_are_planned_seed_by_seed() -> None:
-    from senet_bench.workflows.subjects import Changes, Subject
+    from senet_bench.run.cases import Changes, Subject
 
     subjects = [Subject(catalog.resolve(name), None, ()) for name in ("resnet20_cifar", "seresnet20_cifar")]
     planned = Sweep(engine=Local(1), seeds=2).plan(subjects, Changes())

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from senet_bench.bench import clock as clocks
+from senet_bench.bench.clock import Block, Call, HostClock
+from senet_bench.bench.rounds import Event, Factory, Look, Plan, Round, Warmed, gated, measure_latency
+from senet_bench.bench.samples import Latency
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.measure import clock as clocks
-from senet_bench.measure.clock import Block, Call, HostClock
-from senet_bench.measure.samples import Latency
-from senet_bench.measure.timing import Event, Factory, Look, Plan, Round, Warmed, gated, measure_latency
 
 MS = 1e-3
 

@@ -11,25 +11,16 @@ from typing import Any
 import pytest
 import torch
 
-from senet_bench import catalog
+from senet_bench.core import catalog
+from senet_bench.core.recipes import Schedule, recipe
+from senet_bench.core.specs import AttentionSpec, ModelSpec, Precision
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build_spec
-from senet_bench.specs import AttentionSpec, ModelSpec, Precision
-from senet_bench.training import trials
-from senet_bench.training.events import Settings
-from senet_bench.training.loop import train
-from senet_bench.training.recipes import Schedule, recipe
-from senet_bench.training.side_by_side import separable, separate
-from senet_bench.training.trials import (
-    Company,
-    Trial,
-    beside,
-    initialise_by_name,
-    run_company,
-    start,
-    together,
-    trained,
-)
+from senet_bench.train import trials
+from senet_bench.train.events import Settings
+from senet_bench.train.loop import train
+from senet_bench.train.side_by_side import separable, separate
+from senet_bench.train.trials import Company, Trial, beside, initialise_by_name, run_company, start, together, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from scipy.stats import wilcoxon
 
-from senet_bench import verdict
+from senet_bench.core import statistics
 
 RNG = np.random.default_rng
 
 
-def heavy(rng: np.random.Generator, n: int, centre: float = 0.0) -> verdict.Floats:
+def heavy(rng: np.random.Generator, n: int, centre: float = 0.0) -> statistics.Floats:
     """Log ratios as timing gives them: mostly narrow, a tenth of them wild, symmetric."""
     wild = rng.random(n) < 0.1
     return np.asarray(centre + rng.standard_normal(n) * np.where(wild, 0.2, 0.01))
@@ -27,7 +27,7 @@ def test_importing_the_judgement_loads_neither_torch_nor_scipy() -> None:
 @pytest.mark.parametrize("n", [1, 5, 12, 25, 40])
 def test_exact_p_values_are_scipys(n: int) -> None:
     r = heavy(RNG(n), n, 0.01)
-    p_worse, p_ok = verdict.p_values(r, 0.005)
+    p_worse, p_ok = statistics.p_values(r, 0.005)
     assert p_worse == pytest.approx(wilcoxon(r - 0.005, alternative="greater", method="exact").pvalue)
     assert p_ok == pytest.approx(wilcoxon(r - 0.005, alternative="less", method="exact").pvalue)
 
@@ -35,31 +35,31 @@ def test_exact_p_values_are_scipys(n: int) -> None:
 def test_normal_p_values_are_scipys() -> None:
     r = heavy(RNG(1), 300, 0.001)
     expected = wilcoxon(r, alternative="greater", method="approx", correction=True).pvalue
-    assert verdict.p_values(r)[0] == pytest.approx(expected)
+    assert statistics.p_values(r)[0] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("n", [verdict.EXACT_UP_TO, verdict.EXACT_UP_TO + 1, 400])
+@pytest.mark.parametrize("n", [statistics.EXACT_UP_TO, statistics.EXACT_UP_TO + 1, 400])
 @pytest.mark.parametrize("level", [0.05, 0.01, 0.001])
 def test_the_critical_rank_is_the_last_one_within_the_level(n: int, level: float) -> None:
-    w = verdict.critical_rank(n, level)
-    assert verdict.signed_rank_cdf(w, n) <= level < verdict.signed_rank_cdf(w + 1, n)
+    w = statistics.critical_rank(n, level)
+    assert statistics.signed_rank_cdf(w, n) <= level < statistics.signed_rank_cdf(w + 1, n)
 
 
 def test_five_rounds_cannot_reach_one_percent() -> None:
-    assert verdict.critical_rank(5, 0.01) == -1
-    assert verdict.interval([0.1] * 5, 0.01) is None
+    assert statistics.critical_rank(5, 0.01) == -1
+    assert statistics.interval([0.1] * 5, 0.01) is None
 
 
 def test_the_looks_spend_alpha_exactly() -> None:
-    fractions = verdict.look_fractions(5)
+    fractions = statistics.look_fractions(5)
     assert list(fractions) == [1 / 16, 1 / 8, 1 / 4, 1 / 2, 1]
-    totals = [verdict.spent(t, 0.01) for t in fractions]
+    totals = [statistics.spent(t, 0.01) for t in fractions]
     assert totals == sorted(totals)
     assert totals[-1] == pytest.approx(0.01)
 
 
 def test_hodges_lehmann_is_the_median_of_the_walsh_averages() -> None:
-    assert verdict.hodges_lehmann([1.0, 2.0, 6.0]) == pytest.approx(np.median([1, 1.5, 3.5, 2, 4, 6]))
+    assert statistics.hodges_lehmann([1.0, 2.0, 6.0]) == pytest.approx(np.median([1, 1.5, 3.5, 2, 4, 6]))
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -67,9 +67,9 @@ def test_verdict_and_interval_and_p_values_never_contradict_each_other(seed: int
     rng = RNG(seed)
     n, level, gate = int(rng.integers(6, 120)), float(rng.choice([0.001, 0.01, 0.04])), 0.02
     r = np.round(heavy(rng, n, float(rng.choice([0.0, 0.0198, 0.04]))), int(rng.choice([2, 3, 9])))
-    judged = verdict.judge(r, gate=gate, level=level, alpha=0.05)
+    judged = statistics.judge(r, gate=gate, level=level, alpha=0.05)
     regressed, ok = judged.verdict == "regressed", judged.verdict == "ok"
-    if verdict.interval(r, level) is not None:
+    if statistics.interval(r, level) is not None:
         assert regressed == (math.log(judged.ci[0]) > math.log1p(gate)) == (judged.p_worse <= level)
         assert ok == (math.log(judged.ci[1]) < math.log1p(gate)) == (judged.p_ok <= level)
         assert judged.ci[0] <= judged.ratio <= judged.ci[1]
@@ -78,10 +78,10 @@ def test_verdict_and_interval_and_p_values_never_contradict_each_other(seed: int
 def _sequence(rng: np.random.Generator, centre: float, gate: float, alpha: float, n_max: int = 160) -> tuple[str, bool]:
     """The verdict at the first deciding look, and whether every interval on the way held the truth."""
     r, before, covered = heavy(rng, n_max, centre), 0.0, True
-    for fraction in verdict.look_fractions(5):
-        total = verdict.spent(fraction, alpha)
-        judged = verdict.judge(r[: int(n_max * fraction)], gate=gate, level=total - before, alpha=alpha)
-        if verdict.critical_rank(judged.rounds, total - before) >= 0:
+    for fraction in statistics.look_fractions(5):
+        total = statistics.spent(fraction, alpha)
+        judged = statistics.judge(r[: int(n_max * fraction)], gate=gate, level=total - before, alpha=alpha)
+        if statistics.critical_rank(judged.rounds, total - before) >= 0:
             before = total
             covered &= judged.ci[0] <= math.exp(centre) <= judged.ci[1]
         if judged.verdict != "inconclusive":
@@ -112,57 +112,57 @@ def test_the_repeated_interval_covers_the_truth_at_all_looks_together() -> None:
 def test_the_smallest_visible_change_is_seen_with_about_eighty_percent_power() -> None:
     rng = RNG(6)
     sigma, n, alpha = 0.02, 100, 0.05
-    mde = float(np.median([verdict.smallest_visible_change(rng.normal(0, sigma, n), alpha) for _ in range(50)]))
-    seen = [verdict.p_values(rng.normal(math.log1p(mde), sigma, n))[0] <= alpha for _ in range(400)]
+    mde = float(np.median([statistics.smallest_visible_change(rng.normal(0, sigma, n), alpha) for _ in range(50)]))
+    seen = [statistics.p_values(rng.normal(math.log1p(mde), sigma, n))[0] <= alpha for _ in range(400)]
     assert 0.72 <= sum(seen) / 400 <= 0.88
 
 
 def test_needed_rounds_grow_with_the_square_of_the_precision() -> None:
     r = heavy(RNG(7), 200)
-    few, many = (verdict.needed_rounds(r, change, 0.0, 0.01) for change in (0.04, 0.02))
+    few, many = (statistics.needed_rounds(r, change, 0.0, 0.01) for change in (0.04, 0.02))
     assert few is not None
     assert many is not None
     assert many / few == pytest.approx(4, rel=0.1)
-    assert verdict.needed_rounds(r, 0.02, 0.02, 0.01) is None
+    assert statistics.needed_rounds(r, 0.02, 0.02, 0.01) is None
 
 
 def test_too_few_rounds_say_what_their_interval_is_worth() -> None:
-    judged = verdict.judge([0.01, 0.02, 0.03, 0.04], gate=None, level=0.01, alpha=0.025)
+    judged = statistics.judge([0.01, 0.02, 0.03, 0.04], gate=None, level=0.01, alpha=0.025)
     assert judged.confidence == pytest.approx(1 - 2 / 16)
     assert judged.ci == pytest.approx((math.exp(0.01), math.exp(0.04)))
     assert judged.verdict == "estimated"
-    assert verdict.judge([0.5] * 4, gate=0.02, level=0.01, alpha=0.01).verdict == "inconclusive"
+    assert statistics.judge([0.5] * 4, gate=0.02, level=0.01, alpha=0.01).verdict == "inconclusive"
 
 
 def test_no_round_at_all_is_inconclusive() -> None:
-    assert verdict.judge([], gate=0.02, level=0.01, alpha=0.01).verdict == "inconclusive"
-    assert verdict.judge([], gate=None, level=0.01, alpha=0.01).reason == "no round was finished"
+    assert statistics.judge([], gate=0.02, level=0.01, alpha=0.01).verdict == "inconclusive"
+    assert statistics.judge([], gate=None, level=0.01, alpha=0.01).reason == "no round was finished"
 
 
 def test_a_wide_inconclusive_result_says_what_it_could_have_seen() -> None:
-    judged = verdict.judge(RNG(8).normal(0, 0.3, 30), gate=0.02, level=0.01, alpha=0.01)
+    judged = statistics.judge(RNG(8).normal(0, 0.3, 30), gate=0.02, level=0.01, alpha=0.01)
     assert judged.verdict == "inconclusive"
     assert "increase the budget" in judged.reason
 
 
 def test_holm_adjusts_in_order_and_never_decreases() -> None:
-    assert verdict.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert verdict.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert verdict.holm([]) == []
+    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
 
 
 def test_the_control_fails_only_when_off_by_more_than_half_the_gate_and_surely() -> None:
     rng = RNG(9)
-    assert verdict.control_failed(rng.normal(0.02, 0.005, 50), 0.02)
-    assert not verdict.control_failed(rng.normal(0.005, 0.001, 50), 0.02)
-    assert not verdict.control_failed(rng.normal(0.0, 0.01, 50), 0.02)
-    assert not verdict.control_failed([0.5] * 3, 0.02)
+    assert statistics.control_failed(rng.normal(0.02, 0.005, 50), 0.02)
+    assert not statistics.control_failed(rng.normal(0.005, 0.001, 50), 0.02)
+    assert not statistics.control_failed(rng.normal(0.0, 0.01, 50), 0.02)
+    assert not statistics.control_failed([0.5] * 3, 0.02)
 
 
 def test_refusals_have_their_reasons() -> None:
     def refusal(*, control: float = 0.0, dropped: float = 0.0, settled: bool = True, steady: bool = True) -> str:
         noise = RNG(1).normal(control, 0.001, 40)
-        return verdict.refusal(control=noise, gate=0.02, dropped=dropped, settled=settled, steady=steady)
+        return statistics.refusal(control=noise, gate=0.02, dropped=dropped, settled=settled, steady=steady)
 
     assert refusal() == ""
     assert "control failed" in refusal(control=0.05)

@@ -14,11 +14,11 @@ import torchvision
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from senet_bench import catalog
+from senet_bench.core import catalog
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build
-from senet_bench.training import downloads, weights
-from senet_bench.training.renaming import REFUSED, SOURCES, fitted
+from senet_bench.train import downloads, weights
+from senet_bench.train.renaming import REFUSED, SOURCES, fitted
 
 HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
 HEAVY |= {"legacy_seresnet101", "resnet101", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34"}
@@ -282,7 +282,7 @@ def test_timm_names_lead_to_the_hub_or_to_release_files(monkeypatch: pytest.Monk
 
 
 def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
-    from senet_bench.training import checkpoint
+    from senet_bench.train import checkpoint
 
     state: dict[str, Tensor] = build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": state, "ema": {}}

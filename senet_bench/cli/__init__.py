@@ -10,9 +10,9 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import checking, comparing, excitations, listing, measuring, training
+from senet_bench.cli import check, compare, excitations, listing, profile, train
+from senet_bench.core.studies import AXES
 from senet_bench.errors import BenchError
-from senet_bench.studies import AXES
 
 
 class _Group(typer.core.TyperGroup):
@@ -59,7 +59,7 @@ def completed(arguments: Sequence[str]) -> list[str]:
     for argument, following in zip(rest, [*rest[1:], "-"]):
         found.append(argument)
         if argument in axes and following.startswith("-"):
-            found.append(comparing.PAPER)
+            found.append(compare.PAPER)
     return found
 
 
@@ -73,14 +73,14 @@ app = typer.Typer(
 )
 
 for command in (
-    comparing.compare,
-    comparing.ablate,
-    training.train,
-    training.evaluate,
+    compare.compare,
+    compare.ablate,
+    train.train,
+    train.evaluate,
     excitations.excitations,
-    measuring.profile,
-    measuring.selftest,
-    checking.check,
+    profile.profile,
+    profile.selftest,
+    check.check,
     listing.report,
     listing.models,
     listing.doctor,
@@ -91,9 +91,9 @@ for command in (
 baseline = typer.Typer(
     name="baseline", cls=_Group, help="What `check` compares with.", no_args_is_help=True, rich_markup_mode=None
 )
-baseline.command("record")(checking.baseline_record)
-baseline.command("accept")(checking.baseline_accept)
-baseline.command("show")(checking.baseline_show)
+baseline.command("record")(check.baseline_record)
+baseline.command("accept")(check.baseline_accept)
+baseline.command("show")(check.baseline_show)
 app.add_typer(baseline)
 
 

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.store import Store
+from senet_bench.core.store import Store
 
 if TYPE_CHECKING:
-    from senet_bench.workflows.excitations import Excitations
+    from senet_bench.gates.excitations import Excitations
 
 Model = Annotated[str, typer.Argument(help="The network: one with attention, or with --input-channels any.")]
 Dataset = Annotated[
@@ -75,8 +75,8 @@ def excitations(
     typed = {"reduction": reduction, "excitation": excitation, "integration": integration}
     switches = o.switches(typed | {"stages": stages, "attention": attention})
     o.check_output(output)
-    from senet_bench.workflows.excitations import Excitations
-    from senet_bench.workflows.subjects import Changes
+    from senet_bench.gates.excitations import Excitations
+    from senet_bench.run.cases import Changes
 
     asked = Excitations(
         model=f"{model}+attach" if attach and ":" in model else model,
@@ -110,16 +110,16 @@ def _finish(
     no_progress: bool,
 ) -> None:
     """Follow the run to its end, show it, and write its tables and plots."""
-    from senet_bench import console
-    from senet_bench.report import excitations
-    from senet_bench.report import input_channels as colours
-    from senet_bench.workflows import excitations as of_blocks
-    from senet_bench.workflows import input_channels as of_input
-    from senet_bench.workflows import reporting
+    from senet_bench.gallery import report
+    from senet_bench.gates import colour_tables as colours
+    from senet_bench.gates import excitations as of_blocks
+    from senet_bench.gates import input_channels as of_input
+    from senet_bench.gates import tables
+    from senet_bench.show import terminal
 
     events = of_input.input_channels(asked, store) if input_channels else of_blocks.excitations(asked, store)
-    event = console.follow(events, quiet=quiet or no_progress)
-    o.emit((colours if input_channels else excitations).document(event.run), format, output)
-    console.remark(f"stored in {event.path}", quiet=quiet)
-    for path in reporting.observation_files(event.run, store.root):
-        console.remark(str(path), quiet=quiet)
+    event = terminal.follow(events, quiet=quiet or no_progress)
+    o.emit((colours if input_channels else tables).document(event.run), format, output)
+    terminal.remark(f"stored in {event.path}", quiet=quiet)
+    for path in report.observation_files(event.run, store.root):
+        terminal.remark(str(path), quiet=quiet)

@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError
-from senet_bench.store import Store
 
 
 def models(
@@ -19,7 +19,7 @@ def models(
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
     o.check_output(output)
-    from senet_bench.report import documents
+    from senet_bench.show import documents
 
     o.emit(documents.of_catalog(family or ()), format, output)
 
@@ -33,26 +33,26 @@ def doctor(
 ) -> None:
     """What this machine offers, what is missing and how to get it."""
     o.check_output(output)
-    from senet_bench.report import documents
-    from senet_bench.workflows import diagnosis
+    from senet_bench.run import doctor
+    from senet_bench.show import documents
 
-    found, failed = diagnosis.diagnose(device)
-    o.emit(documents.of_checks(found, diagnosis.environment()), format, output)
+    found, failed = doctor.diagnose(device)
+    o.emit(documents.of_checks(found, doctor.environment()), format, output)
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
 
 def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
-    from senet_bench import console
-    from senet_bench.workflows import reporting
+    from senet_bench.gallery import report
+    from senet_bench.show import terminal
 
-    found = reporting.read(Store(results))
-    for path in reporting.write(found, results):
-        console.remark(str(path), quiet=quiet)
+    found = report.read(Store(results))
+    for path in report.write(found, results):
+        terminal.remark(str(path), quiet=quiet)
     for one in found.evidence.left_out:
-        console.remark(f"left out: {one.error}")
+        terminal.remark(f"left out: {one.error}")
     if not quiet:
-        console.show(found.story)
+        terminal.show(found.story)
     if found.evidence.left_out:
-        raise reporting.IncompleteReportError(found.evidence.left_out)
+        raise report.IncompleteReportError(found.evidence.left_out)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from senet_bench.budget import Cost, limit
-from senet_bench.engines import Engine, Local, RayCluster, Slurm
+from senet_bench.bench.clock import cores
+from senet_bench.core.specs import Conditions
+from senet_bench.core.store import check_writable, write_atomically
+from senet_bench.core.studies import AXES
 from senet_bench.errors import UsageError
-from senet_bench.measure.clock import cores
-from senet_bench.specs import Conditions
-from senet_bench.store import check_writable, write_atomically
-from senet_bench.studies import AXES
+from senet_bench.overhead.budget import Cost, limit
+from senet_bench.run.engines import Engine, Local, RayCluster, Slurm
 
 if TYPE_CHECKING:
-    from senet_bench.report.documents import Document
-    from senet_bench.workflows.sweeping import Sweep
+    from senet_bench.run.error import Sweep
+    from senet_bench.show.documents import Document
 
 
 class Format(StrEnum):
@@ -152,7 +152,7 @@ def sweep_of(
     """The sweep that the options ask for, None without a data set."""
     if dataset is None:
         return None
-    from senet_bench.workflows.sweeping import Sweep
+    from senet_bench.run.error import Sweep
 
     share, _, shares = shard.partition("/")
     if not (share.isdigit() and shares.isdigit()):
@@ -274,11 +274,10 @@ def check_output(output: Path | None) -> None:
 
 def emit(document: Document, format: Format, output: Path | None) -> None:  # noqa: A002
     """Show a document, or write it in a machine format."""
-    from senet_bench import console
-    from senet_bench.report import writers
+    from senet_bench.show import terminal, writers
 
     if format == "table" and output is None:
-        console.show(document)
+        terminal.show(document)
         return
     text = writers.render(document, "md" if format == "table" else format)
-    console.write(text) if output is None else write_atomically(output, text)
+    terminal.write(text) if output is None else write_atomically(output, text)

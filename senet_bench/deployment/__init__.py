@@ -7,12 +7,12 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from senet_bench.deployment.captured import Captured
 from senet_bench.deployment.convolution import has_prepacked
-from senet_bench.deployment.folding import fold_factors, fold_norms
-from senet_bench.deployment.fusing import fuse
-from senet_bench.deployment.gates import make_early
-from senet_bench.deployment.tracing import traced
+from senet_bench.deployment.cuda_graph import Captured
+from senet_bench.deployment.early_squeeze import make_early
+from senet_bench.deployment.fold import fold_factors, fold_norms
+from senet_bench.deployment.fuse import fuse
+from senet_bench.deployment.graph import traced
 
 __all__ = ["Deployed", "deploy", "has_prepacked"]
 

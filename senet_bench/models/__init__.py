@@ -12,10 +12,10 @@ import torch
 from torch import nn
 from torch.overrides import TorchFunctionMode
 
-from senet_bench import catalog
+from senet_bench.core import catalog
+from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import attend_with, attention_blocks
-from senet_bench.specs import AttentionSpec, ModelSpec
 
 __all__ = ["attention_blocks", "build", "build_spec"]
 

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, attend_with
 from senet_bench.models.places import IN_PLACE, Kind, Place, places
 from senet_bench.models.tracing import check_same_in_training, shapes, shell, trace
-from senet_bench.specs import AttentionSpec
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.blocks import (
     CBAM,
@@ -27,7 +28,6 @@ from senet_bench.models.blocks import (
 )
 from senet_bench.models.outside_block import called, outside_block
 from senet_bench.models.recomputation import gated, squeezed
-from senet_bench.specs import AttentionSpec
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.models.attention import Attend, SqueezeExcitation
 from senet_bench.models.importing import imported
-from senet_bench.specs import AttentionSpec, ModelSpec
 
 PLACE = "input"
 SUFFIX = "+input"

@@ -17,11 +17,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.importing import first_line, imported
-from senet_bench.specs import AttentionSpec, ModelSpec
 
 ATTACH = "+attach"
 BUILDER = "senet_bench.models.outside:network"

@@ -1,0 +1,218 @@
+"""Timing on an NVIDIA GPU: CUDA events around exactly the counted work, and NVML to see when the clocks moved."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from senet_bench.bench.clock import Block, Call, HostClock
+
+BLOCK_S = 1e-3
+MOST_CALLS = 64
+FIRST_SLEEP, LONGEST_SLEEP = 1_000_000, 100_000_000
+"""Cycles that the queue is held for while a block is enqueued: about 0.5 ms at first, 50 ms at most."""
+SAME_CLOCK = 0.01
+
+SLOWDOWNS = {
+    0x08: "hardware slowdown",
+    0x20: "software thermal slowdown",
+    0x40: "hardware thermal slowdown",
+    0x80: "power brake",
+}
+"""NVML's clock event reasons that spoil a round."""
+REPORTED = {0x01: "idle", 0x02: "application clocks", 0x04: "power cap"}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the GPU's clock does: SM clock in MHz and NVML's mask of reasons."""
+
+    mhz: int
+    reasons: int
+
+
+class Gauge(Protocol):
+    """Reads a GPU's state; tests hand in a fake one."""
+
+    def read(self) -> Reading:
+        """The state now."""
+
+    def others(self) -> list[int]:
+        """Process ids, not ours, that compute on the device."""
+
+
+@dataclass(frozen=True, slots=True)
+class NvmlGauge:
+    """NVML's view of one device."""
+
+    nvml: Any
+    handle: Any
+
+    def read(self) -> Reading:
+        """SM clock and clock event reasons (throttle reasons in older drivers)."""
+        mhz = int(self.nvml.nvmlDeviceGetClockInfo(self.handle, self.nvml.NVML_CLOCK_SM))
+        try:
+            reasons = int(self.nvml.nvmlDeviceGetCurrentClocksEventReasons(self.handle))
+        except (AttributeError, self.nvml.NVMLError):
+            reasons = int(self.nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle))
+        return Reading(mhz, reasons)
+
+    def others(self) -> list[int]:
+        """Other processes that compute here; in a container NVML may show none."""
+        running = self.nvml.nvmlDeviceGetComputeRunningProcesses(self.handle)
+        return [int(p.pid) for p in running if int(p.pid) != os.getpid()]
+
+
+def nvml_gauge(device: torch.device) -> NvmlGauge | None:
+    """The gauge of a device, found by its UUID; None without nvidia-ml-py or where NVML does not answer."""
+    try:
+        import pynvml
+
+        pynvml.nvmlInit()
+    except Exception:  # noqa: BLE001 - absent, or no driver: NVML's own exceptions are not importable then
+        return None
+    try:
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        handle = pynvml.nvmlDeviceGetHandleByUUID(uuid if uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}")
+        gauge = NvmlGauge(pynvml, handle)
+        gauge.read()
+    except (pynvml.NVMLError, AttributeError, TypeError):
+        return None
+    return gauge
+
+
+def spoilt(before: Reading, after: Reading) -> str:
+    """Why a round between two readings must not count, empty if it may."""
+    reasons = [text for bit, text in SLOWDOWNS.items() if (before.reasons | after.reasons) & bit]
+    if reasons:
+        return f"GPU: {', '.join(reasons)}"
+    if abs(after.mhz - before.mhz) > SAME_CLOCK * max(before.mhz, 1):
+        return "GPU: SM clock moved"
+    return ""
+
+
+@dataclass(slots=True)
+class EventClock:
+    """Device time by CUDA events; the value of a block is the mean of its calls.
+
+    Each block is enqueued behind a spinning kernel, so that the host's launches are over before its work starts;
+    the spin grows while a block still starts too early. One synchronisation ends a round. With `cold`, twice
+    the L2 is written before each block, which then holds one call.
+    """
+
+    device: torch.device
+    cold: bool = False
+    gauge: Gauge | None = None
+    sleep_cycles: int = FIRST_SLEEP
+    early_blocks: int = 0
+    _flush: torch.Tensor | None = None
+    _spoilt: str = ""
+
+    def __post_init__(self) -> None:
+        if self.cold:
+            size = 2 * int(torch.cuda.get_device_properties(self.device).L2_cache_size)
+            self._flush = torch.empty(size, dtype=torch.int8, device=self.device)
+
+    def now(self) -> float:
+        """Seconds of the host's clock."""
+        return time.perf_counter()
+
+    def repeats(self, seconds: float) -> int:
+        """Calls that last 1 ms together, 64 at most; one when the cache is to be cold."""
+        return 1 if self.cold or seconds <= 0 else min(MOST_CALLS, max(1, math.ceil(BLOCK_S / seconds)))
+
+    def round(self, calls: Sequence[Call], repeats: int) -> list[Block]:
+        """All blocks enqueued in the order given, then one synchronisation."""
+        before = self.gauge.read() if self.gauge else None
+        with torch.cuda.device(self.device):
+            marks = [self._enqueue(call, repeats) for call in calls]
+            torch.cuda.synchronize(self.device)
+        self._spoilt = spoilt(before, self.gauge.read()) if self.gauge and before else ""
+        self._hold_longer(any(mark.early for mark in marks))
+        return [Block(m.start.elapsed_time(m.end) / 1e3 / repeats, m.cpu_s / repeats, m.output) for m in marks]
+
+    def disturbance(self) -> str:
+        """What NVML saw happen to the clocks in the last round."""
+        return self._spoilt
+
+    def _enqueue(self, call: Call, repeats: int) -> _Mark:
+        start, end = _event(), _event()
+        cpu_start = time.process_time()
+        if self._flush is not None:
+            self._flush.zero_()
+        torch.cuda._sleep(self.sleep_cycles)  # type: ignore[no-untyped-call]
+        start.record()
+        output: object = None
+        for _ in range(repeats):
+            output = call()
+        end.record()
+        early = bool(start.query())
+        return _Mark(start, end, output, early, time.process_time() - cpu_start)
+
+    def _hold_longer(self, early: bool) -> None:
+        if early:
+            self.early_blocks += 1
+            self.sleep_cycles = min(2 * self.sleep_cycles, LONGEST_SLEEP)
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    start: Any
+    end: Any
+    output: object
+    early: bool
+    cpu_s: float
+
+
+def _event() -> Any:
+    return torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+
+
+@dataclass(slots=True)
+class EndToEndClock(HostClock):
+    """The host's clock around call and synchronisation, with the GPU's clocks watched."""
+
+    gauge: Gauge | None = None
+    _reading: Reading | None = field(default=None, init=False)
+
+    def round(self, calls: Sequence[Call], repeats: int) -> list[Block]:
+        """Each call's block, in the order given."""
+        self._reading = self.gauge.read() if self.gauge else None
+        return HostClock.round(self, calls, repeats)
+
+    def disturbance(self) -> str:
+        """Another guest on the host, or the GPU's clocks."""
+        moved = spoilt(self._reading, self.gauge.read()) if self.gauge and self._reading else ""
+        return moved or HostClock.disturbance(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One branch tried: whether it works here, and the figures or the reason."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def self_check(device: str = "cuda") -> Iterator[Check]:
+    """Try everything that timing on this device relies on, one `Check` each; nothing raises."""
+    from senet_bench.bench.selfcheck import CHECKS
+
+    for name, check in CHECKS.items():
+        yield attempt(name, functools.partial(check, device))
+
+
+def attempt(name: str, check: Callable[[], str]) -> Check:
+    """The check's outcome; whatever it raises becomes its reason."""
+    try:
+        return Check(name, True, check())
+    except Exception as error:  # noqa: BLE001 - a self-check reports every failure
+        return Check(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -1,0 +1,152 @@
+"""Networks in, latency out: prepares every network, chooses the clock, halves the batch when memory runs out."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from senet_bench.bench.clock import Clock, host_clock
+from senet_bench.bench.count import steady
+from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
+from senet_bench.bench.memory import PeakMemory, peak_memory
+from senet_bench.bench.rounds import Event, Plan, measure_latency
+from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
+from senet_bench.bench.samples import Latency
+from senet_bench.bench.session import session, settled
+from senet_bench.core.specs import Conditions
+from senet_bench.errors import MeasurementError
+
+GPU_WARMUP_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """A network is built and gives the outputs of eager fp32."""
+
+    name: str
+    prepared: Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Halved:
+    """Memory ran out: every network goes on with this batch size."""
+
+    batch_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkLatency:
+    """The latency of networks under the conditions they really ran in (the batch may have been halved)."""
+
+    latency: Latency
+    conditions: Conditions
+    prepared: Mapping[str, Prepared]
+    other_processes: tuple[int, ...] = ()
+
+    def throughput(self, name: str) -> float:
+        """Images per second at the median."""
+        return self.conditions.batch_size / self.latency.arms[name].seconds
+
+
+NetworkEvent = Event | Ready | Halved | NetworkLatency
+
+
+def measure_networks(
+    networks: Mapping[str, nn.Module],
+    baseline: str,
+    input_size: tuple[int, int, int],
+    *,
+    conditions: Conditions | None = None,
+    plan: Plan | None = None,
+    clock: Clock | None = None,
+) -> Iterator[NetworkEvent]:
+    """Events of preparing and measuring; the last one is the `NetworkLatency`.
+
+    `input_size` is (C, H, W) of one image. The networks are not changed. Raises `UsageError` for conditions that
+    are not to be had and `MeasurementError` when a network cannot be built, captured or held in memory.
+    """
+    conditions, plan = settled(conditions or Conditions()), plan or Plan()
+    while True:
+        try:
+            yield from _measured(networks, baseline, input_size, conditions, plan, clock)
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise MeasurementError(f"a network failed: {error}", "this row is left out") from error
+        else:
+            return
+        if conditions.batch_size == 1:
+            raise MeasurementError(f"out of memory on {conditions.device} at batch size 1", "use smaller images")
+        if torch.device(conditions.device).type == "cuda":
+            torch.cuda.empty_cache()
+        conditions = conditions.with_batch(conditions.batch_size // 2)
+        yield Halved(conditions.batch_size)
+
+
+def _measured(
+    networks: Mapping[str, nn.Module],
+    baseline: str,
+    input_size: tuple[int, int, int],
+    conditions: Conditions,
+    plan: Plan,
+    clock: Clock | None,
+) -> Iterator[NetworkEvent]:
+    images = example(input_size, conditions.batch_size)
+    with session(conditions):
+        prepared: dict[str, Prepared] = {}
+        for name, network in networks.items():
+            prepared[name] = prepare(steady(network), conditions, images)
+            yield Ready(name, prepared[name])
+        factories = {name: ready.factory for name, ready in prepared.items()}
+        found = None
+        for event in measure_latency(
+            factories,
+            baseline,
+            plan=_fitting(plan, conditions),
+            clock=clock or clock_for(conditions),
+            witness=witness,
+        ):
+            found = event if isinstance(event, Latency) else None
+            yield event
+        assert found is not None
+        yield NetworkLatency(found, conditions, prepared, _others(conditions))
+
+
+def clock_for(conditions: Conditions) -> Clock:
+    """CUDA events for device time, else the host's clock with the device's synchronisation inside."""
+    device = torch.device(conditions.device)
+    if device.type == "cuda":
+        gauge = nvml_gauge(device)
+        if conditions.timing == "device":
+            return EventClock(device, conditions.cache == "cold", gauge)
+        return EndToEndClock(finish=functools.partial(torch.cuda.synchronize, device), gauge=gauge)
+    return host_clock(torch.mps.synchronize if device.type == "mps" else None)
+
+
+def measure_memory(
+    networks: Mapping[str, nn.Module], input_size: tuple[int, int, int], conditions: Conditions
+) -> dict[str, PeakMemory]:
+    """Peak memory of a call of each network, beyond weights and images."""
+    images, peaks = example(input_size, conditions.batch_size), {}
+    with session(conditions), failing_as("measuring memory failed"):
+        for name, network in networks.items():
+            call = prepare(steady(network), conditions, images).factory()
+            peaks[name] = peak_memory(call, conditions.device)
+            del call
+    return peaks
+
+
+def _fitting(plan: Plan, conditions: Conditions) -> Plan:
+    """The plan with what follows from the conditions: training changes outputs, a GPU needs a longer warm-up."""
+    on_gpu = torch.device(conditions.device).type == "cuda"
+    steady = plan.steady and conditions.mode == "infer"
+    return replace(plan, steady=steady, least_warmup_s=GPU_WARMUP_S if on_gpu else plan.least_warmup_s)
+
+
+def _others(conditions: Conditions) -> tuple[int, ...]:
+    device = torch.device(conditions.device)
+    gauge = nvml_gauge(device) if device.type == "cuda" else None
+    return tuple(gauge.others()) if gauge else ()

@@ -1,0 +1,123 @@
+"""Independent counters of the same arithmetic: fvcore with our operator handles, and torch's FlopCounterMode."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from senet_bench.bench.count import Counts, Tally, cannot_take, count, evaluating, steady
+from senet_bench.errors import MeasurementError
+
+
+def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
+    """The same as `complexity.count`, traced by fvcore on real tensors on the CPU (it cannot trace meta tensors).
+
+    fvcore's own handles count convolutions and matrix products; ours count BatchNorm and pools by the conventions
+    of `complexity`. The recalibrated map is the output of the attention module, however it is written.
+    """
+    network = steady(_on_cpu(network), dense=True)
+    tally = Tally()
+    with evaluating(network), tally.inside_attention(network), torch.no_grad():
+        try:
+            network(torch.zeros(1, *input_size))
+        except (RuntimeError, ValueError) as error:
+            raise cannot_take(input_size, error) from error
+    with warnings.catch_warnings(), evaluating(network):
+        warnings.simplefilter("ignore")  # fvcore (last released in 2022) scripts and traces, which torch deprecates
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(network, torch.zeros(1, *input_size))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False).tracer_warnings("none")
+        analysis.set_op_handle(**_HANDLES)
+        modules = analysis.by_module_and_operator()
+    inside: Counter[str] = Counter()
+    for name, module in network.named_modules():
+        if hasattr(module, "attention_place"):
+            inside.update(modules[name])
+    outside = Counter(modules[""])
+    outside.subtract(inside)
+    return Counts(
+        conv=int(outside["conv"]),
+        linear=_linear(outside),
+        se_excitation=int(inside["conv"]) + _linear(inside),
+        se_scale=tally.counts["se_scale"],
+        bn=int(outside["batch_norm"]) + tally.counts["bn"],
+        max_pool=int(outside["max_pool"]),
+        global_pool=int(outside["global_pool"]),
+    )
+
+
+def conv_and_linear(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Multiply-adds of all convolutions and matrix products by torch's FlopCounterMode, attention included."""
+    network = steady(copy.deepcopy(network).to("meta"), dense=True)
+    with evaluating(network), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.empty((1, *input_size), device="meta"))
+    return int(counter.get_total_flops()) // 2
+
+
+def verify(network: nn.Module, input_size: tuple[int, int, int], counts: Counts) -> None:
+    """Raise `MeasurementError` unless `count`, fvcore and FlopCounterMode all give `counts`."""
+    if (shapes := count(network, input_size)) != counts:
+        raise MeasurementError(f"the shape counter gives {shapes}, not {counts}", "please report this network")
+    if (fvcore := count_fvcore(network, input_size)) != counts:
+        raise MeasurementError(f"fvcore counts {fvcore}, not {counts}", "please report this network")
+    products = counts.conv + counts.linear + counts.se_excitation
+    if (witness := conv_and_linear(network, input_size)) != products:
+        raise MeasurementError(
+            f"FlopCounterMode counts {witness:,} multiply-adds, not {products:,}", "please report this network"
+        )
+
+
+Handle = Callable[[list[Any], list[Any]], Counter[str]]
+
+
+def _on_cpu(network: nn.Module) -> nn.Module:
+    network = copy.deepcopy(network)
+    return network.to_empty(device="cpu") if any(p.is_meta for p in network.parameters()) else network.cpu()
+
+
+def _linear(counts: Counter[str]) -> int:
+    return sum(int(counts[kind]) for kind in ("linear", "addmm", "matmul", "einsum", "bmm", "mm"))
+
+
+def _elements(kind: str, of_output: bool) -> Handle:
+    def handle(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+        return Counter({kind: _size((outputs if of_output else inputs)[0]).numel()})
+
+    return handle
+
+
+def _size(value: Any) -> torch.Size:
+    """The shape of a value of the traced graph."""
+    return torch.Size(value.type().sizes())
+
+
+def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    """Multiply-adds of a contraction; an einsum that sums over nothing is a product of elements, and counts none."""
+    from fvcore.nn.jit_handles import einsum_flop_jit
+
+    operands, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
+    contracts = set(operands) - set(result) - {","}
+    return Counter({"einsum": int(einsum_flop_jit(inputs, outputs)) if contracts else 0})
+
+
+def _global_pool(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
+    into, out = _size(inputs[0]), _size(outputs[0])
+    is_global = len(into) == 4 and out.numel() == into[0] * into[1]
+    return Counter({"global_pool": into.numel() if is_global else 0})
+
+
+_HANDLES: dict[str, Handle] = {
+    "aten::batch_norm": _elements("batch_norm", of_output=True),
+    "aten::max_pool2d": _elements("max_pool", of_output=False),
+    "aten::adaptive_avg_pool2d": _global_pool,
+    "aten::mean": _global_pool,
+    "aten::einsum": _einsum,
+}

@@ -1,0 +1,272 @@
+"""Interleaved rounds: every arm once a round in a fresh random order, until it is known or the budget is used.
+
+The protocol of a pair, and of several arms against one baseline in the same rounds. Arms are factories, so
+that they can be rebuilt (other addresses) at every epoch; a second copy of the baseline runs along as control.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from senet_bench.bench.clock import Call, Clock, host_clock, quiet
+from senet_bench.bench.plan import CONTROL, Event, Look, Plan, Round, Warmed, gated
+from senet_bench.bench.samples import Samples, latency_of
+from senet_bench.core import statistics
+from senet_bench.core.statistics import Judgement
+from senet_bench.errors import MeasurementError, UsageError
+
+SETTLED = 0.98
+WINDOW = 8
+MOST_WARM_CALLS = 10_000
+MOST_EPOCH_SHARE = 0.2
+"""Rebuilding the arms may take at most this share of the budget."""
+RARE_CONTROL = 3
+FIRST_CONTROLS = 16
+ENOUGH_ROUNDS = 100
+"""With more rounds than this in the budget the control runs in the first 16 rounds, then in every third only."""
+CHANGED = 1e-3
+
+Factory = Callable[[], Call]
+Witness = Callable[[object], float]
+
+__all__ = ["CONTROL", "Event", "Look", "Plan", "Round", "Warmed", "gated", "measure_latency"]
+
+
+def measure_latency(
+    arms: Mapping[str, Factory],
+    baseline: str,
+    *,
+    plan: Plan | None = None,
+    clock: Clock | None = None,
+    witness: Witness | None = None,
+) -> Iterator[Event]:
+    """Warm-ups, rounds and looks as they happen; the last event is the `Latency`.
+
+    `arms` maps names to factories of a call of no arguments; every arm but `baseline` is judged against it.
+    `witness` turns a call's output into a number that must be finite and stay the same. While the generator
+    lives, garbage collection is off. Raises `MeasurementError` on a non-finite output or a clock that stands.
+    """
+    if baseline not in arms or len(arms) < 2 or CONTROL in arms:
+        raise UsageError(f"arms must hold the baseline {baseline!r} and a candidate, and none named {CONTROL!r}")
+    plan = plan or Plan()
+    with quiet(plan.pin):
+        yield from _Session(dict(arms), baseline, plan, clock or host_clock(), witness).events()
+
+
+@dataclass(slots=True)
+class _Session:
+    arms: dict[str, Factory]
+    baseline: str
+    plan: Plan
+    clock: Clock
+    witness: Witness | None
+    rng: np.random.Generator = field(init=False)
+    samples: Samples = field(init=False)
+    calls: dict[str, Call] = field(default_factory=dict)
+    outputs: dict[str, float] = field(default_factory=dict)
+    final: dict[str, Judgement] = field(default_factory=dict)
+    unsettled: set[str] = field(default_factory=set)
+    steady: bool = True
+    repeats: int = 1
+    rare_control: bool = False
+    gate: float | None = None
+    elapsed: float = 0.0
+    build_s: float = 0.0
+    epoch: int = 0
+    epochs: int = 1
+    alpha_spent: float = 0.0
+    _last: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.rng = np.random.default_rng(self.plan.seed)
+        self.arms[CONTROL] = self.arms[self.baseline]
+        self.samples = Samples(tuple(self.arms))
+        self.gate = self.plan.gate
+
+    def events(self) -> Iterator[Event]:
+        """Everything from building to the result."""
+        self._build()
+        self._last = self.clock.now()
+        yield from self._warm_up()
+        for fraction in statistics.look_fractions(self.plan.looks):
+            yield from self._rounds_until(fraction)
+            final = fraction == 1 or self._over()
+            look = self._look(1.0 if final else fraction, final)
+            yield look
+            if final or not look.undecided:
+                break
+        settled = not self.unsettled or self.samples.settled(self.unsettled)
+        yield latency_of(self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1)
+
+    # --- building and warming -------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        """Build the arms that still run, in random order, and call each once."""
+        self.calls = {}
+        start = self.clock.now()
+        for name in self._shuffled(self._open() | {self.baseline, CONTROL}):
+            self.calls[name] = self.arms[name]()
+        for name, call in self.calls.items():
+            self._check(name, call())
+        self.build_s = max(0.0, self.clock.now() - start)
+
+    def _warm_up(self) -> Iterator[Event]:
+        """Call each arm until it gets no faster; then fix block size, epochs and how often the control runs."""
+        limit = min(self.plan.warmup_s, self.plan.budget_s / 4 / len(self.arms))
+        fastest = {}
+        for name in self._shuffled(self.calls):
+            warmed = self._warm(name, limit)
+            fastest[name] = warmed.seconds
+            if not warmed.settled:
+                self.unsettled.add(name)
+            yield warmed
+        self.repeats = self.clock.repeats(fastest[self.baseline])
+        round_s = self.repeats * sum(fastest.values())
+        self.rare_control = (self.plan.budget_s - self.elapsed) / round_s > ENOUGH_ROUNDS
+        affordable = MOST_EPOCH_SHARE * self.plan.budget_s / max(self.build_s, 1e-9)
+        self.epochs = min(self.plan.epochs, max(1, int(affordable)))
+        if self.gate is not None:
+            self.gate = max(self.gate, self.plan.min_abs_s / fastest[self.baseline])
+
+    def _warm(self, name: str, limit_s: float) -> Warmed:
+        times: list[float] = []
+        began = self.elapsed
+        least_s, settled = min(self.plan.least_warmup_s, limit_s), False
+        while not (settled and self.elapsed - began >= least_s) and len(times) < MOST_WARM_CALLS:
+            if times and self.elapsed - began >= limit_s:
+                break
+            block = self.clock.round([self.calls[name]], 1)[0]
+            self._tick()
+            times.append(block.seconds)
+            settled = _settled(times, limit_s)
+        fastest = min((seconds for seconds in times if seconds > 0), default=0.0)
+        if fastest == 0:
+            raise MeasurementError(f"the clock stands still while {name} runs", "use a larger batch")
+        return Warmed(name, len(times), settled, fastest)
+
+    def _rebuild(self) -> None:
+        """The next epoch: new copies of every arm, called a few times so that no round pays for their novelty."""
+        self.epoch += 1
+        self._build()
+        for call in self.calls.values():
+            for _ in range(min(self.repeats, 2)):
+                call()
+        self._tick()
+
+    # --- rounds ---------------------------------------------------------------------------------------------
+
+    def _rounds_until(self, fraction: float) -> Iterator[Event]:
+        """Rounds until that fraction of the budget, or of the most rounds, is used; at least one."""
+        started = False
+        while not started or (
+            self.elapsed < fraction * self.plan.budget_s and self.samples.rounds < fraction * self.plan.max_rounds
+        ):
+            started = True
+            if self._over():
+                return
+            if self._epoch_is_over():
+                self._rebuild()
+                if self._over():
+                    return
+            yield self._round()
+
+    def _round(self) -> Round:
+        """One round: the open arms, the baseline and (every or every third time) the control, in random order."""
+        done = self.samples.rounds
+        with_control = not self.rare_control or done < FIRST_CONTROLS or done % RARE_CONTROL == 0
+        names = [name for name in self.calls if name != CONTROL or with_control]
+        order = self._shuffled([n for n in names if n in (self.baseline, CONTROL) or n in self._open()])
+        blocks = dict(zip(order, self.clock.round([self.calls[name] for name in order], self.repeats)))
+        dropped = self.clock.disturbance()
+        for name, block in blocks.items():
+            self._check(name, block.output)
+            if block.seconds < 0:
+                dropped = "the clock went backwards"
+            elif block.seconds == 0:
+                raise MeasurementError(f"the clock stands still while {name} runs", "use a larger batch")
+        self.samples.add(blocks, dropped, self.epoch)
+        self._tick()
+        seconds = {name: block.seconds for name, block in blocks.items()}
+        return Round(self.samples.rounds, seconds, dropped, self.elapsed, self.plan.budget_s)
+
+    def _check(self, name: str, output: object) -> None:
+        """Raise on a non-finite output; remember when an output is not what it was."""
+        if self.witness is None or output is None:
+            return
+        value = self.witness(output)
+        if not math.isfinite(value):
+            raise MeasurementError(f"the output of {name} is not finite", "look at its weights and its precision")
+        first = self.outputs.setdefault(name, value)
+        if self.plan.steady and not math.isclose(value, first, rel_tol=CHANGED, abs_tol=1e-30):
+            self.steady = False
+
+    # --- looking --------------------------------------------------------------------------------------------
+
+    def _look(self, fraction: float, last: bool) -> Look:
+        """Judge the open arms; decided ones keep their judgement, all get theirs at the last look."""
+        undecided = sorted(self._open())
+        alpha = self.plan.alpha / (len(undecided) if self.plan.family else 1)
+        share = statistics.spent(fraction, 1.0) - self.alpha_spent
+        refusal = self._refusal()
+        judged: dict[str, Judgement] = {}
+        reached = False
+        for name in undecided:
+            ratios = self.samples.log_ratios(name, self.baseline)
+            reached |= statistics.critical_rank(len(ratios), share * alpha) >= 0
+            judgement = statistics.judge(ratios, gate=self.gate, level=share * alpha, alpha=self.plan.alpha)
+            judged[name] = judgement.refused(refusal) if refusal and (last or self.gate is not None) else judgement
+            if last or self._enough(judged[name]):
+                self.final[name] = judged[name]
+        if reached:
+            self.alpha_spent += share
+        return Look(self.samples.kept, self.elapsed, {**judged, **self.final}, tuple(sorted(self._open())))
+
+    def _enough(self, judgement: Judgement) -> bool:
+        if judgement.verdict == "estimated":
+            return judgement.confidence >= 1 - 2 * self.plan.alpha and judgement.half_width <= self.plan.target
+        return judgement.verdict != "inconclusive"
+
+    def _refusal(self) -> str:
+        return statistics.refusal(
+            control=self.samples.log_ratios(CONTROL, self.baseline),
+            gate=self.gate or 2 * self.plan.target,
+            dropped=self.samples.dropped_share,
+            settled=not self.unsettled or self.samples.settled(self.unsettled),
+            steady=self.steady,
+        )
+
+    # --- small things ---------------------------------------------------------------------------------------
+
+    def _open(self) -> set[str]:
+        return set(self.arms) - {self.baseline, CONTROL} - set(self.final)
+
+    def _shuffled(self, names: Iterable[str]) -> list[str]:
+        ordered = sorted(names)
+        return [ordered[i] for i in self.rng.permutation(len(ordered))]
+
+    def _epoch_is_over(self) -> bool:
+        """Whether to rebuild now: the epoch's share is used, and the budget still holds a rebuild."""
+        budget, following = self.plan.budget_s, self.epoch + 1
+        due = following < self.epochs and self.elapsed > budget * following / self.epochs
+        return due and self.elapsed + self.build_s < budget
+
+    def _over(self) -> bool:
+        return self.elapsed >= self.plan.budget_s or self.samples.rounds >= self.plan.max_rounds
+
+    def _tick(self) -> None:
+        """Add what has passed to the elapsed time; a clock that went back adds nothing."""
+        now = self.clock.now()
+        self.elapsed += max(0.0, now - self._last)
+        self._last = now
+
+
+def _settled(times: list[float], limit_s: float) -> bool:
+    """Whether the last window of calls is at most 2 % faster than the one before; two windows fit the limit."""
+    window = max(1, min(WINDOW, int(limit_s / max(times[-1], 1e-9) / 2)))
+    if len(times) < 2 * window:
+        return False
+    return min(times[-window:]) >= SETTLED * min(times[-2 * window : -window])

@@ -1,0 +1,273 @@
+"""Ways to run a network: each turns an `nn.Module` into a call, checked against eager before it is timed."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import copy
+import functools
+import itertools
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.bench import export
+from senet_bench.bench.clock import Call
+from senet_bench.bench.session import check_conditions
+from senet_bench.core.specs import Conditions
+from senet_bench.deployment import deploy
+from senet_bench.errors import MeasurementError, UsageError
+
+TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
+"""Largest |difference| from eager fp32, as a fraction of the largest |output|, that still counts as the same."""
+TRAIN_TOLERANCE = 0.1
+"""The same for the first loss of training."""
+REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
+FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, OSError, ImportError, AttributeError, IndexError)
+"""What networks, compilers and exporters raise when they fail."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network ready to be timed.
+
+    `factory` builds a fresh copy each time. `difference` is its distance from eager fp32 as a fraction of the
+    largest output (training: of the first loss), `first_s` the seconds of building and the first call.
+    """
+
+    factory: Callable[[], Call]
+    difference: float
+    tolerance: float
+    first_s: float
+
+
+def example(input_size: tuple[int, int, int], batch_size: int, seed: int = 0) -> Tensor:
+    """Standard normal images (N, C, H, W) on the CPU, always the same for a seed."""
+    return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(seed))
+
+
+def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepared:
+    """The network as a checked factory of calls; to be used inside `session(conditions)`. `network` is not changed.
+
+    A call of mode infer returns the logits, one of mode train makes a step of SGD on cross entropy and returns
+    the loss. Raises `UsageError` for conditions that are not to be had, `MeasurementError` when building or
+    capturing fails or the outputs are not those of eager fp32. Out of memory is passed on as torch raises it.
+    """
+    check_conditions(conditions)
+    if conditions.precision in REDUCED and conditions.mode == "infer":
+        network = _calibrated(network, images)
+    factory = functools.partial(_call, network, conditions, images)
+    tolerance = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
+    plain = Conditions(conditions.device, batch_size=conditions.batch_size, mode=conditions.mode)
+    with failing_as(f"{conditions.runtime} failed"):
+        start = time.perf_counter()
+        output = _numbers(_seeded(factory))
+        first_s = time.perf_counter() - start
+        same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
+        reference = output if same else _numbers(_seeded(functools.partial(_call, network, plain, images)))
+    difference = _distance(output, reference)
+    if not difference <= tolerance:
+        raise MeasurementError(
+            f"{conditions.runtime} {conditions.precision} differs from eager fp32 by {difference:.2g} of the largest"
+            f" output, more than {tolerance:g}",
+            "use eager fp32",
+        )
+    return Prepared(factory, difference, tolerance, first_s)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a device or on the host."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
+@contextlib.contextmanager
+def failing_as(what: str) -> Iterator[None]:
+    """Turn the failure of a network, compiler or exporter into a `MeasurementError`; not running out of memory."""
+    try:
+        yield
+    except FAILURES as error:
+        if out_of_memory(error):
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:300]
+        raise MeasurementError(f"{what}: {type(cause).__name__}: {reason}", "this row is left out") from error
+
+
+def witness(output: object) -> float:
+    """One number for an output: its mean absolute value."""
+    return float(np.abs(_array(output)).mean())
+
+
+def _numbers(call: Call) -> np.ndarray[Any, np.dtype[np.float64]]:
+    values = _array(call())
+    if not np.isfinite(values).all():
+        raise MeasurementError("the output is not finite", "look at the weights and the precision")
+    return values
+
+
+def _array(output: object) -> np.ndarray[Any, np.dtype[np.float64]]:
+    first = output[0] if isinstance(output, tuple | list) else output
+    if isinstance(first, Tensor):
+        return first.detach().to("cpu", torch.float64).numpy()
+    return np.asarray(first, dtype=np.float64)
+
+
+def _distance(output: Any, reference: Any) -> float:
+    if output.shape != reference.shape:
+        raise MeasurementError(f"the output has the shape {output.shape}, eager's is {reference.shape}")
+    return float(np.abs(output - reference).max() / max(np.abs(reference).max(), 1e-30))
+
+
+def _seeded(factory: Callable[[], Call]) -> Call:
+    def call() -> object:
+        torch.manual_seed(0)
+        return factory()()
+
+    return call
+
+
+def _calibrated(network: nn.Module, images: Tensor) -> nn.Module:
+    """A copy whose BatchNorm statistics fit its weights, so that fresh weights do not overflow half precision."""
+    network = copy.deepcopy(network).train()
+    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.momentum = 1.0
+    with torch.no_grad(), failing_as("the network failed"):
+        network(torch.cat([images[:1], images[:1].flip(-1)]).to(next(network.parameters()).device))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
+    return network
+
+
+def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
+    """A fresh copy of the network under the conditions, as a call that has been made once if it compiles."""
+    x = images[: conditions.batch_size].to(conditions.device)
+    fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
+    if conditions.runtime in export.EXTRAS:
+        return export.build(fresh, conditions, x)
+    if conditions.runtime == "deploy":
+        return _deployed(fresh, conditions, x)
+    if conditions.channels_last:
+        fresh, x = fresh.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
+    dtype = REDUCED.get(conditions.precision)
+    if conditions.mode == "infer" and dtype is not None:
+        fresh, x = fresh.to(dtype), x.to(dtype)
+    run: Callable[[Tensor], Any] = _compiled(fresh) if conditions.runtime == "compile" else fresh
+    call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
+    if conditions.runtime == "compile":
+        with _own_cache():
+            call()
+    return _captured(call, x) if conditions.runtime == "cudagraph" else call
+
+
+def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
+    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph."""
+    if conditions.mode == "train":
+        raise UsageError("runtime deploy is for inference only", "use --mode infer or another runtime")
+    dtype = REDUCED.get(conditions.precision, torch.float32)
+    x = x.to(dtype)
+    if conditions.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    call = _inference(deploy(network).to(dtype), x)
+    return _captured(call, x) if x.is_cuda else call
+
+
+def _inference(run: Callable[[Tensor], Any], x: Tensor) -> Call:
+    def call() -> object:
+        with torch.inference_mode():
+            return run(x)
+
+    return call
+
+
+def _training(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, dtype: torch.dtype | None) -> Call:
+    """Forward, backward and a step of SGD with momentum; reduced precision by autocast, fp16 with a scaled loss."""
+    optimiser = torch.optim.SGD(network.parameters(), lr=1e-4, momentum=0.9)
+    scaler = torch.amp.GradScaler(x.device.type, enabled=dtype is torch.float16)
+    labels = torch.arange(x.shape[0], device=x.device)
+
+    def call() -> object:
+        optimiser.zero_grad(set_to_none=True)
+        with torch.autocast(x.device.type, dtype=dtype, enabled=dtype is not None):
+            output = run(x)
+            logits = output[0] if isinstance(output, tuple) else output
+            loss = F.cross_entropy(logits, labels % logits.shape[1])
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaler.step(optimiser)
+        scaler.update()
+        return loss.detach()
+
+    return call
+
+
+_numbered = itertools.count()
+
+
+def _compiled(network: nn.Module) -> Callable[[Tensor], Any]:
+    """torch.compile of the whole graph, each network with a code object of its own.
+
+    Dynamo's recompile limit counts by code object, and one arm's guards must not be walked through by another.
+    """
+
+    def run(x: Tensor) -> Any:
+        return network(x)
+
+    run.__code__ = run.__code__.replace(co_name=f"run_{next(_numbered)}")
+    compiled: Callable[[Tensor], Any] = torch.compile(run, fullgraph=True, dynamic=False)
+    return compiled
+
+
+@functools.cache
+def _cache_folder() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="senet-bench-inductor-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+@contextlib.contextmanager
+def _own_cache() -> Iterator[None]:
+    """Inductor's cache in a folder of this process: a broken file in the shared one would break every compile."""
+    name = "TORCHINDUCTOR_CACHE_DIR"
+    before = os.environ.get(name)
+    os.environ[name] = str(_cache_folder())
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _captured(call: Call, x: Tensor) -> Call:
+    """The call as a CUDA graph with its own memory pool; three calls on a side stream come first, as torch asks."""
+    side = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream(x.device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call()
+
+    def replay() -> object:
+        graph.replay()
+        return output
+
+    return replay

@@ -1,0 +1,167 @@
+"""The rounds as recorded, and the latency computed from them; the raw samples stay with the result."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from senet_bench.bench.clock import Block
+from senet_bench.core.statistics import CONTROL_LEVEL, Judgement, judge
+
+Floats = NDArray[np.float64]
+
+FEWEST_CPU_ROUNDS = 6
+"""With fewer rounds there is no 95 % interval."""
+
+
+@dataclass(slots=True)
+class Samples:
+    """Seconds of every block by round and arm, also of dropped rounds; nan where an arm did not run."""
+
+    arms: tuple[str, ...]
+    seconds: list[tuple[float, ...]] = field(default_factory=list)
+    cpu_seconds: list[tuple[float, ...]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    epoch: list[int] = field(default_factory=list)
+
+    def add(self, blocks: Mapping[str, Block], dropped: str, epoch: int) -> None:
+        """Record a round; `dropped` is why it does not count."""
+        self.seconds.append(tuple(blocks[a].seconds if a in blocks else math.nan for a in self.arms))
+        self.cpu_seconds.append(tuple(blocks[a].cpu_seconds if a in blocks else math.nan for a in self.arms))
+        self.dropped.append(dropped)
+        self.epoch.append(epoch)
+
+    @property
+    def rounds(self) -> int:
+        """Rounds run, dropped ones too."""
+        return len(self.seconds)
+
+    @property
+    def kept(self) -> int:
+        """Rounds that count."""
+        return self.dropped.count("")
+
+    @property
+    def dropped_share(self) -> float:
+        """Dropped rounds as a fraction of all."""
+        return 1 - self.kept / self.rounds if self.rounds else 0.0
+
+    def of(self, arm: str) -> Floats:
+        """The kept blocks of an arm, in seconds."""
+        return self._kept(self.seconds, arm)
+
+    def cpu_of(self, arm: str) -> Floats:
+        """CPU seconds of a call, in the kept blocks of an arm."""
+        return self._kept(self.cpu_seconds, arm)
+
+    def log_ratios(self, arm: str, baseline: str, *, cpu: bool = False) -> Floats:
+        """ln(arm / baseline) of the kept rounds in which both ran, of wall or CPU seconds."""
+        columns = [self.arms.index(arm), self.arms.index(baseline)]
+        pairs = self._matrix(self.cpu_seconds if cpu else self.seconds)[:, columns]
+        pairs = pairs[(pairs > 0).all(axis=1)]
+        return np.asarray(np.log(pairs[:, 0] / pairs[:, 1]))
+
+    def settled(self, arms: Collection[str]) -> bool:
+        """Whether no arm's later half is, at its median, over 2 % faster than the fastest of its earlier half."""
+        halves = [(s[: s.size // 2], s[s.size // 2 :]) for s in map(self.of, arms) if s.size >= 2]
+        return all(np.median(later) >= 0.98 * earlier.min() for earlier, later in halves)
+
+    def _matrix(self, rows: list[tuple[float, ...]]) -> Floats:
+        keep = np.array([not why for why in self.dropped], dtype=bool)
+        matrix: Floats = np.asarray(rows, dtype=np.float64).reshape(len(rows), len(self.arms))
+        return np.asarray(matrix[keep])
+
+    def _kept(self, rows: list[tuple[float, ...]], arm: str) -> Floats:
+        column = self._matrix(rows)[:, self.arms.index(arm)]
+        return np.asarray(column[~np.isnan(column)])
+
+
+@dataclass(frozen=True, slots=True)
+class ArmLatency:
+    """One arm: median and floor over its blocks in seconds of a call, CPU seconds, judgement (none: the baseline)."""
+
+    name: str
+    seconds: float
+    floor: float
+    cpu_seconds: float
+    judgement: Judgement | None
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """The result of a session: every arm, the control's judgement, and the conditions of belief in them."""
+
+    baseline: str
+    arms: Mapping[str, ArmLatency]
+    control: Judgement
+    settled: bool
+    rounds: int
+    dropped: Mapping[str, int]
+    epochs: int
+    elapsed_s: float
+    samples: Samples
+
+    def row(self, arm: str) -> dict[str, Any]:
+        """The `latency` object of a row in JSON; a missing number is absent."""
+        found = self.arms[arm]
+        row: dict[str, Any] = {"seconds": found.seconds, "floor": found.floor, "cpu_seconds": found.cpu_seconds}
+        row |= {"rounds": self.rounds - sum(self.dropped.values()), "settled": self.settled}
+        if self.dropped:
+            row["dropped"] = dict(self.dropped)
+        if (judged := found.judgement) is not None:
+            row |= {"ratio": judged.ratio, "ci": list(judged.ci), "confidence": judged.confidence}
+            row |= {"rounds": judged.rounds, "mde": judged.mde, "verdict": judged.verdict, "reason": judged.reason}
+            row |= {"control_ratio": self.control.ratio, "control_ci": list(self.control.ci)}
+            row |= _cpu_row(self.samples.log_ratios(arm, self.baseline, cpu=True))
+            row |= {"p_worse": judged.p_worse, "p_ok": judged.p_ok}
+        return {key: value for key, value in row.items() if _present(value)}
+
+
+def latency_of(
+    samples: Samples,
+    baseline: str,
+    control: str,
+    judgements: Mapping[str, Judgement],
+    settled: bool,
+    elapsed_s: float,
+    epochs: int,
+) -> Latency:
+    """The latency of every arm that the samples hold."""
+    arms = {name: _arm(samples, name, judgements.get(name)) for name in samples.arms if name != control}
+    return Latency(
+        baseline=baseline,
+        arms=arms,
+        control=judge(samples.log_ratios(control, baseline), gate=None, level=CONTROL_LEVEL, alpha=CONTROL_LEVEL),
+        settled=settled,
+        rounds=samples.rounds,
+        dropped=Counter(why for why in samples.dropped if why),
+        epochs=epochs,
+        elapsed_s=elapsed_s,
+        samples=samples,
+    )
+
+
+def _cpu_row(log_ratios: Floats) -> dict[str, Any]:
+    """The ratio of CPU times with a plain 95 % interval: what is left when others take the cores."""
+    if log_ratios.size < FEWEST_CPU_ROUNDS:
+        return {}
+    judged = judge(log_ratios, gate=None, level=0.025, alpha=0.025)
+    return {"cpu_ratio": judged.ratio, "cpu_ci": list(judged.ci)}
+
+
+def _arm(samples: Samples, name: str, judgement: Judgement | None) -> ArmLatency:
+    seconds, cpu = samples.of(name), samples.cpu_of(name)
+    if seconds.size == 0:
+        return ArmLatency(name, math.nan, math.nan, math.nan, judgement)
+    return ArmLatency(name, float(np.median(seconds)), float(seconds.min()), float(np.median(cpu)), judgement)
+
+
+def _present(value: object) -> bool:
+    values = value if isinstance(value, list) else [value]
+    return all(v is not None and (not isinstance(v, float) or math.isfinite(v)) for v in values)

@@ -1,0 +1,151 @@
+"""What timing on a device relies on, each tried on a small network; `cuda.self_check` runs and reports them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from senet_bench.bench.clock import HostClock, host_clock
+from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
+from senet_bench.bench.memory import peak_memory
+from senet_bench.bench.rounds import Plan, measure_latency
+from senet_bench.bench.runtimes import example, out_of_memory, prepare
+from senet_bench.bench.samples import Latency
+from senet_bench.bench.session import check_conditions, session
+from senet_bench.core.specs import Conditions
+
+BATCH = 4
+
+
+def _network() -> nn.Module:
+    torch.manual_seed(0)
+    body: Iterable[nn.Module] = (
+        m for _ in range(4) for m in (nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
+    )
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10))
+    return nn.Sequential(nn.Conv2d(3, 32, 3, padding=1), *body, *head)
+
+
+def _images() -> Tensor:
+    return example((3, 32, 32), BATCH)
+
+
+def _present(device: str) -> str:
+    check_conditions(Conditions(device))
+    if torch.device(device).type != "cuda":
+        return torch.__version__
+    properties = torch.cuda.get_device_properties(device)
+    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return (
+        f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
+        f"{properties.total_memory / 2**30:.0f} GiB, L2 {properties.L2_cache_size / 2**20:.0f} MiB, "
+        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
+    )
+
+
+def _runs(device: str, **options: str | bool) -> str:
+    """The small network under these conditions, checked against eager fp32."""
+    conditions = replace(Conditions(device, batch_size=BATCH), **options)  # type: ignore[arg-type]
+    with session(conditions):
+        prepared = prepare(_network(), conditions, _images())
+    return f"differs from eager fp32 by {prepared.difference:.1e} (at most {prepared.tolerance:g})"
+
+
+def _arithmetic(device: str) -> str:
+    """That fp32 is not TF32: the error of a product against double precision."""
+    a = torch.randn(512, 512, generator=torch.Generator().manual_seed(0)).to(device)
+    with session(Conditions(device)):
+        product = (a @ a).cpu().double()
+    exact = a.cpu().double() @ a.cpu().double()
+    error = float((product - exact).abs().max() / exact.abs().max())
+    if error > 1e-5:
+        raise RuntimeError(f"a product in fp32 is off by {error:.1e}: TF32 is on")
+    return f"a product in fp32 is off by {error:.1e}"
+
+
+def _pair(device: str, clock: HostClock | EventClock) -> str:
+    """An A/A comparison with that clock."""
+    conditions = Conditions(device, batch_size=BATCH)
+    with session(conditions):
+        factory = prepare(_network(), conditions, _images()).factory
+        *_, latency = measure_latency({"a": factory, "b": factory}, "a", plan=Plan(budget_s=1.0), clock=clock)
+    assert isinstance(latency, Latency)
+    judged = latency.arms["b"].judgement
+    assert judged is not None
+    early = f", {clock.early_blocks} rounds started early" if isinstance(clock, EventClock) else ""
+    return (
+        f"{latency.arms['a'].seconds * 1e6:.1f} us a call, A/A ratio {judged.ratio:.4f} "
+        f"({judged.ci[0]:.4f} .. {judged.ci[1]:.4f}), {judged.rounds} rounds, dropped {dict(latency.dropped)}{early}"
+    )
+
+
+def _events(device: str, cold: bool) -> str:
+    _need_cuda(device)
+    return _pair(device, EventClock(torch.device(device), cold, nvml_gauge(torch.device(device))))
+
+
+def _end_to_end(device: str) -> str:
+    kind = torch.device(device).type
+    if kind == "cuda":
+        where = torch.device(device)
+        finish = lambda: torch.cuda.synchronize(where)  # noqa: E731
+        return _pair(device, EndToEndClock(finish=finish, gauge=nvml_gauge(where)))
+    return _pair(device, host_clock(torch.mps.synchronize if kind == "mps" else None))
+
+
+def _gauge(device: str) -> str:
+    _need_cuda(device)
+    gauge = nvml_gauge(torch.device(device))
+    if gauge is None:
+        raise RuntimeError("NVML does not answer: pip install nvidia-ml-py")
+    reading, others = gauge.read(), gauge.others()
+    return f"SM clock {reading.mhz} MHz, reasons {reading.reasons:#x}, other processes: {others or 'none'}"
+
+
+def _memory(device: str) -> str:
+    conditions = Conditions(device, batch_size=BATCH)
+    with session(conditions):
+        peak = peak_memory(prepare(_network(), conditions, _images()).factory(), device)
+    return f"{peak.bytes} bytes by the {peak.method}"
+
+
+def _exhausted(device: str) -> str:
+    """That running out of memory is recognised, by asking for 4 TiB."""
+    try:
+        torch.empty(2**42, dtype=torch.int8, device=device)
+    except RuntimeError as error:
+        if out_of_memory(error):
+            return "recognised"
+        raise
+    return "4 TiB were granted"
+
+
+def _need_cuda(device: str) -> None:
+    if torch.device(device).type != "cuda":
+        raise RuntimeError("only on a CUDA device")
+
+
+CHECKS: dict[str, Callable[[str], str]] = {
+    "present": _present,
+    "NVML": _gauge,
+    "fp32 is IEEE": _arithmetic,
+    "eager": _runs,
+    "channels_last": lambda d: _runs(d, channels_last=True),
+    "tf32": lambda d: _runs(d, precision="tf32"),
+    "bf16": lambda d: _runs(d, precision="bf16"),
+    "fp16": lambda d: _runs(d, precision="fp16"),
+    "train": lambda d: _runs(d, mode="train"),
+    "train bf16": lambda d: _runs(d, mode="train", precision="bf16"),
+    "compile": lambda d: _runs(d, runtime="compile"),
+    "CUDA graph": lambda d: _runs(d, runtime="cudagraph"),
+    "CUDA graph train": lambda d: _runs(d, runtime="cudagraph", mode="train"),
+    "events, warm L2": lambda d: _events(d, cold=False),
+    "events, cold L2": lambda d: _events(d, cold=True),
+    "end to end": _end_to_end,
+    "peak memory": _memory,
+    "out of memory": _exhausted,
+}
+"""Every branch by its name; each gives the figures or raises the reason."""

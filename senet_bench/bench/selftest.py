@@ -1,0 +1,265 @@
+"""How far timing can be trusted on this machine: false alarms, power, time to verdict, with their counts.
+
+The workload is a chain of equal layers, so that a slowdown of 5 % is five more layers on a hundred: real work,
+and a truth known by construction. Other rules decide on the same workload in the same session: torch's Timer
+is the library itself; of pytest-benchmark (`--benchmark-compare-fail=min:3%`) and of the plain mean the
+decision rule is applied to calls timed one side after the other, as these tools do.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+from torch.utils.benchmark import Timer
+
+from senet_bench.bench.clock import Call
+from senet_bench.bench.rounds import Plan, gated, measure_latency
+from senet_bench.bench.samples import Latency
+from senet_bench.errors import UsageError
+
+Kind = Literal["same", "slower", "visible", "same visible", "peers same", "peers slower"]
+
+LAYERS, SLOWER, VISIBLE = 100, 105, 102
+GATE = 0.02
+PEER_THRESHOLDS = (0.03, 0.05)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One comparison: `alarm` by rule, the true ratio, and (our rule) ratio, interval and seconds to the verdict."""
+
+    kind: Kind
+    index: int
+    of: int
+    truth: float
+    alarm: dict[str, bool]
+    verdict: str
+    seconds: float
+    budget_s: float
+    ratio: float | None = None
+    ci: tuple[float, float] | None = None
+    mde: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RuleRow:
+    """Counts of one rule: alarms of `same` trials are false, those of `slower` trials are right."""
+
+    rule: str
+    same: int
+    false_alarms: int
+    slower: int
+    found: int
+    seconds_same: float | None
+    seconds_slower: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selftest:
+    """The outcome; counts are (how many, of how many).
+
+    `visible` are the +2 % found without a margin at alpha 0.05 within `visible_s`, `visible_false_alarms` the
+    alarms of the same rule on A/A, `mde` the median smallest visible change of these trials.
+    """
+
+    rules: tuple[RuleRow, ...]
+    covered: tuple[int, int]
+    covered_slower: tuple[int, int]
+    inconclusive_same: tuple[int, int]
+    visible: tuple[int, int]
+    visible_false_alarms: tuple[int, int]
+    visible_s: float
+    mde: float | None
+    longest_overrun_s: float
+    call_seconds: float
+    trials: tuple[Trial, ...]
+
+
+def selftest(
+    *,
+    same: int = 40,
+    slower: int = 20,
+    visible: int = 20,
+    peers: int = 10,
+    budget_s: float = 6.0,
+    slower_s: float = 3.0,
+    visible_s: float = 2.0,
+    peer_s: float = 1.0,
+    seed: int = 0,
+) -> Iterator[Trial | Selftest]:
+    """Every `Trial` as it ends, the kinds mixed at random, then the `Selftest`.
+
+    `same`, `slower` (+5 %, gate 2 %, alpha 0.01), `visible` (+2 % and as many A/A, no margin, alpha 0.05) and
+    `peers` (of each of A/A and +5 %) are numbers of trials; `peer_s` is what a side gets from the other tools.
+    """
+    if min(same, slower, visible, peers) < 0 or same + slower + visible + peers == 0:
+        raise UsageError("a self-test needs at least one trial", "give a number above 0")
+    rng = np.random.default_rng(seed)
+    counts: dict[Kind, int] = {
+        "same": same,
+        "slower": slower,
+        "visible": visible,
+        "same visible": visible,
+        "peers same": peers,
+        "peers slower": peers,
+    }
+    schedule = [kind for kind, count in counts.items() for _ in range(count)]
+    plans = {
+        "same": gated(GATE, budget_s=budget_s),
+        "slower": gated(GATE, budget_s=slower_s),
+    }
+    plans["visible"] = plans["same visible"] = gated(0.0, budget_s=visible_s, alpha=0.05)
+    trials: list[Trial] = []
+    with _one_thread():
+        for index, position in enumerate(rng.permutation(len(schedule))):
+            kind = schedule[position]
+            place = (index + 1, len(schedule))
+            if kind.startswith("peers"):
+                trials.append(_peer_trial(kind, peer_s, place))
+            else:
+                trials.append(_paired_trial(kind, plans[kind], int(rng.integers(2**31)), place))
+            yield trials[-1]
+        yield summarise(trials, visible_s, _seconds_of(chain(LAYERS)))
+
+
+def chain(layers: int) -> Callable[[], Call]:
+    """A factory of the workload: that many equal 3x3 convolutions, about 1 ms for a hundred."""
+    torch.manual_seed(0)
+    images = torch.randn(1, 8, 6, 6)
+    network = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(layers))).eval()
+
+    def build() -> Call:
+        fresh = copy.deepcopy(network)
+
+        def call() -> object:
+            with torch.inference_mode():
+                return fresh(images)
+
+        return call
+
+    return build
+
+
+def layers_of(kind: Kind) -> int:
+    """Layers of the candidate in a kind of trial."""
+    return {"slower": SLOWER, "peers slower": SLOWER, "visible": VISIBLE}.get(kind, LAYERS)
+
+
+def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> Trial:
+    arms = {"base": chain(LAYERS), "candidate": chain(layers_of(kind))}
+    *_, latency = measure_latency(arms, "base", plan=replace(plan, seed=seed))
+    assert isinstance(latency, Latency)
+    judged = latency.arms["candidate"].judgement
+    assert judged is not None
+    alarm = {"senet-bench": judged.verdict == "regressed"}
+    truth = layers_of(kind) / LAYERS
+    return Trial(
+        kind,
+        *place,
+        truth,
+        alarm,
+        verdict=judged.verdict,
+        seconds=latency.elapsed_s,
+        budget_s=plan.budget_s,
+        ratio=judged.ratio,
+        ci=judged.ci,
+        mde=judged.mde,
+    )
+
+
+def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Trial:
+    """Both sides one after the other, by torch's Timer and as plain calls."""
+    base, candidate = chain(LAYERS)(), chain(layers_of(kind))()
+    began = time.perf_counter()
+    calls = [_sequential(call, peer_s) for call in (base, candidate)]
+    seconds = time.perf_counter() - began
+    medians = [
+        Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=peer_s).median
+        for call in (base, candidate)
+    ]
+    ratios = {
+        "pytest-benchmark min": min(calls[1]) / min(calls[0]),
+        "torch Timer median": medians[1] / medians[0],
+        "sequential mean": statistics.fmean(calls[1]) / statistics.fmean(calls[0]),
+    }
+    alarm = {f"{rule}:{t:.0%}": ratio > 1 + t for rule, ratio in ratios.items() for t in PEER_THRESHOLDS}
+    truth = layers_of(kind) / LAYERS
+    return Trial(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
+
+
+def _sequential(call: Call, seconds: float) -> list[float]:
+    """Single calls timed one after another, five warm-ups before them."""
+    for _ in range(5):
+        call()
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+    return times
+
+
+def _seconds_of(build: Callable[[], Call]) -> float:
+    return statistics.median(_sequential(build(), 0.1))
+
+
+def summarise(trials: Sequence[Trial], visible_s: float, call_seconds: float) -> Selftest:
+    """The counts of some trials."""
+    rules = dict.fromkeys(rule for t in trials if "visible" not in t.kind for rule in t.alarm)
+    kinds = ("same", "slower", "visible", "same visible")
+    of: dict[str, list[Trial]] = {kind: [t for t in trials if t.kind == kind] for kind in kinds}
+    paired = [t for group in of.values() for t in group]
+    visible = of["visible"]
+    return Selftest(
+        rules=tuple(_rule_row(rule, trials) for rule in rules),
+        covered=_count(of["same"], _covers),
+        covered_slower=_count(of["slower"], _covers),
+        inconclusive_same=_count(of["same"], lambda t: t.verdict == "inconclusive"),
+        visible=_count(visible, _alarmed),
+        visible_false_alarms=_count(of["same visible"], _alarmed),
+        visible_s=visible_s,
+        mde=statistics.median(t.mde for t in visible if t.mde is not None) if visible else None,
+        longest_overrun_s=max((t.seconds - t.budget_s for t in paired), default=0.0),
+        call_seconds=call_seconds,
+        trials=tuple(trials),
+    )
+
+
+def _rule_row(rule: str, trials: Sequence[Trial]) -> RuleRow:
+    same = [t for t in trials if rule in t.alarm and t.kind in ("same", "peers same")]
+    slower = [t for t in trials if rule in t.alarm and t.kind in ("slower", "peers slower")]
+    medians = [statistics.median(t.seconds for t in group) if group else None for group in (same, slower)]
+    false_alarms, found = (sum(t.alarm[rule] for t in group) for group in (same, slower))
+    return RuleRow(rule, len(same), false_alarms, len(slower), found, *medians)
+
+
+def _alarmed(trial: Trial) -> bool:
+    return trial.alarm["senet-bench"]
+
+
+def _covers(trial: Trial) -> bool:
+    return trial.ci is not None and trial.ci[0] <= trial.truth <= trial.ci[1]
+
+
+def _count(trials: Sequence[Trial], test: Callable[[Trial], bool]) -> tuple[int, int]:
+    return sum(map(test, trials)), len(trials)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,124 @@
+"""The engine of `profile`: where the time of a network goes, by stage and by what attention does (see `breakdown`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from senet_bench.bench.clock import Clock
+from senet_bench.bench.latency import NetworkEvent, NetworkLatency, clock_for, measure_networks
+from senet_bench.bench.memory import weight_bytes
+from senet_bench.bench.plan import Plan
+from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
+from senet_bench.bench.session import session, settled
+from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
+from senet_bench.breakdown.parts import arms, splits
+from senet_bench.breakdown.probes import launch_seconds
+from senet_bench.breakdown.roofline import measure_device
+from senet_bench.breakdown.rows import PartRow, Profile, StageRow
+from senet_bench.breakdown.timeline import profiled, time_stages
+from senet_bench.breakdown.tracing import trace
+from senet_bench.core.specs import Conditions
+from senet_bench.errors import BenchError, UsageError
+
+__all__ = ["PartRow", "Profile", "ProfileEvent", "StageRow", "Step", "profile_network"]
+
+BUDGET_S = 20.0
+WITNESS_SHARE = 0.1
+"""Of the plan's budget, what the stage times and the profiler each take in addition."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What is done next: trace, rounds, stages, profiler or device."""
+
+    name: str
+
+
+ProfileEvent = NetworkEvent | Step | Profile
+
+
+def profile_network(
+    network: nn.Module,
+    input_size: tuple[int, int, int],
+    *,
+    conditions: Conditions | None = None,
+    plan: Plan | None = None,
+    clock: Clock | None = None,
+) -> Iterator[ProfileEvent]:
+    """Events of profiling a network of (C, H, W) images, which is not changed; the last one is the `Profile`.
+
+    The plan's budget goes to the rounds; stages, profiler and device take about a third of it more. All arms run
+    to the end: `gate` and `looks` of the plan play no role. A network without attention has stages only, and those
+    in eager inference only. Raises `UsageError` for conditions that are not to be had, else as `measure_networks`.
+    """
+    conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
+    yield Step("trace")
+    with session(conditions):
+        seen = _seen(network, input_size, conditions, replace(plan, looks=1, gate=None, family=False))
+    if seen.traced:
+        yield Step("rounds")
+        made = arms(network, seen.traced, seen.stages, conditions.batch_size, split=seen.split)
+        for event in measure_networks(made, "full", input_size, conditions=conditions, plan=seen.plan, clock=clock):
+            seen.latency = event if isinstance(event, NetworkLatency) else None
+            yield event
+        assert seen.latency is not None
+        seen.conditions = seen.latency.conditions
+    with session(seen.conditions):
+        yield from _witnesses(seen, network, clock)
+    yield profile_of(seen)
+
+
+def _seen(network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan) -> Seen:
+    """The network's structure, and whether its attention can be taken apart under these conditions."""
+    stages, traced = trace(network, input_size)
+    if not traced and not _by_module(conditions):
+        raise UsageError("a network without attention is profiled in eager inference only", "use --runtime eager")
+    apart = all(splits(network.get_submodule(name)) for name in traced)
+    seen = Seen(input_size, conditions, stages, traced, plan, weight_bytes(network), split=False)
+    seen.split = bool(traced) and apart and seen.same_work
+    seen.not_split = "" if seen.split else NOT_SPLIT if not apart else EAGER_ONLY
+    return seen
+
+
+def _by_module(conditions: Conditions) -> bool:
+    """Whether modules run one after the other, so that they can be timed by themselves."""
+    return conditions.mode == "infer" and conditions.runtime == "eager"
+
+
+def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[Step]:
+    """Stage times, profiler and device limits; what fails is noted and left out."""
+    conditions, images = seen.conditions, example(seen.input_size, seen.conditions.batch_size)
+    clock, budget_s = clock or clock_for(conditions), WITNESS_SHARE * seen.plan.budget_s
+    if _by_module(conditions):
+        yield Step("stages")
+        _try(seen, "stages", lambda: _time_stages(seen, network, images, clock, budget_s))
+        yield Step("profiler")
+        _try(seen, "profiler", lambda: _profile(seen, network, images, budget_s))
+    else:
+        seen.missing.update(stages=EAGER_ONLY, profiler=EAGER_ONLY)
+    if seen.traced and seen.same_work:
+        yield Step("device")
+        on_gpu = torch.device(conditions.device).type == "cuda"
+        busy = clock_for(replace(conditions, timing="device", cache="warm")) if on_gpu else clock
+        seen.device = measure_device(conditions, clock, busy)
+        block = network.get_submodule(next(iter(seen.traced)))
+        seen.launch = launch_seconds(block, conditions, clock, split=seen.split)
+
+
+def _time_stages(seen: Seen, network: nn.Module, images: Tensor, clock: Clock, budget_s: float) -> None:
+    seen.times = time_stages(network, seen.stages, seen.conditions, images, clock.now, budget_s)
+
+
+def _profile(seen: Seen, network: nn.Module, images: Tensor, budget_s: float) -> None:
+    seen.profiled = profiled(network, seen.stages, seen.conditions, images, budget_s)
+
+
+def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
+    try:
+        measure()
+    except (*FAILURES, BenchError, MemoryError) as error:
+        seen.missing[name] = "out of memory" if out_of_memory(error) else str(error).splitlines()[0]

@@ -1,0 +1,89 @@
+"""What a profile says, as rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from senet_bench.breakdown.parts import Part
+from senet_bench.breakdown.roofline import Device, Limits
+from senet_bench.breakdown.shares import Estimate
+from senet_bench.core.specs import Conditions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartRow:
+    """A part of attention over all blocks, or `attention`, all of it. Times and shares are those of one call.
+
+    `share` is of the whole network's time, `cpu_share` the same of CPU time; `seconds` is `share` of the network's.
+    `alone` is the share of the part by itself (scale: with a fixed gate). `marked_share` is the time between marks
+    around the part in place: more precise, blind to what the part costs others. `profiler_*` is the second witness: its
+    operators' own time and its share of all operators' time. `bytes`, `operators`, `operations` are computed. `limits`
+    holds the bounds against the share of the fastest call (by leaving out or by marks, whichever is sharper).
+    """
+
+    part: Part
+    seconds: float | None = None
+    share: Estimate | None = None
+    cpu_share: Estimate | None = None
+    alone: Estimate | None = None
+    marked_share: Estimate | None = None
+    profiler_seconds: float | None = None
+    profiler_share: float | None = None
+    bytes: int | None = None
+    operators: int | None = None
+    operations: int | None = None
+    limits: Limits | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageRow:
+    """A stage of the network: its share of a call by marks, and its attention's by leaving that out.
+
+    `attention_share` and `attention_seconds` are of the whole network's time too. The stage `(between)` is what
+    happens outside all stages.
+    """
+
+    stage: str
+    output_size: tuple[int, ...] = ()
+    blocks: int = 0
+    seconds: float | None = None
+    share: Estimate | None = None
+    profiler_seconds: float | None = None
+    profiler_share: float | None = None
+    attention_seconds: float | None = None
+    attention_share: Estimate | None = None
+    attention_cpu_share: Estimate | None = None
+    marked_attention_share: Estimate | None = None
+    profiler_attention_share: float | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the time of one call went under these conditions. Rows: `parts` end with all of attention.
+
+    `seconds` is the median of a call, `control` a second copy's time as a fraction of it, less 1. `interaction` is
+    what attention costs beyond its gate alone and its scale alone, `unattributed` beyond the sum over the stages.
+    `samples` are the seconds of every kept round by arm, in order. `reason` says why to distrust the rows.
+    """
+
+    input_size: tuple[int, int, int]
+    conditions: Conditions
+    seconds: float | None
+    cpu_seconds: float | None
+    blocks: int
+    parts: tuple[PartRow, ...]
+    stages: tuple[StageRow, ...]
+    control: Estimate | None = None
+    interaction: Estimate | None = None
+    unattributed: Estimate | None = None
+    rounds: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    settled: bool | None = None
+    reason: str = ""
+    device: Device | None = None
+    profiler_slowdown: float | None = None
+    samples: Mapping[str, list[float]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)

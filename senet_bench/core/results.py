@@ -1,0 +1,193 @@
+"""What a command measured: typed rows in a run, and the JSON document both are stored and printed as."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from senet_bench.core.paper import CellStatus
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.errors import NotComparableError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Latency:
+    """Time of one call under `conditions`, measured in the same rounds as its baseline.
+
+    `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all; `ratio` the
+    Hodges-Lehmann estimate of variant / baseline with its interval `ci` at `confidence`; `mde` the smallest relative
+    slowdown these rounds would have shown with 80 % power; `control_ratio` the same estimate for a second copy of the
+    baseline; `cpu_ratio` that of CPU times, the sharper one where others take the cores. `p_worse` and `p_ok` are
+    one-sided, `p_slower_holm` adjusted over the rows of the run. `peak_bytes` is what a call holds beyond the weights.
+    """
+
+    seconds: float
+    floor: float | None = None
+    cpu_seconds: float | None = None
+    ratio: float | None = None
+    ci: tuple[float, float] | None = None
+    confidence: float | None = None
+    rounds: int = 0
+    mde: float | None = None
+    control_ratio: float | None = None
+    control_ci: tuple[float, float] | None = None
+    cpu_ratio: float | None = None
+    cpu_ci: tuple[float, float] | None = None
+    p_worse: float | None = None
+    p_ok: float | None = None
+    p_slower_holm: float | None = None
+    verdict: str | None = None
+    reason: str | None = None
+    settled: bool | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+    epochs: int | None = None
+    elapsed_s: float | None = None
+    images_per_second: float | None = None
+    peak_bytes: int | None = None
+    peak_method: str | None = None
+    difference_from_eager: float | None = None
+    first_call_s: float | None = None
+    other_processes: list[int] = field(default_factory=list)
+    conditions: Conditions = field(default_factory=Conditions)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accuracy:
+    """Top-1 error on a dataset, as fractions: of one network, or the mean over seeds with its sd.
+
+    `difference` is this network's error minus the baseline's over the same seeds and data order, with its interval;
+    `control_difference` minus that of the constant gate, which is what attention itself brings. `p_holm` is adjusted
+    over the rows of the run. `protocol` is what must agree before two errors are compared.
+    """
+
+    dataset: str
+    top1_err: float
+    ci: tuple[float, float] | None = None
+    top5_err: float | None = None
+    sd: float | None = None
+    seeds: int = 1
+    difference: float | None = None
+    difference_ci: tuple[float, float] | None = None
+    p_value: float | None = None
+    p_holm: float | None = None
+    control_difference: float | None = None
+    control_difference_ci: tuple[float, float] | None = None
+    protocol: dict[str, Any] = field(default_factory=dict)
+    per_seed: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One network under one attention: what was counted and measured, beside what the paper prints.
+
+    `missing` says why a number is null. `axes` names the setting of an ablation's row.
+    """
+
+    model: str
+    label: str
+    family: str
+    input_size: tuple[int, int, int]
+    classes: int
+    cardinality: int | None = None
+    baseline: str | None = None
+    attention: AttentionSpec | None = None
+    axes: dict[str, Any] | None = None
+    params: int | None = None
+    flops: dict[str, int] = field(default_factory=dict)
+    flops_by_kind: dict[str, int] = field(default_factory=dict)
+    latency: Latency | None = None
+    more_latency: list[Latency] = field(default_factory=list)
+    accuracy: Accuracy | None = None
+    paper: list[CellStatus] = field(default_factory=list)
+    missing: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run of a command: a document that is written once and never changed."""
+
+    schema: str
+    version: str
+    created: str
+    environment: dict[str, Any]
+    conditions: dict[str, Any]
+    rows: list[Row] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A thing a machine or an installation has or lacks, and how to get it."""
+
+    name: str
+    found: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Facts:
+    """The document of a command whose rows are not networks: rows of one shape, a summary, and raw details."""
+
+    schema: str
+    version: str
+    created: str
+    environment: dict[str, Any]
+    conditions: dict[str, Any]
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    summary: dict[str, Any] = field(default_factory=dict)
+    details: list[dict[str, Any]] = field(default_factory=list)
+
+
+Document = Run | Facts
+
+
+def schema_of(command: str) -> str:
+    """The schema name of a command's document."""
+    return f"senet-bench.{command}/1"
+
+
+def to_json(document: object) -> str:
+    """A document as indented JSON, ended by a newline; a NaN or an infinity becomes null."""
+    return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
+
+
+KINDS: dict[str, type[Document]] = {
+    schema_of("compare"): Run,
+    schema_of("ablate"): Run,
+    schema_of("profile"): Facts,
+    schema_of("selftest"): Facts,
+    schema_of("train"): Facts,
+    schema_of("evaluate"): Facts,
+    schema_of("excitations"): Facts,
+    schema_of("input-channels"): Facts,
+}
+"""Every schema that is stored, and what it is read as."""
+
+
+def from_json(data: bytes, source: str) -> Document:
+    """The stored document in `data`, checked.
+
+    Raises `UsageError` for what is not JSON or not of the right shape, `NotComparableError` for a foreign schema;
+    both name `source`.
+    """
+    document = header(data, source)
+    kind = KINDS.get(str(document.get("schema")))
+    if kind is None:
+        raise NotComparableError(
+            f"{source} has the schema {document.get('schema')!r}, which this version does not know",
+            "move it away, or use the version of senet-bench that wrote it",
+        )
+    try:
+        return msgspec.convert(document, kind)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
+
+
+def header(data: bytes, source: str) -> dict[str, Any]:
+    """The JSON object in `data`; `UsageError`, naming `source`, where there is none."""
+    try:
+        return msgspec.json.decode(data, type=dict[str, Any])
+    except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{source} is not a results file ({error})", "move it away or restore it") from error

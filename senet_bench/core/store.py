@@ -1,0 +1,184 @@
+"""The results folder: facts in `runs/<machine>/`, one immutable file per run, and what is derived from them."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from senet_bench.core.results import Document, Run, from_json, header, schema_of, to_json
+from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
+
+
+class Store:
+    """Runs under one folder. Reading checks every file; writing is atomic, so a reader never sees half a file."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def documents(self) -> Iterator[tuple[Path, Document]]:
+        """Every stored document with its path, oldest first; raises on a damaged or foreign file."""
+        for path, found in self.survey():
+            if isinstance(found, BenchError):
+                raise found
+            yield path, found
+
+    def survey(self) -> Iterator[tuple[Path, Document | BenchError]]:
+        """Every stored document, oldest first; in place of a damaged or foreign one the error that names it."""
+        if self.root.exists() and not self.root.is_dir():
+            raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
+        for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: (path.name, path.parent.name)):
+            try:
+                yield path, from_json(read(path), str(path))
+            except BenchError as error:
+                yield path, error
+
+    def runs(self) -> Iterator[tuple[Path, Run]]:
+        """The documents whose rows are networks."""
+        return ((path, document) for path, document in self.documents() if isinstance(document, Run))
+
+    def check(self) -> None:
+        """Raise as `documents` does, if there is a file to raise for."""
+        for _ in self.documents():
+            pass
+
+    def trials(self, machine: str) -> TrialStore:
+        """The finished trials of one machine."""
+        return TrialStore(self.root / "runs" / machine / "trials", self.root / "runs")
+
+    def new_path(self, run: Document) -> Path:
+        """A path for a new run that no other process will choose."""
+        command = run.schema.partition(".")[2].partition("/")[0]
+        stamp = run.created.replace(":", "").replace("-", "")
+        machine = str(run.environment["machine"])
+        return self.root / "runs" / machine / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
+
+    def write(self, run: Document, path: Path) -> None:
+        """Write or rewrite a run in progress."""
+        write_atomically(path, to_json(run))
+
+
+TRIAL = schema_of("trial")
+
+
+@dataclass(frozen=True, slots=True)
+class TrialStore:
+    """Finished trials of sweeps, a file each, named by a key made from what defines the trial.
+
+    They are written to `folder`, this machine's, and read from every machine's under `runs`, so that the shares of a
+    sweep add up.
+    """
+
+    folder: Path
+    runs: Path | None = None
+
+    def get(self, key: str) -> dict[str, Any] | None:
+        """The result of a finished trial, None when there is none; raises on a damaged or foreign file."""
+        here = self.folder / f"{key}.json"
+        others = self.runs.glob(f"*/trials/{key}.json") if self.runs else iter(())
+        path = here if here.exists() else next(others, None)
+        if path is None:
+            return None
+        document = header(read(path), str(path))
+        if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):
+            raise NotComparableError(f"{path} is no trial of this version", "move it away")
+        result: dict[str, Any] = document["result"]
+        return result
+
+    def put(self, key: str, definition: Mapping[str, Any], result: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        """Store a finished trial."""
+        document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": dict(result)}
+        write_atomically(self.folder / f"{key}.json", to_json(document))
+
+    def claim(self, key: str) -> FileLock | None:
+        """The right to run a trial, None while another process has it; it ends with the process that holds it."""
+        folder = self.folder / ".claims"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(folder / f"{key}.lock")
+            lock.acquire(timeout=0)
+        except Timeout:
+            return None
+        except OSError as error:
+            raise MeasurementError(
+                f"{folder} cannot be written ({error.strerror})", "name another --results"
+            ) from error
+        return lock
+
+
+def key_of(definition: Mapping[str, Any]) -> str:
+    """Sixteen hexadecimal digits of what defines a trial."""
+    return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def file_name(*parts: str) -> str:
+    """The parts joined by hyphens, in lower case, of letters, digits and hyphens alone."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a file; `UsageError` when it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, then renamed.
+
+    Raises `MeasurementError` where the disk does not take it.
+    """
+    data = text.encode() if isinstance(text, str) else text
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a device has no name to rename to
+            path.write_bytes(data)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(temporary).unlink()
+            raise
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+        ) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file in one write; raises `MeasurementError` where the disk does not take it."""
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode() + b"\n")
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+        ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise `UsageError` if a file could not be written at `path`, before anything is measured for it."""
+    if path.is_dir():
+        raise UsageError(f"output {path} is a folder", "name a file")
+    if not path.absolute().parent.is_dir():
+        raise UsageError(f"output folder {path.absolute().parent} does not exist", "make it, or name another path")
+    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+        raise UsageError(f"output {path} cannot be written", "name a path in a folder you may write to")

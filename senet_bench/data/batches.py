@@ -1,0 +1,94 @@
+"""Training batches as a pure function of (seed, epoch, step), so that any of them can be made again.
+
+The order and the augmentation are drawn for the global batch; a process of a distributed job takes its part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from senet_bench.bench.clock import cores
+from senet_bench.data import images
+from senet_bench.data.augment import Augmentation, Draws, Pixels, cropped, draw, zero_padded
+from senet_bench.data.sets import Files, Labels, Split
+from senet_bench.errors import UsageError
+from senet_bench.train.distributed import check_shared
+
+
+@dataclass(slots=True)
+class Batches:
+    """Shuffled, augmented batches of a split.
+
+    `batch` is the global batch size; this process gets the part `rank` of `world`. A last, smaller batch is left
+    out of an epoch. Images that cannot be read raise, or are collected in `corrupt` where that is a list.
+    """
+
+    split: Split
+    batch: int
+    seed: int
+    augmentation: Augmentation
+    size: int
+    rank: int = 0
+    world: int = 1
+    max_steps: int | None = None
+    corrupt: list[Path] | None = None
+    _padded: Pixels | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` where the processes cannot share a batch."""
+        if len(self.split) == 0:
+            raise UsageError("there are no training images", "see --data DIR")
+        self.batch = min(self.batch, len(self.split))
+        check_shared(self.batch, self.world)
+        if not isinstance(self.split, Files):
+            self._padded = zero_padded(self.split.images, self.augmentation.pad)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        steps = len(self.split) // self.batch
+        return steps if self.max_steps is None else min(steps, self.max_steps)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Own batches from step `start` of an epoch: (n, C, H, W) uint8 and labels (n,)."""
+        order = np.random.default_rng((self.seed, epoch, 0)).permutation(len(self.split))
+        plans = [self._plan(order, epoch, step) for step in range(start, self.steps)]
+        if isinstance(self.split, Files):
+            yield from self._from_files(self.split, plans, epoch)
+            return
+        assert self._padded is not None
+        size = (self.split.images.shape[2], self.split.images.shape[3])
+        for rows, draws in plans:
+            pixels = cropped(self._padded, rows, draws, size)
+            yield torch.from_numpy(pixels), torch.from_numpy(self.split.labels[rows])
+
+    def _plan(self, order: Labels, epoch: int, step: int) -> tuple[Labels, Draws]:
+        part = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
+        rows = order[step * self.batch : (step + 1) * self.batch]
+        rng = np.random.default_rng((self.seed, epoch, 1, step))
+        return rows[part], draw(self.augmentation, self.batch, rng).part(part)
+
+    def _from_files(
+        self, split: Files, plans: list[tuple[Labels, Draws]], epoch: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Random-resized crops, decoded ahead by threads; the crop of an image depends on its row and the epoch."""
+        cut = partial(_random_crop, size=self.size, augmentation=self.augmentation, seed=(self.seed, epoch, 2))
+        rows = np.concatenate([rows for rows, _ in plans]) if plans else np.empty(0, dtype=np.int64)
+        ready = images.read(
+            split, rows, self.batch // self.world, self.size, cut, workers=cores(), corrupt=self.corrupt
+        )
+        for (planned, draws), crops in zip(plans, ready):
+            flips = draws.flips[np.isin(planned, crops.rows)]
+            crops.images[flips] = crops.images[flips, :, :, ::-1]
+            yield torch.from_numpy(crops.images), torch.from_numpy(split.labels[crops.rows])
+
+
+def _random_crop(path: Path, row: int, *, size: int, augmentation: Augmentation, seed: tuple[int, ...]) -> Pixels:
+    return images.random_resized(path, size, augmentation.area, augmentation.ratio, (*seed, row))

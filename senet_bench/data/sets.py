@@ -1,0 +1,197 @@
+"""Data sets by name: handwritten digits without any download, CIFAR, ImageNet, Places365, any folder tree.
+
+A split is either `Arrays`, whole in memory, or `Files`, images on disk that are decoded when they are needed.
+What is missing or incomplete is a `MeasurementError` that says what was expected where.
+"""
+
+from __future__ import annotations
+
+import difflib
+import gzip
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from senet_bench.core.specs import Task
+from senet_bench.data.augment import Pixels
+from senet_bench.errors import MeasurementError, UsageError
+
+if TYPE_CHECKING:
+    from senet_bench.detection.coco import DetectionSet
+
+Labels = npt.NDArray[np.int64]
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+DIGITS_PER_CLASS = 10
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Arrays:
+    """A split in memory: images (N, C, H, W) uint8 and their labels (N,)."""
+
+    images: Pixels
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Files:
+    """A split on disk: one path and one label (N,) per image."""
+
+    paths: tuple[Path, ...]
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+Split = Arrays | Files
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DataSet:
+    """Named images with classes, a training and a test split, and the statistics to normalise with.
+
+    `mean` and `std` are per channel, of values in 0..1. `notes` says what a reader must know, such as files that
+    differ from the official ones; `size` is the side of the square the network sees, in pixels.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split | None
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    size: int
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of an image."""
+        return len(self.mean)
+
+    def training(self) -> Split:
+        """The training split; `MeasurementError` when there is none on disk."""
+        if self.train is None:
+            raise MeasurementError(f"{self.name} has no training images here", "only evaluation is possible")
+        return self.train
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SideBySide:
+    """A data set for each of the networks that are trained side by side, and the seed of its order and augmentation."""
+
+    sets: tuple[DataSet, ...]
+    seeds: tuple[int, ...]
+
+
+def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
+    """The data set `name` (see `DATASETS`), read from `folder` where it has files.
+
+    `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it. Sets of objects are not
+    for classifiers (`load_objects`).
+    """
+    key = known(name, "classification")
+    if key.startswith("digits"):
+        return digits(draw) if key == "digits" else digits_full()
+    return _on_disk(key)(_folder(key, folder))
+
+
+def load_objects(name: str, folder: Path | str | None = None) -> DetectionSet:
+    """The set of images with boxes `name`, read from `folder`."""
+    key = known(name, "detection")
+    from senet_bench.detection.coco import coco
+
+    return coco(_folder(key, folder))
+
+
+def known(name: str, task: Task) -> str:
+    """The name in `DATASETS`; `UsageError` with the nearest for an unknown one, or for one of another task."""
+    key = {"digits-100": "digits"}.get(name.lower(), name.lower())
+    if key not in DATASETS:
+        near = difflib.get_close_matches(key, DATASETS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DATASETS)}"
+        raise UsageError(f"unknown data set {name!r}", hint)
+    if key in OF_OBJECTS and task != "detection":
+        raise UsageError(
+            f"{key} has objects in boxes, not a label an image", "name a detector: fasterrcnn_resnet50_fpn"
+        )
+    if key not in OF_OBJECTS and task == "detection":
+        raise UsageError(f"{key} has no boxes to detect", f"use --dataset {' or '.join(OF_OBJECTS)}")
+    return key
+
+
+def _folder(key: str, folder: Path | str | None) -> Path:
+    if folder is None:
+        raise UsageError(f"{key} is read from a folder", "give it with --data DIR")
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise MeasurementError(f"{key}: there is no folder {root}", "give the folder that holds it with --data DIR")
+    return root
+
+
+def _on_disk(key: str) -> Callable[[Path], DataSet]:
+    from senet_bench.data import disk  # torchvision takes seconds to import; digits need none of it
+
+    loader: Callable[[Path], DataSet] = getattr(disk, key)
+    return loader
+
+
+DATASETS: dict[str, str] = {
+    "digits": "scikit-learn's handwritten digits, 8x8 px: 10 training images per class, 1,697 test images",
+    "digits-full": "the same digits, 1,437 training and 360 test images (saturated: cannot rank networks)",
+    "cifar10": "CIFAR-10, python version, 32x32 px",
+    "cifar100": "CIFAR-100, python version, 32x32 px",
+    "imagenet": "ImageNet-1k (ILSVRC 2012) as class folders, 1,000 classes",
+    "places365": "Places365-Standard with its devkit lists, 365 classes",
+    "folder": "any tree train/CLASS/IMAGE and val/CLASS/IMAGE, such as ImageNet-100",
+    "coco": "COCO 2017 or any set of its form: annotations/instances_{train,val}2017.json, train2017/, val2017/",
+}
+OF_OBJECTS = ("coco",)
+"""The sets for detectors: images with boxes."""
+
+
+def digits(draw: int = 0) -> DataSet:
+    """The 100-label setting: 10 training images per class drawn by `draw`, the other 1,697 to test on."""
+    images, labels = _all_digits()
+    rng = np.random.default_rng(draw)
+    chosen = [rng.permutation(np.flatnonzero(labels == digit))[:DIGITS_PER_CLASS] for digit in range(10)]
+    return _digits("digits", images, labels, np.concatenate(chosen))
+
+
+def digits_full() -> DataSet:
+    """All digits, four fifths to train on, split once for all."""
+    images, labels = _all_digits()
+    return _digits("digits-full", images, labels, np.random.default_rng(0).permutation(len(labels))[:1437])
+
+
+def _digits(name: str, images: Pixels, labels: Labels, chosen: Labels) -> DataSet:
+    rest = np.setdiff1d(np.arange(len(labels)), chosen)
+    train, test = Arrays(images[chosen], labels[chosen]), Arrays(images[rest], labels[rest])
+    values = train.images / 255.0
+    classes = tuple(str(digit) for digit in range(10))
+    return DataSet(name, classes, train, test, (float(values.mean()),), (float(values.std()),), size=8)
+
+
+def _all_digits() -> tuple[Pixels, Labels]:
+    """All 1,797 images (N, 1, 8, 8) with their 17 grey levels spread over 0..240, and their labels.
+
+    Read from the file inside scikit-learn: importing `sklearn.datasets` takes 3 s and gives the same numbers.
+    """
+    found = importlib.util.find_spec("sklearn")
+    places = list(found.submodule_search_locations or ()) if found else []
+    file = Path(places[0], "datasets", "data", "digits.csv.gz") if places else Path("sklearn")
+    try:
+        with gzip.open(file, "rt") as lines:
+            table = np.loadtxt(lines, delimiter=",", dtype=np.int64)
+    except OSError as error:
+        raise MeasurementError(
+            f"digits: {file} cannot be read ({error})", "install scikit-learn, whose images they are"
+        ) from error
+    return (table[:, :-1] * 15).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]

@@ -1,0 +1,1 @@
+"""Detectors: COCO's format, their training and their average precision."""

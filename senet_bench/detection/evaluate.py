@@ -1,0 +1,132 @@
+"""The part of `evaluate` that is for detectors: average precision on a set of COCO's form."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.core.paper import CellStatus, compare_cell, protocol_name
+from senet_bench.core.specs import ModelSpec
+from senet_bench.core.studies import paper_cells
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import label
+
+if TYPE_CHECKING:
+    from senet_bench.detection.average_precision import AveragePrecision
+    from senet_bench.detection.coco import DetectionSet
+    from senet_bench.run.evaluate import Evaluation
+
+COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
+
+
+def check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
+    """Raise `UsageError` on what detectors cannot be asked."""
+    from senet_bench.detection.average_precision import check_installed
+
+    other = next((spec for spec in specs if spec.task != "detection"), None)
+    if other is not None:
+        raise UsageError(f"{other.name} is no detector, as others here are", "evaluate it by itself")
+    if asked.cache is not None or asked.fidelity == "fast":
+        raise UsageError("detectors see whole images, not crops", "leave out --cache and --fast")
+    if asked.size is not None and asked.size < 1:
+        raise UsageError(f"--img-size must be a positive integer, not {asked.size}")
+    if asked.batch_size is not None and asked.batch_size < 1:
+        raise UsageError(f"--batch-size must be a positive integer, not {asked.batch_size}")
+    check_installed()
+
+
+def evaluated(
+    asked: Evaluation, images: DetectionSet, spec: ModelSpec, name: str, source: str
+) -> tuple[dict[str, Any], AveragePrecision]:
+    """The row of one detector, which files call `name`, and its average precision."""
+    from senet_bench.core import recipes
+    from senet_bench.detection.objective import Looking, detect
+    from senet_bench.train import weights
+
+    loaded = weights.load(spec, source, classes=len(images.classes), as_trained=True)
+    usual = recipes.Scaling()
+    longest = usual.longest if asked.size is None else round(asked.size * usual.longest / usual.shorter)
+    scaling = recipes.Scaling(asked.size or usual.shorter, longest)
+    looking = Looking(
+        scaling=scaling,
+        batch=asked.batch_size or 1,
+        precision=asked.precision,
+        device=asked.device,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    seen = detect(loaded.network.to(asked.device), images, images.test, looking)
+    if asked.predictions is not None:
+        seen.save(asked.predictions / f"{name}-{asked.dataset}.json")
+    found = seen.judged()
+    precisions = asdict(found)
+    del precisions["by_class"]
+    return {
+        "model": spec.name,
+        "label": label(loaded.spec),
+        "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
+        "weights": loaded.source,
+        "notes": list(loaded.notes),
+        "dataset": images.name,
+        "size": scaling.shorter,
+        "longest": scaling.longest,
+        "precision": asked.precision,
+        "images": len(seen),
+        "skipped": list(seen.skipped),
+        "detections": len(seen.found),
+        **precisions,
+        "paper": [asdict(cell) for cell in beside_paper(images, loaded.spec, found, loaded.metadata)],
+        **{name: loaded.metadata.get(name) for name in ("recipe", "epochs")},
+    }, found
+
+
+def beside_paper(
+    images: DetectionSet, spec: ModelSpec, found: AveragePrecision, metadata: Mapping[str, Any]
+) -> list[CellStatus]:
+    """The paper's AP and AP50 of a detector of Table 7, on the whole of COCO only.
+
+    They are compared where the weights say that they were trained by the table's recipe, from a trunk's weights.
+    """
+    from senet_bench.core import recipes
+
+    if not images.is_whole:
+        return []
+    recipe = ("coco", recipes.recipe("coco").epochs)
+    by_recipe = (metadata.get("recipe"), metadata.get("epochs")) == recipe and metadata.get("trunk_weights")
+    values = {"ap": found.ap, "ap50": found.ap50}
+    return [
+        compare_cell(cell, {protocol_name(cell): value} if by_recipe and value is not None else {})
+        for cell in paper_cells(spec, "table7")
+        for value in (values[cell.metric],)
+    ]
+
+
+def against(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
+    """The difference in AP to the first detector, and what makes the comparison unfair; empty for the first."""
+    from senet_bench.train.evaluation import unfair
+
+    if not rows:
+        return {}
+    first = rows[0]
+    known = first["ap"] is not None and row["ap"] is not None
+    return {
+        "against": first["model"],
+        "difference": row["ap"] - first["ap"] if known else None,
+        "differs_in": list(unfair(first, row, COMPARABLE)),
+    }
+
+
+def by_class(images: DetectionSet, found: Mapping[str, AveragePrecision]) -> str:
+    """A line a class: the objects in the test split, and each detector's AP; empty where there is no object."""
+    names = {category.id: category.name for category in images.test.listing.categories}
+    objects = dict.fromkeys(images.classes, 0)
+    for one in images.test.listing.annotations:
+        objects[names[one.category_id]] += not one.iscrowd
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "objects", *(f"{model}_ap" for model in found)])
+    for name, count in objects.items():
+        writer.writerow([name, count, *(one.by_class.get(name) for one in found.values())])
+    return text.getvalue()

@@ -1,0 +1,231 @@
+"""What is stored, sorted for a report: the newest facts of each kind, and the files that could not be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from senet_bench.breakdown import tables as profiles
+from senet_bench.core.results import Document, Facts, Latency, Row, Run, schema_of
+from senet_bench.core.specs import Conditions
+from senet_bench.errors import BenchError, UsageError
+from senet_bench.gates import colour_tables, tables
+from senet_bench.show import documents
+
+SAY: dict[str, Callable[[Facts], documents.Document]] = {
+    "evaluate": documents.of_evaluation,
+    "selftest": documents.of_selftest,
+    "train": documents.of_training,
+    "profile": profiles.document,
+    "excitations": tables.document,
+    "input-channels": colour_tables.document,
+}
+"""How the facts of a command are laid out in tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A stored document and where it lies, relative to the results folder."""
+
+    path: str
+    document: Document
+
+    @property
+    def command(self) -> str:
+        """The command that wrote it."""
+        return self.document.schema.partition(".")[2].partition("/")[0]
+
+    @property
+    def machine(self) -> str:
+        """The key of the machine it was written on."""
+        return str(self.document.environment.get("machine", "unknown"))
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A file that could not be read, and why."""
+
+    path: str
+    error: BenchError
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Rows timed on one machine under the same conditions, each with that latency."""
+
+    machine: str
+    conditions: Conditions
+    rows: tuple[Row, ...]
+    sources: tuple[str, ...]
+
+    def latency_of(self, row: Row) -> Latency | None:
+        """The latency of the same network, None when it was not timed."""
+        return next((one.latency for one in self.rows if identity(one) == identity(row)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Everything a report is made of, oldest first."""
+
+    sources: tuple[Source, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+    def of(self, command: str) -> tuple[Source, ...]:
+        """The documents of one command."""
+        return tuple(source for source in self.sources if source.document.schema == schema_of(command))
+
+    def runs(self, *commands: str) -> list[tuple[Source, Run]]:
+        """The documents whose rows are networks, of some commands or of all."""
+        return [
+            (source, source.document)
+            for source in self.sources
+            if isinstance(source.document, Run) and (not commands or source.command in commands)
+        ]
+
+    def facts(self, command: str) -> list[tuple[Source, Facts]]:
+        """The documents of one command whose rows are not networks."""
+        return [(source, source.document) for source in self.of(command) if isinstance(source.document, Facts)]
+
+    def rows(self, *commands: str) -> list[Row]:
+        """The newest row of each network, attention and setting, in the order they were first measured."""
+        found = {identity(row): row for _, run in self.runs(*(commands or ("compare",))) for row in run.rows}
+        return list(found.values())
+
+    def trained(self) -> list[Row]:
+        """The newest row of each network, attention and training recipe that has an error of its own."""
+        found: dict[object, Row] = {}
+        for _, run in self.runs():
+            for row in run.rows:
+                if row.accuracy is not None:
+                    recipe = repr(sorted((row.accuracy.protocol | {"seeds": 0}).items(), key=str))
+                    found[identity(row), row.accuracy.dataset, recipe] = row
+        return list(found.values())
+
+    def timings(self) -> list[Timed]:
+        """The newest latency of each network, by machine and conditions; machines are never mixed."""
+        found: dict[tuple[str, Conditions], dict[object, tuple[Row, str]]] = {}
+        for source, run in self.runs():
+            for row in run.rows:
+                for latency in (*([row.latency] if row.latency else []), *row.more_latency):
+                    group = found.setdefault((source.machine, latency.conditions), {})
+                    group[identity(row)] = (replace(row, latency=latency, more_latency=[]), source.path)
+        return [
+            Timed(
+                machine, conditions, tuple(row for row, _ in group.values()), _once(path for _, path in group.values())
+            )
+            for (machine, conditions), group in found.items()
+        ]
+
+    def ablations(self) -> list[tuple[Source, Run]]:
+        """The newest ablation of each network, axes, data set and machine."""
+        found: dict[str, tuple[Source, Run]] = {}
+        for source, run in self.runs("ablate"):
+            if run.rows:
+                accuracy = run.conditions.get("accuracy") or {}
+                asked = [run.conditions.get(name) for name in ("model", "axes")]
+                found[repr((asked, accuracy.get("dataset"), "latency" in run.conditions, source.machine))] = (
+                    source,
+                    run,
+                )
+        return list(found.values())
+
+    def observations(self, command: str) -> list[Facts]:
+        """The newest gates, `excitations` or `input-channels`, of each network and data set."""
+        found = {
+            (facts.conditions["label"], facts.conditions["dataset"]): facts
+            for _, facts in self.facts(command)
+            if facts.rows
+        }
+        return list(found.values())
+
+    def name_of(self, machine: str) -> str:
+        """A machine in a few words, with its key where another one has the same words."""
+        named = {key: machine_label(environment) for key, environment in self.machines().items()}
+        alike = sum(label == named[machine] for label in named.values()) > 1
+        return f"{named[machine]} ({machine})" if alike else named[machine]
+
+    def machines(self) -> dict[str, Mapping[str, Any]]:
+        """The newest environment of each machine."""
+        return {source.machine: source.document.environment for source in self.sources}
+
+
+def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> Evidence:
+    """The documents under `root` that can be read and shown, and the others with their reasons."""
+    sources, left_out = [], []
+    for path, found in survey:
+        place = path.relative_to(root).as_posix()
+        error = found if isinstance(found, BenchError) else _unusable(place, found)
+        if error is not None:
+            left_out.append(LeftOut(place, error))
+        elif not isinstance(found, BenchError):
+            sources.append(Source(place, found))
+    return Evidence(tuple(sources), tuple(left_out))
+
+
+def _unusable(place: str, document: Document) -> BenchError | None:
+    """The error that names a document of the right schema whose rows are not those of its command."""
+    source = Source(place, document)
+    try:
+        _check_names(source)
+        if isinstance(document, Facts) and source.command in SAY:
+            SAY[source.command](document)
+        elif isinstance(document, Run):
+            documents.of_run(document) if document.rows else None
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BenchError) as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return UsageError(f"{place} is damaged ({why})", "move it away or restore it")
+    return None
+
+
+def _check_names(source: Source) -> None:
+    """Raise `TypeError` where what is looked up by name is none."""
+    for name in ("hard", "packages"):
+        if not isinstance(source.document.environment.get(name) or {}, dict):
+            raise TypeError(f"{name} of its environment is no object")
+    if not isinstance(source.document.conditions.get("accuracy") or {}, dict):
+        raise TypeError("accuracy of its conditions is no object")
+    for row in source.document.rows if source.command == "evaluate" else ():
+        for name in ("model", "label", "dataset", "weights"):
+            if not isinstance(row, dict) or not isinstance(row.get(name), str):
+                raise TypeError(f"{name} of a row is no text")
+
+
+def identity(row: Row) -> tuple[object, ...]:
+    """What makes two rows one network."""
+    return row.model, row.attention, row.input_size, row.classes, row.cardinality
+
+
+def machine_label(environment: Mapping[str, Any]) -> str:
+    """A machine in a few words: its GPU where there is one, else its processor and cores."""
+    hard = environment.get("hard") or {}
+    if hard.get("gpu"):
+        return f"{hard['gpu']}" + (f" x{hard['gpu_count']}" if (hard.get("gpu_count") or 1) > 1 else "")
+    cores = hard.get("cores")
+    return f"{hard.get('cpu') or 'unknown machine'}" + (f", {cores} cores" if cores else "")
+
+
+def conditions_label(conditions: Conditions) -> str:
+    """Conditions in a few words; what is usual goes unsaid."""
+    usual = asdict(Conditions())
+    words = [f"batch {conditions.batch_size}", conditions.device, conditions.precision, conditions.runtime]
+    words += ["training step"] * (conditions.mode == "train") + ["channels last"] * conditions.channels_last
+    words += (
+        []
+        if conditions.device.startswith("cuda")
+        else [f"{conditions.threads} thread{'s' * (conditions.threads != 1)}"]
+    )
+    words += [
+        str(value) for name, value in asdict(conditions).items() if name in ("timing", "cache") and value != usual[name]
+    ]
+    return ", ".join(words)
+
+
+def _once(paths: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(paths))
+
+
+def newest(found: Sequence[tuple[Source, Facts]]) -> list[tuple[Source, Facts]]:
+    """The last document of each machine."""
+    return list({source.machine: (source, facts) for source, facts in found}.values())

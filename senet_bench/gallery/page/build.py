@@ -1,0 +1,114 @@
+"""The page as text: jinja2 puts the sections together, every value escaped, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.gallery.evidence import Evidence, Source, machine_label
+from senet_bench.gallery.page.content import Content, main
+from senet_bench.gallery.page.grid import SIGNS, tally
+from senet_bench.gallery.page.lead import lead
+from senet_bench.gallery.page.look import HERE, digest, script, stylesheet
+from senet_bench.show.inline import inline
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
+
+
+def page(evidence: Evidence, content: Content, drawn: Mapping[str, bytes]) -> str:
+    """The whole page; `drawn` has the svg of each chart under its name. The same facts give the same text."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    style, code = stylesheet(), script()
+    counts = {status: count for status, count in tally(content.grids).items() if count}
+    text = environment.get_template("page.html.j2").render(
+        content=content,
+        lead=lead(evidence, main(evidence.timings())),
+        tally=counts,
+        signs=SIGNS,
+        machines=_machines(evidence),
+        left_out=[(one.path, str(one.error)) for one in evidence.left_out],
+        policy=f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(code)}'; img-src data:; "
+        "base-uri 'none'; form-action 'none'",
+        style=Markup(style),  # noqa: S704 - files of this package
+        script=Markup(code),  # noqa: S704
+        inline=lambda chart: Markup(inline(chart, drawn[chart.name])),  # noqa: S704 - escaped by ElementTree
+        heads=heads,
+        coded=coded,
+    )
+    return "".join(char if char == "\n" or unicodedata.category(char)[0] != "C" else " " for char in text.lstrip())
+
+
+def coded(text: str) -> Markup:
+    """Text with what stands between backticks as code."""
+    from markupsafe import Markup, escape
+
+    parts = [escape(part) for part in text.split("`")]
+    odd = len(parts) % 2 == 0  # a backtick without its other
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if place % 2 and not (odd and place == len(parts) - 1) else part
+        for place, part in enumerate(parts)
+    )
+
+
+def heads(groups: Sequence[str]) -> list[tuple[str, int]]:
+    """Neighbouring columns of one group as one heading with how many columns it spans; empty without groups."""
+    spans = [(group, len(list(same))) for group, same in itertools.groupby(groups)]
+    return spans if any(groups) else []
+
+
+def _machines(evidence: Evidence) -> list[Mapping[str, Any]]:
+    """Each machine with its hardware, its versions and what was stored on it."""
+    found: list[Mapping[str, Any]] = []
+    for key, newest in evidence.machines().items():
+        own = [source for source in evidence.sources if source.machine == key]
+        hard = newest.get("hard") or {}
+        facts = {
+            name.replace("_", " "): hard[name] for name in HARDWARE if hard.get(name) not in (None, False, True, 0)
+        }
+        facts |= {"virtual": "yes"} if hard.get("virtual") else {}
+        facts |= {name: newest[name] for name in ("platform", "python") if newest.get(name)}
+        facts |= {str(name): version for name, version in (newest.get("packages") or {}).items()}
+        if newest.get("memory_bytes"):
+            facts["memory"] = f"{newest['memory_bytes'] / 2**30:.1f} GiB"
+        found.append({"key": key, "label": machine_label(newest), "facts": facts, "runs": [_run(one) for one in own]})
+    return found
+
+
+def _run(source: Source) -> Mapping[str, Any]:
+    document = source.document
+    load = document.environment.get("load_1min")
+    return {
+        "path": source.path,
+        "name": source.path.rpartition("/")[2],
+        "command": source.command,
+        "created": document.created,
+        "version": document.version,
+        "rows": len(document.rows),
+        "about": _about(document.conditions),
+        "load": f"{load:.2f}" if isinstance(load, int | float) else "",
+    }
+
+
+def _about(conditions: Mapping[str, Any]) -> str:
+    """What was asked for, in a few words."""
+    words = []
+    for name, value in conditions.items():
+        said = value
+        if isinstance(value, dict):
+            said = ", ".join(f"{key} {one}" for key, one in value.items() if isinstance(one, int | float | str))
+        elif isinstance(value, list):
+            said = " ".join(str(one) for one in value if isinstance(one, int | float | str))
+        if said not in ("", None, False):
+            words.append(f"{name.replace('_', ' ')}: {said}")
+    text = "; ".join(words)
+    return text if len(text) <= 300 else f"{text[:299]}…"

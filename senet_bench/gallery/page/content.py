@@ -1,0 +1,233 @@
+"""The sections of the page from the stored facts: charts, tables, and what is missing with the command for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+
+from senet_bench.gallery import ablations
+from senet_bench.gallery.evidence import SAY, Evidence, Source, Timed, conditions_label
+from senet_bench.gallery.page.grid import Grid, grids
+from senet_bench.gallery.points import METRICS, PAPER, TITLES, Point, points
+from senet_bench.gallery.ratios import ratios
+from senet_bench.gallery.tradeoff import tradeoff
+from senet_bench.gates import tables as excitations
+from senet_bench.show.chart import Chart, name_of
+from senet_bench.show.curves import curves
+from senet_bench.show.documents import setting_of
+from senet_bench.show.errors import error_table
+from senet_bench.show.latencies import latency_table
+from senet_bench.show.tables import Column, Table
+
+TABS = {"flops": "FLOPs", "params": "Parameters", "latency": "Latency"}
+
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A chart with the table of its numbers, under a short name among its neighbours."""
+
+    name: str
+    chart: Chart | None = None
+    table: Table | None = None
+    table_name: str = ""
+    row_ids: tuple[str, ...] = ()
+    leaves: tuple[Leaf, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What the page shows; `missing` maps a section to a sentence and the command that brings it."""
+
+    cost: tuple[Leaf, ...]
+    families: tuple[tuple[str, str], ...]
+    grids: tuple[Grid, ...]
+    ablations: tuple[Leaf, ...]
+    latency: tuple[Leaf, ...]
+    errors: tuple[tuple[str, Table], ...]
+    gates: tuple[Leaf, ...]
+    selftests: tuple[tuple[str, Table], ...]
+    others: tuple[tuple[str, Table], ...]
+    missing: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def charts(self) -> list[Chart]:
+        """Every chart, which is a plot on disk too."""
+        return [leaf.chart for leaf in _flat((*self.cost, *self.ablations, *self.latency, *self.gates)) if leaf.chart]
+
+    def tables(self) -> list[tuple[str, Table]]:
+        """Every table of measured numbers under the name of its files; the paper's have their own."""
+        named = [(leaf.table_name, leaf.table) for leaf in _flat(self.latency) if leaf.table]
+        return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
+
+
+def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
+    return [one for leaf in leaves for one in (leaf, *_flat(leaf.leaves))]
+
+
+def content(evidence: Evidence) -> Content:
+    """Everything that the stored facts have to show."""
+    timings = evidence.timings()
+    known = points(evidence)
+    return Content(
+        cost=tuple(_costs(evidence, timings)),
+        families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
+        grids=tuple(grids(evidence.rows())),
+        ablations=tuple(_ablations(evidence, main(timings))),
+        latency=tuple(_latencies(evidence, timings)),
+        errors=tuple(_errors(evidence)),
+        gates=tuple(_gates(evidence)),
+        selftests=tuple(_told(evidence, "selftest")),
+        others=(*_told(evidence, "evaluate"), *_told(evidence, "profile"), *_told(evidence, "train")),
+        missing=_missing(evidence, timings, known),
+    )
+
+
+def main(timings: Sequence[Timed]) -> Timed | None:
+    """The times that the first words are about: of the machine and conditions with the most networks."""
+    return max(timings, key=lambda timed: len(timed.rows), default=None)
+
+
+def _costs(evidence: Evidence, timings: Sequence[Timed]) -> list[Leaf]:
+    """A tab a data set, in it one a metric, in latency's one for each machine and conditions."""
+    plain = points(evidence)
+    datasets = dict.fromkeys([*PAPER, *(point.dataset for point in plain)])
+    leaves = []
+    for dataset in datasets:
+        ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
+        metrics = [_cost(plain, dataset, metric, f"error-vs-{metric}{ending}") for metric in ("flops", "params")]
+        timed = []
+        for place, one in enumerate(timings):
+            where = _where(evidence, one)
+            name = f"error-vs-latency{ending}-{_timed_name(one, timings, place)}"
+            timed.append(_cost(points(evidence, one), dataset, "latency", name, where))
+        shown = [leaf for leaf in timed if leaf is not None]
+        both = [leaf for leaf in metrics if leaf is not None]
+        if len(shown) == 1:
+            both.append(Leaf(TABS["latency"], shown[0].chart, shown[0].table, row_ids=shown[0].row_ids))
+        elif shown:
+            both.append(Leaf(TABS["latency"], leaves=tuple(shown)))
+        if both:
+            leaves.append(Leaf(TITLES.get(dataset, dataset), leaves=tuple(both)))
+    return leaves
+
+
+def _cost(known: Sequence[Point], dataset: str, metric: str, name: str, where: str = "") -> Leaf | None:
+    chart = tradeoff(known, dataset, metric, name, where)  # type: ignore[arg-type]
+    if chart is None:
+        return None
+    drawn = [point for point in known if point.dataset == dataset and metric in point.costs]
+    columns = ("network", "family", "error of", "recipe", METRICS[metric], "", "top-1 %", "95 % interval")  # type: ignore[index]
+    numeric = (METRICS[metric], "top-1 %")  # type: ignore[index]
+    lines = []
+    for point in drawn:
+        cost = point.costs[metric]  # type: ignore[index]
+        origin = "printed" if cost.printed else "timed here" if metric == "latency" else "counted here"
+        between = f"{point.interval[0]:.2f} to {point.interval[1]:.2f}" if point.interval else ""
+        of = "the paper" if point.source == "paper" else "here"
+        value = cost.printed if cost.printed and metric != "flops" else f"{cost.value:.4g}"
+        lines.append((point.label, point.family, of, point.group, value, origin, f"{point.error:.2f}", between))
+    table = Table(chart.title, tuple(Column(one, numeric=one in numeric) for one in columns), tuple(lines))
+    rows = tuple(mark.row for mark in chart.marks if mark.row)
+    return Leaf(where or TABS[metric], chart, table, row_ids=rows)
+
+
+def _ablations(evidence: Evidence, timed: Timed | None) -> list[Leaf]:
+    own = []
+    for source, run in evidence.ablations():
+        series = ablations.of_ablation(source, run)
+        own.append(replace(series, title=f"{series.title} ({evidence.name_of(source.machine)})"))
+    found = [*(series for series in own if series.settings), *ablations.of_studies(evidence, timed)]
+    return [Leaf(series.title, chart) for series in found if (chart := curves(series)) is not None]
+
+
+def _latencies(evidence: Evidence, timings: Sequence[Timed]) -> list[Leaf]:
+    leaves = []
+    for place, timed in enumerate(timings):
+        name = _timed_name(timed, timings, place)
+        chart = ratios(timed, f"latency-ratios-{name}", evidence.name_of(timed.machine))
+        table = latency_table(timed.rows, name=lambda row: row.label)
+        leaves.append(Leaf(_where(evidence, timed), chart, table, f"latency-{name}"))
+    return leaves
+
+
+def _where(evidence: Evidence, timed: Timed) -> str:
+    return f"{evidence.name_of(timed.machine)}: {conditions_label(timed.conditions)}"
+
+
+def _timed_name(timed: Timed, timings: Sequence[Timed], place: int) -> str:
+    """The machine's key, and the conditions where it has several."""
+    several = sum(one.machine == timed.machine for one in timings) > 1
+    words = "-".join(str(value) for value in asdict(timed.conditions).values()) if several else ""
+    return name_of("-".join(filter(None, (timed.machine, words))))
+
+
+def _errors(evidence: Evidence) -> list[tuple[str, Table]]:
+    """The error tables of the newest ablations and of every comparison that trained."""
+    found: dict[str, Table] = {}
+    for source, run in [*evidence.runs("compare"), *evidence.ablations()]:
+        name = setting_of if source.command == "ablate" else (lambda row: row.label)
+        table = error_table(run.rows, name)
+        if table is not None:
+            asked = run.conditions.get("axes") or run.conditions.get("what") or []
+            subject = run.conditions.get("model") or source.command
+            title = f"{table.title}: {subject} {' x '.join(map(str, asked))}, run on {evidence.name_of(source.machine)}"
+            stem = "-".join(map(str, ("errors", subject, *asked, source.machine)))
+            found[name_of(stem)] = replace(table, title=title)
+    return list(found.items())
+
+
+def _gates(evidence: Evidence) -> list[Leaf]:
+    leaves = []
+    for facts in evidence.observations("excitations"):
+        *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
+        table = excitations.document(facts).wide[0]
+        leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
+    return leaves
+
+
+def _told(evidence: Evidence, command: str) -> list[tuple[str, Table]]:
+    """The tables of the newest facts of a command, of each machine and question."""
+    newest: dict[str, Source] = {}
+    for source, facts in evidence.facts(command):
+        question = [facts.conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
+        newest[repr((source.machine, question))] = source
+    found = []
+    for source in newest.values():
+        tables = SAY[command](source.document).wide  # type: ignore[arg-type]  # checked when it was gathered
+        stem = source.path.rpartition("/")[2].removesuffix(".json")
+        for place, table in enumerate(tables):
+            name = f"selftest-{source.machine}" if command == "selftest" else stem
+            found.append((name_of(f"{name}-{place + 1}" if len(tables) > 1 else name), table))
+    return found
+
+
+def _missing(evidence: Evidence, timings: Sequence[Timed], known: Sequence[Point]) -> dict[str, tuple[str, str]]:
+    """What no stored fact has, and the command that brings it."""
+    trained = {point.dataset for point in known if point.source == "here"}
+    ablated = [run for _, run in evidence.runs("ablate") if any(row.accuracy for row in run.rows)]
+    wanted = {
+        "counts": (not evidence.rows(), "no network was counted", "senet-bench compare --no-latency"),
+        "imagenet": (
+            "imagenet" not in trained,
+            "no error was measured here on ImageNet",
+            "senet-bench evaluate resnet50 seresnet50 --dataset imagenet --data DIR --weights FILE --weights FILE",
+        ),
+        "errors": (
+            not trained,
+            "no network was trained or evaluated here",
+            "senet-bench compare resnet20_cifar --dataset digits",
+        ),
+        "ablations": (
+            not ablated,
+            "no ablation was trained here",
+            "senet-bench ablate -m seresnet20_cifar --reduction --dataset digits --seeds 5",
+        ),
+        "latency": (not timings, "nothing was timed", "senet-bench compare"),
+        "gates": (
+            not evidence.of("excitations"),
+            "no gates were looked at",
+            "senet-bench excitations seresnet20_cifar --dataset digits",
+        ),
+        "selftest": (not evidence.of("selftest"), "timing was not tested", "senet-bench selftest"),
+        "profile": (not evidence.of("profile"), "no network was taken apart", "senet-bench profile seresnet50"),
+    }
+    return {name: (what, command) for name, (absent, what, command) in wanted.items() if absent}

@@ -1,0 +1,135 @@
+"""What the page says first: what SE costs and buys, in the numbers that are stored."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from senet_bench.core.results import Row
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.gallery.evidence import Evidence, Timed, conditions_label
+from senet_bench.show.documents import judge
+from senet_bench.show.tables import find
+
+PAIRS_OF = "table2"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A number to be seen from afar: its value, what it is, and where it comes from."""
+
+    value: str
+    what: str
+    origin: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lead:
+    """Title, sentences and figures."""
+
+    title: str
+    sentences: tuple[str, ...]
+    figures: tuple[Figure, ...]
+
+
+def lead(evidence: Evidence, timed: Timed | None) -> Lead:
+    """The story of Table 2's pairs where they are stored, and of the errors measured here."""
+    pairs = _pairs(evidence.rows())
+    figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, evidence)]
+    found = tuple(figure for figure in figures if figure is not None)
+    sentences = []
+    if found:
+        sentences.append(
+            f"Medians over the {len(pairs)} pairs of the paper's Table 2, each network with and without SE."
+        )
+    sentences += _measured(evidence)
+    return Lead(_title(found), tuple(sentences), found)
+
+
+def _title(figures: Sequence[Figure]) -> str:
+    values = {figure.what.partition(" ")[0]: figure.value for figure in figures}
+    costs = [(values.get("multiply-adds"), "multiply-adds"), (values.get("parameters"), "parameters")]
+    costs.append((values.get("time"), "time a call"))
+    bought = values.get("top-1")
+    spent = [f"{value.removeprefix('+')} more {what}" for value, what in costs if value]
+    if bought is None or not spent:
+        return "What Squeeze-and-Excitation costs and buys"
+    listed = spent[0] if len(spent) == 1 else f"{', '.join(spent[:-1])} and {spent[-1]}"
+    title = f"SE takes {bought.lstrip('−-')} off the top-1 error, for {listed}"
+    return title.replace("-", "\u2011").replace(" %", "\u00a0%")  # no line ends there
+
+
+def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
+    """Baseline and SE variant of each printed row of Table 2."""
+    judged = [replace(row, paper=judge(row, [PAIRS_OF])) for row in rows]
+    bases = {row.model: row for row in judged if row.paper and row.attention is None}
+    return [
+        (bases[row.baseline], row)
+        for row in judged
+        if row.paper and row.attention == AttentionSpec() and row.baseline in bases
+    ]
+
+
+def _gain(pairs: Sequence[tuple[Row, Row]]) -> Figure | None:
+    gains = []
+    for base, variant in pairs:
+        cells = [find(row, "2", "top1_err") for row in (base, variant)]
+        numbers = [float(cell.printed) for cell in cells if cell and cell.printed != "-"]
+        gains += [numbers[1] - numbers[0]] if len(numbers) == 2 else []
+    if not gains:
+        return None
+    origin = f"{_minus(min(gains), 2)} to {_minus(max(gains), 2)}, as the paper prints them"
+    return Figure(f"{_minus(statistics.median(gains), 2)} points", "top-1 error on ImageNet", origin, "paper")
+
+
+def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
+    def of(row: Row) -> float:
+        return float((row.flops.get("macs") if metric == "flops" else row.params) or 0)
+
+    found = [100 * (of(variant) / of(base) - 1) for base, variant in pairs if of(base) and of(variant)]
+    if not found:
+        return None
+    what = "multiply-adds" if metric == "flops" else "parameters"
+    digits = 2 if metric == "flops" else 1
+    origin = f"+{min(found):.{digits}f} % to +{max(found):.{digits}f} %, counted here"
+    return Figure(f"+{statistics.median(found):.{digits}f} %", what, origin, "here")
+
+
+def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, evidence: Evidence) -> Figure | None:
+    latencies = [timed.latency_of(variant) for _, variant in pairs] if timed else []
+    ratios = [latency.ratio for latency in latencies if latency and latency.ratio]
+    if not ratios or timed is None:
+        return None
+    where = f"{evidence.name_of(timed.machine)} ({conditions_label(timed.conditions)})"
+    low, high = (f"{100 * (edge(ratios) - 1):+.1f} %" for edge in (min, max))
+    middle = 100 * (statistics.median(ratios) - 1)
+    return Figure(f"{middle:+.1f} %", "time a call", f"{low} to {high}, measured on {where}", "here")
+
+
+def _measured(evidence: Evidence) -> list[str]:
+    """A sentence for each data set on which SE was trained here, about the r that is nearest to the paper's 16."""
+    nearest: dict[str, tuple[float, str]] = {}
+    for row in evidence.trained():
+        found = row.accuracy
+        if found is None or found.difference is None or row.attention is None or row.attention.block != "se":
+            continue
+        text = f"On {found.dataset}, trained here: {row.label} minus its baseline "
+        text += f"{_minus(100 * found.difference, 2)} points{_between(found.difference_ci)}, {found.seeds} seeds"
+        if found.control_difference is not None:
+            text += f"; minus gates fixed at 0.5 {_minus(100 * found.control_difference, 2)}"
+            text += _between(found.control_difference_ci)
+        apart = abs(math.log2(row.attention.reductions[0] / 16))
+        if found.dataset not in nearest or apart < nearest[found.dataset][0]:
+            nearest[found.dataset] = (apart, f"{text}.")
+    return [text for _, text in nearest.values()]
+
+
+def _between(interval: tuple[float, float] | None) -> str:
+    return f" ({_minus(100 * interval[0], 2)} to {_minus(100 * interval[1], 2)})" if interval else ""
+
+
+def _minus(value: float, digits: int) -> str:
+    return f"{value:+.{digits}f}".replace("-", "−")

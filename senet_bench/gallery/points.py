@@ -1,0 +1,199 @@
+"""Errors beside what they cost: the points of the trade-off, as the paper prints them and as measured here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from senet_bench.core.catalog import CATALOG
+from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.gallery.evidence import Evidence, Timed
+from senet_bench.show.documents import judge
+from senet_bench.show.tables import find
+
+Metric = Literal["flops", "params", "latency"]
+METRICS: dict[Metric, str] = {"flops": "GFLOPs", "params": "parameters, millions", "latency": "ms a call"}
+PAPER: dict[str, tuple[str, ...]] = {
+    "imagenet": ("table2", "table3"),
+    "cifar10": ("table4",),
+    "cifar100": ("table5",),
+    "places365": ("table6",),
+}
+"""Where the paper prints the top-1 errors of a data set; the rows of one table share a recipe."""
+TITLES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
+CLASSES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
+_PRINTED = {"gflops": ("flops", 1.0), "mflops": ("flops", 1e-3), "params_m": ("params", 1.0)}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """What one metric of a point is, in the unit of `METRICS`; `printed` are the paper's digits where it is theirs."""
+
+    value: float
+    printed: str = ""
+    ratio: float | None = None
+    ratio_ci: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow."""
+
+    label: str
+    family: str
+    dataset: str
+    source: Literal["paper", "here"]
+    kind: Literal["baseline", "attention", "control"]
+    group: str
+    pair: str
+    error: float
+    interval: tuple[float, float] | None
+    costs: Mapping[Metric, Cost]
+    about: tuple[str, ...]
+
+
+def points(evidence: Evidence, timed: Timed | None = None) -> list[Point]:
+    """Every known error with its costs; times are those of `timed`, one machine under one set of conditions."""
+    rows = evidence.rows()
+    return [*_printed(rows, timed), *_trained(evidence.trained(), timed), *_evaluated(evidence, rows, timed)]
+
+
+def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+    for dataset, studies in PAPER.items():
+        for study in studies:
+            for row in rows:
+                judged = replace(row, paper=judge(row, [study]))
+                cell = find(judged, study.removeprefix("table"), "top1_err")
+                if cell is None or not cell.printed.replace(".", "", 1).isdigit():
+                    continue
+                yield Point(
+                    label=row.label,
+                    family=row.family,
+                    dataset=dataset,
+                    source="paper",
+                    kind="baseline" if row.attention is None else "attention",
+                    group=f"Table {cell.table}",
+                    pair=f"{study} {row.baseline or row.model} {row.input_size}",
+                    error=float(cell.printed),
+                    interval=None,
+                    costs=_costs(judged, timed, cell.table),
+                    about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
+                )
+
+
+def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
+    """A remark where the costs are those of the network with another number of classes."""
+    alike = row.classes == CLASSES[dataset]
+    return () if alike else (f"cost of the network with {row.classes} classes, not {CLASSES[dataset]}",)
+
+
+def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+    for row in rows:
+        found = row.accuracy
+        if found is None:
+            continue
+        protocol = found.protocol
+        recipe = f"{protocol.get('recipe')}, {protocol.get('epochs')} epochs, lr {protocol.get('lr')}"
+        group = f"{recipe}, {_size(row)}"
+        seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
+        about = [f"error measured here: {_interval_text(found)}, {seeds}", f"recipe {recipe}"]
+        if found.difference is not None:
+            about.insert(1, f"minus the baseline's: {_signed(found.difference, found.difference_ci)}")
+        yield Point(
+            label=row.label,
+            family=row.family,
+            dataset=found.dataset,
+            source="here",
+            kind=_kind(row.attention),
+            group=group,
+            pair=f"{group} {row.baseline or row.model}",
+            error=100 * found.top1_err,
+            interval=_percent(mean_interval(found)),
+            costs=_costs(row, timed, None),
+            about=tuple(about),
+        )
+
+
+def _evaluated(evidence: Evidence, rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+    """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
+    found: dict[object, Point] = {}
+    for _, facts in evidence.facts("evaluate"):
+        for line in facts.rows:
+            row = next((row for row in rows if row.model == line["model"] and _same_block(row, line)), None)
+            spec = CATALOG.get(line["model"])
+            family = row.family if row else spec.family if spec else "other"
+            baseline = (row.baseline if row else spec.baseline if spec else None) or line["model"]
+            group = f"weights evaluated here, {line['size']} px"
+            low, high = _percent(tuple(line["ci"])) or (0.0, 0.0)
+            error = f"error measured here: {100 * line['top1_err']:.2f} % ({low:.2f} to {high:.2f})"
+            key = (line["model"], line["dataset"], line["size"], line["weights"])
+            found[key] = Point(
+                label=str(line["label"]),
+                family=family,
+                dataset=str(line["dataset"]),
+                source="here",
+                kind="attention" if line["attention"] else "baseline",
+                group=group,
+                pair=f"{group} {baseline}",
+                error=100 * line["top1_err"],
+                interval=(low, high),
+                costs=_costs(row, timed, None) if row else {},
+                about=(f"{error}, {line['images']} images", f"weights {line['weights']}"),
+            )
+    yield from found.values()
+
+
+def _same_block(row: Row, line: Mapping[str, Any]) -> bool:
+    return (row.attention.reduction if row.attention else None) == (line["attention"] or {}).get("reduction")
+
+
+def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[Metric, Cost]:
+    """What the paper prints for a cost in the same table, else what was counted or timed here."""
+    costs: dict[Metric, Cost] = {}
+    if row.flops.get("macs"):
+        costs["flops"] = Cost(row.flops["macs"] / 1e9)
+    if row.params:
+        costs["params"] = Cost(row.params / 1e6)
+    latency = timed.latency_of(row) if timed else None
+    if latency is not None:
+        costs["latency"] = Cost(1e3 * latency.seconds, ratio=latency.ratio, ratio_ci=latency.ci)
+    for metric, (name, scale) in _PRINTED.items() if table else ():
+        cell = find(row, table, metric)
+        if cell is not None and cell.printed.replace(".", "", 1).isdigit():
+            costs[name] = Cost(float(cell.printed) * scale, printed=cell.printed)  # type: ignore[index]
+    return costs
+
+
+def mean_interval(found: Accuracy) -> tuple[float, float] | None:
+    """The 95 % t interval of the mean error over seeds, else the interval that is stored."""
+    from senet_bench.core.intervals import paired_seeds
+
+    values = list(found.per_seed.values())
+    if len(values) < 2:
+        return found.ci
+    return paired_seeds([0.0] * len(values), values).ci
+
+
+def _kind(attention: AttentionSpec | None) -> Literal["baseline", "attention", "control"]:
+    return "baseline" if attention is None else "control" if attention.block == "constant" else "attention"
+
+
+def _size(row: Row) -> str:
+    return f"{row.input_size[1]} px"
+
+
+def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+    return None if interval is None else (100 * interval[0], 100 * interval[1])
+
+
+def _interval_text(found: Accuracy) -> str:
+    interval = _percent(mean_interval(found))
+    text = f"{100 * found.top1_err:.2f} %"
+    return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
+
+
+def _signed(value: float, interval: tuple[float, float] | None) -> str:
+    between = f" ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})" if interval else ""
+    return f"{100 * value:+.2f} points{between}"

@@ -1,0 +1,97 @@
+"""Every table, every plot and the page, rebuilt from the stored documents alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from senet_bench import __version__
+from senet_bench.core.results import Facts, Run, schema_of
+from senet_bench.core.store import Store, write_atomically
+from senet_bench.core.studies import STUDIES
+from senet_bench.errors import BenchError, UsageError
+from senet_bench.gallery.evidence import Evidence, LeftOut, gather
+from senet_bench.gallery.page.build import page
+from senet_bench.gallery.page.content import Content, content
+from senet_bench.gallery.summary import story
+from senet_bench.gates import colour_tables, tables
+from senet_bench.show import chart, documents, writers
+
+PAGE = "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What is stored and what is shown of it."""
+
+    evidence: Evidence
+    content: Content
+
+    @property
+    def story(self) -> documents.Document:
+        """The same in short, for a terminal."""
+        return story(self.evidence, self.content)
+
+
+class IncompleteReportError(BenchError):
+    """A report that is written, but from which some stored files had to be left out; the first decides the code."""
+
+    def __init__(self, left_out: Sequence[LeftOut]) -> None:
+        first = left_out[0]
+        more = f", and {len(left_out) - 1} more" * (len(left_out) > 1)
+        super().__init__(f"the report is written without {first.path}{more}", first.error.remedy)
+        self.exit_code = first.error.exit_code
+
+
+def read(store: Store) -> Report:
+    """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
+    evidence = gather(store.root, store.survey())
+    if not evidence.sources and not evidence.left_out:
+        raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    return Report(evidence, content(evidence))
+
+
+def write(report: Report, root: Path) -> Iterator[Path]:
+    """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
+    for name, document in _tables(report):
+        for place, text in writers.kept(name, document):
+            yield _written(root / place, text)
+    for facts in report.evidence.observations("excitations"):
+        for place, text in tables.tables(facts):
+            yield _written(root / place, text)
+    for facts in report.evidence.observations("input-channels"):
+        yield from observation_files(facts, root)
+    charts = report.content.charts()
+    rendered = dict(chart.files_of(charts))
+    for place, data in rendered.items():
+        yield _written(root / place, data)
+    drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
+    yield _written(root / PAGE, page(report.evidence, report.content, drawn))
+
+
+def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
+    """The paper's tables beside what was counted, then what was measured, each under its file name."""
+    rows = report.evidence.rows()
+    for study in STUDIES.values():
+        judged = [replace(row, paper=documents.judge(row, [study.id])) for row in rows]
+        run = Run(
+            schema=schema_of("compare"), version=__version__, created="", environment={}, conditions={}, rows=judged
+        )
+        document = documents.of_run(replace(run, rows=[row for row in judged if row.paper]), [study])
+        if document.wide:
+            yield study.id, document
+    for name, table in report.content.tables():
+        yield name, documents.of_table(table)
+
+
+def observation_files(facts: Facts, root: Path) -> Iterator[Path]:
+    """Write the tables and plots of a run of `excitations`; yields each path."""
+    files = tables.files if facts.schema == schema_of("excitations") else colour_tables.files
+    for place, data in files(facts):
+        yield _written(root / place, data)
+
+
+def _written(path: Path, data: str | bytes) -> Path:
+    write_atomically(path, data)
+    return path

@@ -1,0 +1,216 @@
+"""`excitations`: what the gates of a network do by class and depth (the paper's section 7.2), and what they bring."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.core.results import Facts
+from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.store import Store, file_name, key_of
+from senet_bench.errors import UsageError
+from senet_bench.gates import rows as gate_rows
+from senet_bench.run.cases import Changes, label, pair_of, row_of
+from senet_bench.run.error import SIZES, definition
+from senet_bench.run.record import Event, header, new_facts
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from senet_bench.data.sets import DataSet
+    from senet_bench.train.evaluation import Viewing
+    from senet_bench.train.trials import Trial
+
+TRAINED_HERE = ("digits", "digits-full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Excitations:
+    """What `excitations` is asked: a network, its weights, and the images its gates are observed on.
+
+    Without `weights` a network is trained here, on the digits only, as `compare --dataset digits` trains it with this
+    seed. `classes` names those whose gates are kept one by one; `images_per_class` draws as many by the seed, the
+    paper's 50 for example. At most `channels` of a block's channels are kept, uniformly spaced as in Figure 6.
+    """
+
+    model: str
+    dataset: str = "digits"
+    folder: Path | None = None
+    weights: str | None = None
+    classes: tuple[str, ...] = ()
+    images_per_class: int | None = None
+    channels: int = 64
+    near: float = 0.05
+    removal: bool = True
+    epochs: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    size: int | None = None
+    batch_size: int | None = None
+    device: str = "cpu"
+    skip_corrupt: bool = False
+    changes: Changes = field(default_factory=Changes)
+
+    def check(self) -> None:
+        """Raise `UsageError` on a number that makes no sense, or where there is nothing to get weights from."""
+        for name in ("images_per_class", "channels", "epochs", "batch_size", "size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, not {value}")
+        if self.lr is not None and not 0 < self.lr < 100:
+            raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
+        if not 0 < self.near < 0.5:
+            raise UsageError(f"--near {self.near:g} is no distance from 0 and 1", "use 0.05")
+
+    def spec(self) -> ModelSpec:
+        """The network's row, fitted to the data set; `UsageError` where it has no attention."""
+        row = row_of(self.model)
+        if row.attention is None:
+            raise UsageError(f"{row.name} has no attention to observe", f"name {pair_of(row)[1].name}")
+        side, channels, classes = SIZES.get(self.dataset, (None, None, None))
+        fitted = replace(self.changes, img_size=self.changes.img_size or side, in_channels=channels, classes=classes)
+        return fitted.apply(row)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A network with weights on some images: where the weights come from, and what a reader must know."""
+
+    network: nn.Module
+    spec: ModelSpec
+    images: DataSet
+    weights: str
+    notes: tuple[str, ...]
+
+
+def excitations(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
+    """Progress by images shown; the last event has a row for every block, stored.
+
+    What the gates do is stored before the first block is taken out.
+    """
+    asked.check()
+    spec = asked.spec()
+    from senet_bench.bench.session import check_conditions
+    from senet_bench.gates import selection
+    from senet_bench.gates import watch as gates
+
+    check_conditions(Conditions(device=asked.device))
+    store.check()
+    run = new_facts("excitations", {})
+    path = store.new_path(run)
+    stages = 1 + asked.removal
+    yield Event(0, stages, f"weights of {label(spec)}", run, path)
+    subject = _subject(asked, spec, store)
+    shown = viewing(asked, subject.spec, subject.images)
+    chosen = selection.classes(asked.classes, subject.images)
+    rows = selection.drawn(subject.images.test.labels, asked.images_per_class, asked.seed)
+    watch = gates.Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
+    run = replace(run, conditions=_conditions(asked, subject, chosen, rows))
+    for done in watch.observe():
+        yield Event(done / (len(rows) + 1), stages, f"{done} of {len(rows)} images", run, path)
+    found = gate_rows.of_blocks(subject.spec.name, watch, chosen, asked.channels)
+    run = replace(run, rows=found, summary=gate_rows.summary(watch))
+    store.write(run, path)
+    if asked.removal:
+        for done in watch.hold(gates.variants(watch.means())):
+            yield Event(1 + done / (len(rows) + 1), stages, f"{done} of {len(rows)} images, blocks out", run, path)
+        run = gate_rows.with_errors(run, watch)
+        store.write(run, path)
+    yield Event(stages, stages, "done", run, path)
+
+
+def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
+    """The network with weights that were given, or are trained here; the images that it was not trained on."""
+    from senet_bench.data import sets
+    from senet_bench.train import weights
+
+    if asked.weights is None:
+        return _trained_here(asked, spec, store)
+    images = sets.load(asked.dataset, asked.folder)
+    loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    if loaded.metadata.get("dataset") == asked.dataset == "digits":
+        images = sets.load(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
+    if loaded.fresh:
+        raise UsageError(
+            f"{asked.weights} has no attention: {len(loaded.fresh)} blocks would keep random values",
+            f"give weights of {spec.name}",
+        )
+    return Subject(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
+
+
+def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
+    """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
+    from senet_bench.core import recipes
+    from senet_bench.data import sets
+    from senet_bench.gates import selection
+    from senet_bench.train import trials, weights
+
+    if asked.dataset not in TRAINED_HERE:
+        if asked.dataset not in sets.DATASETS:
+            sets.load(asked.dataset, asked.folder)  # raises, with the name that is meant
+        raise UsageError(
+            f"no weights given, and on {asked.dataset} no network is trained here",
+            "give --weights FILE or a name such as timm:legacy_seresnet50 (make a file with `senet-bench train`)",
+        )
+    recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(asked.epochs)
+    recipe = recipe if asked.lr is None else replace(recipe, lr=asked.lr)
+    trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset)
+    name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
+    file = store.root / "weights" / f"{name}.safetensors"
+    images = sets.load(asked.dataset, draw=asked.seed)
+    selection.classes(asked.classes, images)  # raises before anything is trained
+    if not file.is_file():
+        _train(trial, file, store)
+    loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
+    how = f"trained here: recipe {recipe.name}, {recipe.epochs} epochs, seed {trial.seed}"
+    return Subject(loaded.network, spec, images, file.name, (how,))
+
+
+def _train(trial: Trial, file: Path, store: Store) -> None:
+    """Carry out a trial, store its result where `compare` looks for it, and its weights in `file`."""
+    import torch
+
+    from senet_bench.train import trials, weights
+
+    threads = torch.get_num_threads()
+    network, result = trials.trained(trial)
+    torch.set_num_threads(threads)  # a trial takes one
+    about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
+    told = definition(trial)
+    store.trials(about["environment"]["machine"]).put(key_of(told), told, result, about)
+    how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
+    about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
+    weights.save(network, file, trial.spec, **how, **about)
+
+
+def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
+    """How the images are shown: by the crop of the network's own side, or of the one asked for."""
+    from senet_bench.data.sets import Files
+    from senet_bench.gates.watch import SMALL
+    from senet_bench.train.evaluation import Viewing
+
+    size = asked.size or (spec.input_size[1] if isinstance(images.test, Files) else images.size)
+    batch = asked.batch_size or (256 if size <= SMALL else 64)
+    return Viewing(size=size, batch=batch, device=asked.device, skip_corrupt=asked.skip_corrupt)
+
+
+def _conditions(asked: Excitations, subject: Subject, chosen: Mapping[str, int], rows: Any) -> dict[str, Any]:
+    spec = subject.spec
+    return {
+        "model": spec.name,
+        "label": label(spec),
+        "attention": asdict(spec.attention) if spec.attention else None,
+        "dataset": asked.dataset,
+        "weights": subject.weights,
+        "notes": list(subject.notes),
+        "images": len(rows),
+        "images_per_class": asked.images_per_class,
+        "classes": list(chosen),
+        "class_count": len(subject.images.classes),
+        "near": asked.near,
+        "size": viewing(asked, spec, subject.images).size,
+        "seed": asked.seed,
+        "device": asked.device,
+    }

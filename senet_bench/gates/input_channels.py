@@ -1,0 +1,267 @@
+"""`excitations --input-channels`: an SE gate on the colours of the image, learnt before a network, image by image."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from senet_bench.core.results import Facts
+from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.store import Store, file_name
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.gates.excitations import Excitations, viewing
+from senet_bench.run.cases import label, row_of
+from senet_bench.run.record import Event, new_facts
+
+if TYPE_CHECKING:
+    from senet_bench.data.augment import Pixels
+    from senet_bench.data.sets import DataSet, Labels
+    from senet_bench.models.input_gate import GatedInput
+    from senet_bench.train.evaluation import Viewing
+    from senet_bench.train.events import EpochEnd, Progress
+
+COLOURS = ("red", "green", "blue")
+EPOCHS, BATCH = 5, 32
+PICTURES, PICTURE_SIDE = 6, 64
+GATE, START = "gate", 0.5
+LEAST_RISE = 1e-4
+UNTRAINED = "UNTRAINED: the gate has learnt nothing, it is 1/2 for every image and colour"
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A network behind a gate: how the gate got its values, and how many epochs of training they took here."""
+
+    network: GatedInput
+    spec: ModelSpec
+    weights: str | None
+    epochs: int
+    notes: tuple[str, ...]
+
+
+def input_channels(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
+    """Progress by epochs, then images; the last event has a row for every image shown, stored.
+
+    The gate starts at 1/2 for every image, is trained together with the network on the training images for
+    `epochs` (5 unless given, 0 leaves it untrained and says so), or comes with `weights` that this command made;
+    weights of the network alone are a start for the network.
+    """
+    replace(asked, epochs=asked.epochs or None).check()
+    if asked.epochs is not None and asked.epochs < 0:
+        raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
+    spec = row_of(asked.model)
+    from senet_bench.bench.session import check_conditions
+    from senet_bench.data import sets
+
+    check_conditions(Conditions(device=asked.device))
+    store.check()
+    images = sets.load(asked.dataset, asked.folder)
+    if images.channels != len(COLOURS):
+        raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
+    rows = _shown(asked, images)
+    run = new_facts("input-channels", {})
+    path = store.new_path(run)
+    prepared = _initial(asked, spec, images)
+    yield Event(0, 1, label(prepared.spec), run, path)
+    for event in _training(asked, prepared, images):
+        yield Event(event.epoch / (event.epochs + 1), 1, f"epoch {event.epoch} of {event.epochs}", run, path)
+    prepared = _kept(asked, prepared, images, store)
+    network = prepared.network.to(asked.device)
+    shown = viewing(asked, spec, images)
+    run = replace(run, conditions=_conditions(asked, prepared, images, shown))
+    found, pictures, skipped = _observed(network, images, shown, rows)
+    run = replace(run, rows=found, details=pictures, summary=_summary(network, images, shown, rows, found, skipped))
+    store.write(run, path)
+    yield Event(1, 1, "done", run, path)
+
+
+def _shown(asked: Excitations, images: DataSet) -> Labels:
+    """The rows of the images asked for, by class and by number."""
+    from senet_bench.gates import selection
+
+    rows = selection.drawn(images.test.labels, asked.images_per_class, asked.seed)
+    if not asked.classes:
+        return rows
+    places = [*selection.classes(asked.classes, images).values()]
+    return rows[np.isin(images.test.labels[rows], places)]
+
+
+def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
+    """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
+    from senet_bench.models import build_spec
+    from senet_bench.models.input_gate import GatedInput, gated_input
+    from senet_bench.train import trials, weights
+
+    gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
+    file = Path(asked.weights).expanduser() if asked.weights else None
+    if file is not None and file.is_file() and weights.read(file)[1].get("model") == gated.name:
+        loaded = weights.load(gated, str(file), classes=len(images.classes), in_channels=images.channels)
+        about = loaded.metadata
+        note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
+        assert isinstance(loaded.network, GatedInput)
+        return Prepared(loaded.network, gated, file.name, 0, (note if about.get("epochs") else UNTRAINED,))
+    epochs = EPOCHS if asked.epochs is None else asked.epochs
+    notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
+    network = build_spec(gated, len(images.classes), in_channels=images.channels)
+    assert isinstance(network, GatedInput)
+    trials.initialise_by_name(network, asked.seed)
+    network.start_even()
+    if asked.weights:
+        inner = weights.load(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
+        network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
+    return Prepared(network, gated, None, epochs, notes if epochs else (UNTRAINED,))
+
+
+def _training(asked: Excitations, prepared: Prepared, images: DataSet) -> Iterator[EpochEnd | Progress]:
+    """The epochs of training the gate with its network; none for a gate that came with weights."""
+    from senet_bench.core import recipes
+    from senet_bench.train import loop
+    from senet_bench.train.events import Settings
+
+    if not prepared.epochs:
+        return
+    if images.train is None:
+        raise UsageError(
+            f"{images.name} has no training images to learn the gate from",
+            "add train/CLASS/IMAGE, give --weights of an earlier run, or show it untrained with --epochs 0",
+        )
+    recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(prepared.epochs)
+    recipe = recipe.scaled(min(BATCH, len(images.train)))
+    recipe = replace(recipe, lr=asked.lr or recipe.lr, size=viewing(asked, prepared.spec, images).size)
+    settings = Settings(seed=asked.seed, device=asked.device, evaluate_every=0, skip_corrupt=asked.skip_corrupt)
+    yield from loop.train(prepared.network, images, recipe, settings)
+
+
+def _kept(asked: Excitations, prepared: Prepared, images: DataSet, store: Store) -> Prepared:
+    """The same from its weights on disk, where it was trained here."""
+    from senet_bench.models.input_gate import GatedInput
+    from senet_bench.train import weights
+
+    if not prepared.epochs:
+        return prepared
+    spec = prepared.spec
+    file = store.root / "weights" / f"{file_name(spec.name, asked.dataset)}.safetensors"
+    weights.save(prepared.network, file, spec, dataset=asked.dataset, epochs=prepared.epochs, seed=asked.seed)
+    loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
+    assert isinstance(loaded.network, GatedInput)
+    return replace(prepared, network=loaded.network, weights=file.name)
+
+
+def _observed(
+    network: GatedInput, images: DataSet, shown: Viewing, rows: Labels
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """A row for every image, pictures of some for the figure, and which images could not be read."""
+    import torch
+
+    from senet_bench.data.augment import normalised
+    from senet_bench.gates.selection import evenly
+    from senet_bench.train.evaluation import crops_of
+
+    pictured = {int(rows[index]) for index in evenly(len(rows), PICTURES)}
+    found, pictures, corrupt = list[dict[str, Any]](), list[dict[str, Any]](), list[Path]()
+    network.eval()
+    for crops in crops_of(images.test, shown, rows, corrupt):
+        with torch.inference_mode():
+            pixels = torch.from_numpy(crops.images).to(shown.device)
+            gates = network.gates(normalised(pixels, images.mean, images.std)).cpu().tolist()
+        for row, image, gate in zip(crops.rows.tolist(), crops.images, gates):
+            found.append(_row(images, row, image, gate))
+            if row in pictured:
+                pictures.append({"image": found[-1]["image"], "png": _png(image)})
+    if not found:
+        raise MeasurementError(f"{images.name}: not one image could be read", "check the files")
+    return _relative(found), pictures, [str(path) for path in corrupt]
+
+
+def _row(images: DataSet, row: int, image: Pixels, gate: list[float]) -> dict[str, Any]:
+    """An image by its file (or number), its class, the mean of each colour in 0..1, and each colour's gate."""
+    from senet_bench.data.sets import Files
+
+    split = images.test
+    name = "/".join(split.paths[row].parts[-2:]) if isinstance(split, Files) else str(row)
+    mean = [round(float(value), 5) for value in image.reshape(len(COLOURS), -1).mean(1) / 255]
+    label = images.classes[int(split.labels[row])]
+    return {"image": name, "class": label, "mean": mean, "gate": [round(value, 6) for value in gate]}
+
+
+def _relative(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with each gate over that colour's mean gate, and the colour that is raised most over the others.
+
+    `raised` is None where the gates of the image are in the proportions of the mean, as those of an untrained gate.
+    """
+    usual = [math.fsum(row["gate"][colour] for row in rows) / len(rows) for colour in range(len(COLOURS))]
+    found = []
+    for row in rows:
+        relative = [gate / mean if mean > 0 else 1.0 for gate, mean in zip(row["gate"], usual)]
+        most, least = max(relative), min(relative)
+        raised = COLOURS[relative.index(most)] if most - least > LEAST_RISE else None
+        found.append({**row, "relative": relative, "raised": raised})
+    return found
+
+
+def _png(image: Pixels) -> str:
+    """A small picture of an image (3, H, W) as PNG in base64, so that the figure can be drawn from the facts alone."""
+    from PIL import Image
+
+    small = Image.fromarray(np.ascontiguousarray(image.transpose(1, 2, 0)))
+    small.thumbnail((PICTURE_SIDE, PICTURE_SIDE))
+    buffer = io.BytesIO()
+    small.save(buffer, format="png")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _conditions(asked: Excitations, prepared: Prepared, images: DataSet, shown: Viewing) -> dict[str, Any]:
+    return {
+        "model": row_of(asked.model).name,
+        "label": label(asked.changes.apply(row_of(asked.model))),
+        "dataset": asked.dataset,
+        "weights": prepared.weights,
+        "epochs": prepared.epochs,
+        "trained": UNTRAINED not in prepared.notes,
+        "notes": [*images.notes, *prepared.notes],
+        "size": shown.size,
+        "seed": asked.seed,
+        "device": asked.device,
+        "images_per_class": asked.images_per_class,
+    }
+
+
+def _summary(
+    network: GatedInput,
+    images: DataSet,
+    shown: Viewing,
+    rows: Labels,
+    found: Sequence[dict[str, Any]],
+    skipped: Sequence[str],
+) -> dict[str, Any]:
+    """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate at 1."""
+    from senet_bench.gates.watch import Watch, variants
+    from senet_bench.train.evaluation import compare
+
+    watch = Watch(network, images, rows, shown)
+    for _ in watch.observe():
+        pass
+    tally = watch.tallies[GATE]
+    for _ in watch.hold({name: gates for name, gates in variants(watch.means()).items() if name.startswith(GATE)}):
+        pass
+    changes = {kind: compare(watch.seen, watch.held[f"{GATE}={kind}"]) for kind in ("1", "mean")}
+    moved = math.sqrt(math.fsum((gate - START) ** 2 for row in found for gate in row["gate"]) / (3 * len(found)))
+    return {
+        "images": len(found),
+        "skipped": list(skipped),
+        "mean_gate": [float(value) for value in tally.mean()],
+        "moved": moved,
+        "distance_from_constant": tally.distance_from_constant(),
+        "between_class_share": tally.between_class_share(),
+        "error": watch.seen.top1_err,
+        "error_ci": list(watch.seen.interval()),
+        "difference": asdict(changes["1"]),
+        "difference_at_mean": asdict(changes["mean"]),
+    }

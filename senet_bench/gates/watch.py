@@ -1,0 +1,169 @@
+"""Attention blocks in place: their gates observed while labelled images pass, and what the network errs without them.
+
+A block with a gate per channel multiplies each channel of its map by one number. SE's own formula gives it (equation
+3); of any other block it is read from the map before and after, and a block that does something else is refused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from senet_bench.bench.session import arithmetic
+from senet_bench.data.images import Crops
+from senet_bench.data.sets import DataSet, Labels, Split
+from senet_bench.errors import UsageError
+from senet_bench.gates.tally import NEAR, Tally
+from senet_bench.models import attention_blocks
+from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.train.evaluation import Predictions, Shown, Viewing, assembled, crops_of, show
+
+SMALL = 64
+MISFIT = 1e-3
+"""The largest relative difference between a block's output and its input times a gate per channel."""
+
+
+def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The gates (N, C) by which a block turned the map x (N, C, H, W) into y.
+
+    For a block other than SE they are least squares, sum(x y) / sum(x x) over places, NaN where a channel is zero all
+    over. Raises `UsageError` where y is not x times such gates.
+    """
+    if isinstance(block, SqueezeExcitation) and block.squeeze_kind != "none":
+        return _wide(block.excitation(block.squeeze(x)))
+    x, y = _wide(x), _wide(y)
+    power = x.square().sum((2, 3))
+    gates = (x * y).sum((2, 3)) / power  # 0 / 0 is NaN: a gate on nothing cannot be seen
+    left = (y - x * gates.nan_to_num()[:, :, None, None]).square().sum()
+    if left > MISFIT**2 * y.square().sum():
+        raise UsageError(
+            f"{type(block).__name__} has no gate per channel: its output is not each channel times one number",
+            "name a network whose attention acts on whole channels, such as se, eca, ese, srm or gct",
+        )
+    return gates
+
+
+def _wide(x: Tensor) -> Tensor:
+    """In double precision, on the CPU where the device has none."""
+    return (x.cpu() if x.device.type == "mps" else x).double()
+
+
+class Watch:
+    """Some images of a split shown to a network whose attention blocks are observed, or held at fixed gates.
+
+    `tallies` and `seen` are there after `observe`; `held` has the predictions of every variant after `hold`.
+    Both are generators of the number of images shown so far; both leave the network as it was.
+    """
+
+    def __init__(self, network: nn.Module, data: DataSet, rows: Labels, viewing: Viewing, near: float = NEAR) -> None:
+        self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
+        self.split: Split = data.test
+        self.blocks = attention_blocks(network)
+        self.tallies = {name: Tally(len(data.classes), near) for name in self.blocks}
+        self.held: dict[str, Predictions] = {}
+
+    def observe(self) -> Iterator[int]:
+        """Show the images once, each block's gates counted into its tally; a block that is not run has none."""
+        parts: list[Shown] = []
+        corrupt: list[Path] = []
+        with _evaluating(self.network, self.viewing):
+            for done, crops in self._batches(corrupt):
+                gates: dict[str, Tensor] = {}
+                with _hooks(self.blocks, {name: _noting(name, gates) for name in self.blocks}):
+                    parts.append(self._show(crops))
+                for name, found in gates.items():
+                    self.tallies[name].add(found.cpu().numpy(), self.split.labels[crops.rows])
+                yield done
+        self.tallies = {name: tally for name, tally in self.tallies.items() if tally.origin is not None}
+        self.seen = assembled(parts, self.data, self.split, [str(path) for path in corrupt])
+
+    def hold(self, variants: Mapping[str, Mapping[str, Tensor]]) -> Iterator[int]:
+        """Show the images once to every variant: the blocks that each names, held at the gates (C,) it gives them."""
+        parts: dict[str, list[Shown]] = {variant: [] for variant in variants}
+        corrupt: list[Path] = []
+        with _evaluating(self.network, self.viewing):
+            for done, crops in self._batches(corrupt):
+                for variant, gates in variants.items():
+                    with _hooks(self.blocks, {name: _fixing(gate) for name, gate in gates.items()}):
+                        parts[variant].append(self._show(crops))
+                yield done
+        skipped = [str(path) for path in corrupt]
+        self.held |= {name: assembled(found, self.data, self.split, skipped) for name, found in parts.items()}
+
+    def means(self) -> dict[str, Tensor]:
+        """Each block's mean gates over the images (C,); 1 where a channel's gate was never seen."""
+        device = torch.device(self.viewing.device)
+        return {
+            name: torch.from_numpy(np.nan_to_num(tally.mean(), nan=1.0)).float().to(device)
+            for name, tally in self.tallies.items()
+        }
+
+    def _batches(self, corrupt: list[Path]) -> Iterator[tuple[int, Crops]]:
+        done = 0
+        for crops in crops_of(self.split, self.viewing, self.rows, corrupt):
+            done += len(crops.rows)
+            yield done, crops
+
+    def _show(self, crops: Crops) -> Shown:
+        device = torch.device(self.viewing.device)
+        with torch.inference_mode():
+            return show(self.network, self.data, self.split.labels, crops, self.viewing, device)
+
+
+def variants(means: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """For `Watch.hold`: every block at 1 (`NAME=1`) and at its mean gate (`NAME=mean`), and all blocks so (`*=...`).
+
+    At 1 the block is the identity, as the paper's taking it out; but the layers behind it then see another scale than
+    they were trained with. At its mean that scale stays, and only what depends on the image is gone.
+    """
+    ones = {name: torch.ones_like(mean) for name, mean in means.items()}
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind, gates in (("1", ones), ("mean", dict(means))):
+        found |= {f"{name}={kind}": {name: gate} for name, gate in gates.items()}
+        found[f"*={kind}"] = gates
+    return found
+
+
+@contextlib.contextmanager
+def _evaluating(network: nn.Module, viewing: Viewing) -> Iterator[None]:
+    """The network in evaluation mode and IEEE single precision, on one thread for small images; then as it was."""
+    was_training, threads = network.training, torch.get_num_threads()
+    network.eval()
+    if viewing.size is not None and viewing.size <= SMALL:
+        torch.set_num_threads(1)  # a second thread would only wait for the first: four times the CPU time at 8 px
+    try:
+        with arithmetic(tf32=False):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        network.train(was_training)
+
+
+@contextlib.contextmanager
+def _hooks(blocks: Mapping[str, nn.Module], hooks: Mapping[str, Any]) -> Iterator[None]:
+    handles = [blocks[name].register_forward_hook(hook) for name, hook in hooks.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _noting(name: str, gates: dict[str, Tensor]) -> Any:
+    def note(block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
+        gates[name] = gate_of(block, inputs[0], output)
+
+    return note
+
+
+def _fixing(gate: Tensor) -> Any:
+    def fix(block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+        return inputs[0] * gate[:, None, None].to(inputs[0].dtype)
+
+    return fix

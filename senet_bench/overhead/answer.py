@@ -1,0 +1,202 @@
+"""What an overhead buys: from stored and printed errors, with attention and with a wider or deeper plain network."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from senet_bench.core.results import Latency, Row, Run
+from senet_bench.core.sizing import resized, sizes_of
+from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
+from senet_bench.core.store import Store
+from senet_bench.core.studies import STUDIES
+from senet_bench.errors import UsageError
+from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, interpolated, judge
+from senet_bench.overhead.origins import Error, Network, Origin, latencies, printed, printed_error, stored, subjects_of
+from senet_bench.run.cases import Changes, Subject, label, row_of, select
+from senet_bench.run.compare import Counting, count_row
+from senet_bench.run.record import new_run
+
+STEP = 0.001
+"""The finest change of width that is tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What a network may cost, as ratios to its baseline, and the conditions that its latency is looked up under."""
+
+    limits: Mapping[Cost, float]
+    conditions: tuple[Conditions, ...] = (Conditions(),)
+
+    @property
+    def counted(self) -> dict[Cost, float]:
+        """The limits that a network can be sized by: for a latency, the same ratio of FLOPs stands in."""
+        counted: dict[Cost, float] = {cost: most for cost, most in self.limits.items() if cost != "latency"}
+        return counted or {"flops": self.limits["latency"]}
+
+    def with_plain(self, subjects: Sequence[Subject], changes: Changes) -> tuple[Subject, ...]:
+        """The subjects, and after them what the budget buys each of their baselines without attention."""
+        plain = ((base, spec) for base in _baselines(subjects) for spec in plain_networks(base, self, changes))
+        bought = (Subject(spec, base.name, (None,)) for base, spec in plain if _fits(spec, base, self, changes))
+        return (*subjects, *bought)
+
+
+def plain_networks(base: ModelSpec, budget: Budget, changes: Changes) -> Iterator[ModelSpec]:
+    """The widest form of a baseline inside the budget, and the deepest, or that with one unit more if that is outside.
+
+    Costs are counted exactly. Nothing for a network that has no other size here.
+    """
+    for what in () if "@" in base.name else sizes_of(base):
+        step = STEP if what == "width" else 1
+        most = _largest(base, what, step, budget, changes)
+        if most or what == "depth":
+            yield _sized(base, what, step, max(1, most))
+
+
+def _largest(base: ModelSpec, what: str, step: float, budget: Budget, changes: Changes) -> int:
+    """How many steps wider or deeper a network can be inside the budget; found by halving, as costs only rise."""
+    low, high = 0, round((max(budget.counted.values()) - 1) / STEP) if what == "width" else 32
+    while low < high:
+        middle = (low + high + 1) // 2
+        inside = _fits(_sized(base, what, step, middle), base, budget, changes)
+        low, high = (middle, high) if inside else (low, middle - 1)
+    same = low and _counted(_sized(base, what, step, low), changes).params == _counted(base, changes).params
+    return 0 if same else low
+
+
+def _fits(spec: ModelSpec, base: ModelSpec, budget: Budget, changes: Changes) -> bool:
+    """Whether a network's counts are inside the budget; no latency is asked."""
+    ratios = _ratios(_counted(spec, changes), _counted(base, changes))
+    return all(ratios[cost] <= most for cost, most in budget.counted.items())
+
+
+def _sized(base: ModelSpec, what: str, step: float, steps: int) -> ModelSpec:
+    return resized(base, f"{what}={1 + step * steps:.3f}" if what == "width" else f"{what}={steps}")
+
+
+def _counted(spec: ModelSpec, changes: Changes) -> Row:
+    return _count(spec, changes.img_size, changes.classes, changes.in_channels, changes.cardinality)
+
+
+@functools.cache
+def _count(
+    spec: ModelSpec, img_size: int | None, classes: int | None, in_channels: int | None, cardinality: int | None
+) -> Row:
+    changes = Changes(img_size, classes, in_channels, cardinality)
+    return count_row(Subject(spec, spec.baseline, ()), changes, Counting())
+
+
+def _ratios(row: Row, base: Row) -> dict[Cost, float]:
+    assert row.params is not None
+    assert base.params is not None
+    return {"flops": row.flops["macs"] / base.flops["macs"], "params": row.params / base.params}
+
+
+def _baselines(subjects: Iterable[Subject]) -> list[ModelSpec]:
+    """The networks without attention that the subjects belong to, each once."""
+    named = {subject.baseline or subject.spec.name: subject.spec.classes for subject in subjects}
+    return [replace(row_of(name), attention=None, classes=classes) for name, classes in named.items()]
+
+
+def judged(what: Sequence[str], store: Store, budget: Budget) -> list[Verdict]:
+    """The verdicts on what `compare`'s arguments name, from what is stored and printed; nothing is measured."""
+    return [verdict for base in _baselines(select(what)) for verdict in verdicts(base, store, budget)]
+
+
+def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[Verdict]]:
+    """`judged`, and an empty run for its document; `UsageError` where no error is known."""
+    store.check()
+    found = judged(what, store, budget)
+    if not found:
+        names = [base.name for base in _baselines(select(what))]
+        raise UsageError(
+            f"no error of {', '.join(names)} with attention is stored under {store.root} or printed in the paper",
+            f"train: {_command(names[0], budget, 'digits')}",
+        )
+    return new_run("compare", {"what": list(what) or ["table2", "table3"], "budget": dict(budget.limits)}), found
+
+
+def _command(model: str, budget: Budget, dataset: str) -> str:
+    """What trains a network, its variant and its plain forms of the same cost."""
+    limits = " ".join(f"--budget-{cost} {most:g}" for cost, most in budget.limits.items())
+    return f"senet-bench compare {model} {limits} --dataset {dataset}{_folder(dataset)}"
+
+
+def _folder(dataset: str) -> str:
+    """What names the data set's files, where it has any."""
+    return "" if dataset.startswith("digits") else " --data DIR"
+
+
+def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[Verdict]:
+    """A verdict for each origin of errors that has the baseline's variants: measured ones first, then the paper's."""
+    for origin in (*stored(base, store), *printed(base)):
+        if any(attention is not None and attention.block != "constant" for _, attention in origin.errors):
+            asked = budget.conditions if "latency" in budget.limits else ()
+            times, about = latencies(base, origin, store, asked) if asked else ({}, "")
+            found = judge(budget.limits, tuple(_candidates(base, origin, budget, times)))
+            yield Verdict(base.name, base.label, origin.source, origin.table, budget.limits, about, found)
+
+
+def _candidates(
+    base: ModelSpec, origin: Origin, budget: Budget, times: Mapping[Network, Latency]
+) -> Iterator[Candidate]:
+    counted = _counted(base, origin.changes)
+    plain = [(spec.name, None) for spec in plain_networks(base, budget, origin.changes)]
+    for model, attention in dict.fromkeys([(base.name, None), *origin.errors, *plain]):
+        spec = replace(row_of(model), attention=attention)
+        ratios, intervals = _costs(_ratios(_counted(spec, origin.changes), counted), times.get((model, attention)))
+        kind = _kind(model, attention, base)
+        error = origin.errors.get((model, attention), Error(float("nan")))
+        known = (model, attention) in origin.errors
+        yield Candidate(
+            model=model,
+            label=label(spec),
+            kind=kind,
+            ratios={**ratios, "latency": 1.0} if kind == "baseline" else ratios,
+            intervals=intervals,
+            error=error.value if known else None,
+            ci=error.interval,
+            errors=error.by_seed or {},
+            basis="printed" if origin.table else "measured",
+            command=_command(base.name, budget, origin.dataset)
+            if kind != "plain" or _fits(spec, base, budget, origin.changes)
+            else f"senet-bench compare {model} --dataset {origin.dataset}{_folder(origin.dataset)}",
+        )
+    yield from _between(base, origin, budget, counted)
+
+
+def _costs(
+    ratios: dict[Cost, float], latency: Latency | None
+) -> tuple[dict[Cost, float], dict[Cost, tuple[float, float]]]:
+    """The ratios with that of the latency, and its interval."""
+    if latency is None or latency.ratio is None:
+        return ratios, {}
+    return {**ratios, "latency": latency.ratio}, {"latency": latency.ci} if latency.ci else {}
+
+
+def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> Kind:
+    if attention is None:
+        return "baseline" if model == base.name else "plain"
+    return "control" if attention.block == "constant" else "attention"
+
+
+def _between(base: ModelSpec, origin: Origin, budget: Budget, counted: Row) -> Iterator[Candidate]:
+    """What the paper's next deeper network lets expect of a plain one that uses the budget up."""
+    study = STUDIES.get(f"table{origin.table}")
+    if study is None or study.kind == "ablation":
+        return
+    (cost, most), *_ = budget.counted.items()
+    points: list[tuple[float, float, str]] = []
+    for subject, spec in subjects_of(study):
+        value = printed_error(study, subject)
+        if value is not None and spec.attention is None and (spec.builder, spec.family) == (base.builder, base.family):
+            points.append((_ratios(_counted(spec, origin.changes), counted)[cost], value, spec.label))
+    error = interpolated(most, [(at, value) for at, value, _ in points])
+    if error is not None:
+        above = min(point for point in points if point[0] >= most)[2]
+        names = f"{base.label} and {above}"
+        note = f"on the straight line in {cost} between the printed errors of {names}; nothing was trained"
+        yield Candidate(
+            "", f"plain, between {names}", "plain", {cost: most}, error=error, basis="interpolated", note=note
+        )

@@ -1,0 +1,156 @@
+"""Errors that may be compared with each other, of a baseline and its variants: stored ones, and the paper's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+
+import msgspec
+
+from senet_bench.core.catalog import CATALOG
+from senet_bench.core.paper import cells
+from senet_bench.core.results import Facts, Latency, Run, schema_of
+from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
+from senet_bench.core.store import Store
+from senet_bench.core.studies import STUDIES, Study
+from senet_bench.core.studies import Subject as PrintedSubject
+from senet_bench.run.cases import Changes, pair_of, row_of
+from senet_bench.run.error import SIZES
+
+Network = tuple[str, AttentionSpec | None]
+
+
+@dataclass(frozen=True, slots=True)
+class Error:
+    """The error of a network: its interval where it is of one run, else its errors by seed."""
+
+    value: float
+    ci: tuple[float, float] | None = None
+    by_seed: Mapping[str, float] | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Its own, else the t interval over its seeds; None of a single run."""
+        from senet_bench.core.intervals import paired_seeds
+
+        values = list((self.by_seed or {}).values())
+        return self.ci or (paired_seeds([0.0] * len(values), values).ci if values else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Errors that may be compared with each other, and the images and classes they belong to.
+
+    `dataset` is what `--dataset` calls the images, `table` the printed table that the errors stand in.
+    """
+
+    source: str
+    dataset: str
+    size: tuple[int, int, int]
+    classes: int
+    errors: Mapping[Network, Error]
+    table: str | None = None
+
+    @property
+    def changes(self) -> Changes:
+        """What makes a network of the catalog one for these images."""
+        return Changes(self.size[1], self.classes, self.size[0])
+
+
+def stored(base: ModelSpec, store: Store) -> list[Origin]:
+    """The errors of `compare`, `ablate` and `evaluate`, one origin for each protocol; the newest of a network wins."""
+    found: dict[str, Origin] = {}
+    for _, document in store.documents():
+        every = _of_run(document, base) if isinstance(document, Run) else _of_evaluation(document, base)
+        for key, origin in every:
+            known = found[key].errors if key in found else {}
+            found[key] = replace(origin, errors={**known, **origin.errors})
+    return list(found.values())
+
+
+def _is_of(base: ModelSpec, model: str, attention: AttentionSpec | None, baseline: str | None) -> bool:
+    """Whether a network is the baseline, has it as its own, or is a plain form of another size."""
+    return baseline == base.name or (attention is None and model.partition("@")[0] == base.name)
+
+
+def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
+    for row in run.rows:
+        accuracy = row.accuracy
+        if accuracy is None or not _is_of(base, row.model, row.attention, row.baseline):
+            continue
+        protocol = {name: value for name, value in accuracy.protocol.items() if name != "seeds"}
+        protocol["version"] = run.version
+        words = (f"{name} {protocol[name]}" for name in ("recipe", "epochs", "lr", "version") if name in protocol)
+        error = Error(accuracy.top1_err, accuracy.ci, accuracy.per_seed)
+        source = f"measured on {accuracy.dataset} ({', '.join(words)})"
+        errors = {(row.model, row.attention): error}
+        key = json.dumps([protocol, row.input_size, row.classes], sort_keys=True)
+        yield key, Origin(source, accuracy.dataset, row.input_size, row.classes, errors)
+
+
+def _of_evaluation(facts: Facts, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
+    for row in facts.rows if facts.schema == schema_of("evaluate") else ():
+        attention = msgspec.convert(row["attention"], AttentionSpec | None)
+        name, sized, _ = row["model"].partition("@")
+        known = CATALOG.get(name)
+        if known is None or (sized and attention) or not _is_of(base, row["model"], attention, known.baseline):
+            continue
+        _, channels, classes = SIZES.get(row["dataset"], (None, None, None))
+        size = (channels or base.input_size[0], row["size"], row["size"])
+        trained = ", ".join(f"{name} {row[name]}" for name in ("recipe", "epochs") if row.get(name) is not None)
+        source = f"evaluated on {row['images']} images of {row['dataset']} ({trained or 'weights of unknown training'})"
+        errors = {(row["model"], attention): Error(row["top1_err"], tuple(row["ci"]))}
+        yield f"{source} {size}", Origin(source, row["dataset"], size, classes or base.classes, errors)
+
+
+def printed(base: ModelSpec) -> Iterator[Origin]:
+    """The paper's tables that print an error of the baseline's variants; its ablations are one, they share a recipe."""
+    for studies in ([one for one in STUDIES.values() if one.kind == "ablation"], *([one] for one in STUDIES.values())):
+        if studies[1:] or studies[0].kind == "comparison":
+            errors = {network: error for study in studies for network, error in _of_study(study, base)}
+            tables = " to ".join(dict.fromkeys((studies[0].table, studies[-1].table)))
+            dataset = {"4": "cifar10", "5": "cifar100", "6": "places365"}.get(tables, "imagenet")
+            source = f"as the paper prints them in Table{'s' * bool(studies[1:])} {tables}"
+            classes = studies[0].classes or row_of(base.name).classes
+            yield Origin(source, dataset, base.input_size, classes, errors, tables)
+
+
+def _of_study(study: Study, base: ModelSpec) -> Iterator[tuple[Network, Error]]:
+    for subject, spec in subjects_of(study):
+        value = printed_error(study, subject)
+        if value is not None and pair_of(spec)[0].name == base.name:
+            yield (spec.name if spec.attention else base.name, spec.attention), Error(value)
+
+
+def subjects_of(study: Study) -> Iterator[tuple[PrintedSubject, ModelSpec]]:
+    """The subjects of a study, each with the row of its network as that study has it."""
+    for subject in study.subjects:
+        spec = row_of(subject.model)
+        yield subject, replace(spec, attention=subject.attention, classes=study.classes or spec.classes)
+
+
+def printed_error(study: Study, subject: PrintedSubject) -> float | None:
+    """The top-1 error that a study's table prints for a subject, as a fraction; None where it prints none."""
+    printed = (cell for cell in cells(study.table, subject.row, subject.column) if cell.metric == "top1_err")
+    return next((cell.value / 100 for cell in printed if cell.value is not None), None)
+
+
+def latencies(
+    base: ModelSpec, origin: Origin, store: Store, conditions: Sequence[Conditions]
+) -> tuple[dict[Network, Latency], str]:
+    """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
+    found: dict[str, dict[Network, Latency]] = {}
+    last = ""
+    for _, run in store.runs():
+        machine = str(run.environment.get("machine"))
+        for row in run.rows:
+            like = (row.input_size, row.classes) == (origin.size, origin.classes)
+            if like and row.baseline == base.name:
+                for latency in filter(None, (row.latency, *row.more_latency)):
+                    if latency.conditions in conditions and latency.ratio is not None:
+                        found.setdefault(machine, {})[row.model, row.attention] = latency
+                        last = machine
+    asked = asdict(conditions[0])
+    words = ", ".join(f"{name} {asked[name]}" for name in ("device", "batch_size", "threads", "precision", "runtime"))
+    return found.get(last, {}), f"{words}, machine {last}" if last else f"none stored at {words}"

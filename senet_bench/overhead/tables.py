@@ -1,0 +1,183 @@
+"""The verdict on an overhead: a table of what fits it, the sentences that follow from it, and both as plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import msgspec
+
+from senet_bench.overhead.budget import Candidate, Cost, Difference, Judged, Verdict
+from senet_bench.show.documents import Document
+from senet_bench.show.tables import EMPTY, Column, Table
+
+NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
+SHOWN = 4
+HINTS: dict[Cost, str] = {"flops": "FLOPs", "params": "params", "latency": "latency"}
+
+
+def with_verdicts(document: Document, verdicts: Sequence[Verdict]) -> Document:
+    """The document with a table for each verdict, and in its JSON the field `verdict`."""
+    if not verdicts:
+        return document
+    plain = {**msgspec.to_builtins(document.json), "verdict": [as_values(one) for one in verdicts]}
+    records = tuple(record for one in verdicts for record in _records(one))
+    return Document(
+        plain,
+        (*document.wide, *(table(one) for one in verdicts)),
+        (*document.narrow, *(table(one, narrow=True) for one in verdicts)),
+        (*document.records, *records),
+    )
+
+
+def as_values(verdict: Verdict) -> dict[str, Any]:
+    """A verdict as JSON has it: fractions and ratios, null where nothing is known."""
+    found = verdict.judgement
+    return {
+        "baseline": verdict.baseline,
+        "source": verdict.source,
+        "table": verdict.table,
+        "limits": dict(verdict.limits),
+        "latency": verdict.latency or None,
+        "best": found.best.candidate.label if found.best else None,
+        "tied": [row.candidate.label for row in found.tied],
+        "untested": [row.candidate.label for row in found.untested],
+        "candidates": [_values(row) for row in found.rows],
+        "sentences": list(sentences(verdict)),
+    }
+
+
+def _values(row: Judged) -> dict[str, Any]:
+    return {
+        **asdict(row.candidate),
+        "place": row.place,
+        "to_baseline": row.to_baseline and asdict(row.to_baseline),
+        "to_best": row.to_best and asdict(row.to_best),
+    }
+
+
+def _records(verdict: Verdict) -> Iterator[Mapping[str, Any]]:
+    for row in verdict.judgement.rows:
+        one = row.candidate
+        yield {
+            "model": one.model,
+            "label": one.label,
+            "baseline": verdict.baseline,
+            "verdict_source": verdict.source,
+            "verdict_kind": one.kind,
+            **{f"verdict_{cost}_ratio": one.ratios.get(cost) for cost in NAMES},
+            "verdict_place": row.place,
+            "verdict_top1_err": one.error,
+            "verdict_basis": one.basis,
+            "verdict_to_baseline": row.to_baseline.value if row.to_baseline else None,
+        }
+
+
+def table(verdict: Verdict, *, narrow: bool = False) -> Table:
+    """A line a network: costs over the baseline's, where it stands to the budget, error, difference to the baseline."""
+    costs = [cost for cost in NAMES if cost in verdict.limits or (cost != "latency" and not narrow)]
+    columns = [Column("network", numeric=False)]
+    columns += [Column(f"{HINTS[cost]} +%") for cost in costs]
+    columns += [Column("budget", numeric=False), Column("error %"), Column("to baseline")]
+    lines = tuple(
+        (
+            row.candidate.label,
+            *(_cost(row.candidate, cost) for cost in costs),
+            row.place,
+            EMPTY if row.candidate.error is None else f"{100 * row.candidate.error:.2f}",
+            _points(row.to_baseline),
+        )
+        for row in verdict.judgement.rows
+    )
+    limits = " and ".join(f"{NAMES[cost]} +{100 * (most - 1):.3g} %" for cost, most in verdict.limits.items())
+    title = f"{verdict.label} within {limits}, errors {verdict.source}"
+    return Table(title, tuple(columns), lines, tuple(sentences(verdict)))
+
+
+def sentences(verdict: Verdict) -> Iterator[str]:
+    """What follows: the best, what may be as good, what is undecided, and what the same costs without attention."""
+    found = verdict.judgement
+    if verdict.latency:
+        yield f"latency: {verdict.latency}"
+    yield _best(verdict)
+    if found.tied:
+        yield f"the data cannot tell it from {_names(found.tied)}"
+    if found.untested and verdict.table:
+        yield "the paper prints no intervals: nothing tells whether these differences would come again"
+    elif found.untested:
+        yield f"no test is possible against {_names(found.untested)}: no seeds in common"
+    timed = f"senet-bench compare {verdict.baseline} or ablate --latency brings it"
+    for place, what in (("undecided", "more timing rounds would tell"), ("not measured", f"latency; {timed}")):
+        rows = [row for row in found.of("attention") if row.place == place]
+        if rows:
+            yield f"{place} ({what}): {_names(rows)}"
+    yield from _without_attention(verdict)
+
+
+def _best(verdict: Verdict) -> str:
+    best = verdict.judgement.best
+    if best is None:
+        rows = verdict.judgement.of("attention")
+        inside = [row for row in rows if row.place == "inside"]
+        why = "their errors are not known" if inside else "none is surely inside the budget"
+        return f"no network with attention can be named: {why}"
+    one, gain = best.candidate, best.to_baseline
+    said = f"lowest error within the budget: {one.label}, {100 * (one.error or 0):.2f} %"
+    if one.ci:
+        said += f" [{100 * one.ci[0]:.2f}, {100 * one.ci[1]:.2f}]"
+    if gain is None:
+        return f"{said}; the baseline's error is not known"
+    return said + (
+        f", {_points(gain)} points to the baseline" if gain.value < 0 else ", no lower than the baseline's: keep that"
+    )
+
+
+def _without_attention(verdict: Verdict) -> Iterator[str]:
+    """The same overhead in width or depth; nothing of networks that have no other size."""
+    rows = verdict.judgement.of("plain")
+    if not rows:
+        yield f"without attention: no wider or deeper {verdict.label} can be built here"
+    elif set(verdict.limits) == {"latency"}:
+        yield "wider and deeper networks are sized by FLOPs at that ratio: their latency is known where one was timed"
+    for row in rows:
+        one = row.candidate
+        if one.error is not None:
+            against = f", {_points(row.to_best)} points to the best" if row.to_best else EMPTY
+            note = f" ({one.basis}: {one.note})" if one.note else EMPTY
+            yield f"without attention: {_sized(row)}: {100 * one.error:.2f} %{against}{note}"
+    unknown = [row for row in rows if row.candidate.error is None]
+    for command in dict.fromkeys(row.candidate.command for row in unknown):
+        named = ", ".join(_sized(row) for row in unknown if row.candidate.command == command)
+        yield f"without attention, error not measured: {named}; {command} brings it"
+
+
+def _sized(row: Judged) -> str:
+    """A plain network with the name to train it by, and what it costs."""
+    one = row.candidate
+    costs = ", ".join(f"{NAMES[cost]} {_cost(one, cost)} %" for cost in NAMES if cost in one.ratios)
+    where = EMPTY if row.place == "inside" else f", {row.place}"
+    return f"{one.model or one.label} ({costs}{where})"
+
+
+def _names(rows: Sequence[Judged]) -> str:
+    """The labels, of many the first few."""
+    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN + 1 else EMPTY
+    return ", ".join(row.candidate.label for row in (rows[:SHOWN] if more else rows)) + more
+
+
+def _cost(candidate: Candidate, cost: Cost) -> str:
+    """A ratio as per cent more, with its interval where it was measured."""
+    ratio, interval = candidate.ratios.get(cost), candidate.intervals.get(cost)
+    if ratio is None:
+        return EMPTY
+    if interval is None:
+        return f"{100 * (ratio - 1):+.2f}"
+    return f"{100 * (ratio - 1):+.1f} [{100 * (interval[0] - 1):+.1f}, {100 * (interval[1] - 1):+.1f}]"
+
+
+def _points(difference: Difference | None) -> str:
+    if difference is None:
+        return EMPTY
+    value, ci = difference.value, difference.ci
+    return f"{100 * value:+.2f}" + (f" [{100 * ci[0]:+.2f}, {100 * ci[1]:+.2f}]" if ci else EMPTY)

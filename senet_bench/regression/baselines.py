@@ -1,0 +1,238 @@
+"""What a check compares with: portable facts in one file, machine facts in one per machine, and who accepted what.
+
+`portable.json` holds what is the same everywhere, `<machine key>.json` peak memory and latency, `HISTORY.jsonl` a
+line for every accepted change. Files are written whole or not at all.
+"""
+
+from __future__ import annotations
+
+import getpass
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+
+from senet_bench import __version__
+from senet_bench.core.results import header, to_json
+from senet_bench.core.specs import Allocator
+from senet_bench.core.store import append_line, read, write_atomically
+from senet_bench.errors import NotComparableError, UsageError
+from senet_bench.regression.facts import Portable
+
+PORTABLE = "senet-bench.baseline/1"
+MACHINE = "senet-bench.machine-baseline/1"
+HISTORY = "HISTORY.jsonl"
+LARGEST_FILE = 64 << 20
+RECORD = "record it with `senet-bench baseline record`"
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFacts:
+    """`Portable` as it is read from a file, every value within its range."""
+
+    input_size: tuple[Size, Size, Size]
+    params: dict[str, Count]
+    flops: dict[str, Count]
+    state: dict[str, str]
+    outputs: list[str]
+    operators: dict[str, Count]
+
+    def portable(self) -> Portable:
+        """The facts."""
+        return Portable(**asdict(self))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredLatency:
+    """Seconds of a call: median and floor over rounds; `between` is the sd of log times between processes."""
+
+    seconds: Seconds
+    floor: Seconds
+    rounds: Count = 0
+    between: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
+    threads: Size = 1
+    batch_size: Size = 1
+    allocator: Allocator = "as-is"
+
+    def unlike(self, other: StoredLatency) -> str:
+        """The conditions in which another was measured otherwise; an allocator that was not noted was not tuned."""
+        names = ["threads", "batch_size"] + ["allocator"] * ("tuned" in (self.allocator, other.allocator))
+        differing = (name for name in names if getattr(self, name) != getattr(other, name))
+        return ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in differing)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineFacts:
+    """Facts of a network that depend on the machine."""
+
+    peak_bytes: Count | None = None
+    latency: StoredLatency | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PortableBaseline:
+    """The file `portable.json`."""
+
+    schema: str = PORTABLE
+    version: str = __version__
+    created: str = ""
+    commit: str = ""
+    torch: str = ""
+    networks: dict[str, StoredFacts] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MachineBaseline:
+    """The file of one machine; `hard` are the fields of its key."""
+
+    schema: str = MACHINE
+    version: str = __version__
+    created: str = ""
+    commit: str = ""
+    machine: str = ""
+    hard: dict[str, Any] = field(default_factory=dict)
+    networks: dict[str, MachineFacts] = field(default_factory=dict)
+
+
+File = TypeVar("File", PortableBaseline, MachineBaseline)
+
+
+@dataclass(frozen=True, slots=True)
+class Baselines:
+    """The folder `results/baselines`."""
+
+    folder: Path
+
+    @property
+    def portable_path(self) -> Path:
+        """Where the portable facts are."""
+        return self.folder / "portable.json"
+
+    def machine_path(self, key: str) -> Path:
+        """Where the facts of a machine are."""
+        return self.folder / f"{key}.json"
+
+    def portable(self) -> PortableBaseline | None:
+        """The portable facts, None when none are recorded; raises on a damaged or foreign file."""
+        return _load(self.portable_path, PortableBaseline, PORTABLE)
+
+    def machine(self, key: str) -> MachineBaseline | None:
+        """The facts of a machine, None when none are recorded; raises on a damaged or foreign file."""
+        found = _load(self.machine_path(key), MachineBaseline, MACHINE)
+        if found is not None and found.machine != key:
+            raise NotComparableError(
+                f"{self.machine_path(key)} is of machine {found.machine!r}", "a baseline is not to be copied or renamed"
+            )
+        return found
+
+    def differing(self, key: str, hard: Mapping[str, Any]) -> str:
+        """How this machine differs from the likest recorded one: `cpu: 'A' recorded, 'B' here`; empty if none is."""
+        others = []
+        for path in sorted(self.folder.glob("*.json")):
+            if path.stem not in ("portable", key) and (other := _load(path, MachineBaseline, MACHINE)) is not None:
+                fields = [name for name in {**other.hard, **hard} if other.hard.get(name) != hard.get(name)]
+                told = (f"{name}: {other.hard.get(name)!r} recorded, {hard.get(name)!r} here" for name in fields)
+                others.append((len(fields), f"{other.machine} differs in {', '.join(told)}"))
+        return min(others)[1] if others else ""
+
+    def write(self, document: PortableBaseline | MachineBaseline) -> Path:
+        """Write one of the two files."""
+        path = self.portable_path if isinstance(document, PortableBaseline) else self.machine_path(document.machine)
+        write_atomically(path, to_json(document))
+        return path
+
+    def note(self, what: str, old: object, new: object, reason: str, commit: str) -> None:
+        """Append a line about an accepted change to the history."""
+        line = {
+            "id": what,
+            "who": who(self.folder),
+            "when": now(),
+            "commit": commit,
+            "old": msgspec.to_builtins(old),
+            "new": msgspec.to_builtins(new),
+            "reason": reason,
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        append_line(self.folder / HISTORY, json.dumps(line, ensure_ascii=False))
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of the history, oldest first; raises on a damaged one."""
+        path = self.folder / HISTORY
+        if not path.exists():
+            return []
+        return [header(line, f"{path} line {i}") for i, line in enumerate(_bytes(path).splitlines(), 1) if line.strip()]
+
+
+def _load(path: Path, kind: type[File], schema: str) -> File | None:
+    if not path.exists():
+        return None
+    document = header(_bytes(path), str(path))
+    if document.get("schema") != schema:
+        raise NotComparableError(
+            f"{path} has the schema {document.get('schema')!r}, not {schema!r}", f"move it away and {RECORD}"
+        )
+    try:
+        return msgspec.convert(document, kind)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise UsageError(f"{path} is damaged ({error})", f"restore it, or move it away and {RECORD}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    """The bytes of a file of a size that a baseline can have."""
+    if path.is_file() and path.stat().st_size > LARGEST_FILE:
+        raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "it is no baseline; move it away")
+    return read(path)
+
+
+def stored(facts: Portable) -> StoredFacts:
+    """Facts as they are written."""
+    return StoredFacts(**asdict(facts))
+
+
+def updated(document: File, networks: Mapping[str, Any], commit: str, **fields: Any) -> File:
+    """A baseline with some networks replaced, and when and at which commit that was."""
+    kept = {**document.networks, **networks}
+    return replace(document, networks=kept, created=now(), commit=commit, version=__version__, **fields)
+
+
+def now() -> str:
+    """The present moment in UTC, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def who(folder: Path) -> str:
+    """The name git has for the user, else that of the account."""
+    name = git(folder if folder.exists() else Path(), "config", "user.name")
+    try:
+        return name or getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """What git prints, empty where it fails or is not there."""
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed program, no shell
+            ["git", "-C", str(folder), *arguments],  # noqa: S607
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def commit_of(folder: Path) -> str:
+    """The short commit that a checkout is at, with `+` when files differ from it; empty outside git."""
+    commit = git(folder, "rev-parse", "--short=12", "HEAD")
+    return f"{commit}+" if commit and git(folder, "status", "--porcelain", "--untracked-files=no") else commit

@@ -1,0 +1,123 @@
+"""`check`: this checkout against a base, exact gates first, then time, then accuracy; a report at the end."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import Any
+
+from senet_bench import __version__
+from senet_bench.bench import allocator
+from senet_bench.bench.health import Health
+from senet_bench.errors import UsageError
+from senet_bench.regression.baselines import Baselines, commit_of
+from senet_bench.regression.checkouts import Checkout, checked_out
+from senet_bench.regression.comparison import Options, Rows
+from senet_bench.regression.config import Config
+from senet_bench.regression.drift import drifts
+from senet_bench.regression.outcome import SCHEMA, TITLES, Report, Row, exit_code, with_allowances
+from senet_bench.regression.workers import Progress
+
+Step = Progress | Report
+
+
+def check(config: Config, baselines: Baselines, options: Options) -> Iterator[Step]:
+    """Progress, and at the end the report. Raises only where nothing can be compared at all."""
+    from senet_bench.bench.machine import environment
+
+    config = config.only(options.only)
+    if options.base is not None and options.stored:
+        raise UsageError("--base and --compare stored exclude each other", "choose one of them")
+    allocator.check(config.allocator)
+    health, about, rows = Health.begin(), environment(), []
+    run = Rows(config, baselines, options, about)
+    with ExitStack() as stack:
+        base = stack.enter_context(checked_out(options.base, options.folder)) if options.base is not None else None
+        for step in run.against(base) if base else run.against_stored():
+            if isinstance(step, Row):
+                rows.append(step)
+            else:
+                yield step
+    for step in run.within():
+        if isinstance(step, Row):
+            rows.append(step)
+        else:
+            yield step
+    rows = with_allowances(rows, config, datetime.now(UTC).date())
+    if base is None:
+        rows += drifts(baselines.history(), rows, config.gate)
+    yield _report(run, rows, base, health)
+
+
+def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Health) -> Report:
+    """The document about the rows."""
+    from senet_bench.run.record import header
+
+    config, options = run.config, run.options
+    code = exit_code(rows, config.inconclusive)
+    tested = [row for row in rows if row.p_worse is not None]
+    controls = [row for row in rows if row.control_ratio is not None]
+    worst = max(controls, key=lambda row: abs((row.control_ratio or 1.0) - 1), default=None)
+    stored = None if base else run.baselines.portable()
+    about = {
+        "path": None if base else str(run.baselines.portable_path),
+        "ref": options.base,
+        "commit": base.commit if base else stored.commit if stored else "",
+        "created": base.created if base else stored.created if stored else "",
+        "head": commit_of(options.folder),
+    }
+    ids = " ".join(row.id for row in rows if row.verdict == "fail" and row.kind in ("exact", "stored"))
+    accept = f'senet-bench baseline accept {ids} --reason "..."' if ids and base is None else ""
+    return Report(
+        **{**header("check", _conditions(config)), "schema": SCHEMA, "version": __version__},
+        verdict=_verdict(rows, code),
+        exit_code=code,
+        baseline=about,
+        machine={"key": run.environment["machine"], "hard": run.environment["hard"]},
+        family={"alpha": config.alpha, "method": "holm", "comparisons": len(tested)},
+        control=_control(worst),
+        health=health.ended(),
+        rows=list(rows),
+        missing=[row.network for row in rows if row.metric == "network"],
+        new=[row.id for row in rows if row.verdict == "new"],
+        reproduce=f"{options.command}{_shown(options, config)} --seed {options.seed}",
+        accept=accept,
+    )
+
+
+def _verdict(rows: Sequence[Row], code: int) -> str:
+    """The one word of the verdict line; undecided rows that are let pass still are told."""
+    if any(row.verdict == "inconclusive" for row in rows) and code in (0, 1):
+        return "FAIL" if code else "PASS"
+    return TITLES[code]
+
+
+def _shown(options: Options, config: Config) -> str:
+    typed = {"--base": options.base, "--only": options.only, "--config": options.config_path}
+    typed["--allocator"] = "tuned" if config.allocator == "tuned" else None
+    parts = [f" {name} {shlex.quote(str(value))}" for name, value in typed.items() if value is not None]
+    return "".join(parts) + " --compare stored" * options.stored
+
+
+def _control(row: Row | None) -> dict[str, Any]:
+    if row is None:
+        return {}
+    return {"ratio": row.control_ratio, "ci": row.control_ci, "row": row.id, "ok": "control failed" not in row.reason}
+
+
+def _conditions(config: Config) -> dict[str, Any]:
+    return {
+        "config": config.source,
+        "networks": {one.name: list(one.input_size) for one in config.networks},
+        "metrics": list(config.metrics),
+        "threads": config.threads,
+        "batch_size": config.batch_size,
+        "allocator": allocator.of_process(config.allocator),
+        "launches": config.launches,
+        "budget_s": config.budget_s,
+        "inconclusive": config.inconclusive,
+        "cores": os.cpu_count(),
+    }

@@ -1,0 +1,90 @@
+"""The report of a check for the machines of a CI: JUnit XML and GitHub's annotations."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from xml.sax.saxutils import escape, quoteattr
+
+from senet_bench.regression.outcome import Report, Row
+from senet_bench.regression.text import cells, ordered
+
+MOST_ANNOTATIONS = 10
+"""GitHub shows ten of a kind for a step and drops the rest."""
+_UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+NUMBERS = ("base", "now", "ratio", "p_worse", "p_ok", "mde80", "rounds", "tau", "control_ratio")
+
+
+def junit(report: Report, *, strict: bool = False) -> str:
+    """One test case a gate; with `strict` a row that could not be decided is a failure instead of skipped."""
+    rows = ordered(report.rows)
+    verdicts = [_outcome(row, strict) for row in rows]
+    counts = {kind: verdicts.count(kind) for kind in ("failure", "error", "skipped")}
+    told = f'failures="{counts["failure"]}" errors="{counts["error"]}" skipped="{counts["skipped"]}"'
+    created = report.created.removesuffix("Z")
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f'<testsuite name="senet-bench" tests="{len(rows)}" {told} timestamp={_quoted(created)}>',
+    ]
+    for row, kind in zip(rows, verdicts):
+        lines += _case(row, kind)
+    return "\n".join([*lines, "</testsuite>", ""])
+
+
+def _outcome(row: Row, strict: bool) -> str:
+    match row.verdict:
+        case "fail":
+            return "failure"
+        case "error" | "not comparable":
+            return "error"
+        case "inconclusive":
+            return "failure" if strict else "skipped"
+    return "passed"
+
+
+def _case(row: Row, kind: str) -> list[str]:
+    attributes = f"classname={_quoted(f'senet-bench.{row.network}')} name={_quoted(row.metric)}"
+    lines = [f'<testcase {attributes} time="{row.elapsed_s or 0:.3f}">']
+    numbers = [(name, getattr(row, name)) for name in NUMBERS if getattr(row, name) is not None]
+    if numbers:
+        values = "".join(f"<property name={_quoted(name)} value={_quoted(str(one))}/>" for name, one in numbers)
+        lines.append(f"<properties>{values}</properties>")
+    if kind != "passed":
+        message = row.reason if row.verdict != "inconclusive" else f"inconclusive: {row.reason}"
+        label = {"fail": "regression", "not comparable": "not-comparable"}.get(row.verdict, row.verdict)
+        told = f' type="{label}"' if kind != "skipped" else ""
+        text = "" if kind == "skipped" else _text(" | ".join(cells(row)))
+        lines.append(f"<{kind}{told} message={_quoted(message)}>{text}</{kind}>")
+    return [*lines, "</testcase>"]
+
+
+def _text(text: str) -> str:
+    return escape(_UNWRITABLE.sub("?", text))
+
+
+def _quoted(text: str) -> str:
+    return quoteattr(_UNWRITABLE.sub("?", text))
+
+
+def error_lines(report: Report) -> list[str]:
+    """At most ten `::error` lines, the gravest row first; the tenth says how many more there are."""
+    rows: Sequence[Row] = [row for row in ordered(report.rows) if row.verdict in ("fail", "error", "not comparable")]
+    file = str(report.conditions.get("config", ""))
+    fitting = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
+    lines = [_annotation(file, f"senet-bench {row.metric}", f"{row.network} {row.reason}") for row in fitting]
+    if len(rows) > len(fitting):
+        lines.append(_annotation(file, "senet-bench", f"and {len(rows) - len(fitting)} more, see the report"))
+    return lines
+
+
+def _annotation(file: str, title: str, message: str) -> str:
+    where = f"file={_property(file)},line=1," if file else ""
+    return f"::error {where}title={_property(title)}::{_data(message)}"
+
+
+def _data(text: str) -> str:
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

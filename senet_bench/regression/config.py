@@ -1,0 +1,147 @@
+"""What is checked: networks, metrics, gates, ratios, predictions, exceptions; `declared.py` reads it from a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+from senet_bench.core.catalog import normalise
+from senet_bench.core.specs import Allocator, Conditions
+from senet_bench.errors import UsageError
+from senet_bench.regression.limits import DEFAULT_GATES, Gate
+
+Inconclusive = Literal["warn", "pass", "fail"]
+ALLOCATORS: tuple[Allocator, ...] = ("as-is", "tuned")
+INCONCLUSIVE: tuple[Inconclusive, ...] = ("warn", "pass", "fail")
+FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
+METRICS: tuple[str, ...] = tuple(DEFAULT_GATES)
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W)."""
+
+    name: str
+    input_size: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """A gate on a network against its baseline, both of this checkout."""
+
+    network: str
+    baseline: str
+    metric: str
+    gate: Gate
+
+    @property
+    def id(self) -> str:
+        """The row's name."""
+        return f"{self.network}/{self.metric}-ratio"
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionPair:
+    """Files of predictions of the same images by the base's and by this checkout's network."""
+
+    network: str
+    base: Path
+    head: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """An exception: rows whose id matches may fail until that day."""
+
+    id: str
+    until: date
+    reason: str
+
+    def covers(self, row: str) -> bool:
+        """Whether a row's id (`network/metric`, or a network's name) is meant."""
+        return matches(row, self.id) or matches(row, f"{self.id}/*")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The validated table; `gates` are those of every metric, `special` those of patterns, later ones stronger."""
+
+    source: str
+    networks: tuple[Network, ...]
+    metrics: tuple[str, ...] = METRICS
+    gates: Mapping[str, Gate] = field(default_factory=lambda: DEFAULT_GATES)
+    special: tuple[tuple[str, str, Gate], ...] = ()
+    ratios: tuple[Ratio, ...] = ()
+    predictions: tuple[PredictionPair, ...] = ()
+    allowed: tuple[Allowed, ...] = ()
+    alpha: float = 0.01
+    budget_s: float = 1.5
+    launches: int = 5
+    threads: int = 1
+    batch_size: int = 1
+    allocator: Allocator = "as-is"
+    inconclusive: Inconclusive = "warn"
+
+    @property
+    def conditions(self) -> Conditions:
+        """How networks are run."""
+        return Conditions(threads=self.threads, batch_size=self.batch_size, allocator=self.allocator)
+
+    def gate(self, network: str, metric: str) -> Gate:
+        """The gate of a metric of a network."""
+        found = self.gates[metric]
+        for pattern, name, gate in self.special:
+            if name == metric and matches(network, pattern):
+                found = gate
+        return found
+
+    def allowance(self, row: str) -> Allowed | None:
+        """The exception for a row that holds longest, None without one."""
+        return max((one for one in self.allowed if one.covers(row)), key=lambda one: one.until, default=None)
+
+    def overridden(
+        self, budget_s: float | None, launches: int | None, allocator: Allocator | None, inconclusive: str | None = None
+    ) -> Config:
+        """It with what a command line says instead; `UsageError` on values that measure nothing."""
+        budget_s = self.budget_s if budget_s is None else budget_s
+        launches = self.launches if launches is None else launches
+        if not 0 < budget_s < MOST_SECONDS:
+            raise UsageError(f"--budget {budget_s:g} measures nothing or too much", "give some seconds, such as 1.5")
+        if not FEWEST_LAUNCHES <= launches <= MOST_LAUNCHES:
+            raise UsageError(f"--launches must be {FEWEST_LAUNCHES} to {MOST_LAUNCHES}, not {launches}", "use 5")
+        meant = meaning(inconclusive or self.inconclusive, "--inconclusive")
+        allocator = allocator or self.allocator
+        return replace(self, budget_s=budget_s, launches=launches, allocator=allocator, inconclusive=meant)
+
+    def only(self, pattern: str | None) -> Config:
+        """The part of it about networks whose name matches; `UsageError` where none does."""
+        if pattern is None:
+            return self
+        kept = tuple(one for one in self.networks if matches(one.name, pattern))
+        if not kept:
+            names = ", ".join(one.name for one in self.networks)
+            raise UsageError(f"--only {pattern!r} matches no network", f"the networks are {names}")
+        chosen = {one.name for one in kept}
+        return replace(
+            self,
+            networks=kept,
+            ratios=tuple(one for one in self.ratios if one.network in chosen),
+            predictions=tuple(one for one in self.predictions if one.network in chosen),
+        )
+
+
+def meaning(typed: object, where: str) -> Inconclusive:
+    """What a row that could not be decided means; `UsageError` naming `where` for anything else."""
+    found = next((one for one in INCONCLUSIVE if one == typed), None)
+    if found is None:
+        raise UsageError(f"{where} {typed!r} is unknown", 'use "warn", "pass" or "fail"')
+    return found
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a name fits a pattern with `*` and `?`; both are read as model ids are (case, `-`, `_`, `.`)."""
+    return fnmatchcase(normalise(name), normalise(pattern))

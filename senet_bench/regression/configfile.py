@@ -1,0 +1,261 @@
+"""The check's table as the user writes it, validated: every mistake is one line that names the key.
+
+The table is `[tool.senet-bench.check]` of pyproject.toml, or the whole of senet-bench.toml.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from senet_bench.core.catalog import CATALOG, normalise, resolve
+from senet_bench.core.store import read
+from senet_bench.errors import UsageError
+from senet_bench.regression.config import (
+    ALLOCATORS,
+    FEWEST_LAUNCHES,
+    METRICS,
+    MOST_LAUNCHES,
+    MOST_SECONDS,
+    Allowed,
+    Config,
+    Network,
+    PredictionPair,
+    Ratio,
+    matches,
+    meaning,
+)
+from senet_bench.regression.limits import DEFAULT_GATES, Gate, gate_of
+
+FILES = ("senet-bench.toml", "pyproject.toml")
+SECTION = "tool.senet-bench.check"
+LARGEST_FILE = 1 << 20
+RATIO_METRICS = ("latency", "params", "flops", "memory")
+SETTINGS = ("threads", "batch_size", "launches", "allocator")
+KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow")
+
+
+def load(path: Path | None = None, folder: Path | None = None) -> Config:
+    """The config in `path`, else in senet-bench.toml or pyproject.toml of `folder` (the current one).
+
+    Raises `UsageError` that names the key at fault, or says where a config is looked for.
+    """
+    folder = folder or Path()
+    candidates = [path] if path is not None else [folder / name for name in FILES if (folder / name).exists()]
+    for candidate in candidates:
+        table = _table(candidate)
+        if table is not None:
+            return parse(table, str(candidate), candidate.parent)
+    if path is not None:
+        raise UsageError(f"{path} has no [{SECTION}]", "add it, with networks = [...]")
+    raise UsageError("nothing says what to check", f"add [{SECTION}] to pyproject.toml, or write senet-bench.toml")
+
+
+def _table(path: Path) -> dict[str, Any] | None:
+    """The check's table of a TOML file, None where a file has none."""
+    data = read(path)
+    if len(data) > LARGEST_FILE:
+        raise UsageError(f"{path} has {len(data)} bytes", "a config is a few lines; name the right file")
+    try:
+        whole = tomllib.loads(data.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UsageError(f"{path} is no TOML ({error})", "correct it") from error
+    found: Any = whole
+    if "tool" in whole or path.name == "pyproject.toml":
+        for key in SECTION.split("."):
+            found = found.get(key) if isinstance(found, dict) else None
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(f"{path}: {SECTION} must be a table", f"write [{SECTION}]")
+    return found
+
+
+def parse(table: Mapping[str, Any], source: str, folder: Path) -> Config:
+    """The config that a table describes; paths in it are relative to `folder`."""
+    try:
+        return _parsed(table, source, folder)
+    except UsageError as error:
+        if error.problem.startswith(source):
+            raise
+        raise UsageError(f"{source}: {error.problem}", error.remedy) from error
+
+
+def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
+    _known(table, KEYS, "")
+    networks = _networks(table.get("networks"))
+    names = tuple(one.name for one in networks)
+    gate = _a_table(table.get("gate", {}), "gate")
+    gates, special = _gates(gate, names)
+    return Config(
+        source=source,
+        networks=networks,
+        metrics=_metrics(table.get("metrics", list(METRICS))),
+        gates=gates,
+        special=special,
+        ratios=tuple(_ratio(one, f"ratio[{i}]", names) for i, one in enumerate(_tables(table, "ratio"))),
+        predictions=tuple(
+            _prediction(one, f"predictions[{i}]", names, folder) for i, one in enumerate(_tables(table, "predictions"))
+        ),
+        allowed=tuple(_allowed(one, f"allow[{i}]") for i, one in enumerate(_tables(table, "allow"))),
+        alpha=_number(gate, "alpha", 0.01, "gate.alpha", 0, 0.5),
+        budget_s=_number(gate, "budget_s", 1.5, "gate.budget_s", 0, MOST_SECONDS),
+        launches=_whole(table, "launches", 5, FEWEST_LAUNCHES, MOST_LAUNCHES),
+        threads=_whole(table, "threads", 1, 1, 1024),
+        batch_size=_whole(table, "batch_size", 1, 1, 65536),
+        allocator=_one_of(table.get("allocator", "as-is"), ALLOCATORS, "allocator"),  # type: ignore[arg-type]
+        inconclusive=meaning(gate.get("inconclusive", "warn"), "gate.inconclusive"),
+    )
+
+
+def _networks(listed: object) -> tuple[Network, ...]:
+    if not isinstance(listed, list) or not listed:
+        raise UsageError(
+            "networks must be a list of names", 'write networks = ["seresnet50", "package.module:callable"]'
+        )
+    found = [_network(one, f"networks[{i}]") for i, one in enumerate(listed)]
+    names = [one.name for one in found]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"networks names {twice} twice", "leave one out")
+    return tuple(found)
+
+
+def _network(one: object, where: str) -> Network:
+    table = {"name": one} if isinstance(one, str) else _a_table(one, where)
+    _known(table, ("name", "input_size"), where)
+    name = table.get("name")
+    if not isinstance(name, str) or not name:
+        raise UsageError(f"{where}.name must be a name, not {name!r}", 'use "seresnet50" or "package.module:callable"')
+    spec = None if ":" in name else _resolved(name, where)
+    size = table.get("input_size", spec.input_size if spec else (3, 224, 224))
+    if (
+        not isinstance(size, list | tuple)
+        or len(size) != 3
+        or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 1 << 16 for n in size)
+    ):
+        raise UsageError(f"{where}.input_size must be three positive integers, not {size!r}", "use [3, 224, 224]")
+    return Network(spec.name if spec else name, (size[0], size[1], size[2]))
+
+
+def _resolved(name: str, where: str) -> Any:
+    try:
+        return resolve(name)
+    except UsageError as error:
+        raise UsageError(f"{where}: {error.problem}", error.remedy) from error
+
+
+def _metrics(listed: object) -> tuple[str, ...]:
+    if not isinstance(listed, list) or not listed:
+        raise UsageError("metrics must be a list", f"choose from {', '.join(METRICS)}")
+    for name in listed:
+        _choice(name, METRICS, "metrics")
+    return tuple(dict.fromkeys(listed))
+
+
+def _gates(gate: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Gate], tuple[tuple[str, str, Gate], ...]]:
+    """The gates of the metrics and of the patterns in a `gate` table."""
+    gates, special = dict(DEFAULT_GATES), []
+    settings = ("alpha", "budget_s", "inconclusive")
+    gates |= {key: gate_of(key, one, f"gate.{key}", DEFAULT_GATES[key]) for key, one in gate.items() if key in METRICS}
+    for pattern, table in gate.items():
+        if pattern in METRICS or pattern in settings:
+            continue
+        where = f"gate.{pattern!r}"
+        if not isinstance(table, dict) or any(key in ("max", "min_abs", "max_drop", "test") for key in table):
+            _choice(pattern, (*METRICS, *settings), "gate")
+        for metric, one in _a_table(table, where).items():
+            _choice(metric, METRICS, where)
+            special.append((pattern, metric, gate_of(metric, one, f"{where}.{metric}", gates[metric])))
+        if not any(matches(name, pattern) for name in names):
+            raise UsageError(f"{where} matches none of the networks", "correct the pattern or leave it out")
+    return gates, tuple(special)
+
+
+def _ratio(table: Mapping[str, Any], where: str, names: Sequence[str]) -> Ratio:
+    _known(table, ("network", "baseline", "metric", "max", "min_abs"), where)
+    network = _one_of(table.get("network"), names, f"{where}.network")
+    spec = CATALOG.get(network)
+    baseline = table.get("baseline", spec.baseline if spec else None)
+    if not isinstance(baseline, str) or baseline == network:
+        raise UsageError(f"{where} names no baseline", 'add baseline = "resnet50"')
+    baseline = _one_of(baseline, names, f"{where}.baseline")
+    metric = table.get("metric", "latency")
+    _choice(metric, RATIO_METRICS, f"{where}.metric")
+    if "max" not in table:
+        raise UsageError(f"{where}.max is missing", 'write max = "+10 %"')
+    limits = {key: table[key] for key in ("max", "min_abs") if key in table}
+    return Ratio(network, baseline, metric, gate_of(metric, limits, where, Gate()))
+
+
+def _prediction(table: Mapping[str, Any], where: str, names: Sequence[str], folder: Path) -> PredictionPair:
+    _known(table, ("network", "base", "head"), where)
+    network = _one_of(table.get("network"), names, f"{where}.network")
+    for key in ("base", "head"):
+        if not isinstance(table.get(key), str):
+            raise UsageError(f"{where}.{key} must be the path of a file", "make it with evaluate --keep-predictions")
+    return PredictionPair(network, folder / table["base"], folder / table["head"])
+
+
+def _allowed(table: Mapping[str, Any], where: str) -> Allowed:
+    _known(table, ("id", "until", "reason"), where)
+    for key in ("id", "reason"):
+        if not isinstance(table.get(key), str) or not table[key].strip():
+            raise UsageError(f"{where}.{key} is missing", 'write id = "seresnet50/latency" and reason = "..."')
+    if type(table.get("until")) is not date:
+        raise UsageError(f"{where}.until must be a day, not {table.get('until')!r}", "write until = 2026-12-01")
+    return Allowed(table["id"], table["until"], table["reason"])
+
+
+def _one_of(name: object, names: Sequence[str], where: str) -> str:
+    """A name among the networks, as the networks spell it."""
+    found = next((one for one in names if isinstance(name, str) and normalise(one) == normalise(name)), None)
+    if found is None:
+        raise UsageError(f"{where} {name!r} is not among the networks", f"the networks are {', '.join(names)}")
+    return found
+
+
+def _tables(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    found = table.get(key, [])
+    if not isinstance(found, list):
+        raise UsageError(f"{key} must be a list of tables", f"write [[{key}]]")
+    return [_a_table(one, f"{key}[{i}]") for i, one in enumerate(found)]
+
+
+def _a_table(value: object, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise UsageError(f"{where} must be a table, not {value!r}")
+    return value
+
+
+def _known(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    for key in table:
+        _choice(key, known, where or "the table", "key")
+
+
+def _choice(value: object, known: Sequence[str], where: str, what: str = "name") -> None:
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+        raise UsageError(f"{where} has the unknown {what} {value!r}", hint)
+
+
+def _number(table: Mapping[str, Any], key: str, usual: float, where: str, low: float, high: float) -> float:
+    value = table.get(key, usual)
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not (math.isfinite(value) and low < value < high)
+    ):
+        raise UsageError(f"{where} must lie between {low:g} and {high:g}, not {value!r}", f"use {usual:g}")
+    return float(value)
+
+
+def _whole(table: Mapping[str, Any], key: str, usual: int, low: int, high: int) -> int:
+    value = table.get(key, usual)
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise UsageError(f"{key} must be an integer from {low} to {high}, not {value!r}", f"use {usual}")
+    return value

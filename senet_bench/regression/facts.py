@@ -1,0 +1,142 @@
+"""What is exact about a network and the same on every machine: counted, never timed.
+
+The worker processes load this file by its path beside another checkout's `senet_bench`, so that base and head are
+looked at by the same code; it therefore imports from the package only what every version has, and late.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Portable:
+    """Facts of a network for an image of `input_size` (C, H, W).
+
+    `params` are trainable elements by tensor name, `flops` operations by kind, `state` the state dict's keys with
+    dtype and shape, `outputs` the shapes of what it returns for one image, `operators` how often each ATen operator
+    is called in evaluation.
+    """
+
+    input_size: tuple[int, int, int]
+    params: dict[str, int] = field(default_factory=dict)
+    flops: dict[str, int] = field(default_factory=dict)
+    state: dict[str, str] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    operators: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def total(self) -> int:
+        """Trainable parameters."""
+        return sum(self.params.values())
+
+    @property
+    def operations(self) -> int:
+        """Operations of all kinds, the sum that the paper's tables print (bn-inclusive)."""
+        return sum(self.flops.values())
+
+
+def built(name: str, device: str = "cpu") -> Any:
+    """The network called `name` in evaluation, its weights the same for the same code."""
+    import torch
+
+    torch.manual_seed(0)
+    with torch.device(device):
+        network = _made(name, device)
+    if not isinstance(network, torch.nn.Module):
+        raise TypeError(f"{name} makes a {type(network).__name__}, not an nn.Module")
+    return network.to(device).eval()
+
+
+def _made(name: str, device: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not attribute:
+        return importlib.import_module("senet_bench.models").build(name, device=device)
+    if module in ("timm", "torchvision"):
+        return importlib.import_module("senet_bench.models.outside").load(name)
+    made = getattr(importlib.import_module(module), attribute)
+    return made() if callable(made) and not hasattr(made, "state_dict") else _called_or_copied(made)
+
+
+def _called_or_copied(made: Any) -> Any:
+    return made() if isinstance(made, type) else copy.deepcopy(made)
+
+
+def source_of(name: str) -> str:
+    """The file that a network's code is in, to see that a checkout's own code was used."""
+    module = name.partition(":")[0] if ":" in name else "senet_bench.models"
+    module = {"timm": "timm", "torchvision": "torchvision"}.get(module, module)
+    return str(getattr(importlib.import_module(module), "__file__", "") or "")
+
+
+def described(name: str, input_size: tuple[int, int, int]) -> Portable:
+    """The facts of the network called `name`; without memory for its weights where it can be built so."""
+    try:
+        network = built(name, "meta")
+    except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
+        network = built(name)
+    return facts(network, input_size)
+
+
+def facts(network: Any, input_size: tuple[int, int, int]) -> Portable:
+    """The facts of a network, which is not changed. Raises what its forward pass raises."""
+    from senet_bench.bench.count import count
+
+    state = {key: _shape(value) for key, value in network.state_dict().items()}
+    outputs, operators = _called(network, input_size)
+    return Portable(
+        input_size=input_size,
+        params={name: p.numel() for name, p in network.named_parameters() if p.requires_grad},
+        flops={kind: amount for kind, amount in count(network, input_size).by_kind().items() if amount},
+        state=state,
+        outputs=outputs,
+        operators=operators,
+    )
+
+
+def _shape(value: Any) -> str:
+    """Dtype and shape of a tensor: float32[64, 3, 7, 7]; the type of anything else."""
+    import torch
+
+    if not isinstance(value, torch.Tensor):
+        return type(value).__name__
+    return f"{str(value.dtype).removeprefix('torch.')}{list(value.shape)}"
+
+
+def _called(network: Any, input_size: tuple[int, int, int]) -> tuple[list[str], dict[str, int]]:
+    """Shapes of the outputs for one image, and the ATen operators called on the way there."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: Counter[str] = Counter()
+
+    class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen[str(func.overloadpacket).replace("aten.", "aten::", 1)] += 1
+            return func(*args, **(kwargs or {}))
+
+    tensors = (*network.parameters(), *network.buffers())
+    on_meta = network if all(t.is_meta for t in tensors) else copy.deepcopy(network).to("meta")
+    fixed = getattr(on_meta, "with_fixed_proposals", None)  # a detector's other shapes depend on what it finds
+    on_meta = fixed(dense=True) if fixed else on_meta
+    image = torch.empty((1, *input_size), device="meta")
+    with torch.no_grad(), Watch():  # type: ignore[no-untyped-call]
+        output = on_meta.eval()(image)
+    return [f"{path}{_shape(value)}" for path, value in leaves(output)], dict(sorted(seen.items()))
+
+
+def leaves(output: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The tensors in nested outputs, each with its place."""
+    if isinstance(output, Mapping):
+        for key, value in output.items():
+            yield from leaves(value, f"{path}{key}: ")
+    elif isinstance(output, list | tuple):
+        for index, value in enumerate(output):
+            yield from leaves(value, f"{path}{index}: ")
+    else:
+        yield path, output

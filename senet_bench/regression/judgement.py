@@ -1,0 +1,134 @@
+"""Rows of a latency ratio, of a latency against a stored one, of accuracy on the same images, and of what failed."""
+
+from __future__ import annotations
+
+import math
+import zipfile
+import zlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.errors import BenchError
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.config import PredictionPair, Ratio
+from senet_bench.regression.limits import Gate
+from senet_bench.regression.outcome import Row, Verdict
+
+if TYPE_CHECKING:
+    from senet_bench.train.evaluation import Predictions
+
+
+def failed(network: str, metric: str, why: str, found: Verdict = "error") -> Row:
+    """The row of something that could not be measured or compared."""
+    return Row(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=found, reason=why)
+
+
+def ratio_row(ratio: Ratio, latency: Any) -> Row:
+    """A latency ratio measured in this process (`measure.samples.Latency` with the arms of `ratio`)."""
+    arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
+    judged = arm.judgement
+    verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
+    return Row(
+        id=ratio.id,
+        network=ratio.network,
+        metric="latency-ratio",
+        kind="ratio",
+        verdict=verdicts.get(judged.verdict, "inconclusive") if ratio.gate.judged else "info",
+        reason=f"{judged.ratio:.4f} of {ratio.baseline}'s" + (f"; {judged.reason}" if judged.reason else ""),
+        base=base.seconds,
+        now=arm.seconds,
+        unit="s",
+        ratio=judged.ratio,
+        ci=judged.ci,
+        confidence=judged.confidence,
+        gate=ratio.gate.document(),
+        p_worse=judged.p_worse,
+        p_ok=judged.p_ok,
+        rounds=judged.rounds,
+        mde80=judged.mde if math.isfinite(judged.mde) else None,
+        control_ratio=latency.control.ratio,
+        control_ci=latency.control.ci,
+        elapsed_s=latency.elapsed_s,
+    )
+
+
+def stored_row(network: str, base: StoredLatency, now: StoredLatency, gate: Gate, *, judged: bool) -> Row:
+    """A latency against a stored one: unpaired, so never gated tighter than three spreads between processes."""
+    ratio = now.floor / base.floor
+    spread = max(one.between or 0.0 for one in (base, now)) or None
+    text = "unpaired, " + ("spread unknown" if spread is None else f"spread {100 * spread:.2g} %")
+    row = Row(
+        id=f"{network}/latency",
+        network=network,
+        metric="latency",
+        kind="stored",
+        verdict="info",
+        reason=f"{text}, {100 * (ratio - 1):+.1f} % since it was recorded",
+        base=base.floor,
+        now=now.floor,
+        unit="s",
+        ratio=ratio,
+        gate=gate.document(),
+        rounds=now.rounds,
+    )
+    if not judged or not gate.judged:
+        return row
+    if spread is None:
+        return replace(row, verdict="inconclusive", reason=f"{row.reason}; record it with several launches to gate it")
+    margin = max(math.log1p(gate.fraction(base.floor)), 3 * spread)
+    found: Verdict = "fail" if math.log(ratio) > margin else "pass"
+    return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
+
+
+def accuracy_row(pair: PredictionPair, gate: Gate, alpha: float) -> Row:
+    """Two networks on the same images: McNemar's test and the interval of the difference of their errors."""
+    from senet_bench.train.evaluation import compare
+
+    first, second = (_loaded(path) for path in (pair.base, pair.head))
+    paired = compare(first, second, 1 - 2 * alpha)
+    worse, limit = paired.difference, gate.absolute or 0.0
+    low, high = paired.ci or (-1.0, 1.0)
+    p = paired.p_value if paired.p_value is not None else 1.0
+    found: Verdict = "inconclusive"
+    if worse > limit and p / 2 <= alpha:
+        found = "fail"
+    elif high < limit or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):
+        found = "pass"
+    reason = (
+        f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * limit:g} pt), McNemar p = {p:.2g},"
+        f" {100 * (1 - 2 * alpha):g} % interval {100 * low:+.2f} to {100 * high:+.2f} pt"
+    )
+    return Row(
+        id=f"{pair.network}/accuracy",
+        network=pair.network,
+        metric="accuracy",
+        kind="paired",
+        verdict=found if gate.judged else "info",
+        reason=reason,
+        base=first.top1_err,
+        now=second.top1_err,
+        unit="top-1 error",
+        gate=gate.document(),
+        p_worse=None,
+        confidence=1 - 2 * alpha,
+        rounds=paired.n,
+    )
+
+
+def _loaded(path: Path) -> Predictions:
+    """The predictions in a file; any damage is a `BenchError` that names it."""
+    from senet_bench.train.evaluation import Predictions
+
+    if not path.is_file():
+        raise BenchError(f"predictions {path} are not there", "make them with evaluate --keep-predictions")
+    if not zipfile.is_zipfile(path):
+        raise BenchError(f"{path} holds no predictions", "make it with evaluate --keep-predictions")
+    try:
+        found = Predictions.load(path)
+        shapes = {len(one) for one in (found.rows, found.labels, found.best, found.losses)}
+    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, MemoryError) as error:
+        raise BenchError(f"{path} is damaged ({type(error).__name__})", "make it again") from error
+    if len(shapes) != 1 or found.best.ndim != 2 or not len(found) or not found.best.shape[1]:
+        raise BenchError(f"{path} is damaged (its parts do not fit)", "make it again")
+    return found

@@ -1,0 +1,154 @@
+"""What is measured of one network of this checkout: facts, peak memory, latency, its ratio to a baseline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from senet_bench.bench import allocator
+from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
+from senet_bench.errors import BenchError, MeasurementError
+from senet_bench.regression import exact, judgement
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.config import Config, Network, Ratio
+from senet_bench.regression.facts import Portable, described
+from senet_bench.regression.outcome import Row
+from senet_bench.regression.workers import Asked, Progress, launches
+
+if TYPE_CHECKING:
+    from torch import nn
+
+MOST_APART = 0.02
+"""Two processes of the same code that differ by more than this fraction record no latency."""
+
+
+def facts(name: str, size: tuple[int, int, int]) -> Portable:
+    """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
+    try:
+        _here()
+        return described(name, size)
+    except Exception as error:
+        raise _cannot(name, error) from error
+
+
+def network(name: str) -> nn.Module:
+    """A network of this checkout with weights; any failure is a `MeasurementError`."""
+    from senet_bench.regression.facts import built
+
+    try:
+        _here()
+        made: nn.Module = built(name)
+        return made
+    except Exception as error:
+        raise _cannot(name, error) from error
+
+
+def _here() -> None:
+    """Let modules of the current folder be found, after the installed ones."""
+    import sys
+
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+
+
+def _cannot(name: str, error: Exception) -> MeasurementError:
+    said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    return MeasurementError(f"{name} cannot be run: {' '.join(said.split())[:300]}")
+
+
+def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
+    """The most bytes that a call of a network holds beyond weights and images."""
+    from senet_bench.bench.latency import measure_memory
+
+    try:
+        return measure_memory({name: network(name)}, size, config.conditions)[name].bytes
+    except (RuntimeError, MemoryError) as error:
+        raise _cannot(name, error) from error
+
+
+def counted_ratio(ratio: Ratio, config: Config) -> Row:
+    """A network's parameters, multiply-adds or peak memory over its baseline's."""
+    sizes = {one.name: one.input_size for one in config.networks}
+    size = sizes[ratio.network]
+    if ratio.metric == "memory":
+        base, now = (peak(name, size, config) for name in (ratio.baseline, ratio.network))
+    else:
+        both = (facts(name, size) for name in (ratio.baseline, ratio.network))
+        base, now = (exact.total_of(ratio.metric, one) for one in both)
+    return exact.counted_ratio(ratio, base, now)
+
+
+def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
+    """A network's time over its baseline's, both in this process and in the same rounds."""
+    from senet_bench.bench.latency import NetworkLatency, measure_networks
+    from senet_bench.bench.plan import gated
+
+    size = next(one.input_size for one in config.networks if one.name == ratio.network)
+    plan = gated(
+        ratio.gate.relative or 0.0,
+        budget_s=config.budget_s * config.launches,  # one process has the time of all launches
+        alpha=alpha,
+        seed=seed,
+        min_abs_s=max(ratio.gate.min_abs, ratio.gate.absolute or 0.0),
+    )
+    networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
+    found = None
+    for event in measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan):
+        found = event if isinstance(event, NetworkLatency) else None
+    assert found is not None
+    return judgement.ratio_row(ratio, found.latency)
+
+
+def asked_of(config: Config, networks: Sequence[Network]) -> Asked:
+    """What worker processes are asked for; `UsageError` where the allocator cannot be had."""
+    allocator.check(config.allocator)
+    return Asked(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
+
+
+def latency_now(
+    asked: Asked, folder: Path, count: int, budget_s: float, seed: int
+) -> Iterator[Progress | dict[str, StoredLatency]]:
+    """The latency of networks in worker processes of this checkout; the last item has it.
+
+    With several launches a second worker runs along; raises `MeasurementError` where the two do not agree.
+    """
+    arms = {"base": folder, "base_again": folder} if count > 1 else {"base": folder}
+    for step in launches(arms, asked, count=count, budget_s=budget_s, seed=seed):
+        if isinstance(step, Progress):
+            yield step
+        else:
+            yield {name: _latency(name, samples, asked) for name, samples in step.items()}
+
+
+def _latency(name: str, samples: list[dict[str, Any]], asked: Asked) -> StoredLatency:
+    every = np.concatenate([one["base"] for one in samples])
+    if every.size == 0:
+        raise MeasurementError(f"every round of {name} was disturbed by other guests", "use a quieter machine")
+    floors = [float(np.log(one["base"].min())) for one in samples if one["base"].size]
+    if len(samples) > 1:
+        _check_control(name, samples)
+    return StoredLatency(
+        seconds=float(np.median(every)),
+        floor=float(every.min()),
+        rounds=int(every.size),
+        between=float(np.std(floors, ddof=1)) if len(floors) > 1 else None,
+        threads=asked.threads,
+        batch_size=asked.batch_size,
+        allocator=allocator.of_process(asked.allocator),
+    )
+
+
+def _check_control(name: str, samples: list[dict[str, Any]]) -> None:
+    """Raise where two workers of the same code differ, which says that the machine is not to be trusted now."""
+    estimates = [hodges_lehmann(np.log(one["base_again"] / one["base"])) for one in samples if one["base"].size]
+    judged = judge(estimates, gate=None, level=CONTROL_LEVEL, alpha=CONTROL_LEVEL)
+    if (judged.ci[0] > 1 or judged.ci[1] < 1) and abs(math.log(judged.ratio)) > MOST_APART:
+        raise MeasurementError(
+            f"control failed: two processes of the same {name} differ by {100 * (judged.ratio - 1):+.1f} %",
+            "measure again when the machine is quieter",
+        )

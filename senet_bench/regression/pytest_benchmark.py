@@ -1,0 +1,115 @@
+"""pytest-benchmark's JSON: a report's times written so that its tools read them, and its files read as latencies."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+
+from senet_bench.core.results import header
+from senet_bench.core.store import read
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.outcome import Report, Row
+
+LARGEST_FILE = 256 << 20
+Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+
+
+class Stats(msgspec.Struct):
+    """The part of a benchmark's statistics that is read; seconds."""
+
+    min: Positive
+    median: Positive
+    rounds: Annotated[int, msgspec.Meta(ge=1)]
+
+
+class Benchmark(msgspec.Struct):
+    """A benchmark by its name."""
+
+    name: str
+    stats: Stats
+    fullname: str = ""
+
+
+class File(msgspec.Struct):
+    """A file that pytest-benchmark saved."""
+
+    benchmarks: list[Benchmark]
+
+
+def imported(path: Path) -> dict[str, StoredLatency]:
+    """The latencies in a file of pytest-benchmark by its names; `UsageError` for another or a damaged file."""
+    data = read(path)
+    if len(data) > LARGEST_FILE:
+        raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "save it without --benchmark-save-data")
+    try:
+        found = msgspec.convert(header(data, str(path)), File)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{path} is no file of pytest-benchmark ({error})", "make it with --benchmark-json") from error
+    if not found.benchmarks:
+        raise MeasurementError(f"{path} holds no benchmark", "run pytest with its benchmarks")
+    names = [one.name for one in found.benchmarks]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{path} has two benchmarks called {twice}", "give them different names")
+    return {
+        one.name: StoredLatency(seconds=one.stats.median, floor=one.stats.min, rounds=one.stats.rounds)
+        for one in found.benchmarks
+    }
+
+
+def exported(report: Report) -> dict[str, Any]:
+    """The report's times as a file that `pytest-benchmark compare` reads."""
+    hard = report.machine.get("hard", {})
+    machine = {"node": report.machine.get("key"), "processor": hard.get("cpu"), "machine": hard.get("isa")}
+    machine |= {"cpu": {"brand_raw": hard.get("cpu"), "count": hard.get("cores")}, "python_version": ""}
+    machine |= {"system": "", "release": "", "python_implementation": "", "python_compiler": ""}
+    commit = {"id": report.baseline.get("head") or "unknown", "dirty": str(report.baseline.get("head")).endswith("+")}
+    return {
+        "machine_info": machine,
+        "commit_info": {**commit, "time": report.created, "branch": "", "project": "senet-bench"},
+        "benchmarks": [_benchmark(row) for row in report.rows if row.unit == "s" and isinstance(row.now, float)],
+        "datetime": report.created,
+        "version": "5.1.0",
+    }
+
+
+def _benchmark(row: Row) -> dict[str, Any]:
+    """A row of time; spreads are those between launches, where there were several."""
+    now = float(row.now or 0.0)
+    times = [now * math.exp(one - statistics.fmean(row.launches)) for one in row.launches] or [now]
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else [now, now, now]
+    stats = {
+        "min": min(times),
+        "max": max(times),
+        "mean": statistics.fmean(times),
+        "stddev": statistics.stdev(times) if len(times) > 1 else 0.0,
+        "rounds": row.rounds or 1,
+        "median": statistics.median(times),
+        "iqr": quartiles[2] - quartiles[0],
+        "q1": quartiles[0],
+        "q3": quartiles[2],
+        "iqr_outliers": 0,
+        "stddev_outliers": 0,
+        "outliers": "0;0",
+        "ld15iqr": min(times),
+        "hd15iqr": max(times),
+        "ops": 1 / now,
+        "total": sum(times),
+        "iterations": 1,
+    }
+    extra = {"verdict": row.verdict, "ratio": row.ratio, "ci": row.ci, "gate": row.gate}
+    options = {
+        "disable_gc": True,
+        "timer": "perf_counter",
+        "min_rounds": 1,
+        "max_time": 0,
+        "min_time": 0,
+        "warmup": True,
+    }
+    names = {"group": row.metric, "name": row.network, "fullname": row.id, "params": None, "param": None}
+    return {**names, "extra_info": extra, "options": options, "stats": stats}

@@ -1,0 +1,274 @@
+"""The report of a check as text: Markdown for a job summary or a comment, an HTML page, tables for a terminal.
+
+Everything is written from the document `senet-bench.check/1`. The order is always the verdict, what failed or could
+not be decided, what passed, how sure this is, where it comes from, and what to type next.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from senet_bench.gallery.page.look import digest, stylesheet
+from senet_bench.regression.outcome import EXITS, Report, Row
+from senet_bench.show.documents import Document
+from senet_bench.show.tables import Column, Table
+
+COMMENT_CHARACTERS = 65_000
+"""A pull request's comment holds 65,536 characters."""
+SUMMARY_BYTES = 1_000_000
+"""A job summary of more than 1 MiB is thrown away as a whole."""
+LONGEST_REASON = 400
+HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
+GRAVITY = [*EXITS, "new", "allowed", "info", "pass"]
+ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "`": "'", "|": "\\|", "*": "\\*", "_": "\\_"}
+TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
+SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
+
+
+def verdict_line(report: Report) -> str:
+    """PASS, FAIL, INCONCLUSIVE, NOT COMPARABLE or ERROR, how many gates, against what."""
+    judged = [row for row in report.rows if row.verdict not in ("info", "new")]
+    counts = [(name, sum(row.verdict == name for row in report.rows)) for name in EXITS]
+    told = ", ".join(f"{n} {'failed' if name == 'fail' else name}" for name, n in counts if n)
+    known = (report.baseline.get("commit"), str(report.baseline.get("created") or "")[:10])
+    base = " ".join(["base", *(str(one) for one in known if one)]) if any(known) else "no base"
+    plural = "gate" if len(judged) == 1 else "gates"
+    number = f"{told} of {len(judged)} {plural}" if told else f"all {len(judged)} {plural} passed"
+    return f"{report.verdict}, {number} ({base}, machine {report.machine.get('key')})"
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """The rows, the gravest first, within a verdict the largest change first."""
+    return sorted(rows, key=lambda row: (GRAVITY.index(row.verdict), -(row.ratio or 1.0)))
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row as text, under `HEADINGS`."""
+    interval = "" if row.ci is None else f"{_percent(row.ci[0])} .. {_percent(row.ci[1])}"
+    verdict = f"{row.verdict}, baseline is stale" if row.stale else row.verdict
+    why = row.reason if len(row.reason) <= LONGEST_REASON else f"{row.reason[:LONGEST_REASON]}..."
+    change = _percent(row.ratio) if row.ratio is not None else ""
+    return (
+        row.network,
+        row.metric,
+        value(row.base, row.unit),
+        value(row.now, row.unit),
+        change,
+        interval,
+        _gate(row),
+        verdict,
+        why,
+    )
+
+
+def value(number: float | str | None, unit: str) -> str:
+    """A value with its unit, as people write it."""
+    if number is None or isinstance(number, str):
+        return _clipped(number or "")
+    if unit == "top-1 error":
+        return f"{100 * number:.2f} %"
+    scales = {"s": TIMES, "bytes": SIZES}.get(unit)
+    if scales is None:
+        return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
+    scale, name = next(((s, n) for s, n in scales if abs(number) >= s), (scales[-1] if unit == "s" else (1.0, "B")))
+    return f"{number / scale:.3g} {name}" if name != "B" else f"{number:,.0f} B"
+
+
+def _clipped(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _percent(ratio: float) -> str:
+    change = 100 * (ratio - 1)
+    return "0 %" if change == 0 else f"{change:+.2f} %" if abs(change) < 10 else f"{change:+.1f} %"
+
+
+def _gate(row: Row) -> str:
+    gate = row.gate
+    if "max" in gate:
+        return str(gate["max"])
+    parts = [_percent(gate["max_ratio"])] if "max_ratio" in gate else []
+    if "max_increase" in gate:
+        amount = gate["max_increase"]
+        parts.append(f"+{100 * amount:g} pt" if row.metric == "accuracy" else f"+{value(amount, row.unit)}")
+    parts += [value(gate["min_abs"], row.unit)] if "min_abs" in gate else []
+    return " and ".join(parts)
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------------
+
+
+def markdown(report: Report, *, characters: int = COMMENT_CHARACTERS) -> str:
+    """GitHub's Markdown of at most so many characters: what does not fit is counted, the gravest rows come first."""
+    rows = ordered(report.rows)
+    head = f"### senet-bench: {_md(verdict_line(report))}\n"
+    tail = _sure(report) + _provenance(report)
+    room = characters - len(head) - len(tail) - 500
+    opened = _table([row for row in rows if row.open], room)
+    stale = [row.id for row in rows if row.stale]
+    better = f"\nBetter than the baseline, which is stale: {_md(', '.join(stale))[:2000]}\n" if stale else ""
+    rest = [row for row in rows if not row.open]
+    room -= len(opened) + len(better) + 100
+    folded = f"\n<details><summary>{_kinds(rest)}</summary>\n\n{_table(rest, room)}\n</details>\n" if rest else ""
+    return f"{head}{opened}{better}{folded}{tail}"
+
+
+def summary(report: Report) -> str:
+    """Markdown for a job summary, within its limit of bytes."""
+    text = markdown(report, characters=SUMMARY_BYTES)
+    return text if len(text.encode()) <= SUMMARY_BYTES else markdown(report, characters=SUMMARY_BYTES // 4)
+
+
+def _kinds(rows: Sequence[Row]) -> str:
+    counts = {name: sum(row.verdict == name for row in rows) for name in ("pass", "allowed", "new", "info")}
+    words = {"pass": "passed", "info": "for information"}
+    return ", ".join(f"{n} {words.get(name, name)}" for name, n in counts.items() if n)
+
+
+def _table(rows: Sequence[Row], room: int) -> str:
+    if not rows:
+        return ""
+    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
+    used = sum(map(len, lines))
+    for shown, row in enumerate(rows):
+        texts = [_md(cell) for cell in cells(row)]
+        texts[7] = f"**{texts[7].upper()}**" if row.verdict in ("fail", "error") else texts[7]
+        line = f"| {' | '.join(texts)} |"
+        used += len(line) + 1
+        if used > room:
+            return "\n".join([*lines, "", f"and {len(rows) - shown} more rows, which are in the JSON"]) + "\n"
+        lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def _md(text: str) -> str:
+    """Text that Markdown shows as it is: no tables, tags or mentions come of it."""
+    plain = " ".join(text.split())
+    for mark, instead in (
+        ("&", "&amp;"),
+        ("<", "&lt;"),
+        (">", "&gt;"),
+        ("|", "\\|"),
+        ("*", "\\*"),
+        ("`", "'"),
+        ("@", "&#64;"),
+    ):
+        plain = plain.replace(mark, instead)
+    return plain.replace("_", "\\_")
+
+
+def sureness(report: Report) -> list[str]:
+    """How sure this is: control, smallest visible change, the machine's state."""
+    found = []
+    control, health = report.control, report.health
+    if control:
+        low, high = control.get("ci") or (None, None)
+        between = f" ({_percent(low)} .. {_percent(high)})" if low and high else ""
+        failed = "" if control.get("ok") else ", which is too much"
+        found.append(f"A/A control {_percent(control['ratio'])}{between}{failed}")
+    visible = [row.mde80 for row in report.rows if row.mde80 is not None]
+    if visible:
+        found.append(f"smallest change these runs could see: {100 * min(visible):.2g} to {100 * max(visible):.2g} %")
+    if health:
+        load, steal = health.get("load_1min"), health.get("steal")
+        told = [f"took {health.get('elapsed_s', 0):.1f} s"]
+        told += [f"load {load:.1f}"] if load is not None else []
+        told += [f"steal {100 * steal:.1f} %"] if steal is not None else []
+        found.append(", ".join([*told, f"{health.get('involuntary_switches', 0):,} involuntary switches"]))
+    family = report.family
+    if family.get("comparisons"):
+        found.append(f"{family['comparisons']} timed comparisons at alpha {family['alpha']:g} ({family['method']})")
+    return found
+
+
+def _sure(report: Report) -> str:
+    told = sureness(report)
+    return f"\n<details><summary>How sure is this</summary>\n\n{_md('; '.join(told))}\n</details>\n" if told else ""
+
+
+def _provenance(report: Report) -> str:
+    lines = [f"\nBase {_md(base_text(report))}; {_md(software(report))}.\n"]
+    lines += [f"Reproduce: `{_code(report.reproduce)}`\n"] if report.reproduce else []
+    lines += [f"Accept: `{_code(report.accept)}`\n"] if report.accept else []
+    return "\n".join(lines)
+
+
+def _code(text: str) -> str:
+    """A command between backticks; a very long list of rows is not a command to copy."""
+    return " ".join(text.replace("`", "'").split())[:2000]
+
+
+def base_text(report: Report) -> str:
+    """Where the base comes from."""
+    base = report.baseline
+    named = base.get("ref") or base.get("path") or "none"
+    return f"{named} at {base.get('commit') or 'an unknown commit'}, head {base.get('head') or 'not in git'}"
+
+
+def software(report: Report) -> str:
+    """The versions that measured."""
+    packages = report.environment.get("packages", {})
+    return f"senet-bench {report.version}, torch {packages.get('torch', '?')}"
+
+
+# --- page and terminal --------------------------------------------------------------------------------------------
+
+
+def page(report: Report) -> str:
+    """A page to look at, every value escaped, nothing loaded from elsewhere."""
+    rows = ordered(report.rows)
+    title = html.escape(verdict_line(report))
+    style = stylesheet()
+    policy = f"default-src 'none'; style-src '{digest(style)}'; img-src data:"
+    parts = [
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+        f"<style>{style}</style></head><body><main>",
+        f"<h1>senet-bench: {title}</h1>",
+        _html_table([row for row in rows if row.open]),
+    ]
+    if rest := [row for row in rows if not row.open]:
+        parts.append(f"<details><summary>{html.escape(_kinds(rest))}</summary>{_html_table(rest)}</details>")
+    parts += ["<h2>How sure is this</h2><ul>", *(f"<li>{html.escape(one)}</li>" for one in sureness(report)), "</ul>"]
+    parts.append(f"<p>Base {html.escape(base_text(report))}; {html.escape(software(report))}.</p>")
+    commands = (("Reproduce", report.reproduce), ("Accept", report.accept))
+    parts += [f"<p>{name}: <code>{html.escape(command)}</code></p>" for name, command in commands if command]
+    return "\n".join([*parts, "</main></body></html>", ""])
+
+
+def _html_table(rows: Sequence[Row]) -> str:
+    if not rows:
+        return ""
+    lines = ['<div class="scroll"><table><tr>' + "".join(f"<th>{name}</th>" for name in HEADINGS) + "</tr>"]
+    for row in rows:
+        body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row))
+        lines.append(f'<tr class="{row.verdict}">{body}</tr>')
+    return "\n".join([*lines, "</table></div>"])
+
+
+def document(report: Report) -> Document:
+    """The report for a terminal and for the formats that tables are written in."""
+    rows = ordered(report.rows)
+    columns = tuple(Column(name, numeric=name in ("base", "now", "change", "gate")) for name in HEADINGS)
+    notes = [*sureness(report), f"base {base_text(report)}", f"reproduce: {report.reproduce}"]
+    notes += [f"accept: {report.accept}"] if report.accept else []
+    wide = Table(verdict_line(report), columns, tuple(cells(row) for row in rows), tuple(notes))
+    short = (0, 1, 4, 7, 8)
+    brief = [row for row in rows if row.open] or rows
+    narrow = Table(
+        verdict_line(report),
+        tuple(columns[i] for i in short),
+        tuple(tuple(cells(row)[i] for i in short) for row in brief),
+        tuple(notes),
+    )
+    return Document(report, (wide,), (narrow,), tuple(map(_record, rows)))
+
+
+def _record(row: Row) -> dict[str, Any]:
+    """A row as one flat line."""
+    flat = {key: one for key, one in asdict(row).items() if not isinstance(one, dict | list | tuple)}
+    return flat | {f"gate_{key}": one for key, one in row.gate.items()}

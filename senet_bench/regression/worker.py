@@ -1,0 +1,151 @@
+"""The program that a worker process runs: it holds the networks of one checkout and times a block when told to.
+
+Run as a file with the checkout's folder as argument. Over stdin a byte below 200 asks for a block of that network
+and is answered by eight bytes, the seconds of its fastest call; the byte 250 is followed by a line of JSON and is
+answered by one; 255 ends it. Everything that networks print goes to stderr.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib.util
+import json
+import os
+import struct
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+ASK, END = 250, 255
+WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
+BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
+Call = Callable[[], object]
+
+
+class Worker:
+    """The networks of a checkout, by place, and what can be asked of them."""
+
+    def __init__(self, portable: Any) -> None:
+        self.portable = portable
+        self.calls: list[Call | None] = []
+        self.repeats: list[int] = []
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        """What a request of JSON gets."""
+        match request["do"]:
+            case "facts":
+                return self.of_each(request, self.facts)
+            case "memory":
+                return self.of_each(request, self.memory)
+            case "prepare":
+                return self.of_each(request, self.prepare)
+            case "repeats":
+                self.repeats = request["repeats"]
+            case "pin":
+                os.sched_setaffinity(0, {request["core"]})
+        return {}
+
+    def of_each(self, request: dict[str, Any], ask: Callable[[str, tuple[int, int, int], int], Any]) -> dict[str, Any]:
+        """What is asked of each network, an error as one line; it never ends the worker."""
+        found: dict[str, Any] = {}
+        for name, size in request["networks"]:
+            try:
+                found[name] = {"is": ask(name, tuple(size), request["batch_size"])}
+            except Exception as error:  # noqa: BLE001 - told to the process that asked
+                missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
+                line = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+                found[name] = {"error": line, "missing": missing}
+                if ask == self.prepare:
+                    self.calls.append(None)
+        return found
+
+    def facts(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
+        """The portable facts and the file the network is from."""
+        facts = self.portable.described(name, size)
+        return {"facts": asdict(facts), "source": self.portable.source_of(name)}
+
+    def memory(self, name: str, size: tuple[int, int, int], batch_size: int) -> int:
+        """The most bytes that a call holds beyond weights and images."""
+        from senet_bench.bench.memory import peak_memory
+
+        return peak_memory(self.called(name, size, batch_size)).bytes
+
+    def prepare(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
+        """Build a network and call it until it gets no faster: seconds of its fastest call."""
+        call = self.called(name, size, batch_size)
+        times: list[float] = []
+        began = time.perf_counter()
+        while time.perf_counter() - began < WARMUP_S or len(times) < 2:
+            start = time.perf_counter()
+            call()
+            times.append(time.perf_counter() - start)
+            if len(times) >= 2 * WINDOW and min(times[-WINDOW:]) >= SETTLED * min(times[-2 * WINDOW : -WINDOW]):
+                break
+        self.calls.append(call)
+        return {"seconds": min(times)}
+
+    def called(self, name: str, size: tuple[int, int, int], batch_size: int) -> Call:
+        """A call of the network on images that are always the same; raises on an output that is not finite."""
+        import torch
+
+        network = self.portable.built(name)
+        images = torch.randn(batch_size, *size, generator=torch.Generator().manual_seed(0))
+        with torch.inference_mode():
+            leaves = [value for _, value in self.portable.leaves(network(images)) if isinstance(value, torch.Tensor)]
+        if not all(bool(torch.isfinite(value).all()) for value in leaves if value.is_floating_point()):
+            raise ValueError("the output is not finite")
+        return lambda: network(images)
+
+    def block(self, place: int) -> float:
+        """Seconds of the fastest of consecutive calls, after one that is not timed."""
+        call = self.calls[place]
+        if call is None:
+            return -1.0
+        call()
+        fastest = float("inf")
+        for _ in range(self.repeats[place]):
+            start = time.perf_counter()
+            call()
+            fastest = min(fastest, time.perf_counter() - start)
+        return fastest
+
+
+def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
+    """Answer until told to end, or until nobody asks any more."""
+    while (token := source.read(1)) and token[0] != END:
+        if token[0] == ASK:
+            sink.write(json.dumps(worker.answer(json.loads(source.readline()))).encode() + b"\n")
+        else:
+            sink.write(struct.pack("<d", worker.block(token[0])))
+        sink.flush()
+
+
+def main(root: str, threads: int) -> None:
+    """Take the networks from the checkout at `root`, then serve."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    here = Path(__file__).resolve().parent
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != here]
+    sys.path[:0] = [path for path in (root, os.path.join(root, "src")) if os.path.isdir(path)]
+    os.chdir(root)
+    import torch
+
+    torch.set_num_threads(threads)
+    spec = importlib.util.spec_from_file_location("senet_bench_portable_facts", here / "facts.py")
+    assert spec is not None
+    assert spec.loader is not None
+    portable = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = portable
+    spec.loader.exec_module(portable)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    with torch.inference_mode():
+        serve(Worker(portable), sys.stdin.buffer, sink)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], int(sys.argv[2]))

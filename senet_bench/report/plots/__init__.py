@@ -1,1 +1,0 @@
-"""Plots of stored facts, drawn by matplotlib without a display; the same facts give the same bytes."""

@@ -1,0 +1,317 @@
+"""Where the trials of a sweep run: in processes of this machine, on a Ray cluster, or under Slurm.
+
+An engine takes a function and an iterator of jobs, pulls a job whenever a worker is free, and yields each job with
+its result as it arrives. A job that raises gives a `Failure`, and so does one whose worker died `ATTEMPTS` times; the
+others go on. The function and the jobs must be picklable.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import pickle
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from senet_bench.bench.clock import cores
+from senet_bench.errors import UsageError
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+POLL_S = 0.5
+KNOCK_S = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a job has no result."""
+
+    reason: str
+
+
+class Engine(Protocol):
+    """What runs jobs."""
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+        """Each job with its result or failure, in the order they end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Long-lived processes of this machine, each replaced when it dies; with one worker, this process itself."""
+
+    workers: int
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+        """Each job with its result or failure, in the order they end."""
+        if self.workers == 1:
+            yield from ((job, _attempt(function, job)) for job in jobs)
+            return
+        idle: list[_Worker] = []
+        busy: dict[Any, tuple[_Worker, Job, int]] = {}
+        try:
+            while True:
+                while len(busy) < self.workers and (following := _next(jobs)) is not None:
+                    worker = idle.pop() if idle else _Worker()
+                    worker.give(function, following[0])
+                    busy[worker.pipe] = (worker, *following)
+                if not busy:
+                    return
+                for pipe in connection.wait(list(busy)):
+                    worker, job, attempt = busy.pop(pipe)
+                    outcome = worker.take()
+                    if isinstance(outcome, _Died):
+                        worker = _Worker()
+                        if attempt < ATTEMPTS:
+                            worker.give(function, job)
+                            busy[worker.pipe] = (worker, job, attempt + 1)
+                            continue
+                        outcome = Failure(f"its process died {ATTEMPTS} times, last by {outcome.cause}")
+                    idle.append(worker)
+                    yield job, outcome
+        finally:
+            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
+                worker.end()
+
+
+@dataclass(frozen=True, slots=True)
+class _Died:
+    """What a process leaves behind that died at its job."""
+
+    cause: str
+
+
+class _Worker:
+    """A process that does one job after another; its death harms no other's job, as it would in a pool."""
+
+    def __init__(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, function: Callable[[Job], Result], job: Job) -> None:
+        """Start a job; a process that has died meanwhile is found out by `take`."""
+        task = pickle.dumps((function, job))
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(task)
+
+    def take(self) -> Any:
+        """The outcome of its job, `_Died` if it did."""
+        try:
+            return self.pipe.recv()
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            self.end()
+            return _Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    def end(self) -> None:
+        """End the process at once, with what it is doing."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(pipe: Any, parent: int) -> None:
+    """Do what comes through the pipe until it is closed, or the parent is gone.
+
+    Ctrl-C reaches the whole process group and is the parent's to answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task = pipe.recv_bytes()
+            outcome = _attempt(_carry_out, task)
+            try:
+                pipe.send(outcome)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                pipe.send(Failure(f"its result cannot be handed over ({_line(error)})"))
+
+
+def _carry_out(task: bytes) -> Any:
+    function, job = pickle.loads(task)  # noqa: S301 - from our own parent
+    return function(job)
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone: a killed sweep leaves nothing behind."""
+    while os.getppid() == parent:
+        time.sleep(POLL_S)
+    os._exit(1)
+
+
+def _next(jobs: Iterator[Job]) -> tuple[Job, int] | None:
+    for job in jobs:
+        return job, 1
+    return None
+
+
+def workers_of(engine: Engine) -> int | None:
+    """How many jobs an engine runs at a time, None of a cluster that was not asked."""
+    match engine:
+        case Local():
+            return engine.workers
+        case Slurm():
+            return engine.at_once
+        case RayCluster(address=None):
+            return max(1, int(cores() / (engine.cpus or 1)))
+        case _:
+            return None
+
+
+def _attempt(function: Callable[[Job], Result], job: Job) -> Result | Failure:
+    """The result, or what was raised in one line."""
+    try:
+        return function(job)
+    except Exception as error:  # noqa: BLE001 - a failed trial is a row with its reason
+        return Failure(_line(error))
+
+
+@dataclass(frozen=True, slots=True)
+class RayCluster:
+    """Ray tasks: on a running cluster by its address, or on a local one that is started for the sweep.
+
+    Ray retries tasks whose worker or node was lost. `gpus` is a fraction or number of GPUs for a trial.
+    """
+
+    address: str | None = None
+    cpus: float = 1
+    gpus: float = 0
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+        """Each job with its result or failure, in the order they end."""
+        ray = _extra("ray")
+        started = not ray.is_initialized()
+        if started:
+            self._start(ray)
+        try:
+            yield from self._tasks(ray, function, jobs)
+        finally:
+            if started:
+                ray.shutdown()
+
+    def _start(self, ray: Any) -> None:
+        """Connect to the cluster, or start one here; `UsageError` when it does not answer."""
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+        try:
+            if self.address is None:
+                ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+            else:
+                _knock(self.address)
+                ray.init(address=self.address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = self.address or "this machine"
+            raise UsageError(
+                f"no Ray cluster answers at {where} ({_line(error)})", "check --engine-address, or leave it out"
+            ) from error
+
+    def _tasks(
+        self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure]]:
+        task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(_attempt)
+        resources = ray.cluster_resources()
+        at_once = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
+        if self.gpus:
+            at_once = min(at_once, int(resources.get("GPU", 0) / self.gpus))
+        if at_once < 1:
+            raise UsageError(
+                f"the cluster has no room for a trial of {self.cpus:g} CPUs and {self.gpus:g} GPUs", "ask for less"
+            )
+        running: dict[Any, Job] = {}
+        while True:
+            while len(running) < at_once and (following := _next(jobs)) is not None:
+                running[task.remote(function, following[0])] = following[0]
+            if not running:
+                return
+            for reference in ray.wait(list(running), num_returns=1)[0]:
+                job = running.pop(reference)
+                try:
+                    yield job, ray.get(reference)
+                except ray.exceptions.RayError as error:
+                    yield job, Failure(_cluster_reason(error))
+
+
+@dataclass(frozen=True, slots=True)
+class Slurm:
+    """Slurm jobs by submitit, one a trial; `options` go to its executor (timeout_min, slurm_partition, ...).
+
+    `cluster="local"` runs them as processes of this machine instead, as the tests do.
+    """
+
+    folder: Path
+    at_once: int = 64
+    cluster: str = "slurm"
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+        """Each job with its result or failure, in the order they end."""
+        submitit = _extra("submitit")
+        try:
+            executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
+            executor.update_parameters(**({"timeout_min": 24 * 60} | self.options))
+        except (RuntimeError, TypeError, ValueError, KeyError, NameError) as error:
+            raise UsageError(f"Slurm cannot be used here ({_line(error)})", "is sbatch on the PATH?") from error
+        running: dict[Any, tuple[Job, int]] = {}
+        while True:
+            while len(running) < self.at_once and (following := _next(jobs)) is not None:
+                running[executor.submit(_attempt, function, following[0])] = following
+            if not running:
+                return
+            done = [one for one in running if one.done()]
+            if not done:
+                time.sleep(POLL_S)
+            for one in done:
+                job, attempt = running.pop(one)
+                failed = one.exception()
+                if failed is None:
+                    yield job, one.result()
+                elif attempt < ATTEMPTS:
+                    running[executor.submit(_attempt, function, job)] = (job, attempt + 1)
+                else:
+                    yield job, Failure(f"its Slurm job failed {ATTEMPTS} times: {_line(failed)}")
+
+
+def _knock(address: str) -> None:
+    """Raise `OSError` or `ValueError` when nothing listens at HOST:PORT; Ray itself would wait for a minute."""
+    if address in ("auto", "local"):
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        raise ValueError("an address is HOST:PORT, ray://HOST:PORT or auto")
+    with socket.create_connection((host.strip("[]"), int(port)), KNOCK_S):
+        pass
+
+
+def _extra(module: str) -> Any:
+    extra = {"ray": "ray", "submitit": "slurm"}[module]
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise UsageError(f"{module} is not installed", f"run: python -m pip install 'senet-bench[{extra}]'") from error
+
+
+def _cluster_reason(error: Exception) -> str:
+    """Why Ray lost a task; a worker that lacks this package is said plainly."""
+    text = _line(error)
+    if "No module named 'senet_bench'" in text:
+        return "the worker has no senet_bench: install it on every node of the cluster"
+    return text
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -1,0 +1,195 @@
+"""`evaluate`: the error of networks with weights on a data set, and the difference of two on the same images."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from senet_bench.core.catalog import resolve
+from senet_bench.core.results import Facts
+from senet_bench.core.specs import ModelSpec, Precision
+from senet_bench.core.store import Store, check_writable, write_atomically
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import label
+from senet_bench.run.record import Event, new_facts
+
+if TYPE_CHECKING:
+    from senet_bench.data.sets import DataSet, Split
+    from senet_bench.train.evaluation import Predictions, Viewing
+    from senet_bench.train.weights import Loaded
+
+ABOUT_WEIGHTS = ("recipe", "epochs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What `evaluate` is asked: networks with their weights, and the images they are shown.
+
+    `size` is the side of the single centre crop in pixels, by default the network's own (the shorter edge is first
+    scaled to 256 for 224, to 352 for 299 and 320); for a detector, which sees whole images, their shorter side, by
+    default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
+    PIL's resize.
+    """
+
+    models: tuple[str, ...]
+    weights: tuple[str, ...]
+    dataset: str
+    folder: Path | None = None
+    size: int | None = None
+    batch_size: int | None = None
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    fidelity: Literal["exact", "fast"] = "exact"
+    cache: Path | None = None
+    per_class: Path | None = None
+    predictions: Path | None = None
+    skip_corrupt: bool = False
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` unless there are weights for every network."""
+        if not self.models or len(self.weights) != len(self.models):
+            raise UsageError(
+                f"{len(self.models)} networks and {len(self.weights)} weights given",
+                "give one --weights for each network",
+            )
+
+
+def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
+    """An event a network; the last has all errors (or AP) and, of several networks, each difference to the first."""
+    from senet_bench.bench.session import check_conditions
+    from senet_bench.core.specs import Conditions
+    from senet_bench.data import sets
+
+    check_conditions(Conditions(device=asked.device, precision=asked.precision))
+    store.check()
+    if asked.per_class is not None:
+        check_writable(asked.per_class)
+    specs = [resolve(model) for model in asked.models]
+    if any(spec.task == "detection" for spec in specs):
+        yield from _evaluated_detectors(asked, specs, store)
+        return
+    images = sets.load(asked.dataset, asked.folder)
+    run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
+    path, seen = store.new_path(run), list[Any]()
+    names = _names(specs)
+    for spec, name, source in zip(specs, names, asked.weights):
+        row, predictions = _evaluated(asked, images, spec, name, source)
+        seen.append(predictions)
+        run = replace(run, rows=[*run.rows, row | _against(run.rows, seen, row)])
+        store.write(run, path)
+        yield Event(len(run.rows), len(specs), row["label"], run, path)
+    if asked.per_class is not None:
+        write_atomically(asked.per_class, _by_class(images, names, seen))
+
+
+def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[Facts]]:
+    from senet_bench.data import sets
+    from senet_bench.detection import evaluate
+
+    evaluate.check(asked, specs)
+    images = sets.load_objects(asked.dataset, asked.folder)
+    run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
+    path, classes = store.new_path(run), {}
+    for spec, name, source in zip(specs, _names(specs), asked.weights):
+        row, classes[name] = evaluate.evaluated(asked, images, spec, name, source)
+        run = replace(run, rows=[*run.rows, row | evaluate.against(run.rows, row)])
+        store.write(run, path)
+        yield Event(len(run.rows), len(specs), row["label"], run, path)
+    if asked.per_class is not None:
+        write_atomically(asked.per_class, evaluate.by_class(images, classes))
+
+
+def _names(specs: Sequence[ModelSpec]) -> list[str]:
+    """What files call the networks; one that comes again, with other weights, is numbered."""
+    models = [spec.name for spec in specs]
+    before = [models[:place].count(model) for place, model in enumerate(models)]
+    return [f"{model}-{count + 1}" if count else model for model, count in zip(models, before)]
+
+
+def _evaluated(
+    asked: Evaluation, images: DataSet, spec: ModelSpec, name: str, source: str
+) -> tuple[dict[str, Any], Predictions]:
+    from senet_bench.data.sets import Files
+    from senet_bench.train import weights
+    from senet_bench.train.evaluation import Viewing, predict
+
+    loaded = weights.load(spec, source, classes=len(images.classes), in_channels=images.channels, as_trained=True)
+    network = loaded.network.to(asked.device)
+    if loaded.normalisation is not None:
+        images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
+    files = isinstance(images.test, Files)
+    viewing = Viewing(
+        size=asked.size or (spec.input_size[1] if files else images.size),
+        batch=asked.batch_size or 64,
+        precision=asked.precision,
+        device=asked.device,
+        fidelity=asked.fidelity,
+        skip_corrupt=asked.skip_corrupt,
+    )
+    seen = predict(network, images, _shown(asked, images.test, viewing), viewing)
+    if asked.predictions is not None:
+        seen.save(asked.predictions / f"{name}-{asked.dataset}.npz")
+    return _row(loaded, viewing, images, seen), seen
+
+
+def _shown(asked: Evaluation, split: Split, viewing: Viewing) -> Split:
+    """The split, from the cache of its crops where one is asked for."""
+    from senet_bench.data.images import cached, centre_crop
+    from senet_bench.data.sets import Files
+
+    if asked.cache is None or not isinstance(split, Files) or viewing.size is None:
+        return split
+    return cached(split, centre_crop(viewing.size), asked.cache, fidelity=asked.fidelity)
+
+
+def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> dict[str, Any]:
+    return {
+        "model": loaded.spec.name,
+        "label": label(loaded.spec),
+        "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
+        "weights": loaded.source,
+        "notes": list(loaded.notes),
+        "dataset": images.name,
+        "size": viewing.size,
+        "precision": viewing.precision,
+        "mean": list(images.mean),
+        "std": list(images.std),
+        "images": len(seen),
+        "skipped": list(seen.skipped),
+        "top1_err": seen.top1_err,
+        "ci": list(seen.interval()),
+        "top5_err": seen.top5_err,
+        "loss": seen.loss,
+        **{name: loaded.metadata.get(name) for name in ABOUT_WEIGHTS},
+    }
+
+
+def _against(rows: Sequence[dict[str, Any]], seen: Sequence[Predictions], row: dict[str, Any]) -> dict[str, Any]:
+    """The difference to the first network on the same images, and what makes the comparison unfair."""
+    from senet_bench.train.evaluation import compare, unfair
+
+    if not rows:
+        return {}
+    paired = compare(seen[0], seen[-1])
+    return {
+        "against": rows[0]["model"],
+        "difference": paired.difference,
+        "difference_ci": list(paired.ci) if paired.ci else None,
+        "mcnemar_p": paired.p_value,
+        "differs_in": list(unfair(rows[0], row, ("dataset", "images", "size", "precision", *ABOUT_WEIGHTS))),
+    }
+
+
+def _by_class(images: DataSet, models: Sequence[str], seen: Sequence[Predictions]) -> str:
+    """A line a class: images, and how many each network got wrong."""
+    columns = [predictions.by_class(images.classes) for predictions in seen]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "images", *(f"{model}_wrong" for model in models)])
+    for lines in zip(*columns):
+        writer.writerow([lines[0][0], lines[0][1], *(wrong for _, _, wrong in lines)])
+    return text.getvalue()

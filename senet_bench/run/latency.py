@@ -1,0 +1,204 @@
+"""The latency of a run's rows: every baseline with its variants in the same rounds, under each of the conditions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from senet_bench.core.results import Latency, Row
+from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.statistics import holm
+from senet_bench.core.store import append_line
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.run.cases import Changes, Subject, network, row_of
+from senet_bench.run.record import Step
+
+MORE_THAN_ENOUGH_S = 3600.0
+COUNTED = ("eager", "compile", "cudagraph", "deploy")
+"""Runtimes whose memory is torch's, which counts it; ONNX Runtime and OpenVINO have their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What to time: `budget_s` seconds for each baseline with its variants, under each of `conditions`."""
+
+    conditions: tuple[Conditions, ...] = (Conditions(),)
+    budget_s: float = 10.0
+    seed: int = 0
+    memory: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` on a budget that measures nothing."""
+        if not 0 < self.budget_s <= MORE_THAN_ENOUGH_S:
+            raise UsageError(
+                f"a budget of {self.budget_s:g} s for a pair measures nothing or too much",
+                "give some seconds, such as 10",
+            )
+
+    def check(self) -> None:
+        """Raise `UsageError` on conditions that this machine cannot offer."""
+        from senet_bench.bench.session import check_conditions
+
+        for conditions in self.conditions:
+            check_conditions(conditions)
+
+    def described(self) -> dict[str, Any]:
+        """The plan as it is stored."""
+        return {"budget_s": self.budget_s, "seed": self.seed, "conditions": [asdict(one) for one in self.conditions]}
+
+    def steps(self, subjects: Sequence[Subject]) -> int:
+        """How many measurements that makes."""
+        return len(_groups(subjects)) * len(self.conditions)
+
+    def measure(
+        self, subjects: Sequence[Subject], changes: Changes, rows: Sequence[Row], samples: Path
+    ) -> Iterator[Step]:
+        """The rows with their latency, filled in as each group is finished; raw samples are appended to a file."""
+        rows, done, failures = list(rows), 0, []
+        for index, conditions in enumerate(self.conditions):
+            for group in _groups(subjects):
+                for fraction, found in self._group(group, changes, conditions, samples):
+                    for place, latency in found.items():
+                        rows[place] = _with(rows[place], latency, first=index == 0)
+                    if not found:
+                        yield Step(done + fraction, f"timing {group.name}", rows, finished=False)
+                    failures += [f"{group.name}: {why}" for why in _reasons(found)]
+                done += 1
+                yield Step(done, group.name, rows, finished=True, failures=tuple(failures))
+        rows = _holm(rows)
+        yield Step(done, "done", rows, finished=True, failures=tuple(failures))
+
+    def _group(
+        self, group: _Group, changes: Changes, conditions: Conditions, samples: Path
+    ) -> Iterator[tuple[float, dict[int, Latency | str]]]:
+        """Progress in the budget, and at the end the latency of each row's place, or why there is none."""
+        from senet_bench.bench.latency import Halved, NetworkLatency, measure_memory, measure_networks
+        from senet_bench.bench.plan import Plan, Round
+
+        if not group.places:
+            return
+        try:
+            specs = {arm: changes.apply(spec) for arm, spec in group.arms.items()}
+            networks = {arm: network(spec, changes, device="cpu") for arm, spec in specs.items()}
+            size = next(iter(specs.values())).input_size
+            plan, halved = Plan(budget_s=self.budget_s, seed=self.seed), ""
+            for event in measure_networks(networks, group.name, size, conditions=conditions, plan=plan):
+                if isinstance(event, Halved):
+                    halved = (
+                        f"out of memory: every network ran with batch {event.batch_size}, not {conditions.batch_size}"
+                    )
+                elif isinstance(event, Round):
+                    yield min(1.0, event.elapsed_s / event.budget_s), {}
+                elif isinstance(event, NetworkLatency):
+                    peaks = self._peaks(measure_memory, networks, size, event.conditions)
+                    _keep(samples, group.name, event)
+                    yield 1.0, {place: _latency(arm, event, peaks, halved) for place, arm in group.places.items()}
+        except MeasurementError as error:
+            yield 1.0, dict.fromkeys(group.places, str(error))
+
+    def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
+        if not self.memory or conditions.runtime not in COUNTED:
+            return {}
+        try:
+            return {arm: (peak.bytes, peak.method) for arm, peak in measure(networks, size, conditions).items()}
+        except MeasurementError:
+            return {}
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """A baseline and its variants: the arms by name, and which arm each row's place shows."""
+
+    name: str
+    arms: dict[str, ModelSpec]
+    places: dict[int, str] = field(default_factory=dict)
+
+
+def _groups(subjects: Sequence[Subject]) -> list[_Group]:
+    """One group for each baseline that has a variant among the subjects."""
+    groups: dict[tuple[str, int], _Group] = {}
+    for place, subject in enumerate(subjects):
+        base = subject.baseline or subject.spec.name
+        classes = subject.spec.classes
+        plain = replace(row_of(base), attention=None, classes=classes)
+        group = groups.setdefault((base, classes), _Group(base, {base: plain}))
+        arm = base if subject.baseline is None else f"{subject.spec.name} #{place}"
+        if subject.baseline is not None:
+            group.arms[arm] = subject.spec
+        group.places[place] = arm
+    return [group for group in groups.values() if len(group.arms) > 1]
+
+
+def _reasons(found: Mapping[int, Latency | str]) -> Iterable[str]:
+    """Why there is no latency, each reason once."""
+    return dict.fromkeys(why for why in found.values() if isinstance(why, str))
+
+
+def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]], halved: str) -> Latency:
+    """The stored latency of one arm of a measurement; `halved` says that memory ran out, empty if it did not."""
+    prepared, known = event.prepared[arm], event.latency.row(arm)
+    if "seconds" not in known:
+        lost = ", ".join(f"{count} dropped: {why}" for why, count in event.latency.dropped.items())
+        raise MeasurementError(
+            f"the budget held no round to keep ({lost or 'one call of each network took longer'})",
+            "raise --budget, or use a smaller --img-size",
+        )
+    document = known | {
+        "images_per_second": event.throughput(arm),
+        "conditions": asdict(event.conditions),
+        "settings": {"cudnn_benchmark": True, "tf32": event.conditions.precision == "tf32", "gc": "off"},
+        "epochs": event.latency.epochs,
+        "elapsed_s": event.latency.elapsed_s,
+        "difference_from_eager": prepared.difference,
+        "first_call_s": prepared.first_s,
+        "other_processes": list(event.other_processes),
+    }
+    document["reason"] = "; ".join(filter(None, (halved, document.get("reason")))) or None
+    if arm in peaks:
+        document |= dict(zip(("peak_bytes", "peak_method"), peaks[arm]))
+    return msgspec.convert(document, Latency)
+
+
+def _with(row: Row, latency: Latency | str, *, first: bool) -> Row:
+    missing = {name: why for name, why in row.missing.items() if name != "latency" or not first}
+    if isinstance(latency, str):
+        return replace(row, missing={**missing, "latency" if first else "further latency": latency})
+    if row.latency is None and first:
+        return replace(row, latency=latency, missing=missing)
+    return replace(row, more_latency=[*row.more_latency, latency], missing=missing)
+
+
+def _holm(rows: Sequence[Row]) -> list[Row]:
+    """The rows with Holm's adjusted p that the variant is slower, over all rows of the run."""
+    judged = [place for place, row in enumerate(rows) if row.latency is not None and row.latency.p_worse is not None]
+    adjusted = holm([rows[place].latency.p_worse or 0.0 for place in judged])  # type: ignore[union-attr]
+    found = list(rows)
+    for place, p in zip(judged, adjusted):
+        latency = rows[place].latency
+        if latency is not None:
+            found[place] = replace(rows[place], latency=replace(latency, p_slower_holm=p))
+    return found
+
+
+def _keep(path: Path, name: str, event: Any) -> None:
+    """Append the raw samples: seconds by arm and round, dropped rounds with their reason."""
+    samples = event.latency.samples
+    line = {
+        "baseline": name,
+        "conditions": asdict(event.conditions),
+        "arms": samples.arms,
+        "seconds": [[_rounded(value) for value in row] for row in samples.seconds],
+        "cpu_seconds": [[_rounded(value) for value in row] for row in samples.cpu_seconds],
+        "dropped": {index: why for index, why in enumerate(samples.dropped) if why},
+        "epoch": samples.epoch,
+    }
+    append_line(path, json.dumps(line))
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 9) if value == value else None

@@ -1,0 +1,155 @@
+"""The terminal: tables and progress by Rich. Progress and remarks go to stderr, results to stdout."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from rich.cells import cell_len
+from rich.console import Console
+from rich.measure import Measurement
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from senet_bench.errors import InterruptedRunError
+from senet_bench.run.record import Doc, Event
+from senet_bench.show.documents import Document
+from senet_bench.show.tables import Table
+
+STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
+STYLES |= {
+    "pass": "green",
+    "fail": "bold red",
+    "error": "bold red",
+    "inconclusive": "yellow",
+    "not comparable": "yellow",
+}
+PIPED_WIDTH = 1000
+BETWEEN_DRAWINGS_S = 0.2
+
+
+def show(document: Document) -> None:
+    """Print a document's tables with their notes, each in its narrow form where the wide one does not fit.
+
+    What does not fit even then is printed in parts, some columns after the other, beside the first column.
+    """
+    terminal = sys.stdout.isatty()
+    console = Console(highlight=False, width=None if terminal else PIPED_WIDTH)
+    for wide, narrow in zip(document.wide, document.narrow):
+        fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
+        table = wide if fits else narrow
+        for part in _parts(table, console):
+            console.print(_rich(part))
+        for note in table.notes:
+            if terminal:
+                console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
+            else:
+                console.print(f"  {note}", soft_wrap=True, markup=False)
+        console.print()
+
+
+def remark(text: str, *, quiet: bool = False) -> None:
+    """Print one remark to stderr."""
+    if not quiet:
+        Console(stderr=True, highlight=False).print(Text(text, style="dim"), soft_wrap=True)
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for its torchrun job; True outside one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def write(text: str) -> None:
+    """Print a machine format to stdout as it is."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
+    """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
+    last: Event[Doc] | None = None
+    try:
+        for event in events if quiet or not (sys.stderr.isatty() and is_first_process()) else _drawn(events):
+            last = event
+    except KeyboardInterrupt as error:
+        saved = (
+            f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}" if last else "nothing was finished"
+        )
+        raise InterruptedRunError(f"interrupted; {saved}") from error
+    if last is None:
+        raise AssertionError("a run has at least one event")
+    return last
+
+
+def _drawn(events: Iterable[Event[Doc]]) -> Iterator[Event[Doc]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns, console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False
+    ) as progress:  # no thread beside a timing
+        bar = progress.add_task("starting", total=None)
+        drawn = 0.0
+        for event in events:
+            progress.update(bar, total=event.total, completed=event.done, description=event.what)
+            if time.monotonic() - drawn > BETWEEN_DRAWINGS_S:
+                progress.refresh()
+                drawn = time.monotonic()
+            yield event
+
+
+def _parts(table: Table, console: Console) -> Iterator[Table]:
+    """The table, or as many of its columns at a time as the terminal has room for, each time after the first one."""
+    chosen = [0]
+    for index in range(1, len(table.columns)):
+        if len(chosen) > 1 and _least(_of_columns(table, [*chosen, index]), console) > console.width:
+            yield _of_columns(table, chosen)
+            chosen = [0]
+        chosen.append(index)
+    yield _of_columns(table, chosen)
+
+
+def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
+
+
+def _least(table: Table, console: Console) -> int:
+    """The width below which a number or a word of a table would be broken."""
+    return Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(table)).minimum
+
+
+def _rich(table: Table) -> RichTable:
+    rich = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
+    )
+    for index, column in enumerate(table.columns):
+        heading = f"{column.group}\n{column.name}" if any(c.group for c in table.columns) else column.name
+        previous = table.columns[index - 1].group if index else None
+        if column.group and column.group == previous:
+            heading = f"\n{column.name}"
+        whole = index == 0 or column.numeric
+        rich.add_column(
+            heading,
+            justify="right" if column.numeric else "left",
+            overflow="fold",
+            no_wrap=whole,
+            min_width=_unbroken([heading, *(row[index] for row in table.rows)], whole),
+            style=STYLES.get(column.name, ""),
+        )
+    for row in table.rows:
+        rich.add_row(*(_styled(cell) for cell in row))
+    return rich
+
+
+def _unbroken(cells: Iterable[str], whole: bool) -> int:
+    """The width of the longest line of some cells, or of the longest word where they may be broken."""
+    parts = (part for cell in cells for part in (cell.splitlines() if whole else cell.split()))
+    return max(map(cell_len, parts), default=0)
+
+
+def _styled(cell: str) -> Text:
+    return Text(cell, style=STYLES.get(cell.partition(" (")[0].rstrip("†"), ""))

@@ -1,0 +1,240 @@
+"""The training loop: a generator of what happens, so that consoles draw it and tests read it.
+
+The network is trained in place. A run interrupted at any moment goes on from its checkpoint with the same bits
+(on a CPU): order and augmentation are functions of (seed, epoch, step), everything else is in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from senet_bench.bench import allocator
+from senet_bench.bench.session import arithmetic
+from senet_bench.core.recipes import Recipe
+from senet_bench.data.sets import DataSet, SideBySide
+from senet_bench.detection.coco import DetectionSet
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.train import checkpoint
+from senet_bench.train.average import Average
+from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
+from senet_bench.train.events import EpochEnd, Event, Progress, Settings
+from senet_bench.train.objective import objective
+from senet_bench.train.precision import autocast, compiled
+from senet_bench.train.schedule import Rate
+from senet_bench.train.sgd import Sgd
+
+
+def train(
+    network: nn.Module,
+    data: DataSet | SideBySide | DetectionSet,
+    recipe: Recipe,
+    settings: Settings | None = None,
+    world: World | None = None,
+) -> Iterator[Event]:
+    """Train the network in place, yielding progress about once a second and the end of every epoch.
+
+    Afterwards it holds the final weights (the average where `ema` is on). The loss of another process of the job
+    is a `MeasurementError`; so is a loss that is no number.
+    """
+    settings, world = settings or Settings(), world or World()
+    with watching(world, settings.checkpoint), arithmetic(settings.precision == "tf32"):
+        yield from _Run(network, data, recipe, settings, world).events()
+
+
+class _Run:
+    """One training run: its network, optimizer, schedule and where it stands."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        data: DataSet | SideBySide | DetectionSet,
+        recipe: Recipe,
+        settings: Settings,
+        world: World,
+    ) -> None:
+        allocator.tune()  # else each step pages its activations in anew
+        self.recipe, self.settings, self.world = recipe, settings, world
+        self.device = torch.device(settings.device)
+        autocast(self.device, settings.precision)
+        self.network = network.to(self.device)
+        if settings.channels_last:
+            self.network = self.network.to(memory_format=torch.channels_last)
+        if settings.sync_batchnorm:
+            with_global_batchnorm(self.network, world)
+        self.optimizer = Sgd(
+            self.network.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov
+        )
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
+        self.rate = Rate(recipe)
+        self.average = Average(self.network, settings.ema) if settings.ema is not None else None
+        self.objective = objective(data, recipe, settings, world)
+        self.batches = self.objective.batches
+        self._check_parts()
+        self.epoch, self.step = 0, 0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        torch.manual_seed(settings.seed + 7919 * world.rank)
+        self._restore()
+        self.model = wrapped(self.network, world, self.device)
+        self.forward: Any = compiled(self.model) if settings.compile else self.model
+
+    def _check_parts(self) -> None:
+        if self.batches.batch % (self.world.size * self.settings.accumulate):
+            raise UsageError(
+                f"a batch of {self.batches.batch} cannot be cut into {self.settings.accumulate} equal parts",
+                "choose another --accumulate or --batch-size",
+            )
+
+    def events(self) -> Iterator[Event]:
+        while self.epoch < self.recipe.epochs and not self.rate.finished:
+            started, steps_before = time.perf_counter(), self.step
+            yield from self._train_epoch(started)
+            seconds = time.perf_counter() - started
+            done = self._epoch_end(seconds, (self.batches.steps - steps_before) * self.batches.batch)
+            self.epoch, self.step = self.epoch + 1, 0
+            self.loss_sum.zero_()
+            self._save()
+            yield done
+        if self.average is not None:
+            self.average.copy_to(self.network)
+
+    def _train_epoch(self, started: float) -> Iterator[Progress]:
+        self.network.train()
+        if self.epoch >= self.recipe.epochs - self.recipe.frozen_bn:
+            for module in self.network.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        shown, first = started, self.step
+        for batch in self.batches.epoch(self.epoch, self.step):
+            self._one_step(batch)
+            self.step += 1
+            every = self.settings.checkpoint_every
+            if every and self.step % every == 0 and self.step < self.batches.steps:
+                self._save()
+            now = time.perf_counter()
+            if now - shown >= self.settings.progress_every:
+                shown = now
+                yield self._progress(now - started, self.step - first)
+
+    def _one_step(self, batch: Any) -> None:
+        parts = self.objective.parts(batch, self.settings.accumulate)
+        if not parts:
+            raise MeasurementError("not one image of a training batch could be read", "check the files")
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate.at(self.epoch + self.step / self.batches.steps)
+        for index, part in enumerate(parts):
+            with ExitStack() as stack:
+                if self.world.distributed and index + 1 < len(parts):
+                    stack.enter_context(self.model.no_sync())  # type: ignore[operator]
+                loss = self.objective.loss(self.forward, part, batch)
+                self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+            self.loss_sum += (
+                loss.detach().cpu() if self.device.type == "cpu" else loss.detach().to("cpu", torch.float64)
+            )
+        self.scaler.step(self.optimizer)  # type: ignore[arg-type]
+        self.scaler.update()
+        self.optimizer.zero_grad()
+        if self.average is not None:
+            self.average.update(self.network)
+
+    def _progress(self, seconds: float, steps: int) -> Progress:
+        per_step = seconds / max(1, steps)
+        left = (self.recipe.epochs - self.epoch) * self.batches.steps - self.step
+        return Progress(
+            self.epoch + 1,
+            self.recipe.epochs,
+            self.step,
+            self.batches.steps,
+            float(self.loss_sum) / max(1, self.step),
+            float(self.optimizer.param_groups[0]["lr"]),
+            self.batches.batch / per_step,
+            per_step * left,
+        )
+
+    def _epoch_end(self, seconds: float, images: int) -> EpochEnd:
+        loss = float(summed(self.loss_sum.clone(), self.world)) / (self.world.size * self.batches.steps)
+        if loss != loss or loss in (float("inf"), float("-inf")):
+            raise MeasurementError(
+                f"the loss is {loss} in epoch {self.epoch + 1}", "use a smaller learning rate, or fp32"
+            )
+        lr = float(self.optimizer.param_groups[0]["lr"])
+        left = seconds * (self.recipe.epochs - self.epoch - 1)
+        end = EpochEnd(self.epoch + 1, self.recipe.epochs, loss, lr, images / max(seconds, 1e-9), seconds, left)
+        end = replace(end, skipped=self.objective.skipped)
+        if not self._evaluates():
+            return end
+        end = replace(end, **self._tested())
+        if end.test_loss is not None:
+            self.rate.epoch_ended(end.test_loss)
+        return end
+
+    def _evaluates(self) -> bool:
+        """Whether this epoch ends with a look at the test split."""
+        every, done = self.settings.evaluate_every, self.epoch + 1
+        if self.recipe.schedule.kind == "plateau":
+            return True
+        return every > 0 and (done == self.recipe.epochs or done % every == 0)
+
+    def _tested(self) -> dict[str, Any]:
+        """The network, or the average of its weights where that is kept, on the test split."""
+        before = self.average.copy_to(self.network) if self.average is not None else None
+        found = self.objective.tested(self.network)
+        if before is not None:
+            self.network.load_state_dict(before)
+        return found
+
+    def _identity(self) -> dict[str, Any]:
+        """What must agree for a checkpoint to be continued; a tuple becomes a list, as it does in a file."""
+        settings = self.settings
+        known = {
+            "recipe": self.recipe.as_dict(),
+            "data": self.objective.identity(),
+            "seed": settings.seed,
+            "precision": settings.precision,
+            "ema": settings.ema,
+            **settings.identity,
+        }
+        plain: dict[str, Any] = json.loads(json.dumps(known, default=str))
+        return plain
+
+    def _save(self) -> None:
+        if self.settings.checkpoint is None:
+            return
+        randoms = gathered(checkpoint.random_state(), self.world)
+        if not self.world.is_main:
+            return
+        content = {
+            "identity": self._identity(),
+            "model": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.rate.state(),
+            "scaler": self.scaler.state_dict(),
+            "random": randoms,
+            "position": {"epoch": self.epoch, "step": self.step, "loss_sum": float(self.loss_sum)},
+            "ema": self.average.values if self.average is not None else {},
+        }
+        checkpoint.write(self.settings.checkpoint, content)
+
+    def _restore(self) -> None:
+        path = self.settings.checkpoint
+        if path is None or not self.settings.resume or not path.is_file():
+            return
+        content = checkpoint.read(path, self._identity())
+        self.network.load_state_dict(content["model"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.rate.restore(content["schedule"])
+        self.scaler.load_state_dict(content["scaler"])
+        if self.average is not None:
+            self.average.values = {name: value.to(self.device) for name, value in content["ema"].items()}
+        position = content["position"]
+        self.epoch, self.step = position["epoch"], position["step"]
+        self.loss_sum.fill_(position["loss_sum"])
+        if len(content["random"]) == self.world.size:
+            checkpoint.restore_random_state(content["random"][self.world.rank])

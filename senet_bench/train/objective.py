@@ -1,0 +1,141 @@
+"""What a network is trained for: the batches of its data, the loss of a part of one, and how it is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.core.recipes import Recipe
+from senet_bench.data.augment import normalised
+from senet_bench.data.batches import Batches
+from senet_bench.data.sets import DataSet, SideBySide
+from senet_bench.detection.coco import DetectionSet
+from senet_bench.errors import UsageError
+from senet_bench.train.distributed import World
+from senet_bench.train.evaluation import Viewing, predict
+from senet_bench.train.events import Settings
+from senet_bench.train.precision import autocast, laid_out
+
+
+class Source(Protocol):
+    """Batches as a pure function of (seed, epoch, step): `batch` images over all processes, `steps` an epoch."""
+
+    @property
+    def batch(self) -> int:
+        """Global batch size."""
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Any]:
+        """Own batches from step `start` of an epoch."""
+
+
+class Objective(Protocol):
+    """What the training loop asks of a task; a batch is what `batches` yields."""
+
+    @property
+    def batches(self) -> Source:
+        """The training data."""
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images left out so far."""
+
+    def identity(self) -> list[Any]:
+        """What a checkpoint's data must agree in."""
+
+    def parts(self, batch: Any, count: int) -> Sequence[Any]:
+        """A batch cut for `count` backward passes; empty when not one of its images could be read."""
+
+    def loss(self, forward: Any, part: Any, batch: Any) -> Tensor:
+        """What a part contributes to the mean loss of its batch."""
+
+    def tested(self, network: nn.Module) -> dict[str, Any]:
+        """The network on the test split, by names of `EpochEnd`."""
+
+
+def objective(data: DataSet | SideBySide | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
+    """The objective that fits the data; `UsageError` where the recipe is for other networks."""
+    if isinstance(data, DetectionSet):
+        from senet_bench.detection.objective import Detecting
+
+        return Detecting(data, recipe, settings, world)
+    if recipe.task != "classification":
+        raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
+    if isinstance(data, SideBySide):
+        from senet_bench.train.side_by_side import Together
+
+        return Together(data, recipe, settings, world)
+    return Classifying(data, recipe, settings, world)
+
+
+class Classifying:
+    """Cross entropy with one label an image, tested by top-1 and top-5 error."""
+
+    def __init__(self, data: DataSet, recipe: Recipe, settings: Settings, world: World) -> None:
+        self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
+        self.device = torch.device(settings.device)
+        self.corrupt: list[Path] = []
+        self.batches = Batches(
+            data.training(),
+            recipe.batch_size,
+            settings.seed,
+            recipe.augmentation,
+            recipe.size or data.size,
+            world.rank,
+            world.size,
+            recipe.max_steps,
+            self.corrupt if settings.skip_corrupt else None,
+        )
+
+    @property
+    def skipped(self) -> int:
+        """Unreadable images left out so far."""
+        return len(self.corrupt)
+
+    def identity(self) -> list[Any]:
+        """What a checkpoint's data must agree in."""
+        return [self.data.name, len(self.batches.split), len(self.data.classes)]
+
+    def parts(self, batch: tuple[Tensor, Tensor], count: int) -> list[tuple[Tensor, Tensor]]:
+        """Images (n, C, H, W) and labels (n,) in `count` parts."""
+        images, labels = batch
+        return list(zip(images.tensor_split(count), labels.tensor_split(count))) if len(labels) else []
+
+    def loss(self, forward: Any, part: tuple[Tensor, Tensor], batch: tuple[Tensor, Tensor]) -> Tensor:
+        """What these images contribute to the mean loss of the batch."""
+        images, labels = part
+        x = self.inputs(images)
+        with autocast(self.device, self.settings.precision):
+            logits = forward(x)
+        return self.entropy(logits, labels, len(batch[1]))
+
+    def inputs(self, images: Tensor) -> Tensor:
+        """Images (n, C, H, W) uint8 as the network takes them."""
+        return normalised(laid_out(images, self.device, self.settings.channels_last), self.data.mean, self.data.std)
+
+    def entropy(self, logits: Tensor, labels: Tensor, count: int) -> Tensor:
+        """The cross entropy of logits (n, classes), as a part of the mean over `count` images."""
+        target = labels.to(self.device, non_blocking=True)
+        summed = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
+        return summed / count
+
+    def tested(self, network: nn.Module) -> dict[str, Any]:
+        """The errors on the test split."""
+        viewing = Viewing(
+            size=self.data.size,
+            precision=self.settings.precision,
+            channels_last=self.settings.channels_last,
+            device=self.settings.device,
+            skip_corrupt=self.settings.skip_corrupt,
+            batch=256 if self.data.size <= 64 else 64,
+        )
+        seen = predict(network, self.data, self.data.test, viewing, self.world)
+        return {"test_loss": seen.loss, "top1_err": seen.top1_err, "top5_err": seen.top5_err}

@@ -1,0 +1,209 @@
+"""How timm's and torchvision's checkpoints name what our networks hold, and which layout each name implies.
+
+`legacy_*` are timm's conversions of the authors' networks: stride in the first 1x1 (ResNet), pool without padding.
+torchvision's and timm's other ResNets hold the stride in the 3x3 and pad the pool: same shapes, another function. So
+are timm's MobileNetV3 (another BatchNorm eps than torchvision's) and its `tf_` networks (another padding).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from senet_bench.core import catalog
+from senet_bench.core.specs import ModelSpec
+from senet_bench.errors import UsageError
+from senet_bench.train.mobile_names import timm_name, torchvision_name
+
+Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet", "inverted", "detector"]
+Rename = Callable[[str, ModelSpec], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A checkpoint known by name: its library, the network of ours with the same function, its naming."""
+
+    library: Literal["timm", "torchvision"]
+    ours: str
+    style: Style
+
+
+def _timm(style: Style, **names: str) -> dict[str, Source]:
+    return {f"timm:{name}": Source("timm", ours, style) for name, ours in names.items()}
+
+
+def _torchvision(style: Style, **names: str) -> dict[str, Source]:
+    return {f"torchvision:{name}": Source("torchvision", ours, style) for name, ours in names.items()}
+
+
+SOURCES: dict[str, Source] = {
+    **_timm("legacy", legacy_seresnet50="seresnet50", legacy_seresnet101="seresnet101"),
+    **_timm("legacy", legacy_seresnet152="seresnet152", legacy_seresnext50_32x4d="seresnext50_32x4d"),
+    **_timm("legacy", legacy_seresnext101_32x4d="seresnext101_32x4d", legacy_senet154="senet154"),
+    **_timm("plain", seresnet50="seresnet50_v1_5"),
+    **_timm("mobilenet", mobilenetv1_100="mobilenet_v1", mobilenetv2_100="mobilenet_v2"),
+    **_timm("mobilenet", mobilenetv3_large_100="mobilenet_v3_large", mobilenetv3_small_100="mobilenet_v3_small"),
+    **_timm("mobilenet", efficientnet_b0="efficientnet_b0"),
+    **_torchvision("vgg", vgg11_bn="vgg11_bn", vgg13_bn="vgg13_bn", vgg16_bn="vgg16_bn", vgg19_bn="vgg19_bn"),
+    **_torchvision("plain", resnet18="resnet18_v1_5", resnet34="resnet34_v1_5", resnet50="resnet50_v1_5"),
+    **_torchvision("plain", resnet101="resnet101_v1_5", resnet152="resnet152_v1_5"),
+    **_torchvision("plain", resnext50_32x4d="resnext50_32x4d", resnext101_64x4d="resnext101_64x4d"),
+    **_torchvision("inverted", mobilenet_v2="mobilenet_v2", efficientnet_b0="efficientnet_b0"),
+    **_torchvision("inverted", mobilenet_v3_large="mobilenet_v3_large", mobilenet_v3_small="mobilenet_v3_small"),
+}
+
+
+def source_of(name: str) -> Source | None:
+    """What is known of a checkpoint by its name, with or without its library and its tag; None for an unknown one.
+
+    Raises `UsageError` for a name that both libraries have.
+    """
+    model = name.split(".")[0]
+    found = [key for key in SOURCES if key == model or key.partition(":")[2] == model]
+    if len(found) > 1:
+        raise UsageError(f"weights {name!r} are of two libraries", f"write {' or '.join(found)}")
+    return SOURCES[found[0]] if found else None
+
+
+def style_of(names: Mapping[str, Any]) -> Style | None:
+    """Whose naming a checkpoint follows, told by its names; None for an unknown one."""
+    telling: dict[Style, str] = {
+        "ours": r"(backbone\.(body\.)?)?(stem|stages\.0)\.0\.",
+        "detector": r"backbone\.body\.(conv1|layer1)\.",
+        "legacy": r"layer0\.",
+        "plain": r"layer1\.0\.conv1\.",
+        "inverted": r"features\.0\.0\.",
+        "vgg": r"features\.0\.",
+        "mobilenet": r"conv_stem\.",
+    }
+    return next((style for style, start in telling.items() if any(re.match(start, name) for name in names)), None)
+
+
+def _residual(name: str, spec: ModelSpec) -> str:
+    """ResNet, ResNeXt and SENet: `layer1.0.conv2` is `stages.0.0.branch.3`."""
+    in_branch = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 7, "bn3": 8}
+    if unit := re.fullmatch(r"layer([1-4])\.(\d+)\.(\w+)\.(.+)", name):
+        stage, index, part, rest = int(unit[1]) - 1, unit[2], unit[3], unit[4]
+        place = {"se_module": "standard", "se": "standard", "downsample": "shortcut"}.get(part)
+        return f"stages.{stage}.{index}.{place or f'branch.{in_branch.get(part, part)}'}.{rest}"
+    if stem := re.fullmatch(r"(?:layer0\.)?(conv|bn)([1-3])\.(.+)", name):
+        return f"stem.{3 * int(stem[2]) - 3 + (stem[1] == 'bn')}.{stem[3]}"
+    return re.sub(r"^(fc|last_linear)\.", "classifier.", name)
+
+
+def _vgg(name: str, spec: ModelSpec) -> str:
+    """VGG with BN: torchvision counts all layers of `features`, ours count four per convolution and by stage."""
+    layer = re.fullmatch(r"features\.(\d+)\.(.+)", name)
+    if not layer:
+        return name
+    left = int(layer[1])
+    for stage, depth in enumerate(spec.options["depths"]):
+        if left < 3 * depth:
+            return f"stages.{stage}.{4 * (left // 3) + left % 3}.{layer[2]}"
+        left -= 3 * depth + 1
+    return name
+
+
+TRUNK_OF_DETECTOR = ("backbone.body.", "backbone.stem.", "backbone.stages.", "roi_heads.box_head.stage.")
+"""How the names of a detector begin that are its trunk's."""
+
+
+def in_detector(spec: ModelSpec) -> Callable[[str], str]:
+    """From the name of a tensor in the trunk alone to its name in a detector; C4's stage 5 is its box head."""
+
+    def place(name: str) -> str:
+        if spec.options["head"] == "fpn":
+            return f"backbone.body.{name}"
+        head = re.fullmatch(r"stages\.3\.(.+)", name)
+        return f"roi_heads.box_head.stage.{head[1]}" if head else f"backbone.{name}"
+
+    return place
+
+
+def _detector(name: str, spec: ModelSpec) -> str:
+    """The name here of a tensor of torchvision's Faster R-CNN; only the trunk has other names."""
+    if name.startswith("backbone.body."):
+        return in_detector(spec)(_residual(name.removeprefix("backbone.body."), spec))
+    older = re.sub(r"^rpn\.head\.conv\.(weight|bias)$", r"rpn.head.conv.0.0.\1", name)
+    return re.sub(r"^(backbone\.fpn\.\w+\.\d)\.(weight|bias)$", r"\1.0.\2", older)
+
+
+RENAMES: dict[Style, Rename] = {
+    "ours": lambda name, spec: name,
+    "legacy": _residual,
+    "plain": _residual,
+    "vgg": _vgg,
+    "mobilenet": timm_name,
+    "inverted": torchvision_name,
+    "detector": _detector,
+}
+FAMILIES: dict[Style, tuple[str, ...]] = {
+    "legacy": ("resnet", "resnext", "senet"),
+    "plain": ("resnet", "resnext"),
+    "vgg": ("vgg",),
+    "mobilenet": ("mobilenet", "efficientnet"),
+    "inverted": ("mobilenet", "efficientnet"),
+    "detector": ("detection",),
+}
+TENSORFLOW = (
+    "pads its strided convolutions on the right and bottom only, as TensorFlow does, which no network here does"
+)
+REFUSED: dict[str, str] = dict.fromkeys(
+    ("tf_mobilenetv3_large_100", "tf_mobilenetv3_small_100", "tf_efficientnet_b0"), TENSORFLOW
+)
+"""timm's names whose tensors would fit a network of ours that computes another function, and what it does otherwise."""
+
+
+def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
+    """The network that computes what a checkpoint of this style was trained for, and what must be said about it.
+
+    Raises `UsageError` for another family, and for the other layout, naming the id that fits. Where no id has the
+    layout (torchvision's ResNeXt pads the pool), the network is built with it and the note says so.
+    """
+    if style == "ours":
+        return spec, None
+    if spec.family not in FAMILIES[style]:
+        raise UsageError(
+            f"these weights are of the {'/'.join(FAMILIES[style])} family, {spec.name} is of {spec.family}",
+            "name a network of that family",
+        )
+    if style == "mobilenet" and str(spec.options.get("version")).startswith("v3"):
+        note = f"{spec.name} is built with the BatchNorm eps 1e-5 that timm's weights were trained with (else 1e-3)"
+        return replace(spec, options={**spec.options, "eps": 1e-5}), note
+    if style not in ("legacy", "plain", "detector") or spec.family == "senet":
+        return spec, None
+    wanted = _with_layout(spec, style)
+    if _same(wanted.options, spec.options):
+        return spec, None
+    other = next((row for row in catalog.CATALOG.values() if _twin(row, spec, wanted.options)), None)
+    where = "first 1x1" if style == "legacy" else "3x3"
+    if other is not None:
+        raise UsageError(
+            f"these weights have the other layout (stride in the {where}) than {spec.name}", f"use {other.name}"
+        )
+    pool = "unpadded" if style == "legacy" else "padded"
+    return wanted, f"{spec.name} is built with the {pool} stem pool that these weights were trained with"
+
+
+def _with_layout(spec: ModelSpec, style: Style) -> ModelSpec:
+    options: dict[str, Any] = {**spec.options, "padded_pool": style != "legacy"}
+    if spec.family in ("resnet", "detection") and spec.options.get("bottleneck"):
+        options["stride_in"] = "1x1" if style == "legacy" else "3x3"
+    return replace(spec, options=options)
+
+
+def _same(first: Mapping[str, Any], second: Mapping[str, Any]) -> bool:
+    defaults = {"stride_in": "1x1", "padded_pool": False}
+    basic = not first.get("bottleneck")
+    clean = [{**defaults, **options, **({"stride_in": ""} if basic else {})} for options in (first, second)]
+    return clean[0] == clean[1]
+
+
+def _twin(row: ModelSpec, spec: ModelSpec, options: Mapping[str, Any]) -> bool:
+    """Whether `row` is `spec` with these options: same family, same attention or none."""
+    has = row.attention is not None, spec.attention is not None
+    return (
+        row.family == spec.family and row.builder == spec.builder and has[0] == has[1] and _same(row.options, options)
+    )

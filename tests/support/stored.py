@@ -1,0 +1,142 @@
+"""Small stored facts for the tests of reports: an ablation with errors, another machine, gates, and hostile names."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from senet_bench.core.results import Accuracy, Document, Facts, Latency, Row, Run, schema_of, to_json
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.core.store import write_atomically
+
+COMMITTED = Path(__file__).parents[2] / "results"
+HOSTILE = '</script><img src=x onerror="document.title=1">$\\frac$\x00\x1b[31m\u202e&amp;'
+HARD = {"cpu": "Test CPU", "isa": "AVX2", "cores": 4, "virtual": False, "gpu": None}
+PROTOCOL = {"dataset": "digits", "recipe": "digits", "epochs": 60, "lr": 0.1, "seeds": 4, "precision": "fp32"}
+
+
+def header(command: str, machine: str = "aaaaaaaaaaaa", **conditions: Any) -> dict[str, Any]:
+    """What a document of a command on a machine begins with."""
+    return {
+        "schema": schema_of(command),
+        "version": "0.1.0",
+        "created": "2026-11-20T10:00:00Z",
+        "environment": {"machine": machine, "hard": HARD, "packages": {"torch": "2.15.0"}, "load_1min": 0.5},
+        "conditions": conditions,
+    }
+
+
+def store(root: Path, document: Document, name: str) -> Path:
+    """Write a document where a command would have."""
+    path = root / "runs" / str(document.environment["machine"]) / f"{name}.json"
+    write_atomically(path, to_json(document))
+    return path
+
+
+def row(label: str, attention: AttentionSpec | None, error: float, *, axes: dict[str, Any] | None = None) -> Row:
+    """A small network with an error over four seeds, counted, timed."""
+    per_seed = {str(seed): error + 0.004 * seed for seed in range(4)}
+    mean = sum(per_seed.values()) / 4
+    reduction = attention.reductions[0] if attention else 0
+    difference = None if attention is None else mean - 0.106
+    accuracy = Accuracy(
+        dataset="digits",
+        top1_err=mean,
+        sd=0.005,
+        seeds=4,
+        difference=difference,
+        difference_ci=None if difference is None else (difference - 0.01, difference + 0.01),
+        p_value=None if difference is None else 0.2,
+        p_holm=None if difference is None else 0.4,
+        protocol=PROTOCOL,
+        per_seed=per_seed,
+    )
+    return Row(
+        model="seresnet20_cifar" if attention else "resnet20_cifar",
+        label=label,
+        family="cifar",
+        input_size=(1, 8, 8),
+        classes=10,
+        baseline="resnet20_cifar" if attention else None,
+        attention=attention,
+        axes=axes,
+        params=270_000 + (40_000 // reduction if reduction else 0),
+        flops={"macs": 2_500_000 + (40_000 // reduction if reduction else 0), "bn-inclusive": 2_600_000},
+        accuracy=accuracy,
+        latency=latency(None if attention is None else 1 + 0.2 / reduction),
+    )
+
+
+def latency(ratio: float | None, **conditions: Any) -> Latency:
+    """A latency with its interval and control, or that of a baseline."""
+    found = Latency(seconds=0.002 * (ratio or 1), rounds=40, conditions=Conditions(**conditions))
+    if ratio is None:
+        return found
+    about = {"ci": (ratio - 0.01, ratio + 0.01), "confidence": 0.95, "mde": 0.01}
+    return replace(found, ratio=ratio, control_ratio=1.001, control_ci=(0.99, 1.01), **about)  # type: ignore[arg-type]
+
+
+def ablation(machine: str = "aaaaaaaaaaaa") -> Run:
+    """`ablate --reduction` with errors and latencies, its baseline and its constant gate."""
+    rows = [row("ResNet-20", None, 0.10, axes={})]
+    for r, error in ((2, 0.09), (4, 0.085), (8, 0.088)):
+        spec = AttentionSpec(reduction=r)
+        rows.append(row(f"SE-ResNet-20 (reduction={r})", spec, error, axes={"reduction": r}))
+    rows.append(row("gates fixed at 0.5", AttentionSpec(block="constant"), 0.095))
+    asked = {"model": "seresnet20_cifar", "axes": {"reduction": "2,4,8"}, "accuracy": PROTOCOL}
+    return Run(**header("ablate", machine, **asked), rows=rows)
+
+
+def evaluated(label: str = "SE-ResNet-50") -> Facts:
+    """`evaluate` on ImageNet of a pair."""
+    about: dict[str, Any] = {"images": 50_000, "size": 224, "dataset": "imagenet", "weights": "w.safetensors"}
+    about |= {"notes": [], "skipped": [], "top5_err": 0.07, "precision": "fp32"}
+    base = {"model": "resnet50", "label": "ResNet-50", "attention": None, "top1_err": 0.245, "ci": [0.241, 0.249]}
+    spec = asdict(AttentionSpec())
+    variant = {"model": "seresnet50", "label": label, "attention": spec, "top1_err": 0.229, "ci": [0.225, 0.233]}
+    return Facts(
+        **header("evaluate", dataset="imagenet", notes=[]),
+        rows=[about | base, about | variant | {"difference": -0.016, "difference_ci": [-0.02, -0.012]}],
+    )
+
+
+def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> Facts:
+    """`excitations` of a network of four blocks."""
+    dice = random.Random(7)
+    rows = [_gates(place, block if place == 0 else f"layer{place + 1}.0", dice) for place in range(4)]
+    conditions: dict[str, Any] = {"label": label, "notes": [], "near": 0.05, "weights": "some.safetensors"}
+    summary: dict[str, Any] = {"images": 100, "error": 0.1, "error_ci": [0.05, 0.18], "skipped": []}
+    return Facts(**header("excitations", dataset="digits", **conditions), rows=rows, summary=summary)
+
+
+def _gates(place: int, block: str, dice: random.Random) -> dict[str, Any]:
+    mean = [0.3 + 0.4 * dice.random() for _ in range(16)]
+    change = {"value": 0.01 * place, "ci": [0.01 * place - 0.005, 0.01 * place + 0.005], "p": 0.5}
+    return {
+        "model": "seresnet20_cifar",
+        "block": block,
+        "label": f"SE_{place + 2}_1",
+        "stage": str(place + 2),
+        "images": 100,
+        "channels": 16,
+        "shown": list(range(16)),
+        "classes": {str(one): [value + 0.05 * dice.random() for value in mean] for one in range(3)},
+        "class_sd": {str(one): [0.05] * 16 for one in range(3)},
+        "class_images": {str(one): 33 for one in range(3)},
+        "mean": mean,
+        "sd": [0.1] * 16,
+        "mean_gate": sum(mean) / 16,
+        "between_class_share": 0.1 + 0.1 * place,
+        "share_by_chance": 0.02,
+        "scale_share": 0.5,
+        "saturated_low": 0.0,
+        "saturated_high": 0.01 * place,
+        "distance_from_identity": 0.5,
+        "distance_from_constant": 0.1,
+        "error": 0.1,
+        "error_without": 0.1 + 0.01 * place,
+        "difference": change,
+        "missing": {},
+    }

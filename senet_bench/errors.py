@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 
 class BenchError(Exception):
     """An error a user can act on; `problem` says what is wrong, `remedy` what to do about it."""
@@ -40,3 +42,17 @@ class InterruptedRunError(BenchError):
     """Ctrl-C; what was finished is saved (exit 130)."""
 
     exit_code = 130
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """An error in one line of at most `most` characters: ours as it is shown, any other with its type."""
+    text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())[:most]
+
+
+def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> str:
+    """`did you mean resnet50?` for the names most like `name`, empty where none is like it."""
+    import difflib
+
+    near = difflib.get_close_matches(name, list(known), n=most, cutoff=cutoff)
+    return f"did you mean {', '.join(near)}?" if near else ""

@@ -38,7 +38,7 @@ BASELINE = one("Base", "baseline", latency=1.0, errors=BASE)
 
 
 def test_importing_it_loads_neither_torch_nor_scipy() -> None:
-    code = "import sys, senet_bench.budget; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
+    code = "import sys, senet_bench.overhead.budget; sys.exit('torch' in sys.modules or 'scipy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

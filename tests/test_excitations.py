@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.results import Facts, from_json
+from senet_bench.core.results import AnyFacts, from_json
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
@@ -304,7 +304,7 @@ def observed(run: Run, *options: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Facts, Store]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[AnyFacts, Store]:
     """A run on twenty digits of each class by a network trained for an epoch."""
     torch.set_num_threads(1)
     store = Store(tmp_path_factory.mktemp("results"))
@@ -313,7 +313,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Facts, Store]:
     return last.run, store
 
 
-def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[Facts, Store]) -> None:
+def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[AnyFacts, Store]) -> None:
     facts, store = stored
     assert [row["label"] for row in facts.rows] == [f"SE_{stage}_{index}" for stage in (2, 3, 4) for index in (1, 2, 3)]
     for row in facts.rows:
@@ -330,7 +330,7 @@ def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[Facts
     assert file.stat().st_size < 300_000
 
 
-def test_report_writes_the_same_bytes_again(stored: tuple[Facts, Store]) -> None:
+def test_report_writes_the_same_bytes_again(stored: tuple[AnyFacts, Store]) -> None:
     facts, store = stored
     paths = list(observation_files(facts, store.root))
     kinds = {path.name.removeprefix("excitations-se-resnet-20-digits") for path in paths}
@@ -348,12 +348,12 @@ def test_report_writes_the_same_bytes_again(stored: tuple[Facts, Store]) -> None
 
 
 @pytest.mark.parametrize("format", ["md", "csv", "json", "latex", "html"])
-def test_every_format_shows_every_block(stored: tuple[Facts, Store], format: str) -> None:  # noqa: A002
+def test_every_format_shows_every_block(stored: tuple[AnyFacts, Store], format: str) -> None:  # noqa: A002
     text = writers.render(tables.document(stored[0]), format).replace("\\_", "_")
     assert all(f"SE_{stage}_{index}" in text for stage in (2, 3, 4) for index in (1, 2, 3))
 
 
-def test_the_narrow_table_fits_80_columns(stored: tuple[Facts, Store]) -> None:
+def test_the_narrow_table_fits_80_columns(stored: tuple[AnyFacts, Store]) -> None:
     (table,) = tables.document(stored[0]).narrow
     cells = zip(*([column.name for column in table.columns], *table.rows))
     assert sum(max(map(len, column)) + 2 for column in cells) <= 80

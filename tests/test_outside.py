@@ -15,11 +15,11 @@ from torch import Tensor, nn
 
 from senet_bench.bench.count import count, parameters
 from senet_bench.core.catalog import CATALOG
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import Position, attach, positions
-from senet_bench.models.outside import attached, is_outside, load, pair, resolve
+from senet_bench.models.outside import attached, load, pair, resolve
 
 SE = AttentionSpec()
 SIZE = (3, 64, 64)

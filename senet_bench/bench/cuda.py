@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from senet_bench.bench.clock import Block, Call, HostClock
+from senet_bench.errors import one_line
 
 BLOCK_S = 1e-3
 MOST_CALLS = 64
@@ -215,4 +216,4 @@ def attempt(name: str, check: Callable[[], str]) -> Check:
     try:
         return Check(name, True, check())
     except Exception as error:  # noqa: BLE001 - a self-check reports every failure
-        return Check(name, False, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        return Check(name, False, one_line(error))

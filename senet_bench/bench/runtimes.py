@@ -26,7 +26,7 @@ from senet_bench.bench.clock import Call
 from senet_bench.bench.session import check_conditions
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError, UsageError, one_line
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
 """Largest |difference| from eager fp32, as a fraction of the largest |output|, that still counts as the same."""
@@ -103,8 +103,7 @@ def failing_as(what: str) -> Iterator[None]:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:300]
-        raise MeasurementError(f"{what}: {type(cause).__name__}: {reason}", "this row is left out") from error
+        raise MeasurementError(f"{what}: {one_line(cause)}", "this row is left out") from error
 
 
 def witness(output: object) -> float:

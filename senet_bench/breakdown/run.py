@@ -11,7 +11,7 @@ import msgspec
 from senet_bench.bench.plan import Plan, Round
 from senet_bench.bench.session import settled
 from senet_bench.breakdown.profile import Profile, Step, profile_network
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
@@ -21,7 +21,7 @@ from senet_bench.run.record import Event, new_facts
 
 def run(
     model: str, store: Store, *, conditions: Conditions, budget_s: float, seed: int, changes: Changes
-) -> Iterator[Event[Facts]]:
+) -> Iterator[Event[AnyFacts]]:
     """Progress within the budget; the last event has the parts of attention as rows and the stages as details."""
     store.check()
     if not 0 < budget_s <= 3600:
@@ -45,7 +45,7 @@ def run(
     yield Event(1.0, 1.0, "done", found, path)
 
 
-def _with(found: Facts, profile: Profile) -> Facts:
+def _with(found: AnyFacts, profile: Profile) -> AnyFacts:
     document: dict[str, Any] = msgspec.to_builtins(profile)
     rows, details = document.pop("parts"), document.pop("stages")
     return replace(found, rows=rows, details=details, summary=document)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table
 
@@ -16,7 +16,7 @@ NOTES = (
 )
 
 
-def document(facts: Facts) -> Document:
+def document(facts: AnyFacts) -> Document:
     """A profile as two tables."""
     summary = facts.summary
     call = EMPTY if summary.get("seconds") is None else f", {1e3 * summary['seconds']:.4g} ms a call"
@@ -34,7 +34,7 @@ def document(facts: Facts) -> Document:
     return Document(facts, tuple(wide), tuple(narrow), tuple(facts.rows))
 
 
-def _parts(title: str, facts: Facts, *, narrow: bool) -> Table:
+def _parts(title: str, facts: AnyFacts, *, narrow: bool) -> Table:
     columns = (
         ["part", "ms", "left out %", "marks %"] + ([] if narrow else ["profiler %", "MB", "operators"]) + ["bound"]
     )
@@ -81,7 +81,7 @@ def _arithmetic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [f"{part}: {one['arithmetic']}" for part, one in limits if one.get("arithmetic")]
 
 
-def _remarks(facts: Facts) -> list[str]:
+def _remarks(facts: AnyFacts) -> list[str]:
     control = facts.summary.get("control")
     remarks = [f"{name} missing: {why}" for name, why in facts.summary.get("missing", {}).items()]
     remarks += [str(facts.summary["reason"])] if facts.summary.get("reason") else []

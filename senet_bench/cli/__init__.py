@@ -12,7 +12,7 @@ import typer.core
 from senet_bench import __version__
 from senet_bench.cli import check, compare, excitations, listing, profile, train
 from senet_bench.core.studies import AXES
-from senet_bench.errors import BenchError
+from senet_bench.errors import BenchError, one_line
 
 
 class _Group(typer.core.TyperGroup):
@@ -35,15 +35,11 @@ class _Group(typer.core.TyperGroup):
                 raise
             if describe is None:
                 typer.echo(
-                    f"senet-bench: internal error: {_one_line(error)}; run it with --debug and report it", err=True
+                    f"senet-bench: internal error: {one_line(error)}; run it with --debug and report it", err=True
                 )
                 raise typer.Exit(5) from error
             typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
             raise typer.Exit(2) from error
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

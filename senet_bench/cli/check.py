@@ -242,15 +242,15 @@ def _told(what: str, ids: Iterable[str], paths: Iterable[Path]) -> str:
 
 def _followed(steps: Iterator[Progress | Found], *, quiet: bool) -> Found:
     """Draw the progress until the last step, and return that."""
-    from senet_bench.core.results import Facts
+    from senet_bench.core.results import AnyFacts, Facts
     from senet_bench.regression.workers import Progress
     from senet_bench.run.record import Event
     from senet_bench.show import terminal
 
-    blank = Facts(schema="", version="", created="", environment={}, conditions={})
+    blank: AnyFacts = Facts(schema="", version="", created="", environment={}, conditions={})
     found: list[Found] = []
 
-    def events() -> Iterator[Event[Facts]]:
+    def events() -> Iterator[Event[AnyFacts]]:
         for step in steps:
             if isinstance(step, Progress):
                 yield Event(step.done, step.total, step.what, blank, Path())

@@ -5,13 +5,12 @@ The paper is arXiv 1709.01507v4. What it leaves open is filled from the works it
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from senet_bench.core.specs import Task
 from senet_bench.data.augment import Augmentation
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +225,8 @@ def recipe(name: str) -> Recipe:
     """The recipe of that name; `NAME-smoke` is its smoke variant. `UsageError` for an unknown one."""
     base = name.removesuffix("-smoke")
     if base not in RECIPES:
-        near = difflib.get_close_matches(base, RECIPES, n=1)
-        raise UsageError(
-            f"unknown recipe {name!r}", f"did you mean {near[0]}?" if near else f"choose from {', '.join(RECIPES)}"
-        )
+        hint = nearest(base, RECIPES, most=1) or f"choose from {', '.join(RECIPES)}"
+        raise UsageError(f"unknown recipe {name!r}", hint)
     return smoke(RECIPES[base]) if name.endswith("-smoke") else RECIPES[base]
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
 from senet_bench.core.paper import CellStatus
-from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.core.specs import AttentionSpec, Conditions, Role, is_outside
 from senet_bench.errors import NotComparableError, UsageError
 
 
@@ -83,7 +83,7 @@ class Accuracy:
 class Row:
     """One network under one attention: what was counted and measured, beside what the paper prints.
 
-    `missing` says why a number is null. `axes` names the setting of an ablation's row.
+    `role` is what it is compared as; `missing` says why a number is null; `axes` is the setting of an ablation.
     """
 
     model: str
@@ -93,6 +93,7 @@ class Row:
     classes: int
     cardinality: int | None = None
     baseline: str | None = None
+    role: Role = "baseline"
     attention: AttentionSpec | None = None
     axes: dict[str, Any] | None = None
     params: int | None = None
@@ -103,6 +104,11 @@ class Row:
     accuracy: Accuracy | None = None
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def outside(self) -> bool:
+        """Whether the network is from outside the catalog, and so in no table of the paper."""
+        return is_outside(self.model)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,21 +132,28 @@ class Check:
     remedy: str = ""
 
 
+Conditioned = TypeVar("Conditioned")
+FactsRow = TypeVar("FactsRow")
+Summarised = TypeVar("Summarised")
+Detail = TypeVar("Detail")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """The document of a command whose rows are not networks: rows of one shape, a summary, and raw details."""
+class Facts(Generic[Conditioned, FactsRow, Summarised, Detail]):
+    """The document of a command whose rows are not networks: its conditions, rows of one type, a summary, details."""
 
     schema: str
     version: str
     created: str
     environment: dict[str, Any]
-    conditions: dict[str, Any]
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    summary: dict[str, Any] = field(default_factory=dict)
-    details: list[dict[str, Any]] = field(default_factory=list)
+    conditions: Conditioned
+    rows: list[FactsRow] = field(default_factory=list)
+    summary: Summarised = field(default_factory=dict)  # type: ignore[assignment]
+    details: list[Detail] = field(default_factory=list)
 
 
-Document = Run | Facts
+AnyFacts = Facts[Any, Any, Any, Any]
+Document = Run | AnyFacts
 
 
 def schema_of(command: str) -> str:
@@ -180,9 +193,25 @@ def from_json(data: bytes, source: str) -> Document:
             "move it away, or use the version of senet-bench that wrote it",
         )
     try:
-        return msgspec.convert(document, kind)
+        return msgspec.convert(_with_roles(document) if kind is Run else document, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
+
+
+def _with_roles(document: dict[str, Any]) -> dict[str, Any]:
+    """The document with the role of each row, which runs before it was stored tell by attention and baseline."""
+    rows = document.get("rows")
+    return {**document, "rows": [_with_role(row) for row in rows]} if isinstance(rows, list) else document
+
+
+def _with_role(row: Any) -> Any:
+    if not isinstance(row, dict) or "role" in row:
+        return row
+    attention, axes = row.get("attention"), row.get("axes")
+    fixed = isinstance(attention, dict) and attention.get("block") == "constant"
+    chosen = isinstance(axes, dict) and "attention" in axes  # the constant gate as one of several blocks
+    role = "variant" if attention else "plain" if row.get("baseline") else "baseline"
+    return {**row, "role": "control" if fixed and not chosen else role}
 
 
 def header(data: bytes, source: str) -> dict[str, Any]:

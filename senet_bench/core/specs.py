@@ -20,6 +20,14 @@ Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
+Role = Literal["baseline", "variant", "control", "plain"]
+"""What a network is in a comparison: without attention; with it; with its gates fixed at 0.5; or without attention and
+larger, to cost what attention costs."""
+
+
+def is_outside(name: str) -> bool:
+    """Whether a network or a block is named as code from outside (`timm:NAME`, `package.module:name`)."""
+    return ":" in name
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +98,11 @@ class ModelSpec:
     attention: AttentionSpec | None = None
     baseline: str | None = None
     trunk: str | None = None
+
+    @property
+    def outside(self) -> bool:
+        """Whether it is of timm, torchvision or the user's own code, and so in no table of the paper."""
+        return is_outside(self.name)
 
     @property
     def task(self) -> Task:

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,26 +139,35 @@ def write_atomically(path: Path, text: str | bytes) -> None:
     Raises `MeasurementError` where the disk does not take it.
     """
     data = text.encode() if isinstance(text, str) else text
+    with whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends, flushed to the disk; where it fails nothing is left.
+
+    What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not
+    take it.
+    """
+    direct = path.exists() and not path.is_file()  # a pipe or a device has no name to rename to
+    temporary = path if direct else path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(3)}")
     try:
-        if path.exists() and not path.is_file():  # a pipe or a device has no name to rename to
-            path.write_bytes(data)
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        if not direct:
+            path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                Path(temporary).unlink()
-            raise
+            yield temporary
+            if not direct:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                temporary.replace(path)
+        finally:
+            if not direct:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise MeasurementError(
-            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+            f"{path} cannot be written ({error.strerror or error})", "free some space or name another path"
         ) from error
 
 

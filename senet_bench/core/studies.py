@@ -7,7 +7,6 @@ in the catalog; naming a study loads neither torch nor the network.
 from __future__ import annotations
 
 import contextlib
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from senet_bench.core.catalog import CATALOG, resolve
 from senet_bench.core.paper import RULES, TABLES, Cell, cells
 from senet_bench.core.specs import AttentionSpec, Excitation, Integration, ModelSpec, OptionValue, Placement, Squeeze
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 
 Kind = Literal["comparison", "ablation"]
 AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
@@ -173,11 +172,10 @@ def find_study(name: str) -> Study:
     number = "".join(char for char in name.lower() if char.isalnum()).removeprefix("table")
     if f"table{number}" in STUDIES:
         return STUDIES[f"table{number}"]
-    close = difflib.get_close_matches(number, [study.table for study in STUDIES.values()], n=3)
-    near = ", ".join(f"table{other}" for other in close) or ", ".join(STUDIES)
+    hint = nearest(f"table{number}", STUDIES) or f"choose from {', '.join(STUDIES)}"
     if number.isdigit() and number in TABLES:
-        raise UsageError(f"Table {number} of the paper has nothing to run", f"choose from {near}")
-    raise UsageError(f"unknown study {name!r}", f"choose from {near}")
+        raise UsageError(f"Table {number} of the paper has nothing to run", hint)
+    raise UsageError(f"unknown study {name!r}", hint)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.clock import cores
+from senet_bench.core.store import whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.resampling import resized
 from senet_bench.data.sets import Arrays, Files, Labels
@@ -230,17 +230,12 @@ def cached(files: Files, crop: CentreCrop, folder: Path, *, fidelity: Fidelity =
     """
     target = folder / f"crops-{_digest(files, crop, fidelity)}.npy"
     if not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial_file = target.with_suffix(f".{os.getpid()}.tmp")
         shape = (len(files), crop.size, crop.size, 3)
-        try:
-            store = np.lib.format.open_memmap(partial_file, mode="w+", dtype=np.uint8, shape=shape)
+        with whole(target) as partial:
+            stored = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             for crops in centre_crops(files, crop, fidelity=fidelity):
-                store[crops.rows] = crops.images.transpose(0, 2, 3, 1)
-            store.flush()
-            partial_file.replace(target)
-        finally:
-            partial_file.unlink(missing_ok=True)
+                stored[crops.rows] = crops.images.transpose(0, 2, 3, 1)
+            stored.flush()
     return Arrays(np.load(target, mmap_mode="r").transpose(0, 3, 1, 2), files.labels)
 
 

@@ -6,7 +6,6 @@ What is missing or incomplete is a `MeasurementError` that says what was expecte
 
 from __future__ import annotations
 
-import difflib
 import gzip
 import importlib.util
 from collections.abc import Callable
@@ -19,7 +18,7 @@ import numpy.typing as npt
 
 from senet_bench.core.specs import Task
 from senet_bench.data.augment import Pixels
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError, UsageError, nearest
 
 if TYPE_CHECKING:
     from senet_bench.detection.coco import DetectionSet
@@ -115,8 +114,7 @@ def known(name: str, task: Task) -> str:
     """The name in `DATASETS`; `UsageError` with the nearest for an unknown one, or for one of another task."""
     key = {"digits-100": "digits"}.get(name.lower(), name.lower())
     if key not in DATASETS:
-        near = difflib.get_close_matches(key, DATASETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DATASETS)}"
+        hint = nearest(key, DATASETS, most=1) or f"choose from {', '.join(DATASETS)}"
         raise UsageError(f"unknown data set {name!r}", hint)
     if key in OF_OBJECTS and task != "detection":
         raise UsageError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.show.tables import EMPTY, Column, Table, unreadable
 
 HEADINGS = {
@@ -22,7 +22,7 @@ NOTE = (
 )
 
 
-def precision_table(facts: Facts) -> Table:
+def precision_table(facts: AnyFacts) -> Table:
     """One line a detector; of several, the difference in AP to the first."""
     several = len(facts.rows) > 1
     printed = [metric for metric in ("ap", "ap50") if any(_printed(row, metric) for row in facts.rows)]

@@ -64,9 +64,7 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
 def of_ablation(source: Source, run: Run) -> Series:
     """One `ablate` run: every number it has, over its settings."""
     axes = list(run.conditions.get("axes") or {})
-    control = [
-        row for row in run.rows if row.attention is not None and row.attention.block == "constant" and not _on_axis(row)
-    ]
+    control = [row for row in run.rows if row.role == "control"]
     base = [row for row in run.rows if row.attention is None]
     settings = [row for row in run.rows if row.attention is not None and row not in control]
     others = [("baseline" if row.attention is None else "gates fixed at 0.5", row) for row in (*base, *control)]
@@ -91,10 +89,6 @@ def of_ablation(source: Source, run: Run) -> Series:
     title += f", on {dataset}{seeds}" if dataset else ", counted"
     name = "-".join(("ablation", *axes, model, dataset or "counts", source.machine))
     return Series(name_of(name), title + _same(panels), names, _useful(panels), ordered, source.path)
-
-
-def _on_axis(row: Row) -> bool:
-    return "attention" in (row.axes or {})
 
 
 def _setting(row: Row, axes: Sequence[str]) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.breakdown import tables as profiles
-from senet_bench.core.results import Document, Facts, Latency, Row, Run, schema_of
+from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import BenchError, UsageError
+from senet_bench.errors import BenchError, UsageError, one_line
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import documents
 
-SAY: dict[str, Callable[[Facts], documents.Document]] = {
+SAY: dict[str, Callable[[AnyFacts], documents.Document]] = {
     "evaluate": documents.of_evaluation,
     "selftest": documents.of_selftest,
     "train": documents.of_training,
@@ -84,7 +84,7 @@ class Evidence:
             if isinstance(source.document, Run) and (not commands or source.command in commands)
         ]
 
-    def facts(self, command: str) -> list[tuple[Source, Facts]]:
+    def facts(self, command: str) -> list[tuple[Source, AnyFacts]]:
         """The documents of one command whose rows are not networks."""
         return [(source, source.document) for source in self.of(command) if isinstance(source.document, Facts)]
 
@@ -131,7 +131,7 @@ class Evidence:
                 )
         return list(found.values())
 
-    def observations(self, command: str) -> list[Facts]:
+    def observations(self, command: str) -> list[AnyFacts]:
         """The newest gates, `excitations` or `input-channels`, of each network and data set."""
         found = {
             (facts.conditions["label"], facts.conditions["dataset"]): facts
@@ -174,8 +174,7 @@ def _unusable(place: str, document: Document) -> BenchError | None:
         elif isinstance(document, Run):
             documents.of_run(document) if document.rows else None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BenchError) as error:
-        why = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return UsageError(f"{place} is damaged ({why})", "move it away or restore it")
+        return UsageError(f"{place} is damaged ({one_line(error, 200)})", "move it away or restore it")
     return None
 
 
@@ -226,6 +225,6 @@ def _once(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def newest(found: Sequence[tuple[Source, Facts]]) -> list[tuple[Source, Facts]]:
+def newest(found: Sequence[tuple[Source, AnyFacts]]) -> list[tuple[Source, AnyFacts]]:
     """The last document of each machine."""
     return list({source.machine: (source, facts) for source, facts in found}.values())

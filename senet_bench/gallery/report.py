@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
-from senet_bench.core.results import Facts, Run, schema_of
+from senet_bench.core.results import AnyFacts, Run, schema_of
 from senet_bench.core.store import Store, write_atomically
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import BenchError, UsageError
@@ -85,7 +85,7 @@ def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
         yield name, documents.of_table(table)
 
 
-def observation_files(facts: Facts, root: Path) -> Iterator[Path]:
+def observation_files(facts: AnyFacts, root: Path) -> Iterator[Path]:
     """Write the tables and plots of a run of `excitations`; yields each path."""
     files = tables.files if facts.schema == schema_of("excitations") else colour_tables.files
     for place, data in files(facts):

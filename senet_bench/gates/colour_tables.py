@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.store import file_name
 from senet_bench.show import writers
 from senet_bench.show.chart import Chart, drawing, files_of, settle, shown
@@ -22,7 +22,7 @@ COLOURS = ("red", "green", "blue")
 LISTED = 40
 
 
-def document(facts: Facts) -> Document:
+def document(facts: AnyFacts) -> Document:
     """A line an image, the first forty; the CSV has them all."""
     names = ("image", "class", *(f"{colour} gate" for colour in COLOURS), *COLOURS, "raised")
     columns = tuple(Column(name, numeric=name not in ("image", "class", "raised")) for name in names)
@@ -47,7 +47,7 @@ def document(facts: Facts) -> Document:
     return Document(facts, (table,), (narrow,), tuple(map(_record, facts.rows)))
 
 
-def _notes(facts: Facts) -> list[str]:
+def _notes(facts: AnyFacts) -> list[str]:
     summary = facts.summary
     mean = ", ".join(f"{colour} {gate:.4f}" for colour, gate in zip(COLOURS, summary["mean_gate"]))
     low, high = summary["error_ci"]
@@ -76,7 +76,7 @@ def _record(row: Mapping[str, Any]) -> dict[str, Any]:
     return found | {"raised": row["raised"]}
 
 
-def chart(facts: Facts) -> Chart:
+def chart(facts: AnyFacts) -> Chart:
     """A line an image: the image, its red, green and blue planes, and its three gates beside their mean."""
     from matplotlib.figure import Figure
 
@@ -96,7 +96,7 @@ def chart(facts: Facts) -> Chart:
     return Chart(_name(facts), title, drawn)
 
 
-def _name(facts: Facts) -> str:
+def _name(facts: AnyFacts) -> str:
     return file_name("input-channels", facts.conditions["label"], facts.conditions["dataset"])
 
 
@@ -129,7 +129,7 @@ def _pixels(png: str) -> Any:
         return np.asarray(image.convert("RGB"))
 
 
-def files(facts: Facts) -> Iterator[tuple[str, str | bytes]]:
+def files(facts: AnyFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: the CSV, and the figure in each format."""
     yield f"tables/{_name(facts)}.csv", writers.csv(list(map(_record, facts.rows)))
     yield from files_of([chart(facts)])

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name, key_of
 from senet_bench.errors import UsageError
@@ -85,7 +85,7 @@ class Subject:
     notes: tuple[str, ...]
 
 
-def excitations(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
+def excitations(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]]:
     """Progress by images shown; the last event has a row for every block, stored.
 
     What the gates do is stored before the first block is taken out.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
 from senet_bench.errors import MeasurementError, UsageError
@@ -46,7 +46,7 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def input_channels(asked: Excitations, store: Store) -> Iterator[Event[Facts]]:
+def input_channels(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]]:
     """Progress by epochs, then images; the last event has a row for every image shown, stored.
 
     The gate starts at 1/2 for every image, is trained together with the network on the training images for

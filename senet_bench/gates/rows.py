@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.statistics import holm
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def summary(watch: Watch) -> dict[str, Any]:
     }
 
 
-def with_errors(run: Facts, watch: Watch) -> Facts:
+def with_errors(run: AnyFacts, watch: Watch) -> AnyFacts:
     """The run with the error of every variant and its paired difference, Holm's p over the blocks of each kind."""
     kinds = {"1": ("error_without", "difference"), "mean": ("error_at_mean", "difference_at_mean")}
     rows, summary = [{**row, "missing": {}} for row in run.rows], dict(run.summary)

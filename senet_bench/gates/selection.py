@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import numpy as np
 
 from senet_bench.data.sets import DataSet, Labels
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 
 PAPER_CLASSES = {"goldfish": 1, "plane": 404, "pug": 254, "cliff": 972}
 """The four classes of Figures 6 and 7 by their place among ImageNet's; "plane" is taken for the airliner."""
@@ -54,6 +53,5 @@ def _place(name: str, images: DataSet) -> int:
         return images.classes.index(name)
     if name.isascii() and name.isdigit() and int(name) < len(images.classes):
         return int(name)
-    near = difflib.get_close_matches(name, images.classes, n=3)
     begin = f"its {len(images.classes)} classes begin {', '.join(images.classes[:3])}"
-    raise UsageError(f"{images.name} has no class {name!r}", f"did you mean {', '.join(near)}?" if near else begin)
+    raise UsageError(f"{images.name} has no class {name!r}", nearest(name, images.classes) or begin)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.store import file_name
 from senet_bench.gates import plots
 from senet_bench.show import writers
@@ -34,7 +34,7 @@ LEAST_P = 1e-9
 Cell = Callable[[Mapping[str, Any]], str]
 
 
-def document(facts: Facts) -> Document:
+def document(facts: AnyFacts) -> Document:
     """A line a block and one for all blocks; narrow, only what the paper speaks of.
 
     Raises `LookupError`, `TypeError` or `ValueError` on rows that are not those of `excitations`.
@@ -53,7 +53,7 @@ def _check(row: Mapping[str, Any]) -> None:
         raise ValueError(f"a gate of block {row['block']!r} is no finite number")
 
 
-def _table(facts: Facts, *, narrow: bool) -> Table:
+def _table(facts: AnyFacts, *, narrow: bool) -> Table:
     asked = facts.conditions
     fields: list[tuple[Column, Cell]] = [
         (Column("block", numeric=False), lambda row: str(row["label"])),
@@ -79,7 +79,7 @@ def _table(facts: Facts, *, narrow: bool) -> Table:
     return Table(title, tuple(column for column, _ in fields), tuple(lines), (*_remarks(facts), *_definitions(facts)))
 
 
-def _all_blocks(facts: Facts) -> list[dict[str, Any]]:
+def _all_blocks(facts: AnyFacts) -> list[dict[str, Any]]:
     found = {name: facts.summary.get(f"all_{name}") for name in ("difference", "difference_at_mean")}
     return (
         [{"label": "all blocks", "channels": sum(row["channels"] for row in facts.rows), **found}]
@@ -88,7 +88,7 @@ def _all_blocks(facts: Facts) -> list[dict[str, Any]]:
     )
 
 
-def _remarks(facts: Facts) -> list[str]:
+def _remarks(facts: AnyFacts) -> list[str]:
     asked, summary = facts.conditions, facts.summary
     low, high = summary["error_ci"]
     interval = f"{100 * low:.2f} to {100 * high:.2f}"
@@ -96,7 +96,7 @@ def _remarks(facts: Facts) -> list[str]:
     return [error, *asked["notes"], *unreadable(summary["skipped"])]
 
 
-def _definitions(facts: Facts) -> list[str]:
+def _definitions(facts: AnyFacts) -> list[str]:
     chance = next((row["share_by_chance"] for row in facts.rows if row["share_by_chance"] is not None), None)
     by_chance = EMPTY if chance is None else f"; {100 * chance:.1f} % is expected of gates blind to the class"
     notes = [
@@ -115,11 +115,11 @@ def _definitions(facts: Facts) -> list[str]:
     return notes + [f"error without the block: {why}" for why in _missing(facts)]
 
 
-def _constant(facts: Facts) -> bool:
+def _constant(facts: AnyFacts) -> bool:
     return any(row["between_class_share"] is None for row in facts.rows)
 
 
-def _missing(facts: Facts) -> list[str]:
+def _missing(facts: AnyFacts) -> list[str]:
     return list(dict.fromkeys(why for row in facts.rows for why in row["missing"].values()))
 
 
@@ -169,7 +169,7 @@ def channel_records(rows: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any
                 yield {**about, **found}
 
 
-def charts(facts: Facts) -> list[Chart]:
+def charts(facts: AnyFacts) -> list[Chart]:
     """Figures 6 and 7, and the numbers of every block over the depth of the network."""
     name, subject = file_stem(facts), f"{facts.conditions['label']} on {facts.conditions['dataset']}"
     depth = curves(_depth(facts, f"{name}-blocks", f"Blocks by depth: {subject}"))
@@ -180,12 +180,12 @@ def charts(facts: Facts) -> list[Chart]:
     return found + ([depth] if depth else [])
 
 
-def file_stem(facts: Facts) -> str:
+def file_stem(facts: AnyFacts) -> str:
     """What the names of a run's files begin with."""
     return file_name("excitations", facts.conditions["label"], facts.conditions["dataset"])
 
 
-def _depth(facts: Facts, name: str, title: str) -> Series:
+def _depth(facts: AnyFacts, name: str, title: str) -> Series:
     panels = [
         Panel(text, (Line("here", tuple(row.get(key) for row in facts.rows)),), references(facts))
         for key, text, references in DEPTH
@@ -202,12 +202,12 @@ def _depth(facts: Facts, name: str, title: str) -> Series:
     return Series(name, title, tuple(str(row["label"]) for row in facts.rows), known, ordered=True)
 
 
-def _chance(facts: Facts) -> tuple[tuple[str, float], ...]:
+def _chance(facts: AnyFacts) -> tuple[tuple[str, float], ...]:
     known = (row["share_by_chance"] for row in facts.rows if row["share_by_chance"] is not None)
     return tuple(("gates blind to the class", share) for share in [*known][:1])
 
 
-def _none(_: Facts) -> tuple[tuple[str, float], ...]:
+def _none(_: AnyFacts) -> tuple[tuple[str, float], ...]:
     return ()
 
 
@@ -226,13 +226,13 @@ CHANGES = {
 """The panels with intervals: a change in error, and its title."""
 
 
-def tables(facts: Facts) -> Iterator[tuple[str, str]]:
+def tables(facts: AnyFacts) -> Iterator[tuple[str, str]]:
     """The table of the blocks in every format and the CSV of every channel, by their paths below the results folder."""
     yield from writers.kept(file_stem(facts), document(facts))
     yield f"tables/{file_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
 
 
-def files(facts: Facts) -> Iterator[tuple[str, str | bytes]]:
+def files(facts: AnyFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: tables and figures."""
     yield from tables(facts)
     yield from files_of(charts(facts))

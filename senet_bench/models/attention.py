@@ -7,7 +7,6 @@ it by its import string.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 from senet_bench.models.blocks import (
     CBAM,
     EffectiveSE,
@@ -183,12 +182,8 @@ def find_block(name: str) -> Block:
     if ":" in name:
         return block_of(outside_block(name))
     if name not in BLOCKS:
-        near = difflib.get_close_matches(name, BLOCKS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UsageError(
-            f"attention block {name!r} is unknown",
-            f"{hint}choose from {', '.join(BLOCKS)}, or give package.module:Class",
-        )
+        choice = f"choose from {', '.join(BLOCKS)}, or give package.module:Class"
+        raise UsageError(f"attention block {name!r} is unknown", f"{nearest(name, BLOCKS, most=1)} {choice}")
     return BLOCKS[name]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import sys
 from pathlib import Path
 from typing import Any
 
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 
 FORM = "write it as package.module:Name"
 
@@ -23,10 +22,8 @@ def imported(path: str, what: str) -> Any:
         raise UsageError(f"{what} {path!r} is no import string", FORM)
     found = _module(module, path, what)
     if not hasattr(found, attribute):
-        near = difflib.get_close_matches(attribute, [name for name in vars(found) if not name.startswith("_")], n=3)
-        raise UsageError(
-            f"{what} {path!r}: module {module} has no {attribute}", f"did you mean {', '.join(near)}?" if near else FORM
-        )
+        hint = nearest(attribute, [name for name in vars(found) if not name.startswith("_")])
+        raise UsageError(f"{what} {path!r}: module {module} has no {attribute}", hint or FORM)
     return getattr(found, attribute)
 
 

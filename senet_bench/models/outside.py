@@ -7,7 +7,6 @@ with `+attach` behind it is the same network with attention attached (`senet_ben
 from __future__ import annotations
 
 import copy
-import difflib
 import importlib
 import inspect
 from collections.abc import Callable
@@ -18,7 +17,7 @@ import torch
 from torch import nn
 
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.importing import first_line, imported
@@ -30,11 +29,6 @@ TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
-
-
-def is_outside(name: str) -> bool:
-    """Whether a name is one that `load` takes, and not the catalog's."""
-    return ":" in name
 
 
 def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
@@ -218,7 +212,6 @@ def _library(name: str, remedy: str) -> Any:
 
 def _check_name(name: str, model: str, known: list[str]) -> None:
     if model not in known:
-        near = difflib.get_close_matches(model, known, n=3, cutoff=0.5)
         library = name.partition(":")[0]
-        hint = f"did you mean {', '.join(f'{library}:{other}' for other in near)}?" if near else f"see {library}'s list"
-        raise UsageError(f"unknown model {name!r}", hint)
+        hint = nearest(name, [f"{library}:{other}" for other in known], cutoff=0.5)
+        raise UsageError(f"unknown model {name!r}", hint or f"see {library}'s list")

@@ -10,7 +10,7 @@ import msgspec
 
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.paper import cells
-from senet_bench.core.results import Facts, Latency, Run, schema_of
+from senet_bench.core.results import AnyFacts, Latency, Run, schema_of
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
@@ -89,7 +89,7 @@ def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
         yield key, Origin(source, accuracy.dataset, row.input_size, row.classes, errors)
 
 
-def _of_evaluation(facts: Facts, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
+def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
     for row in facts.rows if facts.schema == schema_of("evaluate") else ():
         attention = msgspec.convert(row["attention"], AttentionSpec | None)
         name, sized, _ = row["model"].partition("@")

@@ -5,7 +5,6 @@ The table is `[tool.senet-bench.check]` of pyproject.toml, or the whole of senet
 
 from __future__ import annotations
 
-import difflib
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any
 
 from senet_bench.core.catalog import CATALOG, normalise, resolve
 from senet_bench.core.store import read
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 from senet_bench.regression.config import (
     ALLOCATORS,
     FEWEST_LAUNCHES,
@@ -238,8 +237,7 @@ def _known(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
 
 def _choice(value: object, known: Sequence[str], where: str, what: str = "name") -> None:
     if value not in known:
-        near = difflib.get_close_matches(str(value), known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}"
+        hint = nearest(str(value), known, most=1) or f"choose from {', '.join(known)}"
         raise UsageError(f"{where} has the unknown {what} {value!r}", hint)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from senet_bench.bench import allocator
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
-from senet_bench.errors import BenchError, MeasurementError
+from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact, judgement
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Config, Network, Ratio
@@ -57,8 +57,7 @@ def _here() -> None:
 
 
 def _cannot(name: str, error: Exception) -> MeasurementError:
-    said = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
-    return MeasurementError(f"{name} cannot be run: {' '.join(said.split())[:300]}")
+    return MeasurementError(f"{name} cannot be run: {one_line(error)}")
 
 
 def peak(name: str, size: tuple[int, int, int], config: Config) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
-from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.specs import AttentionSpec, ModelSpec, Role, is_outside
 from senet_bench.core.studies import AXES, Axis, AxisValue, Study, find_study, setting_label
 from senet_bench.errors import UsageError
 
@@ -51,6 +51,14 @@ class Subject:
     baseline: str | None
     studies: tuple[str | None, ...]
     axes: Mapping[str, AxisValue] | None = None
+
+    @property
+    def role(self) -> Role:
+        """What it is compared as."""
+        if self.spec.attention is None:
+            return "baseline" if self.baseline is None else "plain"
+        fixed = self.spec.attention.block == "constant" and "attention" not in (self.axes or {})
+        return "control" if fixed else "variant"
 
     @property
     def key(self) -> tuple[str, AttentionSpec | None, int]:
@@ -122,11 +130,6 @@ def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]
     return tuple(subjects)
 
 
-def is_outside(name: str) -> bool:
-    """Whether a name is one of timm, torchvision or the user's own, and not the catalog's."""
-    return ":" in name
-
-
 def row_of(name: str) -> ModelSpec:
     """The row of a network by its name: the catalog's, or of timm, torchvision or the user's own code."""
     if not is_outside(name):
@@ -138,7 +141,7 @@ def row_of(name: str) -> ModelSpec:
 
 def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """The baseline and the variant with attention that a row belongs to."""
-    if not is_outside(spec.name):
+    if not spec.outside:
         return pair(spec)
     from senet_bench.models import outside
 

@@ -174,6 +174,7 @@ def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
         classes=spec.classes,
         cardinality=changes.cardinality,
         baseline=subject.baseline,
+        role=subject.role,
         attention=spec.attention,
         axes=dict(subject.axes) if subject.axes is not None else None,
         params=parameters(built),
@@ -182,8 +183,7 @@ def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
         missing={"latency": "not asked for", "accuracy": "not asked for"},
     )
     unlike = {"paper": "its cells are for the network's own image size, channels, classes and cardinality"}
-    printed = ":" not in spec.name  # a network from outside is in no table of the paper
-    missing = row.missing | (unlike if printed and changes.unlike_paper(subject.spec) else {})
+    missing = row.missing | (unlike if not spec.outside and changes.unlike_paper(subject.spec) else {})
     return replace(row, paper=judge(row, subject.studies), missing=missing)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from senet_bench.bench.clock import cores
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, one_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -139,7 +139,7 @@ def _serve(pipe: Any, parent: int) -> None:
             try:
                 pipe.send(outcome)
             except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send(Failure(f"its result cannot be handed over ({_line(error)})"))
+                pipe.send(Failure(f"its result cannot be handed over ({one_line(error)})"))
 
 
 def _carry_out(task: bytes) -> Any:
@@ -178,7 +178,7 @@ def _attempt(function: Callable[[Job], Result], job: Job) -> Result | Failure:
     try:
         return function(job)
     except Exception as error:  # noqa: BLE001 - a failed trial is a row with its reason
-        return Failure(_line(error))
+        return Failure(one_line(error))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class RayCluster:
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = self.address or "this machine"
             raise UsageError(
-                f"no Ray cluster answers at {where} ({_line(error)})", "check --engine-address, or leave it out"
+                f"no Ray cluster answers at {where} ({one_line(error)})", "check --engine-address, or leave it out"
             ) from error
 
     def _tasks(
@@ -265,7 +265,7 @@ class Slurm:
             executor = submitit.AutoExecutor(folder=self.folder, cluster=self.cluster)
             executor.update_parameters(**({"timeout_min": 24 * 60} | self.options))
         except (RuntimeError, TypeError, ValueError, KeyError, NameError) as error:
-            raise UsageError(f"Slurm cannot be used here ({_line(error)})", "is sbatch on the PATH?") from error
+            raise UsageError(f"Slurm cannot be used here ({one_line(error)})", "is sbatch on the PATH?") from error
         running: dict[Any, tuple[Job, int]] = {}
         while True:
             while len(running) < self.at_once and (following := _next(jobs)) is not None:
@@ -283,7 +283,7 @@ class Slurm:
                 elif attempt < ATTEMPTS:
                     running[executor.submit(_attempt, function, job)] = (job, attempt + 1)
                 else:
-                    yield job, Failure(f"its Slurm job failed {ATTEMPTS} times: {_line(failed)}")
+                    yield job, Failure(f"its Slurm job failed {ATTEMPTS} times: {one_line(failed)}")
 
 
 def _knock(address: str) -> None:
@@ -307,11 +307,7 @@ def _extra(module: str) -> Any:
 
 def _cluster_reason(error: Exception) -> str:
     """Why Ray lost a task; a worker that lacks this package is said plainly."""
-    text = _line(error)
+    text = one_line(error)
     if "No module named 'senet_bench'" in text:
         return "the worker has no senet_bench: install it on every node of the cluster"
     return text
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -349,13 +349,9 @@ def _place(rows: Sequence[Row], model: str | None, like: Row) -> int:
 
 def _control(rows: Sequence[Row], row: Row) -> int:
     """The place of the constant-gate control with the same baseline, -1 for a control itself."""
-    if row.attention is None or row.attention.block == "constant":
+    if row.role != "variant":
         return -1
-    controls = (
-        p
-        for p, other in enumerate(rows)
-        if other.attention and other.attention.block == "constant" and other.baseline == row.baseline
-    )
+    controls = (p for p, other in enumerate(rows) if other.role == "control" and other.baseline == row.baseline)
     return next(controls, -1)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
@@ -58,7 +58,7 @@ class Evaluation:
             )
 
 
-def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
+def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[AnyFacts]]:
     """An event a network; the last has all errors (or AP) and, of several networks, each difference to the first."""
     from senet_bench.bench.session import check_conditions
     from senet_bench.core.specs import Conditions
@@ -86,7 +86,7 @@ def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[Facts]]:
         write_atomically(asked.per_class, _by_class(images, names, seen))
 
 
-def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[Facts]]:
+def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[AnyFacts]]:
     from senet_bench.data import sets
     from senet_bench.detection import evaluate
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.results import Facts, header
+from senet_bench.core.results import AnyFacts, header
 from senet_bench.core.store import Store, TrialStore, key_of, read
 from senet_bench.errors import BenchError
 from senet_bench.run.cases import Changes, Subject, check, grid, label, with_controls
@@ -29,7 +29,7 @@ NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
 
 def forecast(
     model: str, axes: Mapping[str, str | None], store: Store, changes: Changes, sweep: Sweep | None, timing_s: float = 0
-) -> Facts:
+) -> AnyFacts:
     """A row for each setting, and the whole in the summary; trains two steps where nothing like it is stored.
 
     Nothing is stored. `timing_s` is what latency takes. Impossible combinations raise as they would in the run.

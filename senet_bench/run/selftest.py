@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 
 from senet_bench.bench.allocator import applied
 from senet_bench.bench.selftest import Selftest, selftest
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Allocator
 from senet_bench.core.store import Store
 from senet_bench.run.record import Event, new_facts
@@ -15,7 +15,7 @@ from senet_bench.run.record import Event, new_facts
 
 def run(
     store: Store, *, null: int, slower: int, visible: int, peers: int, seed: int, allocator: Allocator = "as-is"
-) -> Iterator[Event[Facts]]:
+) -> Iterator[Event[AnyFacts]]:
     """An event a trial; the last has the counts. `null` is the number of A/A comparisons."""
     store.check()
     counts = {"null": null, "slower": slower, "visible": visible, "peers": peers}

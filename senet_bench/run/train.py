@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.results import Facts
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
@@ -121,7 +121,7 @@ class Training:
         return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
 
 
-def train(asked: Training, store: Store) -> Iterator[Event[Facts]]:
+def train(asked: Training, store: Store) -> Iterator[Event[AnyFacts]]:
     """Progress about once a second and every epoch; the last event has the whole run, its weights beside it.
 
     Under torchrun every process yields its events, and the first alone writes.
@@ -156,7 +156,7 @@ def _trained(
     store: Store,
     tracker: Any,
     world: World,
-) -> Iterator[Event[Facts]]:
+) -> Iterator[Event[AnyFacts]]:
     from senet_bench.train import loop, weights
     from senet_bench.train.events import EpochEnd
 
@@ -210,7 +210,7 @@ def _built(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[
     return loaded.network, loaded.notes
 
 
-def _last(run: Facts) -> dict[str, Any]:
+def _last(run: AnyFacts) -> dict[str, Any]:
     """The errors, or average precisions, of the last epoch that was evaluated."""
     for names in (("epoch", "top1_err", "top5_err", "test_loss"), ("epoch", "ap", "ap50")):
         evaluated = [row for row in run.rows if row.get(names[1]) is not None]

@@ -11,7 +11,7 @@ from typing import Any
 from senet_bench import __version__
 from senet_bench.core.catalog import CATALOG, normalise, resolve
 from senet_bench.core.paper import TABLES, CellStatus, compare_cell
-from senet_bench.core.results import Check, Facts, Row, Run, schema_of
+from senet_bench.core.results import AnyFacts, Check, Row, Run, schema_of
 from senet_bench.core.studies import AXES, STUDIES, Study, paper_cells, setting_label
 from senet_bench.detection.tables import precision_table, remarks
 from senet_bench.errors import UsageError
@@ -106,7 +106,7 @@ def _title(study: Study) -> str:
 
 def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
-    if row.attention is not None and row.attention.block == "constant":
+    if row.role == "control":
         return "gates fixed at 0.5"
     return setting_label(row.axes) if row.axes else row.label
 
@@ -122,7 +122,7 @@ def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
 
     Empty for a network whose image size, channels, classes or cardinality are not those of the table.
     """
-    if ":" in row.model:  # a network from outside is in no table of the paper
+    if row.outside:  # a network from outside is in no table of the paper
         return []
     spec = replace(resolve(row.model), attention=row.attention)
     if (row.input_size, row.cardinality) != (spec.input_size, None):
@@ -192,7 +192,7 @@ def of_checks(checks: Sequence[Check], environment: Mapping[str, Any]) -> Docume
     return Document(_document("doctor", rows, environment), (table,), (table,), rows)
 
 
-def of_selftest(facts: Facts) -> Document:
+def of_selftest(facts: AnyFacts) -> Document:
     """The rules side by side, and what the paired rule could see."""
     rules = Table(
         "Decision rules on this machine: identical sides, and +5 % of real work",
@@ -220,7 +220,7 @@ def of_selftest(facts: Facts) -> Document:
     return Document(facts, tables, tables, tuple(facts.rows))
 
 
-def of_training(facts: Facts) -> Document:
+def of_training(facts: AnyFacts) -> Document:
     """The epochs of a training run; on a narrow terminal or a long run the last ten."""
     detects = any(row.get("ap50") is not None for row in facts.rows)
     tested = {"ap": "AP", "ap50": "AP50"} if detects else {"top1_err": "top-1 %", "top5_err": "top-5 %"}
@@ -245,7 +245,7 @@ def of_training(facts: Facts) -> Document:
     return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
 
 
-def of_evaluation(facts: Facts) -> Document:
+def of_evaluation(facts: AnyFacts) -> Document:
     """The errors of networks on one data set, or the AP of detectors, and their differences to the first."""
     if any("ap" in row for row in facts.rows):
         table = precision_table(facts)
@@ -294,7 +294,7 @@ def _figure(value: float | None, form: str, scale: float = 1) -> str:
     return "" if value is None else form.format(scale * value)
 
 
-def of_forecast(facts: Facts) -> Document:
+def of_forecast(facts: AnyFacts) -> Document:
     """What an ablation would run, a line a setting, and how long in total."""
     names = ("setting", "stored", "to run", "seconds each", "known from")
     lines = tuple(

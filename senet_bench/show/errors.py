@@ -102,7 +102,7 @@ def _error(row: Row) -> float:
 
 
 def _is_control(row: Row) -> bool:
-    return row.attention is not None and row.attention.block == "constant"
+    return row.role == "control"
 
 
 def _relative_latency(row: Row) -> float | None:

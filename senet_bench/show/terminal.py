@@ -12,10 +12,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
 from senet_bench.run.record import Doc, Event
 from senet_bench.show.documents import Document
@@ -70,6 +72,38 @@ def write(text: str) -> None:
     sys.stdout.flush()
 
 
+def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
+    """Draw the progress of a command to its end, and return its result; nothing is drawn when `quiet`.
+
+    Ctrl-C becomes an `InterruptedRunError` that says what is saved.
+    """
+    last: Progress | None = None
+    drawn = not quiet and sys.stderr.isatty() and is_first_process()
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    console = Console(stderr=True, highlight=False, quiet=not drawn)
+    try:
+        with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
+            task, shown = bar.add_task("starting", total=None), 0.0  # no thread beside a timing
+            while True:
+                try:
+                    last = next(steps)
+                except StopIteration as end:
+                    result: Result = end.value
+                    return result
+                bar.update(task, total=last.total, completed=last.done, description=last.what)
+                if time.monotonic() - shown > BETWEEN_DRAWINGS_S:
+                    bar.refresh()
+                    shown = time.monotonic()
+    except KeyboardInterrupt as error:
+        raise InterruptedRunError(f"interrupted; {_saved(last)}") from error
+
+
+def _saved(last: Progress | None) -> str:
+    if last is None or last.path is None:
+        return "nothing was judged or stored" if last else "nothing was finished"
+    return f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}"
+
+
 def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
     """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
     last: Event[Doc] | None = None
@@ -88,7 +122,7 @@ def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
 
 def _drawn(events: Iterable[Event[Doc]]) -> Iterator[Event[Doc]]:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Progress(
+    with Bar(
         *columns, console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False
     ) as progress:  # no thread beside a timing
         bar = progress.add_task("starting", total=None)

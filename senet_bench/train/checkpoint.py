@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import random
 from pathlib import Path
@@ -11,25 +10,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.core.store import whole
+from senet_bench.errors import UsageError, one_line
 
 FORMAT = "senet-bench.checkpoint/1"
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Store `content` under `path`: written beside it, flushed to the disk, then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            torch.save({"format": FORMAT, **content}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise MeasurementError(f"checkpoint {path} cannot be written ({error})", "free some space") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    """Store `content` under `path`, whole or not at all."""
+    with whole(path) as partial:
+        try:
+            torch.save({"format": FORMAT, **content}, partial)
+        except RuntimeError as error:  # torch's writer does not say that the disk is full
+            raise OSError(one_line(error)) from error
 
 
 def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

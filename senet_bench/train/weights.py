@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.store import whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.train import checkpoint, downloads
 from senet_bench.train.renaming import (
@@ -55,19 +56,16 @@ class Loaded:
 
 def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> None:
     """Write the network's weights as safetensors with what they are, whole or not at all."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     about = {"format": FORMAT, "model": spec.name, "attention": _attention(spec), **metadata}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
-        partial.replace(path)
-    except OSError as error:
-        raise MeasurementError(f"{path} cannot be written ({error})", "free some space") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as partial:
+        try:
+            save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
+        except SafetensorError as error:
+            raise OSError(one_line(error)) from error
 
 
 def load(

@@ -7,7 +7,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from senet_bench.core.results import Accuracy, Document, Facts, Latency, Row, Run, schema_of, to_json
+from senet_bench.core.results import Accuracy, AnyFacts, Document, Facts, Latency, Row, Run, schema_of, to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.core.store import write_atomically
 
@@ -89,7 +89,7 @@ def ablation(machine: str = "aaaaaaaaaaaa") -> Run:
     return Run(**header("ablate", machine, **asked), rows=rows)
 
 
-def evaluated(label: str = "SE-ResNet-50") -> Facts:
+def evaluated(label: str = "SE-ResNet-50") -> AnyFacts:
     """`evaluate` on ImageNet of a pair."""
     about: dict[str, Any] = {"images": 50_000, "size": 224, "dataset": "imagenet", "weights": "w.safetensors"}
     about |= {"notes": [], "skipped": [], "top5_err": 0.07, "precision": "fp32"}
@@ -102,7 +102,7 @@ def evaluated(label: str = "SE-ResNet-50") -> Facts:
     )
 
 
-def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> Facts:
+def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> AnyFacts:
     """`excitations` of a network of four blocks."""
     dice = random.Random(7)
     rows = [_gates(place, block if place == 0 else f"layer{place + 1}.0", dice) for place in range(4)]

@@ -1,0 +1,27 @@
+"""How a command tells where it is: a generator yields `Progress` alone and returns its result."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias, TypeVar
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A moment of a command: what is being done, and `done` steps of `total` (a fraction while one runs).
+
+    `path` is where everything finished so far is stored, None where nothing is.
+    """
+
+    what: str
+    done: float
+    total: float
+    path: Path | None = None
+
+
+Steps: TypeAlias = Generator[Progress, None, Result]
+"""A generator of progress that returns a result: `result = yield from steps`."""

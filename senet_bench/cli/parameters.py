@@ -1,0 +1,106 @@
+"""Options as dataclasses: a command takes groups of options, and its command line is the fields of all of them.
+
+A group is a frozen dataclass whose fields are `Annotated` with `typer.Option`; `PANEL` heads them in `--help`.
+`flat` gives the function that Typer is handed: one parameter a field, put together again before the call.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+import typer
+import typer.core
+from typer.models import ParameterInfo
+
+OTHER = "Options"
+
+
+def flat(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with every parameter that is a group of options replaced by the group's fields.
+
+    A group's default (`timing: Timing = Timing(budget=30.0)`) gives the defaults of its fields.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    groups: dict[str, type] = {}
+    fields: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if not dataclasses.is_dataclass(kind):
+            fields.append(_parameter(name, kind, parameter.default, OTHER))
+            continue
+        assert isinstance(kind, type)
+        groups[name] = kind
+        usual = None if parameter.default is inspect.Parameter.empty else parameter.default
+        fields += _fields(kind, usual)
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:
+        made = {
+            name: kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
+            for name, kind in groups.items()
+        }
+        command(**values, **made)
+
+    called.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
+    called.__annotations__ = {field.name: field.annotation for field in fields}
+    del called.__wrapped__
+    return called
+
+
+def _fields(kind: type, usual: object | None) -> list[inspect.Parameter]:
+    hints = get_type_hints(kind, include_extras=True)
+    panel = getattr(kind, "PANEL", OTHER)
+    found = []
+    for field in dataclasses.fields(kind):
+        default = field.default if usual is None else getattr(usual, field.name)
+        default = inspect.Parameter.empty if default is dataclasses.MISSING else default
+        found.append(_parameter(field.name, hints[field.name], default, panel))
+    return found
+
+
+def _parameter(name: str, kind: Any, default: Any, panel: str) -> inspect.Parameter:
+    """A parameter whose option stands under a panel of `--help`."""
+    if get_origin(kind) is Annotated:
+        base, *notes = get_args(kind)
+        notes = [_under(note, panel) if isinstance(note, ParameterInfo) else note for note in notes]
+        kind = Annotated[(base, *notes)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def _under(note: ParameterInfo, panel: str) -> ParameterInfo:
+    note = copy.copy(note)
+    note.rich_help_panel = note.rich_help_panel or panel
+    return note
+
+
+class Command(typer.core.TyperCommand):
+    """A command whose `--help` lists its options under the headings of their panels."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, then each panel's options."""
+        panels: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                argument = parameter.param_type_name == "argument"
+                title = "Arguments" if argument else getattr(parameter, "rich_help_panel", None) or OTHER
+                panels.setdefault(title, []).append(record)
+        for title, records in panels.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
+def choice(*values: str) -> dict[str, Any]:
+    """What makes an option take one of some values: `typer.Option(**choice("warn", "fail"))`."""
+
+    def parsed(text: str) -> str:
+        if text not in values:
+            raise typer.BadParameter(f"{text!r} is none of {', '.join(values)}")
+        return text
+
+    return {"parser": parsed, "metavar": f"<{'|'.join(values)}>"}

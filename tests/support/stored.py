@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.core.results import Accuracy, AnyFacts, Document, Facts, Latency, Row, Run, schema_of, to_json
-from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.core.specs import AttentionSpec, Conditions, Role
 from senet_bench.core.store import write_atomically
 
 COMMITTED = Path(__file__).parents[2] / "results"
@@ -39,6 +39,7 @@ def row(label: str, attention: AttentionSpec | None, error: float, *, axes: dict
     """A small network with an error over four seeds, counted, timed."""
     per_seed = {str(seed): error + 0.004 * seed for seed in range(4)}
     mean = sum(per_seed.values()) / 4
+    role: Role = "baseline" if attention is None else "control" if attention.block == "constant" else "variant"
     reduction = attention.reductions[0] if attention else 0
     difference = None if attention is None else mean - 0.106
     accuracy = Accuracy(
@@ -60,6 +61,7 @@ def row(label: str, attention: AttentionSpec | None, error: float, *, axes: dict
         input_size=(1, 8, 8),
         classes=10,
         baseline="resnet20_cifar" if attention else None,
+        role=role,
         attention=attention,
         axes=axes,
         params=270_000 + (40_000 // reduction if reduction else 0),

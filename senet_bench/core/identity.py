@@ -1,0 +1,122 @@
+"""What a number is a number of: the network, the data, the recipe and the settings that decide it, as one key.
+
+What does not decide it is recorded beside it: torch, device, threads, processes, version, commit, where the data lie.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from senet_bench.core.source import source_of
+from senet_bench.core.specs import AttentionSpec, ModelSpec, Precision, is_outside
+from senet_bench.core.store import key_of
+
+if TYPE_CHECKING:
+    from senet_bench.core.recipes import Recipe
+
+REVISION = 1
+"""Of the training arithmetic: raised by a change after which a trial ends in other numbers, and by no other."""
+TEXTS = ("name", "source", "deviations")
+"""What a recipe says about itself and does not train by."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A network by what builds it: its name without attention, its options, its attention, the source from outside.
+
+    `source` is a digest of what is not this toolkit's own code; empty where nothing is.
+    """
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    attention: AttentionSpec | None = None
+    source: str = ""
+
+    @classmethod
+    def of(cls, spec: ModelSpec) -> Self:
+        """The network of a row; imports what it names from outside."""
+        outside = [spec.options["source"]] if spec.outside else []
+        if spec.attention is not None and is_outside(spec.attention.block):
+            outside.append(spec.attention.block)
+        return cls(
+            name=spec.baseline or spec.name,
+            options=spec.options,
+            attention=spec.attention,
+            source="-".join(source_of(name).digest for name in outside),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Data:
+    """A data set by its name and what is in it, never by where it lies: counts and digests of both splits.
+
+    `size` is the side of the images in pixels. `labels` and `images` are digests, of the labels and of the pixels or
+    the files' names and sizes.
+    """
+
+    name: str
+    size: int
+    channels: int
+    classes: int
+    train: int
+    test: int
+    labels: str
+    images: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """What decides the result of a training run.
+
+    `batch` is the global batch size, `start` what the weights started from, empty where the seed drew each layer's by
+    its name. `ema` is the decay of an average of the weights, `accumulate` the parts that a batch was cut into.
+    """
+
+    network: Network
+    data: Data
+    recipe: Mapping[str, Any]
+    batch: int
+    seed: int
+    precision: Precision = "fp32"
+    start: str = ""
+    ema: float | None = None
+    accumulate: int = 1
+    revision: int = field(default=REVISION, metadata={"always": True})
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits of its canonical JSON."""
+        return key_of(self.as_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Its plain values, those left out that are a default: a switch added later changes no key."""
+        plain: dict[str, Any] = canonical(self)
+        return plain
+
+
+def training(recipe: Recipe) -> dict[str, Any]:
+    """What a recipe trains by, apart from its batch size; `Identity.batch` has that."""
+    plain: dict[str, Any] = canonical(recipe)
+    return {name: value for name, value in plain.items() if name not in (*TEXTS, "batch_size")}
+
+
+def canonical(value: Any) -> Any:
+    """A value in plain JSON types, one form for equal values: whole floats are integers, defaults are left out."""
+    if is_dataclass(value):
+        kept = ((entry.name, getattr(value, entry.name)) for entry in fields(value) if _is_kept(entry, value))
+        return {name: canonical(content) for name, content in kept}
+    if isinstance(value, Mapping):
+        return {str(name): canonical(content) for name, content in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(content) for content in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+
+
+def _is_kept(entry: Field[Any], value: Any) -> bool:
+    """Whether a field's value is another than its default."""
+    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
+    return bool("always" in entry.metadata or default is MISSING or getattr(value, entry.name) != default)

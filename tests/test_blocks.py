@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,13 +18,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from senet_bench.bench.count import count, parameters
 from senet_bench.bench.reference_counters import verify
 from senet_bench.core import studies
+from senet_bench.core.blocks import BLOCKS, switched
 from senet_bench.core.catalog import CATALOG, pair, resolve
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attach import attach
-from senet_bench.models.attention import BLOCKS, attend_with, known_blocks
+from senet_bench.models.attention import attend_with, maker
 from senet_bench.models.blocks import make_divisible
+from senet_bench.models.importing import imported
 from senet_bench.train.trials import initialise_by_name
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.
@@ -48,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def made(name: str, channels: int, reduction: int = 16, **switches: Any) -> nn.Module:
-    return BLOCKS[name](channels, AttentionSpec(block=name, **switches), reduction)
+    return maker(name)(channels, AttentionSpec(block=name, **switches), reduction)
 
 
 def filled(module: nn.Module) -> nn.Module:
@@ -65,7 +68,7 @@ def filled(module: nn.Module) -> nn.Module:
 
 
 def test_every_block_has_a_formula_and_is_a_value_of_the_axis() -> None:
-    assert set(FORMULAS) == set(known_blocks()) == set(studies.AXES["attention"].values)
+    assert set(FORMULAS) == set(BLOCKS) == set(studies.AXES["attention"].values)
 
 
 @pytest.mark.parametrize("channels", [64, 256, 512, 1024, 2048])
@@ -129,7 +132,7 @@ def _timms_learned(layers: Any, channels: int, mlp: bool) -> nn.Module:
 @pytest.mark.parametrize("channels", [64, 256])
 def test_timm_has_the_same_parameters_and_computes_the_same(kind: str, channels: int) -> None:
     spec = studies.AXES["attention"].apply(AttentionSpec(), kind)
-    ours = filled(BLOCKS[spec.block](channels, spec, 4 if kind in ("se_hard", "se_silu") else 16))
+    ours = filled(maker(spec.block)(channels, spec, 4 if kind in ("se_hard", "se_silu") else 16))
     theirs = timms(kind, channels).eval()
     assert parameters(ours) == parameters(theirs)
     wanted = theirs.state_dict()
@@ -254,7 +257,38 @@ def test_a_block_is_read_as_typed(text: str, block: str, options: tuple[tuple[st
 
 
 def test_the_axis_without_a_value_is_every_built_in_block() -> None:
-    assert studies.AXES["attention"].parse(None) == known_blocks()
+    assert studies.AXES["attention"].parse(None) == tuple(BLOCKS)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_row_names_the_paper_and_the_options_of_its_class(name: str) -> None:
+    row = BLOCKS[name]
+    factory = imported(row.factory, "block")
+    arguments = inspect.signature(factory).parameters
+    assert all(option.name in arguments for option in row.options)
+    assert row.switches or row.reduces <= ("reduction" in arguments)
+    source = row.source.rpartition(" ")[2]
+    assert source in factory.__doc__ or not source.startswith("1")
+
+
+@pytest.mark.parametrize("text", ["ge/extent=0", "eca/kernel=0", "cbam/kernel=x", "gct/eps=0", "ese/k=1", "ge/mlp=2"])
+def test_an_option_outside_its_bounds_is_refused_where_it_is_typed(text: str) -> None:
+    block, _, option = text.partition("/")
+    with pytest.raises(UsageError, match=rf"{block}('s|.*option) '?{option.partition('=')[0]}"):
+        studies.AXES["attention"].parse(text)
+
+
+def test_an_r_typed_for_a_block_that_takes_none_is_refused_and_a_block_s_own_is_kept() -> None:
+    with pytest.raises(UsageError, match="gct takes no reduction"):
+        switched(AttentionSpec(), {"block": "gct", "reduction": 2})
+    with pytest.raises(UsageError, match="gct takes no reduction"):
+        switched(AttentionSpec(block="gct"), {"reduction": 2})
+    assert switched(AttentionSpec(block="constant"), {"reduction": 2}).reduction == 2  # the control of another block
+    assert switched(AttentionSpec(reduction=4), {"block": "cbam"}).reduction == 4
+    assert switched(AttentionSpec(), {"block": "m:Class"}).reduction is None
+    assert switched(AttentionSpec(), {"block": "m:Class", "reduction": 16}).reduction == 16
+    assert AttentionSpec(block="m:Class").reduction is None
+    assert AttentionSpec().reduction == 16
 
 
 @pytest.mark.parametrize(
@@ -285,6 +319,10 @@ class Reduced(nn.Module):
         self.back = nn.Conv2d(channels // reduction, channels, 1)
     def forward(self, x):
         return x + self.back(self.conv(x))
+
+class Own(Reduced):
+    def __init__(self, channels, reduction=4):
+        super().__init__(channels, reduction)
 
 class Ones(nn.Module):
     def __init__(self, channels):
@@ -377,6 +415,20 @@ def test_a_class_with_a_reduction_gets_its_stage_s_unless_it_is_an_option(option
 
 
 @pytest.mark.usefixtures("outside")
+@pytest.mark.parametrize(("reduction", "hidden"), [(None, 8), (16, 2), (8, 4)])
+def test_a_default_reduction_of_a_class_from_outside_is_kept_unless_one_is_given(reduction: Any, hidden: int) -> None:
+    spec = AttentionSpec(block="outside_blocks:Own", reduction=reduction)
+    block: Any = attend_with(spec, (2, 3))("standard", 32, stage=3)
+    assert block.conv.out_channels == hidden
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_class_that_wants_a_reduction_gets_the_paper_s() -> None:
+    block: Any = attend_with(AttentionSpec(block="outside_blocks:Reduced"), (2,))("standard", 32, stage=2)
+    assert block.conv.out_channels == 2
+
+
+@pytest.mark.usefixtures("outside")
 @pytest.mark.parametrize(
     ("spec", "said"),
     [
@@ -398,6 +450,13 @@ def test_a_class_with_a_reduction_gets_its_stage_s_unless_it_is_an_option(option
         ({"block": "ge", "options": (("extent", 3),)}, ["extent 3 is no power of two"]),
         ({"block": "ge", "options": (("learned", True),)}, ["learned gathering needs an extent"]),
         ({"block": "se", "options": (("k", 3),)}, ["se has no option 'k'"]),
+        ({"block": "ge", "options": (("extent", 0),)}, ["ge's extent 0", "a power of two from 2 to 64"]),
+        ({"block": "eca", "options": (("kernel", 0),)}, ["eca's kernel 0", "an odd integer from 1 to 63"]),
+        ({"block": "eca", "options": (("kernel", True),)}, ["eca's kernel True is not an integer"]),
+        ({"block": "ge", "options": (("learned", 1),)}, ["ge's learned 1 is not true or false"]),
+        ({"block": "srm", "options": (("eps", float("nan")),)}, ["srm's eps nan is not between"]),
+        ({"block": "constant", "options": (("k", 3),)}, ["constant has no option 'k'"]),
+        ({"block": "outside_blocks:Scale", "reduction": 8}, ["takes no reduction", "its options are factor"]),
         ({"block": "cbam", "reduction": 64}, ["reduction 64", "32 channels"]),
     ],
 )

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from senet_bench.core.blocks import BLOCKS
 from senet_bench.core.catalog import resolve
 from senet_bench.core.results import AnyFacts, from_json
 from senet_bench.core.specs import AttentionSpec
@@ -28,7 +29,7 @@ from senet_bench.gates.plots import shown_blocks
 from senet_bench.gates.tally import Tally
 from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.models.attention import BLOCKS, SqueezeExcitation
+from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.input_gate import GatedInput, gated_input
 from senet_bench.show import writers
 from senet_bench.train import weights
@@ -121,7 +122,7 @@ def test_gates_that_could_not_be_seen_count_nowhere() -> None:
 @pytest.mark.parametrize("block", [name for name in BLOCKS if name not in ("cbam", "ge_theta", "ge_theta_plus")])
 def test_a_gate_is_read_from_any_block_that_scales_channels(block: str) -> None:
     torch.manual_seed(0)
-    made = BLOCKS[block](16, AttentionSpec(block, reduction=4), 4).eval()
+    made = maker(block)(16, AttentionSpec(block, reduction=4), 4).eval()
     x = torch.randn(3, 16, 6, 6)
     with torch.no_grad():
         gates = gate_of(made, x, made(x))
@@ -146,7 +147,7 @@ def test_what_is_read_from_se_is_its_own_formula_and_zero_channels_are_not_seen(
 @pytest.mark.parametrize("block", ["cbam", "ge_theta"])
 def test_a_block_that_acts_on_places_is_refused(block: str) -> None:
     torch.manual_seed(0)
-    made = BLOCKS[block](16, AttentionSpec(block, reduction=4), 4).eval()
+    made = maker(block)(16, AttentionSpec(block, reduction=4), 4).eval()
     x = torch.randn(2, 16, 16, 16)
     with torch.no_grad(), pytest.raises(UsageError, match="no gate per channel"):
         gate_of(made, x, made(x))

@@ -232,7 +232,7 @@ CLASSIFIERS: dict[str, ModelSpec] = {
         se_label="SENet-154",
         family="senet",
         builder="senet_bench.models.senet154:SENet154",
-        options={"cardinality": 64},
+        options={"cardinality": 64, "group_width": 4},
         layout="three 3x3 stem convolutions, first 1x1 halved, stride in the 3x3, 3x3 downsampling projections",
     ),
     **_cifar("resnet20_cifar", "ResNet-20", 272_282, 274_655, units=3, outputs=(16, 32, 64)),

@@ -20,6 +20,8 @@ Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
+USUAL_REDUCTION = 16
+"""The paper's r."""
 Role = Literal["baseline", "variant", "control", "plain"]
 """What a network is in a comparison: without attention; with it; with its gates fixed at 0.5; or without attention and
 larger, to cost what attention costs."""
@@ -34,15 +36,15 @@ def is_outside(name: str) -> bool:
 class AttentionSpec:
     """A channel-attention block and where it sits; every switch of section 6 of the paper.
 
-    `reduction` is r of equation 3, one value or one for each stage of the network. `squeeze="none"` is
-    Table 16's NoSqueeze: the FCs become 1x1 convolutions over the whole map. `stages=None` means all.
-    `placement="3x3"` is Table 15's SE_3x3, right after the 3x3 convolution of a bottleneck.
-    `block` is a name in `senet_bench.models.attention.BLOCKS` or an import string `package.module:Class`, `options`
-    are pairs of a name and a value, passed to the block's constructor.
+    `reduction` is r of equation 3, one value or one for each stage of the network; 16 unless given, and for a block
+    from outside None: its constructor's own. `squeeze="none"` is Table 16's NoSqueeze: the FCs become 1x1
+    convolutions over the whole map. `stages=None` means all. `placement="3x3"` is Table 15's SE_3x3, right after the
+    3x3 convolution of a bottleneck. `block` is a name in `senet_bench.core.blocks.BLOCKS` or an import string
+    `package.module:Class`, `options` are pairs of a name and a value, passed to the block's constructor.
     """
 
     block: str = "se"
-    reduction: int | tuple[int, ...] = 16
+    reduction: int | tuple[int, ...] | None = None
     squeeze: Squeeze = "avg"
     excitation: Excitation = "sigmoid"
     integration: Integration = "standard"
@@ -57,6 +59,8 @@ class AttentionSpec:
         _check_choice("excitation", self.excitation, get_args(Excitation))
         _check_choice("integration", self.integration, get_args(Integration))
         _check_choice("placement", self.placement, get_args(Placement))
+        if self.reduction is None and not is_outside(self.block):
+            object.__setattr__(self, "reduction", USUAL_REDUCTION)
         for r in self.reductions:
             if not isinstance(r, int) or isinstance(r, bool) or r < 1:
                 raise UsageError(f"reduction must be a positive integer, not {r!r}", "use 16, as the paper does")
@@ -67,7 +71,9 @@ class AttentionSpec:
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """Reduction ratios as a tuple, one element when all stages share it."""
+        """Reduction ratios as a tuple, one element when all stages share it; the paper's where a block has its own."""
+        if self.reduction is None:
+            return (USUAL_REDUCTION,)
         return self.reduction if isinstance(self.reduction, tuple) else (self.reduction,)
 
     @property

@@ -7,14 +7,25 @@ in the catalog; naming a study loads neither torch nor the network.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
+import difflib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, TypeAlias, get_args
 
+from senet_bench.core.blocks import BLOCKS, find_block
 from senet_bench.core.catalog import CATALOG, resolve
 from senet_bench.core.paper import RULES, TABLES, Cell, cells
-from senet_bench.core.specs import AttentionSpec, Excitation, Integration, ModelSpec, OptionValue, Placement, Squeeze
-from senet_bench.errors import UsageError, nearest
+from senet_bench.core.specs import (
+    AttentionSpec,
+    Excitation,
+    Integration,
+    ModelSpec,
+    OptionValue,
+    Placement,
+    Squeeze,
+    is_outside,
+)
+from senet_bench.errors import UsageError
 
 Kind = Literal["comparison", "ablation"]
 AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
@@ -172,10 +183,11 @@ def find_study(name: str) -> Study:
     number = "".join(char for char in name.lower() if char.isalnum()).removeprefix("table")
     if f"table{number}" in STUDIES:
         return STUDIES[f"table{number}"]
-    hint = nearest(f"table{number}", STUDIES) or f"choose from {', '.join(STUDIES)}"
+    close = difflib.get_close_matches(number, [study.table for study in STUDIES.values()], n=3)
+    near = ", ".join(f"table{other}" for other in close) or ", ".join(STUDIES)
     if number.isdigit() and number in TABLES:
-        raise UsageError(f"Table {number} of the paper has nothing to run", hint)
-    raise UsageError(f"unknown study {name!r}", hint)
+        raise UsageError(f"Table {number} of the paper has nothing to run", f"choose from {near}")
+    raise UsageError(f"unknown study {name!r}", f"choose from {near}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,39 +272,27 @@ def _set_stages(value: AxisValue) -> Mapping[str, Any]:
     return {"stages": None if value == "all" else value if isinstance(value, tuple) else (value,)}
 
 
-BLOCKS = (
-    "se",
-    "constant",
-    "eca",
-    "cbam",
-    "ese",
-    "ge",
-    "ge_theta",
-    "ge_theta_plus",
-    "srm",
-    "gct",
-    "se_hard",
-    "se_silu",
-)
-"""The names of the built-in blocks; `senet_bench.models.attention` makes them."""
-
-
 def _block(text: str) -> AxisValue:
     """A block as typed: `eca`, `ge/extent=4` or `package.module:Class/kernel=5/bias=false`."""
     name, *options = (part.strip() for part in text.split("/"))
-    if ":" not in name:
-        name = _choice(*BLOCKS)(name)  # type: ignore[assignment]
     for option in options:
         key, equals, value = option.partition("=")
         if not (key.isidentifier() and equals and value):
             raise ValueError(f"{option!r} is no option written as name=value")
+    if not is_outside(name):
+        name = str(_choice(*BLOCKS)(name))
+        find_block(name).check(_options(options))
     return "/".join((name, *options))
 
 
 def _set_block(value: AxisValue) -> Mapping[str, Any]:
     name, *options = str(value).split("/")
-    pairs = (option.partition("=") for option in options)
-    return {"block": name, "options": tuple((key, _option(text)) for key, _, text in pairs)}
+    return {"block": name, "options": _options(options)}
+
+
+def _options(texts: Iterable[str]) -> tuple[tuple[str, OptionValue], ...]:
+    pairs = (text.partition("=") for text in texts)
+    return tuple((key, _option(value)) for key, _, value in pairs)
 
 
 def _option(text: str) -> OptionValue:
@@ -330,7 +330,7 @@ AXES: dict[str, Axis] = {
         ),
         Axis("placement", "table15", ("standard", "3x3"), _choice(*get_args(Placement)), _set("placement")),
         Axis("no-squeeze", "table16", (True, False), _flag, _set_no_squeeze),
-        Axis("attention", None, BLOCKS, _block, _set_block),
+        Axis("attention", None, tuple(BLOCKS), _block, _set_block),
     )
 }
 """Every axis of `ablate`: the switches of the SE block in print order of the paper's tables, then the block itself."""

@@ -64,6 +64,12 @@ def build_spec(
     if cardinality is not None:
         if "cardinality" not in options:
             raise UsageError(f"{spec.name} has no grouped convolutions", "leave cardinality out")
+        grouped = options["cardinality"] * options["group_width"]
+        if grouped % cardinality:
+            raise UsageError(
+                f"cardinality {cardinality} does not divide the {grouped} grouped channels of {spec.name}",
+                f"use a divisor of {grouped}",
+            )
         options["cardinality"] = cardinality
     with _on(device):
         network: nn.Module = _imported(spec.builder)(

@@ -1,31 +1,26 @@
 """Attention blocks, and the rule that puts them at the named places of a network.
 
 A builder never mentions SE. It asks `attend(place, channels, stage=...)` at each place of the paper's
-Figure 5 and gets a block or `nn.Identity`. To add a block: write a class and give it a row in `BLOCKS`, or name
-it by its import string.
+Figure 5 and gets a block or `nn.Identity`. To add a block: write a class and give it a row in `core/blocks.py`, or
+name it by its import string.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.core.specs import AttentionSpec
-from senet_bench.errors import UsageError, nearest
-from senet_bench.models.blocks import (
-    CBAM,
-    EffectiveSE,
-    EfficientChannelAttention,
-    GatedChannelTransformation,
-    GatherExcite,
-    StyleRecalibration,
-    hidden_channels,
-)
-from senet_bench.models.outside_block import called, outside_block
+from senet_bench.core.blocks import Block, find_block
+from senet_bench.core.specs import AttentionSpec, is_outside
+from senet_bench.errors import UsageError
+from senet_bench.models.blocks import hidden_channels
+from senet_bench.models.importing import imported
+from senet_bench.models.outside_block import OutsideBlock, called, outside_block
 from senet_bench.models.recomputation import gated, squeezed
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -122,69 +117,42 @@ class ConstantGate(nn.Module):
         return 0.5 * x
 
 
-class Block(Protocol):
-    """How a built-in block is made: its channels, the whole spec, and the reduction of its stage."""
+class Maker(Protocol):
+    """How a block is made: its channels, the whole spec, and the reduction of its stage, None for the block's own."""
 
-    def __call__(self, channels: int, spec: AttentionSpec, reduction: int) -> nn.Module:
+    def __call__(self, channels: int, spec: AttentionSpec, reduction: int | None) -> nn.Module:
         """Return a module that maps (N, channels, H, W) to the same shape."""
 
 
-def block_of(make: Callable[..., nn.Module], **usual: Any) -> Block:
-    """A block made as `Class(channels, **options)`: the `usual` options, the spec's over them, and the stage's r.
-
-    It has no switches of SE: a spec that sets one raises `UsageError`.
-    """
-
-    def block(channels: int, spec: AttentionSpec, reduction: int) -> nn.Module:
-        plain = AttentionSpec()
-        for switch in ("squeeze", "excitation", "bias"):
-            if getattr(spec, switch) != getattr(plain, switch):
-                raise UsageError(f"{spec.block} has no choice of {switch}: that is SE's", f"leave out --{switch}")
-        return called(spec.block, make, channels, {**usual, **dict(spec.options)}, reduction)
-
-    return block
+def _built_in(row: Block, channels: int, spec: AttentionSpec, reduction: int | None) -> nn.Module:
+    """A block of the list, made as `Class(channels, spec, r, **given)` where it takes SE's switches, else plainly."""
+    row.check(spec.options)
+    make: Callable[..., nn.Module] = imported(row.factory, "attention block")
+    if row.switches:
+        return make(channels, spec, reduction, **row.given)
+    _refuse_switches(spec)
+    options = {"reduction": reduction} if row.reduces else {}
+    return make(channels, **{**options, **row.given, **dict(spec.options)})
 
 
-def _se(**kind: Any) -> Block:
-    """SE, or what a network has in its place; it takes the spec's switches and no other options."""
-
-    def block(channels: int, spec: AttentionSpec, reduction: int) -> nn.Module:
-        if spec.options:
-            raise UsageError(f"{spec.block} has no option {spec.options[0][0]!r}", "leave it out")
-        return SqueezeExcitation(channels, spec, reduction, **kind)
-
-    return block
+def _outside(make: OutsideBlock, channels: int, spec: AttentionSpec, reduction: int | None) -> nn.Module:
+    _refuse_switches(spec)
+    return called(spec.block, make, channels, dict(spec.options), reduction)
 
 
-BLOCKS: dict[str, Block] = {
-    "se": _se(),
-    "constant": ConstantGate,
-    "eca": block_of(EfficientChannelAttention),
-    "cbam": block_of(CBAM),
-    "ese": block_of(EffectiveSE),
-    "ge": block_of(GatherExcite),
-    "ge_theta": block_of(GatherExcite, learned=True, extent=8),
-    "ge_theta_plus": block_of(GatherExcite, learned=True, extent=8, mlp=True),
-    "srm": block_of(StyleRecalibration),
-    "gct": block_of(GatedChannelTransformation),
-    "se_hard": _se(divisor=8, hard=True),
-    "se_silu": _se(activation="silu"),
-}
+def _refuse_switches(spec: AttentionSpec) -> None:
+    """Raise `UsageError` for a switch of SE on a block that has none."""
+    plain = AttentionSpec()
+    for switch in ("squeeze", "excitation", "bias"):
+        if getattr(spec, switch) != getattr(plain, switch):
+            raise UsageError(f"{spec.block} has no choice of {switch}: that is SE's", f"leave out --{switch}")
 
 
-def known_blocks() -> tuple[str, ...]:
-    """The names of the built-in blocks."""
-    return tuple(BLOCKS)
-
-
-def find_block(name: str) -> Block:
-    """The built-in block of a name, or one from outside by its import string; `UsageError` when there is none."""
-    if ":" in name:
-        return block_of(outside_block(name))
-    if name not in BLOCKS:
-        choice = f"choose from {', '.join(BLOCKS)}, or give package.module:Class"
-        raise UsageError(f"attention block {name!r} is unknown", f"{nearest(name, BLOCKS, most=1)} {choice}")
-    return BLOCKS[name]
+def maker(name: str) -> Maker:
+    """What makes the block of a name, built in or by its import string; `UsageError` when there is none."""
+    if is_outside(name):
+        return functools.partial(_outside, outside_block(name))
+    return functools.partial(_built_in, find_block(name))
 
 
 def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
@@ -197,16 +165,17 @@ def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
     if spec is None:
         return lambda place, channels, *, stage, expansion=1: nn.Identity()
     _check_stages(spec, stages)
-    make = find_block(spec.block)
+    make = maker(spec.block)
     ratio = dict(zip(stages, spec.reductions if len(spec.reductions) > 1 else spec.reductions * len(stages)))
+    own = spec.reduction is None
 
     def attend(place: str, channels: int, *, stage: int, expansion: int = 1) -> nn.Module:
         if place != spec.place or stage not in (spec.stages or stages):
             return nn.Identity()
-        block = make(channels, spec, ratio[stage] * expansion)
+        block = make(channels, spec, None if own else ratio[stage] * expansion)
         block.attention_place = place  # type: ignore[assignment]
         block.attention_stage = stage  # type: ignore[assignment]
-        block.keeps_start = spec.block not in BLOCKS  # type: ignore[assignment]
+        block.keeps_start = is_outside(spec.block)  # type: ignore[assignment]
         return block
 
     return attend

@@ -45,8 +45,6 @@ class EfficientChannelAttention(nn.Module):
 
     def __init__(self, channels: int, *, kernel: int = 0) -> None:
         super().__init__()
-        if kernel < 0 or (kernel and kernel % 2 == 0):
-            raise UsageError(f"ECA's kernel {kernel} is not odd", "use 3, 5 or 7")
         kernel = kernel or max(3, int((math.log2(channels) + 1) / 2) // 2 * 2 + 1)
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
@@ -65,8 +63,6 @@ class CBAM(nn.Module):
 
     def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7) -> None:
         super().__init__()
-        if kernel < 1 or kernel % 2 == 0:
-            raise UsageError(f"CBAM's kernel {kernel} is not odd", "use 7, as its paper does")
         hidden = hidden_channels(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=False)
         self.fc2 = nn.Linear(hidden, channels, bias=False)
@@ -115,10 +111,6 @@ class GatherExcite(nn.Module):
         self, channels: int, *, extent: int = 0, learned: bool = False, mlp: bool = False, reduction: int = 16
     ) -> None:
         super().__init__()
-        if extent < 0 or extent == 1 or extent & (extent - 1):
-            raise UsageError(
-                f"Gather-Excite's extent {extent} is no power of two", "use 2, 4, 8, or 0 for the whole map"
-            )
         if learned and not extent:
             raise UsageError("learned gathering needs an extent", "use 2, 4 or 8")
         self.extent = extent

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.errors import UsageError
 from senet_bench.models.importing import first_line, imported
 
@@ -19,8 +20,8 @@ class OutsideBlock(Protocol):
     """What `--attention package.module:Class` names: `Class(channels, **options)` is a module that keeps shapes.
 
     It maps (N, channels, H, W) to the same shape, for any H and W. The options are those typed or given in
-    `AttentionSpec.options`. A class with a parameter `reduction` is given the r of its stage, unless the options
-    set it. A function that returns such a module will do.
+    `AttentionSpec.options`. A class with a parameter `reduction` is given the r of its stage if one was given, or
+    16 if the parameter has no default; the options go before both. A function that returns such a module will do.
     """
 
     def __call__(self, channels: int, **options: Any) -> nn.Module:
@@ -50,13 +51,15 @@ def outside_block(path: str) -> OutsideBlock:
 
 
 def called(
-    name: str, make: Callable[..., nn.Module], channels: int, options: Mapping[str, Any], reduction: int
+    name: str, make: Callable[..., nn.Module], channels: int, options: Mapping[str, Any], reduction: int | None
 ) -> nn.Module:
-    """`make(channels, **options)`, with `reduction` where it has such a parameter; `UsageError` when it cannot be."""
+    """`make(channels, **options)`, with r as its `reduction`: the given one, else its own, else the paper's.
+
+    Raises `UsageError` when the block cannot be made so, and for an r that it does not take.
+    """
     signature = _signature(make)
     if signature is not None:
-        if "reduction" in signature.parameters:
-            options = {"reduction": reduction, **options}
+        options = {**_reduction(name, signature, reduction), **options}
         _check_arguments(name, signature, channels, options)
     try:
         return make(channels, **options)
@@ -67,6 +70,26 @@ def called(
             f"attention block {name!r} with {channels} channels raises {type(error).__name__} ({first_line(error)})",
             "it is made as Class(channels, **options)",
         ) from error
+
+
+def _reduction(name: str, signature: inspect.Signature, reduction: int | None) -> dict[str, int]:
+    """The argument `reduction` of a block from outside, empty where its own default stands."""
+    known = signature.parameters.get("reduction")
+    if known is None and reduction is not None:
+        keywords = _keywords(signature)
+        raise UsageError(
+            f"attention block {name!r} takes no reduction: its constructor has no parameter of that name",
+            f"leave out -r or --reduction; its options are {', '.join(keywords)}"
+            if keywords
+            else "leave out -r or --reduction",
+        )
+    if known is None or (reduction is None and known.default is not inspect.Parameter.empty):
+        return {}
+    return {"reduction": USUAL_REDUCTION if reduction is None else reduction}
+
+
+def _keywords(signature: inspect.Signature) -> list[str]:
+    return [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
 
 
 def _signature(make: Callable[..., Any]) -> inspect.Signature | None:
@@ -80,7 +103,7 @@ def _check_arguments(name: str, signature: inspect.Signature, channels: int, opt
     try:
         signature.bind(channels, **options)
     except TypeError as error:
-        keywords = [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
+        keywords = _keywords(signature)
         raise UsageError(
             f"attention block {name!r} does not take channels and {', '.join(options) or 'no options'}: {error}",
             f"its options are {', '.join(keywords)}" if keywords else "it has no options",

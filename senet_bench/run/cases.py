@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.specs import AttentionSpec, ModelSpec, Role, is_outside
 from senet_bench.core.studies import AXES, Axis, AxisValue, Study, find_study, setting_label
@@ -34,7 +35,7 @@ class Changes:
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, not {value}")
         size = (self.in_channels or channels, self.img_size or height, self.img_size or width)
-        attention = replace(spec.attention, **self.attention) if spec.attention else None
+        attention = switched(spec.attention, self.attention) if spec.attention else None
         return replace(spec, input_size=size, classes=self.classes or spec.classes, attention=attention)
 
     def unlike_paper(self, spec: ModelSpec) -> bool:
@@ -120,9 +121,10 @@ def grid(spec: ModelSpec, axes: Mapping[str, str | None]) -> tuple[Subject, ...]
     for values in itertools.product(*(values for _, values in chosen)):
         setting = {axis.name: value for (axis, _), value in zip(chosen, values)}
         try:
-            attention = variant.attention or AttentionSpec()
+            switches: dict[str, Any] = {}
             for (axis, _), value in zip(chosen, values):
-                attention = axis.apply(attention, value)
+                switches |= axis.switches(value)
+            attention = switched(variant.attention or AttentionSpec(), switches)
             subjects.append(Subject(replace(variant, attention=attention), base.name, studies, setting))
         except UsageError as error:
             problems.append(f"{setting_label(setting)}: {error}")
@@ -198,7 +200,8 @@ def label(spec: ModelSpec) -> str:
     row = CATALOG.get(spec.name)
     usual = (row.attention if row else None) or AttentionSpec()
     name = spec.label if attention.block == usual.block else f"{spec.label.replace('SE-', '', 1)} + {attention.block}"
-    names = (one.name for one in fields(usual) if one.name != "block")
+    own = {"block"} | ({"reduction"} if attention.reduction is None else set())
+    names = (one.name for one in fields(usual) if one.name not in own)
     differing = [one for one in names if getattr(attention, one) != getattr(usual, one)]
     values = (f"{one}={_short(getattr(attention, one))}" for one in differing)
     return f"{name} ({', '.join(values)})" if differing else name

@@ -9,7 +9,7 @@ import pytest
 
 from senet_bench.show import terminal as console
 from senet_bench.show.documents import Document, of_table
-from senet_bench.show.tables import Column, Table
+from senet_bench.show.tables import Cell, Column, Table
 
 STATUSES = ("match", "match†", "near", "differs", "not reproduced", "not measured")
 
@@ -25,7 +25,10 @@ def table(columns: int) -> Document:
     """A line a status, beside many wide numbers."""
     heads = [Column("network", numeric=False), Column("status", numeric=False)]
     heads += [Column("counted", f"metric {place}") for place in range(columns)]
-    rows = tuple((f"SE-ResNet-{status}", status, *["1234.5678"] * columns) for status in STATUSES)
+    texts = ["1234.5678"] * columns
+    rows: tuple[tuple[str | Cell, ...], ...] = tuple(
+        (f"SE-ResNet-{status}", Cell(status, status.rstrip("†")), *texts) for status in STATUSES
+    )
     return of_table(Table("Networks", tuple(heads), rows, ("a note of many words " * 9,)))
 
 

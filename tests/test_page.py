@@ -23,12 +23,12 @@ from senet_bench.core.paper import TABLES
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
-from senet_bench.gallery.evidence import Evidence, Source, gather
+from senet_bench.gallery.collection import Collection, Source, gather
 from senet_bench.gallery.page.grid import COMPARED, grids
-from senet_bench.gallery.page.lead import lead
+from senet_bench.gallery.page.headline import headline
 from senet_bench.gallery.points import points
 from senet_bench.show.chart import name_of, shown
-from senet_bench.show.palette import ROLES, contrast
+from senet_bench.show.style import ROLES
 from tests.conftest import Run
 from tests.support import stored
 
@@ -59,7 +59,7 @@ def build(root: Path) -> str:
     return (root / "index.html").read_text(encoding="utf-8")
 
 
-def evidence_of(root: Path) -> Evidence:
+def collection_of(root: Path) -> Collection:
     """What is stored, without drawing it."""
     return gather(root, Store(root).survey())
 
@@ -174,13 +174,13 @@ def test_every_printed_cell_is_there_with_its_status(committed: Path) -> None:
 def test_the_page_of_the_committed_facts_is_small_and_leads_with_their_medians(committed: Path) -> None:
     page = (committed / "index.html").read_bytes()
     assert len(page) < 1_500_000
-    told = lead(evidence_of(committed), None)
+    first = headline(collection_of(committed), None)
     # Table 2's gains as printed: 1.51 0.79 0.85 1.01 0.48 1.80 1.15 0.57
-    assert told.title.startswith(
+    assert first.title.startswith(
         "SE takes 0.93 points off the top\u20111 error, for 0.17\u00a0% more multiply\u2011adds"
     )
-    assert [figure.value for figure in told.figures] == ["−0.93 points", "+0.17 %", "+10.4 %"]
-    assert told.figures[0].origin.startswith("−1.80 to −0.48")
+    assert [figure.value for figure in first.figures] == ["−0.93 points", "+0.17 %", "+10.4 %"]
+    assert first.figures[0].origin.startswith("−1.80 to −0.48")
 
 
 def test_what_is_missing_is_said_with_its_command(run: Run, tmp_path: Path) -> None:
@@ -240,11 +240,11 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(run: Run, tmp_path: Pa
 
 
 def test_machines_are_never_mixed(everything: Path) -> None:
-    evidence = evidence_of(everything)
-    assert [timed.machine for timed in evidence.timings()] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
-    assert evidence.name_of("aaaaaaaaaaaa") == "Test CPU, 4 cores (aaaaaaaaaaaa)"
-    for timed in evidence.timings():
-        known = [point for point in points(evidence, timed) if "latency" in point.costs]
+    collection = collection_of(everything)
+    assert [timed.machine for timed in collection.timings()] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    assert collection.name_of("aaaaaaaaaaaa") == "Test CPU, 4 cores (aaaaaaaaaaaa)"
+    for timed in collection.timings():
+        known = [point for point in points(collection, timed) if "latency" in point.costs]
         assert known
         own = {1e3 * row.latency.seconds for row in timed.rows if row.latency}
         assert {point.costs["latency"].value for point in known} <= own
@@ -255,18 +255,18 @@ def test_the_newest_row_of_a_network_counts_but_no_run_takes_a_latency_away(tmp_
     stored.store(tmp_path, replace(first, schema="senet-bench.compare/1"), "20261120T100000Z-compare-1")
     untimed = [replace(row, latency=None, params=1) for row in first.rows]
     stored.store(tmp_path, replace(first, schema="senet-bench.compare/1", rows=untimed), "20261120T110000Z-compare-2")
-    evidence = evidence_of(tmp_path)
-    assert {row.params for row in evidence.rows()} == {1}
-    assert len(evidence.timings()[0].rows) == len(first.rows)
+    collection = collection_of(tmp_path)
+    assert {row.params for row in collection.rows()} == {1}
+    assert len(collection.timings()[0].rows) == len(first.rows)
 
 
 def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Path) -> None:
-    ours = points(evidence_of(everything))
+    ours = points(collection_of(everything))
     digits = [point for point in ours if point.dataset == "digits"]
     assert {point.source for point in digits} == {"here"}
     assert {point.kind for point in digits} == {"baseline", "attention", "control"}
     assert all(point.interval and point.interval[0] < point.error < point.interval[1] for point in digits)
-    theirs = [point for point in points(evidence_of(committed)) if point.dataset == "imagenet"]
+    theirs = [point for point in points(collection_of(committed)) if point.dataset == "imagenet"]
     assert {point.source for point in theirs} == {"paper"}
     fifty = next(point for point in theirs if point.label == "SE-ResNet-50")
     assert (fifty.error, fifty.costs["flops"].printed, fifty.interval) == (23.29, "3.87", None)
@@ -288,7 +288,7 @@ def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> Non
 
 
 def test_the_papers_reduction_ratios_stand_beside_ours(committed: Path) -> None:
-    series = {one.name: one for one in of_studies(evidence_of(committed), None)}
+    series = {one.name: one for one in of_studies(collection_of(committed), None)}
     table10 = series["ablation-table10"]
     assert table10.settings == ("r=2", "r=4", "r=8", "r=16", "r=32")
     error, params = table10.panels[:2]
@@ -302,6 +302,18 @@ def test_a_table_that_nothing_was_counted_for_says_so() -> None:
     for grid in grids([]):
         assert {status for status, _ in grid.counts} == {"not measured"}
         assert bool(grid.command) == (grid.id != "table9")
+
+
+def contrast(one: str, other: str) -> float:
+    """The contrast ratio of two colours as WCAG 2 defines it, 1 to 21."""
+    high, low = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 @pytest.mark.parametrize("role", [role for role in ROLES if role not in ("rule", "ground", "surface")])
@@ -324,7 +336,7 @@ def test_names_of_files_are_safe_and_told_apart() -> None:
     assert shown("a\x00\n b" + "c" * 99) == "a b" + "c" * 56 + "…"
 
 
-def test_the_story_is_told_in_the_terminal(run: Run, tmp_path: Path) -> None:
+def test_the_terminal_has_the_page_in_short(run: Run, tmp_path: Path) -> None:
     counted = min((stored.COMMITTED / "runs").glob("*/*-compare-*.json"), key=lambda path: path.name)
     copy = tmp_path / "results" / counted.relative_to(stored.COMMITTED)
     copy.parent.mkdir(parents=True)

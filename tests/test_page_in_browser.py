@@ -39,7 +39,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     report = reporting.read(Store(root))
     drawn = {chart.name: render(chart, "svg") for chart in report.content.charts()}
     written = root / "index.html"
-    written.write_text(build.page(report.evidence, report.content, drawn), encoding="utf-8")
+    written.write_text(build.page(report.collection, report.content, drawn), encoding="utf-8")
     return written.as_uri()
 
 

@@ -12,9 +12,9 @@ from PIL import Image
 
 from senet_bench.core import catalog
 from senet_bench.core.recipes import DEFAULTS, recipe
+from senet_bench.core.reproduction import judge
 from senet_bench.core.results import Row
 from senet_bench.run.cases import select
-from senet_bench.show.documents import judge
 from tests.conftest import Run
 
 

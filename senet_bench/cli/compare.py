@@ -185,15 +185,14 @@ def ablate(
     where = o.engine_of(engine, engine_address, engine_option or (), workers, results)
     sweep = o.sweep_of(dataset, data, recipe, epochs, lr, seeds, precision, where, shard)
     o.check_output(output)
-    from senet_bench.run import cases, compare, forecast
+    from senet_bench.run import cases, compare, forecast, tables
     from senet_bench.run import latency as timing
-    from senet_bench.show import documents
 
     changes = cases.Changes(img_size, classes, in_channels, cardinality)
     if dry_run:
         seconds = budget * len(conditions) if latency else 0.0
         facts = forecast.forecast(model, axes, Store(results), changes, sweep, seconds)
-        o.emit(documents.of_forecast(facts), format, output)
+        o.emit(tables.forecast(facts), format, output)
         return
     events = compare.ablate(
         model,

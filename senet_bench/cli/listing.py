@@ -19,9 +19,9 @@ def models(
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
     o.check_output(output)
-    from senet_bench.show import documents
+    from senet_bench.run import tables
 
-    o.emit(documents.of_catalog(family or ()), format, output)
+    o.emit(tables.catalog(family or ()), format, output)
 
 
 def doctor(
@@ -33,11 +33,10 @@ def doctor(
 ) -> None:
     """What this machine offers, what is missing and how to get it."""
     o.check_output(output)
-    from senet_bench.run import doctor
-    from senet_bench.show import documents
+    from senet_bench.run import doctor, tables
 
     found, failed = doctor.diagnose(device)
-    o.emit(documents.of_checks(found, doctor.environment()), format, output)
+    o.emit(tables.checks(found, doctor.environment()), format, output)
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
@@ -50,9 +49,9 @@ def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None
     found = report.read(Store(results))
     for path in report.write(found, results):
         terminal.remark(str(path), quiet=quiet)
-    for one in found.evidence.left_out:
+    for one in found.collection.left_out:
         terminal.remark(f"left out: {one.error}")
     if not quiet:
-        terminal.show(found.story)
-    if found.evidence.left_out:
-        raise report.IncompleteReportError(found.evidence.left_out)
+        terminal.show(found.summary)
+    if found.collection.left_out:
+        raise report.IncompleteReportError(found.collection.left_out)

@@ -64,11 +64,11 @@ def selftest(
 ) -> None:
     """How trustworthy timing is on this machine: false alarms, smallest visible change, time to verdict."""
     o.check_output(output)
-    from senet_bench.run import selftest
-    from senet_bench.show import documents, terminal
+    from senet_bench.run import selftest, tables
+    from senet_bench.show import terminal
 
     counts = {"null": null, "slower": slower, "visible": visible, "peers": peers}
     events = selftest.run(Store(results), **counts, allocator=allocator.value, seed=seed)
     event = terminal.follow(events, quiet=quiet or no_progress)
-    o.emit(documents.of_selftest(event.run), format, output)
+    o.emit(tables.selftest(event.run), format, output)
     terminal.remark(f"stored in {event.path}", quiet=quiet)

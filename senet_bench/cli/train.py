@@ -60,8 +60,8 @@ def train(
 ) -> None:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     o.check_output(output)
-    from senet_bench.run import cases, train
-    from senet_bench.show import documents, terminal
+    from senet_bench.run import cases, tables, train
+    from senet_bench.show import terminal
 
     asked = train.Training(
         model=model,
@@ -88,7 +88,7 @@ def train(
     )
     event = terminal.follow(train.train(asked, Store(results)), quiet=quiet or no_progress)
     if terminal.is_first_process():
-        o.emit(documents.of_training(event.run), format, output)
+        o.emit(tables.training(event.run), format, output)
         terminal.remark(f"stored in {event.path}", quiet=quiet)
 
 
@@ -122,8 +122,8 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     o.check_output(output)
-    from senet_bench.run import evaluate
-    from senet_bench.show import documents, terminal
+    from senet_bench.run import evaluate, tables
+    from senet_bench.show import terminal
 
     asked = evaluate.Evaluation(
         models=tuple(model),
@@ -141,5 +141,5 @@ def evaluate(
         skip_corrupt=skip_corrupt,
     )
     event = terminal.follow(evaluate.evaluate(asked, Store(results)), quiet=quiet or no_progress)
-    o.emit(documents.of_evaluation(event.run), format, output)
+    o.emit(tables.evaluation(event.run), format, output)
     terminal.remark(f"stored in {event.path}", quiet=quiet)

@@ -8,23 +8,22 @@ from dataclasses import replace
 from typing import Any
 
 from senet_bench.core.paper import TABLES
+from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row, Run
 from senet_bench.core.studies import AXES, STUDIES, Study, setting_label
-from senet_bench.gallery.evidence import Evidence, Source, Timed
+from senet_bench.gallery.collection import Collection, Source, Timed
 from senet_bench.gallery.points import mean_interval
 from senet_bench.show.chart import name_of
-from senet_bench.show.documents import judge
-from senet_bench.show.series import Interval, Line, Panel, Series
-from senet_bench.show.tables import find
+from senet_bench.show.curves import Interval, Line, Panel, Series
 
 
-def of_studies(evidence: Evidence, timed: Timed | None) -> list[Series]:
+def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
     """The paper's ablations, Tables 10 to 16: its errors beside the counts, and times where they were taken."""
-    rows, found = evidence.rows("compare", "ablate"), []
+    rows, found = collection.rows("compare", "ablate"), []
     for study in STUDIES.values():
         if study.kind == "ablation":
-            judged = [replace(row, paper=judge(row, [study.id])) for row in rows]
-            by_row = {cell.row: row for row in judged for cell in row.paper if cell.table == study.table}
+            known = judged(rows, study.id)
+            by_row = {cell.row: row for row in known for cell in row.paper if cell.table == study.table}
             chosen = [(subject, by_row[subject.row]) for subject in study.subjects if subject.row in by_row]
             if len(chosen) > 1:
                 found.append(_of_study(study, [row for _, row in chosen], timed))

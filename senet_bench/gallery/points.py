@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Accuracy, Row
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.gallery.evidence import Evidence, Timed
-from senet_bench.show.documents import judge
-from senet_bench.show.tables import find
+from senet_bench.gallery.collection import Collection, Timed
 
 Metric = Literal["flops", "params", "latency"]
 METRICS: dict[Metric, str] = {"flops": "GFLOPs", "params": "parameters, millions", "latency": "ms a call"}
@@ -54,18 +53,17 @@ class Point:
     about: tuple[str, ...]
 
 
-def points(evidence: Evidence, timed: Timed | None = None) -> list[Point]:
+def points(collection: Collection, timed: Timed | None = None) -> list[Point]:
     """Every known error with its costs; times are those of `timed`, one machine under one set of conditions."""
-    rows = evidence.rows()
-    return [*_printed(rows, timed), *_trained(evidence.trained(), timed), *_evaluated(evidence, rows, timed)]
+    rows = collection.rows()
+    return [*_printed(rows, timed), *_trained(collection.trained(), timed), *_evaluated(collection, rows, timed)]
 
 
 def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
     for dataset, studies in PAPER.items():
         for study in studies:
-            for row in rows:
-                judged = replace(row, paper=judge(row, [study]))
-                cell = find(judged, study.removeprefix("table"), "top1_err")
+            for row in judged(rows, study):
+                cell = find(row, study.removeprefix("table"), "top1_err")
                 if cell is None or not cell.printed.replace(".", "", 1).isdigit():
                     continue
                 yield Point(
@@ -78,7 +76,7 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
                     pair=f"{study} {row.baseline or row.model} {row.input_size}",
                     error=float(cell.printed),
                     interval=None,
-                    costs=_costs(judged, timed, cell.table),
+                    costs=_costs(row, timed, cell.table),
                     about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
                 )
 
@@ -116,10 +114,10 @@ def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
         )
 
 
-def _evaluated(evidence: Evidence, rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
     """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
     found: dict[object, Point] = {}
-    for _, facts in evidence.facts("evaluate"):
+    for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
             row = next((row for row in rows if row.model == line["model"] and _same_block(row, line)), None)
             spec = CATALOG.get(line["model"])

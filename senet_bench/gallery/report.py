@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
+from senet_bench.core.reproduction import judged
 from senet_bench.core.results import AnyFacts, Run, schema_of
 from senet_bench.core.store import Store, write_atomically
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import BenchError, UsageError
-from senet_bench.gallery.evidence import Evidence, LeftOut, gather
+from senet_bench.gallery.collection import Collection, LeftOut, gather
 from senet_bench.gallery.page.build import page
 from senet_bench.gallery.page.content import Content, content
-from senet_bench.gallery.summary import story
+from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
 
@@ -25,13 +26,13 @@ PAGE = "index.html"
 class Report:
     """What is stored and what is shown of it."""
 
-    evidence: Evidence
+    collection: Collection
     content: Content
 
     @property
-    def story(self) -> documents.Document:
+    def summary(self) -> documents.Document:
         """The same in short, for a terminal."""
-        return story(self.evidence, self.content)
+        return summary(self.collection, self.content)
 
 
 class IncompleteReportError(BenchError):
@@ -46,10 +47,10 @@ class IncompleteReportError(BenchError):
 
 def read(store: Store) -> Report:
     """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
-    evidence = gather(store.root, store.survey())
-    if not evidence.sources and not evidence.left_out:
+    collection = gather(store.root, store.survey())
+    if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
-    return Report(evidence, content(evidence))
+    return Report(collection, content(collection))
 
 
 def write(report: Report, root: Path) -> Iterator[Path]:
@@ -57,28 +58,25 @@ def write(report: Report, root: Path) -> Iterator[Path]:
     for name, document in _tables(report):
         for place, text in writers.kept(name, document):
             yield _written(root / place, text)
-    for facts in report.evidence.observations("excitations"):
+    for facts in report.collection.observations("excitations"):
         for place, text in tables.tables(facts):
             yield _written(root / place, text)
-    for facts in report.evidence.observations("input-channels"):
+    for facts in report.collection.observations("input-channels"):
         yield from observation_files(facts, root)
     charts = report.content.charts()
     rendered = dict(chart.files_of(charts))
     for place, data in rendered.items():
         yield _written(root / place, data)
     drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
-    yield _written(root / PAGE, page(report.evidence, report.content, drawn))
+    yield _written(root / PAGE, page(report.collection, report.content, drawn))
 
 
 def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
-    rows = report.evidence.rows()
+    rows = report.collection.rows()
     for study in STUDIES.values():
-        judged = [replace(row, paper=documents.judge(row, [study.id])) for row in rows]
-        run = Run(
-            schema=schema_of("compare"), version=__version__, created="", environment={}, conditions={}, rows=judged
-        )
-        document = documents.of_run(replace(run, rows=[row for row in judged if row.paper]), [study])
+        run = Run(schema=schema_of("compare"), version=__version__, created="", environment={}, conditions={})
+        document = documents.of_run(replace(run, rows=[row for row in judged(rows, study.id) if row.paper]), [study])
         if document.wide:
             yield study.id, document
     for name, table in report.content.tables():

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.show.chart import Chart, Mark, drawing, settle, shown
-from senet_bench.show.palette import LIGHT
+from senet_bench.show.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,9 +11,8 @@ from senet_bench.core.store import file_name
 from senet_bench.gates import plots
 from senet_bench.show import writers
 from senet_bench.show.chart import Chart, files_of
-from senet_bench.show.curves import curves
+from senet_bench.show.curves import Line, Panel, Series, curves
 from senet_bench.show.documents import Document
-from senet_bench.show.series import Line, Panel, Series
 from senet_bench.show.tables import EMPTY, Column, Table, unreadable
 
 NUMBERS = (

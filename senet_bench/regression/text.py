@@ -11,10 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from senet_bench.gallery.page.look import digest, stylesheet
 from senet_bench.regression.outcome import EXITS, Report, Row
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import Column, Table
+from senet_bench.show.style import digest, stylesheet
+from senet_bench.show.tables import Cell, Column, Table
 
 COMMENT_CHARACTERS = 65_000
 """A pull request's comment holds 65,536 characters."""
@@ -256,16 +256,21 @@ def document(report: Report) -> Document:
     columns = tuple(Column(name, numeric=name in ("base", "now", "change", "gate")) for name in HEADINGS)
     notes = [*sureness(report), f"base {base_text(report)}", f"reproduce: {report.reproduce}"]
     notes += [f"accept: {report.accept}"] if report.accept else []
-    wide = Table(verdict_line(report), columns, tuple(cells(row) for row in rows), tuple(notes))
+    wide = Table(verdict_line(report), columns, tuple(_coloured(row) for row in rows), tuple(notes))
     short = (0, 1, 4, 7, 8)
     brief = [row for row in rows if row.open] or rows
     narrow = Table(
         verdict_line(report),
         tuple(columns[i] for i in short),
-        tuple(tuple(cells(row)[i] for i in short) for row in brief),
+        tuple(tuple(_coloured(row)[i] for i in short) for row in brief),
         tuple(notes),
     )
     return Document(report, (wide,), (narrow,), tuple(map(_record, rows)))
+
+
+def _coloured(row: Row) -> tuple[str | Cell, ...]:
+    """A row under `HEADINGS`, its verdict with the colour it has."""
+    return tuple(Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(HEADINGS, cells(row)))
 
 
 def _record(row: Row) -> dict[str, Any]:

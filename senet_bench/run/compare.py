@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from senet_bench.core.reproduction import judge
 from senet_bench.core.results import Row, Run
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, Subject, check, grid, label, network, possible, row_of, select, with_controls
 from senet_bench.run.record import Event, Step, new_run
-from senet_bench.show.documents import judge
 
 if TYPE_CHECKING:
     from torch import nn

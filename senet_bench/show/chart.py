@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from senet_bench.show.palette import LIGHT
+from senet_bench.show.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,14 +3,52 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.show.chart import Chart, Mark, drawing, settle, shown
-from senet_bench.show.palette import LIGHT
-from senet_bench.show.series import Line, Panel, Series
+from senet_bench.show.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """Values of one source, one a setting, None where there is none."""
+
+    source: Literal["paper", "here"]
+    values: tuple[float | None, ...]
+    intervals: tuple[Interval | None, ...] = ()
+
+    @property
+    def known(self) -> int:
+        """How many settings have a value."""
+        return sum(value is not None for value in self.values)
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One number over the settings; `references` are values to compare with: the baseline, the constant gate."""
+
+    title: str
+    lines: tuple[Line, ...]
+    references: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The panels of one ablation; `ordered` settings are joined by a line, others are not."""
+
+    name: str
+    title: str
+    settings: tuple[str, ...]
+    panels: tuple[Panel, ...]
+    ordered: bool
+    source: str = ""
+
 
 SHAPES = {"paper": "D", "here": "o"}
 NAMES = {"paper": "the paper's", "here": "here"}

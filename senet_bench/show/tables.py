@@ -1,283 +1,80 @@
-"""Rows of a run as tables of text: in the paper's own layout, or one network a line."""
+"""A table of text cells, and the one set of forms in which numbers stand in them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
-
-from senet_bench.core.paper import CellStatus
-from senet_bench.core.results import Row
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
 
 EMPTY = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A column's heading, under a group where neighbours share one."""
+    """A column's heading, under a group where neighbours share one; `status` colours the whole of it."""
 
     name: str
     group: str = ""
     numeric: bool = True
+    status: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A text with the status that colours it, and a note that its table carries once."""
+
+    text: str
+    status: str = ""
+    note: str = ""
+
+    def __str__(self) -> str:
+        """The text alone."""
+        return self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of text cells with its notes; every writer draws it."""
+    """A table of cells with its notes; every writer draws it."""
 
     title: str
     columns: tuple[Column, ...]
-    rows: tuple[tuple[str, ...], ...]
+    rows: tuple[tuple[str | Cell, ...], ...]
     notes: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[tuple[str, ...], ...]:
+        """The cells as text alone."""
+        return tuple(tuple(map(str, row)) for row in self.rows)
+
+
+Item = TypeVar("Item")
+Field = tuple[Column, Callable[[Item], str | Cell]]
+"""A column and how an item fills it."""
+
+
+def filled(title: str, fields: Sequence[Field[Item]], items: Iterable[Item], notes: Iterable[str] = ()) -> Table:
+    """A table of a line an item; the notes of its cells come first, each once."""
+    rows = tuple(tuple(text(item) for _, text in fields) for item in items)
+    own = dict.fromkeys(cell.note for row in rows for cell in row if isinstance(cell, Cell) and cell.note)
+    return Table(title, tuple(column for column, _ in fields), rows, (*own, *notes))
+
+
+def number(value: float | None, form: str = ".2f", scale: float = 1) -> str:
+    """A number times `scale` in a format of Python's, empty where there is none."""
+    return EMPTY if value is None else format(scale * value, form)
+
+
+def interval(bounds: Sequence[float] | None, form: str = ".2f", scale: float = 1, between: str = " to ") -> str:
+    """The two bounds of an interval, empty where there is none."""
+    return EMPTY if bounds is None else between.join(number(bound, form, scale) for bound in bounds)
+
+
+def points(value: float | None, bounds: Sequence[float] | None = None, form: str = "+.2f") -> str:
+    """A fraction in points, signed, with its interval in brackets where there is one."""
+    around = f" [{interval(bounds, form, 100, ', ')}]" if value is not None and bounds else EMPTY
+    return number(value, form, 100) + around
 
 
 def unreadable(skipped: Sequence[object]) -> list[str]:
     """The note of images that could not be read; none where all could."""
     return [f"{len(skipped)} unreadable image{'s' * (len(skipped) != 1)} left out"] if skipped else []
-
-
-@dataclass(frozen=True, slots=True)
-class _Field:
-    """A column and how a row fills it."""
-
-    column: Column
-    text: Callable[[Row], str]
-
-
-def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
-    """Tables 2 and 3 as the paper lays them out: a line is a pair, its groups original, re-implementation, SENet."""
-    pairs = [
-        (base, variant)
-        for base in rows
-        if base.baseline is None
-        for variant in rows
-        if (variant.baseline, variant.input_size, variant.classes) == (base.model, base.input_size, base.classes)
-    ]
-    flops = "mflops" if any(cell.metric == "mflops" for row in rows for cell in row.paper) else "gflops"
-    metrics = [flops] + ["params_m"] * any(c.metric == "params_m" and c.table == number for r in rows for c in r.paper)
-    fields: list[tuple[Column, Callable[[Row, Row], str]]] = [
-        (Column("network", numeric=False), lambda base, variant: base.label)
-    ]
-    errors = ("top1_err", "top5_err")
-    fields += [(Column(HEADINGS[error], "original"), _of_base(number, "original", error)) for error in errors]
-    for column, group in (("reimplementation", "re-implementation"), ("senet", "SENet")):
-        side = _of_base if column == "reimplementation" else _of_variant
-        fields += [(Column(HEADINGS[error], group), side(number, column, error)) for error in errors]
-        for metric in metrics:
-            fields.append((Column(HEADINGS[metric], group), side(number, column, metric)))
-            fields.append((Column("counted", group), side(number, column, metric, counted)))
-            fields.append((Column("Δ", group), side(number, column, metric, delta)))
-            fields.append((Column("status", group, numeric=False), side(number, column, metric, status)))
-    body = tuple(tuple(text(base, variant) for _, text in fields) for base, variant in pairs)
-    return Table(title, tuple(column for column, _ in fields), body, notes(rows, number))
-
-
-def network_table(
-    title: str,
-    rows: Sequence[Row],
-    number: str | None = None,
-    *,
-    narrow: bool = False,
-    name: Callable[[Row], str] = lambda row: row.label,
-) -> Table:
-    """One network a line: counted and measured, beside the cells of table `number` (else of the row's own).
-
-    `narrow` leaves out what does not fit 80 columns.
-    """
-    fields = [_Field(Column("network", numeric=False), name)]
-    printed_flops = next((metric for metric in ("gflops", "mflops") if _has(rows, number, metric)), None)
-    usual = printed_flops or ("gflops" if any(row.flops.get("macs", 0) >= 10**9 for row in rows) else "mflops")
-    for metric in ("params_m", "gflops", "mflops"):
-        stands = _has(rows, number, metric)
-        if stands or metric in ("params_m", usual):
-            fields += _complexity(metric, rows, number, stands, narrow)
-    printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
-    fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
-    body = tuple(tuple(field.text(row) for field in fields) for row in rows)
-    dagger = (DAGGER,) if any(cell.endswith("†") for line in body for cell in line) else ()
-    return Table(title, tuple(field.column for field in fields), body, (*dagger, *notes(rows, number)))
-
-
-DAGGER = "† by the convention bn-inclusive, else by macs"
-
-
-def _printed(metric: str, number: str | None) -> _Field:
-    return _Field(Column(HEADINGS[metric], "paper"), lambda row: printed_text(find(row, number, metric)))
-
-
-def _complexity(metric: str, rows: Sequence[Row], number: str | None, stands: bool, narrow: bool) -> list[_Field]:
-    group = HEADINGS[metric]
-
-    def ours(row: Row) -> str:
-        return counted(find(row, number, metric)) or plain_count(row, metric)
-
-    fields = [_Field(Column("counted", group), ours)]
-    if any(row.baseline for row in rows) and not (narrow and number):
-        by_model = {(row.model, row.input_size, row.classes): row for row in rows if row.attention is None}
-        fields.append(_Field(Column("+%", group), lambda row: increase(row, by_model, metric)))
-    if stands:
-        fields.append(_Field(Column("paper", group), lambda row: printed_text(find(row, number, metric))))
-        if not narrow:
-            fields.append(_Field(Column("Δ", group), lambda row: delta(find(row, number, metric))))
-        show = short_status if narrow else status
-        fields.append(_Field(Column("status", group, numeric=False), lambda row: show(find(row, number, metric))))
-    return fields
-
-
-HEADINGS = {
-    "params_m": "params, M",
-    "gflops": "GFLOPs",
-    "mflops": "MFLOPs",
-    "top1_err": "top-1 %",
-    "top5_err": "top-5 %",
-    "ap": "AP",
-    "ap50": "AP50",
-    "cpu_ms": "CPU ms",
-    "train_ms": "train ms",
-}
-
-
-def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:
-    """The paper's cell of a row; without a column the re-implementation's is preferred to the original's."""
-    cells = [
-        cell
-        for cell in row.paper
-        if cell.metric == metric and number in (None, cell.table) and column in (None, cell.column)
-    ]
-    return next((cell for cell in cells if cell.column != "original"), cells[0] if cells else None)
-
-
-def printed_text(cell: CellStatus | None) -> str:
-    """The cell as the paper prints it."""
-    return cell.printed if cell else EMPTY
-
-
-def counted(cell: CellStatus | None) -> str:
-    """What was counted, to one digit more than the paper prints."""
-    if cell is None or cell.measured is None:
-        return EMPTY
-    return f"{cell.measured:.{_decimals(cell.printed) + 1}f}"
-
-
-def delta(cell: CellStatus | None) -> str:
-    """The relative difference to the printed value."""
-    return EMPTY if cell is None or cell.delta is None else f"{100 * cell.delta:+.2f} %"
-
-
-def status(cell: CellStatus | None) -> str:
-    """The status and the convention it holds under."""
-    if cell is None:
-        return EMPTY
-    return f"{cell.status} ({cell.convention})" if cell.status == "match" and cell.convention else cell.status
-
-
-def short_status(cell: CellStatus | None) -> str:
-    """The status, marked by a dagger where it holds under the second convention."""
-    return EMPTY if cell is None else f"{cell.status}†" if cell.convention == "bn-inclusive" else cell.status
-
-
-def plain_count(row: Row, metric: str) -> str:
-    """Parameters in millions, or multiply-adds by the convention `macs`."""
-    if metric == "params_m":
-        return EMPTY if row.params is None else f"{row.params / 1e6:.3f}"
-    macs = row.flops.get("macs")
-    return EMPTY if macs is None else f"{macs / 1e9:.4f}" if metric == "gflops" else f"{macs / 1e6:.2f}"
-
-
-def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int], int], Row], metric: str) -> str:
-    """How much more than its baseline, in per cent."""
-    base = baselines.get((row.baseline or "", row.input_size, row.classes))
-    ours, theirs = ((r.params if metric == "params_m" else r.flops.get("macs")) if r else None for r in (row, base))
-    return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
-
-
-def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
-    """What explains the cells of a table, each explanation once, and every number that is missing with its reason."""
-    found: dict[str, list[str]] = {}
-    metrics = {cell.metric for row in rows for cell in row.paper if number in (None, cell.table)}
-    for row in rows:
-        for cell in row.paper:
-            if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
-                found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
-        for what, why in row.missing.items():
-            if "latency" in what or what == "accuracy":
-                continue  # said beside the latencies and the errors
-            found.setdefault(f"{what} missing: {why}", []).append(row.label)
-    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * ("top1_err" in metrics)
-    general += [DETECTORS] * any(row.family == "detection" for row in rows)
-    general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]
-    return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
-
-
-CONVENTIONS = (
-    "macs: multiply-adds of convolutions and linear layers, one operation per element scaled by SE, compared rounded; "
-    "bn-inclusive: macs and one per BatchNorm output, max-pool input and final-pool input, compared truncated "
-    "(fitted to the paper's tables, its authors do not document it)"
-)
-PRINTED_ERRORS = (
-    "errors are the paper's, as printed: reaching them takes the training that the table's protocol describes"
-)
-
-
-DETECTORS = (
-    "a detector is counted whole, for one image of the size given (800x1216 px unless set) with 1,000 proposals: "
-    "trunk, pyramid, proposal head and box head; anchors, NMS and RoIAlign count nothing; a frozen BatchNorm has no "
-    "parameters"
-)
-PRINTED_AP = "AP and AP50 are the paper's, as printed, and not measured:"
-
-
-def _why_no_ap(rows: Sequence[Row], number: str | None) -> Iterator[str]:
-    for row in rows:
-        cell = find(row, number, "ap")
-        if cell is not None and cell.status == "not measured":
-            yield cell.explanation
-
-
-def _joined(labels: Iterable[str], total: int) -> str:
-    labels = list(dict.fromkeys(labels))
-    return "" if len(labels) == total else f"{', '.join(labels)}: "
-
-
-def _has(rows: Sequence[Row], number: str | None, metric: str) -> bool:
-    return any(find(row, number, metric) for row in rows)
-
-
-def _decimals(printed: str) -> int:
-    return len(printed.partition(".")[2])
-
-
-def _of_base(
-    number: str, column: str, metric: str, show: Callable[[CellStatus | None], str] = printed_text
-) -> Callable[[Row, Row], str]:
-    return lambda base, variant: show(find(base, number, metric, column))
-
-
-def _of_variant(
-    number: str, column: str, metric: str, show: Callable[[CellStatus | None], str] = printed_text
-) -> Callable[[Row, Row], str]:
-    return lambda base, variant: show(find(variant, number, metric, column))
-
-
-def record(row: Row) -> dict[str, Any]:
-    """A row as one flat line."""
-    flat: dict[str, Any] = {"model": row.model, "label": row.label, "baseline": row.baseline, "family": row.family}
-    flat["input_size"] = "x".join(map(str, row.input_size))
-    if row.attention is not None:
-        flat |= {f"attention_{name}": _plain(value) for name, value in asdict(row.attention).items()}
-    flat |= {"params": row.params}
-    flat |= {f"flops_{name}": value for name, value in row.flops.items()}
-    flat |= {f"flops_{name}": value for name, value in row.flops_by_kind.items()}
-    for name, part in (("latency", row.latency), ("accuracy", row.accuracy)):
-        if part is not None:
-            flat |= {
-                f"{name}_{key}": value for key, value in asdict(part).items() if not isinstance(value, (dict, list))
-            }
-    for cell in row.paper:
-        key = f"table{cell.table}_{cell.column}_{cell.metric}".replace(" ", "_")
-        flat |= {key: cell.printed, f"{key}_status": cell.status}
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else value

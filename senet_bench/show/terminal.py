@@ -21,7 +21,7 @@ from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
 from senet_bench.run.record import Doc, Event
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import Table
+from senet_bench.show.tables import Cell, Table
 
 STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
 STYLES |= {
@@ -171,11 +171,11 @@ def _rich(table: Table) -> RichTable:
             justify="right" if column.numeric else "left",
             overflow="fold",
             no_wrap=whole,
-            min_width=_unbroken([heading, *(row[index] for row in table.rows)], whole),
-            style=STYLES.get(column.name, ""),
+            min_width=_unbroken([heading, *(row[index] for row in table.texts)], whole),
+            style=STYLES.get(column.status, ""),
         )
     for row in table.rows:
-        rich.add_row(*(_styled(cell) for cell in row))
+        rich.add_row(*map(_styled, row))
     return rich
 
 
@@ -185,5 +185,5 @@ def _unbroken(cells: Iterable[str], whole: bool) -> int:
     return max(map(cell_len, parts), default=0)
 
 
-def _styled(cell: str) -> Text:
-    return Text(cell, style=STYLES.get(cell.partition(" (")[0].rstrip("†"), ""))
+def _styled(cell: str | Cell) -> Text:
+    return Text(str(cell), style=STYLES.get(cell.status, "") if isinstance(cell, Cell) else "")

@@ -106,4 +106,4 @@ def _frame(table: Table, heading: Callable[[str, str], Any]) -> pd.DataFrame:
 
     headings = [heading(column.group, column.name) for column in table.columns]
     index = pd.MultiIndex.from_tuples(headings) if isinstance(headings[0], tuple) else pd.Index(headings)
-    return pd.DataFrame([list(row) for row in table.rows], columns=index)
+    return pd.DataFrame([list(row) for row in table.texts], columns=index)

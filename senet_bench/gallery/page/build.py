@@ -5,22 +5,24 @@ from __future__ import annotations
 import itertools
 import unicodedata
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.gallery.evidence import Evidence, Source, machine_label
+from senet_bench.gallery.collection import Collection, Source, machine_label
 from senet_bench.gallery.page.content import Content, main
 from senet_bench.gallery.page.grid import SIGNS, tally
-from senet_bench.gallery.page.lead import lead
-from senet_bench.gallery.page.look import HERE, digest, script, stylesheet
-from senet_bench.show.inline import inline
+from senet_bench.gallery.page.headline import headline
+from senet_bench.gallery.page.inline import inline
+from senet_bench.show.style import digest, stylesheet
 
 if TYPE_CHECKING:
     from markupsafe import Markup
 
+HERE = Path(__file__).parent
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
 
 
-def page(evidence: Evidence, content: Content, drawn: Mapping[str, bytes]) -> str:
+def page(collection: Collection, content: Content, drawn: Mapping[str, bytes]) -> str:
     """The whole page; `drawn` has the svg of each chart under its name. The same facts give the same text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -28,15 +30,15 @@ def page(evidence: Evidence, content: Content, drawn: Mapping[str, bytes]) -> st
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    style, code = stylesheet(), script()
+    style, code = stylesheet(), (HERE / "page.js").read_text(encoding="utf-8")
     counts = {status: count for status, count in tally(content.grids).items() if count}
     text = environment.get_template("page.html.j2").render(
         content=content,
-        lead=lead(evidence, main(evidence.timings())),
+        headline=headline(collection, main(collection.timings())),
         tally=counts,
         signs=SIGNS,
-        machines=_machines(evidence),
-        left_out=[(one.path, str(one.error)) for one in evidence.left_out],
+        machines=_machines(collection),
+        left_out=[(one.path, str(one.error)) for one in collection.left_out],
         policy=f"default-src 'none'; style-src '{digest(style)}'; script-src '{digest(code)}'; img-src data:; "
         "base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - files of this package
@@ -66,11 +68,11 @@ def heads(groups: Sequence[str]) -> list[tuple[str, int]]:
     return spans if any(groups) else []
 
 
-def _machines(evidence: Evidence) -> list[Mapping[str, Any]]:
+def _machines(collection: Collection) -> list[Mapping[str, Any]]:
     """Each machine with its hardware, its versions and what was stored on it."""
     found: list[Mapping[str, Any]] = []
-    for key, newest in evidence.machines().items():
-        own = [source for source in evidence.sources if source.machine == key]
+    for key, newest in collection.machines().items():
+        own = [source for source in collection.sources if source.machine == key]
         hard = newest.get("hard") or {}
         facts = {
             name.replace("_", " "): hard[name] for name in HARDWARE if hard.get(name) not in (None, False, True, 0)

@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from senet_bench.gallery import ablations
-from senet_bench.gallery.evidence import SAY, Evidence, Source, Timed, conditions_label
+from senet_bench.gallery.collection import TABLES, Collection, Source, Timed, conditions_label
 from senet_bench.gallery.page.grid import Grid, grids
+from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import METRICS, PAPER, TITLES, Point, points
-from senet_bench.gallery.ratios import ratios
-from senet_bench.gallery.tradeoff import tradeoff
 from senet_bench.gates import tables as excitations
 from senet_bench.show.chart import Chart, name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.documents import setting_of
-from senet_bench.show.errors import error_table
-from senet_bench.show.latencies import latency_table
+from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.tables import Column, Table
 
 TABS = {"flops": "FLOPs", "params": "Parameters", "latency": "Latency"}
@@ -63,21 +61,21 @@ def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
     return [one for leaf in leaves for one in (leaf, *_flat(leaf.leaves))]
 
 
-def content(evidence: Evidence) -> Content:
+def content(collection: Collection) -> Content:
     """Everything that the stored facts have to show."""
-    timings = evidence.timings()
-    known = points(evidence)
+    timings = collection.timings()
+    known = points(collection)
     return Content(
-        cost=tuple(_costs(evidence, timings)),
+        cost=tuple(_costs(collection, timings)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
-        grids=tuple(grids(evidence.rows())),
-        ablations=tuple(_ablations(evidence, main(timings))),
-        latency=tuple(_latencies(evidence, timings)),
-        errors=tuple(_errors(evidence)),
-        gates=tuple(_gates(evidence)),
-        selftests=tuple(_told(evidence, "selftest")),
-        others=(*_told(evidence, "evaluate"), *_told(evidence, "profile"), *_told(evidence, "train")),
-        missing=_missing(evidence, timings, known),
+        grids=tuple(grids(collection.rows())),
+        ablations=tuple(_ablations(collection, main(timings))),
+        latency=tuple(_latencies(collection, timings)),
+        errors=tuple(_errors(collection)),
+        gates=tuple(_gates(collection)),
+        selftests=tuple(_tables_of(collection, "selftest")),
+        others=tuple(one for name in ("evaluate", "profile", "train") for one in _tables_of(collection, name)),
+        missing=_missing(collection, timings, known),
     )
 
 
@@ -86,9 +84,9 @@ def main(timings: Sequence[Timed]) -> Timed | None:
     return max(timings, key=lambda timed: len(timed.rows), default=None)
 
 
-def _costs(evidence: Evidence, timings: Sequence[Timed]) -> list[Leaf]:
+def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     """A tab a data set, in it one a metric, in latency's one for each machine and conditions."""
-    plain = points(evidence)
+    plain = points(collection)
     datasets = dict.fromkeys([*PAPER, *(point.dataset for point in plain)])
     leaves = []
     for dataset in datasets:
@@ -96,9 +94,9 @@ def _costs(evidence: Evidence, timings: Sequence[Timed]) -> list[Leaf]:
         metrics = [_cost(plain, dataset, metric, f"error-vs-{metric}{ending}") for metric in ("flops", "params")]
         timed = []
         for place, one in enumerate(timings):
-            where = _where(evidence, one)
+            where = _where(collection, one)
             name = f"error-vs-latency{ending}-{_timed_name(one, timings, place)}"
-            timed.append(_cost(points(evidence, one), dataset, "latency", name, where))
+            timed.append(_cost(points(collection, one), dataset, "latency", name, where))
         shown = [leaf for leaf in timed if leaf is not None]
         both = [leaf for leaf in metrics if leaf is not None]
         if len(shown) == 1:
@@ -130,27 +128,27 @@ def _cost(known: Sequence[Point], dataset: str, metric: str, name: str, where: s
     return Leaf(where or TABS[metric], chart, table, row_ids=rows)
 
 
-def _ablations(evidence: Evidence, timed: Timed | None) -> list[Leaf]:
+def _ablations(collection: Collection, timed: Timed | None) -> list[Leaf]:
     own = []
-    for source, run in evidence.ablations():
+    for source, run in collection.ablations():
         series = ablations.of_ablation(source, run)
-        own.append(replace(series, title=f"{series.title} ({evidence.name_of(source.machine)})"))
-    found = [*(series for series in own if series.settings), *ablations.of_studies(evidence, timed)]
+        own.append(replace(series, title=f"{series.title} ({collection.name_of(source.machine)})"))
+    found = [*(series for series in own if series.settings), *ablations.of_studies(collection, timed)]
     return [Leaf(series.title, chart) for series in found if (chart := curves(series)) is not None]
 
 
-def _latencies(evidence: Evidence, timings: Sequence[Timed]) -> list[Leaf]:
+def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     leaves = []
     for place, timed in enumerate(timings):
         name = _timed_name(timed, timings, place)
-        chart = ratios(timed, f"latency-ratios-{name}", evidence.name_of(timed.machine))
+        chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
         table = latency_table(timed.rows, name=lambda row: row.label)
-        leaves.append(Leaf(_where(evidence, timed), chart, table, f"latency-{name}"))
+        leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
     return leaves
 
 
-def _where(evidence: Evidence, timed: Timed) -> str:
-    return f"{evidence.name_of(timed.machine)}: {conditions_label(timed.conditions)}"
+def _where(collection: Collection, timed: Timed) -> str:
+    return f"{collection.name_of(timed.machine)}: {conditions_label(timed.conditions)}"
 
 
 def _timed_name(timed: Timed, timings: Sequence[Timed], place: int) -> str:
@@ -160,39 +158,41 @@ def _timed_name(timed: Timed, timings: Sequence[Timed], place: int) -> str:
     return name_of("-".join(filter(None, (timed.machine, words))))
 
 
-def _errors(evidence: Evidence) -> list[tuple[str, Table]]:
+def _errors(collection: Collection) -> list[tuple[str, Table]]:
     """The error tables of the newest ablations and of every comparison that trained."""
     found: dict[str, Table] = {}
-    for source, run in [*evidence.runs("compare"), *evidence.ablations()]:
+    for source, run in [*collection.runs("compare"), *collection.ablations()]:
         name = setting_of if source.command == "ablate" else (lambda row: row.label)
         table = error_table(run.rows, name)
         if table is not None:
             asked = run.conditions.get("axes") or run.conditions.get("what") or []
             subject = run.conditions.get("model") or source.command
-            title = f"{table.title}: {subject} {' x '.join(map(str, asked))}, run on {evidence.name_of(source.machine)}"
+            title = (
+                f"{table.title}: {subject} {' x '.join(map(str, asked))}, run on {collection.name_of(source.machine)}"
+            )
             stem = "-".join(map(str, ("errors", subject, *asked, source.machine)))
             found[name_of(stem)] = replace(table, title=title)
     return list(found.items())
 
 
-def _gates(evidence: Evidence) -> list[Leaf]:
+def _gates(collection: Collection) -> list[Leaf]:
     leaves = []
-    for facts in evidence.observations("excitations"):
+    for facts in collection.observations("excitations"):
         *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
         table = excitations.document(facts).wide[0]
         leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
     return leaves
 
 
-def _told(evidence: Evidence, command: str) -> list[tuple[str, Table]]:
+def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
     """The tables of the newest facts of a command, of each machine and question."""
     newest: dict[str, Source] = {}
-    for source, facts in evidence.facts(command):
+    for source, facts in collection.facts(command):
         question = [facts.conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
         newest[repr((source.machine, question))] = source
     found = []
     for source in newest.values():
-        tables = SAY[command](source.document).wide  # type: ignore[arg-type]  # checked when it was gathered
+        tables = TABLES[command](source.document).wide  # type: ignore[arg-type]  # checked when it was gathered
         stem = source.path.rpartition("/")[2].removesuffix(".json")
         for place, table in enumerate(tables):
             name = f"selftest-{source.machine}" if command == "selftest" else stem
@@ -200,12 +200,12 @@ def _told(evidence: Evidence, command: str) -> list[tuple[str, Table]]:
     return found
 
 
-def _missing(evidence: Evidence, timings: Sequence[Timed], known: Sequence[Point]) -> dict[str, tuple[str, str]]:
+def _missing(collection: Collection, timings: Sequence[Timed], known: Sequence[Point]) -> dict[str, tuple[str, str]]:
     """What no stored fact has, and the command that brings it."""
     trained = {point.dataset for point in known if point.source == "here"}
-    ablated = [run for _, run in evidence.runs("ablate") if any(row.accuracy for row in run.rows)]
+    ablated = [run for _, run in collection.runs("ablate") if any(row.accuracy for row in run.rows)]
     wanted = {
-        "counts": (not evidence.rows(), "no network was counted", "senet-bench compare --no-latency"),
+        "counts": (not collection.rows(), "no network was counted", "senet-bench compare --no-latency"),
         "imagenet": (
             "imagenet" not in trained,
             "no error was measured here on ImageNet",
@@ -223,11 +223,11 @@ def _missing(evidence: Evidence, timings: Sequence[Timed], known: Sequence[Point
         ),
         "latency": (not timings, "nothing was timed", "senet-bench compare"),
         "gates": (
-            not evidence.of("excitations"),
+            not collection.of("excitations"),
             "no gates were looked at",
             "senet-bench excitations seresnet20_cifar --dataset digits",
         ),
-        "selftest": (not evidence.of("selftest"), "timing was not tested", "senet-bench selftest"),
-        "profile": (not evidence.of("profile"), "no network was taken apart", "senet-bench profile seresnet50"),
+        "selftest": (not collection.of("selftest"), "timing was not tested", "senet-bench selftest"),
+        "profile": (not collection.of("profile"), "no network was taken apart", "senet-bench profile seresnet50"),
     }
     return {name: (what, command) for name, (absent, what, command) in wanted.items() if absent}

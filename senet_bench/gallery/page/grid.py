@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from senet_bench.core.paper import TABLES, CellStatus, Status, cells, compare_cell
+from senet_bench.core.reproduction import judged
 from senet_bench.core.results import Row
 from senet_bench.core.studies import STUDIES
-from senet_bench.show.documents import judge
-from senet_bench.show.tables import HEADINGS, counted, delta
+from senet_bench.show.networks import HEADINGS, counted, delta
 
 SIGNS: dict[Status, str] = {"match": "✓", "near": "≈", "differs": "≠", "not reproduced": "✗", "not measured": "–"}
 WORDS = {"top1_gain": "top-1 gain", "top5_gain": "top-5 gain", "crop": "crop, px", "extra_data": "extra data"}
@@ -56,7 +56,7 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
 def grid(number: str, rows: Sequence[Row]) -> Grid:
     """One printed table; cells that nothing was measured for are there too, with the reason."""
     printed = cells(number)
-    known = {(one.row, one.column, one.metric): one for one in judged(number, rows)}
+    known = {(one.row, one.column, one.metric): one for one in statuses(number, rows)}
     found = {
         (cell.row, cell.column, cell.metric): known.get((cell.row, cell.column, cell.metric)) or compare_cell(cell)
         for cell in printed
@@ -79,12 +79,12 @@ def grid(number: str, rows: Sequence[Row]) -> Grid:
     )
 
 
-def judged(number: str, rows: Iterable[Row]) -> list[CellStatus]:
+def statuses(number: str, rows: Iterable[Row]) -> list[CellStatus]:
     """The cells of a printed table that a stored row stands beside."""
     study = f"table{number}"
     if study not in STUDIES:
         return []
-    return [cell for row in rows for cell in replace(row, paper=judge(row, [study])).paper if cell.table == number]
+    return [cell for row in judged(rows, study) for cell in row.paper if cell.table == number]
 
 
 def tally(found: Iterable[Grid]) -> Mapping[Status, int]:

@@ -1,6 +1,10 @@
-"""The colours of plots and pages, each by its role, for light and for dark."""
+"""The colours of plots and pages, each by its role, for light and for dark; and the style of every page."""
 
 from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
 
 ROLES: dict[str, tuple[str, str]] = {
     "ink": ("#1d2125", "#e9e6df"),
@@ -33,13 +37,11 @@ def variables() -> str:
     return ":root { color-scheme: light dark; " + " ".join(lines) + " }"
 
 
-def contrast(one: str, other: str) -> float:
-    """The contrast ratio of two colours as WCAG 2 defines it, 1 to 21."""
-    high, low = sorted((_luminance(one), _luminance(other)), reverse=True)
-    return (high + 0.05) / (low + 0.05)
+def stylesheet() -> str:
+    """The style of all pages, in both colour schemes."""
+    return f"{variables()}\n{Path(__file__).with_name('page.css').read_text(encoding='utf-8')}"
 
 
-def _luminance(colour: str) -> float:
-    parts = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+def digest(text: str) -> str:
+    """The hash by which a content security policy knows an inline style or script."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"

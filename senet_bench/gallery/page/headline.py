@@ -1,25 +1,29 @@
-"""What the page says first: what SE costs and buys, in the numbers that are stored."""
+"""What is said first, on the page and in a terminal: what SE costs and buys, in the numbers that are stored."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.gallery.evidence import Evidence, Timed, conditions_label
-from senet_bench.show.documents import judge
-from senet_bench.show.tables import find
+from senet_bench.gallery.collection import Collection, Timed, conditions_label
+from senet_bench.gallery.page.content import Content, main
+from senet_bench.gallery.page.grid import SIGNS
+from senet_bench.show.documents import Document
+from senet_bench.show.tables import EMPTY, Column, Table
 
 PAIRS_OF = "table2"
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number to be seen from afar: its value, what it is, and where it comes from."""
+    """A number to be seen from afar: its value, what it is, and where it comes from; `key` is its metric's."""
 
+    key: str
     value: str
     what: str
     origin: str
@@ -27,7 +31,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Lead:
+class Headline:
     """Title, sentences and figures."""
 
     title: str
@@ -35,26 +39,23 @@ class Lead:
     figures: tuple[Figure, ...]
 
 
-def lead(evidence: Evidence, timed: Timed | None) -> Lead:
-    """The story of Table 2's pairs where they are stored, and of the errors measured here."""
-    pairs = _pairs(evidence.rows())
-    figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, evidence)]
+def headline(collection: Collection, timed: Timed | None) -> Headline:
+    """What is said of Table 2's pairs where they are stored, and of the errors measured here."""
+    pairs = _pairs(collection.rows())
+    figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, collection)]
     found = tuple(figure for figure in figures if figure is not None)
     sentences = []
     if found:
         sentences.append(
             f"Medians over the {len(pairs)} pairs of the paper's Table 2, each network with and without SE."
         )
-    sentences += _measured(evidence)
-    return Lead(_title(found), tuple(sentences), found)
+    sentences += _measured(collection)
+    return Headline(_title(found), tuple(sentences), found)
 
 
 def _title(figures: Sequence[Figure]) -> str:
-    values = {figure.what.partition(" ")[0]: figure.value for figure in figures}
-    costs = [(values.get("multiply-adds"), "multiply-adds"), (values.get("parameters"), "parameters")]
-    costs.append((values.get("time"), "time a call"))
-    bought = values.get("top-1")
-    spent = [f"{value.removeprefix('+')} more {what}" for value, what in costs if value]
+    bought = next((figure.value for figure in figures if figure.key == "accuracy"), None)
+    spent = [f"{one.value.removeprefix('+')} more {one.what}" for one in figures if one.key != "accuracy"]
     if bought is None or not spent:
         return "What Squeeze-and-Excitation costs and buys"
     listed = spent[0] if len(spent) == 1 else f"{', '.join(spent[:-1])} and {spent[-1]}"
@@ -64,11 +65,11 @@ def _title(figures: Sequence[Figure]) -> str:
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Baseline and SE variant of each printed row of Table 2."""
-    judged = [replace(row, paper=judge(row, [PAIRS_OF])) for row in rows]
-    bases = {row.model: row for row in judged if row.paper and row.attention is None}
+    printed = judged(rows, PAIRS_OF)
+    bases = {row.model: row for row in printed if row.paper and row.attention is None}
     return [
         (bases[row.baseline], row)
-        for row in judged
+        for row in printed
         if row.paper and row.attention == AttentionSpec() and row.baseline in bases
     ]
 
@@ -82,7 +83,8 @@ def _gain(pairs: Sequence[tuple[Row, Row]]) -> Figure | None:
     if not gains:
         return None
     origin = f"{_minus(min(gains), 2)} to {_minus(max(gains), 2)}, as the paper prints them"
-    return Figure(f"{_minus(statistics.median(gains), 2)} points", "top-1 error on ImageNet", origin, "paper")
+    value = f"{_minus(statistics.median(gains), 2)} points"
+    return Figure("accuracy", value, "top-1 error on ImageNet", origin, "paper")
 
 
 def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
@@ -95,24 +97,24 @@ def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
     what = "multiply-adds" if metric == "flops" else "parameters"
     digits = 2 if metric == "flops" else 1
     origin = f"+{min(found):.{digits}f} % to +{max(found):.{digits}f} %, counted here"
-    return Figure(f"+{statistics.median(found):.{digits}f} %", what, origin, "here")
+    return Figure(metric, f"+{statistics.median(found):.{digits}f} %", what, origin, "here")
 
 
-def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, evidence: Evidence) -> Figure | None:
+def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Collection) -> Figure | None:
     latencies = [timed.latency_of(variant) for _, variant in pairs] if timed else []
     ratios = [latency.ratio for latency in latencies if latency and latency.ratio]
     if not ratios or timed is None:
         return None
-    where = f"{evidence.name_of(timed.machine)} ({conditions_label(timed.conditions)})"
+    where = f"{collection.name_of(timed.machine)} ({conditions_label(timed.conditions)})"
     low, high = (f"{100 * (edge(ratios) - 1):+.1f} %" for edge in (min, max))
     middle = 100 * (statistics.median(ratios) - 1)
-    return Figure(f"{middle:+.1f} %", "time a call", f"{low} to {high}, measured on {where}", "here")
+    return Figure("latency", f"{middle:+.1f} %", "time a call", f"{low} to {high}, measured on {where}", "here")
 
 
-def _measured(evidence: Evidence) -> list[str]:
+def _measured(collection: Collection) -> list[str]:
     """A sentence for each data set on which SE was trained here, about the r that is nearest to the paper's 16."""
     nearest: dict[str, tuple[float, str]] = {}
-    for row in evidence.trained():
+    for row in collection.trained():
         found = row.accuracy
         if found is None or found.difference is None or row.attention is None or row.attention.block != "se":
             continue
@@ -133,3 +135,29 @@ def _between(interval: tuple[float, float] | None) -> str:
 
 def _minus(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
+
+
+def summary(collection: Collection, content: Content) -> Document:
+    """Three tables at most, in one width that fits 80 columns."""
+    first = headline(collection, main(collection.timings()))
+    tables = []
+    if first.figures:
+        columns: tuple[Column, ...] = (
+            Column("what", numeric=False),
+            Column("median"),
+            Column("from", numeric=False),
+        )
+        lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
+        tables.append(Table("What SE costs and buys", columns, lines, first.sentences))
+    counts = {grid.id: dict(grid.counts) for grid in content.grids if grid.known}
+    if counts:
+        columns = (Column("table", numeric=False), *(Column(status, status=status) for status in SIGNS))
+        body = tuple(
+            (name.replace("table", "Table "), *(str(found.get(status, EMPTY)) for status in SIGNS))
+            for name, found in counts.items()
+        )
+        tables.append(Table("The paper's cells beside what was counted here", columns, body))
+    if content.missing:
+        columns = (Column("missing", numeric=False), Column("brought by", numeric=False))
+        tables.append(Table("What is not there yet", columns, tuple(content.missing.values())))
+    return Document({}, tuple(tables), tuple(tables), ())

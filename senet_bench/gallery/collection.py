@@ -12,12 +12,13 @@ from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Ru
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError, UsageError, one_line
 from senet_bench.gates import colour_tables, tables
+from senet_bench.run import tables as commands
 from senet_bench.show import documents
 
-SAY: dict[str, Callable[[AnyFacts], documents.Document]] = {
-    "evaluate": documents.of_evaluation,
-    "selftest": documents.of_selftest,
-    "train": documents.of_training,
+TABLES: dict[str, Callable[[AnyFacts], documents.Document]] = {
+    "evaluate": commands.evaluation,
+    "selftest": commands.selftest,
+    "train": commands.training,
     "profile": profiles.document,
     "excitations": tables.document,
     "input-channels": colour_tables.document,
@@ -66,7 +67,7 @@ class Timed:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Collection:
     """Everything a report is made of, oldest first."""
 
     sources: tuple[Source, ...]
@@ -151,7 +152,7 @@ class Evidence:
         return {source.machine: source.document.environment for source in self.sources}
 
 
-def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> Evidence:
+def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> Collection:
     """The documents under `root` that can be read and shown, and the others with their reasons."""
     sources, left_out = [], []
     for path, found in survey:
@@ -161,7 +162,7 @@ def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> 
             left_out.append(LeftOut(place, error))
         elif not isinstance(found, BenchError):
             sources.append(Source(place, found))
-    return Evidence(tuple(sources), tuple(left_out))
+    return Collection(tuple(sources), tuple(left_out))
 
 
 def _unusable(place: str, document: Document) -> BenchError | None:
@@ -169,8 +170,8 @@ def _unusable(place: str, document: Document) -> BenchError | None:
     source = Source(place, document)
     try:
         _check_names(source)
-        if isinstance(document, Facts) and source.command in SAY:
-            SAY[source.command](document)
+        if isinstance(document, Facts) and source.command in TABLES:
+            TABLES[source.command](document)
         elif isinstance(document, Run):
             documents.of_run(document) if document.rows else None
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BenchError) as error:

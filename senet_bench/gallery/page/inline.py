@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 from senet_bench.show.chart import Chart, Mark
-from senet_bench.show.palette import LIGHT
+from senet_bench.show.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -1,0 +1,244 @@
+"""What `models`, `doctor`, `selftest`, `train`, `evaluate` and `--dry-run` have to say, as tables."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from senet_bench.core.catalog import CATALOG, normalise
+from senet_bench.core.results import AnyFacts, Check
+from senet_bench.core.studies import STUDIES
+from senet_bench.errors import UsageError
+from senet_bench.show.documents import Document, envelope
+from senet_bench.show.tables import EMPTY, Column, Table, interval, number, unreadable
+
+PRECISIONS = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "small",
+    "ap_medium": "medium",
+    "ap_large": "large",
+}
+PRECISION_NOTE = (
+    "AP: COCO's average precision in points, over IoU 0.50 to 0.95 (AP50, AP75: at one), by pycocotools; small is "
+    "below 32^2 px, large above 96^2 px; empty where there is no such object"
+)
+
+
+def catalog(families: Sequence[str]) -> Document:
+    """The networks of the catalog, or of some families; `UsageError` for an unknown family."""
+    known = {normalise(spec.family): spec.family for spec in CATALOG.values()}
+    unknown = [family for family in families if normalise(family) not in known]
+    if unknown:
+        raise UsageError(f"unknown family {unknown[0]!r}", f"choose from {', '.join(known.values())}")
+    chosen = {normalise(family) for family in families} or set(known)
+    rows: list[dict[str, Any]] = [
+        {
+            "model": spec.name,
+            "label": spec.label,
+            "family": spec.family,
+            "task": spec.task,
+            "baseline": spec.baseline,
+            "params": spec.params,
+            "input_size": list(spec.input_size),
+            "classes": spec.classes,
+            "stages": list(spec.stages),
+            "tables": [study.table for study in STUDIES.values() if spec.name in study.models],
+            "layout": spec.layout,
+        }
+        for spec in CATALOG.values()
+        if normalise(spec.family) in chosen
+    ]
+    columns = ("model", "family", "params, M", "px", "tables", "layout")
+    table = Table(
+        "Networks",
+        tuple(Column(name, numeric=name in ("params, M", "px")) for name in columns),
+        tuple(
+            (
+                r["model"],
+                r["family"],
+                f"{r['params'] / 1e6:.3f}",
+                str(r["input_size"][1]),
+                " ".join(r["tables"]),
+                r["layout"],
+            )
+            for r in rows
+        ),
+    )
+    environment = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
+
+
+def checks(checks: Sequence[Check], environment: Mapping[str, Any]) -> Document:
+    """What `doctor` found."""
+    table = Table(
+        "This machine",
+        (Column("what", numeric=False), Column("found", numeric=False), Column("what to do", numeric=False)),
+        tuple((check.name, check.found, check.remedy) for check in checks),
+    )
+    rows = tuple(asdict(check) for check in checks)
+    return Document(envelope("doctor", rows, environment), (table,), (table,), rows)
+
+
+def selftest(facts: AnyFacts) -> Document:
+    """The rules side by side, and what the paired rule could see."""
+    rules = Table(
+        "Decision rules on this machine: identical sides, and +5 % of real work",
+        (
+            Column("rule", numeric=False),
+            Column("false alarms", "identical"),
+            Column("median s", "identical"),
+            Column("found", "+5 %"),
+            Column("median s", "+5 %"),
+        ),
+        tuple(
+            (
+                str(row["rule"]),
+                f"{row['false_alarms']} of {row['same']}",
+                number(row["seconds_same"]),
+                f"{row['found']} of {row['slower']}",
+                number(row["seconds_slower"]),
+            )
+            for row in facts.rows
+        ),
+    )
+    lines = tuple((name.replace("_", " "), _shown(value)) for name, value in facts.summary.items())
+    summary = Table("What the paired rule sees", (Column("what", numeric=False), Column("figure")), lines)
+    tables = (rules, summary)
+    return Document(facts, tables, tables, tuple(facts.rows))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " of ".join(map(str, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def training(facts: AnyFacts) -> Document:
+    """The epochs of a training run; on a narrow terminal or a long run the last ten."""
+    detects = any(row.get("ap50") is not None for row in facts.rows)
+    tested = {"ap": "AP", "ap50": "AP50"} if detects else {"top1_err": "top-1 %", "top5_err": "top-5 %"}
+    columns = ("epoch", "loss", "lr", *(() if detects else ("test loss",)), *tested.values(), "images/s")
+    lines = tuple(
+        (
+            str(row["epoch"]),
+            f"{row['train_loss']:.4f}",
+            f"{row['lr']:.4g}",
+            *(() if detects else (number(row.get("test_loss"), ".4f"),)),
+            *(number(row.get(name), ".2f", 100) for name in tested),
+            f"{row['images_per_second']:.0f}",
+        )
+        for row in facts.rows
+    )
+    asked = facts.conditions
+    title = (
+        f"{asked['model']} on {asked['dataset']}: {asked['recipe']}, batch {asked['batch_size']}, lr {asked['lr']:g}"
+    )
+    notes = (*asked.get("notes", ()), *_without_top5(facts.rows), f"weights in {facts.summary.get('weights')}")
+    table = Table(title, tuple(Column(name) for name in columns), lines, notes)
+    return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
+
+
+def evaluation(facts: AnyFacts) -> Document:
+    """The errors of networks on one data set, or the AP of detectors, and their differences to the first."""
+    if any("ap" in row for row in facts.rows):
+        table = _precisions(facts)
+        return Document(facts, (table,), (table,), tuple(facts.rows))
+    columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
+    several = len(facts.rows) > 1
+    columns += ["difference", "McNemar p"] if several else []
+    lines = tuple(
+        (
+            str(row["label"]),
+            str(row["images"]),
+            number(row["top1_err"], ".2f", 100),
+            interval(row["ci"], ".2f", 100),
+            number(row["top5_err"], ".2f", 100),
+            *((_difference(row), number(row.get("mcnemar_p"), ".2g")) if several else ()),
+        )
+        for row in facts.rows
+    )
+    sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))
+    table = Table(
+        f"Single centre crop on {facts.conditions['dataset']} ({sizes})",
+        tuple(Column(name, numeric=name != "network") for name in columns),
+        lines,
+        (*facts.conditions.get("notes", ()), *_remarks(facts.rows), *_without_top5(facts.rows)),
+    )
+    return Document(facts, (table,), (table,), tuple(facts.rows))
+
+
+def _precisions(facts: AnyFacts) -> Table:
+    """One line a detector; of several, the difference in AP to the first."""
+    several = len(facts.rows) > 1
+    printed = [metric for metric in ("ap", "ap50") if any(_printed(row, metric) for row in facts.rows)]
+    columns = ["network", "images", *PRECISIONS.values(), *(["difference"] if several else [])]
+    columns += [f"paper's {PRECISIONS[metric]}" for metric in printed]
+    lines = tuple(
+        (
+            str(row["label"]),
+            str(row["images"]),
+            *(number(row.get(name), ".1f", 100) for name in PRECISIONS),
+            *((number(row.get("difference"), "+.1f", 100),) if several else ()),
+            *(_printed(row, metric) for metric in printed),
+        )
+        for row in facts.rows
+    )
+    sizes = dict.fromkeys(f"shorter side {row['size']} px, longer at most {row['longest']}" for row in facts.rows)
+    return Table(
+        f"Detection on {facts.conditions['dataset']} ({'; '.join(sizes)})",
+        tuple(Column(name, numeric=name != "network") for name in columns),
+        lines,
+        (*facts.conditions.get("notes", ()), *_remarks(facts.rows), PRECISION_NOTE),
+    )
+
+
+def _without_top5(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Why there is no top-5 error, where there is a top-1 error."""
+    lacking = any(row.get("top1_err") is not None and row["top5_err"] is None for row in rows)
+    return ["no top-5 error: the data set has fewer than five classes"] if lacking else []
+
+
+def _difference(row: Mapping[str, Any]) -> str:
+    if row.get("difference") is None:
+        return EMPTY
+    around = f" [{interval(row['difference_ci'], '.2f', 100)}]" if row["difference_ci"] else EMPTY
+    return number(row["difference"], "+.2f", 100) + around
+
+
+def _remarks(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """What is to be known of evaluated networks: of their weights, of images left out, of what makes them unlike."""
+    notes = [f"{row['label']}: {note}" for row in rows for note in row["notes"]]
+    notes += [f"{row['label']}: {note}" for row in rows for note in unreadable(row["skipped"])]
+    notes += [f"not like for like: {what}" for row in rows for what in row.get("differs_in", ())]
+    return tuple(notes)
+
+
+def _printed(row: dict[str, Any], metric: str) -> str:
+    """The paper's cell with its status, empty where it has none for this detector and these images."""
+    cell = next((cell for cell in row.get("paper", ()) if cell["metric"] == metric), None)
+    return f"{cell['printed']} ({cell['status']})" if cell else EMPTY
+
+
+def forecast(facts: AnyFacts) -> Document:
+    """What an ablation would run, a line a setting, and how long in total."""
+    names = ("setting", "stored", "to run", "seconds each", "known from")
+    lines = tuple(
+        (
+            str(row["setting"]),
+            str(row.get("stored", EMPTY)),
+            str(row.get("to_run", EMPTY)),
+            number(row.get("seconds")),
+            str(row.get("from") or EMPTY),
+        )
+        for row in facts.rows
+    )
+    total = facts.summary
+    share = f"{total['to_run']} of {total['trials']} trials to run, {total['at_once']} at once"
+    note = f"{share}: about {total['seconds']:.0f} s"
+    columns = tuple(Column(name, numeric=name not in ("setting", "known from")) for name in names)
+    table = Table("What would run", columns, lines, (note, "nothing was stored"))
+    return Document(facts, (table,), (table,), tuple(facts.rows))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from senet_bench.core.catalog import CATALOG, CLASSIFIERS, pair, resolve
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.models.outside import load
 
 SE = AttentionSpec()
 
@@ -230,3 +232,178 @@ def test_parameters_are_the_trainable_ones() -> None:
     layer = nn.Linear(3, 4)
     layer.bias.requires_grad_(False)
     assert parameters(layer) == 12
+
+
+# --- one count for one function -------------------------------------------------------------------------------------
+
+SIZE = (3, 64, 64)
+
+
+def from_outside(name: str) -> nn.Module:
+    pytest.importorskip(name.partition(":")[0])
+    with torch.device("meta"):
+        return load(name)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [("seresnet50_v1_5", "timm:seresnet50")])
+def test_a_network_of_timm_has_the_counts_of_the_same_network_of_ours(ours: str, theirs: str) -> None:
+    mine, other = (count(network, (3, 224, 224)) for network in (build(ours, device="meta"), from_outside(theirs)))
+    assert mine.macs == other.macs == 4_097_218_560
+    assert mine.bn_inclusive == other.bn_inclusive
+
+
+SCALES = {
+    "timm:seresnet18": True,
+    "timm:resnet18": False,
+    "timm:ecaresnet26t": True,
+    "timm:mobilenetv3_small_100": True,
+    "timm:vit_tiny_patch16_224": False,
+    "timm:convnext_atto": False,
+    "timm:regnety_002": True,
+    "torchvision:resnet18": False,
+    "torchvision:mobilenet_v3_small": True,
+    "torchvision:efficientnet_b0": True,
+    "torchvision:regnet_y_400mf": True,
+    "torchvision:convnext_tiny": False,
+}
+
+
+@pytest.mark.parametrize("name", SCALES)
+def test_a_count_is_torch_s_own_and_one_operation_for_each_element_a_gate_scales(name: str) -> None:
+    size = (3, 224, 224) if "vit" in name else SIZE
+    network = from_outside(name)
+    counts, products = count(network, size), conv_and_linear(network, size)
+    scaled: list[int] = []
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        scaled.append(output.numel())
+
+    kinds = ("SEModule", "SqueezeExcite", "EcaModule", "SqueezeExcitation")
+    for module in network.modules():
+        if type(module).__name__ in kinds:
+            module.register_forward_hook(note)
+    with torch.no_grad():
+        network.eval()(torch.empty(1, *size, device="meta"))
+    assert counts.macs - products == counts.se_scale == sum(scaled)
+    assert (counts.se_scale > 0) == SCALES[name]
+    assert counts.uncounted == ()
+
+
+def gated_by(how: Callable[[Tensor, Tensor], Tensor]) -> Counts:
+    class Gated(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return how(x, torch.sigmoid(x.mean((2, 3), keepdim=True)))
+
+    return count(Gated(), (3, 8, 8))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda x, gate: x * gate,
+        lambda x, gate: gate * x,
+        lambda x, gate: x * gate.expand_as(x),
+        lambda x, gate: x.mul_(gate),
+        torch.mul,
+        lambda x, gate: torch.addcmul(x, x, gate),
+        lambda x, gate: torch.einsum("nchw,nc->nchw", x, gate.flatten(1)),
+    ],
+)
+def test_a_gate_outside_of_our_blocks_counts_as_in_them(how: Callable[[Tensor, Tensor], Tensor]) -> None:
+    assert gated_by(how) == Counts(se_scale=3 * 8 * 8)
+
+
+def test_a_scale_that_does_not_depend_on_the_image_is_no_gate() -> None:
+    class Scaled(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gamma = nn.Parameter(torch.ones(1, 3, 1, 1))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x * self.gamma * F.softplus(self.gamma)
+
+    assert count(Scaled(), (3, 8, 8)) == Counts()
+
+
+class Odd(nn.Module):
+    """A layer that torch's counters or fvcore once counted as nothing."""
+
+    def __init__(self, layer: nn.Module, products: int) -> None:
+        super().__init__()
+        self.layer, self.products = layer, products
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+class Deformed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.offsets = nn.Conv2d(3, 18, 3, padding=1)
+        self.conv = pytest.importorskip("torchvision").ops.DeformConv2d(3, 8, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x, self.offsets(x))  # type: ignore[no-any-return]
+
+
+class Sequence(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(3, 4, batch_first=True)
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.lstm(x.flatten(2).transpose(1, 2))[0]
+        return self.attention(x, x, x)[0]  # type: ignore[no-any-return]
+
+
+CONVOLUTION = 8 * 27 * 64
+ODD = {
+    "same": lambda: Odd(nn.Conv2d(3, 8, 3, padding="same"), CONVOLUTION),
+    "deformed": lambda: Odd(Deformed(), CONVOLUTION + 18 * 27 * 64),
+    "sequence": lambda: Odd(Sequence(), 64 * (16 * 3 + 16 * 4) + 64 * 4 * 16 + 2 * 64 * 64 * 4),
+}
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_no_counter_is_silent_about_what_it_can_count(name: str) -> None:
+    network = ODD[name]()
+    assert count(network, (3, 8, 8)).macs == network.products
+    assert conv_and_linear(network, (3, 8, 8)) == network.products
+    assert count_fvcore(network, (3, 8, 8)).macs == network.products
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("how", ["script", "trace"])
+def test_a_convolution_inside_a_scripted_or_traced_module_is_counted(how: str) -> None:
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    trace: Any = torch.jit.trace
+    inside = torch.jit.script(conv) if how == "script" else trace(conv, torch.zeros(1, 3, 8, 8))
+    assert count(Odd(inside, CONVOLUTION), (3, 8, 8)).conv == CONVOLUTION
+
+
+def test_an_einsum_over_one_channel_is_the_product_it_is() -> None:
+    class Contracted(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum("nchw,dc->ndhw", x, x.new_ones(5, x.shape[1]))
+
+    counts = [count(Contracted(), (channels, 8, 8)).linear for channels in (1, 2)]
+    assert counts == [5 * 64, 2 * 5 * 64]
+    assert [conv_and_linear(Contracted(), (channels, 8, 8)) for channels in (1, 2)] == counts
+
+
+def test_work_that_has_no_count_is_named() -> None:
+    class Fourier(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.fft.ifft2(torch.fft.fft2(x)).real  # type: ignore[no-any-return]
+
+    class Distances(nn.Module):
+        attention_place = "standard"
+
+        def forward(self, x: Tensor) -> Tensor:
+            distance = (x - x.mean((2, 3), keepdim=True)).square()
+            return x * torch.sigmoid(distance / (4 * distance.mean((2, 3), keepdim=True)) + 0.5)
+
+    assert count(Fourier(), (3, 8, 8)).uncounted == ("fft_c2c",)
+    assert count(Around(Distances()), (3, 8, 8)).uncounted == ("add", "div", "pow", "sub")
+    assert count(build("seresnet18", device="meta"), SIZE).uncounted == ()

@@ -1,13 +1,15 @@
 """Parameters and FLOPs of a network, under the two conventions that reproduce the paper's cells.
 
-`macs`: multiply-adds of convolutions and linear layers; an attention block adds those of its layers and one
-operation per element of the map it recalibrates. `bn-inclusive`: `macs` plus one operation per BatchNorm output
-element, per input element of max-pools and of the final global pool; it was fitted to the paper's tables and is
-not documented by its authors.
+`macs`: multiply-adds of convolutions and linear layers; an attention block adds those of its layers and one operation
+per element of the map it recalibrates. So does any gate (N, C, 1, 1) that multiplies a map (N, C, H, W), whoever
+wrote it; the pool of such a map that the gate is made of is a squeeze, and counts nothing. `bn-inclusive`: `macs`
+plus one operation per BatchNorm output element, per input element of max-pools and of the final global pool; it was
+fitted to the paper's tables and is not documented by its authors.
 
-A module that carries `attention_place` is an attention block. `shapes.py` counts; `witnesses.py` holds the two
-independent counters it is checked against. Of a detector, whose work depends on what it finds, the dense part with
-1,000 proposals an image is counted: trunk, pyramid, proposal head, box head. Anchors, NMS and RoIAlign count nothing.
+A module that carries `attention_place` is an attention block. `shapes.py` counts; `reference_counters.py` holds the
+two independent counters it is checked against. Of a detector, whose work depends on what it finds, the dense part
+with 1,000 proposals an image is counted: trunk, pyramid, proposal head, box head. Anchors, NMS and RoIAlign count
+nothing.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
@@ -25,12 +27,35 @@ from torch import Tensor, nn
 from senet_bench.bench.shapes import ShapeMode
 from senet_bench.errors import UsageError
 
+ACTIVATIONS = frozenset(("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu"))
+"""Elementwise functions that count nothing anywhere."""
+WORK: tuple[str, ...] = (
+    "fft",
+    "linalg",
+    "cdist",
+    "pdist",
+    "grid_sampler",
+    "histc",
+    "cumsum",
+    "cumprod",
+    "cummax",
+    "sort",
+    "topk",
+)
+WORK += ("cholesky", "svd", "qr", "triangular_solve", "conv_tbc", "bilinear", "trilinear", "ctc_loss", "renorm")
+WORK += ("thnn_fused", "mkldnn_rnn", "native_multi_head", "transformer_encoder", "embedding_bag", "unique", "median")
+"""How the names of torch's operators begin that work and have no formula here; the others move, pool or normalise."""
+KNOWN = ("linalg_vector_norm", "torchvision.nms", "torchvision.roi_align", "prim", "profiler", "c10d")
+"""How those begin that count nothing by convention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
     """Operations for one image, by kind. `conv` and `linear` are those outside attention blocks.
 
-    `bn`, `max_pool` and `global_pool` are in elements, and enter `bn_inclusive` alone.
+    `bn`, `max_pool` and `global_pool` are in elements, and enter `bn_inclusive` alone. `uncounted` names the operators
+    whose work is in no count: those no formula is known for, and in an attention block arithmetic over the map that
+    is neither an activation nor the one multiplication.
     """
 
     conv: int = 0
@@ -40,6 +65,7 @@ class Counts:
     bn: int = 0
     max_pool: int = 0
     global_pool: int = 0
+    uncounted: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def macs(self) -> int:
@@ -53,7 +79,7 @@ class Counts:
 
     def by_kind(self) -> dict[str, int]:
         """The counts as a dictionary, in the order of the fields."""
-        return asdict(self)
+        return {name: amount for name, amount in asdict(self).items() if name != "uncounted"}
 
 
 def parameters(network: nn.Module) -> int:
@@ -67,15 +93,34 @@ def count(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
     The network is not changed; give it on device `meta` to save a copy. Raises `UsageError` where the network
     cannot take images of that size.
     """
-    network = steady(network if _is_meta(network) else copy.deepcopy(network).to("meta"), dense=True)
+    tally = tallied(network, input_size)
+    return Counts(**tally.counts, uncounted=tuple(sorted(tally.uncounted)))
+
+
+def tallied(network: nn.Module, input_size: tuple[int, int, int]) -> Tally:
+    """What `count` is made from; a network with a scripted module, which cannot be without memory, is run."""
+    scripted = not _is_meta(network) and any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
+    if not _is_meta(network):
+        network = copy.deepcopy(network).to("cpu" if scripted else "meta")
+    network = steady(network, dense=True)
     tally = Tally()
-    image = torch.empty((1, *input_size), device="meta")
-    with evaluating(network), tally.inside_attention(network), torch.no_grad(), ShapeMode(tally):
+    image = torch.zeros((1, *input_size), device="cpu" if scripted else "meta")
+    mode = ShapeMode(tally, image, everything=not _is_plain(network), computes=scripted)
+    with evaluating(network), tally.inside_attention(network), torch.no_grad(), mode:
         try:
             network(image)
         except (RuntimeError, ValueError) as error:
             raise cannot_take(input_size, error) from error
-    return Counts(**tally.counts)
+    return tally
+
+
+def _is_plain(network: nn.Module) -> bool:
+    """Whether all modules are of torch or ours, so that whatever they do is a function of torch."""
+    return all(
+        type(module).__module__.partition(".")[0] in ("torch", "senet_bench")
+        and not isinstance(module, torch.jit.ScriptModule)
+        for module in network.modules()
+    )
 
 
 def steady(network: nn.Module, *, dense: bool = False) -> nn.Module:
@@ -96,25 +141,59 @@ def cannot_take(input_size: tuple[int, int, int], error: Exception) -> UsageErro
 
 
 class Tally:
-    """Counts by kind; what is counted inside an attention block goes to `se_excitation`, its pools nowhere."""
+    """Counts by kind; what is counted inside an attention block goes to `se_excitation`, its pools nowhere.
+
+    `squeezes` are the elements of pools whose result became a gate outside of such a block.
+    """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.uncounted: set[str] = set()
+        self.squeezes = 0
         self.depth = 0
+        self._pools: Counter[int] = Counter()
+        self._map = 0  # elements of the map that the attention block around acts on
+        self._products = 0  # multiplications of that map so far
 
     def add(self, kind: str, amount: int) -> None:
         """Add operations of a kind (a field of `Counts`)."""
         if self.depth == 0:
             self.counts[kind] += amount
+            self._pools[amount] += kind == "global_pool"
         elif kind in ("conv", "linear"):
             self.counts["se_excitation"] += amount
+
+    def scale(self, elements: int) -> None:
+        """Add the multiplication of a map by a gate: inside an attention block its one; outside, a squeeze before."""
+        if self.depth:
+            self.leave_out("mul", elements)
+            return
+        self.counts["se_scale"] += elements
+        if self._pools[elements]:
+            self._pools[elements] -= 1
+            self.squeezes += elements
+            self.counts["global_pool"] -= elements
+
+    def leave_out(self, operator: str, elements: int) -> None:
+        """Note an operator without a count: an elementwise one in an attention block, else one that is not (`*`)."""
+        name = operator.removeprefix("*").lstrip("_").rstrip("_")
+        if operator.startswith("*"):
+            foreign = "." in name  # of another library than torch
+            if (foreign or name.startswith(WORK)) and not name.startswith(KNOWN):
+                self.uncounted.add(name)
+        elif self.depth and self._map and elements >= self._map and name not in ACTIVATIONS:
+            self._products += name == "mul"
+            if name != "mul" or self._products > 1:
+                self.uncounted.add(name)
 
     @contextlib.contextmanager
     def inside_attention(self, network: nn.Module) -> Iterator[None]:
         """While entered, forward passes of `network` know when they are inside an attention block."""
 
-        def enter(*_: Any) -> None:
+        def enter(module: nn.Module, inputs: Any) -> None:
             self.depth += 1
+            if self.depth == 1:
+                self._map, self._products = inputs[0].numel() if inputs else 0, 0
 
         def leave(module: nn.Module, inputs: Any, output: Tensor) -> None:
             self.depth -= 1

@@ -83,7 +83,8 @@ class Accuracy:
 class Row:
     """One network under one attention: what was counted and measured, beside what the paper prints.
 
-    `role` is what it is compared as; `missing` says why a number is null; `axes` is the setting of an ablation.
+    `role` is what it is compared as; `missing` says why a number is null; `axes` is the setting of an ablation;
+    `uncounted` names the operators whose work is not in `flops`.
     """
 
     model: str
@@ -104,6 +105,7 @@ class Row:
     accuracy: Accuracy | None = None
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    uncounted: list[str] = field(default_factory=list)
 
     @property
     def outside(self) -> bool:

@@ -180,6 +180,7 @@ def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
         params=parameters(built),
         flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
         flops_by_kind=counts.by_kind(),
+        uncounted=list(counts.uncounted),
         missing={"latency": "not asked for", "accuracy": "not asked for"},
     )
     unlike = {"paper": "its cells are for the network's own image size, channels, classes and cardinality"}

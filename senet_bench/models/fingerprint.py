@@ -23,11 +23,12 @@ COUNT = 16
 """Projections of an output."""
 DIGITS = 12
 """Significant digits that are kept."""
-TOLERANCES = {"float64": 1e-8, "float32": 1e-4}
+TOLERANCES = {"float64": 1e-7, "float32": 1e-4}
 """The difference, relative to the output's norm, up to which two functions are one, by precision.
 
-Over the catalog float32 is at most 4e-6 from float64, and rounding moves float64 by 1e-14. A change of eps from 1e-5 to
-1e-2 in every BatchNorm moves the outputs by 5e-3 or more, of one 3x3's dilation by 6e-6 (in VGG-16) to 2e-1."""
+On two instruction sets 30 families of timm and torchvision agree to 1e-11 in float64, NFNet to 7e-9, and to 1e-6 in
+float32, which is at most 4e-6 from float64 over the catalog. A change of eps from 1e-5 to 1e-2 in every BatchNorm moves
+the outputs by 5e-3 or more, one of a 3x3's dilation by 6e-6 (VGG-16) to 2e-1."""
 NORMS, BIASES = (0.6, 0.8), 0.1
 """Bounds of the scales of normalisations and of other vectors; the largest bias."""
 MEANS, VARIANCES = 0.2, (0.5, 1.5)

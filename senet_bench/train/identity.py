@@ -1,0 +1,138 @@
+"""What a trial is a trial of, and which of those stored under the keys of earlier versions are the same."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from senet_bench.core import catalog
+from senet_bench.core.identity import TEXTS, Data, Identity, Network, canonical, training
+from senet_bench.core.results import header
+from senet_bench.core.specs import AttentionSpec, is_outside
+from senet_bench.core.store import TrialStore, read
+from senet_bench.data import sets
+from senet_bench.train.trials import Trial
+
+LOOKED_AT = 1000
+"""How many images of a split are looked at for its digest, evenly spaced; of all others the labels and names."""
+EMBEDDED = ("digits", "digits-full")
+"""The data sets that come with this toolkit, so that no folder can hold another one."""
+
+
+def identity_of(trial: Trial) -> Identity:
+    """What decides a trial's result. Its data are read once for all trials on them."""
+    return Identity(
+        network=Network.of(trial.spec),
+        data=data_of(trial.dataset, trial.folder),
+        recipe=training(trial.recipe),
+        batch=trial.recipe.batch_size,
+        seed=trial.seed,
+        precision=trial.precision,
+    )
+
+
+@functools.cache
+def data_of(dataset: str, folder: str | None = None) -> Data:
+    """What is in a data set; of `digits`, what is in its first draw, from which the seeds draw theirs."""
+    images = sets.load(dataset, folder)
+    splits = (images.train, images.test)
+    return Data(
+        name=images.name,
+        size=images.size,
+        channels=images.channels,
+        classes=len(images.classes),
+        train=0 if images.train is None else len(images.train),
+        test=len(images.test),
+        labels=_digest(np.ascontiguousarray(split.labels).tobytes() for split in splits if split is not None),
+        images=_digest(part for split in splits if split is not None for part in _contents(split)),
+    )
+
+
+def _digest(parts: Any) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def _contents(split: sets.Split) -> Any:
+    """The bytes that tell a split's images from others': pixels in memory, or names and some sizes on disk."""
+    chosen = np.unique(np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split))).astype(int)).tolist()
+    if isinstance(split, sets.Arrays):
+        yield repr(split.images.shape[1:]).encode()
+        yield from (np.ascontiguousarray(split.images[row]).tobytes() for row in chosen)
+        return
+    yield from (f"{path.parent.name}/{path.name}\n".encode() for path in split.paths)
+    for path in (split.paths[row] for row in chosen):
+        yield f"{path.stat().st_size if path.is_file() else None}\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Former:
+    """The trials that earlier versions stored: where each lies, by what it was a trial of, and how many say too little.
+
+    Adopted is what names built-in code alone: nothing tells which source an import string stood for.
+    """
+
+    paths: Mapping[str, Path] = field(default_factory=dict)
+    left_out: int = 0
+
+    def result(self, trial: Trial) -> dict[str, Any] | None:
+        """The stored result of the same trial, None when there is none."""
+        path = self.paths.get(_science_of(trial) or "")
+        result = header(read(path), str(path)).get("result") if path is not None else None
+        return result if isinstance(result, dict) else None
+
+
+def former(kept: TrialStore) -> Former:
+    """The trials of earlier versions in a store; later ones of equal science win."""
+    paths, left_out = dict[str, Path](), 0
+    for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
+        definition = header(read(path), str(path)).get("definition")
+        if not isinstance(definition, dict) or "code" not in definition:
+            continue
+        science = _science(definition)
+        left_out += science is None
+        if science is not None:
+            paths[science] = path
+    return Former(paths, left_out)
+
+
+def _science_of(trial: Trial) -> str | None:
+    """What a trial is a trial of, in the words of earlier versions."""
+    return _science(
+        {
+            "model": trial.spec.name,
+            "options": {name: repr(value) for name, value in trial.spec.options.items()},
+            "attention": canonical(trial.spec.attention),
+            "recipe": trial.recipe.as_dict(),
+            "dataset": trial.dataset,
+            "folder": trial.folder,
+            "seed": trial.seed,
+            "precision": trial.precision,
+        }
+    )
+
+
+def _science(definition: Mapping[str, Any]) -> str | None:
+    """The definition of a trial without what decides nothing; None where it names code from outside, or is damaged."""
+    try:
+        model, attention = str(definition["model"]), msgspec.convert(definition["attention"], AttentionSpec | None)
+        if is_outside(model) or (attention is not None and is_outside(attention.block)):
+            return None
+        recipe = {name: value for name, value in definition["recipe"].items() if name not in TEXTS}
+        kept = {name: definition[name] for name in ("options", "dataset", "seed", "precision")}
+    except (KeyError, TypeError, AttributeError, ValueError, msgspec.ValidationError):
+        return None
+    row = catalog.CATALOG.get(model)
+    where = None if kept["dataset"] in EMBEDDED else definition.get("folder")
+    name = row.baseline or row.name if row else model
+    return json.dumps(canonical([name, attention, recipe, kept, where]), sort_keys=True)

@@ -76,8 +76,9 @@ class SenetBench:
         return row
 
     def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> Row:
-        from senet_bench.bench.latency import NetworkLatency, measure_networks
-        from senet_bench.bench.plan import gated
+        from senet_bench.bench.latency import measure_networks
+        from senet_bench.bench.rounds import gated
+        from senet_bench.core.progress import result_of
         from senet_bench.core.specs import Conditions
         from senet_bench.regression.config import Ratio
         from senet_bench.regression.judgement import ratio_row
@@ -88,11 +89,8 @@ class SenetBench:
         budget, alpha = float(self._setting("budget", 3.0)), float(self._setting("alpha", 0.01))
         plan = gated(gate.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
         arms = {"base": base.eval(), "candidate": candidate.eval()}
-        found = None
-        for event in measure_networks(arms, "base", size, conditions=conditions, plan=plan):
-            found = event if isinstance(event, NetworkLatency) else None
-        assert found is not None
-        return ratio_row(Ratio("candidate", "base", "latency", gate), found.latency)
+        latency = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
+        return ratio_row(Ratio("candidate", "base", "latency", gate), latency.comparison)
 
     def _recorded(self, name: str, now: Any) -> Any:
         """The recorded facts of a network; recorded first where that was asked for."""

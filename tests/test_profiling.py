@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import HostClock
-from senet_bench.bench.latency import NetworkLatency
-from senet_bench.bench.plan import Plan
+from senet_bench.bench.rounds import Plan
 from senet_bench.breakdown.parts import GateOnly, ScaleOnly, Stage, arms, replaced
 from senet_bench.breakdown.probes import last_level_cache
-from senet_bench.breakdown.profile import PartRow, Profile, Step, profile_network
+from senet_bench.breakdown.profile import profile_network
 from senet_bench.breakdown.roofline import Demand, Device, limits
+from senet_bench.breakdown.rows import PartRow, Profile
 from senet_bench.breakdown.shares import Estimate
 from senet_bench.breakdown.tracing import trace
+from senet_bench.core.progress import result_of
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.errors import UsageError
@@ -132,10 +133,7 @@ def _small_probes() -> Iterator[None]:
 
 def profile(network: nn.Module, **conditions: Any) -> Profile:
     clock = HostClock(wall=Time.now, cpu=Time.now)
-    *events, last = profile_network(network, SIZE, conditions=Conditions(**conditions), plan=PLAN, clock=clock)
-    assert isinstance(last, Profile)
-    assert not any(isinstance(event, Profile) for event in events)
-    return last
+    return result_of(profile_network(network, SIZE, conditions=Conditions(**conditions), plan=PLAN, clock=clock))
 
 
 def timed_se() -> nn.Module:
@@ -263,11 +261,10 @@ def test_the_network_is_as_it_was() -> None:
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
-def test_events_tell_what_is_done() -> None:
-    events = list(profile_network(Net(timed_se), SIZE, plan=PLAN, clock=HostClock(wall=Time.now, cpu=Time.now)))
-    steps = [event.name for event in events if isinstance(event, Step)]
-    assert steps == ["trace", "rounds", "stages", "profiler", "device"]
-    assert sum(isinstance(event, NetworkLatency) for event in events) == 1
+def test_progress_tells_what_is_done() -> None:
+    steps = profile_network(Net(timed_se), SIZE, plan=PLAN, clock=HostClock(wall=Time.now, cpu=Time.now))
+    what = dict.fromkeys(progress.what.partition(" ")[0] for progress in steps)
+    assert list(what) == ["trace", "preparing", "warming", "timing", "stages", "profiler", "device"]
 
 
 SE_SPECS = [

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.bench import latency, runtimes
-from senet_bench.bench.latency import Halved, NetworkLatency, Ready, measure_memory, measure_networks
+from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import example, out_of_memory, prepare
 from senet_bench.bench.session import check_conditions, session
+from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -229,18 +230,15 @@ def test_running_out_of_memory_is_recognised(error: Exception, is_memory: bool) 
 
 def test_out_of_memory_halves_the_batch_of_both_sides() -> None:
     networks = {"a": network(), "b": Failing(torch.OutOfMemoryError("full"), holds=2)}
-    events = list(measure_networks(networks, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
-    assert [e.batch_size for e in events if isinstance(e, Halved)] == [4, 2]
-    found = events[-1]
-    assert isinstance(found, NetworkLatency)
-    assert found.conditions.batch_size == 2
-    assert found.throughput("b") == pytest.approx(2 / found.latency.arms["b"].seconds)
+    found = result_of(measure_networks(networks, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
+    assert found.halved_to == found.conditions.batch_size == 2
+    assert found.throughput("b") == pytest.approx(2 / found.comparison.arms["b"].seconds)
 
 
 def test_out_of_memory_at_one_image_is_a_measurement_error() -> None:
     networks = {"a": network(), "b": Failing(MemoryError())}
     with pytest.raises(MeasurementError, match="out of memory on cpu at batch size 1"):
-        list(measure_networks(networks, "a", SIZE, plan=QUICK))
+        result_of(measure_networks(networks, "a", SIZE, plan=QUICK))
 
 
 # --- networks in, latency out -------------------------------------------------------------------------------
@@ -249,12 +247,12 @@ def test_out_of_memory_at_one_image_is_a_measurement_error() -> None:
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_two_networks_give_a_latency_with_control(mode: Any) -> None:
     conditions = Conditions(batch_size=4, mode=mode)
-    events = list(measure_networks({"a": network(), "b": network(16)}, "a", SIZE, conditions=conditions, plan=QUICK))
-    found = events[-1]
-    assert isinstance(found, NetworkLatency)
-    assert {e.name for e in events if isinstance(e, Ready)} == {"a", "b"}
-    assert found.latency.arms["b"].judgement is not None
-    assert found.latency.control.rounds > 0
+    networks = {"a": network(), "b": network(16)}
+    found = result_of(measure_networks(networks, "a", SIZE, conditions=conditions, plan=QUICK))
+    assert set(found.prepared) == {"a", "b"}
+    assert found.halved_to is None
+    assert found.comparison.arms["b"].judgement is not None
+    assert found.comparison.control.rounds > 0
 
 
 def test_a_failure_while_measuring_is_a_measurement_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,7 +261,7 @@ def test_a_failure_while_measuring_is_a_measurement_error(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(latency, "measure_latency", broken)
     with pytest.raises(MeasurementError, match="device lost"):
-        list(measure_networks({"a": network(), "b": network()}, "a", SIZE, plan=QUICK))
+        result_of(measure_networks({"a": network(), "b": network()}, "a", SIZE, plan=QUICK))
 
 
 def test_memory_of_networks_grows_with_their_width() -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from senet_bench.bench.selftest import LAYERS, Selftest, Trial, chain, layers_of, selftest, summarise
+from senet_bench.bench.selftest import LAYERS, Amounts, Trial, chain, layers_of, summarise, trials
 from senet_bench.errors import UsageError
 
 
@@ -14,8 +14,8 @@ def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> T
 
 
 def test_alarms_are_counted_as_false_or_right() -> None:
-    trials = [trial("same", False), trial("same", True, 1.3), trial("slower", True, 1.05), trial("visible", True, 1.02)]
-    found = summarise(trials, 2.0, 1e-3)
+    ended = [trial("same", False), trial("same", True, 1.3), trial("slower", True, 1.05), trial("visible", True, 1.02)]
+    found = summarise(ended, 2.0, 1e-3)
     (row,) = found.rules
     assert (row.same, row.false_alarms, row.slower, row.found) == (2, 1, 1, 1)
     assert (found.covered, found.covered_slower, found.visible) == ((1, 2), (1, 1), (1, 1))
@@ -30,12 +30,10 @@ def test_the_slowdown_is_more_of_the_same_work() -> None:
 
 
 def test_a_short_self_test_runs_every_kind_and_counts_each_rule() -> None:
-    events = list(
-        selftest(same=1, slower=1, visible=1, peers=1, budget_s=0.1, slower_s=0.1, visible_s=0.1, peer_s=0.02)
-    )
-    trials, found = events[:-1], events[-1]
-    assert isinstance(found, Selftest)
-    assert sorted(t.kind for t in trials if isinstance(t, Trial)) == [
+    amounts = Amounts(same=1, slower=1, visible=1, peers=1, budget_s=0.1, slower_s=0.1, visible_s=0.1, peer_s=0.02)
+    ended = list(trials(amounts))
+    found = summarise(ended, 0.1, 1e-3)
+    assert sorted(t.kind for t in ended) == [
         "peers same", "peers slower", "same", "same visible", "slower", "visible"
     ]  # fmt: skip
     assert [row.same for row in found.rules] == [1] * 7
@@ -44,13 +42,13 @@ def test_a_short_self_test_runs_every_kind_and_counts_each_rule() -> None:
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    events = selftest(same=1, slower=0, visible=0, peers=0, budget_s=0.05)
-    next(events)
+    running = trials(Amounts(same=1, slower=0, visible=0, peers=0, budget_s=0.05))
+    next(running)
     assert torch.get_num_threads() == 1
-    events.close()  # type: ignore[attr-defined]
+    running.close()  # type: ignore[attr-defined]
     assert torch.get_num_threads() == before
 
 
 def test_no_trial_at_all_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="at least one trial"):
-        next(selftest(same=0, slower=0, visible=0, peers=0))
+        Amounts(same=0, slower=0, visible=0, peers=0)

@@ -3,8 +3,8 @@ from __future__ import annotations
 import gc
 import math
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +12,9 @@ import pytest
 
 from senet_bench.bench import clock as clocks
 from senet_bench.bench.clock import Block, Call, HostClock
-from senet_bench.bench.rounds import Event, Factory, Look, Plan, Round, Warmed, gated, measure_latency
-from senet_bench.bench.samples import Latency
+from senet_bench.bench.rounds import Factory, Plan, gated, measure_latency
+from senet_bench.bench.samples import Comparison
+from senet_bench.core.progress import Progress, result_of
 from senet_bench.errors import MeasurementError, UsageError
 
 MS = 1e-3
@@ -50,9 +51,10 @@ class Machine:
     def clock(self) -> HostClock:
         return HostClock(wall=self.now, cpu=self.now)
 
-    def run(self, slower: float = 1.0, plan: Plan | None = None, base: float = MS) -> list[Event]:
+    def run(self, slower: float = 1.0, plan: Plan | None = None, base: float = MS) -> Comparison:
         arms = {"base": self.arm(base), "new": self.arm(base * slower)}
-        return list(measure_latency(arms, "base", plan=plan or gated(), clock=self.clock(), witness=witness))
+        steps = measure_latency(arms, "base", plan=plan or gated(), clock=self.clock(), witness=witness)
+        return result_of(steps)
 
 
 @pytest.fixture(autouse=True)
@@ -65,13 +67,8 @@ def witness(output: object) -> float:
     return output
 
 
-def last(events: Sequence[Event]) -> Latency:
-    assert isinstance(events[-1], Latency)
-    return events[-1]
-
-
-def verdict_of(events: Sequence[Event]) -> str:
-    judged = last(events).arms["new"].judgement
+def verdict_of(found: Comparison) -> str:
+    judged = found.arms["new"].judgement
     assert judged is not None
     return judged.verdict
 
@@ -110,7 +107,7 @@ def test_false_alarms_without_any_margin_stay_within_alpha_on_a_bursty_machine()
 def test_the_interval_covers_the_true_ratio() -> None:
     covered = 0
     for seed in range(60):
-        judged = last(Machine(seed, 0.1).run(1.03, Plan(budget_s=0.6, target=0.0, epochs=1))).arms["new"].judgement
+        judged = Machine(seed, 0.1).run(1.03, Plan(budget_s=0.6, target=0.0, epochs=1)).arms["new"].judgement
         assert judged is not None
         covered += judged.ci[0] <= 1.03 <= judged.ci[1]
     assert covered >= 56
@@ -119,17 +116,17 @@ def test_the_interval_covers_the_true_ratio() -> None:
 @pytest.mark.parametrize("base", [0.2 * MS, 5 * MS, 400 * MS])
 @pytest.mark.parametrize("budget", [0.5, 3.0])
 def test_the_budget_is_never_passed_by_more_than_one_round(base: float, budget: float) -> None:
-    events = Machine(noise=0.3).run(1.02, gated(budget_s=budget), base)
+    found = Machine(noise=0.3).run(1.02, gated(budget_s=budget), base)
     one_round = 3 * base * HostClock().repeats(base)  # its noise apart
-    assert last(events).elapsed_s <= budget + 2 * one_round
+    assert found.elapsed_s <= budget + 2 * one_round
 
 
 def test_a_clear_slowdown_is_found_long_before_the_budget_ends() -> None:
-    assert last(Machine().run(1.2)).elapsed_s <= 0.5
+    assert Machine().run(1.2).elapsed_s <= 0.5
 
 
 def test_without_a_gate_it_stops_when_the_interval_is_narrow_enough() -> None:
-    narrow = last(Machine(noise=0.001).run(1.03, Plan(budget_s=10, target=0.005)))
+    narrow = Machine(noise=0.001).run(1.03, Plan(budget_s=10, target=0.005))
     assert narrow.elapsed_s < 2
     judged = narrow.arms["new"].judgement
     assert judged is not None
@@ -153,27 +150,26 @@ def test_every_round_runs_every_arm_once_in_changing_order() -> None:
         return build
 
     arms = {"base": arm("base"), "x": arm("x"), "y": arm("y")}
-    events = list(measure_latency(arms, "base", plan=Plan(budget_s=5, target=0, epochs=1), clock=machine.clock()))
-    rounds = [e for e in events if isinstance(e, Round)]
-    tail = order[-4 * len(rounds) :]
+    plan = Plan(budget_s=5, target=0, epochs=1)
+    samples = result_of(measure_latency(arms, "base", plan=plan, clock=machine.clock())).samples
+    tail = order[-4 * samples.rounds :]
     groups = [tuple(tail[i : i + 4]) for i in range(0, len(tail), 4)]
     assert all(sorted(group) == ["base", "base", "x", "y"] for group in groups)
     assert len(set(groups)) > 6
-    assert {"base", "x", "y", "control"} == set(rounds[0].seconds)
+    assert samples.arms == ("base", "x", "y", "control")
+    assert not any(map(math.isnan, samples.seconds[0]))
 
 
 def test_several_arms_share_the_rounds_and_a_decided_one_leaves() -> None:
     machine = Machine(noise=0.05)
     arms = {"base": machine.arm(MS), "much": machine.arm(1.5 * MS), "close": machine.arm(1.02 * MS)}
-    events = list(measure_latency(arms, "base", plan=gated(budget_s=3, family=True), clock=machine.clock()))
-    found = last(events)
+    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=3, family=True), clock=machine.clock()))
     much, close = (found.arms[name].judgement for name in ("much", "close"))
     assert much is not None
     assert close is not None
     assert much.verdict == "regressed"
     assert much.rounds < close.rounds
-    looks = [e for e in events if isinstance(e, Look)]
-    assert looks[-1].judgements.keys() == {"much", "close"}
+    assert [name for name, arm in found.arms.items() if arm.judgement is None] == ["base"]
 
 
 def test_epochs_rebuild_every_arm() -> None:
@@ -183,16 +179,17 @@ def test_epochs_rebuild_every_arm() -> None:
 
 
 def test_raw_samples_stay_with_the_result() -> None:
-    samples = last(Machine().run()).samples
+    samples = Machine().run().samples
     assert samples.arms == ("base", "new", "control")
     assert len(samples.seconds) == len(samples.cpu_seconds) == len(samples.dropped) == samples.rounds > 0
 
 
-def test_the_row_has_the_names_of_the_interface_and_no_infinite_number() -> None:
-    row = last(Machine().run()).row("new")
+def test_what_is_stored_has_the_names_of_the_interface_and_no_infinite_number() -> None:
+    latency = Machine().run().latency("new")
+    row = {name: value for name, value in asdict(latency).items() if value is not None}
     assert {"seconds", "ratio", "ci", "confidence", "rounds", "mde", "control_ratio"} <= row.keys()
     assert all(math.isfinite(v) for v in row.values() if isinstance(v, float))
-    assert "ratio" not in last(Machine().run()).row("base")
+    assert Machine().run().latency("base").ratio is None
 
 
 def test_an_absolute_margin_must_be_exceeded_too() -> None:
@@ -200,8 +197,7 @@ def test_an_absolute_margin_must_be_exceeded_too() -> None:
 
 
 def test_a_budget_too_short_for_one_look_is_inconclusive_not_an_error() -> None:
-    events = Machine().run(1.5, gated(budget_s=0.5), base=0.4)
-    assert verdict_of(events) == "inconclusive"
+    assert verdict_of(Machine().run(1.5, gated(budget_s=0.5), base=0.4)) == "inconclusive"
 
 
 # --- trouble ------------------------------------------------------------------------------------------------
@@ -216,7 +212,7 @@ def test_a_clock_that_goes_backwards_is_no_verdict_and_ends() -> None:
 
     arms = {"base": machine.arm(MS), "new": machine.arm(MS * 2)}
     clock = HostClock(wall=wall, cpu=machine.now)
-    found = last(list(measure_latency(arms, "base", plan=gated(budget_s=1, max_rounds=300), clock=clock)))
+    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=1, max_rounds=300), clock=clock))
     judged = found.arms["new"].judgement
     assert judged is not None
     assert judged.verdict == "inconclusive"
@@ -226,13 +222,13 @@ def test_a_clock_that_goes_backwards_is_no_verdict_and_ends() -> None:
 def test_a_clock_that_stands_still_is_an_error() -> None:
     arms: dict[str, Factory] = {"base": lambda: lambda: None, "new": lambda: lambda: None}
     with pytest.raises(MeasurementError, match="stands still"):
-        list(measure_latency(arms, "base", clock=HostClock(wall=lambda: 0.0, cpu=lambda: 0.0)))
+        result_of(measure_latency(arms, "base", clock=HostClock(wall=lambda: 0.0, cpu=lambda: 0.0)))
 
 
 def test_an_output_that_is_not_finite_is_an_error() -> None:
     arms: dict[str, Factory] = {"base": lambda: lambda: 1.0, "new": lambda: lambda: math.nan}
     with pytest.raises(MeasurementError, match="new is not finite"):
-        list(measure_latency(arms, "base", witness=witness))
+        result_of(measure_latency(arms, "base", witness=witness))
 
 
 def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:
@@ -249,7 +245,7 @@ def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:
 
     arms = {"base": machine.arm(MS), "new": build}
     plan = gated(budget_s=0.5)
-    found = last(list(measure_latency(arms, "base", plan=plan, clock=machine.clock(), witness=witness)))
+    found = result_of(measure_latency(arms, "base", plan=plan, clock=machine.clock(), witness=witness))
     judged = found.arms["new"].judgement
     assert judged is not None
     assert judged.verdict == "inconclusive"
@@ -260,7 +256,7 @@ def test_a_machine_taken_by_others_is_no_verdict() -> None:
     machine = Machine()
     clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: 0.5 * machine.t)
     arms = {"base": machine.arm(MS), "new": machine.arm(2 * MS)}
-    found = last(list(measure_latency(arms, "base", plan=gated(budget_s=0.5), clock=clock)))
+    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=0.5), clock=clock))
     judged = found.arms["new"].judgement
     assert judged is not None
     assert (judged.verdict, judged.rounds) == ("inconclusive", 0)
@@ -274,8 +270,8 @@ def test_a_control_that_differs_stops_every_verdict() -> None:
         return machine.arm(MS * next(copies))()
 
     plan = gated(budget_s=1, epochs=1)
-    found = last(
-        list(measure_latency({"base": base, "new": machine.arm(2 * MS)}, "base", plan=plan, clock=machine.clock()))
+    found = result_of(
+        measure_latency({"base": base, "new": machine.arm(2 * MS)}, "base", plan=plan, clock=machine.clock())
     )
     judged = found.arms["new"].judgement
     assert judged is not None
@@ -299,17 +295,17 @@ def test_other_impossible_plans_are_usage_errors(options: dict[str, float]) -> N
 
 def test_arms_without_a_candidate_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="baseline"):
-        list(measure_latency({"base": lambda: lambda: None}, "base"))
+        result_of(measure_latency({"base": lambda: lambda: None}, "base"))
 
 
 def test_garbage_collection_is_off_meanwhile_and_restored_when_interrupted() -> None:
     machine = Machine()
     arms = {"base": machine.arm(MS), "new": machine.arm(MS)}
     events = measure_latency(arms, "base", clock=machine.clock())
-    assert isinstance(next(events), Warmed)
+    assert isinstance(next(events), Progress)
     assert not gc.isenabled()
     with pytest.raises(KeyboardInterrupt):
-        events.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+        events.throw(KeyboardInterrupt())
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
 

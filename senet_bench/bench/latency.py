@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -13,10 +13,12 @@ from senet_bench.bench.clock import Clock, host_clock
 from senet_bench.bench.count import steady
 from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
 from senet_bench.bench.memory import PeakMemory, peak_memory
-from senet_bench.bench.rounds import Event, Plan, measure_latency
+from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
-from senet_bench.bench.samples import Latency
+from senet_bench.bench.samples import Comparison
 from senet_bench.bench.session import session, settled
+from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.results import Latency
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError
 
@@ -24,35 +26,31 @@ GPU_WARMUP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Ready:
-    """A network is built and gives the outputs of eager fp32."""
-
-    name: str
-    prepared: Prepared
-
-
-@dataclass(frozen=True, slots=True)
-class Halved:
-    """Memory ran out: every network goes on with this batch size."""
-
-    batch_size: int
-
-
-@dataclass(frozen=True, slots=True)
 class NetworkLatency:
-    """The latency of networks under the conditions they really ran in (the batch may have been halved)."""
+    """The comparison of networks under the conditions they really ran in; `halved_to` is the batch that memory held."""
 
-    latency: Latency
+    comparison: Comparison
     conditions: Conditions
     prepared: Mapping[str, Prepared]
     other_processes: tuple[int, ...] = ()
+    halved_to: int | None = None
 
     def throughput(self, name: str) -> float:
         """Images per second at the median."""
-        return self.conditions.batch_size / self.latency.arms[name].seconds
+        return self.conditions.batch_size / self.comparison.arms[name].seconds
 
-
-NetworkEvent = Event | Ready | Halved | NetworkLatency
+    def latency(self, name: str) -> Latency:
+        """What is stored of a network; raises `MeasurementError` where no round of it counts."""
+        latency, prepared = self.comparison.latency(name), self.prepared[name]
+        return replace(
+            latency,
+            images_per_second=self.throughput(name),
+            conditions=self.conditions,
+            settings={"cudnn_benchmark": True, "tf32": self.conditions.precision == "tf32", "gc": "off"},
+            difference_from_eager=prepared.difference,
+            first_call_s=prepared.first_s,
+            other_processes=list(self.other_processes),
+        )
 
 
 def measure_networks(
@@ -63,27 +61,29 @@ def measure_networks(
     conditions: Conditions | None = None,
     plan: Plan | None = None,
     clock: Clock | None = None,
-) -> Iterator[NetworkEvent]:
-    """Events of preparing and measuring; the last one is the `NetworkLatency`.
+) -> Steps[NetworkLatency]:
+    """The latency of networks in the same rounds; yields what is prepared and the part of the budget that is used.
 
-    `input_size` is (C, H, W) of one image. The networks are not changed. Raises `UsageError` for conditions that
-    are not to be had and `MeasurementError` when a network cannot be built, captured or held in memory.
+    `input_size` is (C, H, W) of one image. The networks are not changed. The batch of all is halved while memory
+    runs out. Raises `UsageError` for conditions that are not to be had and `MeasurementError` when a network
+    cannot be built, captured or held in memory.
     """
-    conditions, plan = settled(conditions or Conditions()), plan or Plan()
+    conditions, plan, halved_to = settled(conditions or Conditions()), plan or Plan(), None
     while True:
         try:
-            yield from _measured(networks, baseline, input_size, conditions, plan, clock)
+            found = yield from _measured(networks, baseline, input_size, conditions, plan, clock)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise MeasurementError(f"a network failed: {error}", "this row is left out") from error
         else:
-            return
+            return replace(found, halved_to=halved_to)
         if conditions.batch_size == 1:
             raise MeasurementError(f"out of memory on {conditions.device} at batch size 1", "use smaller images")
         if torch.device(conditions.device).type == "cuda":
             torch.cuda.empty_cache()
         conditions = conditions.with_batch(conditions.batch_size // 2)
-        yield Halved(conditions.batch_size)
+        halved_to = conditions.batch_size
+        yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
 
 
 def _measured(
@@ -93,26 +93,21 @@ def _measured(
     conditions: Conditions,
     plan: Plan,
     clock: Clock | None,
-) -> Iterator[NetworkEvent]:
+) -> Steps[NetworkLatency]:
     images = example(input_size, conditions.batch_size)
     with session(conditions):
         prepared: dict[str, Prepared] = {}
         for name, network in networks.items():
             prepared[name] = prepare(steady(network), conditions, images)
-            yield Ready(name, prepared[name])
-        factories = {name: ready.factory for name, ready in prepared.items()}
-        found = None
-        for event in measure_latency(
-            factories,
+            yield Progress(f"preparing {name}", 0.0, plan.budget_s)
+        comparison = yield from measure_latency(
+            {name: ready.factory for name, ready in prepared.items()},
             baseline,
             plan=_fitting(plan, conditions),
             clock=clock or clock_for(conditions),
             witness=witness,
-        ):
-            found = event if isinstance(event, Latency) else None
-            yield event
-        assert found is not None
-        yield NetworkLatency(found, conditions, prepared, _others(conditions))
+        )
+        return NetworkLatency(comparison, conditions, prepared, _others(conditions))
 
 
 def clock_for(conditions: Conditions) -> Clock:

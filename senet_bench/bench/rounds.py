@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from senet_bench.bench.clock import Call, Clock, host_clock, quiet
-from senet_bench.bench.plan import CONTROL, Event, Look, Plan, Round, Warmed, gated
-from senet_bench.bench.samples import Samples, latency_of
+from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Judgement
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -33,7 +34,50 @@ CHANGED = 1e-3
 Factory = Callable[[], Call]
 Witness = Callable[[object], float]
 
-__all__ = ["CONTROL", "Event", "Look", "Plan", "Round", "Warmed", "gated", "measure_latency"]
+CONTROL = "control"
+"""The name under which the second copy of the baseline appears among the samples."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long to measure and when it is enough.
+
+    `budget_s` covers warming up, rounds and rebuilding (not the first build). Without `gate` an arm is done when
+    the half-width of its interval (a fraction) reaches `target`; with one, when it is shown to be beyond or
+    inside the gate (a fraction, and `min_abs_s` seconds: both must be exceeded). `alpha` is one-sided, over all
+    looks; `family` shares it among the arms after Holm. `steady=False`: outputs may change (training).
+    """
+
+    budget_s: float = 10.0
+    gate: float | None = None
+    alpha: float = 0.025
+    target: float = 0.005
+    min_abs_s: float = 0.0
+    looks: int = 5
+    epochs: int = 4
+    warmup_s: float = 1.0
+    least_warmup_s: float = 0.0
+    seed: int = 0
+    max_rounds: int = 2000
+    family: bool = False
+    pin: bool = False
+    steady: bool = True
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` on values that cannot be measured with."""
+        if not (math.isfinite(self.budget_s) and self.budget_s > 0):
+            raise UsageError(f"a budget of {self.budget_s} s measures nothing", "give some seconds, such as 10")
+        if not 0 < self.alpha < 0.5:
+            raise UsageError(f"alpha must lie between 0 and 0.5, not {self.alpha}", "use 0.01")
+        if self.gate is not None and not 0 <= self.gate < 10:
+            raise UsageError(f"a gate of {self.gate} is no fraction", "use 0.02 for 2 %")
+        if min(self.looks, self.epochs, self.max_rounds) < 1:
+            raise UsageError("looks, epochs and rounds must be at least 1")
+
+
+def gated(gate: float = 0.02, **options: Any) -> Plan:
+    """The plan of a gate: alpha 0.01, a budget of 6 s; `options` are those of `Plan`."""
+    return Plan(**{"budget_s": 6.0, "alpha": 0.01, "gate": gate, **options})
 
 
 def measure_latency(
@@ -43,8 +87,8 @@ def measure_latency(
     plan: Plan | None = None,
     clock: Clock | None = None,
     witness: Witness | None = None,
-) -> Iterator[Event]:
-    """Warm-ups, rounds and looks as they happen; the last event is the `Latency`.
+) -> Steps[Comparison]:
+    """The comparison of some arms; yields the part of the budget that is used after each warm-up and round.
 
     `arms` maps names to factories of a call of no arguments; every arm but `baseline` is judged against it.
     `witness` turns a call's output into a number that must be finite and stay the same. While the generator
@@ -54,7 +98,7 @@ def measure_latency(
         raise UsageError(f"arms must hold the baseline {baseline!r} and a candidate, and none named {CONTROL!r}")
     plan = plan or Plan()
     with quiet(plan.pin):
-        yield from _Session(dict(arms), baseline, plan, clock or host_clock(), witness).events()
+        return (yield from _Session(dict(arms), baseline, plan, clock or host_clock(), witness).steps())
 
 
 @dataclass(slots=True)
@@ -87,7 +131,7 @@ class _Session:
         self.samples = Samples(tuple(self.arms))
         self.gate = self.plan.gate
 
-    def events(self) -> Iterator[Event]:
+    def steps(self) -> Steps[Comparison]:
         """Everything from building to the result."""
         self._build()
         self._last = self.clock.now()
@@ -95,12 +139,11 @@ class _Session:
         for fraction in statistics.look_fractions(self.plan.looks):
             yield from self._rounds_until(fraction)
             final = fraction == 1 or self._over()
-            look = self._look(1.0 if final else fraction, final)
-            yield look
-            if final or not look.undecided:
+            self._look(1.0 if final else fraction, final)
+            if final or not self._open():
                 break
         settled = not self.unsettled or self.samples.settled(self.unsettled)
-        yield latency_of(self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1)
+        return comparison_of(self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1)
 
     # --- building and warming -------------------------------------------------------------------------------
 
@@ -114,16 +157,13 @@ class _Session:
             self._check(name, call())
         self.build_s = max(0.0, self.clock.now() - start)
 
-    def _warm_up(self) -> Iterator[Event]:
+    def _warm_up(self) -> Iterator[Progress]:
         """Call each arm until it gets no faster; then fix block size, epochs and how often the control runs."""
         limit = min(self.plan.warmup_s, self.plan.budget_s / 4 / len(self.arms))
         fastest = {}
         for name in self._shuffled(self.calls):
-            warmed = self._warm(name, limit)
-            fastest[name] = warmed.seconds
-            if not warmed.settled:
-                self.unsettled.add(name)
-            yield warmed
+            fastest[name] = self._warm(name, limit)
+            yield self._progress("warming up")
         self.repeats = self.clock.repeats(fastest[self.baseline])
         round_s = self.repeats * sum(fastest.values())
         self.rare_control = (self.plan.budget_s - self.elapsed) / round_s > ENOUGH_ROUNDS
@@ -132,7 +172,8 @@ class _Session:
         if self.gate is not None:
             self.gate = max(self.gate, self.plan.min_abs_s / fastest[self.baseline])
 
-    def _warm(self, name: str, limit_s: float) -> Warmed:
+    def _warm(self, name: str, limit_s: float) -> float:
+        """Seconds of the fastest call; remembers an arm that did not settle within the limit."""
         times: list[float] = []
         began = self.elapsed
         least_s, settled = min(self.plan.least_warmup_s, limit_s), False
@@ -146,7 +187,9 @@ class _Session:
         fastest = min((seconds for seconds in times if seconds > 0), default=0.0)
         if fastest == 0:
             raise MeasurementError(f"the clock stands still while {name} runs", "use a larger batch")
-        return Warmed(name, len(times), settled, fastest)
+        if not settled:
+            self.unsettled.add(name)
+        return fastest
 
     def _rebuild(self) -> None:
         """The next epoch: new copies of every arm, called a few times so that no round pays for their novelty."""
@@ -159,7 +202,7 @@ class _Session:
 
     # --- rounds ---------------------------------------------------------------------------------------------
 
-    def _rounds_until(self, fraction: float) -> Iterator[Event]:
+    def _rounds_until(self, fraction: float) -> Iterator[Progress]:
         """Rounds until that fraction of the budget, or of the most rounds, is used; at least one."""
         started = False
         while not started or (
@@ -172,9 +215,10 @@ class _Session:
                 self._rebuild()
                 if self._over():
                     return
-            yield self._round()
+            self._round()
+            yield self._progress("timing")
 
-    def _round(self) -> Round:
+    def _round(self) -> None:
         """One round: the open arms, the baseline and (every or every third time) the control, in random order."""
         done = self.samples.rounds
         with_control = not self.rare_control or done < FIRST_CONTROLS or done % RARE_CONTROL == 0
@@ -190,8 +234,6 @@ class _Session:
                 raise MeasurementError(f"the clock stands still while {name} runs", "use a larger batch")
         self.samples.add(blocks, dropped, self.epoch)
         self._tick()
-        seconds = {name: block.seconds for name, block in blocks.items()}
-        return Round(self.samples.rounds, seconds, dropped, self.elapsed, self.plan.budget_s)
 
     def _check(self, name: str, output: object) -> None:
         """Raise on a non-finite output; remember when an output is not what it was."""
@@ -206,24 +248,23 @@ class _Session:
 
     # --- looking --------------------------------------------------------------------------------------------
 
-    def _look(self, fraction: float, last: bool) -> Look:
+    def _look(self, fraction: float, last: bool) -> None:
         """Judge the open arms; decided ones keep their judgement, all get theirs at the last look."""
         undecided = sorted(self._open())
         alpha = self.plan.alpha / (len(undecided) if self.plan.family else 1)
         share = statistics.spent(fraction, 1.0) - self.alpha_spent
         refusal = self._refusal()
-        judged: dict[str, Judgement] = {}
         reached = False
         for name in undecided:
             ratios = self.samples.log_ratios(name, self.baseline)
             reached |= statistics.critical_rank(len(ratios), share * alpha) >= 0
             judgement = statistics.judge(ratios, gate=self.gate, level=share * alpha, alpha=self.plan.alpha)
-            judged[name] = judgement.refused(refusal) if refusal and (last or self.gate is not None) else judgement
-            if last or self._enough(judged[name]):
-                self.final[name] = judged[name]
+            if refusal and (last or self.gate is not None):
+                judgement = judgement.refused(refusal)
+            if last or self._enough(judgement):
+                self.final[name] = judgement
         if reached:
             self.alpha_spent += share
-        return Look(self.samples.kept, self.elapsed, {**judged, **self.final}, tuple(sorted(self._open())))
 
     def _enough(self, judgement: Judgement) -> bool:
         if judgement.verdict == "estimated":
@@ -240,6 +281,10 @@ class _Session:
         )
 
     # --- small things ---------------------------------------------------------------------------------------
+
+    def _progress(self, what: str) -> Progress:
+        budget = self.plan.budget_s
+        return Progress(what, min(self.elapsed, budget), budget)
 
     def _open(self) -> set[str]:
         return set(self.arms) - {self.baseline, CONTROL} - set(self.final)

@@ -1,18 +1,19 @@
-"""The rounds as recorded, and the latency computed from them; the raw samples stay with the result."""
+"""The rounds as recorded, and the comparison computed from them; the raw samples stay with the result."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from senet_bench.bench.clock import Block
+from senet_bench.core.results import Latency
 from senet_bench.core.statistics import CONTROL_LEVEL, Judgement, judge
+from senet_bench.errors import MeasurementError
 
 Floats = NDArray[np.float64]
 
@@ -94,8 +95,8 @@ class ArmLatency:
 
 
 @dataclass(frozen=True, slots=True)
-class Latency:
-    """The result of a session: every arm, the control's judgement, and the conditions of belief in them."""
+class Comparison:
+    """Arms timed in the same rounds: every arm, the control's judgement, and the conditions of belief in them."""
 
     baseline: str
     arms: Mapping[str, ArmLatency]
@@ -107,23 +108,49 @@ class Latency:
     elapsed_s: float
     samples: Samples
 
-    def row(self, arm: str) -> dict[str, Any]:
-        """The `latency` object of a row in JSON; a missing number is absent."""
-        found = self.arms[arm]
-        row: dict[str, Any] = {"seconds": found.seconds, "floor": found.floor, "cpu_seconds": found.cpu_seconds}
-        row |= {"rounds": self.rounds - sum(self.dropped.values()), "settled": self.settled}
-        if self.dropped:
-            row["dropped"] = dict(self.dropped)
-        if (judged := found.judgement) is not None:
-            row |= {"ratio": judged.ratio, "ci": list(judged.ci), "confidence": judged.confidence}
-            row |= {"rounds": judged.rounds, "mde": judged.mde, "verdict": judged.verdict, "reason": judged.reason}
-            row |= {"control_ratio": self.control.ratio, "control_ci": list(self.control.ci)}
-            row |= _cpu_row(self.samples.log_ratios(arm, self.baseline, cpu=True))
-            row |= {"p_worse": judged.p_worse, "p_ok": judged.p_ok}
-        return {key: value for key, value in row.items() if _present(value)}
+    def latency(self, arm: str) -> Latency:
+        """What is stored of an arm; raises `MeasurementError` where no round of it counts."""
+        known, judged = self.arms[arm], self.arms[arm].judgement
+        if not math.isfinite(known.seconds):
+            lost = ", ".join(f"{count} dropped: {why}" for why, count in self.dropped.items())
+            raise MeasurementError(
+                f"the budget held no round to keep ({lost or 'one call of each network took longer'})",
+                "raise --budget, or use a smaller --img-size",
+            )
+        latency = Latency(
+            seconds=known.seconds,
+            floor=known.floor,
+            cpu_seconds=_finite(known.cpu_seconds),
+            rounds=self.rounds - sum(self.dropped.values()),
+            settled=self.settled,
+            dropped=dict(self.dropped),
+            epochs=self.epochs,
+            elapsed_s=self.elapsed_s,
+        )
+        return latency if judged is None else self._judged(latency, arm, judged)
+
+    def _judged(self, latency: Latency, arm: str, judged: Judgement) -> Latency:
+        """The latency with what its rounds say beside the baseline's."""
+        cpu = _cpu_judgement(self.samples.log_ratios(arm, self.baseline, cpu=True))
+        return replace(
+            latency,
+            ratio=_finite(judged.ratio),
+            ci=_bounds(judged),
+            confidence=judged.confidence,
+            rounds=judged.rounds,
+            mde=_finite(judged.mde),
+            verdict=judged.verdict,
+            reason=judged.reason,
+            control_ratio=_finite(self.control.ratio),
+            control_ci=_bounds(self.control),
+            cpu_ratio=_finite(cpu.ratio) if cpu else None,
+            cpu_ci=_bounds(cpu) if cpu else None,
+            p_worse=judged.p_worse,
+            p_ok=judged.p_ok,
+        )
 
 
-def latency_of(
+def comparison_of(
     samples: Samples,
     baseline: str,
     control: str,
@@ -131,10 +158,10 @@ def latency_of(
     settled: bool,
     elapsed_s: float,
     epochs: int,
-) -> Latency:
-    """The latency of every arm that the samples hold."""
+) -> Comparison:
+    """The latency of every arm that the samples hold, and their judgements."""
     arms = {name: _arm(samples, name, judgements.get(name)) for name in samples.arms if name != control}
-    return Latency(
+    return Comparison(
         baseline=baseline,
         arms=arms,
         control=judge(samples.log_ratios(control, baseline), gate=None, level=CONTROL_LEVEL, alpha=CONTROL_LEVEL),
@@ -147,12 +174,11 @@ def latency_of(
     )
 
 
-def _cpu_row(log_ratios: Floats) -> dict[str, Any]:
+def _cpu_judgement(log_ratios: Floats) -> Judgement | None:
     """The ratio of CPU times with a plain 95 % interval: what is left when others take the cores."""
     if log_ratios.size < FEWEST_CPU_ROUNDS:
-        return {}
-    judged = judge(log_ratios, gate=None, level=0.025, alpha=0.025)
-    return {"cpu_ratio": judged.ratio, "cpu_ci": list(judged.ci)}
+        return None
+    return judge(log_ratios, gate=None, level=0.025, alpha=0.025)
 
 
 def _arm(samples: Samples, name: str, judgement: Judgement | None) -> ArmLatency:
@@ -162,6 +188,9 @@ def _arm(samples: Samples, name: str, judgement: Judgement | None) -> ArmLatency
     return ArmLatency(name, float(np.median(seconds)), float(seconds.min()), float(np.median(cpu)), judgement)
 
 
-def _present(value: object) -> bool:
-    values = value if isinstance(value, list) else [value]
-    return all(v is not None and (not isinstance(v, float) or math.isfinite(v)) for v in values)
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _bounds(judged: Judgement) -> tuple[float, float] | None:
+    return judged.ci if all(map(math.isfinite, judged.ci)) else None

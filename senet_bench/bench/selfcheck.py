@@ -13,8 +13,8 @@ from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
 from senet_bench.bench.memory import peak_memory
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, out_of_memory, prepare
-from senet_bench.bench.samples import Latency
 from senet_bench.bench.session import check_conditions, session
+from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 
 BATCH = 4
@@ -71,14 +71,14 @@ def _pair(device: str, clock: HostClock | EventClock) -> str:
     conditions = Conditions(device, batch_size=BATCH)
     with session(conditions):
         factory = prepare(_network(), conditions, _images()).factory
-        *_, latency = measure_latency({"a": factory, "b": factory}, "a", plan=Plan(budget_s=1.0), clock=clock)
-    assert isinstance(latency, Latency)
-    judged = latency.arms["b"].judgement
+        arms = {"a": factory, "b": factory}
+        comparison = result_of(measure_latency(arms, "a", plan=Plan(budget_s=1.0), clock=clock))
+    judged = comparison.arms["b"].judgement
     assert judged is not None
     early = f", {clock.early_blocks} rounds started early" if isinstance(clock, EventClock) else ""
     return (
-        f"{latency.arms['a'].seconds * 1e6:.1f} us a call, A/A ratio {judged.ratio:.4f} "
-        f"({judged.ci[0]:.4f} .. {judged.ci[1]:.4f}), {judged.rounds} rounds, dropped {dict(latency.dropped)}{early}"
+        f"{comparison.arms['a'].seconds * 1e6:.1f} us a call, A/A ratio {judged.ratio:.4f} "
+        f"({judged.ci[0]:.4f} .. {judged.ci[1]:.4f}), {judged.rounds} rounds, dropped {dict(comparison.dropped)}{early}"
     )
 
 

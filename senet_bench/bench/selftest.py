@@ -23,7 +23,7 @@ from torch.utils.benchmark import Timer
 
 from senet_bench.bench.clock import Call
 from senet_bench.bench.rounds import Plan, gated, measure_latency
-from senet_bench.bench.samples import Latency
+from senet_bench.core.progress import result_of
 from senet_bench.errors import UsageError
 
 Kind = Literal["same", "slower", "visible", "same visible", "peers same", "peers slower"]
@@ -84,51 +84,66 @@ class Selftest:
     trials: tuple[Trial, ...]
 
 
-def selftest(
-    *,
-    same: int = 40,
-    slower: int = 20,
-    visible: int = 20,
-    peers: int = 10,
-    budget_s: float = 6.0,
-    slower_s: float = 3.0,
-    visible_s: float = 2.0,
-    peer_s: float = 1.0,
-    seed: int = 0,
-) -> Iterator[Trial | Selftest]:
-    """Every `Trial` as it ends, the kinds mixed at random, then the `Selftest`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Amounts:
+    """Numbers of trials by kind, and the seconds that each may take.
 
     `same`, `slower` (+5 %, gate 2 %, alpha 0.01), `visible` (+2 % and as many A/A, no margin, alpha 0.05) and
-    `peers` (of each of A/A and +5 %) are numbers of trials; `peer_s` is what a side gets from the other tools.
+    `peers` (of each of A/A and +5 %); `peer_s` is what a side gets from the other tools.
     """
-    if min(same, slower, visible, peers) < 0 or same + slower + visible + peers == 0:
-        raise UsageError("a self-test needs at least one trial", "give a number above 0")
-    rng = np.random.default_rng(seed)
-    counts: dict[Kind, int] = {
-        "same": same,
-        "slower": slower,
-        "visible": visible,
-        "same visible": visible,
-        "peers same": peers,
-        "peers slower": peers,
-    }
-    schedule = [kind for kind, count in counts.items() for _ in range(count)]
+
+    same: int = 40
+    slower: int = 20
+    visible: int = 20
+    peers: int = 10
+    budget_s: float = 6.0
+    slower_s: float = 3.0
+    visible_s: float = 2.0
+    peer_s: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `UsageError` where there is nothing to try."""
+        numbers = (self.same, self.slower, self.visible, self.peers)
+        if min(numbers) < 0 or not sum(numbers):
+            raise UsageError("a self-test needs at least one trial", "give a number above 0")
+
+    @property
+    def kinds(self) -> list[Kind]:
+        """The kind of every trial, those of one kind together."""
+        counts: dict[Kind, int] = {
+            "same": self.same,
+            "slower": self.slower,
+            "visible": self.visible,
+            "same visible": self.visible,
+            "peers same": self.peers,
+            "peers slower": self.peers,
+        }
+        return [kind for kind, count in counts.items() for _ in range(count)]
+
+
+def trials(amounts: Amounts) -> Iterator[Trial]:
+    """Every trial as it ends, the kinds mixed at random."""
+    rng, schedule = np.random.default_rng(amounts.seed), amounts.kinds
     plans = {
-        "same": gated(GATE, budget_s=budget_s),
-        "slower": gated(GATE, budget_s=slower_s),
+        "same": gated(GATE, budget_s=amounts.budget_s),
+        "slower": gated(GATE, budget_s=amounts.slower_s),
     }
-    plans["visible"] = plans["same visible"] = gated(0.0, budget_s=visible_s, alpha=0.05)
-    trials: list[Trial] = []
+    plans["visible"] = plans["same visible"] = gated(0.0, budget_s=amounts.visible_s, alpha=0.05)
     with _one_thread():
         for index, position in enumerate(rng.permutation(len(schedule))):
             kind = schedule[position]
             place = (index + 1, len(schedule))
             if kind.startswith("peers"):
-                trials.append(_peer_trial(kind, peer_s, place))
+                yield _peer_trial(kind, amounts.peer_s, place)
             else:
-                trials.append(_paired_trial(kind, plans[kind], int(rng.integers(2**31)), place))
-            yield trials[-1]
-        yield summarise(trials, visible_s, _seconds_of(chain(LAYERS)))
+                yield _paired_trial(kind, plans[kind], int(rng.integers(2**31)), place)
+
+
+def call_seconds() -> float:
+    """Seconds of a call of the workload."""
+    with _one_thread():
+        return statistics.median(_sequential(chain(LAYERS)(), 0.1))
 
 
 def chain(layers: int) -> Callable[[], Call]:
@@ -156,9 +171,8 @@ def layers_of(kind: Kind) -> int:
 
 def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> Trial:
     arms = {"base": chain(LAYERS), "candidate": chain(layers_of(kind))}
-    *_, latency = measure_latency(arms, "base", plan=replace(plan, seed=seed))
-    assert isinstance(latency, Latency)
-    judged = latency.arms["candidate"].judgement
+    comparison = result_of(measure_latency(arms, "base", plan=replace(plan, seed=seed)))
+    judged = comparison.arms["candidate"].judgement
     assert judged is not None
     alarm = {"senet-bench": judged.verdict == "regressed"}
     truth = layers_of(kind) / LAYERS
@@ -168,7 +182,7 @@ def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> 
         truth,
         alarm,
         verdict=judged.verdict,
-        seconds=latency.elapsed_s,
+        seconds=comparison.elapsed_s,
         budget_s=plan.budget_s,
         ratio=judged.ratio,
         ci=judged.ci,
@@ -207,10 +221,6 @@ def _sequential(call: Call, seconds: float) -> list[float]:
         call()
         times.append(time.perf_counter() - start)
     return times
-
-
-def _seconds_of(build: Callable[[], Call]) -> float:
-    return statistics.median(_sequential(build(), 0.1))
 
 
 def summarise(trials: Sequence[Trial], visible_s: float, call_seconds: float) -> Selftest:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from senet_bench.bench.latency import NetworkLatency
-from senet_bench.bench.plan import CONTROL, Plan
+from senet_bench.bench.rounds import CONTROL, Plan
 from senet_bench.bench.runtimes import REDUCED
 from senet_bench.breakdown.parts import PARTS, Part, Stage, Traced
 from senet_bench.breakdown.roofline import Demand, Device, limits
@@ -67,19 +67,19 @@ class Seen:
     def seconds(self) -> float | None:
         """The median of a call of the whole network."""
         if self.latency is not None:
-            return self.latency.latency.arms["full"].seconds
+            return self.latency.comparison.arms["full"].seconds
         return float(np.median(self.times.whole)) if self.times is not None else None
 
     def share(self, weights: Mapping[str, int], *, cpu: bool = False) -> Estimate | None:
         """The weighted sum of arms as a share of the network's time; None where it was not measured."""
         if self.latency is None:
             return None
-        return combined(self.latency.latency.samples, weights, "full", self.plan.alpha, cpu=cpu)
+        return combined(self.latency.comparison.samples, weights, "full", self.plan.alpha, cpu=cpu)
 
     @property
     def floor(self) -> float | None:
         """The fastest call of the whole network: what the bounds, fastest themselves, are held against."""
-        return self.latency.latency.arms["full"].floor if self.latency is not None else None
+        return self.latency.comparison.arms["full"].floor if self.latency is not None else None
 
     def time_of(self, share: Estimate | None) -> float | None:
         """A share in seconds."""
@@ -96,7 +96,7 @@ class Seen:
 
 def profile_of(seen: Seen) -> Profile:
     """The rows."""
-    found = seen.latency.latency if seen.latency is not None else None
+    found = seen.latency.comparison if seen.latency is not None else None
     judged = found.arms["without"].judgement if found is not None else None
     samples = found.samples if found is not None else None
     return Profile(

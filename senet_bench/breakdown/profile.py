@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import Clock
-from senet_bench.bench.latency import NetworkEvent, NetworkLatency, clock_for, measure_networks
+from senet_bench.bench.latency import clock_for, measure_networks
 from senet_bench.bench.memory import weight_bytes
-from senet_bench.bench.plan import Plan
+from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
 from senet_bench.bench.session import session, settled
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
 from senet_bench.breakdown.parts import arms, splits
 from senet_bench.breakdown.probes import launch_seconds
 from senet_bench.breakdown.roofline import measure_device
-from senet_bench.breakdown.rows import PartRow, Profile, StageRow
+from senet_bench.breakdown.rows import Profile
 from senet_bench.breakdown.timeline import profiled, time_stages
 from senet_bench.breakdown.tracing import trace
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError, UsageError
-
-__all__ = ["PartRow", "Profile", "ProfileEvent", "StageRow", "Step", "profile_network"]
 
 BUDGET_S = 20.0
 WITNESS_SHARE = 0.1
 """Of the plan's budget, what the stage times and the profiler each take in addition."""
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What is done next: trace, rounds, stages, profiler or device."""
-
-    name: str
-
-
-ProfileEvent = NetworkEvent | Step | Profile
 
 
 def profile_network(
@@ -48,28 +37,26 @@ def profile_network(
     conditions: Conditions | None = None,
     plan: Plan | None = None,
     clock: Clock | None = None,
-) -> Iterator[ProfileEvent]:
-    """Events of profiling a network of (C, H, W) images, which is not changed; the last one is the `Profile`.
+) -> Steps[Profile]:
+    """The profile of a network of (C, H, W) images, which is not changed; yields what is done and the budget's use.
 
     The plan's budget goes to the rounds; stages, profiler and device take about a third of it more. All arms run
     to the end: `gate` and `looks` of the plan play no role. A network without attention has stages only, and those
     in eager inference only. Raises `UsageError` for conditions that are not to be had, else as `measure_networks`.
     """
     conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
-    yield Step("trace")
+    yield Progress("trace", 0.0, plan.budget_s)
     with session(conditions):
         seen = _seen(network, input_size, conditions, replace(plan, looks=1, gate=None, family=False))
     if seen.traced:
-        yield Step("rounds")
         made = arms(network, seen.traced, seen.stages, conditions.batch_size, split=seen.split)
-        for event in measure_networks(made, "full", input_size, conditions=conditions, plan=seen.plan, clock=clock):
-            seen.latency = event if isinstance(event, NetworkLatency) else None
-            yield event
-        assert seen.latency is not None
+        seen.latency = yield from measure_networks(
+            made, "full", input_size, conditions=conditions, plan=seen.plan, clock=clock
+        )
         seen.conditions = seen.latency.conditions
     with session(seen.conditions):
         yield from _witnesses(seen, network, clock)
-    yield profile_of(seen)
+    return profile_of(seen)
 
 
 def _seen(network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan) -> Seen:
@@ -89,19 +76,20 @@ def _by_module(conditions: Conditions) -> bool:
     return conditions.mode == "infer" and conditions.runtime == "eager"
 
 
-def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[Step]:
+def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[Progress]:
     """Stage times, profiler and device limits; what fails is noted and left out."""
     conditions, images = seen.conditions, example(seen.input_size, seen.conditions.batch_size)
-    clock, budget_s = clock or clock_for(conditions), WITNESS_SHARE * seen.plan.budget_s
+    clock, whole = clock or clock_for(conditions), seen.plan.budget_s
+    budget_s = WITNESS_SHARE * whole
     if _by_module(conditions):
-        yield Step("stages")
+        yield Progress("stages", whole, whole)
         _try(seen, "stages", lambda: _time_stages(seen, network, images, clock, budget_s))
-        yield Step("profiler")
+        yield Progress("profiler", whole, whole)
         _try(seen, "profiler", lambda: _profile(seen, network, images, budget_s))
     else:
         seen.missing.update(stages=EAGER_ONLY, profiler=EAGER_ONLY)
     if seen.traced and seen.same_work:
-        yield Step("device")
+        yield Progress("device", whole, whole)
         on_gpu = torch.device(conditions.device).type == "cuda"
         busy = clock_for(replace(conditions, timing="device", cache="warm")) if on_gpu else clock
         seen.device = measure_device(conditions, clock, busy)

@@ -43,10 +43,10 @@ def profile(
     from senet_bench.show import terminal
 
     changes = cases.Changes(img_size=img_size, attention=o.switches({"reduction": reduction}))
-    events = run.run(model, Store(results), conditions=conditions, budget_s=budget, seed=seed, changes=changes)
-    event = terminal.follow(events, quiet=quiet or no_progress)
-    o.emit(tables.document(event.run), format, output)
-    terminal.remark(f"stored in {event.path}", quiet=quiet)
+    steps = run.run(model, Store(results), conditions=conditions, budget_s=budget, seed=seed, changes=changes)
+    record = terminal.run(steps, quiet=quiet or no_progress)
+    o.emit(tables.document(record.document), format, output)
+    terminal.remark(f"stored in {record.path}", quiet=quiet)
 
 
 def selftest(
@@ -64,11 +64,12 @@ def selftest(
 ) -> None:
     """How trustworthy timing is on this machine: false alarms, smallest visible change, time to verdict."""
     o.check_output(output)
+    from senet_bench.bench.selftest import Amounts
     from senet_bench.run import selftest, tables
     from senet_bench.show import terminal
 
-    counts = {"null": null, "slower": slower, "visible": visible, "peers": peers}
-    events = selftest.run(Store(results), **counts, allocator=allocator.value, seed=seed)
-    event = terminal.follow(events, quiet=quiet or no_progress)
-    o.emit(tables.selftest(event.run), format, output)
-    terminal.remark(f"stored in {event.path}", quiet=quiet)
+    amounts = Amounts(same=null, slower=slower, visible=visible, peers=peers, seed=seed)
+    steps = selftest.run(Store(results), amounts, allocator=allocator.value)
+    record = terminal.run(steps, quiet=quiet or no_progress)
+    o.emit(tables.selftest(record.document), format, output)
+    terminal.remark(f"stored in {record.path}", quiet=quiet)

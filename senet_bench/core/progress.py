@@ -25,3 +25,13 @@ class Progress:
 
 Steps: TypeAlias = Generator[Progress, None, Result]
 """A generator of progress that returns a result: `result = yield from steps`."""
+
+
+def result_of(steps: Steps[Result]) -> Result:
+    """The result of some steps, run to their end with nobody told of their progress."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result

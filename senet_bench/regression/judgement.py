@@ -25,7 +25,7 @@ def failed(network: str, metric: str, why: str, found: Verdict = "error") -> Row
 
 
 def ratio_row(ratio: Ratio, latency: Any) -> Row:
-    """A latency ratio measured in this process (`measure.samples.Latency` with the arms of `ratio`)."""
+    """A latency ratio measured in this process (`bench.samples.Comparison` with the arms of `ratio`)."""
     arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
     judged = arm.judgement
     verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}

@@ -84,8 +84,9 @@ def counted_ratio(ratio: Ratio, config: Config) -> Row:
 
 def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
     """A network's time over its baseline's, both in this process and in the same rounds."""
-    from senet_bench.bench.latency import NetworkLatency, measure_networks
-    from senet_bench.bench.plan import gated
+    from senet_bench.bench.latency import measure_networks
+    from senet_bench.bench.rounds import gated
+    from senet_bench.core.progress import result_of
 
     size = next(one.input_size for one in config.networks if one.name == ratio.network)
     plan = gated(
@@ -96,11 +97,8 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
         min_abs_s=max(ratio.gate.min_abs, ratio.gate.absolute or 0.0),
     )
     networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
-    found = None
-    for event in measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan):
-        found = event if isinstance(event, NetworkLatency) else None
-    assert found is not None
-    return judgement.ratio_row(ratio, found.latency)
+    latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
+    return judgement.ratio_row(ratio, latency.comparison)
 
 
 def asked_of(config: Config, networks: Sequence[Network]) -> Asked:

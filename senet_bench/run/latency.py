@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from senet_bench.core.progress import Steps
 from senet_bench.core.results import Latency, Row
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.statistics import holm
@@ -77,8 +76,8 @@ class Timing:
         self, group: _Group, changes: Changes, conditions: Conditions, samples: Path
     ) -> Iterator[tuple[float, dict[int, Latency | str]]]:
         """Progress in the budget, and at the end the latency of each row's place, or why there is none."""
-        from senet_bench.bench.latency import Halved, NetworkLatency, measure_memory, measure_networks
-        from senet_bench.bench.plan import Plan, Round
+        from senet_bench.bench.latency import measure_memory, measure_networks
+        from senet_bench.bench.rounds import Plan
 
         if not group.places:
             return
@@ -86,18 +85,13 @@ class Timing:
             specs = {arm: changes.apply(spec) for arm, spec in group.arms.items()}
             networks = {arm: network(spec, changes, device="cpu") for arm, spec in specs.items()}
             size = next(iter(specs.values())).input_size
-            plan, halved = Plan(budget_s=self.budget_s, seed=self.seed), ""
-            for event in measure_networks(networks, group.name, size, conditions=conditions, plan=plan):
-                if isinstance(event, Halved):
-                    halved = (
-                        f"out of memory: every network ran with batch {event.batch_size}, not {conditions.batch_size}"
-                    )
-                elif isinstance(event, Round):
-                    yield min(1.0, event.elapsed_s / event.budget_s), {}
-                elif isinstance(event, NetworkLatency):
-                    peaks = self._peaks(measure_memory, networks, size, event.conditions)
-                    _keep(samples, group.name, event)
-                    yield 1.0, {place: _latency(arm, event, peaks, halved) for place, arm in group.places.items()}
+            plan = Plan(budget_s=self.budget_s, seed=self.seed)
+            steps = measure_networks(networks, group.name, size, conditions=conditions, plan=plan)
+            measured = yield from _fractions(steps)
+            peaks = self._peaks(measure_memory, networks, size, measured.conditions)
+            _keep(samples, group.name, measured)
+            batch = conditions.batch_size
+            yield 1.0, {place: _latency(arm, measured, peaks, batch) for place, arm in group.places.items()}
         except MeasurementError as error:
             yield 1.0, dict.fromkeys(group.places, str(error))
 
@@ -139,29 +133,25 @@ def _reasons(found: Mapping[int, Latency | str]) -> Iterable[str]:
     return dict.fromkeys(why for why in found.values() if isinstance(why, str))
 
 
-def _latency(arm: str, event: Any, peaks: dict[str, tuple[int, str]], halved: str) -> Latency:
-    """The stored latency of one arm of a measurement; `halved` says that memory ran out, empty if it did not."""
-    prepared, known = event.prepared[arm], event.latency.row(arm)
-    if "seconds" not in known:
-        lost = ", ".join(f"{count} dropped: {why}" for why, count in event.latency.dropped.items())
-        raise MeasurementError(
-            f"the budget held no round to keep ({lost or 'one call of each network took longer'})",
-            "raise --budget, or use a smaller --img-size",
-        )
-    document = known | {
-        "images_per_second": event.throughput(arm),
-        "conditions": asdict(event.conditions),
-        "settings": {"cudnn_benchmark": True, "tf32": event.conditions.precision == "tf32", "gc": "off"},
-        "epochs": event.latency.epochs,
-        "elapsed_s": event.latency.elapsed_s,
-        "difference_from_eager": prepared.difference,
-        "first_call_s": prepared.first_s,
-        "other_processes": list(event.other_processes),
-    }
-    document["reason"] = "; ".join(filter(None, (halved, document.get("reason")))) or None
-    if arm in peaks:
-        document |= dict(zip(("peak_bytes", "peak_method"), peaks[arm]))
-    return msgspec.convert(document, Latency)
+def _fractions(steps: Steps[Any]) -> Generator[tuple[float, dict[int, Latency | str]], None, Any]:
+    """The result of a measurement; yields the part of its budget that is used, without any latency yet."""
+    while True:
+        try:
+            progress = next(steps)
+        except StopIteration as end:
+            return end.value
+        yield progress.done / progress.total, {}
+
+
+def _latency(arm: str, measured: Any, peaks: dict[str, tuple[int, str]], batch_size: int) -> Latency:
+    """The stored latency of one arm of a measurement that was asked for with this batch size."""
+    latency: Latency = measured.latency(arm)
+    halved = ""
+    if measured.halved_to is not None:
+        halved = f"out of memory: every network ran with batch {measured.halved_to}, not {batch_size}"
+    latency = replace(latency, reason="; ".join(filter(None, (halved, latency.reason))) or None)
+    peak, method = peaks.get(arm, (None, None))
+    return replace(latency, peak_bytes=peak, peak_method=method)
 
 
 def _with(row: Row, latency: Latency | str, *, first: bool) -> Row:
@@ -187,7 +177,7 @@ def _holm(rows: Sequence[Row]) -> list[Row]:
 
 def _keep(path: Path, name: str, event: Any) -> None:
     """Append the raw samples: seconds by arm and round, dropped rounds with their reason."""
-    samples = event.latency.samples
+    samples = event.comparison.samples
     line = {
         "baseline": name,
         "conditions": asdict(event.conditions),

@@ -21,7 +21,7 @@ import pytest
 if TYPE_CHECKING:
     from torch import nn
 
-    from senet_bench.regression.limits import Gate
+    from senet_bench.regression.limits import Limit
     from senet_bench.regression.outcome import Row
 
 SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
@@ -38,7 +38,7 @@ class SenetBench:
     wanted: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[Row]:
-        """The exact gates of a network's facts against the recorded ones; fails the test and names what changed."""
+        """The exact limits of a network's facts against the recorded ones; fails the test and names what changed."""
         from senet_bench.regression.baselines import stored
         from senet_bench.regression.exact import exact_row
         from senet_bench.regression.facts import facts
@@ -52,7 +52,7 @@ class SenetBench:
             )
         if before.input_size != input_size:
             pytest.fail(f"{name} was recorded for {before.input_size} images, not {input_size}", pytrace=False)
-        rows = [exact_row(name, metric, before, now, self._gate(metric)) for metric in METRICS]
+        rows = [exact_row(name, metric, before, now, self._limit(metric)) for metric in METRICS]
         failed = [row.reason for row in rows if row.verdict == "fail"]
         if failed:
             pytest.fail("; ".join(failed), pytrace=False)
@@ -83,14 +83,14 @@ class SenetBench:
         from senet_bench.regression.config import Ratio
         from senet_bench.regression.judgement import ratio_row
 
-        gate = self._gate("latency")
+        limit = self._limit("latency")
         conditions = Conditions(threads=self._setting("threads", 1), batch_size=self._setting("batch_size", 1))
-        least = max(gate.min_abs, gate.absolute or 0.0)
+        least = max(limit.min_abs, limit.absolute or 0.0)
         budget, alpha = float(self._setting("budget", 3.0)), float(self._setting("alpha", 0.01))
-        plan = gated(gate.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
+        plan = gated(limit.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
         arms = {"base": base.eval(), "candidate": candidate.eval()}
         latency = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
-        return ratio_row(Ratio("candidate", "base", "latency", gate), latency.comparison)
+        return ratio_row(Ratio("candidate", "base", "latency", limit), latency.comparison)
 
     def _recorded(self, name: str, now: Any) -> Any:
         """The recorded facts of a network; recorded first where that was asked for."""
@@ -108,14 +108,14 @@ class SenetBench:
         found = baselines.portable()
         return found.networks[name].portable() if found and name in found.networks else None
 
-    def _gate(self, metric: str) -> Gate:
-        from senet_bench.regression.limits import DEFAULT_GATES, gate_of
+    def _limit(self, metric: str) -> Limit:
+        from senet_bench.regression.limits import limit_of, usual_limits
 
-        usual = DEFAULT_GATES[metric]
+        usual = usual_limits()[metric]
         if metric not in self.wanted:
             return usual
         typed = self.wanted[metric]
-        return gate_of(metric, typed if isinstance(typed, dict) else {"max": typed}, f"senet_bench({metric})", usual)
+        return limit_of(metric, typed if isinstance(typed, dict) else {"max": typed}, f"senet_bench({metric})", usual)
 
     def _setting(self, name: str, usual: Any) -> Any:
         return self.wanted.get(name, usual)
@@ -129,7 +129,7 @@ def _torch_minor() -> str:
 
 @pytest.fixture
 def senet_bench(request: pytest.FixtureRequest) -> SenetBench:
-    """Gates for networks; thresholds and settings come from `@pytest.mark.senet_bench(...)`."""
+    """Limits for networks; thresholds and settings come from `@pytest.mark.senet_bench(...)`."""
     marks = reversed(list(request.node.iter_markers("senet_bench")))
     wanted = {key: value for mark in marks for key, value in mark.kwargs.items()}
     unknown = [key for key in wanted if key not in (*METRICS, "latency", *SETTINGS)]

@@ -9,7 +9,7 @@ import pytest
 from senet_bench.errors import UsageError
 from senet_bench.regression.config import Config
 from senet_bench.regression.configfile import load, parse
-from senet_bench.regression.limits import Gate, threshold
+from senet_bench.regression.limits import Limit, threshold
 
 WHOLE = """
 networks = ["SE-ResNet-50", "resnet50", { name = "pkg.nets:Small", input_size = [3, 32, 32] }]
@@ -53,11 +53,11 @@ def test_a_whole_table() -> None:
     assert [one.name for one in found.networks] == ["seresnet50", "resnet50", "pkg.nets:Small"]
     assert [one.input_size for one in found.networks] == [(3, 224, 224), (3, 224, 224), (3, 32, 32)]
     assert (found.alpha, found.budget_s, found.launches, found.inconclusive) == (0.02, 3.0, 7, "pass")
-    assert found.gate("resnet50", "latency") == Gate(relative=0.025, min_abs=20e-6)
-    assert found.gate("seresnet50", "latency") == Gate(relative=0.03, min_abs=20e-6)
-    assert found.gate("resnet50", "memory") == Gate(absolute=256 * 1024)
-    assert found.gate("resnet50", "accuracy") == Gate(absolute=0.003)
-    assert found.gate("resnet50", "params") == Gate(absolute=0)
+    assert found.limit("resnet50", "latency") == Limit(relative=0.025, min_abs=20e-6)
+    assert found.limit("seresnet50", "latency") == Limit(relative=0.03, min_abs=20e-6)
+    assert found.limit("resnet50", "memory") == Limit(absolute=256 * 1024)
+    assert found.limit("resnet50", "accuracy") == Limit(absolute=0.003)
+    assert found.limit("resnet50", "params") == Limit(absolute=0)
     (ratio,) = found.ratios
     assert (ratio.baseline, ratio.id) == ("resnet50", "seresnet50/flops-ratio")
     assert found.predictions[0].base == Path("here/a.npz")
@@ -85,12 +85,12 @@ def test_thresholds(metric: str, typed: str, expected: tuple[float, bool]) -> No
 
 
 def test_relative_and_absolute_must_both_be_exceeded() -> None:
-    gate = Gate(relative=0.02, min_abs=20e-6)
+    gate = Limit(relative=0.02, min_abs=20e-6)
     assert not gate.exceeded(1e-4, 1.15e-4)
     assert gate.exceeded(1e-4, 1.25e-4)
     assert not gate.exceeded(1e-2, 1.015e-2)
     assert gate.exceeded(1e-2, 1.025e-2)
-    assert not Gate(judged=False).exceeded(1, 100)
+    assert not Limit(judged=False).exceeded(1, 100)
 
 
 MISTAKES = {
@@ -98,20 +98,20 @@ MISTAKES = {
     "networks = []": "networks must be a list",
     'networks = ["seresnet51"]': "seresnet50",
     'networks = ["resnet50", "ResNet-50"]': "twice",
-    'networks = [{ nam = "resnet50" }]': "'name'",
+    'networks = [{ nam = "resnet50" }]': "did you mean name?",
     "networks = [{ name = 3 }]": "networks[0].name",
     'networks = [{ name = "a:b", input_size = [3, 0, 3] }]': "networks[0].input_size",
-    'metrics = ["latnecy"]': "'latency'",
+    'metrics = ["latnecy"]': "did you mean latency?",
     "metrics = []": "metrics",
     "launches = 1": "launches",
     "launches = true": "launches",
     "threads = 0": "threads",
-    "nettworks = 1": "'networks'",
+    "nettworks = 1": "did you mean networks?",
     "gate = 3": "gate must be a table",
     "gate.alpha = 0.7": "gate.alpha",
     "gate.budget_s = nan": "gate.budget_s",
     'gate.inconclusive = "maybe"': "gate.inconclusive",
-    "gate.latnecy.max = 1": "'latency'",
+    "gate.latnecy.max = 1": "did you mean latency?",
     "gate.latency = 3": "gate.latency must be a table",
     'gate.latency.maximum = "+2 %"': "gate.latency",
     'gate.latency.max = "2 percent"': "gate.latency.max",

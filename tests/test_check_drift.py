@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from senet_bench.regression.drift import drifts
-from senet_bench.regression.limits import DEFAULT_GATES, Gate
-from senet_bench.regression.outcome import Row
+from senet_bench.regression.limits import Limit, usual_limits
+from senet_bench.regression.outcome import Row, drifts
 
 PARAMS = Row(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
 
@@ -16,8 +15,8 @@ def accepted(what: str, old: object, when: str) -> dict[str, Any]:
     return {"id": what, "old": old, "when": when}
 
 
-def gate(network: str, metric: str) -> Gate:
-    return DEFAULT_GATES[metric]
+def gate(network: str, metric: str) -> Limit:
+    return usual_limits()[metric]
 
 
 def test_changes_that_were_accepted_one_by_one_add_up() -> None:

@@ -10,13 +10,13 @@ import pytest
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Allowed, Config, Network, PredictionPair
-from senet_bench.regression.judgement import accuracy_row, failed, stored_row
-from senet_bench.regression.launches import Launch, after_holm, confirmed, duet_row, levels
-from senet_bench.regression.limits import DEFAULT_GATES, Gate
-from senet_bench.regression.outcome import Row, exit_code, with_allowances
+from senet_bench.regression.judgement import accuracy_row, stored_row
+from senet_bench.regression.launches import Launch, after_holm, confirmed, latency_row, levels
+from senet_bench.regression.limits import Limit, usual_limits
+from senet_bench.regression.outcome import Row, exit_code, failed, with_allowances
 from senet_bench.train.evaluation import Predictions
 
-GATE = Gate(relative=0.02)
+GATE = Limit(relative=0.02)
 
 
 def launches(
@@ -41,10 +41,10 @@ def launches(
 def judged(change: float, *, seed: int) -> Row:
     """The row as `check` finds it: where the first launches do not decide, as many again."""
     first, second = levels(0.01)
-    row = duet_row("n", launches(change, seed=seed), GATE, level=first, alpha=0.01)
+    row = latency_row("n", launches(change, seed=seed), GATE, level=first, alpha=0.01)
     if row.verdict != "inconclusive":
         return row
-    return duet_row("n", launches(change, seed=seed, count=10), GATE, level=second, alpha=0.01)
+    return latency_row("n", launches(change, seed=seed, count=10), GATE, level=second, alpha=0.01)
 
 
 def test_identical_code_fails_at_most_2_of_200_times() -> None:
@@ -66,24 +66,25 @@ def test_5_percent_more_time_is_found_and_said() -> None:
 
 def test_the_levels_of_both_looks_are_alpha_and_the_second_has_more_pairs() -> None:
     assert sum(levels(0.01)) == pytest.approx(0.01)
-    loose = [duet_row("n", launches(0.03, seed=seed), GATE, level=levels(0.01)[0], alpha=0.01) for seed in range(40)]
+    loose = [latency_row("n", launches(0.03, seed=seed), GATE, level=levels(0.01)[0], alpha=0.01) for seed in range(40)]
     kept = [judged(0.03, seed=seed) for seed in range(40)]
     decided = [sum(row.verdict == "fail" for row in rows) for rows in (loose, kept)]
     assert decided[1] > decided[0]
 
 
 def test_twins_that_differ_leave_the_row_undecided() -> None:
-    row = duet_row("n", launches(0.05, seed=1, twin=0.05), GATE, level=0.006, alpha=0.01)
-    assert (row.verdict, "control failed" in row.reason) == ("inconclusive", True)
+    row = latency_row("n", launches(0.05, seed=1, twin=0.05), GATE, level=0.006, alpha=0.01)
+    assert (row.verdict, row.control_ok) == ("inconclusive", False)
+    assert "control failed" in row.reason
 
 
 def test_too_few_rounds_and_disturbed_rounds_are_no_verdict() -> None:
     few = Launch(base=np.ones(2), head=np.ones(2), base_again=np.ones(2), head_again=np.ones(2))
-    assert duet_row("n", [few] * 3, GATE, level=0.006, alpha=0.01).verdict == "inconclusive"
+    assert latency_row("n", [few] * 3, GATE, level=0.006, alpha=0.01).verdict == "inconclusive"
     slower = launches(0.2, seed=3)
-    found = duet_row("n", [replace(one, dropped=100) for one in slower], GATE, level=0.006, alpha=0.01)
+    found = latency_row("n", [replace(one, dropped=100) for one in slower], GATE, level=0.006, alpha=0.01)
     assert (found.verdict, "disturbed" in found.reason) == ("inconclusive", True)
-    row = duet_row("n", slower[:1], GATE, level=0.006, alpha=0.01)
+    row = latency_row("n", slower[:1], GATE, level=0.006, alpha=0.01)
     assert (row.verdict, "too few --launches" in row.reason) == ("inconclusive", True)
 
 
@@ -139,13 +140,13 @@ def pair(tmp_path: Path, base: int, head: int, first: int = 0) -> PredictionPair
 
 
 def test_a_point_of_accuracy_on_2000_images_is_found(tmp_path: Path) -> None:
-    row = accuracy_row(pair(tmp_path, 200, 220), DEFAULT_GATES["accuracy"], 0.01)
+    row = accuracy_row(pair(tmp_path, 200, 220), usual_limits()["accuracy"], 0.01)
     assert (row.verdict, row.id) == ("fail", "n/accuracy")
     assert "+1.00 pt on 2,000 images" in row.reason
 
 
 def test_the_same_predictions_pass_and_noisy_ones_are_not_decided(tmp_path: Path) -> None:
-    gate = DEFAULT_GATES["accuracy"]
+    gate = usual_limits()["accuracy"]
     assert accuracy_row(pair(tmp_path, 200, 200), gate, 0.01).verdict == "pass"
     assert accuracy_row(pair(tmp_path, 200, 150), gate, 0.01).verdict == "pass"
     assert accuracy_row(pair(tmp_path, 200, 205, first=150), gate, 0.01).verdict == "inconclusive"
@@ -153,7 +154,7 @@ def test_the_same_predictions_pass_and_noisy_ones_are_not_decided(tmp_path: Path
 
 def test_predictions_that_are_missing_damaged_or_of_other_images(tmp_path: Path) -> None:
     good = pair(tmp_path, 10, 10)
-    gate = DEFAULT_GATES["accuracy"]
+    gate = usual_limits()["accuracy"]
     with pytest.raises(BenchError, match="not there"):
         accuracy_row(PredictionPair("n", tmp_path / "none.npz", good.head), gate, 0.01)
     (tmp_path / "c.npz").write_bytes(b"PK")

@@ -4,10 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from senet_bench.regression.exact import exact_row, memory_row
-from senet_bench.regression.explanation import by_module, changed_texts, sentence
+from senet_bench.regression.exact import by_module, changed_texts, exact_row, memory_row, sentence
 from senet_bench.regression.facts import Portable, described, leaves
-from senet_bench.regression.limits import DEFAULT_GATES, Gate
+from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.outcome import Row
 
 SIZE = (3, 32, 32)
@@ -19,7 +18,7 @@ def base() -> Portable:
 
 
 def row(metric: str, base: Portable, now: Portable) -> Row:
-    return exact_row("seresnet20_cifar", metric, base, now, DEFAULT_GATES[metric])
+    return exact_row("seresnet20_cifar", metric, base, now, usual_limits()[metric])
 
 
 def test_the_facts_of_a_network(base: Portable) -> None:
@@ -79,12 +78,12 @@ def test_an_improvement_passes_and_says_that_the_baseline_is_stale(base: Portabl
 
 def test_a_gate_that_lets_everything_pass(base: Portable) -> None:
     now = replace(base, params={"x": 10**9}, state={})
-    assert exact_row("n", "params", base, now, Gate(judged=False)).verdict == "pass"
-    assert exact_row("n", "state_dict", base, now, Gate(judged=False)).verdict == "pass"
+    assert exact_row("n", "params", base, now, Limit(judged=False)).verdict == "pass"
+    assert exact_row("n", "state_dict", base, now, Limit(judged=False)).verdict == "pass"
 
 
 def test_memory_needs_both_its_limits() -> None:
-    gate = DEFAULT_GATES["memory"]
+    gate = usual_limits()["memory"]
     assert memory_row("n", 1 << 20, (1 << 20) + 100_000, gate).verdict == "pass"
     assert memory_row("n", 1 << 30, (1 << 30) + 300_000, gate).verdict == "pass"
     assert memory_row("n", 1 << 20, 2 << 20, gate).verdict == "fail"

@@ -8,7 +8,19 @@ import pytest
 
 from senet_bench.core.results import to_json
 from senet_bench.regression.ci import error_lines, junit
-from senet_bench.regression.outcome import SCHEMA, TITLES, Report, Row, exit_code
+from senet_bench.regression.limits import StoredLimit
+from senet_bench.regression.outcome import (
+    SCHEMA,
+    TITLES,
+    Base,
+    Control,
+    Family,
+    Machine,
+    Report,
+    Row,
+    State,
+    exit_code,
+)
 from senet_bench.regression.text import document, markdown, page, summary, verdict_line
 
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
@@ -29,11 +41,11 @@ def report(rows: list[Row]) -> Report:
         exit_code=code,
         environment={"packages": {"torch": "2.15.0"}},
         conditions={"config": "senet-bench.toml"},
-        baseline={"ref": None, "path": "results/baselines/portable.json", "commit": "3f2c1a9", "created": "2026-09-18"},
-        machine={"key": "9b1d77c0a4e2", "hard": {"cpu": "X"}},
-        family={"alpha": 0.01, "method": "holm", "comparisons": 1},
-        control={"ratio": 1.001, "ci": (0.994, 1.008), "row": "n/latency", "ok": True},
-        health={"elapsed_s": 6.1, "load_1min": 1.0, "steal": 0.003, "involuntary_switches": 10},
+        baseline=Base(path="results/baselines/portable.json", commit="3f2c1a9", created="2026-09-18"),
+        machine=Machine(key="9b1d77c0a4e2", hard={"cpu": "X"}),
+        family=Family(alpha=0.01, comparisons=1),
+        control=Control(ratio=1.001, ci=(0.994, 1.008), row="n/latency", ok=True),
+        health=State(elapsed_s=6.1, load_1min=1.0, steal=0.003, involuntary_switches=10),
         rows=rows,
         reproduce="senet-bench check --seed 0",
         accept='senet-bench baseline accept n/params --reason "..."',
@@ -44,7 +56,7 @@ MIXED = [
     row("n", "params", "pass", base=1, now=1, ratio=1.0),
     row("n", "flops", "fail", base=10, now=20, ratio=2.0, reason="flops +10: max_pool"),
     row("n", "latency", "fail", kind="statistical", base=4.12e-3, now=4.35e-3, unit="s", ratio=1.056, ci=(1.047, 1.064),
-        gate={"max_ratio": 1.02, "min_abs": 2e-5}, mde80=0.009, reason="+5.6 %"),
+        gate=StoredLimit(max_ratio=1.02, min_abs=2e-5), mde80=0.009, reason="+5.6 %"),
     row("m", "latency", "inconclusive", kind="statistical", reason="could only see 4.1 %"),
     row("m", "memory", "error", reason="crashed"),
 ]  # fmt: skip

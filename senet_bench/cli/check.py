@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.errors import BenchError, InterruptedRunError, UsageError
+from senet_bench.errors import BenchError, UsageError
 from senet_bench.regression import configfile
 from senet_bench.regression.baselines import Baselines
 
 if TYPE_CHECKING:
     from senet_bench.regression.outcome import Report
-    from senet_bench.regression.workers import Progress
 
-Found = TypeVar("Found")
 OUTCOMES = {1: "a confirmed regression", 3: "not decided", 4: "not comparable", 5: "not measured"}
 
 
@@ -86,6 +84,7 @@ def check(
     )
     from senet_bench.regression import check
     from senet_bench.regression.comparison import Options
+    from senet_bench.show import terminal
 
     asked = Options(
         base=base,
@@ -96,7 +95,7 @@ def check(
         benchmarks=_both(benchmark_base, benchmark_head),
     )
     steps = check.check(found, Baselines(results / "baselines"), asked)
-    report = _followed(steps, quiet=quiet or no_progress)
+    report = terminal.run(steps, quiet=quiet or no_progress)
     _write(report, format, output, junit, markdown, html, benchmark_json, strict=found.inconclusive == "fail")
     _write_for_github(report, annotations, quiet)
     if report.exit_code:
@@ -192,7 +191,7 @@ def baseline_record(
 
     found = configfile.load(config).overridden(budget, launches, allocator.value if allocator else None)
     steps = record.record(found, Baselines(results / "baselines"), only=only, seed=seed)
-    recorded = _followed(steps, quiet=quiet or no_progress)
+    recorded = terminal.run(steps, quiet=quiet or no_progress)
     terminal.remark(_told("recorded", recorded.ids, recorded.paths), quiet=quiet)
 
 
@@ -217,7 +216,7 @@ def baseline_accept(
 
     found = configfile.load(config).overridden(budget, launches, allocator.value if allocator else None)
     steps = accept.accept(found, Baselines(results / "baselines"), rows or (), reason, every=every, seed=seed)
-    recorded = _followed(steps, quiet=quiet or no_progress)
+    recorded = terminal.run(steps, quiet=quiet or no_progress)
     terminal.remark(_told("accepted", recorded.ids, recorded.paths), quiet=quiet)
 
 
@@ -228,38 +227,11 @@ def baseline_show(
 ) -> None:
     """What is recorded, and who accepted which change."""
     o.check_output(output)
-    from senet_bench.regression import record
-    from senet_bench.regression.tables import of_baselines
+    from senet_bench.regression.record import shown
 
-    rows, history = record.show(Baselines(results / "baselines"))
-    o.emit(of_baselines(rows, history), format, output)
+    o.emit(shown(Baselines(results / "baselines")), format, output)
 
 
 def _told(what: str, ids: Iterable[str], paths: Iterable[Path]) -> str:
     names = ", ".join(ids) or "nothing: all is recorded as it is now"
     return f"{what} {names}; see {' and '.join(str(path) for path in paths if path.exists())}"
-
-
-def _followed(steps: Iterator[Progress | Found], *, quiet: bool) -> Found:
-    """Draw the progress until the last step, and return that."""
-    from senet_bench.core.results import AnyFacts, Facts
-    from senet_bench.regression.workers import Progress
-    from senet_bench.run.record import Event
-    from senet_bench.show import terminal
-
-    blank: AnyFacts = Facts(schema="", version="", created="", environment={}, conditions={})
-    found: list[Found] = []
-
-    def events() -> Iterator[Event[AnyFacts]]:
-        for step in steps:
-            if isinstance(step, Progress):
-                yield Event(step.done, step.total, step.what, blank, Path())
-            else:
-                found.append(step)
-                yield Event(1, 1, "done", blank, Path())
-
-    try:
-        terminal.follow(events(), quiet=quiet)
-    except InterruptedRunError as error:
-        raise InterruptedRunError("interrupted; nothing was judged or stored") from error
-    return found[-1]

@@ -37,7 +37,8 @@ class Judgement:
     `ratio` is candidate / baseline (above 1: slower) by Hodges-Lehmann; `ci` holds the truth with probability
     `confidence` over all looks together. `p_worse`, `p_ok` are one-sided: small means shown to be beyond, or
     inside, the gate. `mde` is the smallest relative change seen with 80 % power (inf below 4 rounds), `needed`
-    the rounds that would see a doubled gate as often. Verdict `estimated` is a measurement without a gate.
+    the rounds that would see a doubled gate as often, `enough` whether there are rounds for the level. Verdict
+    `estimated` is a measurement without a gate.
     """
 
     verdict: Verdict
@@ -50,6 +51,7 @@ class Judgement:
     p_ok: float
     mde: float
     needed: int | None = None
+    enough: bool = True
 
     @property
     def half_width(self) -> float:
@@ -197,6 +199,7 @@ def judge(log_ratios: ArrayLike, *, gate: float | None, level: float, alpha: flo
         p_ok=p_ok,
         mde=mde,
         needed=needed_rounds(r, 2 * gate, gate, alpha) if gate else None,
+        enough=bounds is not None,
     )
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from senet_bench.core.catalog import normalise
+from senet_bench.core.progress import Steps
 from senet_bench.errors import NotComparableError, UsageError
 from senet_bench.regression import measurement
 from senet_bench.regression.baselines import (
@@ -21,9 +21,8 @@ from senet_bench.regression.baselines import (
     updated,
 )
 from senet_bench.regression.config import Config
-from senet_bench.regression.limits import PORTABLE
+from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.record import MACHINE_METRICS, Recorded, latencies, machine_file, torch_here
-from senet_bench.regression.workers import Progress
 
 FIELDS = {"params": "params", "flops": "flops", "outputs": "outputs", "state_dict": "state", "operators": "operators"}
 """The field of the stored facts that a metric stands for."""
@@ -34,7 +33,7 @@ Note = tuple[str, object, object]
 
 def accept(
     config: Config, baselines: Baselines, ids: Sequence[str], reason: str, *, every: bool = False, seed: int = 0
-) -> Iterator[Progress | Recorded]:
+) -> Steps[Recorded]:
     """Replace the rows named, `network` or `network:metric`, by what this checkout has; a line of history for each.
 
     A network that is no longer checked is taken out. Raises `UsageError` without a reason and for an unknown row,
@@ -49,15 +48,15 @@ def accept(
     kept, notes = _accepted_everywhere(config, portable, chosen)
     machine = machine_file(baselines)
     facts = {name: one for name, one in machine.networks.items() if name in kept or (name, WHOLE) not in chosen}
-    for step in _accepted_here(config, machine, chosen, seed):
-        if isinstance(step, Progress):
-            yield step
-            continue
-        name, metric, old, new = step
-        facts[name] = replace(
-            facts.get(name, MachineFacts()), **{"peak_bytes" if metric == "memory" else "latency": new}
+    measured = yield from _measured_here(config, machine, chosen, seed)
+    for name, here in measured.items():
+        was = facts.get(name, MachineFacts())
+        facts[name] = MachineFacts(
+            peak_bytes=was.peak_bytes if here.peak_bytes is None else here.peak_bytes,
+            latency=here.latency or was.latency,
         )
-        notes.append((f"{name}:{metric}", old, new))
+        notes += [(f"{name}:memory", was.peak_bytes, here.peak_bytes)] if here.peak_bytes is not None else []
+        notes += [(f"{name}:latency", was.latency, here.latency)] if here.latency is not None else []
     if kept != portable.networks:
         operators = any(metric in ("operators", WHOLE) for _, metric in chosen)
         torch = torch_here() if operators else portable.torch
@@ -67,7 +66,7 @@ def accept(
     for what, was, now in notes:
         baselines.note(what, was, now, reason, commit)
     changed = tuple(dict.fromkeys(what for what, _, _ in notes))
-    yield Recorded(changed, (baselines.portable_path, baselines.machine_path(machine.machine)))
+    return Recorded(changed, (baselines.portable_path, baselines.machine_path(machine.machine)))
 
 
 def _accepted_everywhere(
@@ -81,7 +80,7 @@ def _accepted_everywhere(
     for name, metric in chosen:
         if name not in sizes:
             notes.append((f"{name}:{WHOLE}", kept.pop(name, None), None))
-        elif metric in FIELDS or metric == WHOLE:
+        elif metric in portable_metrics() or metric == WHOLE:
             if name not in found:
                 found[name] = stored(measurement.facts(name, sizes[name]))
             old, kept[name] = kept.get(name), _replaced(kept.get(name), found[name], metric)
@@ -101,10 +100,9 @@ def _chosen(config: Config, portable: PortableBaseline, ids: Sequence[str], ever
     found = []
     for text in ids:
         name, metric = _split(text, known)
-        if metric not in (WHOLE, *PORTABLE, *MACHINE_METRICS):
-            raise UsageError(
-                f"{text!r}: {metric} is not stored", f"choose from {', '.join((*PORTABLE, *MACHINE_METRICS))}"
-            )
+        known_metrics = (*portable_metrics(), *MACHINE_METRICS)
+        if metric not in (WHOLE, *known_metrics):
+            raise UsageError(f"{text!r}: {metric} is not stored", f"choose from {', '.join(known_metrics)}")
         found.append((name, metric))
     return list(dict.fromkeys(found))
 
@@ -136,28 +134,31 @@ def _replaced(old: StoredFacts | None, new: StoredFacts, metric: str) -> StoredF
         return new
     if old.input_size != new.input_size:
         raise UsageError("the image size of the network has changed", "accept the whole network, without a metric")
+    if metric in dict(counted_metrics()):
+        return replace(old, counts={**old.counts, metric: new.counts[metric]})
     return replace(old, **{FIELDS[metric]: getattr(new, FIELDS[metric])})
 
 
 def _part(facts: StoredFacts | None, metric: str) -> object:
-    return facts if facts is None or metric == WHOLE else getattr(facts, FIELDS[metric])
+    if facts is None or metric == WHOLE:
+        return facts
+    return facts.counts.get(metric) if metric in facts.counts else getattr(facts, FIELDS.get(metric, ""), None)
 
 
-def _accepted_here(
+def _measured_here(
     config: Config, machine: MachineBaseline, chosen: Sequence[tuple[str, str]], seed: int
-) -> Iterator[Progress | tuple[str, str, object, Any]]:
-    """The new memory and latency of the rows chosen: network, metric, old, new."""
-    for one in config.networks:
-        was = machine.networks.get(one.name, MachineFacts())
-        whole = (one.name, WHOLE) in chosen and was.peak_bytes is not None
-        if (one.name, "memory") in chosen or whole:
-            new = measurement.peak(one.name, one.input_size, config)
-            if new != was.peak_bytes:
-                yield one.name, "memory", was.peak_bytes, new
-    timed = [one for one in config.networks if (one.name, "latency") in chosen]
-    for step in latencies(config, timed, seed) if timed else ():
-        if isinstance(step, Progress):
-            yield step
-            continue
-        for name, latency in step.items():
-            yield name, "latency", machine.networks.get(name, MachineFacts()).latency, latency
+) -> Steps[dict[str, MachineFacts]]:
+    """The new memory and latency of the rows chosen, where they differ from what is recorded."""
+    measured: dict[str, MachineFacts] = {}
+    for network in config.networks:
+        was = machine.networks.get(network.name, MachineFacts())
+        whole = (network.name, WHOLE) in chosen and was.peak_bytes is not None
+        if (network.name, "memory") in chosen or whole:
+            peak = measurement.peak(network.name, network.input_size, config)
+            if peak != was.peak_bytes:
+                measured[network.name] = MachineFacts(peak_bytes=peak)
+    timed = [network for network in config.networks if (network.name, "latency") in chosen]
+    if timed:
+        for name, latency in (yield from latencies(config, timed, seed)).items():
+            measured[name] = replace(measured.get(name, MachineFacts()), latency=latency)
+    return measured

@@ -21,7 +21,7 @@ from senet_bench import __version__
 from senet_bench.core.results import header, to_json
 from senet_bench.core.specs import Allocator
 from senet_bench.core.store import append_line, read, write_atomically
-from senet_bench.errors import NotComparableError, UsageError
+from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.regression.facts import Portable
 
 PORTABLE = "senet-bench.baseline/1"
@@ -36,7 +36,7 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFacts:
-    """`Portable` as it is read from a file, every value within its range."""
+    """`Portable` as it is read from a file, every value within its range; old files hold no `counts`."""
 
     input_size: tuple[Size, Size, Size]
     params: dict[str, Count]
@@ -44,6 +44,7 @@ class StoredFacts:
     state: dict[str, str]
     outputs: list[str]
     operators: dict[str, Count]
+    counts: dict[str, Count] = field(default_factory=dict)
 
     def portable(self) -> Portable:
         """The facts."""
@@ -193,8 +194,11 @@ def _bytes(path: Path) -> bytes:
 
 
 def stored(facts: Portable) -> StoredFacts:
-    """Facts as they are written."""
-    return StoredFacts(**asdict(facts))
+    """Facts as they are written; raises `MeasurementError` where a metric could not be counted."""
+    for metric, why in facts.uncounted.items():
+        raise MeasurementError(f"{metric} cannot be counted: {why}")
+    kept = {key: part for key, part in asdict(facts).items() if key != "uncounted"}
+    return StoredFacts(**kept)
 
 
 def updated(document: File, networks: Mapping[str, Any], commit: str, **fields: Any) -> File:

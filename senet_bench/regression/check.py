@@ -1,10 +1,10 @@
-"""`check`: this checkout against a base, exact gates first, then time, then accuracy; a report at the end."""
+"""`check`: this checkout against a base, exact facts first, then time, then accuracy; a report at the end."""
 
 from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import Any
@@ -12,44 +12,46 @@ from typing import Any
 from senet_bench import __version__
 from senet_bench.bench import allocator
 from senet_bench.bench.health import Health
+from senet_bench.core.progress import Steps
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import Baselines, commit_of
-from senet_bench.regression.checkouts import Checkout, checked_out
 from senet_bench.regression.comparison import Options, Rows
 from senet_bench.regression.config import Config
-from senet_bench.regression.drift import drifts
-from senet_bench.regression.outcome import SCHEMA, TITLES, Report, Row, exit_code, with_allowances
-from senet_bench.regression.workers import Progress
+from senet_bench.regression.outcome import (
+    SCHEMA,
+    TITLES,
+    Base,
+    Control,
+    Family,
+    Machine,
+    Report,
+    Row,
+    State,
+    drifts,
+    exit_code,
+    with_allowances,
+)
+from senet_bench.regression.workers import Checkout, checked_out
 
-Step = Progress | Report
 
-
-def check(config: Config, baselines: Baselines, options: Options) -> Iterator[Step]:
-    """Progress, and at the end the report. Raises only where nothing can be compared at all."""
+def check(config: Config, baselines: Baselines, options: Options) -> Steps[Report]:
+    """The report of a check. Raises only where nothing can be compared at all."""
     from senet_bench.bench.machine import environment
 
     config = config.only(options.only)
     if options.base is not None and options.stored:
         raise UsageError("--base and --compare stored exclude each other", "choose one of them")
     allocator.check(config.allocator)
-    health, about, rows = Health.begin(), environment(), []
-    run = Rows(config, baselines, options, about)
+    health = Health.begin()
+    run = Rows(config, baselines, options, environment())
     with ExitStack() as stack:
         base = stack.enter_context(checked_out(options.base, options.folder)) if options.base is not None else None
-        for step in run.against(base) if base else run.against_stored():
-            if isinstance(step, Row):
-                rows.append(step)
-            else:
-                yield step
-    for step in run.within():
-        if isinstance(step, Row):
-            rows.append(step)
-        else:
-            yield step
+        rows = yield from run.against(base) if base else run.against_stored()
+    rows += yield from run.within()
     rows = with_allowances(rows, config, datetime.now(UTC).date())
     if base is None:
-        rows += drifts(baselines.history(), rows, config.gate)
-    yield _report(run, rows, base, health)
+        rows += drifts(baselines.history(), rows, config.limit)
+    return _report(run, rows, base, health)
 
 
 def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Health) -> Report:
@@ -59,27 +61,17 @@ def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Healt
     config, options = run.config, run.options
     code = exit_code(rows, config.inconclusive)
     tested = [row for row in rows if row.p_worse is not None]
-    controls = [row for row in rows if row.control_ratio is not None]
-    worst = max(controls, key=lambda row: abs((row.control_ratio or 1.0) - 1), default=None)
-    stored = None if base else run.baselines.portable()
-    about = {
-        "path": None if base else str(run.baselines.portable_path),
-        "ref": options.base,
-        "commit": base.commit if base else stored.commit if stored else "",
-        "created": base.created if base else stored.created if stored else "",
-        "head": commit_of(options.folder),
-    }
     ids = " ".join(row.id for row in rows if row.verdict == "fail" and row.kind in ("exact", "stored"))
     accept = f'senet-bench baseline accept {ids} --reason "..."' if ids and base is None else ""
     return Report(
         **{**header("check", _conditions(config)), "schema": SCHEMA, "version": __version__},
         verdict=_verdict(rows, code),
         exit_code=code,
-        baseline=about,
-        machine={"key": run.environment["machine"], "hard": run.environment["hard"]},
-        family={"alpha": config.alpha, "method": "holm", "comparisons": len(tested)},
-        control=_control(worst),
-        health=health.ended(),
+        baseline=_base(run, base),
+        machine=Machine(key=run.environment["machine"], hard=run.environment["hard"]),
+        family=Family(alpha=config.alpha, comparisons=len(tested)),
+        control=_control(rows),
+        health=State(**health.ended()),
         rows=list(rows),
         missing=[row.network for row in rows if row.metric == "network"],
         new=[row.id for row in rows if row.verdict == "new"],
@@ -102,10 +94,24 @@ def _shown(options: Options, config: Config) -> str:
     return "".join(parts) + " --compare stored" * options.stored
 
 
-def _control(row: Row | None) -> dict[str, Any]:
-    if row is None:
-        return {}
-    return {"ratio": row.control_ratio, "ci": row.control_ci, "row": row.id, "ok": "control failed" not in row.reason}
+def _base(run: Rows, base: Checkout | None) -> Base:
+    """What was compared with: the checkout of a commit, else the stored facts."""
+    head = commit_of(run.options.folder)
+    if base is not None:
+        return Base(ref=run.options.base, commit=base.commit, created=base.created, head=head)
+    path, stored = str(run.baselines.portable_path), run.baselines.portable()
+    if stored is None:
+        return Base(path=path, head=head)
+    return Base(path=path, commit=stored.commit, created=stored.created, head=head)
+
+
+def _control(rows: Sequence[Row]) -> Control:
+    """The control that was furthest off."""
+    controls = [row for row in rows if row.control_ratio is not None]
+    worst = max(controls, key=lambda row: abs((row.control_ratio or 1.0) - 1), default=None)
+    if worst is None or worst.control_ratio is None:
+        return Control()
+    return Control(ratio=worst.control_ratio, ci=worst.control_ci, row=worst.id, ok=worst.control_ok is not False)
 
 
 def _conditions(config: Config) -> dict[str, Any]:

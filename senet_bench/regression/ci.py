@@ -16,7 +16,7 @@ NUMBERS = ("base", "now", "ratio", "p_worse", "p_ok", "mde80", "rounds", "tau", 
 
 
 def junit(report: Report, *, strict: bool = False) -> str:
-    """One test case a gate; with `strict` a row that could not be decided is a failure instead of skipped."""
+    """One test case a limit; with `strict` a row that could not be decided is a failure instead of skipped."""
     rows = ordered(report.rows)
     verdicts = [_outcome(row, strict) for row in rows]
     counts = {kind: verdicts.count(kind) for kind in ("failure", "error", "skipped")}

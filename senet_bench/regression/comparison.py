@@ -7,18 +7,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, judgement, measurement
-from senet_bench.regression import launches as duets
-from senet_bench.regression.baselines import RECORD, Baselines, MachineFacts, StoredLatency
-from senet_bench.regression.checkouts import Checkout
-from senet_bench.regression.config import Config, Ratio
+from senet_bench.regression import launches as timing
+from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
+from senet_bench.regression.config import Config, Network, Ratio
 from senet_bench.regression.configfile import load
 from senet_bench.regression.facts import Portable
-from senet_bench.regression.limits import PORTABLE
-from senet_bench.regression.outcome import Row
+from senet_bench.regression.limits import portable_metrics
+from senet_bench.regression.outcome import Row, failed
 from senet_bench.regression.pytest_benchmark import imported
-from senet_bench.regression.workers import Asked, Looked, Progress, launches, look
+from senet_bench.regression.workers import Checkout, Survey, Work, look
 
 CONFIRMING_SEED = 1000
 """Added to the seed where a failure is measured a second time."""
@@ -48,128 +48,120 @@ class Rows:
     environment: Mapping[str, Any]
 
     @property
-    def asked(self) -> Asked:
-        """What worker processes are asked for."""
-        return measurement.asked_of(self.config, self.config.networks)
+    def work(self) -> Work:
+        """What worker processes measure."""
+        return measurement.work_of(self.config, self.config.networks)
 
     # --- against a commit -----------------------------------------------------------------------------------
 
-    def against(self, base: Checkout) -> Iterator[Progress | Row]:
+    def against(self, base: Checkout) -> Steps[list[Row]]:
         """Every metric of the base's checkout against this one's, in worker processes."""
-        yield from self._vanished_from(base)
+        rows = self._vanished_from(base)
         yield Progress("exact facts", 0, 1)
-        first, second = look([base.folder, self.options.folder], self.asked, memory="memory" in self.config.metrics)
+        first, second = look([base.folder, self.options.folder], self.work, memory="memory" in self.config.metrics)
         timed = []
         for network in self.config.networks:
             problem = _unlike(network.name, first, second, base)
-            if problem is not None:
-                yield problem
-                continue
-            facts = [Portable(**_tupled(one.facts[network.name])) for one in (first, second)]
-            yield from self._exact(network.name, facts[0], facts[1])
-            if "memory" in self.config.metrics:
-                gate = self.config.gate(network.name, "memory")
-                yield exact.memory_row(network.name, first.peaks[network.name], second.peaks[network.name], gate)
-            timed.append(network)
+            if problem is None:
+                rows += self._of_surveys(network.name, first, second)
+                timed.append(network)
+            else:
+                rows.append(problem)
         if "latency" in self.config.metrics and timed:
-            yield from self._duets(base, replace(self.asked, networks=timed))
+            rows += yield from self._latency(base, replace(self.work, networks=timed))
+        return rows
 
-    def _vanished_from(self, base: Checkout) -> Iterator[Row]:
+    def _of_surveys(self, name: str, first: Survey, second: Survey) -> list[Row]:
+        """The rows of a network's exact facts and its memory."""
+        base, head = (Portable(**_tupled(survey.facts[name])) for survey in (first, second))
+        rows = list(self._exact(name, base, head))
+        if "memory" in self.config.metrics:
+            limit = self.config.limit(name, "memory")
+            rows.append(exact.memory_row(name, first.peaks[name], second.peaks[name], limit))
+        return rows
+
+    def _vanished_from(self, base: Checkout) -> list[Row]:
         """An error for each network that the base's config names and this one's does not."""
         path = self.options.config_path
         inside = base.folder / path if path is not None and not path.is_absolute() else None
         try:
             before = load(inside, base.folder)
         except BenchError:
-            return  # the base had no config, or one that it could not use
-        yield from self._missing([one.name for one in before.networks])
+            return []  # the base had no config, or one that it could not use
+        return self._missing([network.name for network in before.networks])
 
-    def _missing(self, before: Sequence[str]) -> Iterator[Row]:
+    def _missing(self, before: Sequence[str]) -> list[Row]:
         whole = load(self.options.config_path, self.options.folder) if self.options.only else self.config
-        names = {one.name for one in whole.networks}
-        for name in before:
-            if name not in names:
-                yield judgement.failed(name, "network", f"{name} is in the base and not in the check: it vanished")
+        names, why = {network.name for network in whole.networks}, "is in the base and not in the check: it vanished"
+        return [failed(name, "network", f"{name} {why}") for name in before if name not in names]
 
-    def _duets(self, base: Checkout, asked: Asked) -> Iterator[Progress | Row]:
-        rows: list[Row] = []
-        for step in self._timed(base, asked, self.options.seed):
-            if isinstance(step, Progress):
-                yield step
-            else:
-                rows.append(step)
-        slower = {row.network for row in rows if row.verdict == "fail"}
-        again = replace(asked, networks=[one for one in asked.networks if one.name in slower])
-        for step in self._timed(base, again, self.options.seed + CONFIRMING_SEED) if slower else ():
-            if isinstance(step, Progress):
-                yield replace(step, what=f"{step.what}, to confirm")
-            else:
-                place = next(i for i, row in enumerate(rows) if row.network == step.network)
-                rows[place] = duets.confirmed(rows[place], step)
-        yield from rows
+    def _latency(self, base: Checkout, work: Work) -> Steps[list[Row]]:
+        """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
+        rows = yield from self._timed(base, work, self.options.seed)
+        slower = [network for network in work.networks if rows[network.name].verdict == "fail"]
+        if slower:
+            seed = self.options.seed + CONFIRMING_SEED
+            again = yield from self._timed(base, replace(work, networks=slower), seed, note=", to confirm")
+            rows |= {name: timing.confirmed(rows[name], row) for name, row in again.items()}
+        return list(rows.values())
 
-    def _timed(self, base: Checkout, asked: Asked, seed: int) -> Iterator[Progress | Row]:
+    def _timed(self, base: Checkout, work: Work, seed: int, note: str = "") -> Steps[dict[str, Row]]:
         """The rows of latency: after the launches asked for, and after as many again where these do not decide."""
         config, rows = self.config, dict[str, Row]()
-        arms = {arm: base.folder if arm.startswith("base") else self.options.folder for arm in duets.ARMS}
-        found: dict[str, list[duets.Launch]] = {one.name: [] for one in asked.networks}
-        for turn, level in enumerate(duets.levels(config.alpha)):
-            undecided = [
-                one for one in asked.networks if one.name not in rows or rows[one.name].verdict == "inconclusive"
-            ]
+        arms = {arm: base.folder if arm.startswith("base") else self.options.folder for arm in timing.ARMS}
+        launches: dict[str, list[timing.Launch]] = {network.name: [] for network in work.networks}
+        for turn, level in enumerate(timing.levels(config.alpha)):
+            undecided = [network for network in work.networks if _undecided(rows.get(network.name))]
+            schedule = timing.Schedule(
+                launches=config.launches,
+                budget_s=config.budget_s,
+                seed=seed + turn,
+                note=f"{', once more' * turn}{note}",
+            )
             try:
-                for step in launches(
-                    arms,
-                    replace(asked, networks=undecided),
-                    count=config.launches,
-                    budget_s=config.budget_s,
-                    seed=seed + turn,
-                ):
-                    if isinstance(step, Progress):
-                        yield replace(step, what=f"{step.what}{', once more' * turn}")
-                        continue
-                    for name, samples in step.items():
-                        found[name] += [duets.Launch(**one) for one in samples]
-                        gate = config.gate(name, "latency")
-                        rows[name] = duets.duet_row(name, found[name], gate, level=level, alpha=config.alpha)
+                samples = yield from timing.launch(arms, replace(work, networks=undecided), schedule)
             except BenchError as error:
-                rows |= {one.name: judgement.failed(one.name, "latency", str(error)) for one in undecided}
-            rows = dict(zip(rows, duets.after_holm(list(rows.values()), level)))
+                rows |= {network.name: failed(network.name, "latency", str(error)) for network in undecided}
+            else:
+                for name, more in samples.items():
+                    launches[name] += map(timing.Launch.of, more)
+                    limit = config.limit(name, "latency")
+                    rows[name] = timing.latency_row(name, launches[name], limit, level=level, alpha=config.alpha)
+            rows = dict(zip(rows, timing.after_holm(list(rows.values()), level)))
             if not any(row.verdict == "inconclusive" for row in rows.values()):
                 break
-        yield from rows.values()
+        return rows
 
     # --- against what is stored -------------------------------------------------------------------------------
 
-    def against_stored(self) -> Iterator[Progress | Row]:
+    def against_stored(self) -> Steps[list[Row]]:
         """Every metric against the recorded facts; a stored latency is judged only when that was asked for."""
         stored = self.baselines.portable()
-        if stored is None and any(metric in PORTABLE for metric in self.config.metrics):
+        if stored is None and any(metric in portable_metrics() for metric in self.config.metrics):
             raise NotComparableError(f"no baseline in {self.baselines.folder}", RECORD)
         before = stored.networks if stored else {}
-        kept = self.config.only(self.options.only)
-        yield from self._missing([name for name in before if self.options.only is None])
+        rows = self._missing([name for name in before if self.options.only is None])
         torch = ".".join(str(self.environment["packages"]["torch"]).split(".")[:2])
         same_torch = stored is None or stored.torch == torch
-        for done, network in enumerate(kept.networks):
-            yield Progress(network.name, done, len(kept.networks))
+        for done, network in enumerate(self.config.networks):
+            yield Progress(network.name, done, len(self.config.networks))
             if network.name in before:
-                was = before[network.name].portable()
-                yield from self._against_facts(network.name, network.input_size, was, same_torch)
+                rows += self._against_facts(network, before[network.name].portable(), same_torch)
             elif stored is not None:
-                yield judgement.failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new")
-        yield from self._machine()
+                rows.append(failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new"))
+        return rows + (yield from self._machine())
 
-    def _against_facts(self, name: str, size: tuple[int, int, int], was: Portable, same_torch: bool) -> Iterator[Row]:
+    def _against_facts(self, network: Network, was: Portable, same_torch: bool) -> Iterator[Row]:
+        name, size = network.name, network.input_size
         try:
             now = measurement.facts(name, size)
         except BenchError as error:
-            yield judgement.failed(name, "build", str(error))
+            yield failed(name, "build", str(error))
             return
         if tuple(was.input_size) != size:
             shapes = ["x".join(map(str, one)) for one in (was.input_size, size)]
             why = f"recorded for {shapes[0]} images and checked with {shapes[1]}; accept {name} anew"
-            yield judgement.failed(name, "input_size", why, "not comparable")
+            yield failed(name, "input_size", why, "not comparable")
             return
         for row in self._exact(name, was, now):
             if row.metric == "operators" and row.verdict == "fail" and not same_torch:
@@ -179,89 +171,90 @@ class Rows:
                 yield row
 
     def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[Row]:
-        for metric in PORTABLE:
+        for metric in portable_metrics():
             if metric in self.config.metrics:
-                row = exact.exact_row(name, metric, was, now, self.config.gate(name, metric))
+                row = exact.exact_row(name, metric, was, now, self.config.limit(name, metric))
                 yield row if self.options.base is None else replace(row, stale=False)
 
-    def _machine(self) -> Iterator[Progress | Row]:
+    def _machine(self) -> Steps[list[Row]]:
         """Memory against the file of this machine, and latency beside it; refused on another machine."""
         config, key = self.config, str(self.environment["machine"])
-        judged = {"memory"} if "memory" in config.metrics else set()
-        judged |= {"latency"} if "latency" in config.metrics and self.options.stored else set()
-        found = self.baselines.machine(key)
-        if found is None:
-            differing = self.baselines.differing(key, self.environment["hard"])
-            why = f"no facts of this machine ({key}) are recorded"
-            why += f"; {differing}" if differing else f"; {RECORD}, or leave memory and latency out"
-            if judged or "latency" in config.metrics:
-                row = judgement.failed("machine", "+".join(sorted(judged)) or "latency", why)
-                yield replace(row, verdict="not comparable" if judged else "info")
-            return
-        for network in config.networks:
-            was = found.networks.get(network.name, MachineFacts())
-            if "memory" in judged:
-                yield self._memory(network.name, network.input_size, was.peak_bytes)
+        judged = ["latency"] if "latency" in config.metrics and self.options.stored else []
+        judged += ["memory"] if "memory" in config.metrics else []
+        machine = self.baselines.machine(key)
+        if machine is None:
+            return [self._other_machine(key, judged)] if judged or "latency" in config.metrics else []
+        rows = [self._memory(network, machine) for network in config.networks if "memory" in judged]
         if "latency" in config.metrics:
-            yield from self._stored_latency({name: one.latency for name, one in found.networks.items() if one.latency})
+            before = {name: facts.latency for name, facts in machine.networks.items() if facts.latency}
+            rows += yield from self._stored_latency(before)
+        return rows
 
-    def _memory(self, name: str, size: tuple[int, int, int], was: int | None) -> Row:
+    def _other_machine(self, key: str, judged: Sequence[str]) -> Row:
+        """The row of a machine that nothing is recorded of, and how it differs from the likest recorded one."""
+        differing = self.baselines.differing(key, self.environment["hard"])
+        why = f"no facts of this machine ({key}) are recorded"
+        why += f"; {differing}" if differing else f"; {RECORD}, or leave memory and latency out"
+        return failed("machine", "+".join(judged) or "latency", why, "not comparable" if judged else "info")
+
+    def _memory(self, network: Network, machine: MachineBaseline) -> Row:
+        name, size = network.name, network.input_size
+        was = machine.networks.get(name, MachineFacts()).peak_bytes
         if was is None:
-            return judgement.failed(name, "memory", f"no peak memory of {name} is recorded here: {RECORD}", "new")
+            return failed(name, "memory", f"no peak memory of {name} is recorded here: {RECORD}", "new")
         try:
             now = measurement.peak(name, size, self.config)
         except BenchError as error:
-            return judgement.failed(name, "memory", str(error))
-        return exact.memory_row(name, was, now, self.config.gate(name, "memory"))
+            return failed(name, "memory", str(error))
+        return exact.memory_row(name, was, now, self.config.limit(name, "memory"))
 
-    def _stored_latency(self, before: Mapping[str, StoredLatency]) -> Iterator[Progress | Row]:
-        known = [one for one in self.config.networks if one.name in before]
-        judged = self.options.stored
-        for one in self.config.networks:
-            if one.name not in before:
-                yield judgement.failed(
-                    one.name, "latency", f"no latency of {one.name} is recorded here: {RECORD}", "new"
-                )
+    def _stored_latency(self, before: Mapping[str, StoredLatency]) -> Steps[list[Row]]:
+        known = [network for network in self.config.networks if network.name in before]
+        rows = [
+            failed(network.name, "latency", f"no latency of {network.name} is recorded here: {RECORD}", "new")
+            for network in self.config.networks
+            if network.name not in before
+        ]
         if not known:
-            return
-        asked = replace(self.asked, networks=known)
-        count = self.config.launches if judged else 1
+            return rows
+        count = self.config.launches if self.options.stored else 1
+        schedule = timing.Schedule(launches=count, budget_s=self.config.budget_s, seed=self.options.seed)
+        work = replace(self.work, networks=known)
         try:
-            for step in measurement.latency_now(
-                asked, self.options.folder, count, self.config.budget_s, self.options.seed
-            ):
-                if isinstance(step, Progress):
-                    yield step
-                    continue
-                for name, now in step.items():
-                    yield self._stored_row(name, before[name], now)
+            latencies = yield from measurement.latencies(work, self.options.folder, schedule)
         except BenchError as error:
-            yield from (judgement.failed(one.name, "latency", str(error)) for one in known)
+            return rows + [failed(network.name, "latency", str(error)) for network in known]
+        return rows + [self._stored_row(name, before[name], now) for name, now in latencies.items()]
 
     def _stored_row(self, name: str, was: StoredLatency, now: StoredLatency) -> Row:
         if differing := was.unlike(now):
             why = f"recorded with {differing}; accept {name}:latency anew"
-            return judgement.failed(name, "latency", why, "not comparable" if self.options.stored else "info")
-        return judgement.stored_row(name, was, now, self.config.gate(name, "latency"), judged=self.options.stored)
+            return failed(name, "latency", why, "not comparable" if self.options.stored else "info")
+        return judgement.stored_row(name, was, now, self.config.limit(name, "latency"), judged=self.options.stored)
 
     # --- within this checkout -----------------------------------------------------------------------------------
 
-    def within(self) -> Iterator[Progress | Row]:
+    def within(self) -> Steps[list[Row]]:
         """The ratios of networks to their baselines, and predictions of the same images."""
         rows = []
-        timed = sum(one.metric == "latency" for one in self.config.ratios)
+        timed = sum(ratio.metric == "latency" for ratio in self.config.ratios)
         for done, ratio in enumerate(self.config.ratios):
             yield Progress(ratio.id, done, len(self.config.ratios))
             rows.append(self._ratio(ratio, max(1, timed)))
-        yield from rows
-        yield from self._benchmarks()
-        for pair in self.config.predictions if "accuracy" in self.config.metrics else ():
+        rows += self._benchmarks()
+        return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
+
+    def _accuracy(self) -> list[Row]:
+        rows = []
+        for pair in self.config.predictions:
+            limit = self.config.limit(pair.network, "accuracy")
             try:
-                yield judgement.accuracy_row(pair, self.config.gate(pair.network, "accuracy"), self.config.alpha)
+                rows.append(judgement.accuracy_row(pair, limit, self.config.alpha))
             except NotComparableError as error:
-                yield judgement.failed(pair.network, "accuracy", str(error), "not comparable")
+                rows.append(failed(pair.network, "accuracy", str(error), "not comparable"))
             except BenchError as error:
-                yield judgement.failed(pair.network, "accuracy", str(error))
+                rows.append(failed(pair.network, "accuracy", str(error)))
+        return rows
 
     def _benchmarks(self) -> Iterator[Row]:
         """The times in two files of pytest-benchmark, unpaired; a benchmark that vanished is an error."""
@@ -270,12 +263,10 @@ class Rows:
         base, head = (imported(path) for path in self.options.benchmarks)
         for name, was in base.items():
             if name in head:
-                gate = self.config.gates["latency"]
-                yield judgement.stored_row(name, was, head[name], gate, judged=self.options.stored)
+                limit = self.config.limits["latency"]
+                yield judgement.stored_row(name, was, head[name], limit, judged=self.options.stored)
             else:
-                yield judgement.failed(
-                    name, "latency", f"{name} is in {self.options.benchmarks[0]} and not in the other"
-                )
+                yield failed(name, "latency", f"{name} is in {self.options.benchmarks[0]} and not in the other")
 
     def _ratio(self, ratio: Ratio, comparisons: int) -> Row:
         try:
@@ -285,26 +276,30 @@ class Rows:
             if first.verdict != "fail":
                 return first
             seed = self.options.seed + CONFIRMING_SEED
-            return duets.confirmed(
+            return timing.confirmed(
                 first, measurement.timed_ratio(ratio, self.config, self.config.alpha / comparisons, seed)
             )
         except BenchError as error:
-            return judgement.failed(ratio.network, f"{ratio.metric}-ratio", str(error))
+            return failed(ratio.network, f"{ratio.metric}-ratio", str(error))
 
 
-def _unlike(name: str, first: Looked, second: Looked, base: Checkout) -> Row | None:
+def _undecided(row: Row | None) -> bool:
+    return row is None or row.verdict == "inconclusive"
+
+
+def _unlike(name: str, first: Survey, second: Survey, base: Checkout) -> Row | None:
     """Why a network of base and head cannot be compared, None when it can."""
     if name in second.errors:
-        return judgement.failed(name, "build", f"{name} cannot be run: {second.errors[name][0]}")
+        return failed(name, "build", f"{name} cannot be run: {second.errors[name][0]}")
     if name in first.errors:
         why, missing = first.errors[name]
         if missing:
-            return judgement.failed(name, "baseline", f"{name} is new: the base has none ({why})", "new")
-        return judgement.failed(name, "build", f"{name} of the base cannot be run: {why}")
+            return failed(name, "baseline", f"{name} is new: the base has none ({why})", "new")
+        return failed(name, "build", f"{name} of the base cannot be run: {why}")
     source = Path(first.sources[name]).resolve()
     if not source.is_relative_to(base.folder.resolve()):
         why = f"{name} comes from {source}, which is not in the checkout: base and head are the same"
-        return judgement.failed(name, "build", why, "not comparable")
+        return failed(name, "build", why, "not comparable")
     return None
 
 

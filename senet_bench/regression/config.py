@@ -1,4 +1,4 @@
-"""What is checked: networks, metrics, gates, ratios, predictions, exceptions; `declared.py` reads it from a file."""
+"""What is checked: networks, metrics, limits, ratios, predictions, exceptions; `configfile` reads it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ from typing import Literal
 from senet_bench.core.catalog import normalise
 from senet_bench.core.specs import Allocator, Conditions
 from senet_bench.errors import UsageError
-from senet_bench.regression.limits import DEFAULT_GATES, Gate
+from senet_bench.regression.limits import Limit, judged_metrics, usual_limits
 
 Inconclusive = Literal["warn", "pass", "fail"]
 ALLOCATORS: tuple[Allocator, ...] = ("as-is", "tuned")
 INCONCLUSIVE: tuple[Inconclusive, ...] = ("warn", "pass", "fail")
 FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
-METRICS: tuple[str, ...] = tuple(DEFAULT_GATES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,12 +30,12 @@ class Network:
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """A gate on a network against its baseline, both of this checkout."""
+    """A limit on a network against its baseline, both of this checkout."""
 
     network: str
     baseline: str
     metric: str
-    gate: Gate
+    limit: Limit
 
     @property
     def id(self) -> str:
@@ -68,13 +67,13 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The validated table; `gates` are those of every metric, `special` those of patterns, later ones stronger."""
+    """The validated table; `limits` are those of every metric, `special` those of patterns, later ones stronger."""
 
     source: str
     networks: tuple[Network, ...]
-    metrics: tuple[str, ...] = METRICS
-    gates: Mapping[str, Gate] = field(default_factory=lambda: DEFAULT_GATES)
-    special: tuple[tuple[str, str, Gate], ...] = ()
+    metrics: tuple[str, ...] = field(default_factory=lambda: tuple(judged_metrics()))
+    limits: Mapping[str, Limit] = field(default_factory=usual_limits)
+    special: tuple[tuple[str, str, Limit], ...] = ()
     ratios: tuple[Ratio, ...] = ()
     predictions: tuple[PredictionPair, ...] = ()
     allowed: tuple[Allowed, ...] = ()
@@ -91,13 +90,10 @@ class Config:
         """How networks are run."""
         return Conditions(threads=self.threads, batch_size=self.batch_size, allocator=self.allocator)
 
-    def gate(self, network: str, metric: str) -> Gate:
-        """The gate of a metric of a network."""
-        found = self.gates[metric]
-        for pattern, name, gate in self.special:
-            if name == metric and matches(network, pattern):
-                found = gate
-        return found
+    def limit(self, network: str, metric: str) -> Limit:
+        """The limit of a metric of a network."""
+        fitting = [limit for pattern, name, limit in self.special if name == metric and matches(network, pattern)]
+        return fitting[-1] if fitting else self.limits[metric]
 
     def allowance(self, row: str) -> Allowed | None:
         """The exception for a row that holds longest, None without one."""

@@ -18,7 +18,6 @@ from senet_bench.errors import UsageError, nearest
 from senet_bench.regression.config import (
     ALLOCATORS,
     FEWEST_LAUNCHES,
-    METRICS,
     MOST_LAUNCHES,
     MOST_SECONDS,
     Allowed,
@@ -29,7 +28,7 @@ from senet_bench.regression.config import (
     matches,
     meaning,
 )
-from senet_bench.regression.limits import DEFAULT_GATES, Gate, gate_of
+from senet_bench.regression.limits import Limit, judged_metrics, limit_of, usual_limits
 
 FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
@@ -88,12 +87,12 @@ def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
     networks = _networks(table.get("networks"))
     names = tuple(one.name for one in networks)
     gate = _a_table(table.get("gate", {}), "gate")
-    gates, special = _gates(gate, names)
+    limits, special = _limits(gate, names)
     return Config(
         source=source,
         networks=networks,
-        metrics=_metrics(table.get("metrics", list(METRICS))),
-        gates=gates,
+        metrics=_metrics(table.get("metrics", list(judged_metrics()))),
+        limits=limits,
         special=special,
         ratios=tuple(_ratio(one, f"ratio[{i}]", names) for i, one in enumerate(_tables(table, "ratio"))),
         predictions=tuple(
@@ -149,29 +148,34 @@ def _resolved(name: str, where: str) -> Any:
 
 def _metrics(listed: object) -> tuple[str, ...]:
     if not isinstance(listed, list) or not listed:
-        raise UsageError("metrics must be a list", f"choose from {', '.join(METRICS)}")
+        raise UsageError("metrics must be a list", f"choose from {', '.join(judged_metrics())}")
     for name in listed:
-        _choice(name, METRICS, "metrics")
+        _choice(name, tuple(judged_metrics()), "metrics")
     return tuple(dict.fromkeys(listed))
 
 
-def _gates(gate: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Gate], tuple[tuple[str, str, Gate], ...]]:
-    """The gates of the metrics and of the patterns in a `gate` table."""
-    gates, special = dict(DEFAULT_GATES), []
-    settings = ("alpha", "budget_s", "inconclusive")
-    gates |= {key: gate_of(key, one, f"gate.{key}", DEFAULT_GATES[key]) for key, one in gate.items() if key in METRICS}
+Special = tuple[str, str, Limit]
+"""A limit of some networks: the pattern of their names, the metric, the limit."""
+
+
+def _limits(gate: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Limit], tuple[Special, ...]]:
+    """The limits of the metrics and of the patterns in a `gate` table."""
+    usual, settings = usual_limits(), ("alpha", "budget_s", "inconclusive")
+    known = (*usual, *settings)
+    limits = usual | {key: limit_of(key, one, f"gate.{key}", usual[key]) for key, one in gate.items() if key in usual}
+    special: list[Special] = []
     for pattern, table in gate.items():
-        if pattern in METRICS or pattern in settings:
+        if pattern in known:
             continue
         where = f"gate.{pattern!r}"
         if not isinstance(table, dict) or any(key in ("max", "min_abs", "max_drop", "test") for key in table):
-            _choice(pattern, (*METRICS, *settings), "gate")
+            _choice(pattern, known, "gate")
         for metric, one in _a_table(table, where).items():
-            _choice(metric, METRICS, where)
-            special.append((pattern, metric, gate_of(metric, one, f"{where}.{metric}", gates[metric])))
+            _choice(metric, tuple(usual), where)
+            special.append((pattern, metric, limit_of(metric, one, f"{where}.{metric}", limits[metric])))
         if not any(matches(name, pattern) for name in names):
             raise UsageError(f"{where} matches none of the networks", "correct the pattern or leave it out")
-    return gates, tuple(special)
+    return limits, tuple(special)
 
 
 def _ratio(table: Mapping[str, Any], where: str, names: Sequence[str]) -> Ratio:
@@ -187,7 +191,7 @@ def _ratio(table: Mapping[str, Any], where: str, names: Sequence[str]) -> Ratio:
     if "max" not in table:
         raise UsageError(f"{where}.max is missing", 'write max = "+10 %"')
     limits = {key: table[key] for key in ("max", "min_abs") if key in table}
-    return Ratio(network, baseline, metric, gate_of(metric, limits, where, Gate()))
+    return Ratio(network, baseline, metric, limit_of(metric, limits, where, Limit()))
 
 
 def _prediction(table: Mapping[str, Any], where: str, names: Sequence[str], folder: Path) -> PredictionPair:

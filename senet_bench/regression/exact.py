@@ -2,69 +2,91 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from senet_bench.regression.config import Ratio
-from senet_bench.regression.explanation import by_module, changed_counts, changed_texts, sentence
 from senet_bench.regression.facts import Portable
-from senet_bench.regression.limits import Gate
-from senet_bench.regression.outcome import Row
+from senet_bench.regression.limits import Limit
+from senet_bench.regression.outcome import Row, failed
 
 Changes = list[tuple[str, int | str]]
 MACS = ("conv", "linear", "se_excitation", "se_scale")
 
 
-def exact_row(network: str, metric: str, base: Portable, now: Portable, gate: Gate) -> Row:
-    """The row of a portable metric: what changed, by name, and whether the gate lets it pass."""
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A count of base and head, which names changed by how much, and whether a name came that was not there."""
+
+    base: int
+    now: int
+    changes: Sequence[tuple[str, int]] = ()
+    grown: bool = False
+
+    @staticmethod
+    def of_names(base: Mapping[str, int], now: Mapping[str, int]) -> Count:
+        """The count over all names."""
+        grown = any(name not in base for name in now)
+        return Count(sum(base.values()), sum(now.values()), changed_counts(base, now), grown)
+
+
+def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> Row:
+    """The row of a portable metric: what changed, by name, and whether the limit lets it pass."""
     match metric:
         case "params":
-            changes = changed_counts(base.params, now.params)
-            return _counted(network, metric, base.total, now.total, by_module(changes), gate, grown=False)
+            changes = by_module(changed_counts(base.params, now.params))
+            return _counted(network, metric, Count(base.total, now.total, changes), limit)
         case "flops":
-            changes = changed_counts(base.flops, now.flops)
-            grown = any(kind not in base.flops for kind in now.flops)
-            return _counted(network, metric, base.operations, now.operations, changes, gate, grown=grown)
+            return _counted(network, metric, Count.of_names(base.flops, now.flops), limit)
         case "operators":
-            changes = changed_counts(base.operators, now.operators)
-            grown = any(name not in base.operators for name in now.operators)
-            totals = sum(base.operators.values()), sum(now.operators.values())
-            return _counted(network, metric, *totals, changes, gate, grown=grown)
+            return _counted(network, metric, Count.of_names(base.operators, now.operators), limit)
         case "outputs":
             texts = changed_texts(_numbered(base.outputs), _numbered(now.outputs))
-            return _same(network, metric, "; ".join(base.outputs), "; ".join(now.outputs), texts, gate)
-        case _:
+            return _same(network, metric, ("; ".join(base.outputs), "; ".join(now.outputs)), texts, limit)
+        case "state_dict":
             texts = changed_texts(base.state, now.state)
-            return _same(network, metric, f"{len(base.state)} keys", f"{len(now.state)} keys", texts, gate)
+            return _same(network, metric, (f"{len(base.state)} keys", f"{len(now.state)} keys"), texts, limit)
+        case _:
+            return _by_function(network, metric, base, now, limit)
+
+
+def _by_function(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> Row:
+    """The row of a metric that a function counts; one that the base was not counted by is new, and never fails."""
+    if metric not in now.counts:
+        return failed(network, metric, f"{metric} cannot be counted: {now.uncounted.get(metric, 'no function')}")
+    if metric not in base.counts:
+        row = failed(network, metric, f"no {metric} of {network} in the base", "new")
+        return replace(row, now=now.counts[metric], gate=limit.stored())
+    return _counted(network, metric, Count(base.counts[metric], now.counts[metric]), limit)
 
 
 def _numbered(outputs: Sequence[str]) -> dict[str, str]:
     return {f"output {index}": shape for index, shape in enumerate(outputs)}
 
 
-def _counted(
-    network: str, metric: str, base: int, now: int, changes: Sequence[tuple[str, int]], gate: Gate, *, grown: bool
-) -> Row:
-    """A count: it fails beyond the gate, and when a kind of operation came that was not there (`grown`)."""
-    worse = gate.judged and (gate.exceeded(base, now) or grown)
-    explain: Changes = [*changes]
+def _counted(network: str, metric: str, count: Count, limit: Limit) -> Row:
+    """A count: it fails beyond the limit, and when a kind of operation came that was not there."""
+    base, now = count.base, count.now
+    worse = limit.judged and (limit.exceeded(base, now) or count.grown)
+    explain: Changes = [*count.changes]
     return Row(
         id=f"{network}/{metric}",
         network=network,
         metric=metric,
         kind="exact",
         verdict="fail" if worse else "pass",
-        reason=sentence(metric, explain, now - base) if changes or now != base else "",
+        reason=sentence(metric, explain, now - base) if explain or now != base else "",
         base=base,
         now=now,
         ratio=now / base if base else None,
-        gate=gate.document(),
+        gate=limit.stored(),
         explain=explain,
         stale=not worse and now < base,
     )
 
 
-def _same(network: str, metric: str, base: str, now: str, changes: Sequence[tuple[str, str]], gate: Gate) -> Row:
+def _same(network: str, metric: str, values: tuple[str, str], changes: Sequence[tuple[str, str]], limit: Limit) -> Row:
     """A description: it is the same or it fails."""
     explain: Changes = [*changes]
     return Row(
@@ -72,24 +94,24 @@ def _same(network: str, metric: str, base: str, now: str, changes: Sequence[tupl
         network=network,
         metric=metric,
         kind="exact",
-        verdict="fail" if changes and gate.judged else "pass",
+        verdict="fail" if changes and limit.judged else "pass",
         reason=sentence(metric, explain) if changes else "",
-        base=base,
-        now=now,
-        gate=gate.document() or {"max": "the same"},
+        base=values[0],
+        now=values[1],
+        gate=limit.stored(),
         explain=explain,
     )
 
 
-def memory_row(network: str, base: int, now: int, gate: Gate) -> Row:
+def memory_row(network: str, base: int, now: int, limit: Limit) -> Row:
     """Peak bytes of a call by torch's allocator, which counts the same every time."""
-    row = _counted(network, "memory", base, now, (), gate, grown=False)
-    return replace(row, unit="bytes", stale=base - now > gate.margin(base))
+    row = _counted(network, "memory", Count(base, now), limit)
+    return replace(row, unit="bytes", stale=base - now > limit.margin(base))
 
 
 def counted_ratio(ratio: Ratio, base: float, now: float) -> Row:
     """A count of a network against its baseline's, both of this checkout."""
-    worse = ratio.gate.exceeded(base, now)
+    worse = ratio.limit.exceeded(base, now)
     reason = f"{ratio.metric} are {now / base:.4f} of {ratio.baseline}'s" if base else ""
     return Row(
         id=ratio.id,
@@ -101,10 +123,53 @@ def counted_ratio(ratio: Ratio, base: float, now: float) -> Row:
         base=base,
         now=now,
         ratio=now / base if base else None,
-        gate=ratio.gate.document(),
+        gate=ratio.limit.stored(),
     )
 
 
 def total_of(metric: str, facts: Portable) -> int:
     """Parameters, or multiply-adds, of a network."""
     return facts.total if metric == "params" else sum(facts.flops.get(kind, 0) for kind in MACS)
+
+
+# --- what changed, by name: `params +12,288: layer3.0.se.fc1` ----------------------------------------------------
+
+SHOWN = 6
+"""So many names are written out in a sentence."""
+
+
+def changed_counts(base: Mapping[str, int], now: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Names whose count differs with the difference, the largest first."""
+    names = dict.fromkeys((*now, *base))
+    found = [(name, now.get(name, 0) - base.get(name, 0)) for name in names]
+    return sorted((one for one in found if one[1]), key=lambda one: -abs(one[1]))
+
+
+def by_module(changes: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Changes of tensors added up over the module that holds them, the largest first."""
+    sums: Counter[str] = Counter()
+    for name, change in changes:
+        sums[name.rpartition(".")[0] or name] += change
+    return sorted(((name, change) for name, change in sums.items() if change), key=lambda one: -abs(one[1]))
+
+
+def changed_texts(base: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Keys that came, went or have another value, each with what happened to it."""
+    found = [(key, f"new, {now[key]}") for key in now if key not in base]
+    found += [(key, "gone") for key in base if key not in now]
+    found += [(key, f"{base[key]} -> {now[key]}") for key in now if key in base and base[key] != now[key]]
+    return found
+
+
+def sentence(what: str, changes: Sequence[tuple[str, int | str]], total: int | None = None) -> str:
+    """One line: the total, then the names with their changes, the rest as a number."""
+    shown = [_shown(name, change, alone=len(changes) == 1 and total == change) for name, change in changes[:SHOWN]]
+    rest = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    amount = "" if total is None else f" {total:+,}"
+    return f"{what}{amount}: {', '.join(shown)}{rest}" if shown else f"{what}{amount}"
+
+
+def _shown(name: str, change: int | str, *, alone: bool) -> str:
+    if isinstance(change, str):
+        return f"{name} {change}"
+    return name if alone else f"{name} {change:+,}"

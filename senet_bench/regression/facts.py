@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import copy
 import importlib
+import importlib.util
+import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+Counted = Sequence[tuple[str, str]]
+"""Metrics that a function of (network, input size) counts: key and import string."""
+OWN = "senet_bench."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +27,7 @@ class Portable:
 
     `params` are trainable elements by tensor name, `flops` operations by kind, `state` the state dict's keys with
     dtype and shape, `outputs` the shapes of what it returns for one image, `operators` how often each ATen operator
-    is called in evaluation.
+    is called in evaluation, `counts` what the functions of other metrics count, `uncounted` why one of them could not.
     """
 
     input_size: tuple[int, int, int]
@@ -29,6 +36,8 @@ class Portable:
     state: dict[str, str] = field(default_factory=dict)
     outputs: list[str] = field(default_factory=list)
     operators: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    uncounted: dict[str, str] = field(default_factory=dict)
 
     @property
     def total(self) -> int:
@@ -74,21 +83,22 @@ def source_of(name: str) -> str:
     return str(getattr(importlib.import_module(module), "__file__", "") or "")
 
 
-def described(name: str, input_size: tuple[int, int, int]) -> Portable:
+def described(name: str, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
     """The facts of the network called `name`; without memory for its weights where it can be built so."""
     try:
         network = built(name, "meta")
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
         network = built(name)
-    return facts(network, input_size)
+    return facts(network, input_size, counted)
 
 
-def facts(network: Any, input_size: tuple[int, int, int]) -> Portable:
+def facts(network: Any, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
     """The facts of a network, which is not changed. Raises what its forward pass raises."""
     from senet_bench.bench.count import count
 
     state = {key: _shape(value) for key, value in network.state_dict().items()}
     outputs, operators = _called(network, input_size)
+    counts, uncounted = _counts(network, input_size, counted)
     return Portable(
         input_size=input_size,
         params={name: p.numel() for name, p in network.named_parameters() if p.requires_grad},
@@ -96,7 +106,36 @@ def facts(network: Any, input_size: tuple[int, int, int]) -> Portable:
         state=state,
         outputs=outputs,
         operators=operators,
+        counts=counts,
+        uncounted=uncounted,
     )
+
+
+def _counts(network: Any, input_size: tuple[int, int, int], counted: Counted) -> tuple[dict[str, int], dict[str, str]]:
+    """What each function counts, by key, and why some could not: one that fails takes no other with it."""
+    counts, uncounted = dict[str, int](), dict[str, str]()
+    for key, name in counted:
+        try:
+            counts[key] = int(_function(name)(network, input_size))
+        except Exception as error:  # noqa: BLE001 - told in the row of this metric
+            uncounted[key] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return counts, uncounted
+
+
+def _function(name: str) -> Any:
+    """The function `module:function`; one of ours is taken from beside this file, whatever the checkout has."""
+    module, _, attribute = name.partition(":")
+    if not module.startswith(OWN):
+        return getattr(importlib.import_module(module), attribute)
+    loaded = f"senet_bench_counted_{module.replace('.', '_')}"
+    if loaded not in sys.modules:
+        path = Path(__file__).resolve().parents[1].joinpath(*module.removeprefix(OWN).split(".")).with_suffix(".py")
+        spec = importlib.util.spec_from_file_location(loaded, path)
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[loaded] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[loaded])
+    return getattr(sys.modules[loaded], attribute)
 
 
 def _shape(value: Any) -> str:

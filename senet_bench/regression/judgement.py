@@ -1,4 +1,4 @@
-"""Rows of a latency ratio, of a latency against a stored one, of accuracy on the same images, and of what failed."""
+"""Rows of a latency ratio, of a latency against a stored one, and of accuracy on the same images."""
 
 from __future__ import annotations
 
@@ -7,34 +7,36 @@ import zipfile
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from senet_bench.bench.plan import CONTROL
+from senet_bench.core import statistics
 from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import PredictionPair, Ratio
-from senet_bench.regression.limits import Gate
+from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import Row, Verdict
 
+UNJUDGED = 0.01
+"""The limit by which the control of a ratio without one is judged, a fraction."""
+
 if TYPE_CHECKING:
+    from senet_bench.bench.samples import Comparison
     from senet_bench.train.evaluation import Predictions
 
 
-def failed(network: str, metric: str, why: str, found: Verdict = "error") -> Row:
-    """The row of something that could not be measured or compared."""
-    return Row(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=found, reason=why)
-
-
-def ratio_row(ratio: Ratio, latency: Any) -> Row:
-    """A latency ratio measured in this process (`bench.samples.Comparison` with the arms of `ratio`)."""
+def ratio_row(ratio: Ratio, latency: Comparison) -> Row:
+    """A latency ratio measured in this process, of the arms of `ratio`."""
     arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
-    judged = arm.judgement
+    assert arm.judgement is not None
+    judged, copies = arm.judgement, latency.samples.log_ratios(CONTROL, latency.baseline)
     verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
     return Row(
         id=ratio.id,
         network=ratio.network,
         metric="latency-ratio",
         kind="ratio",
-        verdict=verdicts.get(judged.verdict, "inconclusive") if ratio.gate.judged else "info",
+        verdict=verdicts.get(judged.verdict, "inconclusive") if ratio.limit.judged else "info",
         reason=f"{judged.ratio:.4f} of {ratio.baseline}'s" + (f"; {judged.reason}" if judged.reason else ""),
         base=base.seconds,
         now=arm.seconds,
@@ -42,19 +44,20 @@ def ratio_row(ratio: Ratio, latency: Any) -> Row:
         ratio=judged.ratio,
         ci=judged.ci,
         confidence=judged.confidence,
-        gate=ratio.gate.document(),
+        gate=ratio.limit.stored(),
         p_worse=judged.p_worse,
         p_ok=judged.p_ok,
         rounds=judged.rounds,
         mde80=judged.mde if math.isfinite(judged.mde) else None,
         control_ratio=latency.control.ratio,
         control_ci=latency.control.ci,
+        control_ok=not statistics.control_failed(copies, ratio.limit.fraction(base.seconds) or UNJUDGED),
         elapsed_s=latency.elapsed_s,
     )
 
 
-def stored_row(network: str, base: StoredLatency, now: StoredLatency, gate: Gate, *, judged: bool) -> Row:
-    """A latency against a stored one: unpaired, so never gated tighter than three spreads between processes."""
+def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Limit, *, judged: bool) -> Row:
+    """A latency against a stored one: unpaired, so never judged tighter than three spreads between processes."""
     ratio = now.floor / base.floor
     spread = max(one.between or 0.0 for one in (base, now)) or None
     text = "unpaired, " + ("spread unknown" if spread is None else f"spread {100 * spread:.2g} %")
@@ -69,34 +72,34 @@ def stored_row(network: str, base: StoredLatency, now: StoredLatency, gate: Gate
         now=now.floor,
         unit="s",
         ratio=ratio,
-        gate=gate.document(),
+        gate=limit.stored(),
         rounds=now.rounds,
     )
-    if not judged or not gate.judged:
+    if not judged or not limit.judged:
         return row
     if spread is None:
         return replace(row, verdict="inconclusive", reason=f"{row.reason}; record it with several launches to gate it")
-    margin = max(math.log1p(gate.fraction(base.floor)), 3 * spread)
+    margin = max(math.log1p(limit.fraction(base.floor)), 3 * spread)
     found: Verdict = "fail" if math.log(ratio) > margin else "pass"
     return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
 
 
-def accuracy_row(pair: PredictionPair, gate: Gate, alpha: float) -> Row:
+def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> Row:
     """Two networks on the same images: McNemar's test and the interval of the difference of their errors."""
     from senet_bench.train.evaluation import compare
 
     first, second = (_loaded(path) for path in (pair.base, pair.head))
     paired = compare(first, second, 1 - 2 * alpha)
-    worse, limit = paired.difference, gate.absolute or 0.0
+    worse, most = paired.difference, limit.absolute or 0.0
     low, high = paired.ci or (-1.0, 1.0)
     p = paired.p_value if paired.p_value is not None else 1.0
     found: Verdict = "inconclusive"
-    if worse > limit and p / 2 <= alpha:
+    if worse > most and p / 2 <= alpha:
         found = "fail"
-    elif high < limit or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):
+    elif high < most or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):
         found = "pass"
     reason = (
-        f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * limit:g} pt), McNemar p = {p:.2g},"
+        f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * most:g} pt), McNemar p = {p:.2g},"
         f" {100 * (1 - 2 * alpha):g} % interval {100 * low:+.2f} to {100 * high:+.2f} pt"
     )
     return Row(
@@ -104,12 +107,12 @@ def accuracy_row(pair: PredictionPair, gate: Gate, alpha: float) -> Row:
         network=pair.network,
         metric="accuracy",
         kind="paired",
-        verdict=found if gate.judged else "info",
+        verdict=found if limit.judged else "info",
         reason=reason,
         base=first.top1_err,
         now=second.top1_err,
         unit="top-1 error",
-        gate=gate.document(),
+        gate=limit.stored(),
         p_worse=None,
         confidence=1 - 2 * alpha,
         rounds=paired.n,

@@ -1,5 +1,8 @@
-"""Latency rows of base against head: several launches of two programs, a control, a second look at every failure.
+"""Launches of base and head in worker processes on one core, and the latency rows judged from them.
 
+Processes of the same program differ (addresses, page placement) by far more than the rounds inside them, so a
+comparison takes several launches of two workers each of base and head: two pairs, and the twins tell what two processes
+of identical code differ by.
 The replicates are pairs of processes, not rounds: measured, rounds leave 0.05 % open and processes of identical code
 differ by 1 %, now and then by 10 %. Processes of identical code can be swapped, so the sign of a pair's log ratio is
 then a fair coin given its size, and the signed-rank test over pairs is valid without a normal distribution.
@@ -7,20 +10,129 @@ then a fair coin given its size, and the signed-rank test over pairs is valid wi
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from senet_bench.core import statistics
-from senet_bench.regression.limits import Gate
+from senet_bench.core.progress import Progress, Steps
+from senet_bench.errors import MeasurementError
+from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import Row, Verdict
+from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
+from senet_bench.regression.workers import BLOCK_LIMIT_S, Work, Worker, answers
 
 Floats = NDArray[np.float64]
 ARMS = ("base", "head", "base_again", "head_again")
-FEWEST_ROUNDS = 4
+FEWEST_PAIRED = 4
+"""With fewer rounds a launch has no ratio."""
+SLOW_CALL_S = 20e-3
+"""Of calls this slow a block holds one."""
+MOST_ROUNDS = 100
+"""More rounds in a launch tell no more: processes differ by ten times what these leave open."""
+FEWEST_ROUNDS = 6
+STOLEN = 0.1
+"""A round in which other guests had more than this share of the time is dropped."""
+
+
+@dataclass(frozen=True, slots=True)
+class Samples:
+    """The kept rounds of one launch of a network: seconds by arm, (rounds,) each; and how many were dropped."""
+
+    seconds: Mapping[str, Floats]
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule:
+    """How much is timed: launches, seconds for a network in each, the seed of the order; `note` ends the progress."""
+
+    launches: int
+    budget_s: float
+    seed: int
+    note: str = ""
+
+
+def launch(arms: Mapping[str, Path], work: Work, schedule: Schedule) -> Steps[dict[str, list[Samples]]]:
+    """Time every network in each arm's checkout, `launches` long; the samples by network, one a launch."""
+    rng = np.random.default_rng(schedule.seed)
+    samples: dict[str, list[Samples]] = {network.name: [] for network in work.networks}
+    for number in range(schedule.launches):
+        with contextlib.ExitStack() as stack:
+            order = list(arms) if number % 2 == 0 else list(arms)[::-1]
+            workers = {arm: stack.enter_context(Worker(arms[arm], work)) for arm in order}
+            ready = dict(zip(workers, answers(list(workers.values()), "prepare", work)))
+            workers = {arm: workers[arm] for arm in arms}
+            _settle(workers, ready, work)
+            for place, name in enumerate(samples):
+                samples[name].append(_rounds(workers, place, schedule.budget_s, rng))
+                done, total = number * len(samples) + place + 1, schedule.launches * len(samples)
+                yield Progress(f"{name}, launch {number + 1}{schedule.note}", done, total)
+    return samples
+
+
+def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], work: Work) -> None:
+    """Give every worker the same block lengths and the same core."""
+    from senet_bench.bench.clock import idlest_core
+
+    names = [one.name for one in work.networks]
+    for arm, answer in ready.items():
+        for name in names:
+            if "error" in answer[name]:
+                raise MeasurementError(f"{name} of {arm} cannot be run: {answer[name]['error']}")
+    first = next(iter(ready.values()))
+    repeats = [_repeats(first[name]["is"]["seconds"]) for name in names]
+    pinning = hasattr(os, "sched_getaffinity")
+    core = idlest_core(os.sched_getaffinity(0)) if pinning else 0
+    for worker in workers.values():
+        worker.ask("repeats", repeats=repeats)
+        worker.answer()
+        if pinning:
+            worker.ask("pin", core=core)
+            worker.answer()
+
+
+def _repeats(seconds: float) -> int:
+    """Calls in a block: 2 ms of them, 4 to 64; fewer of calls over 5 ms."""
+    fewest = min(FEWEST_CALLS, max(1, int(SLOW_CALL_S / seconds)))
+    return min(MOST_CALLS, max(fewest, math.ceil(BLOCK_S / seconds)))
+
+
+def _rounds(
+    workers: Mapping[str, Worker],
+    place: int,
+    budget_s: float,
+    rng: np.random.Generator,
+    now: Callable[[], float] = time.perf_counter,
+) -> Samples:
+    """Rounds of every arm in a fresh random order until the budget is used."""
+    from senet_bench.bench.clock import stolen_seconds
+
+    names, began, done, dropped = list(workers), now(), 0, 0
+    columns: dict[str, list[float]] = {name: [] for name in names}
+    while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS):
+        if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
+            break
+        start, stolen = now(), stolen_seconds()
+        seconds = {names[i]: workers[names[i]].block(place) for i in rng.permutation(len(names))}
+        done += 1
+        if stolen_seconds() - stolen > STOLEN * (now() - start):
+            dropped += 1
+            continue
+        for name in names:
+            columns[name].append(seconds[name])
+    return Samples({name: np.array(values) for name, values in columns.items()}, dropped)
+
+
+# --- judged ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +145,11 @@ class Launch:
     head_again: Floats
     dropped: int = 0
 
+    @staticmethod
+    def of(samples: Samples) -> Launch:
+        """The launch of the samples of its four arms."""
+        return Launch(**samples.seconds, dropped=samples.dropped)
+
     def pairs(self) -> list[float]:
         """ln(head / base) of its two pairs of processes, by Hodges-Lehmann; nan of too few rounds."""
         return [_log_ratio(self.head, self.base), _log_ratio(self.head_again, self.base_again)]
@@ -43,7 +160,7 @@ class Launch:
 
 
 def _log_ratio(arm: Floats, base: Floats) -> float:
-    return statistics.hodges_lehmann(np.log(arm / base)) if arm.size >= FEWEST_ROUNDS else math.nan
+    return statistics.hodges_lehmann(np.log(arm / base)) if arm.size >= FEWEST_PAIRED else math.nan
 
 
 def levels(alpha: float) -> tuple[float, float]:
@@ -52,7 +169,7 @@ def levels(alpha: float) -> tuple[float, float]:
     return first, alpha - first
 
 
-def duet_row(network: str, launches: Sequence[Launch], gate: Gate, *, level: float, alpha: float) -> Row:
+def latency_row(network: str, launches: Sequence[Launch], limit: Limit, *, level: float, alpha: float) -> Row:
     """Base against head at one look at `level`; undecided where the control or too many disturbed rounds refuse it."""
     pairs = np.array([pair for one in launches for pair in one.pairs()])
     base, now = (
@@ -68,17 +185,17 @@ def duet_row(network: str, launches: Sequence[Launch], gate: Gate, *, level: flo
         base=base,
         now=now,
         unit="s",
-        gate=gate.document(),
+        gate=limit.stored(),
         rounds=sum(one.base.size for one in launches),
     )
     if not np.isfinite(pairs).all():
         return replace(row, reason="too few rounds in a launch; increase --budget")
-    allowed = gate.fraction(base)
+    allowed = limit.fraction(base)
     judged = statistics.judge(pairs, gate=allowed, level=level, alpha=alpha)
     found: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
     row = replace(
         row,
-        verdict=found.get(judged.verdict, "inconclusive") if gate.judged else "info",
+        verdict=found.get(judged.verdict, "inconclusive") if limit.judged else "info",
         reason=_told(judged, allowed),
         ratio=judged.ratio,
         ci=judged.ci,
@@ -89,12 +206,12 @@ def duet_row(network: str, launches: Sequence[Launch], gate: Gate, *, level: flo
         tau=statistics.spread(pairs),
         mde80=judged.mde if math.isfinite(judged.mde) else None,
     )
-    return _controlled(row, launches, allowed) if gate.judged else row
+    return _controlled(row, launches, allowed) if limit.judged else row
 
 
 def _told(judged: statistics.Judgement, allowed: float) -> str:
     change = f"{100 * (judged.ratio - 1):+.2f} % (gate +{100 * allowed:.3g} %)"
-    if judged.reason == "too few rounds":
+    if not judged.enough:
         return f"{change}; too few --launches to decide at this level"
     return f"{change}; the smallest change these launches could see is {100 * judged.mde:.2g} %"
 
@@ -107,8 +224,9 @@ def _controlled(row: Row, launches: Sequence[Launch], allowed: float) -> Row:
         return replace(row, verdict="inconclusive", reason=statistics.disturbed(dropped))
     twins = [pair for one in launches for pair in one.twins()]
     judged = statistics.judge(twins, gate=None, level=statistics.CONTROL_LEVEL, alpha=statistics.CONTROL_LEVEL)
-    row = replace(row, control_ratio=judged.ratio, control_ci=judged.ci)
-    if statistics.control_failed(twins, allowed):
+    held = not statistics.control_failed(twins, allowed)
+    row = replace(row, control_ratio=judged.ratio, control_ci=judged.ci, control_ok=held)
+    if not held:
         reason = "control failed: processes of identical code differ by the order in which they were started"
         return replace(row, verdict="inconclusive", reason=reason)
     return row

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from senet_bench.bench import allocator
+from senet_bench.core.progress import Steps
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact, judgement
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Config, Network, Ratio
 from senet_bench.regression.facts import Portable, described
+from senet_bench.regression.launches import Samples, Schedule, launch
+from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.outcome import Row
-from senet_bench.regression.workers import Asked, Progress, launches
+from senet_bench.regression.workers import Work
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,7 +33,7 @@ def facts(name: str, size: tuple[int, int, int]) -> Portable:
     """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
     try:
         _here()
-        return described(name, size)
+        return described(name, size, counted_metrics())
     except Exception as error:
         raise _cannot(name, error) from error
 
@@ -90,59 +93,55 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
 
     size = next(one.input_size for one in config.networks if one.name == ratio.network)
     plan = gated(
-        ratio.gate.relative or 0.0,
+        ratio.limit.relative or 0.0,
         budget_s=config.budget_s * config.launches,  # one process has the time of all launches
         alpha=alpha,
         seed=seed,
-        min_abs_s=max(ratio.gate.min_abs, ratio.gate.absolute or 0.0),
+        min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
     networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
     latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
     return judgement.ratio_row(ratio, latency.comparison)
 
 
-def asked_of(config: Config, networks: Sequence[Network]) -> Asked:
-    """What worker processes are asked for; `UsageError` where the allocator cannot be had."""
+def work_of(config: Config, networks: Sequence[Network]) -> Work:
+    """What worker processes are to measure; `UsageError` where the allocator cannot be had."""
     allocator.check(config.allocator)
-    return Asked(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
+    return Work(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
 
 
-def latency_now(
-    asked: Asked, folder: Path, count: int, budget_s: float, seed: int
-) -> Iterator[Progress | dict[str, StoredLatency]]:
-    """The latency of networks in worker processes of this checkout; the last item has it.
+def latencies(work: Work, folder: Path, schedule: Schedule) -> Steps[dict[str, StoredLatency]]:
+    """The latency of networks in worker processes of this checkout, by network.
 
     With several launches a second worker runs along; raises `MeasurementError` where the two do not agree.
     """
-    arms = {"base": folder, "base_again": folder} if count > 1 else {"base": folder}
-    for step in launches(arms, asked, count=count, budget_s=budget_s, seed=seed):
-        if isinstance(step, Progress):
-            yield step
-        else:
-            yield {name: _latency(name, samples, asked) for name, samples in step.items()}
+    arms = {"base": folder, "base_again": folder} if schedule.launches > 1 else {"base": folder}
+    samples = yield from launch(arms, work, schedule)
+    return {name: _latency(name, launches, work) for name, launches in samples.items()}
 
 
-def _latency(name: str, samples: list[dict[str, Any]], asked: Asked) -> StoredLatency:
-    every = np.concatenate([one["base"] for one in samples])
-    if every.size == 0:
+def _latency(name: str, launches: Sequence[Samples], work: Work) -> StoredLatency:
+    kept = [samples.seconds["base"] for samples in launches if samples.seconds["base"].size]
+    if not kept:
         raise MeasurementError(f"every round of {name} was disturbed by other guests", "use a quieter machine")
-    floors = [float(np.log(one["base"].min())) for one in samples if one["base"].size]
-    if len(samples) > 1:
-        _check_control(name, samples)
+    seconds, floors = np.concatenate(kept), [float(np.log(arm.min())) for arm in kept]
+    if len(launches) > 1:
+        _check_control(name, launches)
     return StoredLatency(
-        seconds=float(np.median(every)),
-        floor=float(every.min()),
-        rounds=int(every.size),
+        seconds=float(np.median(seconds)),
+        floor=float(seconds.min()),
+        rounds=int(seconds.size),
         between=float(np.std(floors, ddof=1)) if len(floors) > 1 else None,
-        threads=asked.threads,
-        batch_size=asked.batch_size,
-        allocator=allocator.of_process(asked.allocator),
+        threads=work.threads,
+        batch_size=work.batch_size,
+        allocator=allocator.of_process(work.allocator),
     )
 
 
-def _check_control(name: str, samples: list[dict[str, Any]]) -> None:
+def _check_control(name: str, launches: Sequence[Samples]) -> None:
     """Raise where two workers of the same code differ, which says that the machine is not to be trusted now."""
-    estimates = [hodges_lehmann(np.log(one["base_again"] / one["base"])) for one in samples if one["base"].size]
+    pairs = [(samples.seconds["base_again"], samples.seconds["base"]) for samples in launches]
+    estimates = [hodges_lehmann(np.log(twin / base)) for twin, base in pairs if base.size]
     judged = judge(estimates, gate=None, level=CONTROL_LEVEL, alpha=CONTROL_LEVEL)
     if (judged.ci[0] > 1 or judged.ci[1] < 1) and abs(math.log(judged.ratio)) > MOST_APART:
         raise MeasurementError(

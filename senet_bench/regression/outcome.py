@@ -1,13 +1,17 @@
-"""The outcome of a check: a row for every gate, the verdict over them, and the exit code that says it."""
+"""The outcome of a check: a row for every limit, the verdict over them, and the exit code that says it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date
 from typing import Any, Literal
+
+from msgspec import UNSET, UnsetType
 
 from senet_bench.core.results import schema_of
 from senet_bench.regression.config import Config, Inconclusive
+from senet_bench.regression.limits import Limit, StoredLimit, counted_metrics
 
 Verdict = Literal["fail", "error", "not comparable", "inconclusive", "allowed", "pass", "info", "new"]
 Kind = Literal["exact", "statistical", "paired", "stored", "ratio"]
@@ -19,11 +23,12 @@ TITLES = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "NOT COMPARABLE", 5: "ERRO
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One gate: what the base had, what there is now, and what that means.
+    """One limit: what the base had, what there is now, and what that means.
 
     `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the smallest change seen with 80 % power;
     `explain` names what changed, with by how much; `launches` are the log ratios of pairs of processes, `tau` their
-    spread. `stale`: better than a stored baseline by more than the gate.
+    spread; `control_ok` says whether identical code was measured as identical, None without a control. `stale`:
+    better than a stored baseline by more than the limit.
     """
 
     id: str
@@ -38,7 +43,7 @@ class Row:
     ratio: float | None = None
     ci: tuple[float, float] | None = None
     confidence: float | None = None
-    gate: dict[str, Any] = field(default_factory=dict)
+    gate: StoredLimit = field(default_factory=StoredLimit)
     p_worse: float | None = None
     p_ok: float | None = None
     p_holm: float | None = None
@@ -48,6 +53,7 @@ class Row:
     mde80: float | None = None
     control_ratio: float | None = None
     control_ci: tuple[float, float] | None = None
+    control_ok: bool | None = None
     elapsed_s: float | None = None
     explain: list[tuple[str, int | str]] = field(default_factory=list)
     stale: bool = False
@@ -56,6 +62,57 @@ class Row:
     def open(self) -> bool:
         """Whether it keeps the check from passing."""
         return self.verdict in EXITS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Base:
+    """What was compared with: a commit (`ref`) or a file of stored facts (`path`); `head` is this checkout's commit."""
+
+    path: str | None = None
+    ref: str | None = None
+    commit: str = ""
+    created: str = ""
+    head: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Machine:
+    """The machine: its key and the fields that the key is made of."""
+
+    key: str
+    hard: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Family:
+    """The timed comparisons that share `alpha`."""
+
+    alpha: float
+    method: str = "holm"
+    comparisons: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Control:
+    """The control that was furthest off: its ratio and interval, whose row it is of, and whether it held.
+
+    Every field is absent where nothing was timed.
+    """
+
+    ratio: float | UnsetType = UNSET
+    ci: tuple[float, float] | UnsetType | None = UNSET
+    row: str | UnsetType = UNSET
+    ok: bool | UnsetType = UNSET
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """The state of the machine meanwhile: seconds, load, the share stolen by other guests, involuntary switches."""
+
+    elapsed_s: float
+    load_1min: float | None
+    steal: float
+    involuntary_switches: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,16 +126,21 @@ class Report:
     exit_code: int
     environment: dict[str, Any]
     conditions: dict[str, Any]
-    baseline: dict[str, Any]
-    machine: dict[str, Any]
-    family: dict[str, Any]
-    control: dict[str, Any]
-    health: dict[str, Any]
+    baseline: Base
+    machine: Machine
+    family: Family
+    control: Control
+    health: State
     rows: list[Row]
     missing: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     reproduce: str = ""
     accept: str = ""
+
+
+def failed(network: str, metric: str, why: str, verdict: Verdict = "error") -> Row:
+    """The row of something that could not be measured or compared."""
+    return Row(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
 
 
 def exit_code(rows: Sequence[Row], inconclusive: Inconclusive) -> int:
@@ -88,16 +150,94 @@ def exit_code(rows: Sequence[Row], inconclusive: Inconclusive) -> int:
     return {"warn": 3, "pass": 0, "fail": 1}[inconclusive] if code == 3 else code
 
 
-def with_allowances(rows: Sequence[Row], config: Config, today: Any) -> list[Row]:
+def with_allowances(rows: Sequence[Row], config: Config, today: date) -> list[Row]:
     """The rows, failed ones that the config allows until a day not yet over as `allowed`; never a failed run."""
-    found = []
-    for row in rows:
-        allowance = config.allowance(row.id) if row.verdict == "fail" or row.metric == "network" else None
-        if allowance is None:
-            found.append(row)
-        elif allowance.until < today:
-            found.append(replace(row, reason=f"{row.reason}; its allowance ended on {allowance.until}"))
-        else:
-            why = f"{row.reason}; allowed until {allowance.until}: {allowance.reason}"
-            found.append(replace(row, verdict="allowed", reason=why))
-    return found
+    return [_with_allowance(row, config, today) for row in rows]
+
+
+def _with_allowance(row: Row, config: Config, today: date) -> Row:
+    allowance = config.allowance(row.id) if row.verdict == "fail" or row.metric == "network" else None
+    if allowance is None:
+        return row
+    if allowance.until < today:
+        return replace(row, reason=f"{row.reason}; its allowance ended on {allowance.until}")
+    why = f"{row.reason}; allowed until {allowance.until}: {allowance.reason}"
+    return replace(row, verdict="allowed", reason=why)
+
+
+# --- slow drift: each change was accepted, but what did they add up to? Told in the report, never judged. --------
+
+DRIFTING = {
+    "params": "params",
+    "flops": "flops",
+    "operators": "operators",
+    "memory": "peak_bytes",
+    "latency": "latency",
+}
+"""The metrics that can drift, and their field in the stored facts of a whole network."""
+
+
+def drifts(history: Sequence[Mapping[str, Any]], rows: Sequence[Row], limit: Callable[[str, str], Limit]) -> list[Row]:
+    """A row for information where a metric is beyond its limit of the oldest value that was ever replaced."""
+    drifted = (_drift(history, row, limit) for row in rows)
+    return [row for row in drifted if row is not None]
+
+
+def _drift(history: Sequence[Mapping[str, Any]], row: Row, limit: Callable[[str, str], Limit]) -> Row | None:
+    past = _replaced(history, row.network, row.metric)
+    if not past or not isinstance(row.now, int | float):
+        return None
+    (when, oldest), allowed = past[0], limit(row.network, row.metric)
+    if not allowed.exceeded(oldest, row.now):
+        return None
+    times = "one accepted change" if len(past) == 1 else f"{len(past)} accepted changes"
+    return Row(
+        id=f"{row.id}-drift",
+        network=row.network,
+        metric=f"{row.metric}-drift",
+        kind="stored",
+        verdict="info",
+        reason=f"{100 * (row.now / oldest - 1):+.3g} % since {when[:10]}, over {times}" if oldest else "it was 0",
+        base=oldest,
+        now=row.now,
+        unit=row.unit,
+        ratio=row.now / oldest if oldest else None,
+        gate=allowed.stored(),
+    )
+
+
+def _replaced(history: Sequence[Mapping[str, Any]], network: str, metric: str) -> list[tuple[str, float]]:
+    """When a metric of a network was accepted anew and what it was before, oldest first."""
+    if metric not in DRIFTING and metric not in dict(counted_metrics()):
+        return []
+    past = []
+    for line in history:
+        name, _, accepted = str(line.get("id", "")).rpartition(":")
+        old = line.get("old")
+        if name != network or accepted not in (metric, "all"):
+            continue
+        if accepted == "all":
+            old = _of_whole(old, metric)
+        if (total := _total(old)) is not None:
+            past.append((str(line.get("when", "")), total))
+    return past
+
+
+def _of_whole(old: object, metric: str) -> object:
+    """The part of a network's stored facts that a metric stands for."""
+    if not isinstance(old, Mapping):
+        return None
+    if metric in DRIFTING:
+        return old.get(DRIFTING[metric])
+    counts = old.get("counts")
+    return counts.get(metric) if isinstance(counts, Mapping) else None
+
+
+def _total(old: object) -> float | None:
+    """One number of a stored value: the sum of counts by name, the floor of a latency."""
+    if isinstance(old, Mapping):
+        if "floor" in old:
+            return _total(old["floor"])
+        values = [value for value in old.values() if isinstance(value, int | float)]
+        return float(sum(values)) if values else None
+    return float(old) if isinstance(old, int | float) and not isinstance(old, bool) else None

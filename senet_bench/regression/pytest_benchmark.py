@@ -64,11 +64,11 @@ def imported(path: Path) -> dict[str, StoredLatency]:
 
 def exported(report: Report) -> dict[str, Any]:
     """The report's times as a file that `pytest-benchmark compare` reads."""
-    hard = report.machine.get("hard", {})
-    machine = {"node": report.machine.get("key"), "processor": hard.get("cpu"), "machine": hard.get("isa")}
+    hard, head = report.machine.hard, report.baseline.head
+    machine = {"node": report.machine.key, "processor": hard.get("cpu"), "machine": hard.get("isa")}
     machine |= {"cpu": {"brand_raw": hard.get("cpu"), "count": hard.get("cores")}, "python_version": ""}
     machine |= {"system": "", "release": "", "python_implementation": "", "python_compiler": ""}
-    commit = {"id": report.baseline.get("head") or "unknown", "dirty": str(report.baseline.get("head")).endswith("+")}
+    commit = {"id": head or "unknown", "dirty": head.endswith("+")}
     return {
         "machine_info": machine,
         "commit_info": {**commit, "time": report.created, "branch": "", "project": "senet-bench"},

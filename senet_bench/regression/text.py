@@ -11,7 +11,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from senet_bench.regression.outcome import EXITS, Report, Row
+import msgspec
+from msgspec import UNSET
+
+from senet_bench.regression.outcome import EXITS, Control, Report, Row
 from senet_bench.show.documents import Document
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Column, Table
@@ -33,11 +36,11 @@ def verdict_line(report: Report) -> str:
     judged = [row for row in report.rows if row.verdict not in ("info", "new")]
     counts = [(name, sum(row.verdict == name for row in report.rows)) for name in EXITS]
     told = ", ".join(f"{n} {'failed' if name == 'fail' else name}" for name, n in counts if n)
-    known = (report.baseline.get("commit"), str(report.baseline.get("created") or "")[:10])
-    base = " ".join(["base", *(str(one) for one in known if one)]) if any(known) else "no base"
+    known = (report.baseline.commit, report.baseline.created[:10])
+    base = " ".join(["base", *filter(None, known)]) if any(known) else "no base"
     plural = "gate" if len(judged) == 1 else "gates"
     number = f"{told} of {len(judged)} {plural}" if told else f"all {len(judged)} {plural} passed"
-    return f"{report.verdict}, {number} ({base}, machine {report.machine.get('key')})"
+    return f"{report.verdict}, {number} ({base}, machine {report.machine.key})"
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
@@ -88,13 +91,13 @@ def _percent(ratio: float) -> str:
 
 def _gate(row: Row) -> str:
     gate = row.gate
-    if "max" in gate:
-        return str(gate["max"])
-    parts = [_percent(gate["max_ratio"])] if "max_ratio" in gate else []
-    if "max_increase" in gate:
-        amount = gate["max_increase"]
-        parts.append(f"+{100 * amount:g} pt" if row.metric == "accuracy" else f"+{value(amount, row.unit)}")
-    parts += [value(gate["min_abs"], row.unit)] if "min_abs" in gate else []
+    if gate.max is not UNSET:
+        return gate.max
+    parts = [] if gate.max_ratio is UNSET else [_percent(gate.max_ratio)]
+    if gate.max_increase is not UNSET:
+        points = row.metric == "accuracy"
+        parts.append(f"+{100 * gate.max_increase:g} pt" if points else f"+{value(gate.max_increase, row.unit)}")
+    parts += [] if gate.min_abs is UNSET else [value(gate.min_abs, row.unit)]
     return " and ".join(parts)
 
 
@@ -147,41 +150,35 @@ def _table(rows: Sequence[Row], room: int) -> str:
 def _md(text: str) -> str:
     """Text that Markdown shows as it is: no tables, tags or mentions come of it."""
     plain = " ".join(text.split())
-    for mark, instead in (
-        ("&", "&amp;"),
-        ("<", "&lt;"),
-        (">", "&gt;"),
-        ("|", "\\|"),
-        ("*", "\\*"),
-        ("`", "'"),
-        ("@", "&#64;"),
-    ):
+    for mark, instead in ESCAPED.items():
         plain = plain.replace(mark, instead)
-    return plain.replace("_", "\\_")
+    return plain
 
 
 def sureness(report: Report) -> list[str]:
     """How sure this is: control, smallest visible change, the machine's state."""
-    found = []
-    control, health = report.control, report.health
-    if control:
-        low, high = control.get("ci") or (None, None)
-        between = f" ({_percent(low)} .. {_percent(high)})" if low and high else ""
-        failed = "" if control.get("ok") else ", which is too much"
-        found.append(f"A/A control {_percent(control['ratio'])}{between}{failed}")
+    sentences = _control(report.control)
     visible = [row.mde80 for row in report.rows if row.mde80 is not None]
     if visible:
-        found.append(f"smallest change these runs could see: {100 * min(visible):.2g} to {100 * max(visible):.2g} %")
-    if health:
-        load, steal = health.get("load_1min"), health.get("steal")
-        told = [f"took {health.get('elapsed_s', 0):.1f} s"]
-        told += [f"load {load:.1f}"] if load is not None else []
-        told += [f"steal {100 * steal:.1f} %"] if steal is not None else []
-        found.append(", ".join([*told, f"{health.get('involuntary_switches', 0):,} involuntary switches"]))
-    family = report.family
-    if family.get("comparisons"):
-        found.append(f"{family['comparisons']} timed comparisons at alpha {family['alpha']:g} ({family['method']})")
-    return found
+        sentences.append(
+            f"smallest change these runs could see: {100 * min(visible):.2g} to {100 * max(visible):.2g} %"
+        )
+    state, family = report.health, report.family
+    parts = [f"took {state.elapsed_s:.1f} s"]
+    parts += [f"load {state.load_1min:.1f}"] if state.load_1min is not None else []
+    parts += [f"steal {100 * state.steal:.1f} %", f"{state.involuntary_switches:,} involuntary switches"]
+    sentences.append(", ".join(parts))
+    if family.comparisons:
+        sentences.append(f"{family.comparisons} timed comparisons at alpha {family.alpha:g} ({family.method})")
+    return sentences
+
+
+def _control(control: Control) -> list[str]:
+    """What the control says, nothing where there was none."""
+    if control.ratio is UNSET:
+        return []
+    between = f" ({_percent(control.ci[0])} .. {_percent(control.ci[1])})" if control.ci else ""
+    return [f"A/A control {_percent(control.ratio)}{between}{'' if control.ok else ', which is too much'}"]
 
 
 def _sure(report: Report) -> str:
@@ -204,8 +201,8 @@ def _code(text: str) -> str:
 def base_text(report: Report) -> str:
     """Where the base comes from."""
     base = report.baseline
-    named = base.get("ref") or base.get("path") or "none"
-    return f"{named} at {base.get('commit') or 'an unknown commit'}, head {base.get('head') or 'not in git'}"
+    named = base.ref or base.path or "none"
+    return f"{named} at {base.commit or 'an unknown commit'}, head {base.head or 'not in git'}"
 
 
 def software(report: Report) -> str:
@@ -276,4 +273,4 @@ def _coloured(row: Row) -> tuple[str | Cell, ...]:
 def _record(row: Row) -> dict[str, Any]:
     """A row as one flat line."""
     flat = {key: one for key, one in asdict(row).items() if not isinstance(one, dict | list | tuple)}
-    return flat | {f"gate_{key}": one for key, one in row.gate.items()}
+    return flat | {f"gate_{key}": one for key, one in msgspec.to_builtins(row.gate).items()}

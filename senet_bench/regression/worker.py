@@ -32,11 +32,13 @@ class Worker:
         self.portable = portable
         self.calls: list[Call | None] = []
         self.repeats: list[int] = []
+        self.counted: list[tuple[str, str]] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What a request of JSON gets."""
         match request["do"]:
             case "facts":
+                self.counted = [(key, name) for key, name in request.get("counted", ())]
                 return self.of_each(request, self.facts)
             case "memory":
                 return self.of_each(request, self.memory)
@@ -64,7 +66,7 @@ class Worker:
 
     def facts(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
         """The portable facts and the file the network is from."""
-        facts = self.portable.described(name, size)
+        facts = self.portable.described(name, size, self.counted)
         return {"facts": asdict(facts), "source": self.portable.source_of(name)}
 
     def memory(self, name: str, size: tuple[int, int, int], batch_size: int) -> int:

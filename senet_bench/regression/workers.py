@@ -1,57 +1,109 @@
-"""Base and head in worker processes on one core: a byte asks for a block, only one of them runs at a time.
+"""The base's checkout beside this one, and worker processes that hold the networks of each.
 
-Processes of the same program differ (addresses, page placement) by far more than the rounds inside them, so a
-comparison takes several launches of two workers each of base and head: two pairs, and the twins tell what two processes
-of identical code differ by.
+A byte asks a worker for a block of calls; only one of them runs at a time.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import select
+import shutil
+import signal
 import struct
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from senet_bench.bench import allocator
 from senet_bench.core.specs import Allocator
-from senet_bench.errors import MeasurementError
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.regression.baselines import git
 from senet_bench.regression.config import Network
-from senet_bench.regression.worker import ASK, BLOCK_S, END, FEWEST_CALLS, MOST_CALLS
+from senet_bench.regression.limits import counted_metrics
+from senet_bench.regression.worker import ASK, END
 
-SLOW_CALL_S = 20e-3
-"""Of calls this slow a block holds one."""
-MOST_ROUNDS = 100
-"""More rounds in a launch tell no more: processes differ by ten times what these leave open."""
-FEWEST_ROUNDS = 6
-STOLEN = 0.1
 ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """The files of a commit: the folder that corresponds to this one, and which commit it is."""
+
+    folder: Path
+    commit: str
+    created: str
+
+
+@contextlib.contextmanager
+def checked_out(ref: str, folder: Path) -> Iterator[Checkout]:
+    """The checkout of `ref` in a temporary git worktree; `UsageError` outside git and for an unknown ref."""
+    top = git(folder, "rev-parse", "--show-toplevel")
+    if not top:
+        raise UsageError(f"{folder.resolve()} is in no git repository", "leave --base out to compare with stored facts")
+    commit = git(folder, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+    if not commit:
+        raise UsageError(f"git knows no commit {ref!r}", "name a commit, or fetch it (in CI: fetch-depth: 0)")
+    inside = folder.resolve().relative_to(Path(top).resolve())
+    parent = Path(tempfile.mkdtemp(prefix="senet-bench-base-"))
+    try:
+        _add(folder, parent / "base", commit)
+        created = git(folder, "show", "-s", "--format=%cI", commit)
+        found = parent / "base" / inside
+        if not found.is_dir():
+            raise UsageError(f"{ref} has no folder {inside}", "run it in a folder that both have")
+        with _ended_as_by_ctrl_c():
+            yield Checkout(found, commit[:12], created)
+    finally:
+        git(folder, "worktree", "remove", "--force", str(parent / "base"))
+        shutil.rmtree(parent, ignore_errors=True)
+        git(folder, "worktree", "prune")
+
+
+@contextlib.contextmanager
+def _ended_as_by_ctrl_c() -> Iterator[None]:
+    """SIGTERM, with which CI systems and schedulers end a job, raises `KeyboardInterrupt`: the worktree is removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _add(folder: Path, place: Path, commit: str) -> None:
+    done = subprocess.run(  # noqa: S603 - fixed program, no shell
+        ["git", "-C", str(folder), "worktree", "add", "--detach", "--force", str(place), commit],  # noqa: S607
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["git worktree failed"])[-1]
+        raise MeasurementError(f"the base cannot be checked out ({said})", "make room, or remove stale worktrees")
 
 
 class Worker:
     """A worker process; use as a context manager."""
 
-    def __init__(self, root: Path, asked: Asked) -> None:
+    def __init__(self, root: Path, work: Work) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program, threads = Path(__file__).with_name("worker.py"), str(asked.threads)
+        program, threads = Path(__file__).with_name("worker.py"), str(work.threads)
         limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
             [sys.executable, str(program), str(root), threads],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, **limits, **allocator.for_process(asked.allocator)},
+            env={**os.environ, **limits, **allocator.for_process(work.allocator)},
             bufsize=0,
         )
 
@@ -119,7 +171,7 @@ class Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Survey:
     """What a checkout's worker found: facts, source file and peak bytes by network, and errors with `missing`."""
 
     facts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
@@ -129,7 +181,7 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Work:
     """What is measured: the networks, the threads of a process, images in a call, the allocator."""
 
     networks: Sequence[Network]
@@ -138,122 +190,35 @@ class Asked:
     allocator: Allocator = "as-is"
 
     def request(self) -> dict[str, Any]:
-        """The networks as a worker is told them."""
-        listed = [[one.name, list(one.input_size)] for one in self.networks]
-        return {"networks": listed, "batch_size": self.batch_size}
+        """What a worker is told: the networks, and the functions that count further metrics."""
+        listed = [[network.name, list(network.input_size)] for network in self.networks]
+        return {"networks": listed, "batch_size": self.batch_size, "counted": counted_metrics()}
 
 
-def look(roots: Sequence[Path], asked: Asked, *, memory: bool) -> list[Looked]:
+def look(roots: Sequence[Path], work: Work, *, memory: bool) -> list[Survey]:
     """Facts, and with `memory` peak bytes, of the networks in each checkout."""
     with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(root, asked)) for root in roots]
-        facts = _ask_all(workers, "facts", asked)
-        peaks = _ask_all(workers, "memory", asked) if memory else [{} for _ in workers]
-    return [_looked(one, other) for one, other in zip(facts, peaks)]
+        workers = [stack.enter_context(Worker(root, work)) for root in roots]
+        facts = answers(workers, "facts", work)
+        peaks = answers(workers, "memory", work) if memory else [{} for _ in workers]
+    return [_survey(*both) for both in zip(facts, peaks)]
 
 
-def _ask_all(workers: Sequence[Worker], do: str, asked: Asked) -> list[dict[str, Any]]:
+def answers(workers: Sequence[Worker], do: str, work: Work) -> list[dict[str, Any]]:
+    """What every worker answers to the same request; they work on it side by side."""
     for worker in workers:
-        worker.ask(do, **asked.request())
+        worker.ask(do, **work.request())
     return [worker.answer() for worker in workers]
 
 
-def _looked(facts: Mapping[str, Any], peaks: Mapping[str, Any]) -> Looked:
+def _survey(facts: Mapping[str, Any], peaks: Mapping[str, Any]) -> Survey:
     errors = {
         name: (one["error"], one["missing"]) for part in (peaks, facts) for name, one in part.items() if "error" in one
     }
     told = {name: one["is"] for name, one in facts.items() if "is" in one}
-    return Looked(
+    return Survey(
         facts={name: one["facts"] for name, one in told.items()},
         sources={name: one["source"] for name, one in told.items()},
         peaks={name: one["is"] for name, one in peaks.items() if "is" in one},
         errors=errors,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """A network was timed in a launch: rounds kept, steps done of all."""
-
-    what: str
-    done: int
-    total: int
-
-
-Samples = dict[str, list[dict[str, Any]]]
-
-
-def launches(
-    arms: Mapping[str, Path], asked: Asked, *, count: int, budget_s: float, seed: int
-) -> Iterator[Progress | Samples]:
-    """Time every network in each arm's checkout, `count` launches long; the last item has all samples.
-
-    `budget_s` is for a network in a launch. Samples are, by network, a dictionary a launch: seconds by arm
-    (rounds,), and `dropped` rounds.
-    """
-    rng = np.random.default_rng(seed)
-    found: Samples = {one.name: [] for one in asked.networks}
-    for number in range(count):
-        with contextlib.ExitStack() as stack:
-            order = list(arms) if number % 2 == 0 else list(arms)[::-1]
-            workers = {arm: stack.enter_context(Worker(arms[arm], asked)) for arm in order}
-            ready = dict(zip(workers, _ask_all(list(workers.values()), "prepare", asked)))
-            workers = {arm: workers[arm] for arm in arms}
-            _settle(workers, ready, asked)
-            for place, one in enumerate(asked.networks):
-                found[one.name].append(_rounds(workers, place, budget_s, rng))
-                yield Progress(f"{one.name}, launch {number + 1}", number * len(found) + place + 1, count * len(found))
-    yield found
-
-
-def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], asked: Asked) -> None:
-    """Give every worker the same block lengths and the same core."""
-    from senet_bench.bench.clock import idlest_core
-
-    names = [one.name for one in asked.networks]
-    for arm, answers in ready.items():
-        for name in names:
-            if "error" in answers[name]:
-                raise MeasurementError(f"{name} of {arm} cannot be run: {answers[name]['error']}")
-    first = next(iter(ready.values()))
-    repeats = [_repeats(first[name]["is"]["seconds"]) for name in names]
-    pinning = hasattr(os, "sched_getaffinity")
-    core = idlest_core(os.sched_getaffinity(0)) if pinning else 0
-    for worker in workers.values():
-        worker.ask("repeats", repeats=repeats)
-        worker.answer()
-        if pinning:
-            worker.ask("pin", core=core)
-            worker.answer()
-
-
-def _repeats(seconds: float) -> int:
-    """Calls in a block: 2 ms of them, 4 to 64; fewer of calls over 5 ms."""
-    fewest = min(FEWEST_CALLS, max(1, int(SLOW_CALL_S / seconds)))
-    return min(MOST_CALLS, max(fewest, math.ceil(BLOCK_S / seconds)))
-
-
-def _rounds(
-    workers: Mapping[str, Worker],
-    place: int,
-    budget_s: float,
-    rng: np.random.Generator,
-    now: Callable[[], float] = time.perf_counter,
-) -> dict[str, Any]:
-    """Rounds of every arm in a fresh random order until the budget is used."""
-    from senet_bench.bench.clock import stolen_seconds
-
-    names, began, done, dropped = list(workers), now(), 0, 0
-    columns: dict[str, list[float]] = {name: [] for name in names}
-    while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS):
-        if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
-            break
-        start, stolen = now(), stolen_seconds()
-        seconds = {names[i]: workers[names[i]].block(place) for i in rng.permutation(len(names))}
-        done += 1
-        if stolen_seconds() - stolen > STOLEN * (now() - start):
-            dropped += 1
-            continue
-        for name in names:
-            columns[name].append(seconds[name])
-    return {**{name: np.array(values) for name, values in columns.items()}, "dropped": dropped}

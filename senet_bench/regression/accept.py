@@ -63,8 +63,8 @@ def accept(
         baselines.write(replace(updated(portable, {}, commit, torch=torch), networks=kept))
     if facts != machine.networks:
         baselines.write(replace(updated(machine, {}, commit), networks=facts))
-    for what, was, now in notes:
-        baselines.note(what, was, now, reason, commit)
+    for what, old, new in notes:
+        baselines.note(what, old, new, reason, commit)
     changed = tuple(dict.fromkeys(what for what, _, _ in notes))
     return Recorded(changed, (baselines.portable_path, baselines.machine_path(machine.machine)))
 

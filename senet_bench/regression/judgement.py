@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_bench.bench.plan import CONTROL
+from senet_bench.bench.rounds import CONTROL
 from senet_bench.core import statistics
 from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import StoredLatency

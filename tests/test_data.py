@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images, sets
-from senet_bench.data.augment import Augmentation, Pixels, cropped, draw, normalised, zero_padded
+from senet_bench.data.augment import Pixels, cropped, draw, normalised, zero_padded
 from senet_bench.data.batches import Batches
 from senet_bench.errors import MeasurementError, UsageError
 

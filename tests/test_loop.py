@@ -16,9 +16,8 @@ import pytest
 import torch
 from torch import nn
 
-from senet_bench.core.recipes import Recipe, Schedule, recipe
+from senet_bench.core.recipes import Augmentation, Recipe, Schedule, recipe
 from senet_bench.data import sets
-from senet_bench.data.augment import Augmentation
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.average import Average

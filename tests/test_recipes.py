@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.recipes import DEFAULTS, RECIPES, recipe, smoke
-from senet_bench.data.sets import DATASETS
 from senet_bench.errors import UsageError
 from senet_bench.train.schedule import Rate
 

@@ -8,15 +8,14 @@ from typing import Annotated
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.core.datasets import CHOICES
 from senet_bench.core.store import Store
 
 Model = Annotated[str, typer.Argument(help="The network.")]
 Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
 NeededDataset = Annotated[
     str,
-    typer.Option(
-        "--dataset", help="digits, digits-full, cifar10, cifar100, imagenet, places365, folder; coco for detectors."
-    ),
+    typer.Option("--dataset", help=CHOICES),
 ]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
 

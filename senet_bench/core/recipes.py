@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.specs import Task
-from senet_bench.data.augment import Augmentation
 from senet_bench.errors import UsageError, nearest
 
 
@@ -28,6 +28,21 @@ class Schedule:
     patience: int = 10
     drops: int = 3
     warmup: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Training-time changes to an image; each is off unless given.
+
+    `pad` zero-pads that many pixels on each side and crops the original size at random (CIFAR, section 5.1).
+    `flip` mirrors left and right with probability 1/2. `area` and `ratio` bound the random-resized crop of files
+    (fraction of the image's area, width over height; the paper's reference 5).
+    """
+
+    pad: int = 0
+    flip: bool = False
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,16 +224,8 @@ RECIPES: dict[str, Recipe] = {
     ),
 }
 
-DEFAULTS: dict[str, str] = {
-    "digits": "digits",
-    "digits-full": "digits",
-    "cifar10": "cifar",
-    "cifar100": "cifar",
-    "imagenet": "imagenet",
-    "places365": "places365",
-    "folder": "imagenet",
-    "coco": "coco",
-}
+DEFAULTS: dict[str, str] = {key: row.recipe for key, row in DATASETS.items()}
+"""The recipe of each data set that networks are trained by unless another is named."""
 
 
 def recipe(name: str) -> Recipe:

@@ -13,22 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from senet_bench.core.recipes import Augmentation
+
 Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True, slots=True)
-class Augmentation:
-    """Training-time changes to an image; each is off unless given.
-
-    `pad` zero-pads that many pixels on each side and crops the original size at random (CIFAR, section 5.1).
-    `flip` mirrors left and right with probability 1/2. `area` and `ratio` bound the random-resized crop of files
-    (fraction of the image's area, width over height; the paper's reference 5).
-    """
-
-    pad: int = 0
-    flip: bool = False
-    area: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 
 from senet_bench.bench.clock import cores
+from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images
-from senet_bench.data.augment import Augmentation, Draws, Pixels, cropped, draw, zero_padded
+from senet_bench.data.augment import Draws, Pixels, cropped, draw, zero_padded
 from senet_bench.data.sets import Files, Labels, Split
 from senet_bench.errors import UsageError
-from senet_bench.train.distributed import check_shared
 
 
 @dataclass(slots=True)
@@ -88,6 +88,14 @@ class Batches:
             flips = draws.flips[np.isin(planned, crops.rows)]
             crops.images[flips] = crops.images[flips, :, :, ::-1]
             yield torch.from_numpy(crops.images), torch.from_numpy(split.labels[crops.rows])
+
+
+def check_shared(batch: int, processes: int) -> None:
+    """Raise `UsageError` where processes cannot take equal parts of a global batch."""
+    if batch % processes:
+        raise UsageError(
+            f"a global batch of {batch} cannot be shared by {processes} processes", f"choose a multiple of {processes}"
+        )
 
 
 def _random_crop(path: Path, row: int, *, size: int, augmentation: Augmentation, seed: tuple[int, ...]) -> Pixels:

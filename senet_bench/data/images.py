@@ -25,7 +25,6 @@ from torch import Tensor
 from senet_bench.bench.clock import cores
 from senet_bench.core.store import whole
 from senet_bench.data.augment import Pixels, empty
-from senet_bench.data.resampling import resized
 from senet_bench.data.sets import Arrays, Files, Labels
 from senet_bench.errors import MeasurementError
 
@@ -98,7 +97,8 @@ def exact(path: Path, crop: CentreCrop) -> Pixels:
         file.load()
         image = file if file.mode == "RGB" else file.convert("RGB")
     size, (left, top) = _geometry(*image.size, crop)
-    return resized(image, size, (left, top, left + crop.size, top + crop.size))
+    box = (left, top, left + crop.size, top + crop.size)
+    return np.asarray(image.resize(size, Image.Resampling.BILINEAR).crop(box)).transpose(2, 0, 1)
 
 
 def fast(path: Path, crop: CentreCrop) -> Pixels:

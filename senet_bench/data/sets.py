@@ -11,17 +11,14 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from senet_bench.core.specs import Task
+from senet_bench.core.datasets import Dataset, dataset
 from senet_bench.data.augment import Pixels
-from senet_bench.errors import MeasurementError, UsageError, nearest
-
-if TYPE_CHECKING:
-    from senet_bench.detection.coco import DetectionSet
+from senet_bench.errors import MeasurementError, UsageError
 
 Labels = npt.NDArray[np.int64]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -91,68 +88,30 @@ class SideBySide:
 
 
 def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
-    """The data set `name` (see `DATASETS`), read from `folder` where it has files.
+    """The data set for classifiers of that name (a row of `core.datasets`), read from `folder` where it has files.
 
-    `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it. Sets of objects are not
-    for classifiers (`load_objects`).
+    `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it.
     """
-    key = known(name, "classification")
-    if key.startswith("digits"):
-        return digits(draw) if key == "digits" else digits_full()
-    return _on_disk(key)(_folder(key, folder))
+    row = dataset(name, "classification")
+    images: DataSet = loader(row)(draw if row.embedded else existing(row.key, folder))
+    return images
 
 
-def load_objects(name: str, folder: Path | str | None = None) -> DetectionSet:
-    """The set of images with boxes `name`, read from `folder`."""
-    key = known(name, "detection")
-    from senet_bench.detection.coco import coco
-
-    return coco(_folder(key, folder))
-
-
-def known(name: str, task: Task) -> str:
-    """The name in `DATASETS`; `UsageError` with the nearest for an unknown one, or for one of another task."""
-    key = {"digits-100": "digits"}.get(name.lower(), name.lower())
-    if key not in DATASETS:
-        hint = nearest(key, DATASETS, most=1) or f"choose from {', '.join(DATASETS)}"
-        raise UsageError(f"unknown data set {name!r}", hint)
-    if key in OF_OBJECTS and task != "detection":
-        raise UsageError(
-            f"{key} has objects in boxes, not a label an image", "name a detector: fasterrcnn_resnet50_fpn"
-        )
-    if key not in OF_OBJECTS and task == "detection":
-        raise UsageError(f"{key} has no boxes to detect", f"use --dataset {' or '.join(OF_OBJECTS)}")
-    return key
+def loader(row: Dataset) -> Callable[[Any], Any]:
+    """The function that reads a data set, imported now: torchvision takes seconds, and digits need none of it."""
+    module, _, name = row.loader.partition(":")
+    function: Callable[[Any], Any] = getattr(importlib.import_module(module), name)
+    return function
 
 
-def _folder(key: str, folder: Path | str | None) -> Path:
+def existing(key: str, folder: Path | str | None) -> Path:
+    """The folder that a data set is read from; raises where none is given, or it is not there."""
     if folder is None:
         raise UsageError(f"{key} is read from a folder", "give it with --data DIR")
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise MeasurementError(f"{key}: there is no folder {root}", "give the folder that holds it with --data DIR")
     return root
-
-
-def _on_disk(key: str) -> Callable[[Path], DataSet]:
-    from senet_bench.data import disk  # torchvision takes seconds to import; digits need none of it
-
-    loader: Callable[[Path], DataSet] = getattr(disk, key)
-    return loader
-
-
-DATASETS: dict[str, str] = {
-    "digits": "scikit-learn's handwritten digits, 8x8 px: 10 training images per class, 1,697 test images",
-    "digits-full": "the same digits, 1,437 training and 360 test images (saturated: cannot rank networks)",
-    "cifar10": "CIFAR-10, python version, 32x32 px",
-    "cifar100": "CIFAR-100, python version, 32x32 px",
-    "imagenet": "ImageNet-1k (ILSVRC 2012) as class folders, 1,000 classes",
-    "places365": "Places365-Standard with its devkit lists, 365 classes",
-    "folder": "any tree train/CLASS/IMAGE and val/CLASS/IMAGE, such as ImageNet-100",
-    "coco": "COCO 2017 or any set of its form: annotations/instances_{train,val}2017.json, train2017/, val2017/",
-}
-OF_OBJECTS = ("coco",)
-"""The sets for detectors: images with boxes."""
 
 
 def digits(draw: int = 0) -> DataSet:
@@ -163,7 +122,7 @@ def digits(draw: int = 0) -> DataSet:
     return _digits("digits", images, labels, np.concatenate(chosen))
 
 
-def digits_full() -> DataSet:
+def digits_full(draw: int = 0) -> DataSet:
     """All digits, four fifths to train on, split once for all."""
     images, labels = _all_digits()
     return _digits("digits-full", images, labels, np.random.default_rng(0).permutation(len(labels))[:1437])

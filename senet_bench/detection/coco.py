@@ -11,7 +11,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
+from senet_bench.core.datasets import dataset
+from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, existing, loader
 from senet_bench.errors import MeasurementError
 
 Boxes = npt.NDArray[np.float32]
@@ -121,6 +122,13 @@ class DetectionSet:
         if self.train is None:
             raise MeasurementError(f"{self.name} has no training images here", "only evaluation is possible")
         return self.train
+
+
+def load(name: str, folder: Path | str | None = None) -> DetectionSet:
+    """The set of images with boxes of that name (a row of `core.datasets`), read from `folder`."""
+    row = dataset(name, "detection")
+    images: DetectionSet = loader(row)(existing(row.key, folder))
+    return images
 
 
 def coco(root: Path) -> DetectionSet:

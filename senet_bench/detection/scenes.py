@@ -19,10 +19,11 @@ from torch import Tensor
 from senet_bench.bench.clock import cores
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.data.augment import normalised
+from senet_bench.data.batches import check_shared
 from senet_bench.data.images import decoded
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train.distributed import World, check_shared
+from senet_bench.train.distributed import World
 from senet_bench.train.events import Settings
 
 Rows = npt.NDArray[np.int64]

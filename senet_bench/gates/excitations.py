@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name, key_of
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from senet_bench.train.evaluation import Viewing
     from senet_bench.train.trials import Trial
 
-TRAINED_HERE = ("digits", "digits-full")
+TRAINED_HERE = tuple(key for key, row in DATASETS.items() if row.embedded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +149,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
     from senet_bench.train import trials, weights
 
     if asked.dataset not in TRAINED_HERE:
-        if asked.dataset not in sets.DATASETS:
+        if asked.dataset not in DATASETS:
             sets.load(asked.dataset, asked.folder)  # raises, with the name that is meant
         raise UsageError(
             f"no weights given, and on {asked.dataset} no network is trained here",

@@ -87,11 +87,10 @@ def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[AnyFacts]]:
 
 
 def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[AnyFacts]]:
-    from senet_bench.data import sets
-    from senet_bench.detection import evaluate
+    from senet_bench.detection import coco, evaluate
 
     evaluate.check(asked, specs)
-    images = sets.load_objects(asked.dataset, asked.folder)
+    images = coco.load(asked.dataset, asked.folder)
     run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
     path, classes = store.new_path(run), {}
     for spec, name, source in zip(specs, _names(specs), asked.weights):

@@ -55,10 +55,10 @@ class Training:
 
     def check(self) -> None:
         """Raise `UsageError` on options that do not go together."""
-        from senet_bench.data.sets import known
+        from senet_bench.core.datasets import dataset
 
         spec = resolve(self.model)
-        known(self.dataset, spec.task)
+        dataset(self.dataset, spec.task)
         recipe = self.resolved()
         if recipe.task != spec.task:
             fits = "coco" if spec.task == "detection" else "imagenet"
@@ -129,6 +129,7 @@ def train(asked: Training, store: Store) -> Iterator[Event[AnyFacts]]:
     from senet_bench.bench.session import check_conditions
     from senet_bench.core.specs import Conditions
     from senet_bench.data import sets
+    from senet_bench.detection import coco
     from senet_bench.train.distributed import joined
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
@@ -141,7 +142,7 @@ def train(asked: Training, store: Store) -> Iterator[Event[AnyFacts]]:
     tracker = _tracker(asked.track)
     images: DataSet | DetectionSet
     if resolve(asked.model).task == "detection":
-        images = sets.load_objects(asked.dataset, asked.folder)
+        images = coco.load(asked.dataset, asked.folder)
     else:
         images = sets.load(asked.dataset, asked.folder, draw=asked.seed)
     with joined(asked.device) as world:

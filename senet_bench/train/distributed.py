@@ -97,14 +97,6 @@ def gathered(value: Any, world: World) -> list[Any]:
     return found
 
 
-def check_shared(batch: int, processes: int) -> None:
-    """Raise `UsageError` where processes cannot take equal parts of a global batch."""
-    if batch % processes:
-        raise UsageError(
-            f"a global batch of {batch} cannot be shared by {processes} processes", f"choose a multiple of {processes}"
-        )
-
-
 def share(count: int, world: World) -> slice:
     """The rows that this process evaluates: each of `count` falls to exactly one process."""
     return slice(world.rank, count, world.size)

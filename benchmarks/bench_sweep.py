@@ -34,7 +34,7 @@ from senet_bench.data.batches import Batches
 from senet_bench.run.engines import Engine, Local, RayCluster
 from senet_bench.run.error import _carried_out, definition
 from senet_bench.train.schedule import Rate
-from senet_bench.train.trials import Company, Trial, run_company, start
+from senet_bench.train.trials import Trial, run_trial, start
 
 BATCH = 256
 
@@ -90,7 +90,7 @@ def swept(trials: Sequence[Trial], precision: Precision, engine: Engine = Local(
 
 
 def ours(trial: Trial) -> float:
-    return float(run_company(Company((replace(trial, threads=2),)))[0]["top1_err"])
+    return float(run_trial(replace(trial, threads=2))["top1_err"])
 
 
 def against_loops(name: str, trials: Sequence[Trial], rounds: int) -> None:

@@ -133,7 +133,7 @@ def test_a_plain_network_that_was_trained_is_judged_by_its_error(run: Command) -
 
 def plain_of(name: str, **limits: float) -> list[Any]:
     budget = Budget(limits)  # type: ignore[arg-type]
-    return list(plain_networks(catalog.resolve(name), budget, Changes(8, 10, 1)))
+    return list(plain_networks(Changes(8, 10, 1).apply(catalog.resolve(name)), budget))
 
 
 @pytest.mark.parametrize("limits", [{"flops": 1.1}, {"params": 1.03}, {"flops": 1.3, "params": 1.05}, {"latency": 1.2}])

@@ -270,9 +270,9 @@ def test_report_rebuilds_the_same_bytes(run: Run, tmp_path: Path) -> None:
 def test_an_interrupted_run_keeps_its_rows_and_says_so(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from senet_bench.run import compare
+    from senet_bench.run.count import Count
 
-    real, calls = compare.count_row, []
+    real, calls = Count.row, []
 
     def interrupted(*arguments: Any) -> Any:
         calls.append(arguments)
@@ -280,7 +280,7 @@ def test_an_interrupted_run_keeps_its_rows_and_says_so(
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(compare, "count_row", interrupted)
+    monkeypatch.setattr(Count, "row", interrupted)
     ended = run("compare", "resnet", "--no-latency")
     assert ended.code == 130
     assert "2 of 20 steps are saved" in ended.err

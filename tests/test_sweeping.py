@@ -24,10 +24,11 @@ from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.run import error
+from senet_bench.run.cases import select
 from senet_bench.run.engines import Failure, Local
 from senet_bench.run.error import Sweep, definition
 from senet_bench.train import trials
-from senet_bench.train.trials import Company, Trial
+from senet_bench.train.trials import Trial
 from tests.conftest import Run
 
 TINY = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4,8", "--dataset", "digits", "--epochs", "1")
@@ -54,12 +55,11 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Trials are faked, and listed as they run."""
     log: list[Trial] = []
 
-    def run(company: Company) -> list[dict[str, Any]]:
-        log.extend(company.trials)
-        return [fake(trial) for trial in company.trials]
+    def run(trial: Trial) -> dict[str, Any]:
+        log.append(trial)
+        return fake(trial)
 
-    monkeypatch.setattr(trials, "run_company", run)
-    monkeypatch.setattr(trials, "beside", lambda trial: True)
+    monkeypatch.setattr(trials, "run_trial", run)
     return log
 
 
@@ -144,12 +144,12 @@ def test_two_shards_are_the_whole(run: Run, ran: list[Trial], tmp_path: Path) ->
 def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(company: Company) -> list[dict[str, Any]]:
-        if any(trial.spec.attention and trial.spec.attention.reduction == 8 for trial in company.trials):
+    def fails(trial: Trial) -> dict[str, Any]:
+        if trial.spec.attention and trial.spec.attention.reduction == 8:
             raise RuntimeError("out of memory")
-        return [fake(trial) for trial in company.trials]
+        return fake(trial)
 
-    monkeypatch.setattr(trials, "run_company", fails)
+    monkeypatch.setattr(trials, "run_trial", fails)
     ended = run(*HERE[:-2])
     assert ended.code == 5
     assert "out of memory" in ended.out
@@ -157,40 +157,8 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     found = rows(run, *HERE, code=5)
     assert [row["accuracy"] is None for row in found] == [False, False, False, True]
     assert found[3]["missing"]["accuracy"] == "2 of 2 seeds: seed 1: RuntimeError: out of memory"
-    monkeypatch.setattr(trials, "run_company", lambda company: [fake(trial) for trial in company.trials])
+    monkeypatch.setattr(trials, "run_trial", fake)
     assert rows(run, *HERE)[3]["accuracy"]["seeds"] == 2
-
-
-def test_a_trial_that_fails_costs_its_company_nothing(
-    run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def fails(company: Company) -> list[dict[str, Any]]:
-        ran.extend(company.trials)
-        if any(trial.seed == 1 for trial in company.trials):
-            raise RuntimeError("out of memory")
-        return [fake(trial) for trial in company.trials]
-
-    monkeypatch.setattr(trials, "run_company", fails)
-    found = rows(run, *TINY, "--seeds", "3", "--workers", "1", "--format", "json", code=5)
-    assert [row["accuracy"]["per_seed"].keys() for row in found] == [{"0", "2"}] * ROWS
-    assert {row["missing"]["accuracy"] for row in found} == {"1 of 3 seeds: seed 1: RuntimeError: out of memory"}
-    assert len(ran) == 2 * 3 * ROWS  # in company, then each alone
-
-
-@pytest.mark.parametrize(
-    ("arms", "at_once", "size"),
-    [
-        ([5] * 6, 2, 5),
-        ([8] * 4, 2, 4),
-        ([3] * 6, 2, 3),
-        ([5], 2, 3),
-        ([4], 64, 2),
-        ([1], 2, 2),
-    ],
-)
-def test_companies_are_as_large_as_lets_the_workers_end_soonest(arms: list[int], at_once: int, size: int) -> None:
-    chosen = error.company_size(arms, at_once)
-    assert -(-arms[0] // -(-arms[0] // chosen)) == min(size, arms[0])
 
 
 def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> None:
@@ -204,13 +172,12 @@ def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> 
 def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
-    def slow(company: Company) -> list[dict[str, Any]]:
-        log.extend(key_of(definition(trial)) for trial in company.trials)
+    def slow(trial: Trial) -> dict[str, Any]:
+        log.append(key_of(definition(trial)))
         time.sleep(0.02)
-        return [fake(trial) for trial in company.trials]
+        return fake(trial)
 
-    monkeypatch.setattr(trials, "run_company", slow)
-    monkeypatch.setattr(trials, "beside", lambda trial: True)
+    monkeypatch.setattr(trials, "run_trial", slow)
     monkeypatch.setattr(error, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
     todo = [(key_of(definition(trial)), trial) for seed in range(12) for trial in [replace(A_TRIAL, seed=seed)]]
@@ -241,7 +208,7 @@ def test_a_trial_whose_process_died_elsewhere_is_taken_over(
 
 
 def test_a_failure_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trials, "run_company", lambda company: 1 / 0)
+    monkeypatch.setattr(trials, "run_trial", lambda trial: 1 / 0)
     kept = TrialStore(tmp_path / "trials")
     ((_, outcome),) = error._carried_out(Local(1), kept, [("key", A_TRIAL)], {})
     assert outcome == Failure("ZeroDivisionError: division by zero")
@@ -409,13 +376,10 @@ def test_the_document_says_how_the_errors_were_made(run: Run, ran: list[Trial], 
 
 
 def test_trials_are_planned_seed_by_seed() -> None:
-    from senet_bench.run.cases import Changes, Subject
-
-    subjects = [Subject(catalog.resolve(name), None, ()) for name in ("resnet20_cifar", "seresnet20_cifar")]
-    planned = Sweep(engine=Local(1), seeds=2).plan(subjects, Changes())
-    assert [(place, trial.seed) for place, trial in planned] == [(0, 0), (1, 0), (0, 1), (1, 1)]
+    planned = Sweep(engine=Local(1), seeds=2).plan(select(["resnet20_cifar"]))
+    assert [(trial.arm, trial.seed) for trial in planned] == [("0", 0), ("1", 0), ("0", 1), ("1", 1)]
     assert Store(Path("here")).trials("m").folder == Path("here/runs/m/trials")
-    assert asdict(planned[0][1].recipe) == recipe("digits").as_dict()
+    assert asdict(planned[0].recipe) == recipe("digits").as_dict()
 
 
 def test_a_bare_axis_leaves_out_what_the_network_cannot_take_and_says_so(run: Run) -> None:

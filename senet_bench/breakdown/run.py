@@ -15,7 +15,8 @@ from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
-from senet_bench.run.cases import Changes, network, row_of
+from senet_bench.models import build_spec
+from senet_bench.run.cases import Changes, spec_of
 from senet_bench.run.record import Record, new_facts
 
 
@@ -26,12 +27,12 @@ def run(
     store.check()
     if not 0 < budget_s <= 3600:
         raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
-    spec, conditions = changes.apply(row_of(model)), settled(conditions)
+    spec, conditions = spec_of(model, changes), settled(conditions)
     if spec.trunk is not None:
         raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
     described = {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)}
     record = Record.begin(store, new_facts("profile", described))
-    built = network(spec, changes, device="cpu")
+    built = build_spec(spec)
     plan = Plan(budget_s=budget_s, seed=seed)
     profile = yield from profile_network(built, spec.input_size, conditions=conditions, plan=plan)
     document: dict[str, Any] = msgspec.to_builtins(profile)

@@ -11,6 +11,8 @@ import typer.core
 
 from senet_bench import __version__
 from senet_bench.cli import check, compare, excitations, listing, profile, train
+from senet_bench.cli.options import PAPER
+from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.studies import AXES
 from senet_bench.errors import BenchError, one_line
 
@@ -55,7 +57,7 @@ def completed(arguments: Sequence[str]) -> list[str]:
     for argument, following in zip(rest, [*rest[1:], "-"]):
         found.append(argument)
         if argument in axes and following.startswith("-"):
-            found.append(compare.PAPER)
+            found.append(PAPER)
     return found
 
 
@@ -81,15 +83,15 @@ for command in (
     listing.models,
     listing.doctor,
 ):
-    app.command()(command)
+    app.command(cls=Command)(flat(command))
 
 
 baseline = typer.Typer(
     name="baseline", cls=_Group, help="What `check` compares with.", no_args_is_help=True, rich_markup_mode=None
 )
-baseline.command("record")(check.baseline_record)
-baseline.command("accept")(check.baseline_accept)
-baseline.command("show")(check.baseline_show)
+baseline.command("record", cls=Command)(flat(check.baseline_record))
+baseline.command("accept", cls=Command)(flat(check.baseline_accept))
+baseline.command("show", cls=Command)(flat(check.baseline_show))
 app.add_typer(baseline)
 
 

@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import typer
 
 from senet_bench.bench.clock import cores
-from senet_bench.core.specs import Conditions
-from senet_bench.core.store import check_writable, write_atomically
+from senet_bench.cli.parameters import choice
+from senet_bench.core import specs
+from senet_bench.core.progress import Result, Steps
+from senet_bench.core.specs import Conditions, is_outside
+from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.core.studies import AXES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.run.engines import Engine, Local, RayCluster, Slurm
 
 if TYPE_CHECKING:
+    from senet_bench.run.cases import Changes
+    from senet_bench.run.count import Count
     from senet_bench.run.error import Sweep
     from senet_bench.show.documents import Document
 
@@ -34,22 +41,12 @@ class Format(StrEnum):
     html = "html"
 
 
-class CounterName(StrEnum):
-    """Who counts operations."""
-
-    shapes = "shapes"
-    fvcore = "fvcore"
-
-
+FORMATS = tuple(Format)
+CounterName = Literal["shapes", "fvcore"]
+EngineName = Literal["local", "ray", "slurm"]
+AllocatorChoice = Literal["as-is", "tuned"]
+PAPER = "paper"
 """What an axis of `ablate` is given when it stands without a value."""
-
-
-class EngineName(StrEnum):
-    """Where trials run."""
-
-    local = "local"
-    ray = "ray"
-    slurm = "slurm"
 
 
 class Mode(StrEnum):
@@ -75,99 +72,317 @@ class AllocatorName(StrEnum):
     tuned = "tuned"
 
 
-What = Annotated[
-    list[str] | None,
-    typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
-]
 FormatOption = Annotated[Format, typer.Option("--format", help="How the result is written.")]
 Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")]
 Results = Annotated[Path, typer.Option("--results", help="The results folder.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
 ImgSize = Annotated[int | None, typer.Option("--img-size", help="Image side in pixels instead of the network's own.")]
-Classes = Annotated[int | None, typer.Option("--classes", help="Number of classes.")]
-Channels = Annotated[int | None, typer.Option("--in-channels", help="Input channels.")]
-Cardinality = Annotated[int | None, typer.Option("--cardinality", help="Groups C of ResNeXt-like networks.")]
-Counter = Annotated[CounterName, typer.Option("--counter", help="Who counts.")]
-Verify = Annotated[bool, typer.Option("--verify", help="Check every count against fvcore and FlopCounterMode.")]
 Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
 PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic; fp32 is never TF32.")]
-Runtime = Annotated[
-    str | None,
-    typer.Option(
-        "--runtime", help="eager, compile, deploy, cudagraph, onnxruntime or openvino, or several: eager,deploy."
-    ),
-]
 TorchCompile = Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")]
 ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="NHWC memory format.")]
 Threads = Annotated[int, typer.Option("--threads", help="Threads of an operator on the CPU.")]
 BatchSize = Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")]
 ModeOption = Annotated[Mode, typer.Option("--mode", help="A forward pass, or a whole training step.")]
-ColdCache = Annotated[bool, typer.Option("--cold-l2", help="On CUDA, flush the L2 cache before each device timing.")]
 AllocatorOption = Annotated[
     AllocatorName,
     typer.Option("--allocator", help="tuned: let glibc keep freed memory (Linux), for all sides alike."),
 ]
-Budget = Annotated[float, typer.Option("--budget", help="Seconds of timing for a pair.")]
 _ERRS_LEAST = "What errs least within this ratio to the baseline's"
 _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
-BudgetLatency = Annotated[str | None, typer.Option("--budget-latency", help=f"{_ERRS_LEAST} latency: {_FROM}")]
-BudgetFlops = Annotated[str | None, typer.Option("--budget-flops", help=f"{_ERRS_LEAST} FLOPs: {_FROM}")]
-BudgetParams = Annotated[str | None, typer.Option("--budget-params", help=f"{_ERRS_LEAST} parameters: {_FROM}")]
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
 
 
-Dataset = Annotated[
-    str | None,
-    typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
-]
 Data = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 RecipeOption = Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")]
 Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")]
 LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")]
-Seeds = Annotated[int, typer.Option("--seeds", help="Runs of each network, paired by seed.")]
-EngineOption = Annotated[EngineName, typer.Option("--engine", help="Where the trials run.")]
-EngineAddress = Annotated[
-    str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
-]
-EngineOptions = Annotated[
-    list[str] | None,
-    typer.Option("--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."),
-]
-Workers = Annotated[int | None, typer.Option("--workers", help="Trials at once on this machine; default: its cores.")]
-Shard = Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")]
 
 
-def sweep_of(
-    dataset: str | None,
-    data: Path | None,
-    recipe: str | None,
-    epochs: int | None,
-    lr: float | None,
-    seeds: int,
-    precision: Precision,
-    engine: Engine,
-    shard: str,
-) -> Sweep | None:
-    """The sweep that the options ask for, None without a data set."""
-    if dataset is None:
-        return None
-    from senet_bench.run.error import Sweep
+LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
+LARGEST_SEED = 2**31 - 1
 
-    share, _, shares = shard.partition("/")
-    if not (share.isdigit() and shares.isdigit()):
-        raise UsageError(f"--shard {shard} is no share", "use 1/4 to 4/4")
-    return Sweep(
-        engine=engine,
-        dataset=dataset.lower(),
-        folder=data,
-        recipe=recipe,
-        epochs=epochs,
-        lr=lr,
-        seeds=seeds,
-        precision=precision.value,
-        shard=(int(share), int(shares)),
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What is changed in every network: images, classes, channels, groups."""
+
+    PANEL: ClassVar[str] = "What is built"
+    img_size: Annotated[
+        int | None,
+        typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
+    ] = None
+    classes: Annotated[int | None, typer.Option("--classes", min=1, max=MOST_CLASSES, help="Number of classes.")] = None
+    in_channels: Annotated[
+        int | None, typer.Option("--in-channels", min=1, max=MOST_CHANNELS, help="Input channels.")
+    ] = None
+    cardinality: Annotated[
+        int | None,
+        typer.Option("--cardinality", min=1, max=MOST_CHANNELS, help="Groups C of ResNeXt-like networks."),
+    ] = None
+
+    def changes(self, switches: Mapping[str, Any] | None = None) -> Changes:
+        """The changes, with attention switches where there are any."""
+        from senet_bench.run.cases import Changes
+
+        return Changes(self.img_size, self.classes, self.in_channels, self.cardinality, switches or {})
+
+
+@dataclass(frozen=True, slots=True)
+class Switches:
+    """The attention that networks are built with, one value a switch."""
+
+    PANEL: ClassVar[str] = "What is built"
+    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage: 16/16/8/4.")] = None
+    squeeze: Annotated[str | None, typer.Option(help="avg, max or none.")] = None
+    excitation: Annotated[str | None, typer.Option(help="sigmoid, tanh or relu.")] = None
+    integration: Annotated[str | None, typer.Option(help="standard, pre, post or identity.")] = None
+    stages: Annotated[str | None, typer.Option(help="Stages with attention: 2+3, or all.")] = None
+    placement: Annotated[str | None, typer.Option(help="standard or 3x3.")] = None
+    attention: Annotated[
+        str | None, typer.Option("--attention", help="Another block: eca, cbam, ..., or package.module:Class.")
+    ] = None
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
+    ] = False
+    fc_bias: Annotated[bool, typer.Option("--fc-bias/--no-fc-bias", help="Biases in the FCs.")] = True
+
+    def typed(self) -> dict[str, Any]:
+        """The switches of the attention that were typed."""
+        names = ("reduction", "squeeze", "excitation", "integration", "stages", "placement", "attention")
+        return switches({name: getattr(self, name) for name in names}) | ({} if self.fc_bias else {"bias": False})
+
+    def named(self, names: Sequence[str] | None) -> list[str]:
+        """The networks' names; those from outside with attention attached where that is asked for."""
+        return [f"{name}{ATTACHED}" if self.attach and is_outside(name) else name for name in names or ()]
+
+
+ATTACHED = "+attach"
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """The axes of an ablation, each with several values; without a value an axis takes the paper's."""
+
+    PANEL: ClassVar[str] = "What is varied"
+    reduction: Annotated[
+        str | None, typer.Option(help="Reduction ratios (bare: 2,4,8,16,32); 16/16/8/4 is one r a stage.")
+    ] = None
+    squeeze: Annotated[str | None, typer.Option(help="max,avg,none (bare: max,avg).")] = None
+    excitation: Annotated[str | None, typer.Option(help="Bare: relu,tanh,sigmoid.")] = None
+    integration: Annotated[str | None, typer.Option(help="Bare: standard,pre,post,identity.")] = None
+    stages: Annotated[str | None, typer.Option(help="Bare: 2,3,4,all; 2+3 is both in one network.")] = None
+    placement: Annotated[str | None, typer.Option(help="Bare: standard,3x3.")] = None
+    no_squeeze: Annotated[str | None, typer.Option("--no-squeeze", help="Bare: true,false.")] = None
+    attention: Annotated[
+        str | None, typer.Option("--attention", help="Bare: every built-in block; or eca,cbam,package.module:Class.")
+    ] = None
+
+    def chosen(self) -> dict[str, str | None]:
+        """The axes that were typed, with their values, None for the paper's."""
+        typed = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
+        return {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """Who counts."""
+
+    PANEL: ClassVar[str] = "What is measured"
+    counter: Annotated[CounterName, typer.Option("--counter", help="Who counts.", **choice("shapes", "fvcore"))] = (
+        "shapes"
     )
+    verify: Annotated[bool, typer.Option("--verify", help="Check every count against fvcore and FlopCounterMode.")] = (
+        False
+    )
+
+    def count(self) -> Count:
+        """The measure that these options ask for."""
+        from senet_bench.run.count import Count
+
+        return Count(self.counter, self.verify)
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """Where and how networks run while they are measured."""
+
+    PANEL: ClassVar[str] = "Where and how it runs"
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")] = "cpu"
+    precision: Annotated[
+        specs.Precision,
+        typer.Option("--precision", help="Arithmetic; fp32 is never TF32.", **choice(*get_args(specs.Precision))),
+    ] = "fp32"
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            "--runtime", help="eager, compile, deploy, cudagraph, onnxruntime or openvino, or several: eager,deploy."
+        ),
+    ] = None
+    torchcompile: Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")] = False
+    channels_last: Annotated[bool, typer.Option("--channels-last", help="NHWC memory format.")] = False
+    threads: Annotated[
+        int, typer.Option("--threads", min=1, max=MOST_THREADS, help="Threads of an operator on the CPU.")
+    ] = 1
+    batch_size: Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")] = "1"
+    mode: Annotated[
+        specs.Mode,
+        typer.Option("--mode", help="A forward pass, or a whole training step.", **choice(*get_args(specs.Mode))),
+    ] = "infer"
+    cold_l2: Annotated[
+        bool, typer.Option("--cold-l2", help="On CUDA, flush the L2 cache before each device timing.")
+    ] = False
+    allocator: Annotated[
+        AllocatorChoice,
+        typer.Option(
+            "--allocator",
+            help="tuned: let glibc keep freed memory (Linux), for all sides alike.",
+            **choice(*get_args(AllocatorChoice)),
+        ),
+    ] = "as-is"
+
+    def conditions(self) -> tuple[Conditions, ...]:
+        """Every combination of runtimes and batch sizes; on a GPU, unless told otherwise, two of each."""
+        on_gpu = self.device.startswith("cuda")
+        usual = ["compile"] if self.torchcompile else ["eager", "cudagraph"] if on_gpu else ["eager"]
+        names = self.runtime.split(",") if self.runtime else usual
+        clocks = ("end-to-end", "device") if on_gpu else ("end-to-end",)
+        return tuple(
+            Conditions(
+                device=self.device,
+                precision=self.precision,
+                runtime=name.strip(),  # type: ignore[arg-type]  # checked against this machine before anything is timed
+                channels_last=self.channels_last,
+                threads=self.threads,
+                batch_size=batch,
+                mode=self.mode,
+                cache="cold" if self.cold_l2 and clock == "device" else "warm",
+                allocator=self.allocator,
+                timing=clock,  # type: ignore[arg-type]
+            )
+            for batch, name, clock in itertools.product(_batches(self.batch_size), names, clocks)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trials:
+    """On what, how and where networks are trained and tested."""
+
+    PANEL: ClassVar[str] = "Errors: training and testing"
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
+    ] = None
+    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, max=100_000, help="Epochs instead of the recipe's.")
+    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")] = None
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="Runs of each network, paired by seed.")
+    ] = 8
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(EngineName)))
+    ] = "local"
+    engine_address: Annotated[
+        str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
+    ] = None
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=MOST_THREADS, help="Trials at once on this machine; default: its cores."),
+    ] = None
+    shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
+
+    def sweep(self, precision: specs.Precision, results: Path) -> Sweep | None:
+        """The sweep that these options ask for, None without a data set."""
+        engine = engine_of(self.engine, self.engine_address, self.engine_option or (), self.workers, results)
+        if self.dataset is None:
+            return None
+        from senet_bench.run.error import Sweep
+
+        share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
+        if share is None:
+            raise UsageError(f"--shard {self.shard} is no share", "use 1/4 to 4/4")
+        return Sweep(
+            engine=engine,
+            dataset=self.dataset.lower(),
+            folder=self.data,
+            recipe=self.recipe,
+            epochs=self.epochs,
+            lr=self.lr,
+            seeds=self.seeds,
+            precision=precision,
+            shard=(int(share[1]), int(share[2])),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Overhead:
+    """Ratios to the baseline that a network may cost."""
+
+    PANEL: ClassVar[str] = "What an overhead buys"
+    budget_latency: Annotated[str | None, typer.Option("--budget-latency", help=f"{_ERRS_LEAST} latency: {_FROM}")] = (
+        None
+    )
+    budget_flops: Annotated[str | None, typer.Option("--budget-flops", help=f"{_ERRS_LEAST} FLOPs: {_FROM}")] = None
+    budget_params: Annotated[str | None, typer.Option("--budget-params", help=f"{_ERRS_LEAST} parameters: {_FROM}")] = (
+        None
+    )
+
+    def limits(self) -> dict[Cost, float]:
+        """The ratios that were typed."""
+        typed: dict[Cost, str | None] = {
+            "latency": self.budget_latency,
+            "flops": self.budget_flops,
+            "params": self.budget_params,
+        }
+        return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Showing:
+    """How a result is shown and where it is kept."""
+
+    PANEL: ClassVar[str] = "How it is shown and kept"
+    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMATS))] = "table"
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None
+    results: Annotated[Path, typer.Option("--results", help="The results folder.")] = Path("results")
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")] = False
+    no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False
+
+    @property
+    def store(self) -> Store:
+        """The results folder."""
+        return Store(self.results)
+
+    def check(self) -> None:
+        """Raise `UsageError` if the output could not be written, before anything is measured for it."""
+        check_output(self.output)
+
+    def follow(self, steps: Steps[Result]) -> Result:
+        """Draw the progress to its end and return the result."""
+        from senet_bench.show import terminal
+
+        return terminal.run(steps, quiet=self.quiet or self.no_progress)
+
+    def emit(self, document: Document) -> None:
+        """Show a document, or write it in a machine format."""
+        emit(document, Format(self.format), self.output)
+
+    def stored(self, path: Path) -> None:
+        """Say where the run is stored."""
+        from senet_bench.show import terminal
+
+        terminal.remark(f"stored in {path}", quiet=self.quiet)
 
 
 def engine_of(
@@ -175,17 +390,15 @@ def engine_of(
 ) -> Engine:
     """The engine that the options ask for."""
     options = _engine_options(typed)
-    if workers is not None and workers < 1:
-        raise UsageError(f"--workers must be a positive integer, not {workers}")
     match name:
-        case EngineName.local:
+        case "local":
             return Local(workers or cores())
-        case EngineName.ray:
+        case "ray":
             unknown = options.keys() - {"cpus", "gpus"}
             if unknown:
                 raise UsageError(f"Ray has no option {min(unknown)!r} here", "use cpus=1 or gpus=0.5")
             return RayCluster(address, **{key: float(value) for key, value in options.items()})
-        case EngineName.slurm:
+        case "slurm":
             cluster = str(options.pop("cluster", "slurm"))
             return Slurm(results / "slurm", cluster=cluster, options=options)
 
@@ -198,11 +411,6 @@ def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
             raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", "use cpus=2, for example")
         found[key] = int(value) if value.isdigit() else float(value) if value.replace(".", "", 1).isdigit() else value
     return found
-
-
-def limits_of(typed: dict[Cost, str | None]) -> dict[Cost, float]:
-    """The ratios of the budgets that were typed."""
-    return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
 
 
 def conditions_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias, TypeVar
@@ -35,3 +35,14 @@ def result_of(steps: Steps[Result]) -> Result:
         except StopIteration as end:
             result: Result = end.value
             return result
+
+
+def retold(steps: Steps[Result], tell: Callable[[Progress], Progress]) -> Steps[Result]:
+    """The result of inner steps, each shown as a moment of the whole: `result = yield from retold(steps, tell)`."""
+    while True:
+        try:
+            step = next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
+        yield tell(step)

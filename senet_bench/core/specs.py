@@ -89,6 +89,7 @@ class ModelSpec:
     `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
     `classes` classes and three input channels, which the tests check against the built network. `trunk` names the
     classifier whose stages a detector is built on; a detector's `classes` are those of objects, without background.
+    `cardinality` is the number of groups C that was asked for, None where it is the network's own.
     """
 
     name: str
@@ -104,6 +105,7 @@ class ModelSpec:
     attention: AttentionSpec | None = None
     baseline: str | None = None
     trunk: str | None = None
+    cardinality: int | None = None
 
     @property
     def outside(self) -> bool:

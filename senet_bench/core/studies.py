@@ -375,7 +375,8 @@ def _beside(spec: ModelSpec, study: Study, subject: Subject) -> tuple[Cell, ...]
 def _as_catalogued(spec: ModelSpec) -> bool:
     """Whether everything but the attention is as in the catalog, and so as the paper counts it."""
     row = CATALOG.get(spec.name, spec)
-    return (spec.input_size, spec.classes, spec.options) == (row.input_size, row.classes, row.options)
+    own = (row.input_size, row.classes, row.cardinality, row.options)
+    return (spec.input_size, spec.classes, spec.cardinality, spec.options) == own
 
 
 def _plainly(spec: ModelSpec, kind: Kind) -> AttentionSpec | None:

@@ -79,14 +79,6 @@ class DataSet:
         return self.train
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class SideBySide:
-    """A data set for each of the networks that are trained side by side, and the seed of its order and augmentation."""
-
-    sets: tuple[DataSet, ...]
-    seeds: tuple[int, ...]
-
-
 def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
     """The data set for classifiers of that name (a row of `core.datasets`), read from `folder` where it has files.
 

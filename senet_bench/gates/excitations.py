@@ -13,7 +13,7 @@ from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates import rows as gate_rows
-from senet_bench.run.cases import Changes, label, pair_of, row_of
+from senet_bench.run.cases import Changes, label, pair_of, spec_of
 from senet_bench.run.error import SIZES, definition
 from senet_bench.run.record import Event, header, new_facts
 
@@ -67,7 +67,7 @@ class Excitations:
 
     def spec(self) -> ModelSpec:
         """The network's row, fitted to the data set; `UsageError` where it has no attention."""
-        row = row_of(self.model)
+        row = spec_of(self.model)
         if row.attention is None:
             raise UsageError(f"{row.name} has no attention to observe", f"name {pair_of(row)[1].name}")
         side, channels, classes = SIZES.get(self.dataset, (None, None, None))

@@ -17,7 +17,7 @@ from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
-from senet_bench.run.cases import label, row_of
+from senet_bench.run.cases import label, spec_of
 from senet_bench.run.record import Event, new_facts
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def input_channels(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]
     replace(asked, epochs=asked.epochs or None).check()
     if asked.epochs is not None and asked.epochs < 0:
         raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
-    spec = row_of(asked.model)
+    spec = spec_of(asked.model)
     from senet_bench.bench.session import check_conditions
     from senet_bench.data import sets
 
@@ -219,8 +219,8 @@ def _png(image: Pixels) -> str:
 
 def _conditions(asked: Excitations, prepared: Prepared, images: DataSet, shown: Viewing) -> dict[str, Any]:
     return {
-        "model": row_of(asked.model).name,
-        "label": label(asked.changes.apply(row_of(asked.model))),
+        "model": spec_of(asked.model).name,
+        "label": label(asked.changes.apply(spec_of(asked.model))),
         "dataset": asked.dataset,
         "weights": prepared.weights,
         "epochs": prepared.epochs,

@@ -42,22 +42,21 @@ def build(
     attention = attention or spec.attention
     if attention is not None and reduction is not None:
         attention = replace(attention, reduction=reduction)
-    return build_spec(
-        replace(spec, attention=attention), classes, in_channels=in_channels, cardinality=cardinality, device=device
-    )
+    spec = replace(spec, attention=attention, cardinality=cardinality)
+    return build_spec(spec, classes, in_channels=in_channels, device=device)
 
 
 def build_spec(
     spec: ModelSpec,
     classes: int | None = None,
     *,
-    in_channels: int = 3,
-    cardinality: int | None = None,
+    in_channels: int | None = None,
     device: str = "cpu",
 ) -> nn.Module:
-    """The network of a catalog row (possibly with its attention replaced); see `build`."""
-    options = dict(spec.options)
+    """The network that a row describes, whole; see `build`. `classes` and `in_channels` replace the row's."""
+    options, cardinality = dict(spec.options), spec.cardinality
     classes = spec.classes if classes is None else classes
+    in_channels = spec.input_size[0] if in_channels is None else in_channels
     for name, value in {"classes": classes, "in_channels": in_channels, "cardinality": cardinality or 1}.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{name} must be a positive integer, not {value!r}")

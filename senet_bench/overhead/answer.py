@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from senet_bench.core.results import Latency, Row, Run
@@ -14,8 +14,8 @@ from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, interpolated, judge
 from senet_bench.overhead.origins import Error, Network, Origin, latencies, printed, printed_error, stored, subjects_of
-from senet_bench.run.cases import Changes, Subject, label, row_of, select
-from senet_bench.run.compare import Counting, count_row
+from senet_bench.run.cases import Case, baselines, label, select, spec_of
+from senet_bench.run.count import Count
 from senet_bench.run.record import new_run
 
 STEP = 0.001
@@ -35,39 +35,38 @@ class Budget:
         counted: dict[Cost, float] = {cost: most for cost, most in self.limits.items() if cost != "latency"}
         return counted or {"flops": self.limits["latency"]}
 
-    def with_plain(self, subjects: Sequence[Subject], changes: Changes) -> tuple[Subject, ...]:
-        """The subjects, and after them what the budget buys each of their baselines without attention."""
-        plain = ((base, spec) for base in _baselines(subjects) for spec in plain_networks(base, self, changes))
-        bought = (Subject(spec, base.name, (None,)) for base, spec in plain if _fits(spec, base, self, changes))
-        return (*subjects, *bought)
+    def plain(self, cases: Sequence[Case]) -> tuple[Case, ...]:
+        """What the budget buys each baseline of the cases without attention."""
+        pairs = ((base, spec) for base in baselines(cases) for spec in plain_networks(base, self))
+        return tuple(Case(spec, "plain", base, (None,)) for base, spec in pairs if _fits(spec, base, self))
 
 
-def plain_networks(base: ModelSpec, budget: Budget, changes: Changes) -> Iterator[ModelSpec]:
+def plain_networks(base: ModelSpec, budget: Budget) -> Iterator[ModelSpec]:
     """The widest form of a baseline inside the budget, and the deepest, or that with one unit more if that is outside.
 
     Costs are counted exactly. Nothing for a network that has no other size here.
     """
     for what in () if "@" in base.name else sizes_of(base):
         step = STEP if what == "width" else 1
-        most = _largest(base, what, step, budget, changes)
+        most = _largest(base, what, step, budget)
         if most or what == "depth":
             yield _sized(base, what, step, max(1, most))
 
 
-def _largest(base: ModelSpec, what: str, step: float, budget: Budget, changes: Changes) -> int:
+def _largest(base: ModelSpec, what: str, step: float, budget: Budget) -> int:
     """How many steps wider or deeper a network can be inside the budget; found by halving, as costs only rise."""
     low, high = 0, round((max(budget.counted.values()) - 1) / STEP) if what == "width" else 32
     while low < high:
         middle = (low + high + 1) // 2
-        inside = _fits(_sized(base, what, step, middle), base, budget, changes)
+        inside = _fits(_sized(base, what, step, middle), base, budget)
         low, high = (middle, high) if inside else (low, middle - 1)
-    same = low and _counted(_sized(base, what, step, low), changes).params == _counted(base, changes).params
+    same = low and _counted(_sized(base, what, step, low)).params == _counted(base).params
     return 0 if same else low
 
 
-def _fits(spec: ModelSpec, base: ModelSpec, budget: Budget, changes: Changes) -> bool:
+def _fits(spec: ModelSpec, base: ModelSpec, budget: Budget) -> bool:
     """Whether a network's counts are inside the budget; no latency is asked."""
-    ratios = _ratios(_counted(spec, changes), _counted(base, changes))
+    ratios = _ratios(_counted(spec), _counted(base))
     return all(ratios[cost] <= most for cost, most in budget.counted.items())
 
 
@@ -75,16 +74,9 @@ def _sized(base: ModelSpec, what: str, step: float, steps: int) -> ModelSpec:
     return resized(base, f"{what}={1 + step * steps:.3f}" if what == "width" else f"{what}={steps}")
 
 
-def _counted(spec: ModelSpec, changes: Changes) -> Row:
-    return _count(spec, changes.img_size, changes.classes, changes.in_channels, changes.cardinality)
-
-
 @functools.cache
-def _count(
-    spec: ModelSpec, img_size: int | None, classes: int | None, in_channels: int | None, cardinality: int | None
-) -> Row:
-    changes = Changes(img_size, classes, in_channels, cardinality)
-    return count_row(Subject(spec, spec.baseline, ()), changes, Counting())
+def _counted(spec: ModelSpec) -> Row:
+    return Count().row(Case(spec, "baseline" if spec.attention is None else "variant"))
 
 
 def _ratios(row: Row, base: Row) -> dict[Cost, float]:
@@ -93,15 +85,9 @@ def _ratios(row: Row, base: Row) -> dict[Cost, float]:
     return {"flops": row.flops["macs"] / base.flops["macs"], "params": row.params / base.params}
 
 
-def _baselines(subjects: Iterable[Subject]) -> list[ModelSpec]:
-    """The networks without attention that the subjects belong to, each once."""
-    named = {subject.baseline or subject.spec.name: subject.spec.classes for subject in subjects}
-    return [replace(row_of(name), attention=None, classes=classes) for name, classes in named.items()]
-
-
 def judged(what: Sequence[str], store: Store, budget: Budget) -> list[Verdict]:
     """The verdicts on what `compare`'s arguments name, from what is stored and printed; nothing is measured."""
-    return [verdict for base in _baselines(select(what)) for verdict in verdicts(base, store, budget)]
+    return [verdict for base in baselines(select(what)) for verdict in verdicts(base, store, budget)]
 
 
 def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[Verdict]]:
@@ -109,7 +95,7 @@ def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list
     store.check()
     found = judged(what, store, budget)
     if not found:
-        names = [base.name for base in _baselines(select(what))]
+        names = [base.name for base in baselines(select(what))]
         raise UsageError(
             f"no error of {', '.join(names)} with attention is stored under {store.root} or printed in the paper",
             f"train: {_command(names[0], budget, 'digits')}",
@@ -141,11 +127,12 @@ def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[Verdict]
 def _candidates(
     base: ModelSpec, origin: Origin, budget: Budget, times: Mapping[Network, Latency]
 ) -> Iterator[Candidate]:
-    counted = _counted(base, origin.changes)
-    plain = [(spec.name, None) for spec in plain_networks(base, budget, origin.changes)]
+    base = origin.changes.apply(base)
+    counted = _counted(base)
+    plain = [(spec.name, None) for spec in plain_networks(base, budget)]
     for model, attention in dict.fromkeys([(base.name, None), *origin.errors, *plain]):
-        spec = replace(row_of(model), attention=attention)
-        ratios, intervals = _costs(_ratios(_counted(spec, origin.changes), counted), times.get((model, attention)))
+        spec = replace(spec_of(model, origin.changes), attention=attention)
+        ratios, intervals = _costs(_ratios(_counted(spec), counted), times.get((model, attention)))
         kind = _kind(model, attention, base)
         error = origin.errors.get((model, attention), Error(float("nan")))
         known = (model, attention) in origin.errors
@@ -160,7 +147,7 @@ def _candidates(
             errors=error.by_seed or {},
             basis="printed" if origin.table else "measured",
             command=_command(base.name, budget, origin.dataset)
-            if kind != "plain" or _fits(spec, base, budget, origin.changes)
+            if kind != "plain" or _fits(spec, base, budget)
             else f"senet-bench compare {model} --dataset {origin.dataset}{_folder(origin.dataset)}",
         )
     yield from _between(base, origin, budget, counted)
@@ -191,7 +178,7 @@ def _between(base: ModelSpec, origin: Origin, budget: Budget, counted: Row) -> I
     for subject, spec in subjects_of(study):
         value = printed_error(study, subject)
         if value is not None and spec.attention is None and (spec.builder, spec.family) == (base.builder, base.family):
-            points.append((_ratios(_counted(spec, origin.changes), counted)[cost], value, spec.label))
+            points.append((_ratios(_counted(origin.changes.apply(spec)), counted)[cost], value, spec.label))
     error = interpolated(most, [(at, value) for at, value, _ in points])
     if error is not None:
         above = min(point for point in points if point[0] >= most)[2]

@@ -15,7 +15,7 @@ from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.studies import Subject as PrintedSubject
-from senet_bench.run.cases import Changes, pair_of, row_of
+from senet_bench.run.cases import Changes, pair_of, spec_of
 from senet_bench.run.error import SIZES
 
 Network = tuple[str, AttentionSpec | None]
@@ -112,7 +112,7 @@ def printed(base: ModelSpec) -> Iterator[Origin]:
             tables = " to ".join(dict.fromkeys((studies[0].table, studies[-1].table)))
             dataset = {"4": "cifar10", "5": "cifar100", "6": "places365"}.get(tables, "imagenet")
             source = f"as the paper prints them in Table{'s' * bool(studies[1:])} {tables}"
-            classes = studies[0].classes or row_of(base.name).classes
+            classes = studies[0].classes or spec_of(base.name).classes
             yield Origin(source, dataset, base.input_size, classes, errors, tables)
 
 
@@ -126,7 +126,7 @@ def _of_study(study: Study, base: ModelSpec) -> Iterator[tuple[Network, Error]]:
 def subjects_of(study: Study) -> Iterator[tuple[PrintedSubject, ModelSpec]]:
     """The subjects of a study, each with the row of its network as that study has it."""
     for subject in study.subjects:
-        spec = row_of(subject.model)
+        spec = spec_of(subject.model)
         yield subject, replace(spec, attention=subject.attention, classes=study.classes or spec.classes)
 
 

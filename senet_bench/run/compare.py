@@ -1,194 +1,121 @@
-"""`compare` and `ablate`: count every network, time each with its baseline, store every row as it is finished."""
+"""`compare` and `ablate`: cases in, a stored run out, each measure adding what it finds to the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
 
-from senet_bench.core.reproduction import judge
-from senet_bench.core.results import Row, Run
+from senet_bench.core.progress import Progress, Steps, retold
+from senet_bench.core.results import Run
 from senet_bench.core.store import Store
-from senet_bench.errors import UsageError
-from senet_bench.run.cases import Changes, Subject, check, grid, label, network, possible, row_of, select, with_controls
-from senet_bench.run.record import Event, Step, new_run
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from senet_bench.bench.count import Counts
-    from senet_bench.run.error import Sweep
-    from senet_bench.run.latency import Timing
-
-CounterName = Literal["shapes", "fvcore"]
+from senet_bench.run.cases import Case, Changes, grid, select, with_controls
+from senet_bench.run.count import Count
+from senet_bench.run.record import Record, new_run
 
 
-@dataclass(frozen=True, slots=True)
-class Counting:
-    """Who counts, and whether the count is checked against the two witnesses."""
+class Measure(Protocol):
+    """What is measured of the cases of a run; each fills its part of the rows that `Count` has made."""
 
-    counter: CounterName = "shapes"
-    verify: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Measures:
-    """What is asked of a run: the counts always, times with `timing`, errors with `sweep`."""
-
-    changes: Changes
-    counting: Counting
-    timing: Timing | None
-    sweep: Sweep | None
-
-    def check(self, subjects: Sequence[Subject]) -> None:
+    def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on what this machine, its data or these networks cannot offer."""
-        detector = next((one.spec.name for one in subjects if one.spec.task == "detection"), None)
-        if detector and self.sweep:
-            raise UsageError(
-                f"{detector} is a detector, which is not trained over many seeds here",
-                f"leave out --dataset, and use `train {detector} --dataset coco`, then `evaluate`",
-            )
-        if detector and self.timing and any(one.mode == "train" for one in self.timing.conditions):
-            raise UsageError(f"{detector} is a detector: its training step is not timed", "leave out --mode train")
-        for part in (self.timing, self.sweep):
-            if part is not None:
-                part.check()
-
-    def fitted(self) -> Changes:
-        """The changes, fitted to the data set where there is one."""
-        return self.sweep.fitted(self.changes) if self.sweep else self.changes
-
-    def with_controls(self, subjects: Sequence[Subject]) -> tuple[Subject, ...]:
-        """The subjects, and with errors the constant gate of each baseline."""
-        return with_controls(subjects) if self.sweep else tuple(subjects)
 
     def described(self) -> dict[str, Any]:
         """The conditions as they are stored."""
-        parts = {"latency": self.timing, "accuracy": self.sweep}
-        counting = {"counter": self.counting.counter, "verified": self.counting.verify}
-        return counting | {name: part.described() for name, part in parts.items() if part is not None}
 
-    def steps(self, subjects: Sequence[Subject]) -> int:
-        """Steps after the counting."""
-        return sum(part.steps(subjects) for part in (self.timing, self.sweep) if part is not None)
+    def steps(self, cases: Sequence[Case]) -> int:
+        """How many steps `run` takes."""
 
-    def parts(
-        self, subjects: Sequence[Subject], changes: Changes, store: Store, path: Path
-    ) -> list[Callable[[Sequence[Row]], Iterator[Step]]]:
-        """What follows the counting, each from the rows so far to the rows with more."""
-        parts: list[Callable[[Sequence[Row]], Iterator[Step]]] = []
-        if (timing := self.timing) is not None:
-            samples = path.with_suffix(".samples.jsonl")
-            parts.append(lambda rows: timing.measure(subjects, changes, rows, samples))
-        if (sweep := self.sweep) is not None:
-            parts.append(lambda rows: sweep.measure(subjects, changes, rows, store))
-        return parts
+    def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
+        """Measure the cases, row by row of the record; what fails is named in its `failures`."""
 
 
 def compare(
     what: Sequence[str],
     store: Store,
-    *,
     changes: Changes | None = None,
-    counting: Counting | None = None,
-    timing: Timing | None = None,
-    sweep: Sweep | None = None,
-    more: Callable[[Sequence[Subject], Changes], Sequence[Subject]] | None = None,
-) -> Iterator[Event[Run]]:
-    """Count, and with `timing` time, every network that `what` names; the last event has the whole run, stored.
+    count: Count | None = None,
+    measures: Mapping[str, Measure] | None = None,
+    plain: Callable[[Sequence[Case]], Sequence[Case]] | None = None,
+) -> Steps[Record[Run]]:
+    """Count, and measure, every network that `what` names; the run, stored.
 
-    `more` makes of those networks, and of what is changed in them, the ones that are measured.
+    `plain` gives more networks to measure beside those cases, such as wider ones without attention.
     """
-    measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
-    subjects = more(select(what), measures.fitted()) if more else select(what)
-    yield from _run("compare", subjects, store, measures, {"what": list(what) or ["table2", "table3"]})
+    count, measures, cases = count or Count(), dict(measures or {}), select(what, changes)
+    store.check()
+    cases = (*cases, *plain(cases)) if plain else cases
+    check_measures(cases, measures)
+    cases = with_controls(cases) if "accuracy" in measures else cases
+    if changes is not None and changes != Changes():
+        count.check(cases)
+    return (yield from measured("compare", cases, store, {"what": list(what) or ["table2", "table3"]}, count, measures))
 
 
 def ablate(
     model: str,
     axes: Mapping[str, str | None],
     store: Store,
-    *,
     changes: Changes | None = None,
-    counting: Counting | None = None,
-    timing: Timing | None = None,
-    sweep: Sweep | None = None,
-) -> Iterator[Event[Run]]:
-    """Count, and with `timing` time, a network along the axes of section 6, its baseline first.
+    count: Count | None = None,
+    measures: Mapping[str, Measure] | None = None,
+) -> Steps[Record[Run]]:
+    """Count, and measure, a network along the axes of section 6, its baseline first; the run, stored.
 
     `axes` maps an axis to its values as typed, None for the paper's; several make a grid. Every impossible
-    combination is found, and all are named in one error, before anything is counted.
+    combination is found, and all are named in one error, before anything is stored.
     """
-    subjects = grid(row_of(model), axes)
-    measures = Measures(changes or Changes(), counting or Counting(), timing, sweep)
-    conditions = {"model": row_of(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
-    yield from _run("ablate", subjects, store, measures, conditions)
-
-
-def _run(
-    command: str, subjects: Sequence[Subject], store: Store, measures: Measures, conditions: Mapping[str, Any]
-) -> Iterator[Event[Run]]:
+    count, measures = count or Count(), dict(measures or {})
     store.check()
-    measures.check(subjects)
-    changes, subjects = measures.fitted(), measures.with_controls(subjects)
-    if "paper" in conditions.get("axes", {}).values():  # of a bare axis, what this network cannot take is left out
-        left, left_out = possible(subjects, changes)
-        if sum("block" not in one.axes for one in left if one.axes) > 1:  # else nothing is varied
-            subjects, conditions = left, {**conditions, "left_out": left_out}
-    if command == "ablate" or changes != Changes():
-        check(subjects, changes)
-    run = new_run(command, {**conditions, **measures.described()})
-    path = store.new_path(run)
-    total, done = len(subjects) + measures.steps(subjects), 0
-    failures: tuple[str, ...] = ()
-    for subject in subjects:
-        row = count_row(subject, changes, measures.counting)
-        run, done = replace(run, rows=[*run.rows, row]), done + 1
-        store.write(run, path)
-        yield Event(done, total, row.label, run, path)
-    for part in measures.parts(subjects, changes, store, path):
-        for step in part(run.rows):
-            run = replace(run, rows=step.rows)
-            if step.finished:
-                store.write(run, path)
-            yield Event(done + step.done, total, step.what, run, path, failures + step.failures)
-        done, failures = done + int(step.done), failures + step.failures
+    cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
+    check_measures(cases, measures)
+    conditions = {"model": cases[0].spec.name, "axes": {name: text or "paper" for name, text in axes.items()}}
+    conditions |= {"left_out": left_out} if left_out is not None else {}
+    return (yield from measured("ablate", cases, store, conditions, count, measures))
 
 
-def count_row(subject: Subject, changes: Changes, counting: Counting) -> Row:
-    """Parameters and FLOPs of a network, beside the paper's cells."""
-    from senet_bench.bench.count import parameters
-    from senet_bench.bench.reference_counters import verify
+def settings(
+    model: str, axes: Mapping[str, str | None], changes: Changes | None, count: Count, *, controls: bool
+) -> tuple[tuple[Case, ...], dict[str, str] | None]:
+    """The cases of an ablation, and of a bare axis what this network cannot take, with the reasons (None: not bare).
 
-    spec = changes.apply(subject.spec)
-    built = network(spec, changes)
-    counts = _counter(counting.counter)(built, spec.input_size)
-    if counting.verify:
-        verify(built, spec.input_size, counts)
-    row = Row(
-        model=spec.name,
-        label=label(spec),
-        family=spec.family,
-        input_size=spec.input_size,
-        classes=spec.classes,
-        cardinality=changes.cardinality,
-        baseline=subject.baseline,
-        role=subject.role,
-        attention=spec.attention,
-        axes=dict(subject.axes) if subject.axes is not None else None,
-        params=parameters(built),
-        flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
-        flops_by_kind=counts.by_kind(),
-        uncounted=list(counts.uncounted),
-        missing={"latency": "not asked for", "accuracy": "not asked for"},
-    )
-    unlike = {"paper": "its cells are for the network's own image size, channels, classes and cardinality"}
-    missing = row.missing | (unlike if not spec.outside and changes.unlike_paper(subject.spec) else {})
-    return replace(row, paper=judge(row, subject.studies), missing=missing)
+    Raises one `UsageError` that names all impossible settings where their values were typed.
+    """
+    cases = grid(model, axes, changes)
+    cases = with_controls(cases) if controls else cases
+    impossible = count.impossible(cases)
+    possible = tuple(case for case in cases if case.name not in impossible)
+    bare = None in axes.values() and sum("block" not in case.axes for case in possible if case.axes) > 1
+    if not bare:  # or nothing would be varied
+        count.check(cases)
+    return (possible, impossible) if bare else (cases, None)
 
 
-def _counter(name: CounterName) -> Callable[[nn.Module, tuple[int, int, int]], Counts]:
-    from senet_bench.bench import count, reference_counters
+def check_measures(cases: Sequence[Case], measures: Mapping[str, Measure]) -> None:
+    """Raise `UsageError` on what the measures cannot do."""
+    for measure in measures.values():
+        measure.check(cases)
 
-    return count.count if name == "shapes" else reference_counters.count_fvcore
+
+def measured(
+    command: str,
+    cases: Sequence[Case],
+    store: Store,
+    conditions: Mapping[str, Any],
+    count: Count,
+    measures: Mapping[str, Measure],
+) -> Steps[Record[Run]]:
+    """Count the cases, then take every measure of them; the run, stored after each row."""
+    described = {name: measure.described() for name, measure in measures.items()}
+    record = Record.begin(store, new_run(command, {**conditions, **count.described(), **described}))
+    parts: list[Measure] = [count, *measures.values()]
+    total, done = sum(part.steps(cases) for part in parts), 0
+    for part in parts:
+        yield from retold(part.run(cases, record), partial(_moment, record, done, total))
+        done += part.steps(cases)
+    return record
+
+
+def _moment(record: Record[Run], done: int, total: int, step: Progress) -> Progress:
+    """A step of one measure as a moment of the whole run."""
+    return record.progress(step.what, done + step.done, total)

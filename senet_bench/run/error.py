@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import heapq
-import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench import __version__
-from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.progress import Steps
+from senet_bench.core.results import Accuracy, Row, Run
 from senet_bench.core.specs import Precision
 from senet_bench.core.statistics import holm
-from senet_bench.core.store import Store, TrialStore, key_of
+from senet_bench.core.store import TrialStore, key_of
 from senet_bench.errors import UsageError
-from senet_bench.run.cases import Changes, Subject
-from senet_bench.run.engines import Engine, Failure, workers_of
-from senet_bench.run.record import Step, header
+from senet_bench.run.cases import Case, Changes
+from senet_bench.run.engines import Engine, Failure
+from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
     from filelock import FileLock
 
     from senet_bench.core.recipes import Recipe
-    from senet_bench.train.trials import Company, Trial
+    from senet_bench.train.trials import Trial
 
 SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
     "digits": (8, 1, 10),
@@ -56,10 +54,16 @@ class Sweep:
     precision: Precision = "fp32"
     shard: tuple[int, int] = (1, 1)
 
-    def check(self) -> None:
-        """Raise `UsageError` on a data set, recipe or number that does not exist, before anything runs."""
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
         from senet_bench.data import sets
 
+        detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
+        if detector:
+            raise UsageError(
+                f"{detector} is a detector, which is not trained over many seeds here",
+                f"leave out --dataset, and use `train {detector} --dataset coco`, then `evaluate`",
+            )
         if self.seeds < 1:
             raise UsageError(f"--seeds must be a positive integer, not {self.seeds}", "use 8")
         if not 1 <= self.shard[0] <= self.shard[1]:
@@ -101,63 +105,68 @@ class Sweep:
             "precision": self.precision,
         }
 
-    def plan(self, subjects: Sequence[Subject], changes: Changes) -> list[tuple[int, Trial]]:
-        """Every network with every seed of this share, seed by seed, with the place of its row."""
+    def plan(self, cases: Sequence[Case]) -> list[Trial]:
+        """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
         from senet_bench.train.trials import Trial
 
-        recipe, planned = self.resolved(), []
-        for seed in range(self.seeds):
-            for place, subject in enumerate(subjects):
-                spec = changes.apply(subject.spec)
-                if changes.cardinality is not None:
-                    spec = replace(spec, options={**spec.options, "cardinality": changes.cardinality})
-                trial = Trial(
-                    arm=str(place),
-                    spec=spec,
-                    recipe=recipe,
-                    seed=seed,
-                    dataset=self.dataset,
-                    folder=str(self.folder) if self.folder else None,
-                    precision=self.precision,
-                )
-                planned.append((place, trial))
-        return planned
+        recipe = self.resolved()
+        return [
+            Trial(
+                arm=str(place),
+                spec=case.spec,
+                recipe=recipe,
+                seed=seed,
+                dataset=self.dataset,
+                folder=str(self.folder) if self.folder else None,
+                precision=self.precision,
+            )
+            for seed in range(self.seeds)
+            for place, case in enumerate(cases)
+        ]
 
-    def measure(
-        self, subjects: Sequence[Subject], changes: Changes, rows: Sequence[Row], store: Store
-    ) -> Iterator[Step]:
-        """The rows with their errors, filled in as trials end; what is stored is not run again."""
+    def share(self, cases: Sequence[Case]) -> list[Trial]:
+        """The trials that are in this share."""
+        return self.plan(cases)[self.shard[0] - 1 :: self.shard[1]]
+
+    def steps(self, cases: Sequence[Case]) -> int:
+        """How many trials that makes."""
+        return len(cases) * self.seeds
+
+    def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
+        """Fill in the rows' errors as trials end; what is stored is not run again."""
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
-        kept = store.trials(about["environment"]["machine"])
-        planned = self.plan(subjects, changes)
-        results: dict[str, dict[int, dict[str, Any]]] = {}
-        failed: dict[str, str] = {}
-        todo = []
-        for index, (place, trial) in enumerate(planned):
+        kept = record.store.trials(about["environment"]["machine"])
+        rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
+        outcomes, todo = Outcomes(), []
+        for trial in self.plan(cases):
             key = key_of(definition(trial))
             if (result := stored(kept, key)) is not None:
-                results.setdefault(str(place), {})[trial.seed] = result
-            elif self.mine(index):
+                outcomes.add(trial, result)
+            elif trial in mine:
                 todo.append((key, trial))
-        done = len(planned) - len(todo)
+        done = total - len(todo)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
+            outcomes.add(trial, outcome)
             done += 1
-            if isinstance(outcome, Failure):
-                failed[trial.arm] = f"seed {trial.seed}: {outcome.reason}"
-            else:
-                results.setdefault(trial.arm, {})[trial.seed] = outcome
-            yield Step(done, f"seed {trial.seed} of {rows[int(trial.arm)].label}", list(rows), finished=False)
-        found = _with_errors(rows, results, failed, self.described(), self.seeds)
-        failures = tuple(f"{rows[int(arm)].label}: {why}" for arm, why in failed.items())
-        yield Step(len(planned), "done", found, finished=True, failures=failures)
+            yield record.progress(f"seed {trial.seed} of {rows[int(trial.arm)].label}", done, total)
+        record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
+        record.change(rows=_with_errors(rows, outcomes, self))
+        yield record.progress("done", total, total)
 
-    def steps(self, subjects: Sequence[Subject]) -> int:
-        """How many trials that makes."""
-        return len(subjects) * self.seeds
 
-    def mine(self, index: int) -> bool:
-        """Whether the trial at that place of the plan is in this share."""
-        return index % self.shard[1] == self.shard[0] - 1
+@dataclass(slots=True)
+class Outcomes:
+    """What became of trials: the error by seed of each arm, and why trials of an arm failed."""
+
+    errors: dict[int, dict[int, float]] = field(default_factory=dict)
+    failed: dict[int, str] = field(default_factory=dict)
+
+    def add(self, trial: Trial, outcome: dict[str, Any] | Failure) -> None:
+        """Take down how a trial ended."""
+        if isinstance(outcome, Failure):
+            self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
+        else:
+            self.errors.setdefault(int(trial.arm), {})[trial.seed] = float(outcome["top1_err"])
 
 
 def stored(kept: TrialStore, key: str) -> dict[str, Any] | None:
@@ -198,36 +207,23 @@ def code_digest() -> str:
 
 
 class _Claims:
-    """Trials to run, handed out by companies unless another process has them; those are left in `elsewhere`."""
+    """Trials to run, handed out unless another process has them; those are left in `elsewhere`."""
 
-    def __init__(self, kept: TrialStore, planned: Iterable[tuple[Sequence[tuple[str, Trial]], bool]]) -> None:
+    def __init__(self, kept: TrialStore, planned: Iterable[tuple[str, Trial]]) -> None:
         self.kept, self.planned = kept, planned
         self.held: dict[Trial, tuple[str, FileLock]] = {}
         self.elsewhere: list[tuple[str, Trial]] = []
 
-    def __iter__(self) -> Iterator[Company]:
-        from senet_bench.train.trials import Company
-
-        for planned, side_by_side in self.planned:
-            claimed = tuple(trial for key, trial in planned if self._claim(key, trial))
-            if claimed:
-                yield Company(claimed, side_by_side)
-
-    def _claim(self, key: str, trial: Trial) -> bool:
-        lock = self.kept.claim(key)
-        if lock is not None and stored(self.kept, key) is None:
-            self.held[trial] = (key, lock)
-            return True
-        if lock is not None:  # finished since it was planned
-            lock.release()
-        self.elsewhere.append((key, trial))
-        return False
-
-    def give_up(self, trial: Trial) -> str:
-        """Give up the claim of a trial without an outcome; its key."""
-        key, lock = self.held.pop(trial)
-        lock.release()
-        return key
+    def __iter__(self) -> Iterator[Trial]:
+        for key, trial in self.planned:
+            lock = self.kept.claim(key)
+            if lock is not None and stored(self.kept, key) is None:
+                self.held[trial] = (key, lock)
+                yield trial
+                continue
+            if lock is not None:  # finished since it was planned
+                lock.release()
+            self.elsewhere.append((key, trial))
 
     def settle(self, trial: Trial, outcome: dict[str, Any] | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
@@ -237,102 +233,38 @@ class _Claims:
         lock.release()
 
 
-def _companies(
-    todo: Sequence[tuple[str, Trial]], at_once: int, alone: AbstractSet[str]
-) -> Iterator[tuple[Sequence[tuple[str, Trial]], bool]]:
-    """The trials in the companies they are trained in, and whether side by side; lower seeds first, some `alone`."""
-    from senet_bench.train.trials import beside
-
-    arms: dict[str, list[tuple[str, Trial]]] = {}
-    for one in todo:
-        arms.setdefault(one[1].arm, []).append(one)
-    most = company_size([len(arm) for arm in arms.values()], at_once)
-    sizes = {name: math.ceil(len(arm) / math.ceil(len(arm) / most)) for name, arm in arms.items()}
-    side_by_side: dict[str, bool] = {}
-    while arms:
-        for name, arm in list(arms.items()):
-            if name not in side_by_side:  # found out while the first are trained
-                side_by_side[name] = beside(arm[0][1])
-            size = sizes[name] if side_by_side[name] and alone.isdisjoint(key for key, _ in arm) else 1
-            yield arm[:size], side_by_side[name]
-            arms[name] = arm[size:]
-        arms = {name: arm for name, arm in arms.items() if arm}
-
-
-def company_size(arms: Sequence[int], at_once: int) -> int:
-    """The largest company that lets so many workers end soonest, for arms of so many trials.
-
-    A company takes a third of a trial longer than its trials do in a large one.
-    """
-    from senet_bench.train.side_by_side import LARGEST
-
-    def seconds(most: int) -> float:
-        busy, sizes = [0.0] * at_once, list[float]()
-        for count in arms:
-            parts = math.ceil(count / most)
-            sizes += [count / parts] * parts
-        for size in sorted(sizes, reverse=True):
-            heapq.heapreplace(busy, busy[0] + size + 1 / 3)
-        return max(busy)
-
-    return min(range(2, LARGEST + 1), key=lambda most: (seconds(most), -most))
-
-
 def _carried_out(
     engine: Engine, kept: TrialStore, todo: Sequence[tuple[str, Trial]], about: Mapping[str, Any]
 ) -> Iterator[tuple[Trial, dict[str, Any] | Failure]]:
-    """Each trial with its outcome, stored.
+    """Each trial with its outcome, stored. One that another process runs is waited for, and run if that one dies."""
+    from senet_bench.train.trials import run_trial
 
-    One that another process runs is waited for, and run if that one dies. Where a company fails, each of its trials is
-    tried without the others.
-    """
-    from senet_bench.train.trials import run_company
-
-    alone = set[str]()
     while todo:
-        again: list[tuple[str, Trial]] = []
-        claims = _Claims(kept, _companies(todo, workers_of(engine) or len(todo), alone))
-        for company, outcomes in engine.run(run_company, iter(claims)):
-            if isinstance(outcomes, Failure) and len(company.trials) > 1:
-                again += [(claims.give_up(trial), trial) for trial in company.trials]
-                continue
-            each: Sequence[dict[str, Any] | Failure] = [outcomes] if isinstance(outcomes, Failure) else outcomes
-            ended = list(zip(company.trials, each))
-            for trial, outcome in ended:
-                claims.settle(trial, outcome, about)
-            yield from ended
-        alone |= {key for key, _ in again}
+        claims = _Claims(kept, todo)
+        for trial, outcome in engine.run(run_trial, iter(claims)):
+            claims.settle(trial, outcome, about)
+            yield trial, outcome
         results = [(key, trial, stored(kept, key)) for key, trial in claims.elsewhere]
         yield from ((trial, result) for _, trial, result in results if result is not None)
-        waiting = [(key, trial) for key, trial, result in results if result is None]
-        todo = [*again, *waiting]
-        if waiting and not again:
+        todo = [(key, trial) for key, trial, result in results if result is None]
+        if todo:
             time.sleep(ELSEWHERE_S)
 
 
-def _with_errors(
-    rows: Sequence[Row],
-    results: Mapping[str, Mapping[int, Mapping[str, Any]]],
-    failed: Mapping[str, str],
-    protocol: Mapping[str, Any],
-    seeds: int,
-) -> list[Row]:
+def _with_errors(rows: Sequence[Row], outcomes: Outcomes, sweep: Sweep) -> list[Row]:
     """The rows with mean error, sd, and paired differences to the baseline and to the constant gate."""
-    errors = {
-        int(arm): {seed: float(one["top1_err"]) for seed, one in by_seed.items()} for arm, by_seed in results.items()
-    }
-    found = []
+    changed = []
     for place, row in enumerate(rows):
-        own = errors.get(place, {})
+        own = outcomes.errors.get(place, {})
         missing = {name: why for name, why in row.missing.items() if name != "accuracy"}
-        if len(own) < seeds:
-            why = failed.get(str(place), "not run here (another shard?)")
-            missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
-        base = _place(rows, row.baseline, row)
-        control = _control(rows, row)
-        accuracy = _accuracy(own, errors.get(base, {}), errors.get(control, {}), protocol) if own else None
-        found.append(replace(row, accuracy=accuracy, missing=missing))
-    return _holm(found)
+        if len(own) < sweep.seeds:
+            why = outcomes.failed.get(place, "not run here (another shard?)")
+            missing["accuracy"] = f"{sweep.seeds - len(own)} of {sweep.seeds} seeds: {why}"
+        base = outcomes.errors.get(_place(rows, row.baseline, row), {})
+        control = outcomes.errors.get(_control(rows, row), {})
+        accuracy = _accuracy(own, base, control, sweep.described()) if own else None
+        changed.append(replace(row, accuracy=accuracy, missing=missing))
+    return _holm(changed)
 
 
 def _place(rows: Sequence[Row], model: str | None, like: Row) -> int:

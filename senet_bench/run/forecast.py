@@ -9,47 +9,55 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.catalog import resolve
 from senet_bench.core.results import AnyFacts, header
 from senet_bench.core.store import Store, TrialStore, key_of, read
 from senet_bench.errors import BenchError
-from senet_bench.run.cases import Changes, Subject, check, grid, label, with_controls
+from senet_bench.run.cases import Case, Changes, label
+from senet_bench.run.compare import Measure, check_measures, settings
+from senet_bench.run.count import Count
 from senet_bench.run.engines import workers_of
 from senet_bench.run.error import Sweep, definition, stored
+from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
 
 if TYPE_CHECKING:
     from senet_bench.train.trials import Trial
 
-COMPANY = 3
-"""Trials that are timed side by side: each takes as long as in a larger company, up to a twentieth."""
 NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
 """What a trial's definition has that its duration does not depend on much."""
 
 
 def forecast(
-    model: str, axes: Mapping[str, str | None], store: Store, changes: Changes, sweep: Sweep | None, timing_s: float = 0
+    model: str,
+    axes: Mapping[str, str | None],
+    store: Store,
+    changes: Changes | None = None,
+    count: Count | None = None,
+    measures: Mapping[str, Measure] | None = None,
 ) -> AnyFacts:
-    """A row for each setting, and the whole in the summary; trains two steps where nothing like it is stored.
+    """A row for each setting that `ablate` would run, and the whole in the summary.
 
-    Nothing is stored. `timing_s` is what latency takes. Impossible combinations raise as they would in the run.
+    Trains two steps where nothing like a trial is stored; nothing is stored. Raises as the run would.
     """
-    subjects: Sequence[Subject] = grid(resolve(model), axes)
-    if sweep is not None:
-        sweep.check()
-        changes, subjects = sweep.fitted(changes), with_controls(subjects)
-    check(subjects, changes)
-    asked = {"model": resolve(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
-    facts = new_facts("forecast", asked | ({"accuracy": sweep.described()} if sweep else {}))
+    measures = measures or {}
+    sweep = next((measure for measure in measures.values() if isinstance(measure, Sweep)), None)
+    timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
+    cases, left_out = settings(model, axes, changes, count or Count(), controls=sweep is not None)
+    check_measures(cases, measures)
+    typed = {name: text or "paper" for name, text in axes.items()}
+    about: dict[str, Any] = {"model": cases[0].spec.name, "axes": typed}
+    about |= {"left_out": left_out} if left_out else {}
+    facts = new_facts("forecast", about | ({"accuracy": sweep.described()} if sweep else {}))
     kept = store.trials(facts.environment["machine"])
     rows: list[dict[str, Any]] = [
-        {"setting": label(changes.apply(one.spec)), "axes": dict(one.axes or {})} for one in subjects
+        {"setting": label(case.spec, case.role), "axes": dict(case.axes or {})} for case in cases
     ]
     if sweep is not None:
-        rows = [{**row, **found} for row, found in zip(rows, _trials(sweep, subjects, changes, kept))]
+        rows = [{**row, **trials} for row, trials in zip(rows, _trials(sweep, cases, kept))]
     left = sum(row.get("to_run", 0) for row in rows)
     seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
     at_once = max(1, min(workers_of(sweep.engine) or 1, left)) if sweep else 1
+    timing_s = timing.budget_s * timing.steps(cases) if timing else 0.0
     summary = {
         "networks": len(rows),
         "trials": sum(row.get("trials", 0) for row in rows),
@@ -62,20 +70,19 @@ def forecast(
     return replace(facts, rows=rows, summary=summary)
 
 
-def _trials(sweep: Sweep, subjects: Sequence[Subject], changes: Changes, kept: TrialStore) -> Iterator[dict[str, Any]]:
-    """For each subject its trials in this share, how many are stored, and the likely seconds of one."""
+def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[dict[str, Any]]:
+    """For each case its trials in this share, how many are stored, and the likely seconds of one."""
     known = _durations(kept)
     by_place: dict[int, list[Trial]] = {}
-    for index, (place, trial) in enumerate(sweep.plan(subjects, changes)):
-        if sweep.mine(index):
-            by_place.setdefault(place, []).append(trial)
-    for place in range(len(subjects)):
+    for trial in sweep.share(cases):
+        by_place.setdefault(int(trial.arm), []).append(trial)
+    for place in range(len(cases)):
         planned = by_place.get(place, [])
         done = sum(stored(kept, key_of(definition(trial))) is not None for trial in planned)
-        found: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
+        row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
-            found |= _duration(planned[0], known, left=len(planned) - done)
-        yield {"seconds": None, "from": None, **found}
+            row |= _duration(planned[0], known, left=len(planned) - done)
+        yield {"seconds": None, "from": None, **row}
 
 
 def _duration(trial: Trial, known: Mapping[str, list[float]], *, left: int) -> dict[str, Any]:
@@ -86,7 +93,7 @@ def _duration(trial: Trial, known: Mapping[str, list[float]], *, left: int) -> d
     if not left:
         return {"seconds": None, "from": None}
     try:
-        return {"seconds": _from_two_steps(trial, left), "from": "two steps"}
+        return {"seconds": _from_two_steps(trial), "from": "two steps"}
     except BenchError as error:
         return {"seconds": None, "from": f"fails: {error}"}
 
@@ -106,32 +113,24 @@ def _likeness(defined: Mapping[str, Any]) -> str:
     return json.dumps({name: one for name, one in defined.items() if name not in NOT_ASKED_OF_TIME}, sort_keys=True)
 
 
-def _from_two_steps(trial: Trial, left: int) -> float:
-    """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained.
-
-    Where such trials are trained side by side, that is each one's share of the steps of up to three.
-    """
+def _from_two_steps(trial: Trial) -> float:
+    """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained."""
     import torch
 
     from senet_bench.data.batches import Batches
     from senet_bench.train.events import Progress, Settings
     from senet_bench.train.loop import train
-    from senet_bench.train.trials import beside, start, together
+    from senet_bench.train.trials import start
 
-    side_by_side, recipe = beside(trial), trial.recipe
-    count = min(left, COMPANY) if side_by_side else 1
-    trials = [replace(trial, seed=trial.seed + more) for more in range(max(2, count) if side_by_side else 1)]
-    sets, networks = zip(*map(start, trials))
-    images = sets[0]
-    network, shown = together(trials, sets, networks) if side_by_side else (networks[0], images)
+    recipe, (images, network) = trial.recipe, start(trial)
     steps = Batches(
         images.training(), recipe.batch_size, 0, recipe.augmentation, images.size, max_steps=recipe.max_steps
     ).steps
     settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
     torch.set_num_threads(trial.threads)
-    events = (event for event in train(network, shown, short, settings) if isinstance(event, Progress))
+    events = (event for event in train(network, images, short, settings) if isinstance(event, Progress))
     ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
-    step = min(later - earlier for earlier, later in itertools.pairwise(ends)) / count
+    step = min(later - earlier for earlier, later in itertools.pairwise(ends))
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3
     return step * (steps * recipe.epochs + tested)

@@ -1,21 +1,21 @@
-"""The latency of a run's rows: every baseline with its variants in the same rounds, under each of the conditions."""
+"""The latency of a run's cases: every baseline with its variants in the same rounds, under each of the conditions."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from senet_bench.core.progress import Steps
-from senet_bench.core.results import Latency, Row
-from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.progress import Steps, retold
+from senet_bench.core.results import Latency, Row, Run
+from senet_bench.core.specs import Conditions
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import append_line
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.run.cases import Changes, Subject, network, row_of
-from senet_bench.run.record import Step
+from senet_bench.run.cases import Case
+from senet_bench.run.record import Record
 
 MORE_THAN_ENOUGH_S = 3600.0
 COUNTED = ("eager", "compile", "cudagraph", "deploy")
@@ -39,10 +39,13 @@ class Timing:
                 "give some seconds, such as 10",
             )
 
-    def check(self) -> None:
+    def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on conditions that this machine cannot offer."""
         from senet_bench.bench.session import check_conditions
 
+        detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
+        if detector and any(conditions.mode == "train" for conditions in self.conditions):
+            raise UsageError(f"{detector} is a detector: its training step is not timed", "leave out --mode train")
         for conditions in self.conditions:
             check_conditions(conditions)
 
@@ -50,50 +53,45 @@ class Timing:
         """The plan as it is stored."""
         return {"budget_s": self.budget_s, "seed": self.seed, "conditions": [asdict(one) for one in self.conditions]}
 
-    def steps(self, subjects: Sequence[Subject]) -> int:
+    def steps(self, cases: Sequence[Case]) -> int:
         """How many measurements that makes."""
-        return len(_groups(subjects)) * len(self.conditions)
+        return len(_groups(cases)) * len(self.conditions)
 
-    def measure(
-        self, subjects: Sequence[Subject], changes: Changes, rows: Sequence[Row], samples: Path
-    ) -> Iterator[Step]:
-        """The rows with their latency, filled in as each group is finished; raw samples are appended to a file."""
-        rows, done, failures = list(rows), 0, []
+    def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
+        """Fill in the rows' latency group by group; raw samples are appended to a file beside the record's."""
+        groups, done, total = _groups(cases), 0, self.steps(cases)
         for index, conditions in enumerate(self.conditions):
-            for group in _groups(subjects):
-                for fraction, found in self._group(group, changes, conditions, samples):
-                    for place, latency in found.items():
-                        rows[place] = _with(rows[place], latency, first=index == 0)
-                    if not found:
-                        yield Step(done + fraction, f"timing {group.name}", rows, finished=False)
-                    failures += [f"{group.name}: {why}" for why in _reasons(found)]
+            for group in groups:
+                latencies = yield from self._timed(group, conditions, record, done, total)
+                for place, latency in latencies.items():
+                    record.put(place, _with(record.document.rows[place], latency, first=index == 0))
+                record.failures += [f"{group.name}: {why}" for why in _reasons(latencies)]
                 done += 1
-                yield Step(done, group.name, rows, finished=True, failures=tuple(failures))
-        rows = _holm(rows)
-        yield Step(done, "done", rows, finished=True, failures=tuple(failures))
+                yield record.progress(group.name, done, total)
+        record.change(rows=_holm(record.document.rows))
 
-    def _group(
-        self, group: _Group, changes: Changes, conditions: Conditions, samples: Path
-    ) -> Iterator[tuple[float, dict[int, Latency | str]]]:
-        """Progress in the budget, and at the end the latency of each row's place, or why there is none."""
+    def _timed(
+        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
+    ) -> Steps[dict[int, Latency | str]]:
+        """The latency of each row's place, or why there is none."""
         from senet_bench.bench.latency import measure_memory, measure_networks
         from senet_bench.bench.rounds import Plan
 
-        if not group.places:
-            return
         try:
-            specs = {arm: changes.apply(spec) for arm, spec in group.arms.items()}
-            networks = {arm: network(spec, changes, device="cpu") for arm, spec in specs.items()}
-            size = next(iter(specs.values())).input_size
+            networks = {arm: case.build() for arm, case in group.arms.items()}
+            size = next(iter(group.arms.values())).spec.input_size
             plan = Plan(budget_s=self.budget_s, seed=self.seed)
             steps = measure_networks(networks, group.name, size, conditions=conditions, plan=plan)
-            measured = yield from _fractions(steps)
+            what = f"timing {group.name}"
+            measured = yield from retold(
+                steps, lambda step: record.progress(what, done + step.done / step.total, total)
+            )
             peaks = self._peaks(measure_memory, networks, size, measured.conditions)
-            _keep(samples, group.name, measured)
+            _keep(record.path.with_suffix(".samples.jsonl"), group.name, measured)
             batch = conditions.batch_size
-            yield 1.0, {place: _latency(arm, measured, peaks, batch) for place, arm in group.places.items()}
+            return {place: _latency(arm, measured, peaks, batch) for place, arm in group.places.items()}
         except MeasurementError as error:
-            yield 1.0, dict.fromkeys(group.places, str(error))
+            return dict.fromkeys(group.places, str(error))
 
     def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
         if not self.memory or conditions.runtime not in COUNTED:
@@ -106,41 +104,29 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """A baseline and its variants: the arms by name, and which arm each row's place shows."""
+    """A baseline and its variants: the cases by the name of their arm, and which arm each row's place shows."""
 
     name: str
-    arms: dict[str, ModelSpec]
+    arms: dict[str, Case]
     places: dict[int, str] = field(default_factory=dict)
 
 
-def _groups(subjects: Sequence[Subject]) -> list[_Group]:
-    """One group for each baseline that has a variant among the subjects."""
+def _groups(cases: Sequence[Case]) -> list[_Group]:
+    """One group for each baseline that is compared with something."""
     groups: dict[tuple[str, int], _Group] = {}
-    for place, subject in enumerate(subjects):
-        base = subject.baseline or subject.spec.name
-        classes = subject.spec.classes
-        plain = replace(row_of(base), attention=None, classes=classes)
-        group = groups.setdefault((base, classes), _Group(base, {base: plain}))
-        arm = base if subject.baseline is None else f"{subject.spec.name} #{place}"
-        if subject.baseline is not None:
-            group.arms[arm] = subject.spec
+    for place, case in enumerate(cases):
+        base = case.baseline or case.spec
+        plain = Case(base, "baseline")
+        group = groups.setdefault((base.name, base.classes), _Group(base.name, {base.name: plain}))
+        arm = base.name if case.baseline is None else f"{case.spec.name} #{place}"
+        group.arms.setdefault(arm, case)
         group.places[place] = arm
     return [group for group in groups.values() if len(group.arms) > 1]
 
 
-def _reasons(found: Mapping[int, Latency | str]) -> Iterable[str]:
+def _reasons(latencies: Mapping[int, Latency | str]) -> Iterable[str]:
     """Why there is no latency, each reason once."""
-    return dict.fromkeys(why for why in found.values() if isinstance(why, str))
-
-
-def _fractions(steps: Steps[Any]) -> Generator[tuple[float, dict[int, Latency | str]], None, Any]:
-    """The result of a measurement; yields the part of its budget that is used, without any latency yet."""
-    while True:
-        try:
-            progress = next(steps)
-        except StopIteration as end:
-            return end.value
-        yield progress.done / progress.total, {}
+    return dict.fromkeys(why for why in latencies.values() if isinstance(why, str))
 
 
 def _latency(arm: str, measured: Any, peaks: dict[str, tuple[int, str]], batch_size: int) -> Latency:

@@ -203,9 +203,7 @@ def _built(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[
     spec = asked.changes.apply(resolve(asked.model))
     torch.manual_seed(asked.seed)
     if asked.weights is None:
-        network = build_spec(
-            spec, len(images.classes), in_channels=images.channels, cardinality=asked.changes.cardinality
-        )
+        network = build_spec(spec, len(images.classes), in_channels=images.channels)
         return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
     loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
     return loaded.network, loaded.notes

@@ -19,7 +19,7 @@ from torch import nn
 from senet_bench.bench import allocator
 from senet_bench.bench.session import arithmetic
 from senet_bench.core.recipes import Recipe
-from senet_bench.data.sets import DataSet, SideBySide
+from senet_bench.data.sets import DataSet
 from senet_bench.detection.coco import DetectionSet
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
@@ -34,7 +34,7 @@ from senet_bench.train.sgd import Sgd
 
 def train(
     network: nn.Module,
-    data: DataSet | SideBySide | DetectionSet,
+    data: DataSet | DetectionSet,
     recipe: Recipe,
     settings: Settings | None = None,
     world: World | None = None,
@@ -55,7 +55,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        data: DataSet | SideBySide | DetectionSet,
+        data: DataSet | DetectionSet,
         recipe: Recipe,
         settings: Settings,
         world: World,

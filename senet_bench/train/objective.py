@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from senet_bench.core.recipes import Recipe
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
-from senet_bench.data.sets import DataSet, SideBySide
+from senet_bench.data.sets import DataSet
 from senet_bench.detection.coco import DetectionSet
 from senet_bench.errors import UsageError
 from senet_bench.train.distributed import World
@@ -61,7 +61,7 @@ class Objective(Protocol):
         """The network on the test split, by names of `EpochEnd`."""
 
 
-def objective(data: DataSet | SideBySide | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
+def objective(data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
     """The objective that fits the data; `UsageError` where the recipe is for other networks."""
     if isinstance(data, DetectionSet):
         from senet_bench.detection.objective import Detecting
@@ -69,10 +69,6 @@ def objective(data: DataSet | SideBySide | DetectionSet, recipe: Recipe, setting
         return Detecting(data, recipe, settings, world)
     if recipe.task != "classification":
         raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
-    if isinstance(data, SideBySide):
-        from senet_bench.train.side_by_side import Together
-
-        return Together(data, recipe, settings, world)
     return Classifying(data, recipe, settings, world)
 
 

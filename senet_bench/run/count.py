@@ -1,0 +1,108 @@
+"""The count of a run's cases: parameters and operations, each network built and counted once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from senet_bench.core.catalog import resolve
+from senet_bench.core.progress import Steps
+from senet_bench.core.reproduction import judge
+from senet_bench.core.results import Row, Run
+from senet_bench.core.specs import ModelSpec
+from senet_bench.core.studies import find_study
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import Case, label, refuse
+from senet_bench.run.record import Record
+
+if TYPE_CHECKING:
+    from senet_bench.bench.count import Counts
+
+CounterName = Literal["shapes", "fvcore"]
+NOT_ASKED = {"latency": "not asked for", "accuracy": "not asked for"}
+UNLIKE_PAPER = "its cells are for the network's own image size, channels, classes and cardinality"
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Who counts, and whether the count is checked against the two reference counters; what was counted so far."""
+
+    counter: CounterName = "shapes"
+    verify: bool = False
+    counted: dict[ModelSpec, tuple[int, Counts]] = field(default_factory=dict, compare=False)
+
+    def check(self, cases: Sequence[Case]) -> None:
+        """Raise one `UsageError` that lists every case that cannot be built or cannot take the images."""
+        refuse(self.impossible(cases))
+
+    def impossible(self, cases: Sequence[Case]) -> dict[str, str]:
+        """The cases that cannot be built or cannot take the images, by their names, with the reasons."""
+        reasons: dict[str, str] = {}
+        for case in cases:
+            try:
+                self.of(case)
+            except UsageError as error:
+                reasons[case.name] = str(error)
+        return reasons
+
+    def described(self) -> dict[str, Any]:
+        """The conditions as they are stored."""
+        return {"counter": self.counter, "verified": self.verify}
+
+    def steps(self, cases: Sequence[Case]) -> int:
+        """One a case."""
+        return len(cases)
+
+    def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
+        """Add a row for every case."""
+        for number, case in enumerate(cases, 1):
+            row = self.row(case)
+            record.add(row)
+            yield record.progress(row.label, number, len(cases))
+
+    def of(self, case: Case) -> tuple[int, Counts]:
+        """Trainable parameters and operations of a case, counted at the first call."""
+        if case.spec not in self.counted:
+            self.counted[case.spec] = self._count(case)
+        return self.counted[case.spec]
+
+    def _count(self, case: Case) -> tuple[int, Counts]:
+        from senet_bench.bench import count, reference_counters
+
+        network, size = case.build("meta"), case.spec.input_size
+        counter = count.count if self.counter == "shapes" else reference_counters.count_fvcore
+        counts = counter(network, size)
+        if self.verify:
+            reference_counters.verify(network, size, counts)
+        return count.parameters(network), counts
+
+    def row(self, case: Case) -> Row:
+        """The row of a case: what was counted, beside the paper's cells."""
+        spec, (params, counts) = case.spec, self.of(case)
+        row = Row(
+            model=spec.name,
+            label=label(spec, case.role),
+            family=spec.family,
+            input_size=spec.input_size,
+            classes=spec.classes,
+            cardinality=spec.cardinality,
+            baseline=None if case.baseline is None else case.baseline.name,
+            role=case.role,
+            attention=spec.attention,
+            axes=dict(case.axes) if case.axes is not None else None,
+            params=params,
+            flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
+            flops_by_kind=counts.by_kind(),
+            uncounted=list(counts.uncounted),
+            missing=NOT_ASKED,
+        )
+        missing = NOT_ASKED if spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
+        return replace(row, paper=judge(row, case.studies), missing=missing)
+
+
+def _as_printed(case: Case) -> bool:
+    """Whether a network of the catalog has the sizes that the paper's cells are for."""
+    spec, own = case.spec, resolve(case.spec.name)
+    classes = {own.classes, *(find_study(name).classes for name in case.studies if name)}
+    return spec.input_size == own.input_size and spec.cardinality is None and spec.classes in classes

@@ -70,6 +70,11 @@ class AttentionSpec:
             )
 
     @property
+    def is_constant(self) -> bool:
+        """Whether its gates are fixed at 0.5, so that nothing is attended to."""
+        return self.block == "constant"
+
+    @property
     def reductions(self) -> tuple[int, ...]:
         """Reduction ratios as a tuple, one element when all stages share it; the paper's where a block has its own."""
         if self.reduction is None:

@@ -202,12 +202,12 @@ def refuse(problems: Mapping[str, str]) -> None:
         raise UsageError(f"{len(lines)} impossible: {' | '.join(lines)}" if lines[1:] else lines[0])
 
 
-def label(spec: ModelSpec, role: Role | None = None) -> str:
+def label(spec: ModelSpec) -> str:
     """The network's name, with every switch that differs from its own attention (else from the paper's SE block)."""
     attention = spec.attention
     if attention is None:
         return spec.label
-    if attention.block == "constant" and role in (None, "control"):
+    if attention.is_constant:
         return f"{spec.label}, gates fixed at 0.5"
     row = CATALOG.get(spec.name)
     usual = (row.attention if row else None) or AttentionSpec()

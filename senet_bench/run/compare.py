@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Run
 from senet_bench.core.store import Store
-from senet_bench.run.cases import Case, Changes, grid, select, with_controls
+from senet_bench.run.cases import Case, Changes, grid, select, spec_of, with_controls
 from senet_bench.run.count import Count
 from senet_bench.run.record import Record, new_run
 
@@ -69,7 +69,7 @@ def ablate(
     store.check()
     cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
     check_measures(cases, measures)
-    conditions = {"model": cases[0].spec.name, "axes": {name: text or "paper" for name, text in axes.items()}}
+    conditions = {"model": spec_of(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
     conditions |= {"left_out": left_out} if left_out is not None else {}
     return (yield from measured("ablate", cases, store, conditions, count, measures))
 

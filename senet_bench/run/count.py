@@ -82,7 +82,7 @@ class Count:
         spec, (params, counts) = case.spec, self.of(case)
         row = Row(
             model=spec.name,
-            label=label(spec, case.role),
+            label=label(spec),
             family=spec.family,
             input_size=spec.input_size,
             classes=spec.classes,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from senet_bench.core.results import AnyFacts, header
 from senet_bench.core.store import Store, TrialStore, key_of, read
 from senet_bench.errors import BenchError
-from senet_bench.run.cases import Case, Changes, label
+from senet_bench.run.cases import Case, Changes, label, spec_of
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
 from senet_bench.run.engines import workers_of
@@ -45,12 +45,12 @@ def forecast(
     cases, left_out = settings(model, axes, changes, count or Count(), controls=sweep is not None)
     check_measures(cases, measures)
     typed = {name: text or "paper" for name, text in axes.items()}
-    about: dict[str, Any] = {"model": cases[0].spec.name, "axes": typed}
+    about: dict[str, Any] = {"model": spec_of(model).name, "axes": typed}
     about |= {"left_out": left_out} if left_out else {}
     facts = new_facts("forecast", about | ({"accuracy": sweep.described()} if sweep else {}))
     kept = store.trials(facts.environment["machine"])
     rows: list[dict[str, Any]] = [
-        {"setting": label(case.spec, case.role), "axes": dict(case.axes or {})} for case in cases
+        {"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases
     ]
     if sweep is not None:
         rows = [{**row, **trials} for row, trials in zip(rows, _trials(sweep, cases, kept))]

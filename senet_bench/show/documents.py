@@ -103,7 +103,7 @@ def _title(study: Study) -> str:
 
 def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
-    if row.role == "control":
+    if row.attention is not None and row.attention.is_constant:
         return "gates fixed at 0.5"
     return setting_label(row.axes) if row.axes else row.label
 

@@ -49,9 +49,7 @@ def forecast(
     about |= {"left_out": left_out} if left_out else {}
     facts = new_facts("forecast", about | ({"accuracy": sweep.described()} if sweep else {}))
     kept = store.trials(facts.environment["machine"])
-    rows: list[dict[str, Any]] = [
-        {"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases
-    ]
+    rows: list[dict[str, Any]] = [{"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases]
     if sweep is not None:
         rows = [{**row, **trials} for row, trials in zip(rows, _trials(sweep, cases, kept))]
     left = sum(row.get("to_run", 0) for row in rows)

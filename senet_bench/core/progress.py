@@ -38,7 +38,7 @@ def result_of(steps: Steps[Result]) -> Result:
 
 
 def retold(steps: Steps[Result], tell: Callable[[Progress], Progress]) -> Steps[Result]:
-    """The result of inner steps, each shown as a moment of the whole: `result = yield from retold(steps, tell)`."""
+    """The result of inner steps; each of them is yielded as the moment of the whole that `tell` makes of it."""
     while True:
         try:
             step = next(steps)

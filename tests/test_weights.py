@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -72,6 +74,7 @@ def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path)
     agree(network, loaded.network)
     assert loaded.fresh == ()
     told = {"torchvision:resnext50_32x4d", "torchvision:resnext101_64x4d"}
+    told |= {"torchvision:resnet18", "torchvision:resnet50"}
     told |= {"timm:mobilenetv3_large_100", "timm:mobilenetv3_small_100", "timm:efficientnet_b0"}
     assert bool(loaded.notes) == (name in told)
 
@@ -290,3 +293,121 @@ def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
     tensors, metadata = weights.read(tmp_path / "run.ckpt")
     assert metadata["model"] == "resnet20_cifar"
     assert torch.equal(tensors["classifier.bias"], state["classifier.bias"])
+
+
+@pytest.mark.parametrize("name", ["seresnet18", "seresnet34", "resnet18"])
+def test_a_relu_after_the_second_batchnorm_is_refused(name: str, tmp_path: Path) -> None:
+    theirs_ = theirs("timm:legacy_seresnet34" if "34" in name else "timm:legacy_seresnet18")
+    with pytest.raises(UsageError, match="ReLU after its second BatchNorm, which no network here has"):
+        weights.load(catalog.resolve(name), str(stored(theirs_, tmp_path / "w.safetensors")))
+
+
+@pytest.mark.parametrize("name", ["resnetaa50", "resnetblur50"])
+@pytest.mark.parametrize("way", ["name of the file", "configuration beside it", "name", "name with library and tag"])
+def test_the_tensors_of_resnet_50_with_another_function_are_refused(name: str, way: str, tmp_path: Path) -> None:
+    given = {"name": name, "name with library and tag": f"timm:{name}.a1h_in1k"}.get(way)
+    if given is None:
+        (tmp_path / "config.json").write_text(f'{{"architecture": "{name if way.startswith("conf") else "?"}"}}')
+        file = f"{name}_a1h-4cf422b3.pth" if way.startswith("name") else "model.safetensors"
+        given = str(stored(theirs(f"timm:{name}"), tmp_path / file))
+    with pytest.raises(UsageError, match=rf"timm:{name} computes another function than resnet50_v1_5.*by \d\.\d+"):
+        weights.load(catalog.resolve("resnet50_v1_5"), given)
+
+
+def test_a_file_that_does_not_say_whose_it_is_is_taken_for_torchvisions_and_told(tmp_path: Path) -> None:
+    network = torchvision.models.resnet18()
+    spec = catalog.resolve("resnet18_v1_5")
+    (note,) = weights.load(spec, str(stored(network, tmp_path / "w.pth"))).notes
+    assert note == "taken for torchvision's weights: those of timm's resnetblur18 have the same names"
+    assert weights.load(spec, str(stored(network, tmp_path / "resnet18-f37072fd.pth"))).notes == ()
+
+
+def test_weights_of_another_name_with_the_same_function_are_proven_and_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = theirs("timm:resnet18")
+    monkeypatch.setattr(downloads, "fetch", lambda library, name: stored(network, tmp_path / "w.safetensors"))
+    loaded = weights.load(catalog.resolve("resnet18_v1_5"), "timm:resnet18.a1_in1k")
+    agree(network, loaded.network, 64)
+    with pytest.raises(UsageError, match="other layout"):
+        weights.load(catalog.resolve("resnet18"), "timm:resnet18.a1_in1k")
+
+
+PREFIXES = ("_orig_mod.", "module.", "module._orig_mod.", "model.", "model.module.", "_orig_mod.module.")
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("model", ["seresnet20_cifar", "theirs"])
+def test_what_wrappers_put_before_names_is_taken_off(prefix: str, model: str, tmp_path: Path) -> None:
+    ours = model != "theirs"
+    network = build(model).eval() if ours else theirs("torchvision:resnet18")
+    state = {prefix + name: value for name, value in network.state_dict().items()}
+    content = {"state_dict": state, "pytorch-lightning_version": "2.5"} if prefix.startswith("model") else state
+    torch.save(content, tmp_path / "w.ckpt")
+    loaded = weights.load(catalog.resolve(model if ours else "resnet18_v1_5"), str(tmp_path / "w.ckpt"))
+    agree(network, loaded.network, 32)
+
+
+def trainers_file(path: Path, raw: nn.Module, averaged: nn.Module, keys: tuple[str, str]) -> Path:
+    """A checkpoint as timm's and torchvision's trainers write it."""
+    content = {
+        keys[0]: raw.state_dict(),
+        keys[1]: {f"module.{name}": value for name, value in averaged.state_dict().items()}
+        | ({"n_averaged": torch.tensor(3)} if keys[1] == "model_ema" else {}),
+        "args": argparse.Namespace(lr=0.1, output=Path("/tmp"), scale=(0.08, 1.0), seed=np.float64(1)),
+        "optimizer": torch.optim.SGD(raw.parameters(), 0.1, momentum=0.9).state_dict(),
+        "arch": "resnet18",
+        "metric": np.float64(0.7),
+        "epoch": 3,
+    }
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.parametrize("keys", [("state_dict", "state_dict_ema"), ("model", "model_ema")])
+def test_a_trainers_file_is_opened_and_says_which_of_its_weights_were_taken(
+    keys: tuple[str, str], tmp_path: Path
+) -> None:
+    spec = catalog.resolve("resnet18_v1_5")
+    raw, averaged = theirs("torchvision:resnet18"), theirs("torchvision:resnet18")
+    with torch.no_grad():
+        averaged.conv1.weight.mul_(2)  # type: ignore[operator,union-attr]
+    file = str(trainers_file(tmp_path / "resnet18-last.pth.tar", raw, averaged, keys))
+    loaded = weights.load(spec, file)
+    agree(raw, loaded.network, 64)
+    assert loaded.notes == ("taken: the raw weights of the file, which holds the average (EMA) too",)
+    average = weights.load(spec, file, average=True)
+    agree(averaged, average.network, 64)
+    assert average.notes == ("taken: the average (EMA) of the file, which holds the raw weights too",)
+    with pytest.raises(UsageError, match="holds no average"):
+        weights.load(spec, str(stored(raw, tmp_path / "w.pth")), average=True)
+
+
+def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: Path) -> None:
+    from senet_bench.train import checkpoint
+
+    raw, averaged = build("resnet20_cifar").state_dict(), build("resnet20_cifar").state_dict()
+    content = {"identity": {"model": "resnet20_cifar"}, "model": raw, "ema": averaged}
+    checkpoint.write(tmp_path / "run.checkpoint", content)
+    spec = catalog.resolve("resnet20_cifar")
+    for average, state in ((None, averaged), (True, averaged), (False, raw)):
+        loaded = weights.load(spec, str(tmp_path / "run.checkpoint"), average=average)
+        assert torch.equal(loaded.network.state_dict()["classifier.bias"], state["classifier.bias"])
+        assert torch.equal(loaded.network.state_dict()["classifier.weight"], state["classifier.weight"])
+        assert "taken: the " in loaded.notes[0]
+
+
+def test_a_file_name_in_capitals_is_known(tmp_path: Path) -> None:
+    network = theirs("torchvision:resnet18")
+    file = stored(network, tmp_path / "w.safetensors").rename(tmp_path / "RESNET18.SAFETENSORS")
+    agree(network, weights.load(catalog.resolve("resnet18_v1_5"), str(file)).network, 64)
+
+
+def test_a_trainers_file_with_code_inside_is_still_refused(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Callable[..., None], tuple[str]]:
+            return print, ("ran",)
+
+    torch.save({"state_dict": {}, "args": argparse.Namespace(evil=Evil())}, tmp_path / "evil.pth")
+    with pytest.raises(UsageError, match="not opened"):
+        weights.load(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))

@@ -174,6 +174,11 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
         return replace(spec, options={**spec.options, "eps": 1e-5}), note
     if style not in ("legacy", "plain", "detector") or spec.family == "senet":
         return spec, None
+    if style == "legacy" and not spec.options.get("bottleneck"):
+        raise UsageError(
+            "these weights are of a network with a ReLU after its second BatchNorm, which no network here has",
+            "evaluate timm:legacy_seresnet18 or timm:legacy_seresnet34 itself",
+        )
     wanted = _with_layout(spec, style)
     if _same(wanted.options, spec.options):
         return spec, None

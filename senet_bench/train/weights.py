@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
-import torch
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
@@ -20,20 +18,23 @@ from senet_bench.core.store import whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
-from senet_bench.train import checkpoint, downloads
+from senet_bench.train import downloads
+from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
 from senet_bench.train.renaming import (
     REFUSED,
     RENAMES,
     SOURCES,
     TRUNK_OF_DETECTOR,
-    Source,
+    Style,
     fitted,
     in_detector,
-    source_of,
     style_of,
 )
+from senet_bench.train.statedict import contents, unwrapped
 
 FORMAT = "senet-bench.weights/1"
+CLASSES = 1000
+"""Of the networks of timm and torchvision, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,37 +70,79 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
 
 
 def load(
-    spec: ModelSpec, weights: str, *, classes: int | None = None, in_channels: int = 3, as_trained: bool = False
+    spec: ModelSpec,
+    weights: str,
+    *,
+    classes: int | None = None,
+    in_channels: int = 3,
+    as_trained: bool = False,
+    average: bool | None = None,
 ) -> Loaded:
-    """The network of a catalog row with weights from a file, or by a timm or torchvision name (see `SOURCES`).
+    """The network of a catalog row with weights from a file, or by a name of timm or torchvision.
 
     A name may start with `timm:` or `torchvision:` and end with a tag (`seresnet50.a1_in1k`); what it names is
-    taken from the cache when it is there. With `as_trained` the network has the attention that a checkpoint of ours
-    says it was trained with. Raises `UsageError` for weights of another network or layout.
+    taken from the cache when it is there. One that is not in `SOURCES` must compute what the network of that name
+    computes, and so must a file that says whose it is. With `as_trained` the network has the attention that a
+    checkpoint of ours says it was trained with; `average` chooses between the raw weights and their average (EMA).
+    Raises `UsageError` for weights of another network or layout.
     """
-    path, source = _located(weights)
-    tensors, metadata = read(path)
-    as_named = metadata.get("format") == FORMAT or ":" in spec.name  # ours, or of a network that is not ours
-    style = source.style if source else "ours" if as_named else style_of(tensors)
-    if style is None:
-        raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
+    path, origin = _located(weights, spec)
+    held = contents(path, average=average)
+    as_named = held.metadata.get("format") == FORMAT or spec.outside  # ours, or of a network that is not ours
+    own = build_spec(spec, device="meta").state_dict() if spec.outside else ()
+    tensors = unwrapped(held.tensors, own)
+    source = SOURCES.get(origin or "")
+    style = source.style if source else "ours" if as_named else _style(tensors, path)
+    notes = list(held.notes)
     if style == "ours":
-        spec = _as_trained(spec, metadata) if as_trained else spec
-        _check_same_network(spec, metadata, path)
+        spec = _as_trained(spec, held.metadata) if as_trained else spec
+        _check_same_network(spec, held.metadata, path)
+    elif source is None:
+        notes += _proven(spec, style, tensors, path)
+    built = _built(spec, style, tensors, path, classes, in_channels)
+    notes += built.notes
+    if source is None and style == "mobilenet" and spec.options.get("version") not in (None, "v2"):
+        notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
+    if built.fresh:
+        notes.append(f"{len(built.fresh)} attention blocks keep their initial values: the weights have none")
+    normalisation = _normalisation(weights, origin)
+    if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
+        notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
+    return replace(built, notes=tuple(notes), metadata=held.metadata, normalisation=normalisation)
+
+
+def _built(
+    spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: Path, classes: int | None, in_channels: int = 3
+) -> Loaded:
+    """The network of a row, in the layout of a naming, with tensors of that naming."""
     spec, note = fitted(spec, style)
     network = build_spec(spec, classes, in_channels=in_channels)
     renamed = {RENAMES[style](name, spec): value for name, value in tensors.items()}
     _check_has_places(spec, renamed, path)
-    fresh = _fill(network, renamed, path)
-    notes = [note] if note else []
-    if source is None and style == "mobilenet" and spec.options.get("version") not in (None, "v2"):
-        notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
-    if fresh:
-        notes.append(f"{len(fresh)} attention blocks keep their initial values: the weights have none")
-    normalisation = downloads.normalisation(source.library, weights.rpartition(":")[2]) if source else None
-    if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
-        notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
-    return Loaded(network, spec, str(path), fresh, tuple(notes), metadata, normalisation)
+    return Loaded(network, spec, str(path), _fill(network, renamed, path), (note,) if note else (), {})
+
+
+def _proven(spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: Path) -> list[str]:
+    """What must be said of a file whose names are another library's; raises where it is of another function."""
+    fitted(spec, style)  # raises for another family or layout, before anything is built
+    origin = origin_of(path)
+    if origin is not None and is_of(origin, tensors):
+        check_function(origin, spec, lambda theirs: _built(spec, style, theirs, path, CLASSES).network)
+        return []
+    twins = TWINS.get(spec.name, ()) if style == "plain" else ()
+    return [f"taken for torchvision's weights: those of timm's {' and '.join(twins)} have the same names"] * bool(twins)
+
+
+def _style(tensors: Mapping[str, Tensor], path: Path | str) -> Style:
+    style = style_of(tensors)
+    if style is None:
+        raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
+    return style
+
+
+def _normalisation(weights: str, origin: str | None) -> downloads.Normalisation | None:
+    """What images were normalised with in the training of weights that were given by name."""
+    return None if origin is None else downloads.normalisation(origin.partition(":")[0], weights.rpartition(":")[2])
 
 
 def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, ...]:
@@ -108,13 +151,12 @@ def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, 
     They come from a file or by a name, as in `load`, and must be those of the trunk (`spec.trunk`, or its baseline).
     """
     trunk = replace(catalog.resolve(spec.trunk or ""), attention=spec.attention)
-    path, source = _located(weights)
-    tensors, metadata = read(path)
-    style = source.style if source else style_of(tensors)
-    if style is None:
-        raise UsageError(f"the names in {path} belong to no known library", "give a checkpoint of timm or torchvision")
+    path, origin = _located(weights, trunk)
+    held = contents(path)
+    tensors, source = unwrapped(held.tensors), SOURCES.get(origin or "")
+    style = source.style if source else _style(tensors, path)
     if style == "ours":
-        _check_same_network(trunk, metadata, path)
+        _check_same_network(trunk, held.metadata, path)
     try:
         fitted(trunk, style)
     except UsageError as error:
@@ -127,60 +169,41 @@ def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, 
     return (f"{len(fresh)} attention blocks start untrained: the trunk's weights have none",) if fresh else ()
 
 
-def _located(weights: str) -> tuple[Path, Source | None]:
-    """The file of a path or name, and what the name says of it."""
+def _located(weights: str, spec: ModelSpec) -> tuple[Path, str | None]:
+    """The file of a path or name, and the `timm:NAME` or `torchvision:NAME` that a name stands for.
+
+    What no test has proven to compute what `spec` does is compared with it, before anything is downloaded.
+    """
     path = Path(weights).expanduser()
     if path.is_file():
         return path, None
-    source = source_of(weights)
-    if source is not None:
-        return downloads.fetch(source.library, weights.rpartition(":")[2]), source
-    name = weights.rpartition(":")[2].split(".")[0]
+    tagged = weights.rpartition(":")[2]
+    name = tagged.split(".")[0]
     if name in REFUSED:
         raise UsageError(f"{weights} is not loaded: {name} {REFUSED[name]}", f"use {name.removeprefix('tf_')}")
-    if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".ckpt") or os.sep in weights:
+    origin = named(weights)
+    if origin is not None:
+        if origin not in SOURCES:
+            _check_named(origin, spec)
+        return downloads.fetch(origin.partition(":")[0], tagged), origin
+    if path.suffix.lower() in (".safetensors", ".pth", ".pt", ".bin", ".ckpt") or os.sep in weights:
         raise MeasurementError(f"there is no weights file {weights}", "give an existing file or a name")
     raise UsageError(f"unknown weights {weights!r}", f"give a file, or one of {', '.join(SOURCES)}")
 
 
+def _check_named(origin: str, spec: ModelSpec) -> None:
+    """Raise `UsageError` unless the network called so computes what that of the row does."""
+
+    def loaded(theirs: Mapping[str, Tensor]) -> nn.Module:
+        return _built(spec, _style(theirs, origin), theirs, Path(origin), CLASSES).network
+
+    check_function(origin, spec, loaded)
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file and its metadata; a pickle is opened with `weights_only`, so it cannot run code.
-
-    Training checkpoints give their model, and its average where they have one.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return _read_safetensors(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"{path} holds more than weights and is not opened (or is damaged)", "convert it to safetensors"
-        ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise MeasurementError(f"{path} is no readable weights file ({error})", "download or save it again") from error
-    metadata: dict[str, Any] = {}
-    if isinstance(content, dict) and content.get("format") == checkpoint.FORMAT:
-        metadata = dict(content["identity"])
-        content = content["ema"] or content["model"]
-    for key in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UsageError(f"{path} holds no state dict", "save network.state_dict()")
-    return {name.removeprefix("module."): value for name, value in content.items()}, metadata
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(str(error)) from error
-    ours = "senet-bench" in metadata.get("format", "")
-    return tensors, {key: json.loads(value) for key, value in metadata.items()} if ours else {}
+    """The tensors of a file under plain names and its metadata; see `contents`."""
+    held = contents(path)
+    return unwrapped(held.tensors), held.metadata
 
 
 def _attention(spec: ModelSpec) -> dict[str, Any] | None:

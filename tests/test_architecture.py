@@ -19,7 +19,7 @@ FLOORS = [
     {"cli"},
 ]
 """The rooms from the ground up; a room imports what lies below it."""
-NEIGHBOURS = {("bench", "deployment"), ("data", "bench")}
+NEIGHBOURS = {("bench", "deployment"), ("deployment", "models"), ("data", "bench")}
 """Pairs on one floor of which the first may import the second; features never import each other."""
 OPEN = {
     ("run.evaluate", "detection.coco"),

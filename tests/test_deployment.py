@@ -6,7 +6,10 @@ import copy
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +25,11 @@ from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.data import sets
 from senet_bench.deployment import convolution, deploy
-from senet_bench.deployment.early_squeeze import Squeeze
 from senet_bench.deployment.graph import kind
+from senet_bench.deployment.parts import Squeeze
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build
-from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.train.evaluation import predict
 from senet_bench.train.events import EpochEnd, Settings
@@ -257,6 +260,117 @@ def test_networks_of_others_keep_their_outputs(network: nn.Module) -> None:
     x = torch.randn(2, 3, 5, 7)
     lived_in(network, x)
     assert_same(network, deploy(network), x)
+
+
+class Tail(Branching):
+    """A convolution and its ReLU, what a test adds after them, and a parameter of five dimensions."""
+
+    def __init__(self, tail: Callable[[Tail, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.tail, self.five = tail, nn.Parameter(torch.ones(3, 1, 1, 1, 1))
+        self.gain = nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, features: bool = False) -> Tensor:
+        y = F.relu(self.conv(x))
+        if cond is not None:
+            y = y + self.conv(cond)
+        return y if features else self.tail(self, y).flatten(1)
+
+
+TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "number": lambda n, x: F.relu(n.conv(x)) * 2,
+    "sigmoid": lambda n, x: torch.sigmoid(n.conv(x)) * 2,
+    "logits": lambda n, x: x.mean((2, 3)) * 0.1,
+    "gain": lambda n, x: x + n.gain * n.conv(x),
+    "side": lambda n, x: F.relu(n.conv(x) * x.shape[2] + x),
+    "sides": lambda n, x: F.relu(torch.sigmoid(x) * x.shape[2] + n.conv(x) + x.size(3)),
+    "mask": lambda n, x: torch.relu(x) * (x > 0.3),
+    "double": lambda n, x: (torch.relu(x) * x.new_ones(3, 1, 1, dtype=torch.float64)).float(),
+    "volume": lambda n, x: F.conv3d(x.unsqueeze(1), n.five).mean(1),
+}
+
+
+@pytest.mark.parametrize("tail", TAILS)
+def test_numbers_defaults_and_volumes_keep_their_outputs(tail: str) -> None:
+    torch.manual_seed(0)
+    network, x = Tail(TAILS[tail]), torch.randn(2, 3, 8, 8)
+    lived_in(network, x)
+    deployed = deploy(network)
+    assert deployed.rewritten
+    assert_same(network, deployed, x)
+
+
+class Counting(Tail):
+    """A forward pass with a state that a graph does not have."""
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, features: bool = False) -> Tensor:
+        self.calls = getattr(self, "calls", 0) + 1
+        return super().forward(x) * (2 if self.calls > 1 else 1)
+
+
+def test_a_graph_that_gives_other_outputs_is_not_used() -> None:
+    assert not deploy(Counting(TAILS["number"]).eval()).rewritten
+
+
+@pytest.mark.parametrize("of", ["network", "layer"])
+def test_hooks_that_change_an_output_are_kept(of: str) -> None:
+    network, x = Tail(TAILS["number"]), torch.randn(2, 3, 8, 8)
+    lived_in(network, x)
+    (network if of == "network" else network.conv[0]).register_forward_hook(lambda module, inputs, output: 2 * output)
+    assert_same(network, deploy(network), x)
+
+
+def test_an_object_s_own_forward_is_the_one_deployed() -> None:
+    network, x = Tail(TAILS["number"]).eval(), torch.randn(2, 3, 8, 8)
+    plain = network.forward
+
+    def tripled(image: Tensor) -> Tensor:
+        return 3 * plain(image)
+
+    network.forward = tripled  # type: ignore[method-assign, assignment]
+    assert_same(network, deploy(network), x)
+
+
+@pytest.mark.parametrize("block", ["se", "gct", "eca"])
+def test_a_saved_deployed_network_is_read_back_by_another_process(block: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, x = build("resnet20_cifar", attention=AttentionSpec(block=block, reduction=4)), torch.randn(2, 3, 32, 32)
+    deployed = deploy(lived_in(network, x))
+    torch.save({"network": deployed, "x": x, "y": deployed(x)}, tmp_path / "deployed.pt")
+    code = (
+        f"import torch\nsaved = torch.load({str(tmp_path / 'deployed.pt')!r}, weights_only=False)\n"
+        "torch.testing.assert_close(saved['network'](saved['x']), saved['y'])\nassert saved['network'].rewritten"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert_same(network, pickle.loads(pickle.dumps(deployed)), x)
+
+
+def test_a_used_deployed_network_takes_new_weights() -> None:
+    (one, x), (other, _) = ready("resnet20_cifar"), ready("resnet20_cifar")
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.1)
+    deployed = deploy(one)
+    deployed(x)
+    deployed.load_state_dict(deploy(other).state_dict())
+    assert_same(other, deployed, x)
+
+
+def test_a_deployed_network_stays_in_evaluation() -> None:
+    network, x = ready("resnet20_cifar")
+    deployed = deploy(network)
+    assert not any(module.training for module in deployed.train().modules())
+    parent = nn.Sequential(deployed).train()
+    with torch.no_grad():
+        parent(torch.randn_like(x))
+    assert_same(network, deployed, x)
+
+
+def test_gct_does_not_overflow_in_half_precision() -> None:
+    block = maker("gct")(8, AttentionSpec(block="gct"), 16)
+    nn.init.ones_(block.gamma)  # type: ignore[arg-type]
+    x = 300 * torch.randn(1, 8, 16, 16).clamp(-1, 1)
+    torch.testing.assert_close(block.half()(x.half()).float(), block.float()(x), rtol=1e-2, atol=1)
 
 
 def test_the_input_is_left_alone() -> None:

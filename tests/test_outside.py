@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +180,20 @@ def test_stages_reductions_and_blocks_are_those_asked_for() -> None:
         attach(network, AttentionSpec(integration="pre"), (3, 224, 224))
 
 
+WAYS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "alpha": lambda x, branch: torch.add(x, branch, alpha=0.5),
+    "alpha of a method": lambda x, branch: x.add(branch, alpha=0.5),
+    "other": lambda x, branch: torch.add(x, other=branch),
+    "lerp": lambda x, branch: torch.lerp(x, branch, 0.3),
+    "lerp_": lambda x, branch: (1 * x).lerp_(branch, 0.3),
+    "addcmul": lambda x, branch: torch.addcmul(x, branch, torch.full((4, 1, 1), 0.1)),
+    "addcmul of a number": lambda x, branch: torch.addcmul(x, torch.full((1,), 0.1), branch, value=2),
+    "stack": lambda x, branch: torch.stack([x, branch]).sum(0),
+    "stack, mean": lambda x, branch: torch.stack((x, branch), 1).mean(dim=1),
+    "sum of a list": lambda x, branch: sum([x, branch], torch.zeros(1)),
+}
+
+
 class InPlace(nn.Module):
     """Residual units that add in place in every way, scale, drop and change the branch in place."""
 
@@ -205,18 +219,22 @@ class InPlace(nn.Module):
         if self.way == "mul_ first":
             branch.mul_(3)
             return branch + x  # type: ignore[no-any-return]
+        if self.way in WAYS:
+            return WAYS[self.way](x, branch)
         if self.way == "scaled":
             return x + F.dropout(0.5 * (self.gamma * branch), 0.0, self.training)
         return torch.add(x, branch)
 
     def expected(self, x: Tensor, gate: float) -> Tensor:
         branch = gate * self.norm(self.conv(x))
+        if self.way in WAYS:
+            return WAYS[self.way](x, branch)
         scale = {"mul_ first": 3, "scaled": 0.25}.get(self.way, 1)
         out: Tensor = torch.relu(branch + x) if self.way == "add_" else scale * branch + x
         return out
 
 
-@pytest.mark.parametrize("way", ["iadd", "iadd to the skip", "add_", "mul_ first", "scaled", "add"])
+@pytest.mark.parametrize("way", ["iadd", "iadd to the skip", "add_", "mul_ first", "scaled", "add", *WAYS])
 def test_sums_are_found_and_kept_however_they_are_written(way: str) -> None:
     torch.manual_seed(0)
     network = InPlace(way).eval()
@@ -226,6 +244,60 @@ def test_sums_are_found_and_kept_however_they_are_written(way: str) -> None:
     assert position.name.startswith("norm")
     mine(x).sum().backward()
     assert network.conv.weight.grad is not None
+
+
+class Conditioned(InPlace):
+    """Branches on arguments that have defaults."""
+
+    def __init__(self) -> None:
+        super().__init__("add")
+        self.large = nn.Conv2d(4, 4, 5, padding=2)
+
+    def forward(self, x: Tensor, cond: Tensor | None = None, features: bool = False, *rest: Tensor) -> Tensor:
+        if cond is not None:
+            x = x + self.large(cond)
+        return x if features else super().forward(x)
+
+
+def test_the_graph_is_that_of_the_call_with_an_image_alone() -> None:
+    network, x = Conditioned().eval(), torch.randn(2, 4, 8, 8)
+    mine, found = attach(network, AttentionSpec(block="constant"), (4, 8, 8))
+    torch.testing.assert_close(mine(x), network.expected(x, 0.5))
+    assert len(found) == 1
+    assert count(mine, (4, 8, 8)).conv == count(network, (4, 8, 8)).conv == 4 * 4 * 9 * 64
+
+
+def test_a_graph_that_gives_other_outputs_is_refused() -> None:
+    network = InPlace("add")
+    network.register_forward_hook(lambda module, inputs, output: 2 * output)
+    with pytest.raises(UsageError, match=r"gives other outputs than it does, by 0\.5 of the largest"):
+        attach(network, SE, (4, 8, 8))
+
+
+class Tower(nn.Module):
+    """A residual unit called on an image and its mirror."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unit = nn.Sequential(InPlace("add"), InPlace("add_"))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.unit(x) - self.unit(x.flip(3))  # type: ignore[no-any-return]
+
+
+def test_a_tower_that_is_called_twice_has_one_block_a_place() -> None:
+    mine, found = attach(Tower(), AttentionSpec(reduction=2), (4, 8, 8))
+    assert [position.name for position in found] == ["unit.0.norm", "unit.1.norm"]
+    assert list(attention_blocks(mine)) == ["unit.0.norm_attention", "unit.1.norm_attention"]
+    assert count(mine, (4, 8, 8)).se_scale == 4 * 4 * 64
+    x = torch.randn(1, 4, 8, 8)
+    torch.testing.assert_close(mine.eval()(x), -mine(x.flip(3)))
+
+
+def test_a_network_with_attention_of_its_own_is_remarked_upon() -> None:
+    pytest.importorskip("timm")
+    assert attached(resolve("torchvision:mobilenet_v3_small")).label.endswith(" + attention beside its own")
+    assert attached(resolve("torchvision:resnet18")).label.endswith(":resnet18 + attention")
 
 
 def test_dropout_called_as_a_function_follows_the_mode() -> None:
@@ -447,6 +519,27 @@ def strict(num_classes, in_chans):
 def nothing():
     return 3
 
+class Late(Net):
+    # A layer registered after the head, and a convolution registered before the stem.
+    def __init__(self, classes=4, in_channels=3):
+        super().__init__(classes, in_channels)
+        self.gate = nn.Linear(16, 16)
+        self._modules = {"extra": nn.Conv2d(16, 16, 1), **self._modules}
+    def forward(self, x):
+        x = self.extra(self.conv(x))
+        return self.head((x * torch.sigmoid(self.gate(x.mean((2, 3))))[:, :, None, None]).mean((2, 3)))
+
+class Functional(nn.Module):
+    def __init__(self, classes=6):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(classes, 3))
+    def forward(self, x):
+        return torch.nn.functional.linear(x.mean((2, 3)), self.weight)
+
+class Small(nn.Sequential):
+    def __init__(self, classes=5):
+        super().__init__(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 32 * 32, classes))
+
 instance = Net()
 number = 5
 """
@@ -477,6 +570,37 @@ def test_a_callable_has_its_own_sizes_unless_asked() -> None:
     assert one is not other
     spec = resolve("outside_networks:Net")
     assert (spec.classes, spec.input_size, spec.params) == (4, (3, 224, 224), 448 + 68)
+
+
+@pytest.mark.usefixtures("module")
+@pytest.mark.parametrize(
+    ("name", "classes", "params", "size"),
+    [
+        ("Late", 4, 448 + 68 + 272 + 272, 224),
+        ("Functional", 6, 18, 224),
+        ("Small", 5, 112 + 4 * 32 * 32 * 5 + 5, 32),
+    ],
+)
+def test_a_network_says_its_classes_by_a_call_and_none_are_handed_back(
+    name: str, classes: int, params: int, size: int
+) -> None:
+    spec = resolve(f"outside_networks:{name}")
+    assert (spec.classes, spec.params, spec.input_size) == (classes, params, (3, size, size))
+    assert parameters(build_spec(spec, device="meta")) == params
+    network = build_spec(replace(spec, classes=9), device="meta")
+    assert network(torch.empty(1, 3, size, size, device="meta")).shape == (1, 9)
+
+
+@pytest.mark.usefixtures("module")
+def test_the_stem_is_the_convolution_that_reads_the_image() -> None:
+    assert load("outside_networks:Late", 4, 1)(torch.rand(1, 1, 8, 8)).shape == (1, 4)
+
+
+def test_a_network_without_a_head_is_given_none() -> None:
+    pytest.importorskip("timm")
+    spec = resolve("timm:eva02_base_patch14_224")
+    assert spec.params == 85_758_720
+    assert parameters(build_spec(spec, device="meta")) == 85_758_720
 
 
 def test_googlenet_and_inception_give_logits_alone() -> None:

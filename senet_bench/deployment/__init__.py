@@ -18,7 +18,10 @@ __all__ = ["Deployed", "deploy", "has_prepacked"]
 
 
 class Deployed(nn.Module):
-    """A network for inference; `rewritten` says whether it is more than a copy in evaluation."""
+    """A network for inference; `rewritten` says whether it is more than a copy in evaluation.
+
+    It stays in evaluation whatever mode it is put into: without its BatchNorms it cannot be trained.
+    """
 
     def __init__(self, body: nn.Module, rewritten: bool) -> None:
         super().__init__()
@@ -29,7 +32,12 @@ class Deployed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Images (N, C, H, W) to what the network it was made from gives in evaluation, without gradients."""
         with torch.no_grad():
-            return self.body(x.contiguous(memory_format=torch.channels_last))  # type: ignore[no-any-return]
+            images = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
+            return self.body(images)  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> Deployed:
+        """Itself, in evaluation."""
+        return super().train(False)
 
 
 def deploy(network: nn.Module, *, early_gate: bool = True, graph: bool = False) -> nn.Module:
@@ -49,5 +57,7 @@ def deploy(network: nn.Module, *, early_gate: bool = True, graph: bool = False) 
         if early_gate:
             module = make_early(module)
         deployed = Deployed(fuse(fold_factors(module)), rewritten=True)
-        deployed.to(memory_format=torch.channels_last)
+        for tensor in (*deployed.parameters(), *deployed.buffers()):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed

@@ -42,10 +42,11 @@ class Packing:
     `weight` is in oneDNN's layout, None where torch's own convolution is to run; `shape` is that of an image's output.
     """
 
-    __slots__ = ("key", "shape", "weight")
+    __slots__ = ("key", "shape", "source", "weight")
 
     def __init__(self) -> None:
         self.key: tuple[object, ...] = ()
+        self.source: Tensor | None = None
         self.shape: tuple[int, ...] = ()
         self.weight: Tensor | None = None
 
@@ -56,13 +57,13 @@ class Packing:
         return Packing, ()
 
     def of(self, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor | None:
-        """`weight` packed for inputs of x's shape; done once as long as both stay."""
-        key = (x.shape, x.dtype, x.is_cpu, weight.data_ptr())
-        if key != self.key:
+        """`weight` packed for inputs of x's shape; done once as long as both stay, values included."""
+        key = (x.shape, x.dtype, x.is_cpu, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        if key != self.key or weight is not self.source:
             known = x.is_cpu and x.dtype is torch.float32 and has_prepacked()
             self.weight = packed(weight, x, geometry) if known else None
             self.shape = (weight.shape[0], *geometry.sides(x.shape[2:], weight.shape[2:]))
-            self.key = key
+            self.key, self.source = key, weight
         return self.weight
 
 
@@ -86,6 +87,8 @@ class Convolution(nn.Module):
 
         With `reuse` the result may take the memory of `other`.
         """
+        if not all(isinstance(term, Tensor | None) for term in (other, gate)):  # a number, such as a side of a map
+            return self._plain(x, other, gate)
         images, packing = x.shape[0], self.packing
         huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
         compiling = torch.compiler.is_compiling()
@@ -107,7 +110,7 @@ class Convolution(nn.Module):
         if other is None:
             y = y if gate is None else y * gate
         else:
-            y = y + other if gate is None else torch.addcmul(other, y, gate)
+            y = y + other if gate is None else gated_sum(y, gate, other)
         return y.relu_() if self.relu else y
 
     def _by_image(self, x: Tensor, weight: Tensor, other: Tensor, gate: Tensor, out: Tensor) -> Tensor:
@@ -126,6 +129,9 @@ def gated_sum(
     x: Tensor, gate: Tensor, other: Tensor | None, *, relu: bool = False, out: Tensor | None = None
 ) -> Tensor:
     """relu(other + gate * x) in one pass and the ReLU in place; `out` is x or other if that may be written over."""
+    if not all(isinstance(term, Tensor) for term in (x, gate, *([] if other is None else [other]))):
+        y = x * gate if other is None else other + x * gate  # numbers, such as a side of a map
+        return y.relu() if relu else y
     terms = (x, gate) if other is None else (x, gate, other)
     if out is None or torch.compiler.is_compiling() or not all(_spans(out, term) for term in terms):
         out = None
@@ -143,7 +149,8 @@ def _bytes(x: Tensor) -> int:
 
 def _spans(out: Tensor, term: Tensor) -> bool:
     """Whether a term broadcasts to the shape of `out`; torch's own function for that takes 15 microseconds."""
-    return term.dim() == out.dim() and all(n in (1, m) for n, m in zip(term.shape, out.shape))
+    same = term.dtype is out.dtype and term.device == out.device
+    return same and term.dim() == out.dim() and all(n in (1, m) for n, m in zip(term.shape, out.shape))
 
 
 @functools.cache

@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from senet_bench.deployment.convolution import Convolution, gated_sum
-from senet_bench.deployment.early_squeeze import Product, Squeeze, is_mean
+from senet_bench.deployment.early_squeeze import is_mean
 from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
+from senet_bench.deployment.parts import Product, Squeeze
 
 WRITERS = {
     *(Convolution, Squeeze, Product, nn.Conv2d, nn.Linear, nn.BatchNorm2d),
@@ -97,7 +98,11 @@ def _reuse(module: fx.GraphModule) -> None:
         elif what is gated_sum:
             free = [a for a in (args[0], args[2]) if _dies(module, a, node)]
             node.kwargs = {**node.kwargs, "out": free[0] if free else None}
-        elif what is operator.mul and _dies(module, args[0], node):
+        elif (
+            what is operator.mul
+            and all(isinstance(factor, fx.Node) for factor in args)
+            and _dies(module, args[0], node)
+        ):
             node.target, node.args = gated_sum, (*args, None)
             node.kwargs = {"out": args[0]}
         elif what is F.relu and _dies(module, args[0], node):

@@ -11,6 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from senet_bench.deployment.convolution import Convolution, gated_sum
+from senet_bench.deployment.parts import Product, Squeeze
+from senet_bench.models.graph import Tracer, difference
+
+PARTS: tuple[type[nn.Module], ...] = (Convolution, Squeeze, Product)
+WHOLE = (gated_sum,)
 Operator = Callable[..., Any]
 """What an operator is called by in a graph: a function, or the type of a module."""
 
@@ -20,25 +26,67 @@ PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 DROPOUTS = {F.dropout, F.dropout2d}
 OVERWRITING = {operator.iadd, operator.imul, operator.isub, operator.itruediv, torch.relu_}
-FAILURES = (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError, KeyError)
-"""What tracing raises on code that depends on the data, and on anything else it does not know."""
+SIDES = (32, 64, 224, 28, 96, 299, 16, 8, 128, 256)
+SAME = 1e-3
+"""Sides of the images on which a graph is compared with its network, and how far they may be apart, of the largest."""
+
+
+class _Tracer(Tracer):
+    """As `Tracer`; when a saved deploy form is loaded, its parts and its functions are traced as single calls."""
+
+    def __init__(self) -> None:
+        super().__init__(autowrap_functions=WHOLE)
+
+    def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
+        """The graph; meanwhile, parts that are called without a module's hooks are called with them."""
+        direct = {part: part.__dict__["__call__"] for part in PARTS}
+        for part in direct:
+            del part.__call__
+        try:
+            return super().trace(root, concrete_args)
+        finally:
+            for part, call in direct.items():
+                part.__call__ = call  # type: ignore[method-assign]
 
 
 def traced(network: nn.Module) -> fx.GraphModule | None:
     """A graph that computes what `network` does in evaluation, on copies of its weights; None if it has no graph.
 
-    Every ReLU, sum and product is `F.relu`, `operator.add` and `operator.mul`; none works in place.
+    Every ReLU, sum and product is `F.relu`, `operator.add` and `operator.mul`; none works in place. A network with
+    hooks has none, as they may change what it computes, nor has one whose graph gives other outputs than it does.
     """
     fresh = copy.deepcopy(network).eval().requires_grad_(False)
-    try:
-        module = fx.GraphModule(fresh, fx.Tracer().trace(fresh))
-    except FAILURES:
+    if any(module._forward_hooks or module._forward_pre_hooks for module in fresh.modules()):
         return None
-    if any(_overwrites_what_is_used(module, node) for node in module.graph.nodes):
+    try:
+        module = fx.GraphModule(fresh, _Tracer().trace(fresh))
+    except Exception:  # noqa: BLE001 - code that depends on its data raises whatever it likes when it is traced
+        return None
+    if any(_overwrites_what_is_used(module, node) for node in module.graph.nodes) or not _same(fresh, module):
         return None
     for node in list(module.graph.nodes):
         _spell(module, node)
     return cleaned(module)
+
+
+def _same(network: nn.Module, module: fx.GraphModule) -> bool:
+    """Whether a graph gives what its network gives, for the first images that it takes; true where it takes none."""
+    tensor = next((p for p in network.parameters() if p.dtype.is_floating_point), torch.empty(0))
+    first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
+    channels = (3,) if first is None else tuple(dict.fromkeys((first.in_channels, 3)))
+    for side in SIDES:
+        for depth in channels:
+            image = torch.rand((2, depth, side, side), generator=torch.Generator().manual_seed(0)).to(tensor)
+            try:
+                with torch.no_grad():
+                    network(image.clone())
+            except Exception:  # noqa: BLE001, S112 - another size or number of channels may do
+                continue
+            try:
+                return difference(network, module, image) <= SAME
+            except Exception:  # noqa: BLE001 - the graph fails where the network does not
+                return False
+    return True
 
 
 def cleaned(module: fx.GraphModule) -> fx.GraphModule:

@@ -16,8 +16,11 @@ from torch import fx, nn
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, attend_with
-from senet_bench.models.places import IN_PLACE, Kind, Place, places
-from senet_bench.models.tracing import check_same_in_training, shapes, shell, trace
+from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
+from senet_bench.models.places import IN_PLACE, Kind, Place, has_gates, places
+
+SAME = 1e-3
+"""How far a graph's outputs may be from the network's, of the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +44,57 @@ def positions(network: nn.Module, input_size: tuple[int, int, int]) -> list[Posi
     Nothing is computed and the network is not changed. Raises `UsageError`, with the reason, for a network that
     torch.fx cannot trace or that has no place.
     """
-    return [_position(place, input_size) for place in _places(network, input_size)[2]]
+    return list(_positions(_traced(network, input_size), input_size).values())
 
 
-def _places(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[nn.Module, fx.Graph, list[Place]]:
-    """A shell of the network, its graph, and the places in it."""
+def is_gated(network: nn.Module, input_size: tuple[int, int, int]) -> bool:
+    """Whether the network has attention of its own, beside which `attach` would put another."""
+    traced = _traced(network, input_size)
+    return has_gates(traced.shell, traced.graph, shapes(traced.shell, traced.graph, input_size))
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """A shell of a network, its graph, and the places in it."""
+
+    shell: nn.Module
+    graph: fx.Graph
+    places: list[Place]
+
+
+def _traced(network: nn.Module, input_size: tuple[int, int, int]) -> _Traced:
     of_network = shell(network)
     graph = trace(of_network)
     found = places(of_network, graph, shapes(of_network, graph, input_size))
     check_same_in_training(network, graph)
-    return of_network, graph, found
+    return _Traced(of_network, graph, found)
+
+
+def _positions(traced: _Traced, input_size: tuple[int, int, int]) -> dict[tuple[str, int], Position]:
+    """A position for each place, those of a module that is called several times once."""
+    positions: dict[tuple[str, int], Position] = {}
+    for place in traced.places:
+        positions.setdefault(place.call, _position(place, input_size))
+    return positions
+
+
+def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[int, int, int]) -> None:
+    """Raise `UsageError` unless the graph gives what the network gives for an image of noise."""
+    tensor = next(iter(network.parameters()), torch.empty(0))
+    if tensor.is_meta:
+        return
+    image = torch.rand((2, *input_size), generator=torch.Generator().manual_seed(0)).to(tensor)
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        apart = difference(network.eval(), traced.eval(), image)
+    finally:
+        for module, training in modes:
+            module.training = training
+    if apart > SAME:
+        raise UsageError(
+            f"its graph by torch.fx gives other outputs than it does, by {apart:.2g} of the largest",
+            "its forward pass has hooks or a state that a graph does not have",
+        )
 
 
 def attach(
@@ -77,20 +121,26 @@ def attach_with(
     """`attach` with the blocks that `attend` hands out at the place `standard`."""
     from senet_bench.models import initialise
 
-    of_network, graph, found = _places(network, input_size)
+    traced = _traced(network, input_size)
+    positions = _positions(traced, input_size)
     tensor = next(iter(network.parameters()), torch.empty(0))
-    attached, given = fx.GraphModule(of_network, graph, type(network).__name__), []
-    for place in found:
-        position = _position(place, input_size)
+    attached = fx.GraphModule(traced.shell, traced.graph, type(network).__name__)
+    _check_traced(network, attached, input_size)
+    blocks: dict[tuple[str, int], str] = {}
+    for call, position in positions.items():
         with torch.device(tensor.device):
             block = attend("standard", position.channels, stage=position.stage)
             if isinstance(block, nn.Identity):
                 continue
             if not tensor.is_meta:
                 initialise(block)
-        _insert(attached, place, block.to(tensor.dtype), f"{position.name}_attention")
-        given.append(position)
-    _keep_unused(attached, of_network)
+        blocks[call] = f"{position.name}_attention"
+        attached.add_submodule(blocks[call], block.to(tensor.dtype))
+    for place in traced.places:
+        if place.call in blocks:
+            _insert(attached, place, blocks[place.call])
+    given = [positions[call] for call in blocks]
+    _keep_unused(attached, traced.shell)
     attached.recompile()
     return attached.train(network.training), given
 
@@ -101,9 +151,8 @@ def _position(place: Place, input_size: tuple[int, int, int]) -> Position:
     return Position(place.name, channels, (height, width), stage, place.kind)
 
 
-def _insert(network: fx.GraphModule, place: Place, block: nn.Module, name: str) -> None:
-    """Let the block act on the value of a place."""
-    network.add_submodule(name, block)
+def _insert(network: fx.GraphModule, place: Place, name: str) -> None:
+    """Let the block of a name act on the value of a place."""
     graph, value, reader = network.graph, place.value, place.reader
     if place.total is not None and place.total.target in IN_PLACE:
         _out_of_place(place.total, graph)
@@ -121,7 +170,7 @@ def _out_of_place(total: fx.Node, graph: fx.Graph) -> None:
     target = total.args[0]
     assert isinstance(target, fx.Node)
     order = {node: index for index, node in enumerate(graph.nodes)}
-    total.op, total.target = "call_function", torch.add
+    total.op, total.target = "call_function", IN_PLACE[total.target]
     target.replace_all_uses_with(total, delete_user_cb=lambda user: order[user] > order[total])
 
 

@@ -10,7 +10,7 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from senet_bench.errors import UsageError
 
@@ -186,6 +186,12 @@ class GatedChannelTransformation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Equations 2 to 4."""
-        embedding = self.alpha * (x.square().sum((2, 3), keepdim=True) + self.eps).sqrt()
-        normed = embedding / (embedding.square().mean(1, keepdim=True) + self.eps).sqrt()
-        return x * (1 + torch.tanh(self.gamma * normed + self.beta))
+        return x * (1 + torch.tanh(self.gamma * _competition(x, self.alpha, self.eps) + self.beta))
+
+
+@fx.wrap
+def _competition(x: Tensor, alpha: Tensor, eps: float) -> Tensor:
+    """The normed embedding of GCT, (N, C, 1, 1); of half precision it is made in single: squares overflow."""
+    wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    embedding = alpha.to(wide.dtype) * (wide.square().sum((2, 3), keepdim=True) + eps).sqrt()
+    return (embedding / (embedding.square().mean(1, keepdim=True) + eps).sqrt()).to(x.dtype)

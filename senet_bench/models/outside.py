@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import importlib
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,8 +18,9 @@ from torch import nn
 
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError, nearest
-from senet_bench.models.attach import attach_with, positions
+from senet_bench.models.attach import attach_with, is_gated, positions
 from senet_bench.models.attention import Attend
+from senet_bench.models.graph import on_meta, tensors
 from senet_bench.models.importing import first_line, imported
 
 ATTACH = "+attach"
@@ -54,6 +55,7 @@ def resolve(name: str) -> ModelSpec:
     source = name.removesuffix(ATTACH)
     with torch.device("meta"):
         network = load(source)
+    size, classes = _sizes(source, network)
     plain = ModelSpec(
         name=source,
         family="outside",
@@ -61,22 +63,26 @@ def resolve(name: str) -> ModelSpec:
         builder=BUILDER,
         layout=f"{type(network).__name__} as {source.partition(':')[0]} defines it",
         params=_parameters(network),
-        options={"source": source},
-        input_size=_input_size(source, network),
-        classes=_classes(network),
+        options={"source": source, "own": classes},
+        input_size=size,
+        classes=classes,
     )
     return plain if source == name else attached(plain)
 
 
 def attached(spec: ModelSpec, attention: AttentionSpec | None = None) -> ModelSpec:
-    """The row of a network from outside with attention attached, SE unless given; its baseline is `spec`."""
+    """The row of a network from outside with attention attached, SE unless given; its baseline is `spec`.
+
+    The label says so where the network has attention of its own.
+    """
     with torch.device("meta"):
-        bare = load(spec.options["source"], spec.classes, spec.input_size[0])
+        bare = _own(spec.options["source"], spec.options["own"], spec.classes, spec.input_size[0])
     found = positions(bare, spec.input_size)
+    beside = " beside its own" if is_gated(bare, spec.input_size) else ""
     variant = replace(
         spec,
         name=f"{spec.name}{ATTACH}",
-        label=f"{spec.label} + attention",
+        label=f"{spec.label} + attention{beside}",
         layout=f"attention at {len(found)} places: {found[0].name} to {found[-1].name}",
         options={**spec.options, "size": spec.input_size[1:]},
         stages=tuple(sorted({position.stage for position in found})),
@@ -89,11 +95,16 @@ def attached(spec: ModelSpec, attention: AttentionSpec | None = None) -> ModelSp
 
 
 def network(
-    attend: Attend, *, classes: int, in_channels: int, source: str, size: tuple[int, int] | None = None
+    attend: Attend, *, classes: int, in_channels: int, source: str, own: int, size: tuple[int, int] | None = None
 ) -> nn.Module:
     """What the rows of `resolve` build: the network alone, or where they give a size with what `attend` hands out."""
-    bare = load(source, classes, in_channels)
+    bare = _own(source, own, classes, in_channels)
     return attach_with(bare, attend, (in_channels, *size))[0] if size else bare
+
+
+def _own(source: str, own: int, classes: int, in_channels: int) -> nn.Module:
+    """The network with that many classes; with its `own` number nothing is handed to what makes it."""
+    return load(source, None if classes == own else classes, in_channels)
 
 
 def pair(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
@@ -105,11 +116,67 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-def _classes(network: nn.Module) -> int:
-    """Outputs of the last layer."""
-    layers = [module for module in network.modules() if isinstance(module, nn.Linear | nn.Conv2d)]
-    last = layers[-1] if layers else None
-    return 1000 if last is None else last.out_features if isinstance(last, nn.Linear) else last.out_channels
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """What a call of a network with an image shows: the first convolution it reaches, and its outputs' number.
+
+    Both are None where there is none, the outputs also where the image cannot be taken.
+    """
+
+    first: nn.Conv2d | None
+    outputs: int | None
+
+
+SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512, 16, 8)
+"""Sides of images that are tried, in this order, where nothing says which a network takes."""
+
+
+def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
+    """What a call without memory for the values shows; the network is not changed."""
+    reached: list[nn.Conv2d] = []
+    copied = on_meta(network)
+    twins = dict(zip(copied.modules(), network.modules()))
+
+    def reach(module: nn.Module, inputs: Any) -> None:
+        if isinstance(twin := twins[module], nn.Conv2d):
+            reached.append(twin)
+
+    for module in copied.modules():
+        if isinstance(module, nn.Conv2d):
+            module.register_forward_pre_hook(reach)
+    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            output = next(tensors(copied(torch.empty((1, *size), dtype=dtype))), None)
+    except Exception:  # noqa: BLE001 - of whatever code the network has; why it fails is said where it is measured
+        output = None
+    outputs = None if output is None or output.dim() < 2 else int(output.shape[1])
+    return _Call(reached[0] if reached else None, outputs)
+
+
+def _any_call(network: nn.Module, channels: int, sides: Sequence[int] = SIDES) -> tuple[_Call, int]:
+    """The call with the first side that the network can take, else that with the first side; and the side."""
+    calls: list[_Call] = []
+    for side in sides:
+        calls.append(_call(network, (channels, side, side)))
+        if calls[-1].outputs is not None:
+            return calls[-1], side
+    return calls[0], sides[0]
+
+
+def _sizes(source: str, network: nn.Module) -> tuple[tuple[int, int, int], int]:
+    """The images a network was made for, and how many outputs it gives for one.
+
+    Where nothing says so, images of 224 px or of the first side that it can take.
+    """
+    channels, height, width = _input_size(source, network)
+    if source.partition(":")[0] in ("timm", "torchvision"):
+        outputs = _call(network, (channels, height, width)).outputs
+    else:
+        call, height = _any_call(network, channels)
+        outputs, width = call.outputs, height
+    said = getattr(network, "num_classes", None)
+    return (channels, height, width), outputs or (said if isinstance(said, int) and said > 0 else 1000)
 
 
 def _input_size(source: str, network: nn.Module) -> tuple[int, int, int]:
@@ -169,7 +236,10 @@ def _torchvision(model: str, classes: int | None, in_channels: int) -> nn.Module
 
 def _take(network: nn.Module, in_channels: int) -> None:
     """Give the network's first convolution another number of input channels."""
-    name, first = next((n, m) for n, m in network.named_modules() if isinstance(m, nn.Conv2d))
+    first = _any_call(network, 3, (224, 299))[0].first
+    if first is None:
+        raise UsageError(f"{type(network).__name__} has no convolution on its image", "leave out --in-channels")
+    name = next(name for name, module in network.named_modules() if module is first)
     sizes: dict[str, Any] = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
     parent, _, leaf = name.rpartition(".")
     conv = nn.Conv2d(in_channels, first.out_channels, **sizes, bias=first.bias is not None)
@@ -188,19 +258,25 @@ def _called(name: str, classes: int | None, in_channels: int) -> Any:
         except (TypeError, ValueError):
             known = set()
         wanted = {"classes": classes, "num_classes": classes, "in_channels": in_channels, "in_chans": in_channels}
-        made = make(**{key: value for key, value in wanted.items() if key in known and value is not None})
+        given = {key: value for key, value in wanted.items() if key in known and value is not None}
+        made = make(**given)
+        if {"classes", "num_classes"} & set(given) and {"in_channels", "in_chans"} & set(given):
+            return made
     _check_sizes(name, made, classes, in_channels)
     return made
 
 
 def _check_sizes(name: str, made: Any, classes: int | None, in_channels: int) -> None:
-    """Raise `UsageError` for a network that visibly has other sizes than asked for."""
-    if isinstance(made, nn.Module):
-        first = next((module for module in made.modules() if isinstance(module, nn.Conv2d)), None)
-        if first is not None and first.in_channels != in_channels:
-            raise UsageError(f"{name} takes {first.in_channels} channels, not {in_channels}", "give it `in_channels`")
-        if classes is not None and _classes(made) != classes:
-            raise UsageError(f"{name} has {_classes(made)} classes, not {classes}", "give it a parameter `classes`")
+    """Raise `UsageError` for a network that a call shows to have other sizes than are wanted."""
+    if isinstance(made, nn.Module) and (classes is not None or in_channels != 3):
+        call, _ = _any_call(made, in_channels)
+        if call.first is not None and call.first.in_channels != in_channels:
+            raise UsageError(
+                f"{name} takes {call.first.in_channels} channels, not {in_channels}", "give it `in_channels`"
+            )
+        if classes is not None and call.outputs != classes:
+            known = "an unknown number of" if call.outputs is None else call.outputs
+            raise UsageError(f"{name} has {known} classes, not {classes}", "give it a parameter `classes`")
 
 
 def _library(name: str, remedy: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterable
@@ -13,12 +14,22 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from senet_bench.errors import UsageError
-from senet_bench.models.tracing import Shapes
+from senet_bench.models.graph import Shapes
 
 Kind = Literal["branch", "activation"]
-IN_PLACE: frozenset[Any] = frozenset({operator.iadd, "add_"})
-SUMS: frozenset[Any] = IN_PLACE | {operator.add, torch.add, "add"}
+IN_PLACE: dict[Any, Any] = {
+    operator.iadd: torch.add,
+    "add_": torch.add,
+    "lerp_": torch.lerp,
+    "addcmul_": torch.addcmul,
+}
+"""Sums that write over their first term, and the function that does not."""
+SUMS: frozenset[Any] = frozenset({operator.iadd, "add_", operator.add, torch.add, "add"})
+BLENDS: frozenset[Any] = frozenset({torch.lerp, "lerp", "lerp_"})
+SCALED_SUMS: frozenset[Any] = frozenset({torch.addcmul, "addcmul", "addcmul_"})
+TOTALS: frozenset[Any] = frozenset({torch.sum, "sum", torch.mean, "mean"})
 PRODUCTS: frozenset[Any] = frozenset({operator.mul, torch.mul, "mul"})
+OVERWRITING_PRODUCTS: frozenset[Any] = frozenset({operator.imul, "mul_"})
 CONVOLUTIONS: frozenset[Any] = frozenset({F.conv2d, torch.conv2d})
 NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 ACTIVATIONS = frozenset(
@@ -31,13 +42,15 @@ PASSING = frozenset(("identity", "dropout", "dropout2d", "droppath", "stochastic
 class Place:
     """A value of a graph that a block may act on, (N, C, H, W), and what it is called.
 
-    `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum.
+    `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum. Places of
+    one `call` are one place in a module that is called several times.
     """
 
     name: str
     value: fx.Node
     shape: tuple[int, ...]
     kind: Kind
+    call: tuple[str, int]
     reader: fx.Node | None = None
     total: fx.Node | None = None
 
@@ -49,7 +62,16 @@ class _Graph:
         self.nodes = list(graph.nodes)
         self.modules = dict(network.named_modules())
         self.shapes = shapes
-        self.calls = Counter(str(node.target) for node in self.nodes if node.op == "call_module")
+        self.calls: dict[fx.Node, tuple[str, int]] = {}  # the module around a node, and its number in a call of that
+        seen: Counter[str] = Counter()
+        for node in self.nodes:
+            instance, path = _around(node)
+            self.calls[node] = path, seen[instance]
+            seen[instance] += 1
+        self.uses: dict[str, set[tuple[str, int]]] = {}
+        for node in self.nodes:
+            if node.op == "call_module":
+                self.uses.setdefault(str(node.target), set()).add(self.calls[node])
         self.above: dict[fx.Node, int] = {}  # a bit for each node a value comes from, itself included
         for index, node in enumerate(self.nodes):
             self.above[node] = 1 << index
@@ -86,13 +108,19 @@ class _Graph:
         return any(self.above[node] >> index & 1 for index, one in enumerate(self.nodes) if one.op == "placeholder")
 
     def name(self, node: fx.Node) -> str:
-        """The module that gives a value when it is called but once, else the module around it and the value's name."""
+        """The module that gives a value when it is called in one place, else that around it and the value's name."""
         target = str(node.target)
-        if node.op == "call_module" and self.calls[target] == 1:
+        if node.op == "call_module" and len(self.uses[target]) == 1:
             return target
-        around = list(node.meta.get("nn_module_stack", {}))
-        around = around[:-1] if node.op == "call_module" else around
-        return f"{around[-1]}.{node.name}" if around and around[-1] in self.modules else node.name
+        around = self.calls[node][0]
+        return f"{around}.{node.name}" if around in self.modules and around else node.name
+
+
+def _around(node: fx.Node) -> tuple[str, str]:
+    """The call of the module around a node, and that module's name; both empty for the network itself."""
+    stack = list(node.meta.get("nn_module_stack", {}).items())
+    stack = stack[:-1] if node.op == "call_module" else stack
+    return (str(stack[-1][0]), str(stack[-1][1][0])) if stack else ("", "")
 
 
 def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Place]:
@@ -117,14 +145,50 @@ def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Place]:
     raise UsageError(f"it has no place for attention: {why}", "attention acts on (N, C, H, W) maps")
 
 
+def has_gates(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> bool:
+    """Whether a network has attention of its own: a map (N, C, H, W) multiplied by (N, C, 1, 1) made from the image."""
+    known = _Graph(network, graph, shapes)
+    return any(node.target in PRODUCTS | OVERWRITING_PRODUCTS and _is_gated(node, known) for node in known.nodes)
+
+
+def _is_gated(product: fx.Node, known: _Graph) -> bool:
+    factors = [factor for factor in product.args if isinstance(factor, fx.Node)]
+    sizes = sorted((known.shapes.get(factor, ()) for factor in factors), key=lambda shape: math.prod(shape[2:]))
+    if len(sizes) != 2 or any(len(size) != 4 for size in sizes) or not all(map(known.varies, factors)):
+        return False
+    return sizes[0] == (*sizes[1][:2], 1, 1) and math.prod(sizes[1][2:]) > 1
+
+
 def _is_sum(node: fx.Node, known: _Graph) -> bool:
     """Whether a node adds two tensors of one shape that holds images or sequences."""
-    if node.op not in ("call_function", "call_method") or node.target not in SUMS or node.kwargs:
-        return False
-    sizes = [known.shapes.get(arg) for arg in node.args if isinstance(arg, fx.Node)]
-    if len(node.args) != 2 or len(sizes) != 2 or sizes[0] is None or sizes[0] != sizes[1]:
+    terms, _ = _terms(node, known)
+    sizes = [known.shapes.get(term) for term in terms]
+    if len(sizes) != 2 or sizes[0] is None or sizes[0] != sizes[1] or sizes[0] != known.shapes.get(node):
         return False
     return len(sizes[0]) >= 3
+
+
+def _terms(node: fx.Node, known: _Graph) -> tuple[list[fx.Node], fx.Node]:
+    """The terms of a sum, and the node that reads them; none for a node that is no sum of two.
+
+    A sum may be weighted (`alpha`, `lerp`), have a product as its second term (`addcmul`) or be of a stack.
+    """
+    if node.op not in ("call_function", "call_method"):
+        return [], node
+    given = [*node.args, *(node.kwargs[name] for name in ("other", "end", "tensor1", "tensor2") if name in node.kwargs)]
+    values = [value for value in given if isinstance(value, fx.Node)]
+    if node.target in SUMS and len(given) == 2:
+        return values, node
+    if node.target in BLENDS:
+        return values[:2], node
+    if node.target in SCALED_SUMS and len(values) == 3:
+        maps = [value for value in values[1:] if known.shapes.get(value) == known.shapes.get(node)]
+        maps = [value for value in maps if known.varies(value)]
+        return [values[0], *maps], node
+    if node.target in TOTALS and values and values[0].target is torch.stack:
+        parts: Any = values[0].args[0] if values[0].args else values[0].kwargs.get("tensors", ())
+        return [part for part in parts if isinstance(part, fx.Node)], values[0]
+    return [], node
 
 
 def _branch(total: fx.Node, known: _Graph) -> Place | str:
@@ -133,7 +197,7 @@ def _branch(total: fx.Node, known: _Graph) -> Place | str:
     The two terms part at one tensor. The branch is the term with more convolutions since then; the other, the skip,
     has one at most.
     """
-    terms = [arg for arg in total.args if isinstance(arg, fx.Node)]
+    terms, reader = _terms(total, known)
     shape = known.shapes[total]
     if len(shape) != 4:
         return f"add tensors of {len(shape)} dimensions, not (N, C, H, W) maps"
@@ -150,8 +214,8 @@ def _branch(total: fx.Node, known: _Graph) -> Place | str:
     path, term = paths[1]
     if not _channels_second(path, shape, known):
         return "add maps whose channels are not the second dimension"
-    value, reader = _before_scale(term, total, known)
-    return Place(known.name(value), value, shape, "branch", reader, total)
+    value, reader = _before_scale(term, reader, known)
+    return Place(known.name(value), value, shape, "branch", known.calls[value], reader, total)
 
 
 def _channels_second(path: list[fx.Node], shape: tuple[int, ...], known: _Graph) -> bool:
@@ -212,7 +276,7 @@ def _activations(known: _Graph) -> Iterable[Place]:
                 break
             node = follower
         if _activates(node, known):
-            yield Place(known.name(node), node, known.shapes[node], "activation")
+            yield Place(known.name(node), node, known.shapes[node], "activation", known.calls[node])
 
 
 def _activates(node: fx.Node, known: _Graph) -> bool:

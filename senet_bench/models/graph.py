@@ -1,10 +1,14 @@
-"""The graph of any network's forward pass by torch.fx, and the shapes in it; what cannot be traced is refused."""
+"""The graph of any network's forward pass by torch.fx, and the shapes in it; what cannot be traced is refused.
+
+What is traced is the call `network(image)`: every other argument of its forward pass has its own default, as a value.
+"""
 
 from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +23,20 @@ DROPOUTS: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dr
 Shapes = dict[fx.Node, tuple[int, ...]]
 
 
-class _Tracer(fx.Tracer):
+class Tracer(fx.Tracer):
+    """Traces the call of a network with an image alone, so that a branch on a default argument is the one taken."""
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """The function to trace, and its one argument; the root's own forward, also where the object has another."""
+        root = self.root
+
+        def call(image: Any) -> Any:
+            return root.forward(image)
+
+        return call, [self.create_proxy("placeholder", "image", (), {})]
+
+
+class _Tracer(Tracer):
     """Steps into modules that hold others, and over layers and whatever has no modules inside."""
 
     def __init__(self, over: tuple[type[nn.Module], ...], functions: tuple[Callable[..., Any], ...]) -> None:
@@ -34,6 +51,49 @@ class _Tracer(fx.Tracer):
             or not any(True for _ in m.children())
             or super().is_leaf_module(m, module_qualified_name)
         )
+
+
+def difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
+    """How far the outputs of two networks in evaluation are apart, as a fraction of the largest; random draws agree.
+
+    Infinite where their outputs have other forms. Raises what a forward pass raises.
+    """
+    devices = [image.device] if image.is_cuda else []
+    outputs = []
+    with torch.no_grad(), torch.random.fork_rng(devices):
+        for called in (network, other):
+            torch.manual_seed(0)
+            outputs.append(list(tensors(called(image.clone()))))
+    pairs = list(zip(*outputs))
+    if len(outputs[0]) != len(outputs[1]) or any(a.shape != b.shape for a, b in pairs):
+        return math.inf
+    return max((_apart(a, b) for a, b in pairs), default=0.0)
+
+
+def _apart(one: Tensor, other: Tensor) -> float:
+    if one.is_meta or torch.equal(torch.nan_to_num(one), torch.nan_to_num(other)):
+        return 0.0
+    gap = (one.double() - other.double()).abs().max() / one.double().abs().max().clamp(min=1e-30)
+    return float(gap.nan_to_num(math.inf))
+
+
+def tensors(output: Any) -> Iterator[Tensor]:
+    """The tensors in what a network returns."""
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, Mapping):
+        yield from tensors(list(output.values()))
+    elif isinstance(output, list | tuple):
+        for value in output:
+            yield from tensors(value)
+
+
+def on_meta(network: nn.Module) -> nn.Module:
+    """A copy of the network without memory for its tensors, in evaluation."""
+    memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in network.buffers()}
+    for parameter in network.parameters():
+        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
+    return copy.deepcopy(network, memo).eval()
 
 
 def shell(network: nn.Module) -> nn.Module:
@@ -141,11 +201,8 @@ class _Shapes(fx.Interpreter):
 
 def shapes(shell: nn.Module, graph: fx.Graph, input_size: tuple[int, int, int]) -> Shapes:
     """The shape of each tensor in the graph for one image of `input_size`, on `meta` tensors; else `UsageError`."""
-    memo: dict[int, Any] = {id(tensor): torch.empty_like(tensor, device="meta") for tensor in shell.buffers()}
-    for parameter in shell.parameters():
-        memo[id(parameter)] = nn.Parameter(torch.empty_like(parameter, device="meta"), parameter.requires_grad)
     dtype = next((parameter.dtype for parameter in shell.parameters()), torch.float32)
-    interpreter = _Shapes(fx.GraphModule(copy.deepcopy(shell, memo).eval(), copy.deepcopy(graph)))
+    interpreter = _Shapes(fx.GraphModule(on_meta(shell), copy.deepcopy(graph)))
     try:
         with torch.no_grad(), torch.device("meta"):
             interpreter.run(torch.empty((1, *input_size), dtype=dtype))

@@ -1,0 +1,94 @@
+"""Cases: everything a network is built from stands in its spec, resolved once where the command line is read."""
+
+import json
+from typing import Any
+
+import pytest
+from torch import nn
+
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import Changes, grid, label, select, with_controls
+from tests.conftest import Run
+
+SMALL = "seresnet20_cifar"
+
+
+def test_changes_are_in_the_spec_of_every_case_and_of_its_baseline() -> None:
+    base, variant = select([SMALL], Changes(img_size=16, classes=7, in_channels=1, attention={"reduction": 4}))
+    assert (base.role, variant.role, variant.baseline) == ("baseline", "variant", base.spec)
+    for case in (base, variant):
+        assert (case.spec.input_size, case.spec.classes) == ((1, 16, 16), 7)
+    assert variant.spec.attention == AttentionSpec(reduction=4)
+    network = variant.build("meta")
+    assert network.state_dict()["stem.weight"].shape[1] == 1
+
+
+def test_a_group_number_is_part_of_the_spec() -> None:
+    _, variant = select(["seresnext50_32x4d"], Changes(cardinality=16))
+    assert variant.spec.cardinality == 16
+    groups = {layer.groups for layer in variant.build("meta").modules() if isinstance(layer, nn.Conv2d)}
+    assert groups == {1, 16}
+
+
+def test_the_control_of_another_block_has_its_gates_fixed() -> None:
+    _, variant, control = with_controls(select(["resnet20_cifar"], Changes(attention={"block": "eca"})))
+    assert (variant.role, control.role) == ("variant", "control")
+    assert control.spec.attention is not None
+    assert (control.spec.attention.block, label(control.spec)) == ("constant", "SE-ResNet-20, gates fixed at 0.5")
+
+
+def test_all_impossible_settings_are_named_at_once() -> None:
+    with pytest.raises(UsageError, match=r"2 impossible: .*integration=pre.*integration=post"):
+        grid(SMALL, {"integration": "pre,post", "placement": "3x3"})
+
+
+def test_an_option_of_a_block_is_written_as_it_is_typed() -> None:
+    base, setting = grid("seresnet50", {"attention": "ge/extent=4"})
+    assert label(setting.spec) == "ResNet-50 + ge (extent=4)"
+    assert base.role == "baseline"
+
+
+def test_an_ablation_builds_and_counts_each_network_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from senet_bench import models
+
+    real, built = models.build_spec, []
+
+    def build(spec: Any, *arguments: Any, **options: Any) -> Any:
+        built.append((spec.name, spec.attention))
+        return real(spec, *arguments, **options)
+
+    monkeypatch.setattr(models, "build_spec", build)
+    assert run("ablate", "-m", SMALL, "--reduction", "2,4,8", "--format", "json").code == 0
+    assert len(built) == len(set(built)) == 4
+
+
+def test_a_dry_run_takes_what_the_run_takes(run: Run) -> None:
+    bare = run("ablate", "-m", SMALL, "--reduction", "--dry-run", "--format", "json")
+    assert bare.code == 0, bare.err
+    document = json.loads(bare.out)
+    assert len(document["rows"]) == 5
+    assert "larger than the 16 channels" in document["conditions"]["left_out"]["reduction=32"]
+    outside = run(
+        "ablate",
+        "-m",
+        "torchvision:resnet18",
+        "--reduction",
+        "4,8",
+        "--img-size",
+        "32",
+        "--dry-run",
+        "--format",
+        "json",
+    )
+    assert outside.code == 0, outside.err
+    assert [row["axes"] for row in json.loads(outside.out)["rows"]] == [{}, {"reduction": 4}, {"reduction": 8}]
+
+
+def test_attention_is_attached_with_the_options_that_were_typed(run: Run) -> None:
+    typed = ("compare", "torchvision:resnet18", "--attach", "-r", "4", "--in-channels", "1", "--img-size", "32")
+    ended = run(*typed, "--no-latency", "--format", "json")
+    assert ended.code == 0, ended.err
+    base, variant = json.loads(ended.out)["rows"]
+    assert base["input_size"] == variant["input_size"] == [1, 32, 32]
+    assert variant["attention"]["reduction"] == 4

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from senet_bench.bench.count import count, parameters
 from senet_bench.bench.reference_counters import verify
-from senet_bench.core import studies
+from senet_bench.core import axes
 from senet_bench.core.blocks import BLOCKS, switched
 from senet_bench.core.catalog import CATALOG, pair, resolve
 from senet_bench.core.specs import AttentionSpec
@@ -68,7 +68,7 @@ def filled(module: nn.Module) -> nn.Module:
 
 
 def test_every_block_has_a_formula_and_is_a_value_of_the_axis() -> None:
-    assert set(FORMULAS) == set(BLOCKS) == set(studies.AXES["attention"].values)
+    assert set(FORMULAS) == set(BLOCKS) == set(axes.AXES["attention"].values)
 
 
 @pytest.mark.parametrize("channels", [64, 256, 512, 1024, 2048])
@@ -131,7 +131,7 @@ def _timms_learned(layers: Any, channels: int, mlp: bool) -> nn.Module:
 )
 @pytest.mark.parametrize("channels", [64, 256])
 def test_timm_has_the_same_parameters_and_computes_the_same(kind: str, channels: int) -> None:
-    spec = studies.AXES["attention"].apply(AttentionSpec(), kind)
+    spec = axes.AXES["attention"].apply(AttentionSpec(), kind)
     ours = filled(maker(spec.block)(channels, spec, 4 if kind in ("se_hard", "se_silu") else 16))
     theirs = timms(kind, channels).eval()
     assert parameters(ours) == parameters(theirs)
@@ -210,7 +210,7 @@ ONE_PER_BUILDER = list({row.builder: row.name for row in reversed(CATALOG.values
 def test_blocks_go_wherever_se_goes(name: str, block: str) -> None:
     spec = pair(resolve(name))[1]
     with_se = attention_blocks(build(spec.name, device="meta"))
-    attention = studies.AXES["attention"].apply(spec.attention or AttentionSpec(), block)
+    attention = axes.AXES["attention"].apply(spec.attention or AttentionSpec(), block)
     network = build(name, attention=attention, device="meta")
     assert list(attention_blocks(network)) == list(with_se)
     counted = count(network, spec.input_size)
@@ -250,14 +250,14 @@ def test_options_travel_in_the_spec_and_through_json() -> None:
     ],
 )
 def test_a_block_is_read_as_typed(text: str, block: str, options: tuple[tuple[str, object], ...]) -> None:
-    axis = studies.AXES["attention"]
+    axis = axes.AXES["attention"]
     (value,) = axis.parse(text)
     spec = axis.apply(AttentionSpec(block="cbam", options=(("kernel", 3),), reduction=8), value)
     assert (spec.block, spec.options, spec.reduction) == (block, options, 8)
 
 
 def test_the_axis_without_a_value_is_every_built_in_block() -> None:
-    assert studies.AXES["attention"].parse(None) == tuple(BLOCKS)
+    assert axes.AXES["attention"].parse(None) == tuple(BLOCKS)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
@@ -275,7 +275,7 @@ def test_a_row_names_the_paper_and_the_options_of_its_class(name: str) -> None:
 def test_an_option_outside_its_bounds_is_refused_where_it_is_typed(text: str) -> None:
     block, _, option = text.partition("/")
     with pytest.raises(UsageError, match=rf"{block}('s|.*option) '?{option.partition('=')[0]}"):
-        studies.AXES["attention"].parse(text)
+        axes.AXES["attention"].parse(text)
 
 
 def test_an_r_typed_for_a_block_that_takes_none_is_refused_and_a_block_s_own_is_kept() -> None:
@@ -296,7 +296,7 @@ def test_an_r_typed_for_a_block_that_takes_none_is_refused_and_a_block_s_own_is_
 )
 def test_a_block_that_cannot_be_is_said_without_torch(text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        studies.AXES["attention"].parse(text)
+        axes.AXES["attention"].parse(text)
 
 
 # --- from outside ---------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from senet_bench import __version__
 from senet_bench.cli import check, compare, excitations, listing, profile, train
 from senet_bench.cli.options import PAPER
 from senet_bench.cli.parameters import Command, flat
-from senet_bench.core.studies import AXES
+from senet_bench.core.axes import AXES
 from senet_bench.errors import BenchError, one_line
 
 

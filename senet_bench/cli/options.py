@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
@@ -15,10 +15,10 @@ import typer
 from senet_bench.bench.clock import cores
 from senet_bench.cli.parameters import choice
 from senet_bench.core import specs
+from senet_bench.core.axes import AXES
 from senet_bench.core.progress import Result, Steps
 from senet_bench.core.specs import Conditions, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
-from senet_bench.core.studies import AXES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.run.engines import Engine, Local, RayCluster, Slurm
@@ -129,20 +129,23 @@ class Sizes:
         return Changes(self.img_size, self.classes, self.in_channels, self.cardinality, switches or {})
 
 
+def _axis_options(names: Iterable[str], *, several: bool) -> dict[str, Any]:
+    """An option for each axis, by the name of its parameter: one value, or several."""
+    made: dict[str, Any] = {}
+    for name in names:
+        flags = [f"--{name}"] if several or name != "reduction" else ["-r", f"--{name}"]
+        text = AXES[name].several if several else AXES[name].help
+        made[name.replace("-", "_")] = Annotated[str | None, typer.Option(*flags, help=text)]
+    return made
+
+
 @dataclass(frozen=True, slots=True)
 class Switches:
-    """The attention that networks are built with, one value a switch."""
+    """The attention that networks are built with, one value a switch; `values` are those typed, None elsewhere."""
 
     PANEL: ClassVar[str] = "What is built"
-    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage: 16/16/8/4.")] = None
-    squeeze: Annotated[str | None, typer.Option(help="avg, max or none.")] = None
-    excitation: Annotated[str | None, typer.Option(help="sigmoid, tanh or relu.")] = None
-    integration: Annotated[str | None, typer.Option(help="standard, pre, post or identity.")] = None
-    stages: Annotated[str | None, typer.Option(help="Stages with attention: 2+3, or all.")] = None
-    placement: Annotated[str | None, typer.Option(help="standard or 3x3.")] = None
-    attention: Annotated[
-        str | None, typer.Option("--attention", help="Another block: eca, cbam, ..., or package.module:Class.")
-    ] = None
+    OPTIONS: ClassVar[dict[str, Any]] = _axis_options((name for name in AXES if name != "no-squeeze"), several=False)
+    values: dict[str, str | None] = field(default_factory=dict)
     attach: Annotated[
         bool,
         typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
@@ -151,8 +154,7 @@ class Switches:
 
     def typed(self) -> dict[str, Any]:
         """The switches of the attention that were typed."""
-        names = ("reduction", "squeeze", "excitation", "integration", "stages", "placement", "attention")
-        return switches({name: getattr(self, name) for name in names}) | ({} if self.fc_bias else {"bias": False})
+        return switches(self.values) | ({} if self.fc_bias else {"bias": False})
 
     def named(self, names: Sequence[str] | None) -> list[str]:
         """The networks' names; those from outside with attention attached where that is asked for."""
@@ -167,23 +169,13 @@ class Axes:
     """The axes of an ablation, each with several values; without a value an axis takes the paper's."""
 
     PANEL: ClassVar[str] = "What is varied"
-    reduction: Annotated[
-        str | None, typer.Option(help="Reduction ratios (bare: 2,4,8,16,32); 16/16/8/4 is one r a stage.")
-    ] = None
-    squeeze: Annotated[str | None, typer.Option(help="max,avg,none (bare: max,avg).")] = None
-    excitation: Annotated[str | None, typer.Option(help="Bare: relu,tanh,sigmoid.")] = None
-    integration: Annotated[str | None, typer.Option(help="Bare: standard,pre,post,identity.")] = None
-    stages: Annotated[str | None, typer.Option(help="Bare: 2,3,4,all; 2+3 is both in one network.")] = None
-    placement: Annotated[str | None, typer.Option(help="Bare: standard,3x3.")] = None
-    no_squeeze: Annotated[str | None, typer.Option("--no-squeeze", help="Bare: true,false.")] = None
-    attention: Annotated[
-        str | None, typer.Option("--attention", help="Bare: every built-in block; or eca,cbam,package.module:Class.")
-    ] = None
+    OPTIONS: ClassVar[dict[str, Any]] = _axis_options(AXES, several=True)
+    values: dict[str, str | None] = field(default_factory=dict)
 
     def chosen(self) -> dict[str, str | None]:
         """The axes that were typed, with their values, None for the paper's."""
-        typed = {field.name.replace("_", "-"): getattr(self, field.name) for field in fields(self)}
-        return {name: None if text == PAPER else text for name, text in typed.items() if text is not None}
+        typed = {name.replace("_", "-"): text for name, text in self.values.items() if text is not None}
+        return {name: None if text == PAPER else text for name, text in typed.items()}
 
 
 @dataclass(frozen=True, slots=True)

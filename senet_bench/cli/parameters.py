@@ -1,6 +1,7 @@
 """Options as dataclasses: a command takes groups of options, and its command line is the fields of all of them.
 
-A group is a frozen dataclass whose fields are `Annotated` with `typer.Option`; `PANEL` heads them in `--help`.
+A group is a frozen dataclass whose fields are `Annotated` with `typer.Option`; `PANEL` heads them in `--help`. Where a
+table has its options, `OPTIONS` holds them by name, and they reach the group's field `values` as a mapping.
 `flat` gives the function that Typer is handed: one parameter a field, put together again before the call.
 """
 
@@ -40,11 +41,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**values: Any) -> None:
-        made = {
-            name: kind(**{field.name: values.pop(field.name) for field in dataclasses.fields(kind)})
-            for name, kind in groups.items()
-        }
-        command(**values, **made)
+        command(**{name: _made(kind, values) for name, kind in groups.items()}, **values)
 
     called.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
     called.__annotations__ = {field.name: field.annotation for field in fields}
@@ -52,11 +49,22 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def _made(kind: type, values: dict[str, Any]) -> Any:
+    """A group of the values of its options, which are taken out of `values`."""
+    listed = getattr(kind, "OPTIONS", {})
+    names = [field.name for field in dataclasses.fields(kind) if not (listed and field.name == "values")]
+    mapping = {"values": {name: values.pop(name) for name in listed}} if listed else {}
+    return kind(**{name: values.pop(name) for name in names}, **mapping)
+
+
 def _fields(kind: type, usual: object | None) -> list[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     panel = getattr(kind, "PANEL", OTHER)
-    found = []
+    listed = getattr(kind, "OPTIONS", {})
+    found = [_parameter(name, option, None, panel) for name, option in listed.items()]
     for field in dataclasses.fields(kind):
+        if listed and field.name == "values":
+            continue
         default = field.default if usual is None else getattr(usual, field.name)
         default = inspect.Parameter.empty if default is dataclasses.MISSING else default
         found.append(_parameter(field.name, hints[field.name], default, panel))

@@ -5,10 +5,61 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from senet_bench.core.catalog import resolve
-from senet_bench.core.paper import CellStatus, compare_cell
+from senet_bench.core.catalog import CATALOG, resolve
+from senet_bench.core.paper import RULES, Cell, CellStatus, cells, compare_cell
 from senet_bench.core.results import Row
-from senet_bench.core.studies import STUDIES, Study, paper_cells
+from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.studies import SE, STUDIES, Kind, Study, Subject, find_study
+
+_OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
+_SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
+
+
+def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[Cell, ...]:
+    """The printed cells that stand beside a network with its attention: a row is compared with its own table only.
+
+    With a study, that table's cells (with Table 2 also the times that the text gives). Without one, the network's
+    rows in Tables 2 to 5, 7 and 8, and those times. A network or an attention that the paper did not print has none;
+    one with another input size, number of classes or option than the catalog's has no counts.
+    """
+    spec = resolve(model) if isinstance(model, str) else model
+    studies = [find_study(study)] if study else [STUDIES[name] for name in _OWN_ROWS]
+    found = [cell for each in studies for subject in each.subjects for cell in _beside(spec, each, subject)]
+    if study in (None, "table2") and spec.name in ("resnet50", "seresnet50"):
+        row = {None: "ResNet-50", SE: "SE-ResNet-50"}.get(_plainly(spec, "comparison"), "")
+        found += (cell for cell in cells("text", row) if cell.metric in ("cpu_ms", "train_ms"))
+    as_printed = _as_catalogued(spec)
+    return tuple(cell for cell in found if cell.metric in _SHOWN and (as_printed or cell.metric not in RULES))
+
+
+def _beside(spec: ModelSpec, study: Study, subject: Subject) -> tuple[Cell, ...]:
+    """The cells of a subject when it is this network with this attention, else none."""
+    known_as = (spec.name, spec.baseline, f"se{spec.name}")
+    same = subject.model in known_as and _plainly(spec, study.kind) == subject.attention
+    columns = (subject.column, "original") if subject.column == "reimplementation" else (subject.column,)
+    return tuple(cell for column in columns if same for cell in cells(study.table, subject.row, column))
+
+
+def _as_catalogued(spec: ModelSpec) -> bool:
+    """Whether everything but the attention is as in the catalog, and so as the paper counts it."""
+    row = CATALOG.get(spec.name, spec)
+    own = (row.input_size, row.classes, row.cardinality, row.options)
+    return (spec.input_size, spec.classes, spec.cardinality, spec.options) == own
+
+
+def _plainly(spec: ModelSpec, kind: Kind) -> AttentionSpec | None:
+    """The attention with two spellings of one block made one; an ablation's FC biases are left open by the paper."""
+    attention = spec.attention
+    if attention is None:
+        return None
+    ratios = set(attention.reductions)
+    stages = attention.stages
+    return replace(
+        attention,
+        reduction=ratios.pop() if len(ratios) == 1 else attention.reduction,
+        stages=None if stages is not None and set(stages) >= set(spec.stages) else stages,
+        bias=attention.bias or kind == "ablation",
+    )
 
 
 def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
@@ -22,9 +73,10 @@ def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     if (row.input_size, row.cardinality) != (spec.input_size, None):
         return []
     measured = {**row.flops, **({} if row.params is None else {"trainable": row.params})}
-    cells = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
+    printed = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
     classes = {study.table: study.classes for study in STUDIES.values()}
-    return [compare_cell(cell, measured) for cell in cells if row.classes == (classes.get(cell.table) or spec.classes)]
+    meant = [cell for cell in printed if row.classes == (classes.get(cell.table) or spec.classes)]
+    return [compare_cell(cell, measured) for cell in meant]
 
 
 def judged(rows: Iterable[Row], study: str) -> list[Row]:
@@ -34,12 +86,12 @@ def judged(rows: Iterable[Row], study: str) -> list[Row]:
 
 def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:
     """The paper's cell of a row; without a column the re-implementation's is preferred to the original's."""
-    cells = [
+    known = [
         cell
         for cell in row.paper
         if cell.metric == metric and number in (None, cell.table) and column in (None, cell.column)
     ]
-    return next((cell for cell in cells if cell.column != "original"), cells[0] if cells else None)
+    return next((cell for cell in known if cell.column != "original"), known[0] if known else None)
 
 
 def stands_in(row: Row, study: Study) -> bool:

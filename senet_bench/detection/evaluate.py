@@ -9,8 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.paper import CellStatus, compare_cell, protocol_name
+from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import ModelSpec
-from senet_bench.core.studies import paper_cells
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
 

@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row, Run
-from senet_bench.core.studies import AXES, STUDIES, Study, setting_label
+from senet_bench.core.studies import STUDIES, Study
 from senet_bench.gallery.collection import Collection, Source, Timed
 from senet_bench.gallery.points import mean_interval
 from senet_bench.show.chart import name_of

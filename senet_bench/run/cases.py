@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.axes import AXES, AxisValue, setting_label
 from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.specs import AttentionSpec, ModelSpec, Role, is_outside
-from senet_bench.core.studies import AXES, AxisValue, Study, find_study, setting_label
+from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:

@@ -8,10 +8,11 @@ from functools import partial
 from typing import Any
 
 from senet_bench import __version__
+from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run, schema_of
-from senet_bench.core.studies import AXES, STUDIES, Study, setting_label
+from senet_bench.core.studies import STUDIES, Study
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.networks import HEADINGS, network_table, paper_table, record
 from senet_bench.show.tables import Table

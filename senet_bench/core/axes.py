@@ -1,0 +1,230 @@
+"""The axes along which a network's attention is varied: the switches of section 6 of the paper, then the block itself.
+
+To add an axis, write its row in `AXES`; the command line, tables and plots take it from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias, get_args
+
+from senet_bench.core.blocks import BLOCKS, find_block
+from senet_bench.core.specs import AttentionSpec, Excitation, Integration, OptionValue, Placement, Squeeze, is_outside
+from senet_bench.errors import UsageError
+
+AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """A switch of section 6: its values in the paper's print order, and what a value does to an attention block.
+
+    `table` is the study whose rows the paper's values reproduce, None where the paper has none and `values` are all
+    there are here; a value is a plain JSON value or a tuple of integers. `help` says on the command line what a value
+    is, and `bare` what is taken where an ablation names the axis alone, the paper's values unless given.
+    """
+
+    name: str
+    table: str | None
+    values: tuple[AxisValue, ...]
+    parse_one: Callable[[str], AxisValue]
+    switches: Callable[[AxisValue], Mapping[str, Any]]
+    help: str
+    bare: str = ""
+
+    @property
+    def several(self) -> str:
+        """The help of the axis in an ablation."""
+        return f"{self.help} Bare: {self.bare or ','.join(self.label(value) for value in self.values)}."
+
+    def parse(self, text: str | None) -> tuple[AxisValue, ...]:
+        """The values of `2,4,8` or `[2,4,8]`, each once; the paper's when `text` is None; else `UsageError`."""
+        if text is None:
+            return self.values
+        inside = text.strip()
+        if inside.startswith("[") and inside.endswith("]"):
+            inside = inside[1:-1].strip()
+        try:
+            return tuple(dict.fromkeys(self.parse_one(item.strip()) for item in inside.split(",")))
+        except ValueError as error:
+            shown = ",".join(self.label(value) for value in self.values)
+            remedy = (
+                f"the paper's values are {shown}"
+                if self.table
+                else f"choose from {shown}, or give package.module:Class"
+            )
+            raise UsageError(f"--{self.name} {text}: {error}", remedy) from None
+
+    def apply(self, attention: AttentionSpec, value: AxisValue) -> AttentionSpec:
+        """`attention` with this axis at `value`; `UsageError` when the combination makes no sense."""
+        return replace(attention, **self.switches(value))
+
+    def label(self, value: AxisValue) -> str:
+        """A value as it is typed and shown: `16`, `16/16/8/4`, `2+3`, `all`, `true`."""
+        if isinstance(value, tuple):
+            return ("+" if self.name == "stages" else "/").join(map(str, value))
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _positive(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
+        raise ValueError(f"{text!r} is no positive integer")
+    return int(text)
+
+
+def _reduction(text: str) -> AxisValue:
+    ratios = tuple(_positive(part.strip()) for part in text.split("/"))
+    return ratios if len(ratios) > 1 else ratios[0]
+
+
+def _stages(text: str) -> AxisValue:
+    if text.lower() == "all":
+        return "all"
+    stages = tuple(sorted({_positive(part.strip()) for part in text.split("+")}))
+    return stages if len(stages) > 1 else stages[0]
+
+
+def _choice(*choices: str) -> Callable[[str], AxisValue]:
+    def parse_one(text: str) -> AxisValue:
+        if text.lower() not in choices:
+            raise ValueError(f"{text!r} is none of {', '.join(choices)}")
+        return text.lower()
+
+    return parse_one
+
+
+def _flag(text: str) -> AxisValue:
+    return _choice("true", "false")(text) == "true"
+
+
+def _set(name: str) -> Callable[[AxisValue], Mapping[str, Any]]:
+    return lambda value: {name: value}
+
+
+def _set_stages(value: AxisValue) -> Mapping[str, Any]:
+    return {"stages": None if value == "all" else value if isinstance(value, tuple) else (value,)}
+
+
+def _block(text: str) -> AxisValue:
+    """A block as typed: `eca`, `ge/extent=4` or `package.module:Class/kernel=5/bias=false`."""
+    name, *options = (part.strip() for part in text.split("/"))
+    for option in options:
+        key, equals, value = option.partition("=")
+        if not (key.isidentifier() and equals and value):
+            raise ValueError(f"{option!r} is no option written as name=value")
+    if not is_outside(name):
+        name = str(_choice(*BLOCKS)(name))
+        find_block(name).check(_options(options))
+    return "/".join((name, *options))
+
+
+def _set_block(value: AxisValue) -> Mapping[str, Any]:
+    name, *options = str(value).split("/")
+    return {"block": name, "options": _options(options)}
+
+
+def _options(texts: Iterable[str]) -> tuple[tuple[str, OptionValue], ...]:
+    pairs = (text.partition("=") for text in texts)
+    return tuple((key, _option(value)) for key, _, value in pairs)
+
+
+def _option(text: str) -> OptionValue:
+    """The value an option's text stands for: true, false, an integer, a number, else the text."""
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _set_integration(value: AxisValue) -> Mapping[str, Any]:
+    """Another integration than the standard one takes a block out of the branch."""
+    return {"integration": value} | ({} if value == "standard" else {"placement": "standard"})
+
+
+def _set_no_squeeze(value: AxisValue) -> Mapping[str, Any]:
+    return {"squeeze": "none"} if value else {}
+
+
+def _row(name: str, table: int | None, help: str, values: tuple[AxisValue, ...], **how: Any) -> Axis:  # noqa: A002
+    return Axis(name=name, table=f"table{table}" if table else None, help=help, values=values, **how)
+
+
+def _of(kind: Any) -> Callable[[str], AxisValue]:
+    """Takes one of the values of a Literal."""
+    return _choice(*get_args(kind))
+
+
+_ROWS = (
+    _row(
+        "reduction",
+        10,
+        "r, or one r a stage: 16/16/8/4.",
+        (2, 4, 8, 16, 32),
+        parse_one=_reduction,
+        switches=_set("reduction"),
+    ),
+    _row("squeeze", 11, "avg, max or none.", ("max", "avg"), parse_one=_of(Squeeze), switches=_set("squeeze")),
+    _row(
+        "excitation",
+        12,
+        "sigmoid, tanh or relu.",
+        ("relu", "tanh", "sigmoid"),
+        parse_one=_of(Excitation),
+        switches=_set("excitation"),
+    ),
+    _row(
+        "stages",
+        13,
+        "Stages with attention: 2+3, or all.",
+        (2, 3, 4, "all"),
+        parse_one=_stages,
+        switches=_set_stages,
+    ),
+    _row(
+        "integration",
+        14,
+        "standard, pre, post or identity.",
+        ("standard", "pre", "post", "identity"),
+        parse_one=_of(Integration),
+        switches=_set_integration,
+    ),
+    _row(
+        "placement",
+        15,
+        "standard or 3x3.",
+        ("standard", "3x3"),
+        parse_one=_of(Placement),
+        switches=_set("placement"),
+    ),
+    _row(
+        "no-squeeze",
+        16,
+        "Whether the squeeze is left out: true or false.",
+        (True, False),
+        parse_one=_flag,
+        switches=_set_no_squeeze,
+    ),
+    _row(
+        "attention",
+        None,
+        "A block: eca, cbam, ..., or package.module:Class.",
+        tuple(BLOCKS),
+        parse_one=_block,
+        switches=_set_block,
+        bare="every built-in block",
+    ),
+)
+
+AXES: dict[str, Axis] = {axis.name: axis for axis in _ROWS}
+"""Every axis of `ablate`: the switches of the SE block in print order of the paper's tables, then the block itself."""
+
+
+def setting_label(axes: Mapping[str, AxisValue]) -> str:
+    """A setting on the axes in a few words."""
+    return ", ".join(
+        f"{name}={AXES[name].label(value)}" if name in AXES else f"{name}={value}" for name, value in axes.items()
+    )

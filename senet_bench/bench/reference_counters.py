@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from senet_bench.bench.count import Counts, count, evaluating, steady, tallied
-from senet_bench.bench.shapes import PRODUCTS, einsum_products
+from senet_bench.bench.operators import PRODUCTS
+from senet_bench.bench.shapes import einsum_products
 from senet_bench.errors import MeasurementError
 
 

@@ -9,35 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
-aten = torch.ops.aten
-
-
-class Tally(Protocol):
-    """Where counts go."""
-
-    def add(self, kind: str, amount: int) -> None:
-        """Add operations of a kind: conv, linear, bn, max_pool or global_pool."""
-
-    def scale(self, elements: int) -> None:
-        """Add the multiplication of a map of that many elements by a gate for each channel."""
-
-    def leave_out(self, operator: str, elements: int) -> None:
-        """Note an operator that is not counted and goes over that many elements."""
+from senet_bench.bench.operators import OperatorMode, Tally, marked, scaled_elements
 
 
 class ShapeMode(TorchFunctionMode):
-    """Answers the frequent functions from shapes; runs the others under `_DispatchMode`.
+    """Answers the frequent functions from shapes; runs the others under `OperatorMode`.
 
     With `everything`, operators are also counted that no function calls: those of scripted and traced modules and of
     libraries. Where it `computes`, all of them run and none is answered. Tensors that come from the image are marked,
@@ -47,7 +32,7 @@ class ShapeMode(TorchFunctionMode):
     def __init__(self, tally: Tally, image: Tensor, *, everything: bool = False, computes: bool = False) -> None:
         super().__init__()
         self.tally, self.shortcuts = tally, {} if computes else SHORTCUTS
-        self.dispatch = _DispatchMode(tally)
+        self.dispatch = OperatorMode(tally)
         self.everything = everything
         image.varies = True  # type: ignore[attr-defined]
 
@@ -73,111 +58,9 @@ class ShapeMode(TorchFunctionMode):
             quiet = self.everything or (shortcut is None and func in UNCOUNTED)
             with contextlib.nullcontext() if quiet else self.dispatch:
                 answer = func(*args, **kwargs)
-        return _marked(answer, args, kwargs)
+        return marked(answer, args, kwargs)
 
 
-class _DispatchMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts ATen operators: whatever a function is called, it arrives here."""
-
-    def __init__(self, tally: Tally) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.tally = tally
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is aten.linear.default or func is aten.matmul.default:
-            return func.decompose(*args, **kwargs)
-        out = func(*args, **kwargs)
-        self._count(func, args, kwargs, out)
-        return _marked(out, args, kwargs)
-
-    def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        packet = func.overloadpacket
-        formula = PRODUCTS.get(str(packet))
-        if packet in flop_registry:
-            kind = "conv" if "convolution" in str(packet) else "linear"
-            self.tally.add(kind, flop_registry[packet](*args, **kwargs, out_val=out) // 2)
-        elif formula is not None:
-            self.tally.add("conv" if "deform" in str(packet) else "linear", formula(*args, out_val=out))
-        elif packet in BATCH_NORMS:
-            self.tally.add("bn", out[0].numel())
-        elif packet in MAX_POOLS:
-            self.tally.add("max_pool", args[0].numel())
-        elif packet in AVERAGES and is_global_pool(args[0], out):
-            self.tally.add("global_pool", args[0].numel())
-        elif packet in MULTIPLICATIONS and (scaled := _scaled(*args[-2:])):
-            self.tally.scale(scaled)
-        elif not func.is_view and packet not in SQUEEZES:
-            name = str(packet).removeprefix("aten.").rstrip("_")
-            arithmetic = torch.Tag.pointwise in func.tags and name not in MOVES
-            self.tally.leave_out(name if arithmetic else f"*{name}", _largest(args, out))
-
-
-def _marked(answer: Any, args: Any, kwargs: Any) -> Any:
-    """The answer, marked as depending on the image if anything it was made from does."""
-    if any(getattr(value, "varies", False) for value in _tensors((*args, *kwargs.values()))):
-        for value in _tensors((answer,)):
-            value.varies = True  # type: ignore[attr-defined]
-    return answer
-
-
-def _tensors(values: Any) -> Iterator[Tensor]:
-    for value in values:
-        if isinstance(value, Tensor):
-            yield value
-        elif isinstance(value, tuple | list):
-            yield from _tensors(value)
-
-
-def _largest(args: Any, out: Any) -> int:
-    return max((tensor.numel() for tensor in _tensors((*args, out))), default=0)
-
-
-def _scaled(one: Any, other: Any) -> int:
-    """The elements of the map if one operand is a map (N, C, H, W) and the other a gate for each of its channels."""
-    for map_, gate in ((one, other), (other, one)):
-        if _is_map(map_) and _is_gate(gate, map_):
-            return int(map_.numel())
-    return 0
-
-
-def _is_map(x: Any) -> bool:
-    """Whether x is (N, C, H, W) with values of its own at more than one place."""
-    return isinstance(x, Tensor) and x.dim() == 4 and x.shape[2] * x.shape[3] > 1 and not _is_even(x)
-
-
-def _is_gate(x: Any, map_: Tensor) -> bool:
-    """Whether x depends on the image and is (N, C, 1, 1), or expanded from that to the size of the map."""
-    known = isinstance(x, Tensor) and x.dim() == 4 and x.shape[:2] == map_.shape[:2]
-    return known and getattr(x, "varies", False) and _is_even(x)
-
-
-def _is_even(x: Tensor) -> bool:
-    """Whether a tensor of four dimensions has one value for all places of a channel."""
-    return all(side == 1 or step == 0 for side, step in zip(x.shape[2:], x.stride()[2:]))
-
-
-def _deformed(x: Tensor, weight: Tensor, *rest: Any, out_val: Tensor) -> int:
-    return out_val.numel() * math.prod(weight.shape[1:])
-
-
-PRODUCTS: dict[str, Callable[..., int]] = {
-    "torchvision.deform_conv2d": _deformed,
-    "aten.mv": lambda matrix, vector, out_val: matrix.numel(),
-    "aten.addmv": lambda start, matrix, vector, out_val: matrix.numel(),
-    "aten.dot": lambda one, other, out_val: one.numel(),
-    "aten.vdot": lambda one, other, out_val: one.numel(),
-    "aten.addbmm": lambda start, one, other, out_val: one.numel() * other.shape[2],
-}
-"""Multiply-adds of sums of products that torch's own registry does not know."""
-MULTIPLICATIONS = {aten.mul, aten.mul_, aten.addcmul, aten.addcmul_}
-SQUEEZES = {aten.mean, aten.amax, aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d, aten.sum}
-"""What takes a map together: no arithmetic that the paper counts, and known of every block."""
-MOVES = {"clone", "copy", "_to_copy", "fill", "zero", "where", "masked_fill", "detach", "detach_"}
-"""Elementwise operators that compute nothing."""
-BATCH_NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm}
-MAX_POOLS = {aten.max_pool2d_with_indices, aten.max_pool2d}
-AVERAGES = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
 UNCOUNTED = {
     Tensor.numel,
     Tensor.size,
@@ -195,11 +78,6 @@ UNCOUNTED = {
     torch.unflatten,
     F.pad,
 }
-
-
-def is_global_pool(x: Tensor, out: Tensor) -> bool:
-    """Whether a mean of x, (N, C, H, W), took its whole spatial extent."""
-    return x.dim() == 4 and out.numel() == x.shape[0] * x.shape[1]
 
 
 def _like(x: Tensor, *shape: int) -> Tensor:
@@ -263,7 +141,7 @@ def _mul(tally: Tally, input: Tensor, other: Any, **named: Any) -> Tensor | None
     answer = _elementwise(tally, input, other, **named)
     if answer is None or not isinstance(other, Tensor):
         return answer
-    if scaled := _scaled(input, other):
+    if scaled := scaled_elements(input, other):
         tally.scale(scaled)
     else:
         tally.leave_out("mul", answer.numel())

@@ -2,7 +2,7 @@
 
     @pytest.mark.senet_bench(params="+0", latency="+2 %", budget=3)
     def test_small_net(senet_bench):
-        senet_bench.check(SmallNet(), (3, 32, 32))               # facts against results/baselines/portable.json
+        senet_bench.check(SmallNet(), (3, 32, 32))               # facts against results/baselines/pytest/
         senet_bench.not_slower(SmallNet(), OldNet(), (3, 32, 32))  # time against another network, same rounds
 
 `pytest --senet-bench-record` stores the facts of networks that have none yet; changed ones are left as they are
@@ -98,14 +98,16 @@ class SenetBench:
 
         from senet_bench.regression.baselines import Baselines, PortableBaseline, commit_of, updated
 
-        baselines = Baselines(self.folder)
+        baselines = Baselines(self.folder / "pytest")  # what `check` compares with is not a test's
         if self.recording:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / ".lock"):  # several workers of pytest-xdist may record
+            baselines.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(baselines.folder / ".lock"):  # several workers of pytest-xdist may record
                 kept = baselines.portable() or PortableBaseline(torch=_torch_minor())
                 if name not in kept.networks or (self.recording == "all" and kept.networks[name] != now):
                     baselines.write(updated(kept, {name: now}, commit_of(self.folder)))
         found = baselines.portable()
+        if found is None or name not in found.networks:  # older versions wrote among those of `check`, by bare names
+            name, found = name.rpartition("::")[2], Baselines(self.folder).portable()
         return found.networks[name].portable() if found and name in found.networks else None
 
     def _limit(self, metric: str) -> Limit:
@@ -138,7 +140,7 @@ def senet_bench(request: pytest.FixtureRequest) -> SenetBench:
             f"senet_bench has no {unknown[0]!r}; there are {', '.join((*METRICS, 'latency', *SETTINGS))}"
         )
     folder = request.config.rootpath / str(request.config.getini("senet_bench_baselines"))
-    return SenetBench(request.node.name, folder, request.config.getoption("--senet-bench-record") or "", wanted)
+    return SenetBench(request.node.nodeid, folder, request.config.getoption("--senet-bench-record") or "", wanted)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from senet_bench.core import metrics
 from senet_bench.regression.workers import checked_out
 from senet_bench.train.evaluation import Predictions
 from tests.conftest import Ended, Run
@@ -298,18 +299,96 @@ def test_without_a_baseline_or_a_config_nothing_passes(folder: Folder, run: Run)
     assert run("check").code == 2
 
 
-def test_files_of_pytest_benchmark_are_compared(recorded: Folder, run: Run) -> None:
-    for name, seconds in (("base", 1.0), ("head", 1.5)):
-        stats = {"min": seconds, "median": seconds, "rounds": 5}
-        document = {"benchmarks": [{"name": "test_call", "stats": stats}]}
-        (recorded.path / f"{name}.json").write_text(json.dumps(document))
-    both = ("--benchmark-base", "base.json", "--benchmark-head", "head.json")
-    ended, found = rows(run, *both)
-    assert (ended.code, found["test_call/latency"]["verdict"]) == (0, "info")
-    assert found["test_call/latency"]["ratio"] == 1.5
-    assert run("check", *both[:2]).code == 2
+def benchmarks(folder: Folder, name: str, seconds: float, **fields: Any) -> None:
+    stats = {"min": seconds, "median": seconds, "rounds": 50, **fields}
+    listed = [
+        {"name": "test_call", "fullname": "a.py::test_call", "stats": stats},
+        {"name": "test_call", "fullname": "b.py::test_call", "stats": stats | {"min": 1.0, "median": 1.0}},
+    ]
+    (folder.path / f"{name}.json").write_text(json.dumps({"benchmarks": listed}))
+
+
+BOTH = ("--benchmark-base", "base.json", "--benchmark-head", "head.json")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "spread", "verdict", "code"),
+    [
+        (2.0, {"stddev": 0.02}, "fail", 1),
+        (1.03, {"stddev": 0.02}, "inconclusive", 3),
+        (0.5, {"stddev": 0.02}, "pass", 0),
+        (2.0, {}, "inconclusive", 3),
+    ],
+)
+def test_files_of_pytest_benchmark_are_judged(
+    recorded: Folder, run: Run, seconds: float, spread: dict[str, float], verdict: str, code: int
+) -> None:
+    recorded.configure(CONFIG + 'gate.latency.max = "+4 %"\n')
+    benchmarks(recorded, "base", 1.0, **spread)
+    benchmarks(recorded, "head", seconds, **spread)
+    ended, found = rows(run, *BOTH)
+    assert found["a.py::test_call/latency"]["verdict"] == verdict
+    assert found["a.py::test_call/latency"]["ratio"] == pytest.approx(seconds)
+    assert ended.code == code
+
+
+def test_a_file_of_pytest_benchmark_alone_or_without_benchmarks_is_bad_input(recorded: Folder, run: Run) -> None:
+    benchmarks(recorded, "base", 1.0)
+    assert run("check", *BOTH[:2]).code == 2
     (recorded.path / "head.json").write_text("{}")
-    assert run("check", *both).code == 2
+    assert run("check", *BOTH).code == 2
+
+
+@pytest.mark.parametrize("end", ["sys.exit(0)", "os._exit(0)", "raise BaseException('x')", "raise GeneratorExit"])
+@pytest.mark.parametrize("place", ["class Other(Net):", "self.stem = nn", "x = self.stem(x)"])
+def test_code_that_ends_the_process_never_passes(recorded: Folder, run: Run, end: str, place: str) -> None:
+    indent = "" if place.startswith("class") else "        "
+    recorded.change(f"{indent}{place}", f"{indent}import os, sys\n{indent}{end}\n{indent}{place}")
+    ended, found = rows(run)
+    assert ended.code == 5
+    assert "cannot be run" in found["nets:Net/build"]["reason"]
+
+
+def test_a_metric_that_a_function_counts_is_judged_by_its_row_alone(
+    recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted = metrics.Metric(
+        key="activations",
+        title="activations, M",
+        quantity="count",
+        gate="+0",
+        portable=True,
+        counted="tests.support.checks:activations",
+    )
+    monkeypatch.setattr(metrics, "METRICS", {**metrics.METRICS, "activations": counted})
+    recorded.configure(CONFIG.replace('"operators"]', '"operators", "activations"]'))
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/activations"]["verdict"]) == (0, "new")
+    assert "nets:Net:activations" in run("baseline", "record").err
+    assert json.loads(recorded.baseline.read_text())["networks"]["nets:Net"]["counts"] == {"activations": 8 * 16 * 16}
+    ended, found = rows(run)
+    row = found["nets:Net/activations"]
+    assert (ended.code, row["verdict"], row["base"], row["now"]) == (0, "pass", 2048, 2048)
+    recorded.change("nn.Conv2d(3, 8, 3, padding=1)", "nn.Conv2d(3, 8, 3, padding=2)")
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/activations"]["reason"]) == (1, "activations +544")
+    assert "| nets:Net | activations | 2,048 | 2,592 |" in run("check", "--format", "md").out.replace("\\", "")
+    assert run("baseline", "accept", "nets:Net:activations", "--reason", "wider").code == 0
+    assert rows(run)[1]["nets:Net/activations"]["verdict"] == "pass"
+
+
+@pytest.mark.slow
+def test_a_counted_metric_is_judged_against_a_commit(folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = metrics.Metric(
+        key="activations", title="", quantity="count", gate="+0", portable=True, counted="counting:activations"
+    )
+    monkeypatch.setattr(metrics, "METRICS", {**metrics.METRICS, "activations": counted})
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "activations"]'))
+    commit(folder.path)
+    (folder.path / "counting.py").write_text("def activations(network, size):\n    return size[1] * size[2]\n")
+    ended, found = rows(run, "--base", "HEAD")
+    row = found["nets:Net/activations"]
+    assert (ended.code, row["verdict"], row["now"]) == (0, "new", 256)
 
 
 def git(path: Path, *arguments: str) -> None:

@@ -152,6 +152,15 @@ def test_the_same_predictions_pass_and_noisy_ones_are_not_decided(tmp_path: Path
     assert accuracy_row(pair(tmp_path, 200, 205, first=150), gate, 0.01).verdict == "inconclusive"
 
 
+def test_a_change_of_accuracy_is_judged_against_the_limit_and_not_against_none(tmp_path: Path) -> None:
+    limit = usual_limits()["accuracy"]
+    inside = accuracy_row(pair(tmp_path, 200, 206), limit, 0.01)  # +0.30 points, told from 0 and not from the limit
+    assert inside.verdict == "inconclusive"
+    assert accuracy_row(pair(tmp_path, 200, 220), limit, 0.01).verdict == "fail"
+    assert accuracy_row(pair(tmp_path, 200, 220), Limit(absolute=0.02), 0.01).verdict == "pass"
+    assert accuracy_row(pair(tmp_path, 200, 220), Limit(absolute=0.008), 0.01).verdict == "inconclusive"
+
+
 def test_predictions_that_are_missing_damaged_or_of_other_images(tmp_path: Path) -> None:
     good = pair(tmp_path, 10, 10)
     gate = usual_limits()["accuracy"]

@@ -81,8 +81,8 @@ def test_what_is_written_for_pytest_benchmark_is_read_again(tmp_path: Path) -> N
 
     timed = row("n", "latency", "pass", base=1e-3, now=1.1e-3, unit="s", launches=[0.1, 0.09, 0.11], rounds=90)
     (tmp_path / "b.json").write_text(to_json(exported(report([timed]))))
-    found = imported(tmp_path / "b.json")["n"]
-    assert found.seconds == pytest.approx(1.1e-3)
+    found = imported(tmp_path / "b.json")["n/latency"]
+    assert found.median == pytest.approx(1.1e-3)
     assert found.rounds == 90
 
 
@@ -106,3 +106,21 @@ def test_a_damaged_benchmark_file_is_one_line(tmp_path: Path, content: bytes) ->
         imported(tmp_path / "b.json")
     assert "b.json" in str(raised.value)
     assert raised.value.exit_code in (2, 5)
+
+
+def test_tests_of_one_name_are_apart_and_check_does_not_see_them(tmp_path: Path) -> None:
+    first, second = (SenetBench(f"tests/{file}.py::test_net", tmp_path, "new") for file in "ab")
+    first.check(net(4), SIZE)
+    second.check(net(5), SIZE)
+    SenetBench("tests/a.py::test_net", tmp_path).check(net(4), SIZE)
+    SenetBench("tests/b.py::test_net", tmp_path).check(net(5), SIZE)
+    assert not (tmp_path / "portable.json").exists()
+
+
+def test_facts_that_an_older_version_recorded_are_still_compared_with(tmp_path: Path) -> None:
+    SenetBench("test_net", tmp_path, "new").check(net(), SIZE)
+    (tmp_path / "pytest" / "portable.json").rename(tmp_path / "portable.json")
+    plain = SenetBench("tests/a.py::test_net", tmp_path)
+    plain.check(net(), SIZE)
+    with pytest.raises(pytest.fail.Exception, match="params"):
+        plain.check(net(5), SIZE)

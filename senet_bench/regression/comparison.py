@@ -17,7 +17,7 @@ from senet_bench.regression.configfile import load
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
 from senet_bench.regression.outcome import Row, failed
-from senet_bench.regression.pytest_benchmark import imported
+from senet_bench.regression.pytest_benchmark import compared
 from senet_bench.regression.workers import Checkout, Survey, Work, look
 
 CONFIRMING_SEED = 1000
@@ -241,7 +241,8 @@ class Rows:
         for done, ratio in enumerate(self.config.ratios):
             yield Progress(ratio.id, done, len(self.config.ratios))
             rows.append(self._ratio(ratio, max(1, timed)))
-        rows += self._benchmarks()
+        if self.options.benchmarks is not None:
+            rows += compared(self.options.benchmarks, self.config.limit, self.config.alpha)
         return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
 
     def _accuracy(self) -> list[Row]:
@@ -255,18 +256,6 @@ class Rows:
             except BenchError as error:
                 rows.append(failed(pair.network, "accuracy", str(error)))
         return rows
-
-    def _benchmarks(self) -> Iterator[Row]:
-        """The times in two files of pytest-benchmark, unpaired; a benchmark that vanished is an error."""
-        if self.options.benchmarks is None:
-            return
-        base, head = (imported(path) for path in self.options.benchmarks)
-        for name, was in base.items():
-            if name in head:
-                limit = self.config.limits["latency"]
-                yield judgement.stored_row(name, was, head[name], limit, judged=self.options.stored)
-            else:
-                yield failed(name, "latency", f"{name} is in {self.options.benchmarks[0]} and not in the other")
 
     def _ratio(self, ratio: Ratio, comparisons: int) -> Row:
         try:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
@@ -31,46 +34,51 @@ MOST_APART = 0.02
 
 def facts(name: str, size: tuple[int, int, int]) -> Portable:
     """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
-    try:
-        _here()
+    with contained(name):
         return described(name, size, counted_metrics())
-    except Exception as error:
-        raise _cannot(name, error) from error
 
 
 def network(name: str) -> nn.Module:
     """A network of this checkout with weights; any failure is a `MeasurementError`."""
     from senet_bench.regression.facts import built
 
-    try:
-        _here()
+    with contained(name):
         made: nn.Module = built(name)
         return made
-    except Exception as error:
-        raise _cannot(name, error) from error
 
 
-def _here() -> None:
-    """Let modules of the current folder be found, after the installed ones."""
-    import sys
+@contextlib.contextmanager
+def contained(name: str) -> Iterator[None]:
+    """Run the code of a network: whatever it raises becomes a `MeasurementError`, and it cannot end this process.
 
-    here = str(Path.cwd())
-    if here not in sys.path:
+    Modules of the current folder are found, after the installed ones. Only Ctrl-C passes through.
+    """
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
+    leave, process = os._exit, os.getpid()
 
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child of a fork ends as it likes
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
 
-def _cannot(name: str, error: Exception) -> MeasurementError:
-    return MeasurementError(f"{name} cannot be run: {one_line(error)}")
+    os._exit = refused
+    try:
+        yield
+    except (KeyboardInterrupt, MeasurementError):
+        raise
+    except BaseException as error:
+        raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
+    finally:
+        os._exit = leave
 
 
 def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
     """The most bytes that a call of a network holds beyond weights and images."""
     from senet_bench.bench.latency import measure_memory
 
-    try:
+    with contained(name):
         return measure_memory({name: network(name)}, size, config.conditions)[name].bytes
-    except (RuntimeError, MemoryError) as error:
-        raise _cannot(name, error) from error
 
 
 def counted_ratio(ratio: Ratio, config: Config) -> Row:
@@ -100,7 +108,8 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
         min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
     networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
-    latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
+    with contained(ratio.network):
+        latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
     return judgement.ratio_row(ratio, latency.comparison)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,10 +14,13 @@ import msgspec
 from senet_bench.core.results import header
 from senet_bench.core.store import read
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.outcome import Report, Row
+from senet_bench.regression.limits import Limit
+from senet_bench.regression.outcome import Report, Row, Verdict, failed
 
 LARGEST_FILE = 256 << 20
+FEWEST_ROUNDS = 5
+BETWEEN_PROCESSES = 0.01
+"""Two processes of identical code differ by this much, which no file tells (the sd of the logarithm of times)."""
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
@@ -25,14 +30,27 @@ class Stats(msgspec.Struct):
     min: Positive
     median: Positive
     rounds: Annotated[int, msgspec.Meta(ge=1)]
+    stddev: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
+
+    @property
+    def variance(self) -> float | None:
+        """That of the logarithm of the median, None where the file has no spread."""
+        if self.stddev is None or self.rounds < FEWEST_ROUNDS:
+            return None
+        return (math.pi / 2) * (self.stddev / self.median) ** 2 / self.rounds + BETWEEN_PROCESSES**2
 
 
 class Benchmark(msgspec.Struct):
-    """A benchmark by its name."""
+    """A benchmark; its full name has the file and the class."""
 
     name: str
     stats: Stats
     fullname: str = ""
+
+    @property
+    def key(self) -> str:
+        """What it is known by."""
+        return self.fullname or self.name
 
 
 class File(msgspec.Struct):
@@ -41,8 +59,47 @@ class File(msgspec.Struct):
     benchmarks: list[Benchmark]
 
 
-def imported(path: Path) -> dict[str, StoredLatency]:
-    """The latencies in a file of pytest-benchmark by its names; `UsageError` for another or a damaged file."""
+def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[Row]:
+    """The times in two files of pytest-benchmark, base and head; a benchmark that vanished is an error."""
+    base, head = (imported(path) for path in paths)
+    rows = []
+    for name, was in base.items():
+        if name in head:
+            rows.append(_row(name, was, head[name], limit(name, "latency"), alpha))
+        else:
+            rows.append(failed(name, "latency", f"{name} is in {paths[0]} and not in the other"))
+    return rows
+
+
+def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> Row:
+    """The ratio of two medians against the limit: beyond it, inside it, or not decided at `alpha`, one-sided."""
+    change, allowed = math.log(now.median / base.median), math.log1p(limit.fraction(base.median))
+    row = Row(
+        id=f"{name}/latency",
+        network=name,
+        metric="latency",
+        kind="stored",
+        verdict="inconclusive" if limit.judged and change > allowed else "info",
+        reason=f"unpaired, {100 * math.expm1(change):+.1f} % by the medians of pytest-benchmark",
+        base=base.median,
+        now=now.median,
+        unit="s",
+        ratio=math.exp(change),
+        gate=limit.stored(),
+        rounds=now.rounds,
+    )
+    if base.variance is None or now.variance is None:
+        return replace(row, reason=f"{row.reason}; too few rounds or no spread in the files to judge it")
+    half = statistics.NormalDist().inv_cdf(1 - alpha) * math.sqrt(base.variance + now.variance)
+    row = replace(row, ci=(math.exp(change - half), math.exp(change + half)), confidence=1 - 2 * alpha)
+    if not limit.judged:
+        return row
+    verdict: Verdict = "fail" if change - half > allowed else "pass" if change + half < allowed else "inconclusive"
+    return replace(row, verdict=verdict)
+
+
+def imported(path: Path) -> dict[str, Stats]:
+    """The statistics in a file of pytest-benchmark by full name; `UsageError` for another or a damaged file."""
     data = read(path)
     if len(data) > LARGEST_FILE:
         raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "save it without --benchmark-save-data")
@@ -52,14 +109,11 @@ def imported(path: Path) -> dict[str, StoredLatency]:
         raise UsageError(f"{path} is no file of pytest-benchmark ({error})", "make it with --benchmark-json") from error
     if not found.benchmarks:
         raise MeasurementError(f"{path} holds no benchmark", "run pytest with its benchmarks")
-    names = [one.name for one in found.benchmarks]
+    names = [benchmark.key for benchmark in found.benchmarks]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"{path} has two benchmarks called {twice}", "give them different names")
-    return {
-        one.name: StoredLatency(seconds=one.stats.median, floor=one.stats.min, rounds=one.stats.rounds)
-        for one in found.benchmarks
-    }
+    return {benchmark.key: benchmark.stats for benchmark in found.benchmarks}
 
 
 def exported(report: Report) -> dict[str, Any]:

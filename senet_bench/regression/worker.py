@@ -56,7 +56,7 @@ class Worker:
         for name, size in request["networks"]:
             try:
                 found[name] = {"is": ask(name, tuple(size), request["batch_size"])}
-            except Exception as error:  # noqa: BLE001 - told to the process that asked
+            except BaseException as error:  # noqa: BLE001 - told to the process that asked, SystemExit too
                 missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
                 line = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # no import: the base's code is here
                 found[name] = {"error": line, "missing": missing}

@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 NETWORKS = '''
 import torch
@@ -35,6 +37,21 @@ networks = [
 ]
 metrics = ["params", "flops", "outputs", "state_dict", "operators"]
 """
+
+
+def activations(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+    """Elements of the outputs of all convolutions for one image."""
+    counts: list[int] = []
+
+    def count(module: nn.Module, inputs: object, output: torch.Tensor) -> None:
+        counts.append(output.numel())
+
+    hooks = [m.register_forward_hook(count) for m in network.modules() if isinstance(m, nn.Conv2d)]
+    with torch.no_grad():
+        network(torch.empty(1, *input_size, device=next(network.parameters()).device))
+    for hook in hooks:
+        hook.remove()
+    return sum(counts)
 
 
 class Folder:

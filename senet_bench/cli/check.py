@@ -3,112 +3,138 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.parameters import choice
+from senet_bench.core.specs import Allocator
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.regression import configfile
 from senet_bench.regression.baselines import Baselines
 
 if TYPE_CHECKING:
+    from senet_bench.regression.config import Config
     from senet_bench.regression.outcome import Report
 
-OUTCOMES = {1: "a confirmed regression", 3: "not decided", 4: "not comparable", 5: "not measured"}
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """Which networks, and the file that says so."""
+
+    PANEL: ClassVar[str] = "What is checked"
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The file that says what to check; default: senet-bench.toml, pyproject.toml."),
+    ] = None
+    only: Annotated[str | None, typer.Option("--only", help="Networks whose name fits: 'seresnet*'.")] = None
 
 
-class Compare(StrEnum):
-    """What latency is judged against."""
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How networks are timed, where that is not as the config says."""
 
-    base = "base"
-    stored = "stored"
+    PANEL: ClassVar[str] = "How it is timed"
+    budget: Annotated[float | None, typer.Option("--budget", help="Seconds of timing for a network in a launch.")] = (
+        None
+    )
+    launches: Annotated[int | None, typer.Option("--launches", help="Launches of base and head.")] = None
+    allocator: Annotated[
+        Allocator | None,
+        typer.Option(
+            "--allocator",
+            help="as-is, or tuned: let glibc keep freed memory (Linux) in base and head.",
+            **choice("as-is", "tuned"),
+        ),
+    ] = None
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")] = 0
+
+    def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
+        """The config of a file, with what is typed in place of its own."""
+        return configfile.load(path).overridden(self.budget, self.launches, self.allocator, inconclusive)
 
 
-ConfigPath = Annotated[
-    Path | None,
-    typer.Option("--config", help="The file that says what to check; default: senet-bench.toml, pyproject.toml."),
-]
-Only = Annotated[str | None, typer.Option("--only", help="Networks whose name fits: 'seresnet*'.")]
-BudgetOption = Annotated[float | None, typer.Option("--budget", help="Seconds of timing for a network in a launch.")]
-AllocatorOption = Annotated[
-    o.AllocatorName | None,
-    typer.Option("--allocator", help="as-is, or tuned: let glibc keep freed memory (Linux) in base and head."),
-]
-Launches = Annotated[int | None, typer.Option("--launches", help="Launches of base and head.")]
+@dataclass(frozen=True, slots=True)
+class Judging:
+    """What is compared with, and what an undecided row means."""
 
-
-def check(
-    base: Annotated[str | None, typer.Option("--base", help="Compare with this commit, in worker processes.")] = None,
-    config: ConfigPath = None,
-    only: Only = None,
-    budget: BudgetOption = None,
-    launches: Launches = None,
-    allocator: AllocatorOption = None,
+    PANEL: ClassVar[str] = "What it is compared with"
+    base: Annotated[str | None, typer.Option("--base", help="Compare with this commit, in worker processes.")] = None
     compare: Annotated[
-        Compare, typer.Option("--compare", help="stored: judge latency by recorded numbers.")
-    ] = Compare.base,
-    inconclusive: Annotated[str | None, typer.Option("--inconclusive", help="warn, pass or fail.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="What could not be decided fails.")] = False,
-    seed: o.Seed = 0,
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
-    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None,
-    markdown: Annotated[
-        Path | None, typer.Option("--markdown", help="Write a comment's Markdown to this file.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None,
-    benchmark_json: Annotated[
-        Path | None, typer.Option("--benchmark-json", help="Write pytest-benchmark's JSON.")
-    ] = None,
+        Literal["base", "stored"],
+        typer.Option("--compare", help="stored: judge latency by recorded numbers.", **choice("base", "stored")),
+    ] = "base"
+    inconclusive: Annotated[str | None, typer.Option("--inconclusive", help="warn, pass or fail.")] = None
+    strict: Annotated[bool, typer.Option("--strict", help="What could not be decided fails.")] = False
     benchmark_base: Annotated[
         Path | None,
         typer.Option("--benchmark-base", help="pytest-benchmark's JSON of the base; with --benchmark-head."),
-    ] = None,
+    ] = None
     benchmark_head: Annotated[
         Path | None, typer.Option("--benchmark-head", help="pytest-benchmark's JSON of this checkout.")
-    ] = None,
-    annotations: Annotated[bool, typer.Option("--annotations", help="Write GitHub's ::error lines to stderr.")] = False,
-    results: o.Results = Path("results"),
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-) -> None:
-    """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
-    for path in (output, junit, markdown, html, benchmark_json):
-        o.check_output(path)
-    found = configfile.load(config).overridden(
-        budget, launches, allocator.value if allocator else None, "fail" if strict else inconclusive
+    ] = None
+
+    def benchmarks(self) -> tuple[Path, Path] | None:
+        """The two files of pytest-benchmark, None when there are none; `UsageError` for one alone."""
+        if self.benchmark_base is None and self.benchmark_head is None:
+            return None
+        if self.benchmark_base is None or self.benchmark_head is None:
+            raise UsageError("--benchmark-base and --benchmark-head go together", "give both files")
+        return self.benchmark_base, self.benchmark_head
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Where else the report goes, for the machines of a CI."""
+
+    PANEL: ClassVar[str] = "For a CI"
+    junit: Annotated[Path | None, typer.Option("--junit", help="Write JUnit XML to this file.")] = None
+    markdown: Annotated[Path | None, typer.Option("--markdown", help="Write a comment's Markdown to this file.")] = None
+    html: Annotated[Path | None, typer.Option("--html", help="Write a page to this file.")] = None
+    benchmark_json: Annotated[Path | None, typer.Option("--benchmark-json", help="Write pytest-benchmark's JSON.")] = (
+        None
     )
-    from senet_bench.regression import check
-    from senet_bench.regression.comparison import Options
-    from senet_bench.show import terminal
+    annotations: Annotated[bool, typer.Option("--annotations", help="Write GitHub's ::error lines to stderr.")] = False
 
-    asked = Options(
-        base=base,
-        only=only,
-        stored=compare is Compare.stored,
-        seed=seed,
-        config_path=config,
-        benchmarks=_both(benchmark_base, benchmark_head),
-    )
-    steps = check.check(found, Baselines(results / "baselines"), asked)
-    report = terminal.run(steps, quiet=quiet or no_progress)
-    _write(report, format, output, junit, markdown, html, benchmark_json, strict=found.inconclusive == "fail")
-    _write_for_github(report, annotations, quiet)
-    if report.exit_code:
-        raise FailedCheckError(report)
+    def check(self) -> None:
+        """Raise `UsageError` if one of them could not be written."""
+        for path in (self.junit, self.markdown, self.html, self.benchmark_json):
+            o.check_output(path)
+
+    def write(self, report: Report, *, strict: bool) -> None:
+        """Write those that were named."""
+        from senet_bench.core.results import to_json
+        from senet_bench.core.store import write_atomically
+        from senet_bench.regression import ci, text
+        from senet_bench.regression.pytest_benchmark import exported
+
+        if self.junit is not None:
+            write_atomically(self.junit, ci.junit(report, strict=strict))
+        if self.markdown is not None:
+            write_atomically(self.markdown, text.markdown(report))
+        if self.html is not None:
+            write_atomically(self.html, text.page(report))
+        if self.benchmark_json is not None:
+            write_atomically(self.benchmark_json, to_json(exported(report)))
 
 
-def _both(base: Path | None, head: Path | None) -> tuple[Path, Path] | None:
-    """The two files of pytest-benchmark, None when there are none; `UsageError` for one alone."""
-    if base is None and head is None:
-        return None
-    if base is None or head is None:
-        raise UsageError("--benchmark-base and --benchmark-head go together", "give both files")
-    return base, head
+@dataclass(frozen=True, slots=True)
+class Keeping:
+    """Where what is recorded lies, and what is said."""
+
+    PANEL: ClassVar[str] = o.Showing.PANEL
+    results: o.Results = Path("results")
+    quiet: o.Quiet = False
+    no_progress: o.NoProgress = False
+
+    @property
+    def baselines(self) -> Baselines:
+        """The recorded facts."""
+        return Baselines(self.results / "baselines")
 
 
 class FailedCheckError(BenchError):
@@ -121,39 +147,45 @@ class FailedCheckError(BenchError):
         self.exit_code = report.exit_code
 
 
-def _write(
-    report: Report,
-    format: o.Format,  # noqa: A002
-    output: Path | None,
-    junit: Path | None,
-    markdown: Path | None,
-    html: Path | None,
-    benchmark_json: Path | None,
-    *,
-    strict: bool,
-) -> None:
-    """Everything that was asked for on files, then the report itself."""
-    from senet_bench.core.results import to_json
-    from senet_bench.core.store import write_atomically
-    from senet_bench.regression import ci, text
-    from senet_bench.regression.pytest_benchmark import exported
+def check(selection: Selection, judging: Judging, timing: Timing, files: Files, showing: o.Showing) -> None:
+    """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
+    showing.check()
+    files.check()
+    config = timing.config(selection.config, "fail" if judging.strict else judging.inconclusive)
+    from senet_bench.regression import check
+    from senet_bench.regression.comparison import Options
     from senet_bench.show import terminal
 
-    if junit is not None:
-        write_atomically(junit, ci.junit(report, strict=strict))
-    if markdown is not None:
-        write_atomically(markdown, text.markdown(report))
-    if html is not None:
-        write_atomically(html, text.page(report))
-    if benchmark_json is not None:
-        write_atomically(benchmark_json, to_json(exported(report)))
-    own = {o.Format.md: text.markdown, o.Format.html: text.page}.get(format)
+    options = Options(
+        base=judging.base,
+        only=selection.only,
+        stored=judging.compare == "stored",
+        seed=timing.seed,
+        config_path=selection.config,
+        benchmarks=judging.benchmarks(),
+    )
+    steps = check.check(config, Baselines(showing.results / "baselines"), options)
+    report = terminal.run(steps, quiet=showing.quiet or showing.no_progress)
+    files.write(report, strict=config.inconclusive == "fail")
+    _show(report, showing)
+    _write_for_github(report, files.annotations, showing.quiet)
+    if report.exit_code:
+        raise FailedCheckError(report)
+
+
+def _show(report: Report, showing: o.Showing) -> None:
+    """The report itself; as Markdown and as a page in forms of its own."""
+    from senet_bench.core.store import write_atomically
+    from senet_bench.regression import text
+    from senet_bench.show import terminal
+
+    own = {"md": text.markdown, "html": text.page}.get(showing.format)
     if own is None:
-        o.emit(text.document(report), format, output)
-    elif output is None:
+        o.emit(text.document(report), o.Format(showing.format), showing.output)
+    elif showing.output is None:
         terminal.write(own(report))
     else:
-        write_atomically(output, own(report))
+        write_atomically(showing.output, own(report))
 
 
 def _write_for_github(report: Report, annotations: bool, quiet: bool) -> None:
@@ -174,50 +206,38 @@ def _write_for_github(report: Report, annotations: bool, quiet: bool) -> None:
         terminal.remark(f"the job summary was not written ({error.strerror})", quiet=quiet)
 
 
-def baseline_record(
-    config: ConfigPath = None,
-    only: Only = None,
-    budget: BudgetOption = None,
-    launches: Launches = None,
-    allocator: AllocatorOption = None,
-    seed: o.Seed = 0,
-    results: o.Results = Path("results"),
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
-) -> None:
+def baseline_record(selection: Selection, timing: Timing, keeping: Keeping) -> None:
     """Store what checks compare with: portable facts, and this machine's memory and latency. Overwrites nothing."""
     from senet_bench.regression import record
     from senet_bench.show import terminal
 
-    found = configfile.load(config).overridden(budget, launches, allocator.value if allocator else None)
-    steps = record.record(found, Baselines(results / "baselines"), only=only, seed=seed)
-    recorded = terminal.run(steps, quiet=quiet or no_progress)
-    terminal.remark(_told("recorded", recorded.ids, recorded.paths), quiet=quiet)
+    config = timing.config(selection.config)
+    steps = record.record(config, keeping.baselines, only=selection.only, seed=timing.seed)
+    recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
+    terminal.remark(_summary("recorded", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
 
 def baseline_accept(
+    timing: Timing,
+    keeping: Keeping,
     rows: Annotated[
         list[str] | None, typer.Argument(help="seresnet50:params, or a whole network.", show_default=False)
     ] = None,
     reason: Annotated[str, typer.Option("--reason", help="Why the change is right; kept in the history.")] = "",
     every: Annotated[bool, typer.Option("--all", help="Everything.")] = False,
-    config: ConfigPath = None,
-    budget: BudgetOption = None,
-    launches: Launches = None,
-    allocator: AllocatorOption = None,
-    seed: o.Seed = 0,
-    results: o.Results = Path("results"),
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", help="The file that says what to check; default: senet-bench.toml, pyproject.toml."),
+    ] = None,
 ) -> None:
     """Replace the rows named by what this checkout has, and write down who, when and why."""
     from senet_bench.regression import accept
     from senet_bench.show import terminal
 
-    found = configfile.load(config).overridden(budget, launches, allocator.value if allocator else None)
-    steps = accept.accept(found, Baselines(results / "baselines"), rows or (), reason, every=every, seed=seed)
-    recorded = terminal.run(steps, quiet=quiet or no_progress)
-    terminal.remark(_told("accepted", recorded.ids, recorded.paths), quiet=quiet)
+    whole = timing.config(config)
+    steps = accept.accept(whole, keeping.baselines, rows or (), reason, every=every, seed=timing.seed)
+    recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
+    terminal.remark(_summary("accepted", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
 
 def baseline_show(
@@ -232,6 +252,6 @@ def baseline_show(
     o.emit(shown(Baselines(results / "baselines")), format, output)
 
 
-def _told(what: str, ids: Iterable[str], paths: Iterable[Path]) -> str:
+def _summary(what: str, ids: Sequence[str], paths: Iterable[Path]) -> str:
     names = ", ".join(ids) or "nothing: all is recorded as it is now"
     return f"{what} {names}; see {' and '.join(str(path) for path in paths if path.exists())}"

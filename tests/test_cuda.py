@@ -15,9 +15,7 @@ from senet_bench.bench.cuda import (
     EventClock,
     NvmlGauge,
     Reading,
-    attempt,
     nvml_gauge,
-    self_check,
     spoilt,
 )
 
@@ -156,17 +154,17 @@ def test_a_check_that_raises_becomes_its_reason() -> None:
     def broken() -> str:
         raise RuntimeError("no\nluck")
 
-    assert attempt("x", broken) == cuda.Check("x", False, "RuntimeError: no luck")
-    assert attempt("x", lambda: "fine") == cuda.Check("x", True, "fine")
+    assert selfcheck.attempt("x", broken) == selfcheck.Check("x", False, "RuntimeError: no luck")
+    assert selfcheck.attempt("x", lambda: "fine") == selfcheck.Check("x", True, "fine")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = {name: check for name, check in selfcheck.CHECKS.items() if name not in ("compile", "end to end")}
     monkeypatch.setattr(selfcheck, "CHECKS", quick)
-    on_cpu = {check.name: check for check in self_check("cpu")}
+    on_cpu = {check.name: check for check in selfcheck.self_check("cpu")}
     assert on_cpu.keys() == quick.keys()
     working = ("present", "eager", "channels_last", "train", "fp32 is IEEE", "peak memory", "out of memory")
     assert all(on_cpu[name].ok for name in working), on_cpu
-    nowhere = list(itertools.islice(self_check("cuda:99"), 4))
+    nowhere = list(itertools.islice(selfcheck.self_check("cuda:99"), 4))
     assert not any(check.ok for check in nowhere)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import HostClock
+from senet_bench.bench.device import largest_cache
 from senet_bench.bench.rounds import Plan
 from senet_bench.breakdown.parts import GateOnly, ScaleOnly, Stage, arms, replaced
-from senet_bench.breakdown.probes import last_level_cache
 from senet_bench.breakdown.profile import profile_network
 from senet_bench.breakdown.roofline import Demand, Device, limits
 from senet_bench.breakdown.rows import PartRow, Profile
@@ -126,7 +126,7 @@ def _one_thread() -> Iterator[None]:
 def _small_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("senet_bench.breakdown.roofline.buffer_bytes", lambda device, cache: 1 << 12)
-        patch.setattr("senet_bench.breakdown.roofline.last_level_cache", lambda device: 1 << 16)
+        patch.setattr("senet_bench.bench.device.Cpu.cache_bytes", lambda device: 1 << 16)
         patch.setattr("senet_bench.breakdown.probes.PRODUCT", {"cpu": 8})
         yield
 
@@ -390,5 +390,5 @@ def test_the_last_level_cache_is_the_largest_the_system_tells(tmp_path: Any) -> 
     for index, size in enumerate(("32K", "1024K", "32M")):
         (tmp_path / f"index{index}").mkdir()
         (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
-    assert last_level_cache("cpu", tmp_path) == 32 << 20
-    assert last_level_cache("cpu", tmp_path / "absent") is None
+    assert largest_cache(tmp_path) == 32 << 20
+    assert largest_cache(tmp_path / "absent") is None

@@ -1,19 +1,21 @@
-"""Timing on an NVIDIA GPU: CUDA events around exactly the counted work, and NVML to see when the clocks moved."""
+"""A CUDA device, timed by events around exactly the counted work, and NVML to see when the clocks moved."""
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
+from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Block, Call, HostClock
-from senet_bench.errors import one_line
+from senet_bench.bench.clock import Block, Call, Clock, HostClock
+from senet_bench.bench.memory import PeakMemory
+from senet_bench.core.specs import Conditions
+from senet_bench.deployment.cuda_graph import captured
 
 BLOCK_S = 1e-3
 MOST_CALLS = 64
@@ -194,26 +196,110 @@ class EndToEndClock(HostClock):
         return moved or HostClock.disturbance(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One branch tried: whether it works here, and the figures or the reason."""
+@dataclass(frozen=True)
+class Cuda:
+    """A GPU that torch calls cuda: NVIDIA's, or AMD's by ROCm. The methods are those of `bench.device.Device`."""
 
-    name: str
-    ok: bool
-    detail: str
+    place: torch.device
 
+    backend: ClassVar[str] = "nccl"
+    accumulation: ClassVar[torch.dtype] = torch.float64
+    captures: ClassVar[bool] = True
+    warmup_s: ClassVar[float] = 0.5
 
-def self_check(device: str = "cuda") -> Iterator[Check]:
-    """Try everything that timing on this device relies on, one `Check` each; nothing raises."""
-    from senet_bench.bench.selfcheck import CHECKS
+    def count(self) -> int:
+        """How many torch sees."""
+        return torch.cuda.device_count() if torch.cuda.is_available() else 0
 
-    for name, check in CHECKS.items():
-        yield attempt(name, functools.partial(check, device))
+    def name(self) -> str:
+        """The driver's name."""
+        return torch.cuda.get_device_name(self.place)
 
+    def hardware(self) -> dict[str, Any]:
+        """Model, number, architecture, memory, and the libraries that calculate on it."""
+        gpu = torch.cuda.get_device_properties(self.place)
+        return {
+            "gpu": gpu.name,
+            "gpu_count": self.count(),
+            "sm": f"{gpu.major}.{gpu.minor}",
+            "gpu_memory_gib": round(gpu.total_memory / 2**30),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
 
-def attempt(name: str, check: Callable[[], str]) -> Check:
-    """The check's outcome; whatever it raises becomes its reason."""
-    try:
-        return Check(name, True, check())
-    except Exception as error:  # noqa: BLE001 - a self-check reports every failure
-        return Check(name, False, one_line(error))
+    def lacks(self, precision: str) -> bool:
+        """TF32 and bf16 before Ampere."""
+        return precision in ("tf32", "bf16") and torch.cuda.get_device_capability(self.place) < (8, 0)
+
+    def synchronise(self) -> None:
+        """Wait for every stream."""
+        torch.cuda.synchronize(self.place)
+
+    def clock(self, conditions: Conditions) -> Clock:
+        """CUDA events for device time, else the host's clock around call and synchronisation; both watch NVML."""
+        gauge = nvml_gauge(self.place)
+        if conditions.timing == "device":
+            return EventClock(self.place, conditions.cache == "cold", gauge)
+        return EndToEndClock(finish=self.synchronise, gauge=gauge)
+
+    def mark(self, now: Callable[[], float]) -> Any:
+        """An event in the current stream."""
+        event = _event()
+        event.record(torch.cuda.current_stream(self.place))
+        return event
+
+    def between(self, start: Any, end: Any) -> float:
+        """Seconds between two events."""
+        return float(start.elapsed_time(end)) / 1e3
+
+    def peak(self, call: Call) -> PeakMemory:
+        """By the statistics of torch's allocator."""
+        self.synchronise()
+        torch.cuda.reset_peak_memory_stats(self.place)
+        before = torch.cuda.memory_allocated(self.place)
+        output = call()
+        self.synchronise()
+        del output
+        return PeakMemory(torch.cuda.max_memory_allocated(self.place) - before, "CUDA allocator")
+
+    def energy(self) -> float | None:
+        """Not measured yet."""
+        return None
+
+    def capture(self, call: Call) -> Call:
+        """The call as a CUDA graph."""
+        return captured(call, self.place).replay
+
+    def others(self) -> tuple[int, ...]:
+        """By NVML; empty without it."""
+        gauge = nvml_gauge(self.place)
+        return tuple(gauge.others()) if gauge else ()
+
+    def empty_cache(self) -> None:
+        """Hand back torch's blocks that are free."""
+        torch.cuda.empty_cache()
+
+    def random_state(self) -> list[torch.Tensor]:
+        """The states of all GPUs."""
+        return torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+    def restore_random_state(self, state: list[torch.Tensor]) -> None:
+        """Set those of all GPUs, where there are any."""
+        if state and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(state)
+
+    def use(self, rank: int) -> None:
+        """The GPU of that index is the current one."""
+        torch.cuda.set_device(rank)
+
+    def cache_bytes(self) -> int | None:
+        """The L2's."""
+        return int(torch.cuda.get_device_properties(self.place).L2_cache_size)
+
+    def free_bytes(self) -> int:
+        """By the driver."""
+        return int(torch.cuda.mem_get_info(self.place)[0])
+
+    def activities(self) -> list[ProfilerActivity]:
+        """The CPU's and the GPU's."""
+        return [ProfilerActivity.CPU, ProfilerActivity.CUDA]

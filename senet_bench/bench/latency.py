@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from torch import nn
 
-from senet_bench.bench.clock import Clock, host_clock
+from senet_bench.bench.clock import Clock
 from senet_bench.bench.count import steady
-from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
-from senet_bench.bench.memory import PeakMemory, peak_memory
+from senet_bench.bench.device import device_of, peak_memory
+from senet_bench.bench.memory import PeakMemory
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
 from senet_bench.bench.samples import Comparison
@@ -21,8 +19,6 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Latency
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError
-
-GPU_WARMUP_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +75,7 @@ def measure_networks(
             return replace(found, halved_to=halved_to)
         if conditions.batch_size == 1:
             raise MeasurementError(f"out of memory on {conditions.device} at batch size 1", "use smaller images")
-        if torch.device(conditions.device).type == "cuda":
-            torch.cuda.empty_cache()
+        device_of(conditions.device).empty_cache()
         conditions = conditions.with_batch(conditions.batch_size // 2)
         halved_to = conditions.batch_size
         yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
@@ -104,21 +99,10 @@ def _measured(
             {name: ready.factory for name, ready in prepared.items()},
             baseline,
             plan=_fitting(plan, conditions),
-            clock=clock or clock_for(conditions),
+            clock=clock or device_of(conditions.device).clock(conditions),
             witness=witness,
         )
-        return NetworkLatency(comparison, conditions, prepared, _others(conditions))
-
-
-def clock_for(conditions: Conditions) -> Clock:
-    """CUDA events for device time, else the host's clock with the device's synchronisation inside."""
-    device = torch.device(conditions.device)
-    if device.type == "cuda":
-        gauge = nvml_gauge(device)
-        if conditions.timing == "device":
-            return EventClock(device, conditions.cache == "cold", gauge)
-        return EndToEndClock(finish=functools.partial(torch.cuda.synchronize, device), gauge=gauge)
-    return host_clock(torch.mps.synchronize if device.type == "mps" else None)
+        return NetworkLatency(comparison, conditions, prepared, device_of(conditions.device).others())
 
 
 def measure_memory(
@@ -136,12 +120,6 @@ def measure_memory(
 
 def _fitting(plan: Plan, conditions: Conditions) -> Plan:
     """The plan with what follows from the conditions: training changes outputs, a GPU needs a longer warm-up."""
-    on_gpu = torch.device(conditions.device).type == "cuda"
     steady = plan.steady and conditions.mode == "infer"
-    return replace(plan, steady=steady, least_warmup_s=GPU_WARMUP_S if on_gpu else plan.least_warmup_s)
-
-
-def _others(conditions: Conditions) -> tuple[int, ...]:
-    device = torch.device(conditions.device)
-    gauge = nvml_gauge(device) if device.type == "cuda" else None
-    return tuple(gauge.others()) if gauge else ()
+    least_s = max(plan.least_warmup_s, device_of(conditions.device).warmup_s)
+    return replace(plan, steady=steady, least_warmup_s=least_s)

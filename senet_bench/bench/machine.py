@@ -15,6 +15,7 @@ import torch
 from senet_bench import __version__
 from senet_bench.bench import allocator
 from senet_bench.bench.clock import cores
+from senet_bench.bench.device import DEVICES, installed
 from senet_bench.core.results import Check
 
 PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "openvino", "triton")
@@ -31,6 +32,12 @@ EXTRAS: dict[str, str | None] = {
     "tensorboard": "track",
 }
 """Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
+
+ABSENT = {
+    "cuda": "latency on a GPU needs an NVIDIA GPU and torch with CUDA",
+    "mps": "only on Apple silicon",
+}
+"""What is said of a kind of device that is not there."""
 
 
 @functools.cache
@@ -64,17 +71,20 @@ def checks() -> list[Check]:
         _allocator(),
         Check("machine key", str(environment()["machine"])),
     ]
-    gpus = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    found += [Check(f"cuda:{index}", torch.cuda.get_device_name(index)) for index in gpus]
-    if not torch.cuda.is_available():
-        found.append(Check("cuda", "none", "latency on a GPU needs an NVIDIA GPU and torch with CUDA"))
-    if not torch.backends.mps.is_available():
-        found.append(Check("mps", "none", "only on Apple silicon"))
+    for kind, make in DEVICES.items():
+        if kind != "cpu":
+            number = make(torch.device(kind)).count()
+            found += [Check(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
+            found += [Check(kind, "none", ABSENT.get(kind, ""))] if not number else []
     for package, extra in EXTRAS.items():
         version = packages.get(package) or _version(package)
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
         found.append(Check(package, version or "missing", remedy))
     return found
+
+
+def _numbered(kind: str, index: int) -> str:
+    return kind if kind == "mps" else f"{kind}:{index}"
 
 
 def _allocator() -> Check:
@@ -96,19 +106,17 @@ def machine_key(hard: dict[str, Any]) -> str:
 
 def _hard() -> dict[str, Any]:
     """Stable fields only: no frequencies, load, host name or kernel build."""
-    gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+    gpu = {"gpu": None, "gpu_count": 0, "sm": None, "gpu_memory_gib": None, "cuda": None, "cudnn": None}
+    gpu |= next((device.hardware() for _, device in installed()), {})
+    libraries = ("cuda", "cudnn")
     return {
         "cpu": _cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "virtual": "hypervisor" in (_read("/proc/cpuinfo") or ""),
-        "gpu": gpu.name if gpu else None,
-        "gpu_count": torch.cuda.device_count() if gpu else 0,
-        "sm": f"{gpu.major}.{gpu.minor}" if gpu else None,
-        "gpu_memory_gib": round(gpu.total_memory / 2**30) if gpu else None,
+        **{name: value for name, value in gpu.items() if name not in libraries},
         "torch": ".".join(torch.__version__.split(".")[:2]),
-        "cuda": torch.version.cuda if gpu else None,
-        "cudnn": torch.backends.cudnn.version() if gpu else None,  # type: ignore[no-untyped-call]
+        **{name: gpu[name] for name in libraries},
     }
 
 

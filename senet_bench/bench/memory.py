@@ -15,7 +15,7 @@ from torch import nn
 from senet_bench.bench.clock import Call
 from senet_bench.errors import MeasurementError
 
-Method = Literal["CUDA allocator", "CPU allocator trace"]
+Method = Literal["CUDA allocator", "CPU allocator trace", "MPS allocator at the end of a call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,29 +35,8 @@ def weight_bytes(network: nn.Module) -> int:
     return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
 
 
-def peak_memory(call: Call, device: str = "cpu") -> PeakMemory:
-    """The peak of one call, after one that is not counted."""
-    call()
-    kind = torch.device(device).type
-    if kind == "cuda":
-        return PeakMemory(_cuda_peak(call, torch.device(device)), "CUDA allocator")
-    if kind == "cpu":
-        return PeakMemory(_cpu_peak(call), "CPU allocator trace")
-    raise MeasurementError(f"peak memory cannot be measured on {device}", "use cpu or cuda")
-
-
-def _cuda_peak(call: Call, device: torch.device) -> int:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    output = call()
-    torch.cuda.synchronize(device)
-    del output
-    return torch.cuda.max_memory_allocated(device) - before
-
-
-def _cpu_peak(call: Call) -> int:
-    """The highest running sum of the allocations and frees that torch's profiler saw."""
+def traced_peak(call: Call) -> PeakMemory:
+    """The highest running sum of the allocations and frees on the CPU that torch's profiler saw in a call."""
     with (
         muted(),
         torch.profiler.profile(
@@ -75,7 +54,7 @@ def _cpu_peak(call: Call) -> int:
     for _, _, change in changes:
         live += change
         highest = max(highest, live)
-    return highest
+    return PeakMemory(highest, "CPU allocator trace")
 
 
 @contextlib.contextmanager

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from senet_bench.bench import export
 from senet_bench.bench.clock import Call
+from senet_bench.bench.device import device_of
 from senet_bench.bench.session import check_conditions
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
@@ -171,7 +172,7 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
     if conditions.runtime == "compile":
         with _own_cache():
             call()
-    return _captured(call, x) if conditions.runtime == "cudagraph" else call
+    return device_of(x.device).capture(call) if conditions.runtime == "cudagraph" else call
 
 
 def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
@@ -183,7 +184,8 @@ def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
     if conditions.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     call = _inference(deploy(network).to(dtype), x)
-    return _captured(call, x) if x.is_cuda else call
+    device = device_of(x.device)
+    return device.capture(call) if device.captures else call
 
 
 def _inference(run: Callable[[Tensor], Any], x: Tensor) -> Call:
@@ -251,22 +253,3 @@ def _own_cache() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def _captured(call: Call, x: Tensor) -> Call:
-    """The call as a CUDA graph with its own memory pool; three calls on a side stream come first, as torch asks."""
-    side = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(x.device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream(x.device).wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = call()
-
-    def replay() -> object:
-        graph.replay()
-        return output
-
-    return replay

@@ -1,21 +1,23 @@
-"""What timing on a device relies on, each tried on a small network; `cuda.self_check` runs and reports them."""
+"""What timing on a device relies on, each tried on a small network by `self_check`."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench.clock import HostClock, host_clock
-from senet_bench.bench.cuda import EndToEndClock, EventClock, nvml_gauge
-from senet_bench.bench.memory import peak_memory
+from senet_bench.bench.clock import Clock
+from senet_bench.bench.cuda import EventClock, nvml_gauge
+from senet_bench.bench.device import device_of, peak_memory
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, out_of_memory, prepare
 from senet_bench.bench.session import check_conditions, session
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
+from senet_bench.errors import one_line
 
 BATCH = 4
 
@@ -35,15 +37,9 @@ def _images() -> Tensor:
 
 def _present(device: str) -> str:
     check_conditions(Conditions(device))
-    if torch.device(device).type != "cuda":
-        return torch.__version__
-    properties = torch.cuda.get_device_properties(device)
-    cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
-    return (
-        f"{properties.name}, compute capability {properties.major}.{properties.minor}, "
-        f"{properties.total_memory / 2**30:.0f} GiB, L2 {properties.L2_cache_size / 2**20:.0f} MiB, "
-        f"torch {torch.__version__}, CUDA {torch.version.cuda}, cuDNN {cudnn}"
-    )
+    hardware = device_of(device).hardware()
+    figures = [f"{name} {value}" for name, value in hardware.items() if name != "gpu" and value is not None]
+    return ", ".join(filter(None, (hardware.get("gpu"), *figures, f"torch {torch.__version__}")))
 
 
 def _runs(device: str, **options: str | bool) -> str:
@@ -66,7 +62,7 @@ def _arithmetic(device: str) -> str:
     return f"a product in fp32 is off by {error:.1e}"
 
 
-def _pair(device: str, clock: HostClock | EventClock) -> str:
+def _pair(device: str, clock: Clock) -> str:
     """An A/A comparison with that clock."""
     conditions = Conditions(device, batch_size=BATCH)
     with session(conditions):
@@ -88,12 +84,7 @@ def _events(device: str, cold: bool) -> str:
 
 
 def _end_to_end(device: str) -> str:
-    kind = torch.device(device).type
-    if kind == "cuda":
-        where = torch.device(device)
-        finish = lambda: torch.cuda.synchronize(where)  # noqa: E731
-        return _pair(device, EndToEndClock(finish=finish, gauge=nvml_gauge(where)))
-    return _pair(device, host_clock(torch.mps.synchronize if kind == "mps" else None))
+    return _pair(device, device_of(device).clock(Conditions(device)))
 
 
 def _gauge(device: str) -> str:
@@ -124,7 +115,7 @@ def _exhausted(device: str) -> str:
 
 
 def _need_cuda(device: str) -> None:
-    if torch.device(device).type != "cuda":
+    if not device_of(device).captures:
         raise RuntimeError("only on a CUDA device")
 
 
@@ -149,3 +140,26 @@ CHECKS: dict[str, Callable[[str], str]] = {
     "out of memory": _exhausted,
 }
 """Every branch by its name; each gives the figures or raises the reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One branch tried: whether it works here, and the figures or the reason."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+def self_check(device: str = "cuda") -> Iterator[Check]:
+    """Try everything that timing on this device relies on, one `Check` each; nothing raises."""
+    for name, check in CHECKS.items():
+        yield attempt(name, functools.partial(check, device))
+
+
+def attempt(name: str, check: Callable[[], str]) -> Check:
+    """The check's outcome; whatever it raises becomes its reason."""
+    try:
+        return Check(name, True, check())
+    except Exception as error:  # noqa: BLE001 - a self-check reports every failure
+        return Check(name, False, one_line(error))

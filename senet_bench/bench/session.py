@@ -12,6 +12,7 @@ from typing import Any, get_args
 import torch
 
 from senet_bench.bench import allocator, export
+from senet_bench.bench.device import Device, present
 from senet_bench.core import specs
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
@@ -27,8 +28,9 @@ def check_conditions(conditions: Conditions) -> None:
     if min(conditions.batch_size, conditions.threads) < 1:
         raise UsageError("batch size and threads must be at least 1")
     allocator.check(conditions.allocator)
-    device = _device(conditions.device)
-    _check_precision(conditions, device)
+    device = present(conditions.device)
+    if device.lacks(conditions.precision):
+        raise UsageError(f"device {conditions.device} has no {conditions.precision}", "use --precision fp32")
     _check_runtime(conditions, device)
 
 
@@ -38,43 +40,10 @@ def settled(conditions: Conditions) -> Conditions:
     return replace(conditions, allocator=allocator.applied(conditions.allocator))
 
 
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {name!r} is unknown", "use cpu, cuda, cuda:1 or mps") from None
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if not present.get(device.type, False):
-        raise UsageError(f"device {name} is not there", "use --device cpu, or see `senet-bench doctor`")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(f"device {name} is not there", f"this machine has {torch.cuda.device_count()} CUDA devices")
-    return device
-
-
-def _check_precision(conditions: Conditions, device: torch.device) -> None:
-    precision = conditions.precision
-    if device.type == "cuda":
-        lacking = precision in ("tf32", "bf16") and torch.cuda.get_device_capability(device) < (8, 0)
-    elif device.type == "mps":
-        lacking = precision == "tf32"
-    else:
-        offers = {"fp32": True, "bf16": _cpu_has("_is_mkldnn_bf16_supported"), "tf32": False}
-        lacking = not offers.get(precision, _cpu_has("_is_mkldnn_fp16_supported"))
-    if lacking:
-        raise UsageError(f"device {conditions.device} has no {precision}", "use --precision fp32")
-
-
-def _cpu_has(query: str) -> bool:
-    try:
-        return bool(getattr(torch.ops.mkldnn, query)())
-    except (AttributeError, RuntimeError):
-        return False
-
-
-def _check_runtime(conditions: Conditions, device: torch.device) -> None:
+def _check_runtime(conditions: Conditions, device: Device) -> None:
     runtime = conditions.runtime
     cuda_only = runtime == "cudagraph" or conditions.timing == "device" or conditions.cache == "cold"
-    if cuda_only and device.type != "cuda":
+    if cuda_only and not device.captures:
         raise UsageError("CUDA graphs, device timing and a cold cache need a CUDA device", "use --device cuda")
     if conditions.cache == "cold" and conditions.timing != "device":
         raise UsageError("a cold cache is timed by device events only", "use device timing")

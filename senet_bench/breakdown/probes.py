@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import Call, Clock
+from senet_bench.bench.device import device_of
 from senet_bench.bench.runtimes import FAILURES, REDUCED, example, prepare
 from senet_bench.breakdown.parts import Part
 from senet_bench.core.specs import Conditions
@@ -107,21 +106,6 @@ def product_rate(conditions: Conditions, clock: Clock) -> float:
     return 2 * n**3 / _fastest(lambda: a @ b, clock)
 
 
-def last_level_cache(device: str, folder: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int | None:
-    """Bytes of the device's last-level cache, None where the system does not tell."""
-    if torch.device(device).type == "cuda":
-        return int(torch.cuda.get_device_properties(torch.device(device)).L2_cache_size)
-    if torch.device(device).type != "cpu":
-        return None
-    sizes = []
-    for path in folder.glob("index*/size"):
-        text = path.read_text(encoding="ascii").strip()
-        number, unit = text.rstrip("KMG"), text[-1:]
-        if number.isdigit():
-            sizes.append(int(number) << {"K": 10, "M": 20, "G": 30}.get(unit, 0))
-    return max(sizes, default=None)
-
-
 def _fastest(call: Call, clock: Clock) -> float:
     with torch.inference_mode():
         call()
@@ -138,6 +122,4 @@ def _positive(seconds: float) -> float:
 
 def buffer_bytes(device: str, cache: int) -> int:
     """Four times the cache, at most 1 GiB and a sixteenth of the memory that is free."""
-    place: Any = torch.device(device)
-    free = torch.cuda.mem_get_info(place)[0] if place.type == "cuda" else psutil.virtual_memory().available
-    return min(4 * cache, MOST_BUFFER, free // 16)
+    return min(4 * cache, MOST_BUFFER, device_of(device).free_bytes() // 16)

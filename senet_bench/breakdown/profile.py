@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import Clock
-from senet_bench.bench.latency import clock_for, measure_networks
+from senet_bench.bench.device import device_of
+from senet_bench.bench.latency import measure_networks
 from senet_bench.bench.memory import weight_bytes
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
@@ -79,7 +79,8 @@ def _by_module(conditions: Conditions) -> bool:
 def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[Progress]:
     """Stage times, profiler and device limits; what fails is noted and left out."""
     conditions, images = seen.conditions, example(seen.input_size, seen.conditions.batch_size)
-    clock, whole = clock or clock_for(conditions), seen.plan.budget_s
+    device, whole = device_of(conditions.device), seen.plan.budget_s
+    clock = clock or device.clock(conditions)
     budget_s = WITNESS_SHARE * whole
     if _by_module(conditions):
         yield Progress("stages", whole, whole)
@@ -90,8 +91,8 @@ def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[
         seen.missing.update(stages=EAGER_ONLY, profiler=EAGER_ONLY)
     if seen.traced and seen.same_work:
         yield Progress("device", whole, whole)
-        on_gpu = torch.device(conditions.device).type == "cuda"
-        busy = clock_for(replace(conditions, timing="device", cache="warm")) if on_gpu else clock
+        alone = replace(conditions, timing="device", cache="warm")
+        busy = device.clock(alone) if device.captures else clock
         seen.device = measure_device(conditions, clock, busy)
         block = network.get_submodule(next(iter(seen.traced)))
         seen.launch = launch_seconds(block, conditions, clock, split=seen.split)

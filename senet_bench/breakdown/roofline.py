@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from senet_bench.bench.clock import Clock
+from senet_bench.bench.device import device_of
 from senet_bench.bench.runtimes import FAILURES, out_of_memory
-from senet_bench.breakdown.probes import bandwidth, buffer_bytes, last_level_cache, operator_seconds, product_rate
+from senet_bench.breakdown.probes import bandwidth, buffer_bytes, operator_seconds, product_rate
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError
 
@@ -85,7 +86,7 @@ def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = No
     """
     busy = busy or clock
     missing: dict[str, str] = {}
-    cache = last_level_cache(conditions.device)
+    cache = device_of(conditions.device).cache_bytes()
     known = cache if cache is not None else ASSUMED_CACHE
     large, small = buffer_bytes(conditions.device, known), max(1 << 16, known // 8)
 

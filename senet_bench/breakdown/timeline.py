@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.profiler import DeviceType
 
 from senet_bench.bench.clock import Call
+from senet_bench.bench.device import Device, device_of
 from senet_bench.bench.memory import muted
 from senet_bench.bench.runtimes import prepare
 from senet_bench.breakdown.parts import Stage, annotated, shared_copy, wrap
@@ -73,7 +74,7 @@ def time_stages(
 
     They go on for about `budget_s`; eager inference only.
     """
-    watch = _Stopwatch(torch.device(conditions.device), now)
+    watch = _Stopwatch(device_of(conditions.device), now)
     marked = shared_copy(network)
     for stage in stages:
         wrap(marked.get_submodule(stage.members[0]), marked.get_submodule(stage.members[-1]), stage.name, watch.around)
@@ -91,10 +92,9 @@ def _shares(calls: Sequence[dict[str, float]]) -> dict[str, NDArray[np.float64]]
 
 
 class _Stopwatch:
-    """Marks by the host's clock; on a GPU by CUDA events in the stream, read when the call is over."""
+    """Marks in the device's work, read when the call is over."""
 
-    def __init__(self, device: torch.device, now: Now) -> None:
-        self.on_gpu = device.type == "cuda"
+    def __init__(self, device: Device, now: Now) -> None:
         self.device = device
         self.now = now
         self.marks: list[tuple[str, Any, Any]] = []
@@ -113,35 +113,28 @@ class _Stopwatch:
         self.marks.clear()
         with self.around(WHOLE):
             call()
-        _synchronise(self.device)
-        seconds: Counter[str] = Counter()
+        self.device.synchronise()
+        seconds: defaultdict[str, float] = defaultdict(float)
         for what, start, end in self.marks:
-            seconds[what] += start.elapsed_time(end) / 1e3 if self.on_gpu else end - start
+            seconds[what] += self.device.between(start, end)
         return dict(seconds)
 
     def _mark(self) -> Any:
-        if not self.on_gpu:
-            _synchronise(self.device)
-            return self.now()
-        event: Any = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
-        event.record(torch.cuda.current_stream(self.device))
-        return event
+        return self.device.mark(self.now)
 
 
 def profiled(
     network: nn.Module, stages: Sequence[Stage], conditions: Conditions, images: Tensor, budget_s: float
 ) -> Profiled:
     """The network under torch's profiler, its stages, attention blocks and their parts in named ranges."""
-    device = torch.device(conditions.device)
+    device = device_of(conditions.device)
     plain = prepare(network, conditions, images).factory()
     call = prepare(annotated(network, stages, torch.profiler.record_function), conditions, images).factory()
     plain(), call()
     bare_s = _seconds(plain, 1, device)
     calls = _number(budget_s, bare_s, LEAST_PROFILED, MOST_PROFILED)
     bare_s = _seconds(plain, calls, device)
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    if device.type == "cuda":
-        activities.append(torch.profiler.ProfilerActivity.CUDA)
+    activities = device.activities()
 
     def named() -> None:
         with torch.profiler.record_function(WHOLE):
@@ -149,7 +142,7 @@ def profiled(
 
     with muted(), torch.profiler.profile(activities=activities, acc_events=True) as seen:
         traced_s = _seconds(named, calls, device)
-    found = _ranges(seen.events(), on_gpu=device.type == "cuda")
+    found = _ranges(seen.events(), on_gpu=len(activities) > 1)
     fastest = min(found, key=lambda call_s: call_s.get(WHOLE, math.inf))
     return Profiled(fastest, len(found), traced_s / bare_s)
 
@@ -175,19 +168,12 @@ def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
     return calls
 
 
-def _seconds(call: Call, calls: int, device: torch.device) -> float:
+def _seconds(call: Call, calls: int, device: Device) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         call()
-    _synchronise(device)
+    device.synchronise()
     return max(time.perf_counter() - start, 1e-9)
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _number(budget_s: float, seconds: float, least: int, most: int) -> int:

@@ -16,6 +16,7 @@ from senet_bench.bench.clock import cores
 from senet_bench.cli.parameters import choice
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
+from senet_bench.core.devices import kind_of
 from senet_bench.core.progress import Result, Steps
 from senet_bench.core.specs import Conditions, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
@@ -237,10 +238,8 @@ class Running:
 
     def conditions(self) -> tuple[Conditions, ...]:
         """Every combination of runtimes and batch sizes; on a GPU, unless told otherwise, two of each."""
-        on_gpu = self.device.startswith("cuda")
-        usual = ["compile"] if self.torchcompile else ["eager", "cudagraph"] if on_gpu else ["eager"]
-        names = self.runtime.split(",") if self.runtime else usual
-        clocks = ("end-to-end", "device") if on_gpu else ("end-to-end",)
+        kind = kind_of(self.device)
+        names = self.runtime.split(",") if self.runtime else ["compile"] if self.torchcompile else kind.runtimes
         return tuple(
             Conditions(
                 device=self.device,
@@ -252,9 +251,9 @@ class Running:
                 mode=self.mode,
                 cache="cold" if self.cold_l2 and clock == "device" else "warm",
                 allocator=self.allocator,
-                timing=clock,  # type: ignore[arg-type]
+                timing=clock,
             )
-            for batch, name, clock in itertools.product(_batches(self.batch_size), names, clocks)
+            for batch, name, clock in itertools.product(_batches(self.batch_size), names, kind.clocks)
         )
 
 
@@ -418,17 +417,9 @@ def conditions_of(
     cold_l2: bool = False,
 ) -> tuple[Conditions, ...]:
     """Every combination of runtimes and batch sizes; on CUDA, unless told otherwise, eager and graph, on two clocks."""
-    on_gpu = device.startswith("cuda")
-    names = (
-        runtime.split(",")
-        if runtime
-        else ["compile"]
-        if torchcompile
-        else ["eager", "cudagraph"]
-        if on_gpu
-        else ["eager"]
-    )
-    clocks = ("end-to-end", "device") if on_gpu else ("end-to-end",)
+    kind = kind_of(device)
+    names = runtime.split(",") if runtime else ["compile"] if torchcompile else kind.runtimes
+    clocks = kind.clocks
     return tuple(
         Conditions(
             device=device,
@@ -440,7 +431,7 @@ def conditions_of(
             mode=mode.value,
             cache="cold" if cold_l2 and clock == "device" else "warm",
             allocator=allocator.value,
-            timing=clock,  # type: ignore[arg-type]
+            timing=clock,
         )
         for batch, name, clock in itertools.product(_batches(batch_size), names, clocks)
     )

@@ -1,18 +1,39 @@
-"""A network as a CUDA graph for each shape of images it meets."""
+"""Capturing calls as CUDA graphs: any call, and a network for each shape of images it meets."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 
-@dataclass(slots=True)
-class _Capture:
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A captured call; `output` is what each replay fills anew."""
+
     graph: torch.cuda.CUDAGraph
-    given: Tensor
-    output: Tensor
+    output: object
+
+    def replay(self) -> object:
+        """The output, after the work was enqueued."""
+        self.graph.replay()
+        return self.output
+
+
+def captured(call: Callable[[], object], device: torch.device) -> Graph:
+    """The call as a CUDA graph with its own memory pool; three calls on a side stream come first, as torch asks."""
+    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream(device).wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call()
+    return Graph(graph, output)
 
 
 class Captured(nn.Module):
@@ -24,7 +45,7 @@ class Captured(nn.Module):
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.captures: dict[tuple[object, ...], _Capture] = {}
+        self.captures: dict[tuple[object, ...], tuple[Tensor, Graph]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output, in memory of its own."""
@@ -32,21 +53,9 @@ class Captured(nn.Module):
             return self.body(x)  # type: ignore[no-any-return]
         key = (x.shape, x.dtype, x.device)
         if key not in self.captures:
-            self.captures[key] = self._capture(x)
-        found = self.captures[key]
-        found.given.copy_(x)
-        found.graph.replay()
-        return found.output.clone()
-
-    def _capture(self, x: Tensor) -> _Capture:
-        given = x.clone(memory_format=torch.channels_last)
-        stream = torch.cuda.Stream(x.device)  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream(x.device))
-        with torch.cuda.stream(stream):
-            for _ in range(3):
-                self.body(given)
-        torch.cuda.current_stream(x.device).wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            output = self.body(given)
-        return _Capture(graph, given, output)
+            given = x.clone(memory_format=torch.channels_last)
+            self.captures[key] = given, captured(lambda: self.body(given), x.device)
+        given, graph = self.captures[key]
+        given.copy_(x)
+        output: Tensor = graph.replay()  # type: ignore[assignment]
+        return output.clone()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.breakdown import tables as profiles
+from senet_bench.core.devices import kind_of
 from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError, UsageError, one_line
@@ -211,11 +212,7 @@ def conditions_label(conditions: Conditions) -> str:
     usual = asdict(Conditions())
     words = [f"batch {conditions.batch_size}", conditions.device, conditions.precision, conditions.runtime]
     words += ["training step"] * (conditions.mode == "train") + ["channels last"] * conditions.channels_last
-    words += (
-        []
-        if conditions.device.startswith("cuda")
-        else [f"{conditions.threads} thread{'s' * (conditions.threads != 1)}"]
-    )
+    words += [] if kind_of(conditions.device).gpu else [f"{conditions.threads} thread{'s' * (conditions.threads != 1)}"]
     words += [
         str(value) for name, value in asdict(conditions).items() if name in ("timing", "cache") and value != usual[name]
     ]

@@ -71,7 +71,7 @@ class Worker:
 
     def memory(self, name: str, size: tuple[int, int, int], batch_size: int) -> int:
         """The most bytes that a call holds beyond weights and images."""
-        from senet_bench.bench.memory import peak_memory
+        from senet_bench.bench.device import peak_memory
 
         return peak_memory(self.called(name, size, batch_size)).bytes
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from senet_bench.bench.cuda import self_check
 from senet_bench.bench.machine import checks, environment
+from senet_bench.bench.selfcheck import self_check
 from senet_bench.bench.session import check_conditions
 from senet_bench.core.results import Check
 from senet_bench.core.specs import Conditions

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from senet_bench.bench.device import DEVICES, Device
 from senet_bench.core.store import whole
 from senet_bench.errors import UsageError, one_line
 
@@ -54,7 +55,7 @@ def random_state() -> dict[str, Any]:
         "python": (version, list(words), gauss),
         "numpy": (str(name), np.asarray(keys).tolist(), int(position), int(has_gauss), float(cached)),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        **{kind: make(torch.device(kind)).random_state() for kind, make in _accelerators()},
     }
 
 
@@ -65,5 +66,9 @@ def restore_random_state(state: dict[str, Any]) -> None:
     name, keys, *rest = state["numpy"]
     np.random.set_state((name, np.asarray(keys, dtype=np.uint32), *rest))  # noqa: NPY002
     torch.set_rng_state(state["torch"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    for kind, make in _accelerators():
+        make(torch.device(kind)).restore_random_state(state.get(kind, []))
+
+
+def _accelerators() -> list[tuple[str, type[Device]]]:
+    return [(kind, make) for kind, make in DEVICES.items() if kind != "cpu"]

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from senet_bench.bench.device import device_of
 from senet_bench.errors import MeasurementError, UsageError
 
 LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "gloo", "nccl", "timed out")
@@ -52,11 +53,10 @@ def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
         yield World()
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    cuda = device.startswith("cuda")
-    if cuda:
-        torch.cuda.set_device(world.local_rank)
+    place = device_of(device)
+    place.use(world.local_rank)
     try:
-        dist.init_process_group("nccl" if cuda else "gloo", timeout=timedelta(seconds=timeout_s))
+        dist.init_process_group(place.backend, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         raise MeasurementError(f"the {size} processes did not meet ({_line(error)})", "start with torchrun") from error
     yield world
@@ -106,7 +106,7 @@ def wrapped(network: nn.Module, world: World, device: torch.device) -> nn.Module
     """The network that averages gradients over all processes; itself when there is one process."""
     if not world.distributed:
         return network
-    ids = [device.index or 0] if device.type == "cuda" else None
+    ids = [device.index or 0] if device_of(device).backend == "nccl" else None
     return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import nn
 
 from senet_bench.bench import allocator
+from senet_bench.bench.device import device_of
 from senet_bench.bench.session import arithmetic
 from senet_bench.core.recipes import Recipe
 from senet_bench.data.sets import DataSet
@@ -79,7 +80,7 @@ class _Run:
         self.batches = self.objective.batches
         self._check_parts()
         self.epoch, self.step = 0, 0
-        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.loss_sum = torch.zeros((), dtype=device_of(self.device).accumulation, device=self.device)
         torch.manual_seed(settings.seed + 7919 * world.rank)
         self._restore()
         self.model = wrapped(self.network, world, self.device)
@@ -135,9 +136,7 @@ class _Run:
                     stack.enter_context(self.model.no_sync())  # type: ignore[operator]
                 loss = self.objective.loss(self.forward, part, batch)
                 self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-            self.loss_sum += (
-                loss.detach().cpu() if self.device.type == "cpu" else loss.detach().to("cpu", torch.float64)
-            )
+            self.loss_sum += loss.detach().to(self.loss_sum.dtype)
         self.scaler.step(self.optimizer)  # type: ignore[arg-type]
         self.scaler.update()
         self.optimizer.zero_grad()

@@ -1,0 +1,32 @@
+"""What is known of the kinds of devices before torch is loaded: a row each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from senet_bench.core.specs import Runtime
+
+Timing = Literal["end-to-end", "device"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceKind:
+    """`runtimes` and `clocks` are what is measured unless told otherwise; a GPU's label says no threads."""
+
+    gpu: bool
+    runtimes: tuple[Runtime, ...] = ("eager",)
+    clocks: tuple[Timing, ...] = ("end-to-end",)
+
+
+KINDS: dict[str, DeviceKind] = {
+    "cpu": DeviceKind(gpu=False),
+    "cuda": DeviceKind(gpu=True, runtimes=("eager", "cudagraph"), clocks=("end-to-end", "device")),
+    "mps": DeviceKind(gpu=True),
+}
+"""By the name that torch gives them; ROCm's torch calls itself cuda."""
+
+
+def kind_of(device: str) -> DeviceKind:
+    """The row of a device such as `cuda:1`; that of the CPU for one that is unknown, which is refused later."""
+    return KINDS.get(device.partition(":")[0], KINDS["cpu"])

@@ -1,0 +1,149 @@
+"""A device is a class and a row: what measuring asks goes through `DEVICES` and nowhere else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import nn
+
+from senet_bench.bench import machine
+from senet_bench.bench.clock import Call, Clock, HostClock
+from senet_bench.bench.device import DEVICES, Cpu, Mps, device_of, peak_memory
+from senet_bench.bench.latency import measure_memory, measure_networks
+from senet_bench.bench.memory import PeakMemory
+from senet_bench.bench.rounds import Plan
+from senet_bench.core import devices
+from senet_bench.core.progress import result_of
+from senet_bench.core.specs import Conditions
+from senet_bench.errors import UsageError
+from senet_bench.train import checkpoint
+
+SIZE = (3, 8, 8)
+
+
+@dataclass(frozen=True)
+class Abacus(Cpu):
+    """A device under the name of one that torch knows and this machine lacks; its arithmetic is the processor's."""
+
+    warmup_s: ClassVar[float] = 0.01
+    ticks: ClassVar[list[float]] = []
+
+    def name(self) -> str:
+        return "Abacus 3000"
+
+    def hardware(self) -> dict[str, Any]:
+        return {"gpu": self.name(), "gpu_count": self.count()}
+
+    def clock(self, conditions: Conditions) -> Clock:
+        def now() -> float:
+            self.ticks.append(len(self.ticks) * 1e-3)
+            return self.ticks[-1]
+
+        return HostClock(wall=now, cpu=now)
+
+    def peak(self, call: Call) -> PeakMemory:
+        return PeakMemory(4242, "CPU allocator trace")
+
+    def others(self) -> tuple[int, ...]:
+        return (7,)
+
+
+@pytest.fixture
+def abacus(monkeypatch: pytest.MonkeyPatch) -> type[Abacus]:
+    monkeypatch.setitem(DEVICES, "cpu", Abacus)
+    Abacus.ticks.clear()
+    return Abacus
+
+
+def networks() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    return {
+        name: nn.Sequential(nn.Conv2d(3, width, 3), nn.Flatten(), nn.LazyLinear(2))
+        for name, width in (("a", 2), ("b", 3))
+    }
+
+
+def test_a_new_device_is_timed_by_its_own_clock_and_its_other_processes_are_named(abacus: type[Abacus]) -> None:
+    made = networks()
+    for network in made.values():
+        network(torch.zeros(1, *SIZE))
+    found = result_of(measure_networks(made, "a", SIZE, plan=Plan(budget_s=0.5)))
+    assert found.comparison.samples.rounds > 0
+    assert found.comparison.arms["b"].seconds == pytest.approx(1e-3)
+    assert found.other_processes == (7,)
+    assert len(abacus.ticks) > found.comparison.samples.rounds
+
+
+def test_a_new_device_measures_its_own_memory(abacus: type[Abacus]) -> None:
+    made = networks()
+    for network in made.values():
+        network(torch.zeros(1, *SIZE))
+    assert peak_memory(lambda: None).bytes == 4242
+    assert {peak.bytes for peak in measure_memory(made, SIZE, Conditions()).values()} == {4242}
+
+
+def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("senet_bench.bench.device.DEVICES", {"cpu": Cpu, "xpu": Abacus})
+    monkeypatch.setattr(machine, "DEVICES", {"cpu": Cpu, "xpu": Abacus})
+    machine.environment.cache_clear()
+    try:
+        hard = machine.environment()["hard"]
+        assert (hard["gpu"], hard["gpu_count"], hard["cuda"]) == ("Abacus 3000", 1, None)
+        assert {check.name: check.found for check in machine.checks()}["xpu:0"] == "Abacus 3000"
+    finally:
+        machine.environment.cache_clear()
+
+
+@pytest.mark.parametrize("kind", DEVICES)
+def test_every_device_has_a_row_that_is_read_before_torch(kind: str) -> None:
+    assert devices.KINDS.keys() == DEVICES.keys()
+    assert DEVICES[kind](torch.device(kind)).captures == ("cudagraph" in devices.KINDS[kind].runtimes)
+
+
+def test_metal_adds_in_single_precision_because_it_has_no_other() -> None:
+    assert device_of("mps").accumulation is torch.float32
+    assert {device_of(kind).accumulation for kind in ("cpu", "cuda")} == {torch.float64}
+    assert not Mps(torch.device("mps")).captures
+
+
+def test_metals_peak_is_what_its_allocator_holds_at_the_end_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = iter([100, 175])
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.mps, "current_allocated_memory", lambda: next(held))
+    peak = Mps(torch.device("mps")).peak(lambda: None)
+    assert (peak.bytes, peak.method) == (75, "MPS allocator at the end of a call")
+
+
+def test_a_device_without_graphs_says_so() -> None:
+    with pytest.raises(UsageError, match="no graphs"):
+        device_of("cpu").capture(lambda: None)
+
+
+def test_the_state_of_every_devices_generators_is_kept_and_an_older_checkpoint_has_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    restored: list[Any] = []
+
+    class Seeded(Abacus):
+        def random_state(self) -> list[torch.Tensor]:
+            return [torch.tensor([3], dtype=torch.uint8)]
+
+        def restore_random_state(self, state: list[torch.Tensor]) -> None:
+            restored.append(state)
+
+    monkeypatch.setattr(checkpoint, "DEVICES", {"cpu": Cpu, "xpu": Seeded})
+    state = checkpoint.random_state()
+    checkpoint.restore_random_state(state)
+    del state["xpu"]
+    checkpoint.restore_random_state(state)
+    assert restored == [[torch.tensor([3], dtype=torch.uint8)], []]
+
+
+def test_marks_of_the_processor_are_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    now: Callable[[], float] = iter([2.0, 3.5]).__next__
+    device = device_of("cpu")
+    assert device.between(device.mark(now), device.mark(now)) == 1.5

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -83,10 +84,8 @@ OTHERS = {
     "epochs": replace(A_TRIAL, recipe=recipe("digits").lasting(3)),
     "lr": replace(A_TRIAL, recipe=replace(recipe("digits"), lr=0.05)),
     "data": replace(A_TRIAL, dataset="digits-full"),
-    "folder": replace(A_TRIAL, folder="/data"),
     "seed": replace(A_TRIAL, seed=1),
     "precision": replace(A_TRIAL, precision="bf16"),
-    "threads": replace(A_TRIAL, threads=2),
 }
 
 
@@ -95,12 +94,101 @@ def test_the_key_changes_with_all_that_defines_a_trial() -> None:
     assert len(set(keys)) == len(keys)
 
 
-def test_the_key_changes_with_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_changes_with_nothing_else() -> None:
     key = key_of(definition(A_TRIAL))
-    assert key == key_of(definition(replace(A_TRIAL, arm="7")))
+    assert key == key_of(definition(replace(A_TRIAL, arm="7", threads=2)))
     assert re.fullmatch("[0-9a-f]{16}", key)
-    monkeypatch.setattr(error, "code_digest", lambda: "another")
-    assert key_of(definition(A_TRIAL)) != key
+
+
+def test_touching_the_toolkit_leaves_every_stored_trial_known(run: Run, ran: list[Trial], tmp_path: Path) -> None:
+    rows(run, *HERE)
+    done = len(ran)
+    code = (
+        "import sys, pathlib, json\nfrom senet_bench import __version__\nfrom tests.test_sweeping import *\n"
+        "print(key_of(definition(A_TRIAL)))"
+    )
+    edited = tmp_path / "copy"
+    shutil.copytree(Path(error.__file__).parent.parent, edited / "senet_bench")
+    shutil.copytree(Path(__file__).parent, edited / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (edited / "senet_bench").rglob("*.py"):
+        path.write_text(path.read_text() + "\n# a comment\n")
+    environment = os.environ | {"PYTHONPATH": str(edited)}
+    told = subprocess.run(
+        [sys.executable, "-c", code], cwd=edited, env=environment, capture_output=True, text=True, check=False
+    )
+    assert told.stdout.strip() == key_of(definition(A_TRIAL)), told.stderr
+    rows(run, *HERE)
+    assert len(ran) == done
+
+
+BLOCK = """
+from torch import nn
+
+class Gate(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x):
+        return x * x.mean((2, 3), keepdim=True).sigmoid()
+"""
+
+
+def test_an_edited_block_is_another_trial_and_a_comment_is_none(
+    run: Run, ran: list[Trial], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    block = tmp_path / "swept_gate.py"
+    asked: tuple[str, ...] = (
+        "ablate",
+        "-m",
+        "seresnet20_cifar",
+        "--attention",
+        "se,swept_gate:Gate",
+        "--dataset",
+        "digits",
+    )
+    asked += ("--epochs", "1", "--seeds", "1", "--workers", "1", "--format", "json")
+    block.write_text(BLOCK)
+    rows(run, *asked)
+    first = len(ran)
+    block.write_text(BLOCK.replace("class", "# hers\nclass"))
+    rows(run, *asked)
+    assert len(ran) == first
+    block.write_text(BLOCK.replace("mean(", "amax("))
+    rows(run, *asked)
+    assert [trial.spec.attention.block for trial in ran[first:] if trial.spec.attention] == ["swept_gate:Gate"]
+
+
+def test_trials_of_earlier_versions_are_taken_and_those_left_out_are_named(
+    run: Run, ran: list[Trial], tmp_path: Path
+) -> None:
+    rows(run, *HERE)
+    done = len(ran)
+    for number, path in enumerate(trial_files(tmp_path)):
+        document = json.loads(path.read_text())
+        trial = ran[number]
+        document["definition"] = {
+            "model": trial.spec.name,
+            "options": {name: repr(value) for name, value in trial.spec.options.items()},
+            "attention": json.loads(json.dumps(asdict(trial.spec.attention) if trial.spec.attention else None)),
+            "recipe": json.loads(json.dumps(trial.recipe.as_dict())),
+            "dataset": trial.dataset,
+            "folder": None,
+            "seed": trial.seed,
+            "precision": "fp32",
+            "code": "0123456789ab",
+        }
+        document["result"] = fake(trial)
+        path.with_name(f"{number:016x}.json").write_text(json.dumps(document))
+        path.unlink()
+    rows(run, *HERE)
+    assert len(ran) == done
+    document["definition"]["model"] = "timm:resnet18"
+    trial_files(tmp_path)[0].with_name("f" * 16 + ".json").write_text(json.dumps(document))
+    ended = run(*HERE[:-2], "--seeds", "3")
+    assert len(ran) == done + ROWS
+    assert "left out: 1 trials that earlier versions stored" in ended.out
 
 
 def test_a_row_has_mean_sd_interval_and_differences_and_the_constant_gate_is_one(run: Run, ran: list[Trial]) -> None:

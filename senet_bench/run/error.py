@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from importlib import metadata
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench import __version__
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Accuracy, Row, Run
 from senet_bench.core.specs import Precision
@@ -26,6 +22,7 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
     from senet_bench.core.recipes import Recipe
+    from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
 SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
@@ -134,16 +131,18 @@ class Sweep:
 
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
+        from senet_bench.train.identity import former
+
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
         kept = record.store.trials(about["environment"]["machine"])
+        before = former(kept)
         rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
         outcomes, todo = Outcomes(), []
         for trial in self.plan(cases):
-            key = key_of(definition(trial))
-            if (result := stored(kept, key)) is not None:
+            if (result := result_of(trial, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
-                todo.append((key, trial))
+                todo.append((key_of(definition(trial)), trial))
         done = total - len(todo)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
             outcomes.add(trial, outcome)
@@ -151,6 +150,8 @@ class Sweep:
             yield record.progress(f"seed {trial.seed} of {rows[int(trial.arm)].label}", done, total)
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
         record.change(rows=_with_errors(rows, outcomes, self))
+        if todo and before.left_out:
+            record.change(conditions={**record.document.conditions, "trials_left_out": before.left_out})
         yield record.progress("done", total, total)
 
 
@@ -178,32 +179,17 @@ def stored(kept: TrialStore, key: str) -> dict[str, Any] | None:
     return result
 
 
+def result_of(trial: Trial, kept: TrialStore, before: Former) -> dict[str, Any] | None:
+    """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
+    result = stored(kept, key_of(definition(trial)))
+    return result if result is not None else before.result(trial)
+
+
 def definition(trial: Trial) -> dict[str, Any]:
-    """What defines a trial, and so its key: network, attention, recipe, data, seed, conditions, code."""
-    return {
-        "model": trial.spec.name,
-        "builder": trial.spec.builder,
-        "options": {name: repr(value) for name, value in trial.spec.options.items()},
-        "attention": asdict(trial.spec.attention) if trial.spec.attention else None,
-        "recipe": trial.recipe.as_dict(),
-        "dataset": trial.dataset,
-        "folder": trial.folder,
-        "seed": trial.seed,
-        "precision": trial.precision,
-        "threads": trial.threads,
-        "torch": metadata.version("torch").partition("+")[0],
-        "version": __version__,
-        "code": code_digest(),
-    }
+    """What decides a trial's result, and so its key."""
+    from senet_bench.train.identity import identity_of
 
-
-@functools.cache
-def code_digest() -> str:
-    """Twelve hexadecimal digits of the source that decides a trial's result: networks, training, specs."""
-    root = Path(__file__).parent.parent
-    rooms = ("models", "data", "train")
-    files = sorted([*(path for room in rooms for path in root.glob(f"{room}/*.py")), root / "core" / "specs.py"])
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
+    return identity_of(trial).as_dict()
 
 
 class _Claims:
@@ -211,14 +197,14 @@ class _Claims:
 
     def __init__(self, kept: TrialStore, planned: Iterable[tuple[str, Trial]]) -> None:
         self.kept, self.planned = kept, planned
-        self.held: dict[Trial, tuple[str, FileLock]] = {}
+        self.held: dict[Trial, tuple[dict[str, Any], FileLock]] = {}
         self.elsewhere: list[tuple[str, Trial]] = []
 
     def __iter__(self) -> Iterator[Trial]:
         for key, trial in self.planned:
             lock = self.kept.claim(key)
             if lock is not None and stored(self.kept, key) is None:
-                self.held[trial] = (key, lock)
+                self.held[trial] = (definition(trial), lock)
                 yield trial
                 continue
             if lock is not None:  # finished since it was planned
@@ -227,9 +213,9 @@ class _Claims:
 
     def settle(self, trial: Trial, outcome: dict[str, Any] | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
-        key, lock = self.held.pop(trial)
+        told, lock = self.held.pop(trial)  # as it was when it began: her code may have been edited since
         if not isinstance(outcome, Failure):
-            self.kept.put(key, definition(trial), outcome, about)
+            self.kept.put(key_of(told), told, outcome, about)
         lock.release()
 
 

@@ -10,20 +10,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.results import AnyFacts, header
-from senet_bench.core.store import Store, TrialStore, key_of, read
+from senet_bench.core.store import Store, TrialStore, read
 from senet_bench.errors import BenchError
 from senet_bench.run.cases import Case, Changes, label, spec_of
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
 from senet_bench.run.engines import workers_of
-from senet_bench.run.error import Sweep, definition, stored
+from senet_bench.run.error import Sweep, definition, result_of, stored
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
 
 if TYPE_CHECKING:
     from senet_bench.train.trials import Trial
 
-NOT_ASKED_OF_TIME = ("seed", "version", "code", "folder")
+NOT_ASKED_OF_TIME = ("seed", "revision")
 """What a trial's definition has that its duration does not depend on much."""
 
 
@@ -70,13 +70,15 @@ def forecast(
 
 def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[dict[str, Any]]:
     """For each case its trials in this share, how many are stored, and the likely seconds of one."""
-    known = _durations(kept)
+    from senet_bench.train.identity import former
+
+    known, before = _durations(kept), former(kept)
     by_place: dict[int, list[Trial]] = {}
     for trial in sweep.share(cases):
         by_place.setdefault(int(trial.arm), []).append(trial)
     for place in range(len(cases)):
         planned = by_place.get(place, [])
-        done = sum(stored(kept, key_of(definition(trial))) is not None for trial in planned)
+        done = sum(result_of(trial, kept, before) is not None for trial in planned)
         row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
             row |= _duration(planned[0], known, left=len(planned) - done)

@@ -94,8 +94,16 @@ def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callab
     for make in (latency_table, error_table):
         table, small = (make(run.rows, narrow=is_narrow, name=name) for is_narrow in (False, True))
         if table and small:
-            wide.append(table)
-            narrow.append(small)
+            notes = _about_trials(run) if make is error_table else ()
+            wide.append(replace(table, notes=(*table.notes, *notes)))
+            narrow.append(replace(small, notes=(*small.notes, *notes)))
+
+
+def _about_trials(run: Run) -> tuple[str, ...]:
+    """What must be said of trials that were stored by earlier versions and not taken."""
+    count = run.conditions.get("trials_left_out", 0)
+    why = "they do not say which source their code from outside had"
+    return (f"left out: {count} trials that earlier versions stored: {why}",) if count else ()
 
 
 def _title(study: Study) -> str:

@@ -19,6 +19,7 @@ from senet_bench.core.results import header
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore, read
 from senet_bench.data import sets
+from senet_bench.errors import BenchError
 from senet_bench.train.trials import Trial
 
 LOOKED_AT = 1000
@@ -42,7 +43,11 @@ def identity_of(trial: Trial) -> Identity:
 @functools.cache
 def data_of(dataset: str, folder: str | None = None) -> Data:
     """What is in a data set; of `digits`, what is in its first draw, from which the seeds draw theirs."""
-    images = sets.load(dataset, folder)
+    return described(sets.load(dataset, folder))
+
+
+def described(images: sets.DataSet) -> Data:
+    """What is in a data set that was read."""
     splits = (images.train, images.test)
     return Data(
         name=images.name,
@@ -89,14 +94,18 @@ class Former:
         """The stored result of the same trial, None when there is none."""
         path = self.paths.get(_science_of(trial) or "")
         result = header(read(path), str(path)).get("result") if path is not None else None
-        return result if isinstance(result, dict) else None
+        error = result.get("top1_err") if isinstance(result, dict) else None
+        return result if isinstance(error, int | float) and 0 <= error <= 1 else None
 
 
 def former(kept: TrialStore) -> Former:
     """The trials of earlier versions in a store; later ones of equal science win."""
     paths, left_out = dict[str, Path](), 0
     for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
-        definition = header(read(path), str(path)).get("definition")
+        try:
+            definition = header(read(path), str(path)).get("definition")
+        except BenchError:  # raised where it is asked for by its key
+            continue
         if not isinstance(definition, dict) or "code" not in definition:
             continue
         science = _science(definition)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -229,3 +230,17 @@ def test_compare_with_a_data_set_shows_the_whole_trade_off(run: Run) -> None:
     assert low <= accuracy["difference"] <= high
     assert accuracy["control_difference"] == pytest.approx(accuracy["top1_err"] - control["accuracy"]["top1_err"])
     assert base["accuracy"]["protocol"] == accuracy["protocol"]
+
+
+def test_no_run_writes_over_the_weights_of_another(run: Run, tmp_path: Path) -> None:
+    asked = ("train", "seresnet20_cifar", "--recipe", "digits-smoke", "-q")
+    for more in ((), ("-r", "4"), ("--seed", "3"), ("--lr", "0.01"), ("--ema", "0.9"), ()):
+        ended = run(*asked, *more)
+        assert ended.code == 0, ended.err
+    names = sorted(path.name for path in (tmp_path / "results" / "weights").glob("*.safetensors"))
+    assert len(names) == 5
+    assert all(re.fullmatch(r"seresnet20_cifar-digits-digits-smoke-[0-9a-f]{8}\.safetensors", name) for name in names)
+    assert run(*asked, "--out", "w.safetensors").code == 0
+    ended = run(*asked, "--out", "w.safetensors", "--seed", "1")
+    assert (ended.code, ended.out) == (2, "")
+    assert "w.safetensors holds the weights of another run; move it away" in ended.err

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
+from senet_bench.core.identity import Identity, Network, training
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, check_writable
@@ -101,6 +102,25 @@ class Training:
             identity={**identity, "dataset": self.dataset, **self._of_detector()},
         )
 
+    def identity(self, images: DataSet | DetectionSet) -> Identity:
+        """What decides the weights that come out."""
+        from senet_bench.train.identity import data_of, described, start_of
+
+        spec, recipe = self.changes.apply(resolve(self.model)), self.resolved()
+        if self.changes.cardinality is not None:
+            spec = replace(spec, options={**spec.options, "cardinality": self.changes.cardinality})
+        return Identity(
+            network=Network.of(spec),
+            data=data_of(self.dataset) if self.dataset.startswith("digits") else described(images),
+            recipe=training(recipe),
+            batch=recipe.batch_size,
+            seed=self.seed,
+            precision=self.precision,
+            start=start_of(self.weights, self.trunk_weights),
+            ema=self.ema,
+            accumulate=self.accumulate,
+        )
+
     def described(self) -> dict[str, Any]:
         """The conditions as they are stored, and written into the weights."""
         return {
@@ -130,21 +150,25 @@ def train(asked: Training, store: Store) -> Iterator[Event[AnyFacts]]:
     from senet_bench.core.specs import Conditions
     from senet_bench.data import sets
     from senet_bench.detection import coco
+    from senet_bench.train import weights
     from senet_bench.train.distributed import joined
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
     store.check()
     recipe = asked.resolved()
-    out = asked.out or store.root / "weights" / f"{resolve(asked.model).name}-{asked.dataset}-{recipe.name}.safetensors"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
     tracker = _tracker(asked.track)
     images: DataSet | DetectionSet
     if resolve(asked.model).task == "detection":
         images = coco.load(asked.dataset, asked.folder)
     else:
         images = sets.load(asked.dataset, asked.folder, draw=asked.seed)
+    key = asked.identity(images).key
+    name = f"{resolve(asked.model).name}-{asked.dataset}-{recipe.name}-{key[:8]}.safetensors"
+    out = asked.out or store.root / "weights" / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    weights.check_key(out, key)
     with joined(asked.device) as world:
         yield from _trained(asked, recipe, images, out, store, tracker, world)
 
@@ -177,7 +201,7 @@ def _trained(
         yield Event(event.epoch, event.epochs, f"epoch {event.epoch}/{event.epochs}", run, path)
     run = replace(run, summary={"weights": str(out), "checkpoint": str(checkpoint), **_last(run)})
     if world.is_main:
-        weights.save(network, out, spec, **asked.described())
+        weights.save(network, out, spec, **asked.described(), key=asked.identity(images).key)
         store.write(run, path)
     yield Event(recipe.epochs, recipe.epochs, "done", run, path)
 

@@ -46,8 +46,10 @@ def data_of(dataset: str, folder: str | None = None) -> Data:
     return described(sets.load(dataset, folder))
 
 
-def described(images: sets.DataSet) -> Data:
-    """What is in a data set that was read."""
+def described(images: Any) -> Data:
+    """What is in a data set that was read; a detector's images have sides of their own."""
+    if not isinstance(images, sets.DataSet):
+        return _of_objects(images)
     splits = (images.train, images.test)
     return Data(
         name=images.name,
@@ -59,6 +61,27 @@ def described(images: sets.DataSet) -> Data:
         labels=_digest(np.ascontiguousarray(split.labels).tobytes() for split in splits if split is not None),
         images=_digest(part for split in splits if split is not None for part in _contents(split)),
     )
+
+
+def _of_objects(images: Any) -> Data:
+    splits = [split for split in (images.train, images.test) if split is not None]
+    return Data(
+        name=images.name,
+        size=0,
+        channels=images.channels,
+        classes=len(images.classes),
+        train=0 if images.train is None else len(images.train),
+        test=len(images.test),
+        labels=_digest(table.tobytes() for split in splits for both in split.objects() for table in both),
+        images=_digest(f"{path.name}\n".encode() for split in splits for path in split.paths),
+    )
+
+
+def start_of(weights: str | None, trunk: str | None = None) -> str:
+    """What `train` starts from: weights by the digest of their file or by name, else layers drawn one after another."""
+    told = [(what, name) for what, name in (("weights", weights), ("trunk", trunk)) if name is not None]
+    named = (f"{what} {_digest([Path(name).read_bytes()]) if Path(name).is_file() else name}" for what, name in told)
+    return ", ".join(named) or "layers in their order"
 
 
 def _digest(parts: Any) -> str:

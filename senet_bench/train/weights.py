@@ -16,7 +16,7 @@ from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.core.store import whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
-from senet_bench.errors import MeasurementError, UsageError, one_line
+from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.train import downloads
 from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
@@ -67,6 +67,16 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
             save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
         except SafetensorError as error:
             raise OSError(one_line(error)) from error
+
+
+def check_key(path: Path, key: str) -> None:
+    """Raise `UsageError` for a file with the weights of another run than that of the key."""
+    try:
+        stored = contents(path).metadata.get("key", key) if path.is_file() else key
+    except BenchError:  # not weights of ours
+        return
+    if stored != key:
+        raise UsageError(f"{path} holds the weights of another run", "move it away, or name another file with --out")
 
 
 def load(

@@ -163,7 +163,7 @@ def option_table(command: str) -> str:
         kind, info = get_args(hints[name])
         usual = parameter.default
         shown = "on" if usual is True else "" if usual in (None, False, "", parameter.empty) else f"`{usual}`"
-        cells = (_spelt(name, info), _takes(kind), shown, info.help or "")
+        cells = (_spelt(name, info), _values(info) or _takes(kind), shown, info.help or "")
         lines.append(f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -174,6 +174,12 @@ def _spelt(name: str, info: Any) -> str:
         return f"`{name.upper()}`"
     declared = [one for one in (info.default, *(info.param_decls or ())) if isinstance(one, str)]
     return ", ".join(f"`{one}`" for one in declared or [f"--{name.replace('_', '-')}"])
+
+
+def _values(info: Any) -> str:
+    """The values that an option's metavar lists, empty where it lists none."""
+    listed = (info.metavar or "").strip("<>").split("|")
+    return " ".join(f"`{value}`" for value in listed) if len(listed) > 1 else ""
 
 
 def _takes(kind: Any) -> str:

@@ -22,18 +22,10 @@ FLOORS = [
 NEIGHBOURS = {("bench", "deployment"), ("deployment", "models"), ("data", "bench")}
 """Pairs on one floor of which the first may import the second; features never import each other."""
 OPEN = {
-    ("run.evaluate", "detection.coco"),
-    ("run.evaluate", "detection.evaluate"),
-    ("run.train", "detection.coco"),
     ("show.terminal", "run.record"),
-    ("train.loop", "detection.coco"),
-    ("train.objective", "detection.coco"),
-    ("train.objective", "detection.objective"),
 }
 """Imports that run upward and are still to be turned round."""
-CIRCLES = [
-    {"detection.evaluate", "run.evaluate"},
-]
+CIRCLES: list[set[str]] = []
 """Files that import each other and are still to be parted."""
 FLOOR = {room: level for level, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -22,7 +22,7 @@ from senet_bench.detection.average_precision import AveragePrecision, Detection,
 from senet_bench.detection.coco import Annotation, Category, DetectionSet, DetectionSplit, Listing, load
 from senet_bench.detection.coco import Image as Listed
 from senet_bench.detection.evaluate import beside_paper
-from senet_bench.detection.objective import Looking, detect
+from senet_bench.detection.objective import Detecting, Looking, detect
 from senet_bench.detection.scenes import Scenes, scaled_size
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build
@@ -204,7 +204,7 @@ def test_the_recipe_is_detectrons_two_times_schedule() -> None:
 
 def trained(root: Path, **settings: Any) -> tuple[FasterRCNN, list[EpochEnd]]:
     network = small()
-    events = train(network, load("coco", root), SMALL, Settings(**settings))
+    events = train(network, load("coco", root), SMALL, Settings(**settings), task=Detecting)
     return network, [event for event in events if isinstance(event, EpochEnd)]
 
 
@@ -212,7 +212,9 @@ def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path
     whole, ends = trained(colours, evaluate_every=0)
     assert len(ends) == SMALL.epochs
     checkpoint = tmp_path / "d.checkpoint"
-    events = train(small(), load("coco", colours), SMALL, Settings(evaluate_every=0, checkpoint=checkpoint))
+    events = train(
+        small(), load("coco", colours), SMALL, Settings(evaluate_every=0, checkpoint=checkpoint), task=Detecting
+    )
     assert isinstance(next(event for event in events if isinstance(event, EpochEnd)), EpochEnd)
     events.close()  # type: ignore[attr-defined]
     resumed, rest = trained(colours, evaluate_every=0, checkpoint=checkpoint, resume=True)
@@ -256,7 +258,7 @@ def test_a_detector_learns_a_small_set_by_heart(tmp_path: Path) -> None:
     shutil.copy(root / "annotations" / "instances_train2017.json", root / "annotations" / "instances_val2017.json")
     schedule = recipes.Schedule("steps", (16,), warmup=1)
     recipe = replace(SMALL, epochs=20, max_steps=None, batch_size=4, lr=0.01, schedule=schedule)
-    events = train(small(), load("coco", root), recipe, Settings(evaluate_every=20))
+    events = train(small(), load("coco", root), recipe, Settings(evaluate_every=20), task=Detecting)
     ends = [event for event in events if isinstance(event, EpochEnd)]
     losses = [end.train_loss for end in ends]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])  # 0.45 and 1.9 where this was written

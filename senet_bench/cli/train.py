@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.core.catalog import resolve
 from senet_bench.core.datasets import CHOICES
+from senet_bench.core.progress import Steps
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.store import Store
+
+if TYPE_CHECKING:
+    from senet_bench.run.evaluate import Evaluation
+    from senet_bench.run.record import Record
+    from senet_bench.run.train import Lesson
 
 Model = Annotated[str, typer.Argument(help="The network.")]
 Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
@@ -85,10 +93,11 @@ def train(
         skip_corrupt=skip_corrupt,
         changes=cases.Changes(attention=o.switches({"reduction": reduction})),
     )
-    event = terminal.follow(train.train(asked, Store(results)), quiet=quiet or no_progress)
+    steps = train.train(asked, Store(results), _lesson(model))
+    record = terminal.run(steps, quiet=quiet or no_progress)
     if terminal.is_first_process():
-        o.emit(tables.training(event.run), format, output)
-        terminal.remark(f"stored in {event.path}", quiet=quiet)
+        o.emit(tables.training(record.document), format, output)
+        terminal.remark(f"stored in {record.path}", quiet=quiet)
 
 
 def evaluate(
@@ -139,6 +148,28 @@ def evaluate(
         predictions=keep_predictions,
         skip_corrupt=skip_corrupt,
     )
-    event = terminal.follow(evaluate.evaluate(asked, Store(results)), quiet=quiet or no_progress)
-    o.emit(tables.evaluation(event.run), format, output)
-    terminal.remark(f"stored in {event.path}", quiet=quiet)
+    record = terminal.run(_evaluating(asked, Store(results)), quiet=quiet or no_progress)
+    o.emit(tables.evaluation(record.document), format, output)
+    terminal.remark(f"stored in {record.path}", quiet=quiet)
+
+
+def _lesson(model: str) -> Lesson:
+    """What the network's task brings to training."""
+    if resolve(model).task == "detection":
+        from senet_bench.detection.training import detection
+
+        return detection()
+    from senet_bench.run.train import classification
+
+    return classification()
+
+
+def _evaluating(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+    """The evaluation of detectors where one of the networks is one, else that of classifiers."""
+    if any(resolve(model).task == "detection" for model in asked.models):
+        from senet_bench.detection.evaluate import evaluate
+
+        return evaluate(asked, store)
+    from senet_bench.run.evaluate import evaluate
+
+    return evaluate(asked, store)

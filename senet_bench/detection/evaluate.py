@@ -9,23 +9,42 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.paper import CellStatus, compare_cell, protocol_name
+from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import paper_cells
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import ModelSpec
+from senet_bench.core.store import Store, write_atomically
+from senet_bench.detection.average_precision import AveragePrecision, check_installed
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
+from senet_bench.run.evaluate import Evaluation, begun, checked, names_of
+from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
-    from senet_bench.detection.average_precision import AveragePrecision
     from senet_bench.detection.coco import DetectionSet
-    from senet_bench.run.evaluate import Evaluation
 
 COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 
 
-def check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
-    """Raise `UsageError` on what detectors cannot be asked."""
-    from senet_bench.detection.average_precision import check_installed
+def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+    """The record of all average precisions and, of several detectors, each difference to the first."""
+    from senet_bench.detection import coco
 
+    specs = checked(asked, store)
+    _check(asked, specs)
+    images = coco.load(asked.dataset, asked.folder)
+    record, classes = begun(asked, images, store), dict[str, AveragePrecision]()
+    for spec, name, source in zip(specs, names_of(specs), asked.weights):
+        row, classes[name] = evaluated(asked, images, spec, name, source)
+        record.add(row | against(record.document.rows, row))
+        yield record.progress(row["label"], len(classes), len(specs))
+    if asked.per_class is not None:
+        write_atomically(asked.per_class, by_class(images, classes))
+    return record
+
+
+def _check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
+    """Raise `UsageError` on what detectors cannot be asked."""
     other = next((spec for spec in specs if spec.task != "detection"), None)
     if other is not None:
         raise UsageError(f"{other.name} is no detector, as others here are", "evaluate it by itself")

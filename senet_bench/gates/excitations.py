@@ -14,7 +14,7 @@ from senet_bench.core.store import Store, file_name, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates import rows as gate_rows
 from senet_bench.run.cases import Changes, label, pair_of, spec_of
-from senet_bench.run.error import SIZES, definition
+from senet_bench.run.error import definition
 from senet_bench.run.record import Event, header, new_facts
 
 if TYPE_CHECKING:
@@ -70,8 +70,10 @@ class Excitations:
         row = spec_of(self.model)
         if row.attention is None:
             raise UsageError(f"{row.name} has no attention to observe", f"name {pair_of(row)[1].name}")
-        side, channels, classes = SIZES.get(self.dataset, (None, None, None))
-        fitted = replace(self.changes, img_size=self.changes.img_size or side, in_channels=channels, classes=classes)
+        own, size = DATASETS.get(self.dataset), self.changes.img_size
+        if own is None:
+            return self.changes.apply(row)
+        fitted = replace(self.changes, img_size=size or own.side, in_channels=own.channels, classes=own.classes)
         return fitted.apply(row)
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 import msgspec
 
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.paper import cells
 from senet_bench.core.results import AnyFacts, Latency, Run, schema_of
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
@@ -16,7 +17,6 @@ from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.studies import Subject as PrintedSubject
 from senet_bench.run.cases import Changes, pair_of, spec_of
-from senet_bench.run.error import SIZES
 
 Network = tuple[str, AttentionSpec | None]
 
@@ -96,7 +96,8 @@ def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Orig
         known = CATALOG.get(name)
         if known is None or (sized and attention) or not _is_of(base, row["model"], attention, known.baseline):
             continue
-        _, channels, classes = SIZES.get(row["dataset"], (None, None, None))
+        own = DATASETS.get(row["dataset"])
+        channels, classes = (own.channels, own.classes) if own else (None, None)
         size = (channels or base.input_size[0], row["size"], row["size"])
         trained = ", ".join(f"{name} {row[name]}" for name in ("recipe", "epochs") if row.get(name) is not None)
         source = f"evaluated on {row['images']} images of {row['dataset']} ({trained or 'weights of unknown training'})"

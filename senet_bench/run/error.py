@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.datasets import dataset
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Accuracy, Row, Run
 from senet_bench.core.specs import Precision
@@ -25,15 +26,6 @@ if TYPE_CHECKING:
     from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
-SIZES: dict[str, tuple[int | None, int | None, int | None]] = {
-    "digits": (8, 1, 10),
-    "digits-full": (8, 1, 10),
-    "cifar10": (32, 3, 10),
-    "cifar100": (32, 3, 100),
-    "imagenet": (None, None, 1000),
-    "places365": (None, None, 365),
-}
-"""Image side, channels and classes of the data sets that have their own; None where the network's are taken."""
 ELSEWHERE_S = 0.5
 
 
@@ -79,8 +71,9 @@ class Sweep:
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
-        own = zip(("img_size", "in_channels", "classes"), SIZES.get(self.dataset, ()))
-        fixed: dict[str, Any] = {name: value for name, value in own if value is not None}
+        row = dataset(self.dataset, "classification")
+        own = {"img_size": row.side, "in_channels": row.channels, "classes": row.classes}
+        fixed: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         for name, value in fixed.items():
             if getattr(changes, name) not in (None, value):
                 option = f"--{name.replace('_', '-')}"

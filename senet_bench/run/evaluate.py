@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence, Sized
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from senet_bench.core.catalog import resolve
+from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
-from senet_bench.run.record import Event, new_facts
+from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet, Split
@@ -23,6 +24,18 @@ if TYPE_CHECKING:
     from senet_bench.train.weights import Loaded
 
 ABOUT_WEIGHTS = ("recipe", "epochs")
+
+
+class Images(Protocol):
+    """What an evaluation says of its data set, whatever the networks do with it."""
+
+    @property
+    def test(self) -> Sized:
+        """The images looked at."""
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader must know of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,51 +71,43 @@ class Evaluation:
             )
 
 
-def evaluate(asked: Evaluation, store: Store) -> Iterator[Event[AnyFacts]]:
-    """An event a network; the last has all errors (or AP) and, of several networks, each difference to the first."""
+def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+    """The record of all errors of classifiers and, of several, each difference to the first."""
+    from senet_bench.data import sets
+
+    specs = checked(asked, store)
+    images = sets.load(asked.dataset, asked.folder)
+    record, seen = begun(asked, images, store), list[Any]()
+    names = names_of(specs)
+    for spec, name, source in zip(specs, names, asked.weights):
+        row, predictions = _evaluated(asked, images, spec, name, source)
+        seen.append(predictions)
+        record.add(row | _against(record.document.rows, seen, row))
+        yield record.progress(row["label"], len(seen), len(specs))
+    if asked.per_class is not None:
+        write_atomically(asked.per_class, _by_class(images, names, seen))
+    return record
+
+
+def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
+    """The networks that are to be evaluated; raises on what could not be carried out or stored."""
     from senet_bench.bench.session import check_conditions
     from senet_bench.core.specs import Conditions
-    from senet_bench.data import sets
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     store.check()
     if asked.per_class is not None:
         check_writable(asked.per_class)
-    specs = [resolve(model) for model in asked.models]
-    if any(spec.task == "detection" for spec in specs):
-        yield from _evaluated_detectors(asked, specs, store)
-        return
-    images = sets.load(asked.dataset, asked.folder)
-    run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
-    path, seen = store.new_path(run), list[Any]()
-    names = _names(specs)
-    for spec, name, source in zip(specs, names, asked.weights):
-        row, predictions = _evaluated(asked, images, spec, name, source)
-        seen.append(predictions)
-        run = replace(run, rows=[*run.rows, row | _against(run.rows, seen, row)])
-        store.write(run, path)
-        yield Event(len(run.rows), len(specs), row["label"], run, path)
-    if asked.per_class is not None:
-        write_atomically(asked.per_class, _by_class(images, names, seen))
+    return [resolve(model) for model in asked.models]
 
 
-def _evaluated_detectors(asked: Evaluation, specs: Sequence[ModelSpec], store: Store) -> Iterator[Event[AnyFacts]]:
-    from senet_bench.detection import coco, evaluate
-
-    evaluate.check(asked, specs)
-    images = coco.load(asked.dataset, asked.folder)
-    run = new_facts("evaluate", {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)})
-    path, classes = store.new_path(run), {}
-    for spec, name, source in zip(specs, _names(specs), asked.weights):
-        row, classes[name] = evaluate.evaluated(asked, images, spec, name, source)
-        run = replace(run, rows=[*run.rows, row | evaluate.against(run.rows, row)])
-        store.write(run, path)
-        yield Event(len(run.rows), len(specs), row["label"], run, path)
-    if asked.per_class is not None:
-        write_atomically(asked.per_class, evaluate.by_class(images, classes))
+def begun(asked: Evaluation, images: Images, store: Store) -> Record[AnyFacts]:
+    """The record of an evaluation on these images, without a row yet."""
+    conditions = {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)}
+    return Record.begin(store, new_facts("evaluate", conditions))
 
 
-def _names(specs: Sequence[ModelSpec]) -> list[str]:
+def names_of(specs: Sequence[ModelSpec]) -> list[str]:
     """What files call the networks; one that comes again, with other weights, is numbered."""
     models = [spec.name for spec in specs]
     before = [models[:place].count(model) for place, model in enumerate(models)]

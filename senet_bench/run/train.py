@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.identity import Identity, Network, training
+from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes
-from senet_bench.run.record import Event, new_facts
+from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
-    from senet_bench.data.sets import DataSet
-    from senet_bench.detection.coco import DetectionSet
     from senet_bench.train.distributed import World
-    from senet_bench.train.events import EpochEnd, Settings
+    from senet_bench.train.events import EpochEnd, Event, Settings
+    from senet_bench.train.objective import Aim
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class Training:
             identity={**identity, "dataset": self.dataset, **self._of_detector()},
         )
 
-    def identity(self, images: DataSet | DetectionSet) -> Identity:
+    def identity(self, images: Any) -> Identity:
         """What decides the weights that come out."""
         from senet_bench.train.identity import data_of, described, start_of
 
@@ -141,84 +141,86 @@ class Training:
         return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
 
 
-def train(asked: Training, store: Store) -> Iterator[Event[AnyFacts]]:
-    """Progress about once a second and every epoch; the last event has the whole run, its weights beside it.
+@dataclass(frozen=True, slots=True)
+class Lesson:
+    """What a task brings to training: how its images are read, its objective, and how its network is made ready.
 
-    Under torchrun every process yields its events, and the first alone writes.
+    `prepare` changes the network in place, before its first step, and gives what a reader must know of that.
+    """
+
+    read: Callable[[Training], Any]
+    objective: Aim
+    prepare: Callable[[Training, Any], tuple[str, ...]]
+
+
+def classification() -> Lesson:
+    """The lesson of classifiers."""
+    from senet_bench.data import sets
+    from senet_bench.train.objective import Classifying
+
+    return Lesson(lambda asked: sets.load(asked.dataset, asked.folder, draw=asked.seed), Classifying, lambda *_: ())
+
+
+def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFacts]]:
+    """The record of a training run, its weights beside it; progress about once a second and every epoch.
+
+    Under torchrun every process trains, and the first alone writes.
     """
     from senet_bench.bench.session import check_conditions
     from senet_bench.core.specs import Conditions
-    from senet_bench.data import sets
-    from senet_bench.detection import coco
-    from senet_bench.train import weights
+    from senet_bench.train import loop, weights
     from senet_bench.train.distributed import joined
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
     store.check()
-    recipe = asked.resolved()
     tracker = _tracker(asked.track)
-    images: DataSet | DetectionSet
-    if resolve(asked.model).task == "detection":
-        images = coco.load(asked.dataset, asked.folder)
-    else:
-        images = sets.load(asked.dataset, asked.folder, draw=asked.seed)
+    images = lesson.read(asked)
     key = asked.identity(images).key
-    name = f"{resolve(asked.model).name}-{asked.dataset}-{recipe.name}-{key[:8]}.safetensors"
+    name = f"{resolve(asked.model).name}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
     out = asked.out or store.root / "weights" / name
     out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     weights.check_key(out, key)
     with joined(asked.device) as world:
-        yield from _trained(asked, recipe, images, out, store, tracker, world)
+        network, about_weights = _built(asked, images)
+        notes = [*images.notes, *about_weights, *lesson.prepare(asked, network)]
+        conditions = {**asked.described(), "notes": notes, "processes": world.size}
+        record = Record.begin(store, new_facts("train", conditions))
+        settings = asked.settings(out.with_suffix(".checkpoint"))
+        moments = loop.train(network, images, asked.resolved(), settings, world, lesson.objective)
+        yield from _epochs(record, moments, tracker, world)
+        if world.is_main:
+            weights.save(network, out, asked.changes.apply(resolve(asked.model)), **asked.described(), key=key)
+        summary = {"weights": str(out), "checkpoint": str(settings.checkpoint), **_last(record.document)}
+        _put(record, world, summary=summary)
+    return record
 
 
-def _trained(
-    asked: Training,
-    recipe: Recipe,
-    images: DataSet | DetectionSet,
-    out: Path,
-    store: Store,
-    tracker: Any,
-    world: World,
-) -> Iterator[Event[AnyFacts]]:
-    from senet_bench.train import loop, weights
+def _epochs(record: Record[AnyFacts], moments: Iterator[Event], tracker: Any, world: World) -> Steps[None]:
+    """Add a row to the record after every epoch."""
     from senet_bench.train.events import EpochEnd
 
-    spec = asked.changes.apply(resolve(asked.model))
-    network, notes = _initial(asked, images)
-    run = new_facts("train", {**asked.described(), "notes": [*images.notes, *notes], "processes": world.size})
-    path, checkpoint = store.new_path(run), out.with_suffix(".checkpoint")
-    for event in loop.train(network, images, recipe, asked.settings(checkpoint), world):
-        if not isinstance(event, EpochEnd):
-            what = f"epoch {event.epoch}/{event.epochs}, loss {event.loss:.3f}, {event.images_per_second:.0f} images/s"
-            yield Event(event.epoch - 1 + event.step / event.steps, event.epochs, what, run, path)
+    for moment in moments:
+        what = f"epoch {moment.epoch}/{moment.epochs}"
+        if not isinstance(moment, EpochEnd):
+            what += f", loss {moment.loss:.3f}, {moment.images_per_second:.0f} images/s"
+            yield record.progress(what, moment.epoch - 1 + moment.step / moment.steps, moment.epochs)
             continue
-        run = replace(run, rows=[*run.rows, asdict(event)])
-        _record(tracker, event)
-        if world.is_main:
-            store.write(run, path)
-        yield Event(event.epoch, event.epochs, f"epoch {event.epoch}/{event.epochs}", run, path)
-    run = replace(run, summary={"weights": str(out), "checkpoint": str(checkpoint), **_last(run)})
+        _put(record, world, rows=[*record.document.rows, asdict(moment)])
+        _track(tracker, moment)
+        yield record.progress(what, moment.epoch, moment.epochs)
+
+
+def _put(record: Record[AnyFacts], world: World, **fields: Any) -> None:
+    """Put fields of the document in place, stored by the first process alone."""
     if world.is_main:
-        weights.save(network, out, spec, **asked.described(), key=asked.identity(images).key)
-        store.write(run, path)
-    yield Event(recipe.epochs, recipe.epochs, "done", run, path)
+        record.change(**fields)
+    else:
+        record.document = replace(record.document, **fields)
 
 
-def _initial(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[str, ...]]:
-    """The network to be trained: He-initialised by the seed, or from weights, a detector's first stages frozen."""
-    network, notes = _built(asked, images)
-    if resolve(asked.model).task == "detection":
-        network.freeze(asked.freeze_at)
-        notes = (*notes, *(() if asked.freeze_at else (FROM_NOTHING,)))
-    return network, notes
-
-
-FROM_NOTHING = "the trunk starts from no weights, so that none of its stages is frozen (the paper: from ImageNet's)"
-
-
-def _built(asked: Training, images: DataSet | DetectionSet) -> tuple[Any, tuple[str, ...]]:
+def _built(asked: Training, images: Any) -> tuple[Any, tuple[str, ...]]:
     import torch
 
     from senet_bench.models import build_spec
@@ -253,7 +255,7 @@ def _tracker(folder: Path | None) -> Any:
     return module.SummaryWriter(str(folder))
 
 
-def _record(tracker: Any, event: EpochEnd) -> None:
+def _track(tracker: Any, event: EpochEnd) -> None:
     if tracker is None:
         return
     for name, value in asdict(event).items():

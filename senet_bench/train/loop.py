@@ -20,14 +20,12 @@ from senet_bench.bench import allocator
 from senet_bench.bench.device import device_of
 from senet_bench.bench.session import arithmetic
 from senet_bench.core.recipes import Recipe
-from senet_bench.data.sets import DataSet
-from senet_bench.detection.coco import DetectionSet
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.average import Average
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.train.events import EpochEnd, Event, Progress, Settings
-from senet_bench.train.objective import objective
+from senet_bench.train.objective import Aim, Classifying, Objective
 from senet_bench.train.precision import autocast, compiled
 from senet_bench.train.schedule import Rate
 from senet_bench.train.sgd import Sgd
@@ -35,10 +33,11 @@ from senet_bench.train.sgd import Sgd
 
 def train(
     network: nn.Module,
-    data: DataSet | DetectionSet,
+    data: Any,
     recipe: Recipe,
     settings: Settings | None = None,
     world: World | None = None,
+    task: Aim = Classifying,
 ) -> Iterator[Event]:
     """Train the network in place, yielding progress about once a second and the end of every epoch.
 
@@ -47,7 +46,7 @@ def train(
     """
     settings, world = settings or Settings(), world or World()
     with watching(world, settings.checkpoint), arithmetic(settings.precision == "tf32"):
-        yield from _Run(network, data, recipe, settings, world).events()
+        yield from _Run(network, task(data, recipe, settings, world), recipe, settings, world).events()
 
 
 class _Run:
@@ -56,7 +55,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        data: DataSet | DetectionSet,
+        objective: Objective,
         recipe: Recipe,
         settings: Settings,
         world: World,
@@ -76,7 +75,7 @@ class _Run:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
         self.rate = Rate(recipe)
         self.average = Average(self.network, settings.ema) if settings.ema is not None else None
-        self.objective = objective(data, recipe, settings, world)
+        self.objective = objective
         self.batches = self.objective.batches
         self._check_parts()
         self.epoch, self.step = 0, 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,6 @@ from senet_bench.core.recipes import Recipe
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.data.sets import DataSet
-from senet_bench.detection.coco import DetectionSet
 from senet_bench.errors import UsageError
 from senet_bench.train.distributed import World
 from senet_bench.train.evaluation import Viewing, predict
@@ -61,21 +60,17 @@ class Objective(Protocol):
         """The network on the test split, by names of `EpochEnd`."""
 
 
-def objective(data: DataSet | DetectionSet, recipe: Recipe, settings: Settings, world: World) -> Objective:
-    """The objective that fits the data; `UsageError` where the recipe is for other networks."""
-    if isinstance(data, DetectionSet):
-        from senet_bench.detection.objective import Detecting
-
-        return Detecting(data, recipe, settings, world)
-    if recipe.task != "classification":
-        raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
-    return Classifying(data, recipe, settings, world)
+Aim: TypeAlias = Callable[[Any, Recipe, Settings, World], Objective]
+"""What makes the objective of a data set: `Classifying`, or that of another task."""
 
 
 class Classifying:
     """Cross entropy with one label an image, tested by top-1 and top-5 error."""
 
     def __init__(self, data: DataSet, recipe: Recipe, settings: Settings, world: World) -> None:
+        """Raise `UsageError` where the recipe is for other networks."""
+        if recipe.task != "classification":
+            raise UsageError(f"recipe {recipe.name} is for detectors", "use imagenet or cifar")
         self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
         self.device = torch.device(settings.device)
         self.corrupt: list[Path] = []

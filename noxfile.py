@@ -9,6 +9,9 @@ nox.options.reuse_existing_virtualenvs = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINS = ("-c", ".ci/constraints.txt")
 
+QUICK_TOPICS = ("architecture", "remedies", "paper", "studies", "verdict", "budget", "recipes")
+QUICK = [f"tests/test_{topic}.py" for topic in QUICK_TOPICS]
+
 
 def groups(*names: str) -> list[str]:
     """The requirements of dependency groups of pyproject.toml."""
@@ -42,6 +45,13 @@ def tests(session: nox.Session) -> None:
     """Pytest without the slow tests; `nox -s tests -- -m slow` runs those."""
     session.install(*PINS, ".", *groups("test"))
     session.run("pytest", *(session.posargs or ("-m", "not slow")), env={"OMP_NUM_THREADS": "1"})
+
+
+@nox.session
+def quick(session: nox.Session) -> None:
+    """A subset while one works, meant to take at most about a minute on a quiet machine."""
+    session.install(*PINS, ".", *groups("test"))
+    session.run("pytest", "-m", "not slow", *QUICK, env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -1,6 +1,28 @@
-"""`python -m senet_bench`."""
+"""The entry point: `senet-bench`, `python -m senet_bench`; Ctrl-C ends it in one line from the first import on."""
 
-from senet_bench.cli import main
+from __future__ import annotations
+
+import os
+import signal
+
+
+def _end(*_: object) -> None:
+    """End at once: an exception would be raised inside an import, which may take it for a failure of its own."""
+    os.write(2, b"senet-bench: interrupted; nothing was begun\n")
+    os._exit(130)
+
+
+def main() -> None:
+    """Carry out the command line."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # not where the shell ignores it
+    if usual:
+        signal.signal(signal.SIGINT, _end)
+    from senet_bench.cli import main as command
+
+    if usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    command()
+
 
 if __name__ == "__main__":
     main()

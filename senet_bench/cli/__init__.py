@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +20,8 @@ from senet_bench.cli.options import PAPER
 from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.axes import AXES
 from senet_bench.errors import BenchError, one_line
+
+PACKAGE = str(Path(__file__).parents[1])
 
 
 class _Group(typer.core.TyperGroup):
@@ -31,22 +38,42 @@ class _Group(typer.core.TyperGroup):
         except KeyboardInterrupt as error:
             typer.echo("senet-bench: interrupted", err=True)
             raise typer.Exit(130) from error
-        except Exception as error:
+        except BaseException as error:
             describe = getattr(error, "format_message", None)  # a usage error of the vendored click
-            if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort):
+            if ctx.params.get("debug") or isinstance(error, SystemExit | typer.Exit | typer.Abort | BrokenPipeError):
                 raise
             if describe is None:
-                typer.echo(
-                    f"senet-bench: internal error: {one_line(error)}; run it with --debug and report it", err=True
-                )
+                typer.echo(f"senet-bench: {_blame(error)}", err=True)
                 raise typer.Exit(5) from error
             typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
             raise typer.Exit(2) from error
 
 
+def _blame(error: BaseException) -> str:
+    """An unforeseen error in one line: with its place where the code is the user's, else as a fault of ours."""
+    installed = (PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
+    frames = traceback.extract_tb(error.__traceback__)
+    ours = [index for index, frame in enumerate(frames) if frame.filename.startswith(PACKAGE)]
+    after = frames[ours[-1] + 1 :] if ours else []
+    theirs = [frame for frame in after if Path(frame.filename).is_file() and not frame.filename.startswith(installed)]
+    if theirs:
+        place = f"{theirs[-1].filename}, line {theirs[-1].lineno}"
+        return f"{one_line(error)} in {place}; mend it there, or see the whole traceback with --debug"
+    return f"internal error: {one_line(error)}; run it with --debug and report it"
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The entry point: `senet-bench ARGUMENTS`."""
+    """Carry out `senet-bench ARGUMENTS`; ends by `SystemExit`."""
+    _open_streams()
     app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
+
+
+def _open_streams() -> None:
+    """Give a closed stdout or stderr a place to write to; a character that a terminal lacks is printed as `?`."""
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="replace")
 
 
 def completed(arguments: Sequence[str]) -> list[str]:

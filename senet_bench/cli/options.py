@@ -23,6 +23,7 @@ from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.run.engines import Engine, Local, RayCluster, Slurm
+from senet_bench.show import writers
 
 if TYPE_CHECKING:
     from senet_bench.run.cases import Changes
@@ -34,12 +35,10 @@ if TYPE_CHECKING:
 class Format(StrEnum):
     """How a result is written."""
 
+    _ignore_ = "name"
     table = "table"
-    md = "md"
-    csv = "csv"
-    json = "json"
-    latex = "latex"
-    html = "html"
+    for name in writers.FORMATS:
+        vars()[name] = name
 
 
 FORMATS = tuple(Format)
@@ -465,7 +464,7 @@ def check_output(output: Path | None) -> None:
 
 def emit(document: Document, format: Format, output: Path | None) -> None:  # noqa: A002
     """Show a document, or write it in a machine format."""
-    from senet_bench.show import terminal, writers
+    from senet_bench.show import terminal
 
     if format == "table" and output is None:
         terminal.show(document)

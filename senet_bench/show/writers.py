@@ -25,19 +25,10 @@ def kept(name: str, document: Document) -> Iterator[tuple[str, str]]:
 
 
 def render(document: Document, format: str) -> str:  # noqa: A002 - the option's name
-    """A document in one of the formats md, csv, json, latex, html."""
-    match format:
-        case "md":
-            return markdown(document.wide)
-        case "csv":
-            return csv(document.records)
-        case "json":
-            return to_json(document.json)
-        case "latex":
-            return latex(document.wide)
-        case "html":
-            return page(document.wide)
-    raise UsageError(f"unknown format {format!r}", "choose from table, md, csv, json, latex, html")
+    """A document in one of `FORMATS`."""
+    if format not in FORMATS:
+        raise UsageError(f"unknown format {format!r}", f"choose from table, {', '.join(FORMATS)}")
+    return FORMATS[format](document)
 
 
 def markdown(tables: Sequence[Table]) -> str:
@@ -107,3 +98,13 @@ def _frame(table: Table, heading: Callable[[str, str], Any]) -> pd.DataFrame:
     headings = [heading(column.group, column.name) for column in table.columns]
     index = pd.MultiIndex.from_tuples(headings) if isinstance(headings[0], tuple) else pd.Index(headings)
     return pd.DataFrame([list(row) for row in table.texts], columns=index)
+
+
+FORMATS: dict[str, Callable[[Document], str]] = {
+    "md": lambda document: markdown(document.wide),
+    "csv": lambda document: csv(document.records),
+    "json": lambda document: to_json(document.json),
+    "latex": lambda document: latex(document.wide),
+    "html": lambda document: page(document.wide),
+}
+"""The machine formats: what `--format` is called with, and the function that writes it."""

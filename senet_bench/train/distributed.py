@@ -71,7 +71,7 @@ def watching(world: World, checkpoint: Path | None) -> Iterator[None]:
     except RuntimeError as error:
         if not world.distributed or not any(word in str(error).lower() for word in LOST):
             raise
-        remedy = f"resume from {checkpoint} with --resume" if checkpoint else "start again, with --checkpoint"
+        remedy = f"resume from {checkpoint} with --resume" if checkpoint else "start it again"
         raise MeasurementError(
             f"another process of the job died (seen by rank {world.rank} of {world.size}: {_line(error)})", remedy
         ) from error
@@ -160,6 +160,9 @@ def with_global_batchnorm(network: nn.Module, world: World) -> nn.Module:
     for module in network.modules() if world.distributed else ():
         if type(module) is nn.BatchNorm2d:
             if not module.affine:
-                raise UsageError("a BatchNorm without weights cannot be shared by processes", "use --no-sync-bn")
+                raise UsageError(
+                    "a BatchNorm without weights cannot be shared by processes",
+                    "train in one process, or set affine=True",
+                )
             module.__class__ = GlobalBatchNorm2d
     return network

@@ -31,7 +31,7 @@ from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.input_gate import GatedInput, gated_input
-from senet_bench.show import writers
+from senet_bench.show import terminal, writers
 from senet_bench.train import weights
 from senet_bench.train.evaluation import Viewing, predict
 from tests.conftest import Run
@@ -310,8 +310,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[AnyFacts, Store]:
     torch.set_num_threads(1)
     store = Store(tmp_path_factory.mktemp("results"))
     asked = Excitations(model="seresnet20_cifar", epochs=1, images_per_class=20)
-    *_, last = excitations(asked, store)
-    return last.run, store
+    return terminal.run(excitations(asked, store), quiet=True).document, store
 
 
 def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[AnyFacts, Store]) -> None:

@@ -117,9 +117,9 @@ def _finish(
     from senet_bench.gates import tables
     from senet_bench.show import terminal
 
-    events = of_input.input_channels(asked, store) if input_channels else of_blocks.excitations(asked, store)
-    event = terminal.follow(events, quiet=quiet or no_progress)
-    o.emit((colours if input_channels else tables).document(event.run), format, output)
-    terminal.remark(f"stored in {event.path}", quiet=quiet)
-    for path in report.observation_files(event.run, store.root):
+    steps = of_input.input_channels(asked, store) if input_channels else of_blocks.excitations(asked, store)
+    record = terminal.run(steps, quiet=quiet or no_progress)
+    o.emit((colours if input_channels else tables).document(record.document), format, output)
+    terminal.remark(f"stored in {record.path}", quiet=quiet)
+    for path in report.observation_files(record.document, store.root):
         terminal.remark(str(path), quiet=quiet)

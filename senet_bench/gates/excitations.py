@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name, key_of
@@ -15,7 +16,7 @@ from senet_bench.errors import UsageError
 from senet_bench.gates import rows as gate_rows
 from senet_bench.run.cases import Changes, label, pair_of, spec_of
 from senet_bench.run.error import definition
-from senet_bench.run.record import Event, header, new_facts
+from senet_bench.run.record import Record, header, new_facts
 
 if TYPE_CHECKING:
     from torch import nn
@@ -78,7 +79,7 @@ class Excitations:
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
+class Observation:
     """A network with weights on some images: where the weights come from, and what a reader must know."""
 
     network: nn.Module
@@ -88,8 +89,8 @@ class Subject:
     notes: tuple[str, ...]
 
 
-def excitations(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]]:
-    """Progress by images shown; the last event has a row for every block, stored.
+def excitations(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
+    """The record of a run with a row for every block; progress by images shown.
 
     What the gates do is stored before the first block is taken out.
     """
@@ -101,30 +102,28 @@ def excitations(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]]:
 
     check_conditions(Conditions(device=asked.device))
     store.check()
-    run = new_facts("excitations", {})
-    path = store.new_path(run)
+    record = Record.begin(store, new_facts("excitations", {}))
     stages = 1 + asked.removal
-    yield Event(0, stages, f"weights of {label(spec)}", run, path)
+    yield record.progress(f"weights of {label(spec)}", 0, stages)
     subject = _subject(asked, spec, store)
     shown = viewing(asked, subject.spec, subject.images)
     chosen = selection.classes(asked.classes, subject.images)
     rows = selection.drawn(subject.images.test.labels, asked.images_per_class, asked.seed)
     watch = gates.Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
-    run = replace(run, conditions=_conditions(asked, subject, chosen, rows))
     for done in watch.observe():
-        yield Event(done / (len(rows) + 1), stages, f"{done} of {len(rows)} images", run, path)
+        yield record.progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
     found = gate_rows.of_blocks(subject.spec.name, watch, chosen, asked.channels)
-    run = replace(run, rows=found, summary=gate_rows.summary(watch))
-    store.write(run, path)
+    conditions = _conditions(asked, subject, chosen, rows)
+    record.change(conditions=conditions, rows=found, summary=gate_rows.summary(watch))
     if asked.removal:
         for done in watch.hold(gates.variants(watch.means())):
-            yield Event(1 + done / (len(rows) + 1), stages, f"{done} of {len(rows)} images, blocks out", run, path)
-        run = gate_rows.with_errors(run, watch)
-        store.write(run, path)
-    yield Event(stages, stages, "done", run, path)
+            yield record.progress(f"{done} of {len(rows)} images, blocks out", 1 + done / (len(rows) + 1), stages)
+        changed = gate_rows.with_errors(record.document, watch)
+        record.change(rows=changed.rows, summary=changed.summary)
+    return record
 
 
-def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
+def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network with weights that were given, or are trained here; the images that it was not trained on."""
     from senet_bench.data import sets
     from senet_bench.train import weights
@@ -140,10 +139,10 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
             f"{asked.weights} has no attention: {len(loaded.fresh)} blocks would keep random values",
             f"give weights of {spec.name}",
         )
-    return Subject(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
+    return Observation(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
 
 
-def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
+def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
     from senet_bench.core import recipes
     from senet_bench.data import sets
@@ -168,7 +167,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Subject:
         _train(trial, file, store)
     loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     how = f"trained here: recipe {recipe.name}, {recipe.epochs} epochs, seed {trial.seed}"
-    return Subject(loaded.network, spec, images, file.name, (how,))
+    return Observation(loaded.network, spec, images, file.name, (how,))
 
 
 def _train(trial: Trial, file: Path, store: Store) -> None:
@@ -199,7 +198,7 @@ def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
     return Viewing(size=size, batch=batch, device=asked.device, skip_corrupt=asked.skip_corrupt)
 
 
-def _conditions(asked: Excitations, subject: Subject, chosen: Mapping[str, int], rows: Any) -> dict[str, Any]:
+def _conditions(asked: Excitations, subject: Observation, chosen: Mapping[str, int], rows: Any) -> dict[str, Any]:
     spec = subject.spec
     return {
         "model": spec.name,

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
 from senet_bench.run.cases import label, spec_of
-from senet_bench.run.record import Event, new_facts
+from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.data.augment import Pixels
@@ -37,17 +38,21 @@ UNTRAINED = "UNTRAINED: the gate has learnt nothing, it is 1/2 for every image a
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A network behind a gate: how the gate got its values, and how many epochs of training they took here."""
+    """A network behind a gate: how the gate got its values, and how many epochs of training they took here.
+
+    `learnt` is whether they were trained at all, here or before.
+    """
 
     network: GatedInput
     spec: ModelSpec
     weights: str | None
     epochs: int
+    learnt: bool
     notes: tuple[str, ...]
 
 
-def input_channels(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]]:
-    """Progress by epochs, then images; the last event has a row for every image shown, stored.
+def input_channels(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
+    """The record of a run with a row for every image shown; progress by epochs.
 
     The gate starts at 1/2 for every image, is trained together with the network on the training images for
     `epochs` (5 unless given, 0 leaves it untrained and says so), or comes with `weights` that this command made;
@@ -66,20 +71,19 @@ def input_channels(asked: Excitations, store: Store) -> Iterator[Event[AnyFacts]
     if images.channels != len(COLOURS):
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
     rows = _shown(asked, images)
-    run = new_facts("input-channels", {})
-    path = store.new_path(run)
+    record = Record.begin(store, new_facts("input-channels", {}))
     prepared = _initial(asked, spec, images)
-    yield Event(0, 1, label(prepared.spec), run, path)
+    yield record.progress(label(prepared.spec), 0, 1)
     for event in _training(asked, prepared, images):
-        yield Event(event.epoch / (event.epochs + 1), 1, f"epoch {event.epoch} of {event.epochs}", run, path)
+        yield record.progress(f"epoch {event.epoch} of {event.epochs}", event.epoch / (event.epochs + 1), 1)
     prepared = _kept(asked, prepared, images, store)
     network = prepared.network.to(asked.device)
     shown = viewing(asked, spec, images)
-    run = replace(run, conditions=_conditions(asked, prepared, images, shown))
+    conditions = _conditions(asked, prepared, images, shown)
     found, pictures, skipped = _observed(network, images, shown, rows)
-    run = replace(run, rows=found, details=pictures, summary=_summary(network, images, shown, rows, found, skipped))
-    store.write(run, path)
-    yield Event(1, 1, "done", run, path)
+    summary = _summary(network, images, shown, rows, found, skipped)
+    record.change(conditions=conditions, rows=found, details=pictures, summary=summary)
+    return record
 
 
 def _shown(asked: Excitations, images: DataSet) -> Labels:
@@ -106,7 +110,8 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
         about = loaded.metadata
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
         assert isinstance(loaded.network, GatedInput)
-        return Prepared(loaded.network, gated, file.name, 0, (note if about.get("epochs") else UNTRAINED,))
+        learnt = bool(about.get("epochs"))
+        return Prepared(loaded.network, gated, file.name, 0, learnt, (note if learnt else UNTRAINED,))
     epochs = EPOCHS if asked.epochs is None else asked.epochs
     notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
     network = build_spec(gated, len(images.classes), in_channels=images.channels)
@@ -116,7 +121,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
     if asked.weights:
         inner = weights.load(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
         network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
-    return Prepared(network, gated, None, epochs, notes if epochs else (UNTRAINED,))
+    return Prepared(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
 
 def _training(asked: Excitations, prepared: Prepared, images: DataSet) -> Iterator[EpochEnd | Progress]:
@@ -224,7 +229,7 @@ def _conditions(asked: Excitations, prepared: Prepared, images: DataSet, shown: 
         "dataset": asked.dataset,
         "weights": prepared.weights,
         "epochs": prepared.epochs,
-        "trained": UNTRAINED not in prepared.notes,
+        "trained": prepared.learnt,
         "notes": [*images.notes, *prepared.notes],
         "size": shown.size,
         "seed": asked.seed,

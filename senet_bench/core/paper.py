@@ -36,6 +36,11 @@ UNITS: Mapping[str, str] = {
 }
 
 
+def plain_number(printed: str) -> float | None:
+    """The number that some digits are, None for `-` and for what is no plain number, such as `~25`."""
+    return float(printed) if printed.replace(".", "", 1).isdigit() else None
+
+
 @dataclass(frozen=True, slots=True)
 class Cell:
     """One printed number: where it stands and its digits, `-` where the paper leaves the cell empty."""
@@ -50,12 +55,12 @@ class Cell:
     @property
     def number(self) -> Decimal | None:
         """The printed number exactly; None for `-` and for what is no plain number, such as `~25`."""
-        return Decimal(self.printed) if self.printed.replace(".", "", 1).isdigit() else None
+        return Decimal(self.printed) if plain_number(self.printed) is not None else None
 
     @property
     def value(self) -> float | None:
         """The printed number, in `unit`; None for `-` and for what is no plain number."""
-        return None if self.number is None else float(self.number)
+        return plain_number(self.printed)
 
     @property
     def digits(self) -> int:
@@ -191,6 +196,11 @@ class CellStatus:
     status: Status
     convention: str | None
     explanation: str
+
+    @property
+    def number(self) -> float | None:
+        """The printed number; None for `-` and for what is no plain number."""
+        return plain_number(self.printed)
 
 
 def compare_cell(cell: Cell, measured: Mapping[str, float] | None = None) -> CellStatus:

@@ -79,12 +79,17 @@ class Accuracy:
     per_seed: dict[str, float] = field(default_factory=dict)
 
 
+UNTIMED = ("latency", "further latency")
+"""What a row is said to lack where it was not timed, under the first of its conditions or under another."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
     """One network under one attention: what was counted and measured, beside what the paper prints.
 
-    `role` is what it is compared as; `missing` says why a number is null; `axes` is the setting of an ablation;
-    `uncounted` names the operators whose work is not in `flops`.
+    `role` is what it is compared as; `axes` is the setting of an ablation; `counts` are those of further metrics by
+    their keys. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
+    `UNTIMED`; `uncounted` names the operators whose work is not in `flops`.
     """
 
     model: str
@@ -100,6 +105,7 @@ class Row:
     params: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
     flops_by_kind: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
     latency: Latency | None = None
     more_latency: list[Latency] = field(default_factory=list)
     accuracy: Accuracy | None = None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from senet_bench.core.axes import AXES, setting_label
+from senet_bench.core.catalog import CATALOG
+from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row, Run
@@ -33,62 +35,70 @@ def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
 
 def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     base = [row for row in rows if row.attention is None]
-    settings = [row for row in rows if row.attention is not None]
-    names = [next(cell.row for cell in row.paper if cell.table == study.table) for row in settings]
+    settings = [replace(row, latency=timed.latency_of(row) if timed else None) for row in rows if row.attention]
 
-    def printed(row: Row, metric: str) -> float | None:
-        cell = find(row, study.table, metric)
-        return float(cell.printed) if cell and cell.printed.replace(".", "", 1).isdigit() else None
+    def cell_of(row: Row, key: str) -> float | None:
+        cell = find(row, study.table, key)
+        return cell.number if cell else None
 
-    def panel(title: str, metric: str, count: Callable[[Row], float | None]) -> Panel:
-        lines = (
-            Line("paper", tuple(printed(row, metric) for row in settings)),
-            Line("here", tuple(map(count, settings))),
-        )
-        references = [(row.label, count(row) or printed(row, metric)) for row in base]
-        return Panel(title, lines, tuple((name, value) for name, value in references if value is not None))
+    def printed(row: Row, metric: Metric) -> float | None:
+        numbers = ((form, cell_of(row, form.key)) for form in metric.forms)
+        return next((number * form.scale / metric.scale for form, number in numbers if number is not None), None)
 
-    panels = [
-        panel("top-1 error on ImageNet, % (the paper's)", "top1_err", lambda row: None),
-        panel("parameters, millions", "params_m", _millions),
-        panel("GFLOPs", "gflops", _gflops),
-    ]
-    latencies = [timed.latency_of(row) if timed else None for row in settings]
-    ratios = tuple(one.ratio if one else None for one in latencies)
-    panels.append(Panel("latency ratio", (Line("here", ratios, tuple(one.ci if one else None for one in latencies)),)))
-    title = f"Table {study.table}. {TABLES[study.table].title}"
-    ordered = study.id == "table10"
-    return Series(f"ablation-{study.id}", title + _same(panels), tuple(names), _useful(panels), ordered)
+    def panel(metric: Metric) -> Panel:
+        if metric.quantity != "count":
+            return _ratios(metric, settings)
+        theirs = Line("paper", tuple(printed(row, metric) for row in settings))
+        ours = Line("here", tuple(_scaled(row, metric) for row in settings))
+        references = _known((row.label, _scaled(row, metric) or printed(row, metric)) for row in base)
+        return Panel(metric.label, (theirs, ours), references, metric.name)
+
+    errors = Line("paper", tuple(cell_of(row, "top1_err") for row in settings))
+    references = _known((row.label, cell_of(row, "top1_err")) for row in base)
+    name = "top-1 error on ImageNet"
+    panels = [Panel(f"{name}, % (the paper's)", (errors,), references, name), *map(panel, costs())]
+    names = tuple(next(cell.row for cell in row.paper if cell.table == study.table) for row in settings)
+    title = f"Table {study.table}. {TABLES[study.table].title}{_same(panels)}"
+    return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10")
 
 
 def of_ablation(source: Source, run: Run) -> Series:
     """One `ablate` run: every number it has, over its settings."""
     axes = list(run.conditions.get("axes") or {})
-    control = [row for row in run.rows if row.role == "control"]
-    base = [row for row in run.rows if row.attention is None]
-    settings = [row for row in run.rows if row.attention is not None and row not in control]
-    others = [("baseline" if row.attention is None else "gates fixed at 0.5", row) for row in (*base, *control)]
+    settings = [row for row in run.rows if row.role == "variant"]
+    others = [("baseline", row) for row in run.rows if row.role == "baseline"]
+    others += [("gates fixed at 0.5", row) for row in run.rows if row.role == "control"]
 
-    def panel(title: str, value: Callable[[Row], float | None], interval: Callable[[Row], Interval | None]) -> Panel:
-        line = Line("here", tuple(map(value, settings)), tuple(map(interval, settings)))
-        found = [(name, value(row)) for name, row in others]
-        return Panel(title, (line,), tuple((name, number) for name, number in found if number is not None))
+    def panel(metric: Metric) -> Panel:
+        if metric.quantity != "count":
+            return _ratios(metric, settings)
+        line = Line("here", tuple(_scaled(row, metric) for row in settings))
+        return Panel(metric.label, (line,), _known((name, _scaled(row, metric)) for name, row in others), metric.name)
 
-    dataset = next((row.accuracy.dataset for row in run.rows if row.accuracy), None)
-    panels = [
-        panel(f"top-1 error on {dataset}, %", _error, _error_interval),
-        panel("parameters, millions", _millions, lambda row: None),
-        panel("GFLOPs", _gflops, lambda row: None),
-        panel("latency ratio", lambda row: row.latency.ratio if row.latency else None, _ratio_interval),
-    ]
+    accuracy = next((row.accuracy for row in run.rows if row.accuracy), None)
+    name = f"top-1 error on {accuracy.dataset if accuracy else None}"
+    errors = Line("here", tuple(map(_error, settings)), tuple(map(_error_interval, settings)))
+    references = _known((reference, _error(row)) for reference, row in others)
+    panels = [Panel(f"{name}, %", (errors,), references, name), *map(panel, costs())]
+    model = str(run.conditions.get("model") or run.rows[-1].model)
+    about = f", on {accuracy.dataset}, {accuracy.seeds} seeds" if accuracy else ", counted"
+    title = f"{CATALOG[model].label if model in CATALOG else model} by {' x '.join(axes)}{about}{_same(panels)}"
+    stem = ("ablation", *axes, model, accuracy.dataset if accuracy else "counts", source.machine, source.digest)
     ordered = axes == ["reduction"] and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
-    model = str(run.conditions.get("model") or run.rows[-1].model)
-    seeds = next((f", {row.accuracy.seeds} seeds" for row in run.rows if row.accuracy), "")
-    title = f"{settings[0].label.partition(' (')[0] if settings else model} by {' x '.join(axes)}"
-    title += f", on {dataset}{seeds}" if dataset else ", counted"
-    name = "-".join(("ablation", *axes, model, dataset or "counts", source.machine))
-    return Series(name_of(name), title + _same(panels), names, _useful(panels), ordered, source.path)
+    return Series(name_of("-".join(stem)), title, names, _useful(panels), ordered, source.path)
+
+
+def _known(references: Iterable[tuple[str, float | None]]) -> tuple[tuple[str, float], ...]:
+    return tuple((name, value) for name, value in references if value is not None)
+
+
+def _ratios(metric: Metric, settings: Sequence[Row]) -> Panel:
+    """The ratios to the baseline of what was measured in the same rounds as it."""
+    latencies = [row.latency if metric.key == "latency" else None for row in settings]
+    values = tuple(latency.ratio if latency else None for latency in latencies)
+    line = Line("here", values, tuple(latency.ci if latency else None for latency in latencies))
+    return Panel(f"{metric.name} ratio", (line,), name=f"{metric.name} ratio")
 
 
 def _setting(row: Row, axes: Sequence[str]) -> str:
@@ -107,16 +117,13 @@ def _useful(panels: Sequence[Panel]) -> tuple[Panel, ...]:
 def _same(panels: Sequence[Panel]) -> str:
     """The names of the numbers that no setting changes."""
     known = [panel for panel in panels if any(line.known > 1 for line in panel.lines)]
-    names = [panel.title.partition(",")[0] for panel in known if not _useful([panel])]
+    names = [panel.name for panel in known if not _useful([panel])]
     return f"; the same in all: {' and '.join(names)}" if names else ""
 
 
-def _millions(row: Row) -> float | None:
-    return None if row.params is None else row.params / 1e6
-
-
-def _gflops(row: Row) -> float | None:
-    return row.flops["macs"] / 1e9 if row.flops.get("macs") else None
+def _scaled(row: Row, metric: Metric) -> float | None:
+    value = metric.of(row)
+    return value / metric.scale if value else None
 
 
 def _error(row: Row) -> float | None:
@@ -126,7 +133,3 @@ def _error(row: Row) -> float | None:
 def _error_interval(row: Row) -> Interval | None:
     found = mean_interval(row.accuracy) if row.accuracy else None
     return (100 * found[0], 100 * found[1]) if found and all(map(math.isfinite, found)) else None
-
-
-def _ratio_interval(row: Row) -> Interval | None:
-    return row.latency.ci if row.latency else None

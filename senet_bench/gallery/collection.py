@@ -11,6 +11,7 @@ from senet_bench.breakdown import tables as profiles
 from senet_bench.core.devices import kind_of
 from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
 from senet_bench.core.specs import Conditions
+from senet_bench.core.store import key_of
 from senet_bench.errors import BenchError, UsageError, one_line
 from senet_bench.gates import colour_tables, tables
 from senet_bench.run import tables as commands
@@ -43,6 +44,11 @@ class Source:
     def machine(self) -> str:
         """The key of the machine it was written on."""
         return str(self.document.environment.get("machine", "unknown"))
+
+    @property
+    def digest(self) -> str:
+        """Six digits of what the command was asked, by which the files of two runs are told apart."""
+        return key_of(self.document.conditions)[:6]
 
 
 @dataclass(frozen=True, slots=True)

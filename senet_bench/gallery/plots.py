@@ -7,9 +7,10 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.metrics import Metric
 from senet_bench.core.results import Latency, Row
 from senet_bench.gallery.collection import Timed, conditions_label
-from senet_bench.gallery.points import METRICS, TITLES, Metric, Point
+from senet_bench.gallery.points import TITLES, Point
 from senet_bench.show.chart import Chart, Mark, drawing, name_of, settle, shown
 from senet_bench.show.measurements import pareto
 from senet_bench.show.style import LIGHT
@@ -24,11 +25,6 @@ PLACES = (
     *((8, 7, "left"), (-8, 7, "right"), (8, -13, "left"), (-8, -13, "right"), (14, 14, "left"), (-14, 14, "right")),
 )
 """Where a name may stand beside its point, the best place first: points to the right, up, and its alignment."""
-_AXIS: dict[Metric, str] = {
-    "flops": "GFLOPs (multiply-adds)",
-    "params": "parameters, millions",
-    "latency": "milliseconds a call, measured here",
-}
 
 
 def tradeoff(found: Sequence[Point], dataset: str, metric: Metric, name: str, where: str = "") -> Chart | None:
@@ -52,18 +48,18 @@ def tradeoff(found: Sequence[Point], dataset: str, metric: Metric, name: str, wh
         heads = list(_arrows(axes, points, metric))
         marks = [_mark(axes, place, point, metric) for place, point in enumerate(points)]
         names = list(_names(axes, points, metric))
-    title = f"Top-1 error on {TITLES.get(dataset, dataset)} against {METRICS[metric]}"
+    title = f"Top-1 error on {TITLES.get(dataset, dataset)} against {metric.label}"
     return Chart(name, f"{title}{f', {where}' if where else ''}", figure, (*heads, *marks, *names), axes)
 
 
 def _drawable(point: Point, metric: Metric) -> bool:
-    cost = point.costs.get(metric)
+    cost = point.costs.get(metric.key)
     return cost is not None and cost.value > 0 and math.isfinite(cost.value) and math.isfinite(point.error)
 
 
 def _frame(axes: Axes, points: Sequence[Point], dataset: str, metric: Metric, where: str) -> None:
     """Axes, their limits and ticks."""
-    costs = [point.costs[metric].value for point in points]
+    costs = [point.costs[metric.key].value for point in points]
     errors = [edge for point in points for edge in (point.error, *(point.interval or ()))]
     low, high, room = min(costs), max(costs), max(0.08 * (max(errors) - min(errors)), 0.05)
     axes.set_xscale("log")
@@ -77,14 +73,14 @@ def _frame(axes: Axes, points: Sequence[Point], dataset: str, metric: Metric, wh
     ]
     axes.set_xticks(decades, [f"{tick:g}" for tick in decades])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel(_AXIS[metric] + (f": {shown(where, 90)}" if where else ""))
+    axes.set_xlabel(metric.axis + (f": {shown(where, 90)}" if where else ""))
     axes.set_ylabel(f"top-1 error on {shown(TITLES.get(dataset, dataset), 30)}, %")
     axes.tick_params(length=0)
     axes.set_axisbelow(True)
 
 
 def _xy(point: Point, metric: Metric) -> tuple[float, float]:
-    return point.costs[metric].value, point.error
+    return point.costs[metric.key].value, point.error
 
 
 def _arrows(axes: Axes, points: Sequence[Point], metric: Metric) -> Iterator[Mark]:
@@ -110,7 +106,7 @@ def _fronts(axes: Axes, points: Sequence[Point], metric: Metric) -> set[str]:
     drawn: set[str] = set()
     for group in dict.fromkeys(point.group for point in points):
         own = [point for point in points if point.group == group and point.kind != "control"]
-        front = pareto(own, lambda point: point.costs[metric].value, lambda point: point.error)
+        front = pareto(own, lambda point: point.costs[metric.key].value, lambda point: point.error)
         if len(own) < 3 or len(front) < 2:
             continue
         xs, ys = zip(*(_xy(point, metric) for point in front))
@@ -139,10 +135,9 @@ def _mark(axes: Axes, place: int, point: Point, metric: Metric) -> Mark:
 
 def said(point: Point, metric: Metric) -> tuple[str, ...]:
     """What a point says: its cost, where that comes from, and its error."""
-    cost = point.costs[metric]
-    unit = {"flops": "GFLOPs", "params": "M parameters", "latency": "ms"}[metric]
-    origin = "as printed" if cost.printed else "measured here" if metric == "latency" else "counted here"
-    lines = [f"{cost.value:.4g} {unit} {origin}"]
+    cost = point.costs[metric.key]
+    origin = "as printed" if cost.printed else "counted here" if metric.quantity == "count" else "measured here"
+    lines = [f"{cost.value:.4g} {metric.unit} {origin}"]
     if cost.ratio is not None:
         between = f" ({cost.ratio_ci[0]:.3f} to {cost.ratio_ci[1]:.3f})" if cost.ratio_ci else ""
         lines.append(f"{cost.ratio:.3f} times its baseline{between}")

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.metrics import costs
 from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Accuracy, Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.gallery.collection import Collection, Timed
 
-Metric = Literal["flops", "params", "latency"]
-METRICS: dict[Metric, str] = {"flops": "GFLOPs", "params": "parameters, millions", "latency": "ms a call"}
 PAPER: dict[str, tuple[str, ...]] = {
     "imagenet": ("table2", "table3"),
     "cifar10": ("table4",),
@@ -23,12 +22,11 @@ PAPER: dict[str, tuple[str, ...]] = {
 """Where the paper prints the top-1 errors of a data set; the rows of one table share a recipe."""
 TITLES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
 CLASSES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
-_PRINTED = {"gflops": ("flops", 1.0), "mflops": ("flops", 1e-3), "params_m": ("params", 1.0)}
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one metric of a point is, in the unit of `METRICS`; `printed` are the paper's digits where it is theirs."""
+    """What one metric of a point is, in its unit; `printed` are the paper's digits where it is theirs."""
 
     value: float
     printed: str = ""
@@ -49,7 +47,7 @@ class Point:
     pair: str
     error: float
     interval: tuple[float, float] | None
-    costs: Mapping[Metric, Cost]
+    costs: Mapping[str, Cost]
     about: tuple[str, ...]
 
 
@@ -64,7 +62,7 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
         for study in studies:
             for row in judged(rows, study):
                 cell = find(row, study.removeprefix("table"), "top1_err")
-                if cell is None or not cell.printed.replace(".", "", 1).isdigit():
+                if cell is None or cell.number is None:
                     continue
                 yield Point(
                     label=row.label,
@@ -74,7 +72,7 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
                     kind="baseline" if row.attention is None else "attention",
                     group=f"Table {cell.table}",
                     pair=f"{study} {row.baseline or row.model} {row.input_size}",
-                    error=float(cell.printed),
+                    error=cell.number,
                     interval=None,
                     costs=_costs(row, timed, cell.table),
                     about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
@@ -147,21 +145,22 @@ def _same_block(row: Row, line: Mapping[str, Any]) -> bool:
     return (row.attention.reduction if row.attention else None) == (line["attention"] or {}).get("reduction")
 
 
-def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[Metric, Cost]:
-    """What the paper prints for a cost in the same table, else what was counted or timed here."""
-    costs: dict[Metric, Cost] = {}
-    if row.flops.get("macs"):
-        costs["flops"] = Cost(row.flops["macs"] / 1e9)
-    if row.params:
-        costs["params"] = Cost(row.params / 1e6)
+def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, Cost]:
+    """By metric what the paper prints for it in the same table, else what was counted or timed here."""
     latency = timed.latency_of(row) if timed else None
-    if latency is not None:
-        costs["latency"] = Cost(1e3 * latency.seconds, ratio=latency.ratio, ratio_ci=latency.ci)
-    for metric, (name, scale) in _PRINTED.items() if table else ():
-        cell = find(row, table, metric)
-        if cell is not None and cell.printed.replace(".", "", 1).isdigit():
-            costs[name] = Cost(float(cell.printed) * scale, printed=cell.printed)  # type: ignore[index]
-    return costs
+    known = replace(row, latency=latency)
+    found = {}
+    for metric in costs():
+        value = metric.of(known)
+        if value:
+            found[metric.key] = Cost(value / metric.scale)
+        for form in metric.forms if table else ():
+            cell = find(row, table, form.key)
+            if cell is not None and cell.number is not None:
+                found[metric.key] = Cost(cell.number * form.scale / metric.scale, cell.printed)
+    if latency is not None and "latency" in found:
+        found["latency"] = replace(found["latency"], ratio=latency.ratio, ratio_ci=latency.ci)
+    return found
 
 
 def mean_interval(found: Accuracy) -> tuple[float, float] | None:

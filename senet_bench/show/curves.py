@@ -31,11 +31,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One number over the settings; `references` are values to compare with: the baseline, the constant gate."""
+    """One number over the settings, called `name` in a sentence.
+
+    `references` are values to compare with: the baseline, the constant gate.
+    """
 
     title: str
     lines: tuple[Line, ...]
     references: tuple[tuple[str, float], ...] = ()
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from senet_bench.core.results import Accuracy, Latency, Row
+from senet_bench.core.results import UNTIMED, Accuracy, Latency, Row
 from senet_bench.show.tables import EMPTY, Column, Table, interval, number, points
 
 Anything = TypeVar("Anything")
@@ -39,7 +39,7 @@ def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[
     body = tuple(tuple(text(row, latency) for _, text in columns) for row, latency in entries)
     reasons = dict.fromkeys(f"{row.label}: {latency.reason}" for row, latency in entries if latency.reason)
     missing = dict.fromkeys(
-        f"{row.label}: not timed: {why}" for row in rows for what, why in row.missing.items() if "latency" in what
+        f"{row.label}: not timed: {why}" for row in rows for what, why in row.missing.items() if what in UNTIMED
     )
     return Table(
         f"Latency: {constant}",

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.reproduction import find
-from senet_bench.core.results import Row
+from senet_bench.core.results import UNTIMED, Row
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, filled
 
 Pair = tuple[Row, Row]
@@ -38,7 +39,14 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
             fields.append((Column("counted", group), side(number, column, metric, counted)))
             fields.append((Column("Δ", group), side(number, column, metric, delta)))
             fields.append((Column("status", group, numeric=False), side(number, column, metric, status)))
+        for more in counts(rows):
+            if not more.forms:  # the paper prints the others, or has no place for them here
+                fields.append((Column(more.title, group), _count_of(more, int(column == "senet"))))
     return filled(title, fields, pairs, notes(rows, number))
+
+
+def _count_of(metric: Metric, side: int) -> Callable[[Pair], str]:
+    return lambda pair: metric.shown(metric.of(pair[side]))
 
 
 def network_table(
@@ -54,12 +62,10 @@ def network_table(
     `narrow` leaves out what does not fit 80 columns.
     """
     fields: list[Field[Row]] = [(Column("network", numeric=False), name)]
-    printed_flops = next((metric for metric in ("gflops", "mflops") if _has(rows, number, metric)), None)
-    usual = printed_flops or ("gflops" if any(row.flops.get("macs", 0) >= 10**9 for row in rows) else "mflops")
-    for metric in ("params_m", "gflops", "mflops"):
-        stands = _has(rows, number, metric)
-        if stands or metric in ("params_m", usual):
-            fields += _complexity(metric, rows, number, stands, narrow)
+    for metric in counts(rows):
+        printed_forms = [form for form in metric.forms if _has(rows, number, form.key)]
+        for form in printed_forms or [metric.form_for(rows)]:
+            fields += _counted(metric, form, _Around(rows, number, bool(printed_forms), narrow))
     printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
     return filled(title, fields, rows, notes(rows, number))
@@ -72,29 +78,37 @@ def _printed(metric: str, number: str | None) -> Field[Row]:
     return Column(HEADINGS[metric], "paper"), lambda row: printed_text(find(row, number, metric))
 
 
-def _complexity(metric: str, rows: Sequence[Row], number: str | None, stands: bool, narrow: bool) -> list[Field[Row]]:
-    group = HEADINGS[metric]
+@dataclass(frozen=True, slots=True)
+class _Around:
+    """What the columns of a count depend on: the rows, the printed table, whether it has that count, the width."""
 
-    def ours(row: Row) -> str:
-        return counted(find(row, number, metric)) or plain_count(row, metric)
+    rows: Sequence[Row]
+    number: str | None
+    printed: bool
+    narrow: bool
 
-    fields: list[Field[Row]] = [(Column("counted", group), ours)]
-    if any(row.baseline for row in rows) and not (narrow and number):
-        by_model = {(row.model, row.input_size, row.classes): row for row in rows if row.attention is None}
-        fields.append((Column("+%", group), lambda row: increase(row, by_model, metric)))
-    if stands:
-        fields.append((Column("paper", group), lambda row: printed_text(find(row, number, metric))))
+
+def _counted(metric: Metric, form: Form, around: _Around) -> list[Field[Row]]:
+    """The columns of one count: counted here, how much more than the baseline, printed, and their difference."""
+    group, number, narrow = form.heading, around.number, around.narrow
+
+    def cell(row: Row) -> CellStatus | None:
+        return find(row, number, form.key)
+
+    fields: list[Field[Row]] = [(Column("counted", group), lambda row: counted(cell(row)) or form.text(metric.of(row)))]
+    if any(row.baseline for row in around.rows) and not (narrow and number):
+        bases = {(row.model, row.input_size, row.classes): row for row in around.rows if row.attention is None}
+        fields.append((Column("+%", group), lambda row: increase(row, bases, metric)))
+    if around.printed:
+        fields.append((Column("paper", group), lambda row: printed_text(cell(row))))
         if not narrow:
-            fields.append((Column("Δ", group), lambda row: delta(find(row, number, metric))))
+            fields.append((Column("Δ", group), lambda row: delta(cell(row))))
         show = short_status if narrow else status
-        fields.append((Column("status", group, numeric=False), lambda row: show(find(row, number, metric))))
+        fields.append((Column("status", group, numeric=False), lambda row: show(cell(row))))
     return fields
 
 
-HEADINGS = {
-    "params_m": "params, M",
-    "gflops": "GFLOPs",
-    "mflops": "MFLOPs",
+HEADINGS = {form.key: form.heading for metric in METRICS.values() for form in metric.forms} | {
     "top1_err": "top-1 %",
     "top5_err": "top-5 %",
     "ap": "AP",
@@ -102,6 +116,7 @@ HEADINGS = {
     "cpu_ms": "CPU ms",
     "train_ms": "train ms",
 }
+"""What the paper's metrics are called above a column."""
 
 
 def printed_text(cell: CellStatus | None) -> str:
@@ -137,18 +152,10 @@ def short_status(cell: CellStatus | None) -> str | Cell:
     return Cell(f"{cell.status}†", cell.status, DAGGER) if second else Cell(cell.status, cell.status)
 
 
-def plain_count(row: Row, metric: str) -> str:
-    """Parameters in millions, or multiply-adds by the convention `macs`."""
-    if metric == "params_m":
-        return EMPTY if row.params is None else f"{row.params / 1e6:.3f}"
-    macs = row.flops.get("macs")
-    return EMPTY if macs is None else f"{macs / 1e9:.4f}" if metric == "gflops" else f"{macs / 1e6:.2f}"
-
-
-def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int], int], Row], metric: str) -> str:
+def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int], int], Row], metric: Metric) -> str:
     """How much more than its baseline, in per cent."""
-    base = baselines.get((row.baseline or "", row.input_size, row.classes))
-    ours, theirs = ((r.params if metric == "params_m" else r.flops.get("macs")) if r else None for r in (row, base))
+    base = baselines.get((row.baseline or EMPTY, row.input_size, row.classes))
+    ours, theirs = metric.of(row), metric.of(base) if base else None
     return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
 
 
@@ -161,7 +168,7 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
                 found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
         for what, why in row.missing.items():
-            if "latency" in what or what == "accuracy":
+            if what in (*UNTIMED, "accuracy"):
                 continue  # said beside the latencies and the errors
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
         if row.uncounted:
@@ -226,6 +233,7 @@ def record(row: Row) -> dict[str, Any]:
     flat |= {"params": row.params}
     flat |= {f"flops_{name}": value for name, value in row.flops.items()}
     flat |= {f"flops_{name}": value for name, value in row.flops_by_kind.items()}
+    flat |= row.counts
     for name, part in (("latency", row.latency), ("accuracy", row.accuracy)):
         if part is not None:
             flat |= {

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import repeat
 
+from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import TABLES, Collection, Source, Timed, conditions_label
 from senet_bench.gallery.page.grid import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import METRICS, PAPER, TITLES, Point, points
+from senet_bench.gallery.points import PAPER, TITLES, Point, points
 from senet_bench.gates import tables as excitations
 from senet_bench.show.chart import Chart, name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.documents import setting_of
 from senet_bench.show.measurements import error_table, latency_table
-from senet_bench.show.tables import Column, Table
-
-TABS = {"flops": "FLOPs", "params": "Parameters", "latency": "Latency"}
+from senet_bench.show.tables import Column, Table, interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,47 +85,54 @@ def main(timings: Sequence[Timed]) -> Timed | None:
 
 
 def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
-    """A tab a data set, in it one a metric, in latency's one for each machine and conditions."""
+    """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
     plain = points(collection)
-    datasets = dict.fromkeys([*PAPER, *(point.dataset for point in plain)])
+    by_time = [points(collection, timed) for timed in timings]
     leaves = []
-    for dataset in datasets:
+    for dataset in dict.fromkeys([*PAPER, *(point.dataset for point in plain)]):
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
-        metrics = [_cost(plain, dataset, metric, f"error-vs-{metric}{ending}") for metric in ("flops", "params")]
-        timed = []
-        for place, one in enumerate(timings):
-            where = _where(collection, one)
-            name = f"error-vs-latency{ending}-{_timed_name(one, timings, place)}"
-            timed.append(_cost(points(collection, one), dataset, "latency", name, where))
-        shown = [leaf for leaf in timed if leaf is not None]
-        both = [leaf for leaf in metrics if leaf is not None]
-        if len(shown) == 1:
-            both.append(Leaf(TABS["latency"], shown[0].chart, shown[0].table, row_ids=shown[0].row_ids))
-        elif shown:
-            both.append(Leaf(TABS["latency"], leaves=tuple(shown)))
-        if both:
-            leaves.append(Leaf(TITLES.get(dataset, dataset), leaves=tuple(both)))
+        tabs = []
+        for metric in costs():
+            stem = f"error-vs-{name_of(metric.key)}{ending}"
+            if metric.quantity == "count":
+                own = [_cost(plain, dataset, metric, stem)]
+            else:
+                names = [f"{stem}-{_timed_name(timed, timings, place)}" for place, timed in enumerate(timings)]
+                wheres = [_where(collection, timed) for timed in timings]
+                own = [_cost(*one) for one in zip(by_time, repeat(dataset), repeat(metric), names, wheres)]
+            shown = tuple(leaf for leaf in own if leaf is not None)
+            if len(shown) == 1:
+                tabs.append(replace(shown[0], name=metric.tab))
+            elif shown:
+                tabs.append(Leaf(metric.tab, leaves=shown))
+        if tabs:
+            leaves.append(Leaf(TITLES.get(dataset, dataset), leaves=tuple(tabs)))
     return leaves
 
 
-def _cost(known: Sequence[Point], dataset: str, metric: str, name: str, where: str = "") -> Leaf | None:
-    chart = tradeoff(known, dataset, metric, name, where)  # type: ignore[arg-type]
+def _cost(known: Sequence[Point], dataset: str, metric: Metric, name: str, where: str = "") -> Leaf | None:
+    chart = tradeoff(known, dataset, metric, name, where)
     if chart is None:
         return None
-    drawn = [point for point in known if point.dataset == dataset and metric in point.costs]
-    columns = ("network", "family", "error of", "recipe", METRICS[metric], "", "top-1 %", "95 % interval")  # type: ignore[index]
-    numeric = (METRICS[metric], "top-1 %")  # type: ignore[index]
-    lines = []
-    for point in drawn:
-        cost = point.costs[metric]  # type: ignore[index]
-        origin = "printed" if cost.printed else "timed here" if metric == "latency" else "counted here"
-        between = f"{point.interval[0]:.2f} to {point.interval[1]:.2f}" if point.interval else ""
-        of = "the paper" if point.source == "paper" else "here"
-        value = cost.printed if cost.printed and metric != "flops" else f"{cost.value:.4g}"
-        lines.append((point.label, point.family, of, point.group, value, origin, f"{point.error:.2f}", between))
-    table = Table(chart.title, tuple(Column(one, numeric=one in numeric) for one in columns), tuple(lines))
+    own = [point for point in known if point.dataset == dataset and metric.key in point.costs]
+    here = "counted here" if metric.quantity == "count" else "timed here"
+    columns = ("network", "family", "error of", "recipe", metric.label, "", "top-1 %", "95 % interval")
+    lines = tuple(
+        (
+            point.label,
+            point.family,
+            "the paper" if point.source == "paper" else "here",
+            point.group,
+            cost.printed if cost.printed and len(metric.forms) == 1 else f"{cost.value:.4g}",
+            "printed" if cost.printed else here,
+            f"{point.error:.2f}",
+            interval(point.interval),
+        )
+        for point, cost in ((point, point.costs[metric.key]) for point in own)
+    )
+    table = Table(chart.title, tuple(Column(one, numeric=one in (metric.label, "top-1 %")) for one in columns), lines)
     rows = tuple(mark.row for mark in chart.marks if mark.row)
-    return Leaf(where or TABS[metric], chart, table, row_ids=rows)
+    return Leaf(where or metric.tab, chart, table, row_ids=rows)
 
 
 def _ablations(collection: Collection, timed: Timed | None) -> list[Leaf]:

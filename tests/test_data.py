@@ -142,6 +142,18 @@ def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
     assert sets.load("imagenet", tmp_path).classes[17] == "name17"
 
 
+def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path) -> None:
+    jpeg(tmp_path / "one.jpg")
+    for label in range(1000):
+        folder = tmp_path / "val" / str(label)
+        folder.mkdir(parents=True)
+        (folder / "a.JPEG").write_bytes((tmp_path / "one.jpg").read_bytes())
+    read = sets.load("imagenet", tmp_path)
+    assert isinstance(read.test, sets.Files)
+    assert [int(path.parent.name) for path in read.test.paths] == read.test.labels.tolist()
+    assert read.classes == tuple(map(str, range(1000)))
+
+
 def test_imagenet_reads_a_flat_folder_by_its_validation_list(tmp_path: Path) -> None:
     for index in range(3):
         jpeg(tmp_path / "val" / f"ILSVRC2012_val_{index:08d}.JPEG", seed=index)

@@ -244,3 +244,39 @@ def test_no_run_writes_over_the_weights_of_another(run: Run, tmp_path: Path) -> 
     ended = run(*asked, "--out", "w.safetensors", "--seed", "1")
     assert (ended.code, ended.out) == (2, "")
     assert "w.safetensors holds the weights of another run; move it away" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--accumulate", "0"),
+        ("--accumulate", "-1"),
+        ("--ema", "2"),
+        ("--lr", "-1"),
+        ("--seed", "-1"),
+        ("--seed", "9" * 20),
+    ],
+)
+def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, option: str, value: str) -> None:
+    ended = run("train", "seresnet20_cifar", option, value, "-q")
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+
+
+def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
+    from senet_bench.core.recipes import recipe
+    from senet_bench.core.results import Facts
+    from senet_bench.run.tables import training
+
+    conditions = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1}
+    conditions["deviations"] = list(recipe("cifar").deviations)
+    facts = Facts(schema="s", version="", created="", environment={}, conditions=conditions)
+    assert any("64k iterations taken as 164 epochs" in note for note in training(facts).wide[0].notes)
+
+
+def test_files_are_shown_at_the_networks_own_size(tmp_path: Path) -> None:
+    from senet_bench.run.train import Training
+
+    tree = jpeg_tree(tmp_path / "set")
+    sizes = {"inception_resnet_v2": 299, "seresnet20_cifar": 32, "resnet50": 224}
+    for model, size in sizes.items():
+        assert Training(model=model, dataset="folder", folder=tree).read().size == size

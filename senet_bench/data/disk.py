@@ -136,7 +136,7 @@ def _classes_of(name: str, folder: Path, root: Path) -> tuple[Files, tuple[str, 
             tree = datasets.ImageNet(root, split=folder.name)
             classes = tuple(str(names[0]) for names in tree.classes)
         else:
-            tree = datasets.ImageFolder(folder)
+            tree = (_Numbered if name == "imagenet" else datasets.ImageFolder)(folder)
             classes = tuple(tree.classes)
     except (FileNotFoundError, RuntimeError, KeyError) as error:
         raise MeasurementError(
@@ -144,6 +144,18 @@ def _classes_of(name: str, folder: Path, root: Path) -> tuple[Files, tuple[str, 
         ) from error
     paths = tuple(Path(path) for path, _ in tree.samples)
     return Files(paths, np.asarray(tree.targets, dtype=np.int64)), classes
+
+
+class _Numbered(datasets.ImageFolder):  # type: ignore[misc]
+    """Class folders whose names are the labels themselves where all of them are numbers, else sorted by name."""
+
+    def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
+        """The names by label, and the labels by name."""
+        names, labels = super().find_classes(directory)
+        if not all(name.isdecimal() for name in names):
+            return names, labels
+        names = sorted(names, key=int)
+        return names, {name: label for label, name in enumerate(names)}
 
 
 def _listed(name: str, images: Path, listing: Path) -> Files:

@@ -137,7 +137,14 @@ def training(facts: AnyFacts) -> Document:
     title = (
         f"{asked['model']} on {asked['dataset']}: {asked['recipe']}, batch {asked['batch_size']}, lr {asked['lr']:g}"
     )
-    notes = (*asked.get("notes", ()), *_without_top5(facts.rows), f"weights in {facts.summary.get('weights')}")
+    recipe = asked.get("deviations", ())
+    departs = (f"recipe {asked['recipe']}: {'; '.join(recipe)}",) if recipe else ()
+    notes = (
+        *asked.get("notes", ()),
+        *departs,
+        *_without_top5(facts.rows),
+        f"weights in {facts.summary.get('weights')}",
+    )
     table = Table(title, tuple(Column(name) for name in columns), lines, notes)
     return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
 

@@ -20,6 +20,7 @@ from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
+    from senet_bench.data.sets import DataSet
     from senet_bench.train.distributed import World
     from senet_bench.train.events import EpochEnd, Event, Settings
     from senet_bench.train.objective import Aim
@@ -64,10 +65,22 @@ class Training:
         if recipe.task != spec.task:
             fits = "coco" if spec.task == "detection" else "imagenet"
             raise UsageError(f"recipe {recipe.name} is for {recipe.task}, {spec.name} for {spec.task}", f"use {fits}")
+        self._check_numbers()
         if self.trunk_weights is not None and spec.trunk is None:
             raise UsageError(f"{spec.name} is no detector on a trunk", "give its weights with --weights")
         if self.trunk_weights is not None and self.weights is not None:
             raise UsageError("--weights and --trunk-weights exclude each other", "choose one of them")
+
+    def _check_numbers(self) -> None:
+        """Raise `UsageError` on a number that nothing can be trained with."""
+        if self.accumulate < 1:
+            raise UsageError(f"--accumulate must be a positive integer, not {self.accumulate}", "use 1")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"--ema {self.ema:g} is no decay of an average", "use 0.9999")
+        if self.lr is not None and not 0 < self.lr < 100:
+            raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be an integer from 0 to 2^63 - 1, not {self.seed}", "use 0")
 
     @property
     def freeze_at(self) -> int:
@@ -136,6 +149,14 @@ class Training:
             **self._of_detector(),
         }
 
+    def read(self) -> DataSet:
+        """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""
+        from senet_bench.data import sets
+
+        images = sets.load(self.dataset, self.folder, draw=self.seed)
+        files = isinstance(images.test, sets.Files)
+        return replace(images, size=resolve(self.model).input_size[1]) if files else images
+
     def _of_detector(self) -> dict[str, Any]:
         detects = resolve(self.model).task == "detection"
         return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
@@ -155,10 +176,9 @@ class Lesson:
 
 def classification() -> Lesson:
     """The lesson of classifiers."""
-    from senet_bench.data import sets
     from senet_bench.train.objective import Classifying
 
-    return Lesson(lambda asked: sets.load(asked.dataset, asked.folder, draw=asked.seed), Classifying, lambda *_: ())
+    return Lesson(Training.read, Classifying, lambda *_: ())
 
 
 def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFacts]]:
@@ -185,7 +205,8 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFact
     with joined(asked.device) as world:
         network, about_weights = _built(asked, images)
         notes = [*images.notes, *about_weights, *lesson.prepare(asked, network)]
-        conditions = {**asked.described(), "notes": notes, "processes": world.size}
+        deviations = list(asked.resolved().deviations)
+        conditions = {**asked.described(), "deviations": deviations, "notes": notes, "processes": world.size}
         record = Record.begin(store, new_facts("train", conditions))
         settings = asked.settings(out.with_suffix(".checkpoint"))
         moments = loop.train(network, images, asked.resolved(), settings, world, lesson.objective)

@@ -264,12 +264,12 @@ def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, opt
 
 def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
     from senet_bench.core.recipes import recipe
-    from senet_bench.core.results import Facts
+    from senet_bench.core.results import AnyFacts, Facts
     from senet_bench.run.tables import training
 
     conditions = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1}
     conditions["deviations"] = list(recipe("cifar").deviations)
-    facts = Facts(schema="s", version="", created="", environment={}, conditions=conditions)
+    facts: AnyFacts = Facts(schema="s", version="", created="", environment={}, conditions=conditions)
     assert any("64k iterations taken as 164 epochs" in note for note in training(facts).wide[0].notes)
 
 

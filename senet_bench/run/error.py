@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.datasets import dataset
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Accuracy, Row, Run
 from senet_bench.core.specs import Precision
@@ -71,8 +71,8 @@ class Sweep:
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
-        row = dataset(self.dataset, "classification")
-        own = {"img_size": row.side, "in_channels": row.channels, "classes": row.classes}
+        row = DATASETS.get(self.dataset)  # what is unknown, or for another task, is refused by `check`
+        own = {"img_size": row.side, "in_channels": row.channels, "classes": row.classes} if row else {}
         fixed: dict[str, Any] = {name: value for name, value in own.items() if value is not None}
         for name, value in fixed.items():
             if getattr(changes, name) not in (None, value):

@@ -19,15 +19,18 @@ from typing import Any
 
 import pytest
 
+from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.paper import TABLES
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
 from senet_bench.gallery.collection import Collection, Source, gather
+from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.grid import COMPARED, grids
 from senet_bench.gallery.page.headline import headline
 from senet_bench.gallery.points import points
 from senet_bench.show.chart import name_of, shown
+from senet_bench.show.documents import of_run
 from senet_bench.show.style import ROLES
 from tests.conftest import Run
 from tests.support import stored
@@ -285,6 +288,27 @@ def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> Non
     low, high = error.lines[0].intervals[0] or (0, 0)
     # seeds at +0, +.4, +.8, +1.2 points: sd 0.5164, t(3, .975) = 3.1824, half width 0.8217
     assert (high - low) / 2 == pytest.approx(0.8217, abs=1e-4)
+
+
+def test_a_row_of_the_table_of_metrics_is_a_column_a_panel_and_an_axis(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    reads = Metric(key="reads", title="reads, k", quantity="count", name="reads", scale=1e3, digits=1, axis="reads")
+    monkeypatch.setitem(METRICS, "reads", reads)
+    run = stored.ablation()
+    run = replace(run, rows=[replace(row, counts={"reads": 1000 * (at + 1)}) for at, row in enumerate(run.rows)])
+    document = of_run(run)
+    for table in (document.wide[0], document.narrow[0]):
+        at = [column.group for column in table.columns].index("reads, k")
+        assert [row[at] for row in table.texts] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
+        assert [row[at + 1] for row in table.texts][:2] == ["", "+100.00"]
+    assert [line["reads"] for line in document.records] == [1000, 2000, 3000, 4000, 5000]
+    panels = {panel.name: panel for panel in of_ablation(Source("runs/a/b.json", run), run).panels}
+    assert panels["reads"].lines[0].values == (2.0, 3.0, 4.0)
+    compared = replace(run, schema="senet-bench.compare/1", conditions={})
+    stored.store(tmp_path, compared, "20261120T100000Z-compare-1")
+    (digits,) = (leaf for leaf in content(collection_of(tmp_path)).cost if leaf.name == "digits")
+    assert "Reads" in [leaf.name for leaf in digits.leaves]
 
 
 def test_the_papers_reduction_ratios_stand_beside_ours(committed: Path) -> None:

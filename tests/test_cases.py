@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, grid, label, select, with_controls
@@ -92,3 +93,29 @@ def test_attention_is_attached_with_the_options_that_were_typed(run: Run) -> Non
     base, variant = json.loads(ended.out)["rows"]
     assert base["input_size"] == variant["input_size"] == [1, 32, 32]
     assert variant["attention"]["reduction"] == 4
+
+
+@pytest.mark.parametrize("typed", [["-b", "1,8"], ["--runtime", "eager,deploy"], ["--cold-l2"]], ids=" ".join)
+def test_a_profile_refuses_what_it_would_leave_out(run: Run, typed: list[str]) -> None:
+    ended = run("profile", SMALL, *typed)
+    assert (ended.code, ended.out) == (2, "")
+    assert "a profile is" in ended.err
+
+
+def convolutions(network: nn.Module, size: tuple[int, int, int]) -> int:
+    return sum(isinstance(layer, nn.Conv2d) for layer in network.modules())
+
+
+def test_a_counted_metric_is_its_function_and_its_row(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Metric(
+        key="convolutions",
+        title="convolutions",
+        quantity="count",
+        value=lambda row: row.counts.get("convolutions"),
+        counted=f"{__name__}:convolutions",
+        gate="+0",
+    )
+    monkeypatch.setitem(METRICS, "convolutions", counted)
+    ended = run("compare", SMALL, "--no-latency", "--format", "json")
+    assert [row["counts"] for row in json.loads(ended.out)["rows"]] == [{"convolutions": 21}] * 2
+    assert "convolutions" in run("compare", SMALL, "--no-latency").out

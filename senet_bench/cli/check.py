@@ -181,7 +181,7 @@ def _show(report: Report, showing: o.Showing) -> None:
 
     own = {"md": text.markdown, "html": text.page}.get(showing.format)
     if own is None:
-        o.emit(text.document(report), o.Format(showing.format), showing.output)
+        o.emit(text.document(report), showing.format, showing.output)
     elif showing.output is None:
         terminal.write(own(report))
     else:
@@ -241,15 +241,14 @@ def baseline_accept(
 
 
 def baseline_show(
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
+    printing: o.Printing = o.Printing(),
     results: o.Results = Path("results"),
 ) -> None:
     """What is recorded, and who accepted which change."""
-    o.check_output(output)
+    printing.check()
     from senet_bench.regression.record import shown
 
-    o.emit(shown(Baselines(results / "baselines")), format, output)
+    printing.emit(shown(Baselines(results / "baselines")))
 
 
 def _summary(what: str, ids: Sequence[str], paths: Iterable[Path]) -> str:

@@ -34,16 +34,6 @@ PairBudget = Annotated[
 AxisBudget = Annotated[
     float, typer.Option("--budget", help="Seconds of timing for all settings.", rich_help_panel="What is measured")
 ]
-Seed = Annotated[
-    int,
-    typer.Option(
-        "--seed",
-        min=0,
-        max=o.LARGEST_SEED,
-        help="Seed of the order of rounds.",
-        rich_help_panel="What is measured",
-    ),
-]
 
 
 def compare(
@@ -53,7 +43,7 @@ def compare(
     counting: o.Counting = o.Counting(),
     no_latency: NoLatency = False,
     budget: PairBudget = 10.0,
-    seed: Seed = 0,
+    seed: o.Seed = 0,
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
@@ -102,7 +92,7 @@ def ablate(
     counting: o.Counting = o.Counting(),
     latency: Latency = False,
     budget: AxisBudget = 30.0,
-    seed: Seed = 0,
+    seed: o.Seed = 0,
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     dry_run: Annotated[

@@ -14,29 +14,27 @@ from senet_bench.errors import MeasurementError
 
 def models(
     family: Annotated[list[str] | None, typer.Argument(help="Only these families.", show_default=False)] = None,
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
+    printing: o.Printing = o.Printing(),
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
-    o.check_output(output)
+    printing.check()
     from senet_bench.run import tables
 
-    o.emit(tables.catalog(family or ()), format, output)
+    printing.emit(tables.catalog(family or ()))
 
 
 def doctor(
     device: Annotated[
         str | None, typer.Option("--device", help="Also try every branch of measuring on this device: cuda, cpu.")
     ] = None,
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
+    printing: o.Printing = o.Printing(),
 ) -> None:
     """What this machine offers, what is missing and how to get it."""
-    o.check_output(output)
+    printing.check()
     from senet_bench.run import doctor, tables
 
     found, failed = doctor.diagnose(device)
-    o.emit(tables.checks(found, doctor.environment()), format, output)
+    printing.emit(tables.checks(found, doctor.environment()))
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 

@@ -6,7 +6,6 @@ import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
@@ -32,16 +31,7 @@ if TYPE_CHECKING:
     from senet_bench.show.documents import Document
 
 
-class Format(StrEnum):
-    """How a result is written."""
-
-    _ignore_ = "name"
-    table = "table"
-    for name in writers.FORMATS:
-        vars()[name] = name
-
-
-FORMATS = tuple(Format)
+FORMATS = ("table", *writers.FORMATS)
 CounterName = Literal["shapes", "fvcore"]
 EngineName = Literal["local", "ray", "slurm"]
 AllocatorChoice = Literal["as-is", "tuned"]
@@ -49,59 +39,25 @@ PAPER = "paper"
 """What an axis of `ablate` is given when it stands without a value."""
 
 
-class Mode(StrEnum):
-    """What a timed call does."""
-
-    infer = "infer"
-    train = "train"
-
-
-class Precision(StrEnum):
-    """The arithmetic of a timed call; fp32 is never TF32."""
-
-    fp32 = "fp32"
-    tf32 = "tf32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class AllocatorName(StrEnum):
-    """The C library's allocator while something is timed."""
-
-    as_is = "as-is"
-    tuned = "tuned"
-
-
-FormatOption = Annotated[Format, typer.Option("--format", help="How the result is written.")]
-Output = Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")]
+DEVICES = "cpu, cuda, cuda:1 or mps."
 Results = Annotated[Path, typer.Option("--results", help="The results folder.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
-ImgSize = Annotated[int | None, typer.Option("--img-size", help="Image side in pixels instead of the network's own.")]
-Device = Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="Arithmetic; fp32 is never TF32.")]
-TorchCompile = Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")]
-ChannelsLast = Annotated[bool, typer.Option("--channels-last", help="NHWC memory format.")]
-Threads = Annotated[int, typer.Option("--threads", help="Threads of an operator on the CPU.")]
-BatchSize = Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")]
-ModeOption = Annotated[Mode, typer.Option("--mode", help="A forward pass, or a whole training step.")]
-AllocatorOption = Annotated[
-    AllocatorName,
-    typer.Option("--allocator", help="tuned: let glibc keep freed memory (Linux), for all sides alike."),
-]
+ALLOCATOR = "tuned: let glibc keep freed memory (Linux), for all sides alike."
 _ERRS_LEAST = "What errs least within this ratio to the baseline's"
 _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")]
-
-
-Data = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
-RecipeOption = Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")]
-Epochs = Annotated[int | None, typer.Option("--epochs", help="Epochs instead of the recipe's.")]
-LearningRate = Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")]
-
-
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
-LARGEST_SEED = 2**31 - 1
+LARGEST_SEED, MOST_EPOCHS = 2**31 - 1, 100_000
+Seed = Annotated[
+    int,
+    typer.Option(
+        "--seed",
+        min=0,
+        max=LARGEST_SEED,
+        help="Seed of the order of rounds.",
+        rich_help_panel="What is measured",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +85,7 @@ class Sizes:
         return Changes(self.img_size, self.classes, self.in_channels, self.cardinality, switches or {})
 
 
-def _axis_options(names: Iterable[str], *, several: bool) -> dict[str, Any]:
+def axis_options(names: Iterable[str], *, several: bool) -> dict[str, Any]:
     """An option for each axis, by the name of its parameter: one value, or several."""
     made: dict[str, Any] = {}
     for name in names:
@@ -144,7 +100,7 @@ class Switches:
     """The attention that networks are built with, one value a switch; `values` are those typed, None elsewhere."""
 
     PANEL: ClassVar[str] = "What is built"
-    OPTIONS: ClassVar[dict[str, Any]] = _axis_options((name for name in AXES if name != "no-squeeze"), several=False)
+    OPTIONS: ClassVar[dict[str, Any]] = axis_options((name for name in AXES if name != "no-squeeze"), several=False)
     values: dict[str, str | None] = field(default_factory=dict)
     attach: Annotated[
         bool,
@@ -158,10 +114,42 @@ class Switches:
 
     def named(self, names: Sequence[str] | None) -> list[str]:
         """The networks' names; those from outside with attention attached where that is asked for."""
-        return [f"{name}{ATTACHED}" if self.attach and is_outside(name) else name for name in names or ()]
+        return [attached(name) if self.attach else name for name in names or ()]
 
 
-ATTACHED = "+attach"
+def attached(name: str) -> str:
+    """The name of a network from outside with attention put in; a network of the catalog keeps its own."""
+    return f"{name}+attach" if is_outside(name) else name
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledNetwork:
+    """The network of `profile`."""
+
+    PANEL: ClassVar[str] = "What is built"
+    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None
+    img_size: Annotated[
+        int | None,
+        typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
+    ] = None
+
+    def changes(self) -> Changes:
+        """What is changed in the network."""
+        from senet_bench.run.cases import Changes
+
+        return Changes(img_size=self.img_size, attention=switches({"reduction": self.reduction}))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where networks are trained and tested, and in which arithmetic."""
+
+    PANEL: ClassVar[str] = "Where and how it runs"
+    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "cpu"
+    precision: Annotated[
+        specs.Precision,
+        typer.Option("--precision", help="Arithmetic; fp32 is never TF32.", **choice(*get_args(specs.Precision))),
+    ] = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +157,7 @@ class Axes:
     """The axes of an ablation, each with several values; without a value an axis takes the paper's."""
 
     PANEL: ClassVar[str] = "What is varied"
-    OPTIONS: ClassVar[dict[str, Any]] = _axis_options(AXES, several=True)
+    OPTIONS: ClassVar[dict[str, Any]] = axis_options(AXES, several=True)
     values: dict[str, str | None] = field(default_factory=dict)
 
     def chosen(self) -> dict[str, str | None]:
@@ -202,7 +190,7 @@ class Running:
     """Where and how networks run while they are measured."""
 
     PANEL: ClassVar[str] = "Where and how it runs"
-    device: Annotated[str, typer.Option("--device", help="cpu, cuda, cuda:1 or mps.")] = "cpu"
+    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "cpu"
     precision: Annotated[
         specs.Precision,
         typer.Option("--precision", help="Arithmetic; fp32 is never TF32.", **choice(*get_args(specs.Precision))),
@@ -230,7 +218,7 @@ class Running:
         AllocatorChoice,
         typer.Option(
             "--allocator",
-            help="tuned: let glibc keep freed memory (Linux), for all sides alike.",
+            help=ALLOCATOR,
             **choice(*get_args(AllocatorChoice)),
         ),
     ] = "as-is"
@@ -339,6 +327,23 @@ class Overhead:
 
 
 @dataclass(frozen=True, slots=True)
+class Printing:
+    """How a result is shown that is not kept."""
+
+    PANEL: ClassVar[str] = "How it is shown and kept"
+    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMATS))] = "table"
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None
+
+    def check(self) -> None:
+        """Raise `UsageError` if the output could not be written."""
+        check_output(self.output)
+
+    def emit(self, document: Document) -> None:
+        """Show a document, or write it in a machine format."""
+        emit(document, self.format, self.output)
+
+
+@dataclass(frozen=True, slots=True)
 class Showing:
     """How a result is shown and where it is kept."""
 
@@ -366,7 +371,7 @@ class Showing:
 
     def emit(self, document: Document) -> None:
         """Show a document, or write it in a machine format."""
-        emit(document, Format(self.format), self.output)
+        emit(document, self.format, self.output)
 
     def stored(self, path: Path) -> None:
         """Say where the run is stored."""
@@ -403,39 +408,6 @@ def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def conditions_of(
-    device: str,
-    precision: Precision,
-    runtime: str | None,
-    torchcompile: bool,
-    channels_last: bool,
-    threads: int,
-    batch_size: str,
-    mode: Mode,
-    allocator: AllocatorName,
-    cold_l2: bool = False,
-) -> tuple[Conditions, ...]:
-    """Every combination of runtimes and batch sizes; on CUDA, unless told otherwise, eager and graph, on two clocks."""
-    kind = kind_of(device)
-    names = runtime.split(",") if runtime else ["compile"] if torchcompile else kind.runtimes
-    clocks = kind.clocks
-    return tuple(
-        Conditions(
-            device=device,
-            precision=precision.value,
-            runtime=name.strip(),  # type: ignore[arg-type]  # checked against this machine before anything is timed
-            channels_last=channels_last,
-            threads=threads,
-            batch_size=batch,
-            mode=mode.value,
-            cache="cold" if cold_l2 and clock == "device" else "warm",
-            allocator=allocator.value,
-            timing=clock,
-        )
-        for batch, name, clock in itertools.product(_batches(batch_size), names, clocks)
-    )
-
-
 def _batches(text: str) -> list[int]:
     sizes = [item.strip() for item in text.split(",")]
     wrong = next((size for size in sizes if not (size.isascii() and size.isdigit() and int(size))), None)
@@ -462,7 +434,7 @@ def check_output(output: Path | None) -> None:
         check_writable(output)
 
 
-def emit(document: Document, format: Format, output: Path | None) -> None:  # noqa: A002
+def emit(document: Document, format: str, output: Path | None) -> None:  # noqa: A002
     """Show a document, or write it in a machine format."""
     from senet_bench.show import terminal
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -21,83 +22,125 @@ if TYPE_CHECKING:
 
 Model = Annotated[str, typer.Argument(help="The network.")]
 Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
-NeededDataset = Annotated[
-    str,
-    typer.Option("--dataset", help=CHOICES),
-]
-SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """What is learnt, and how."""
+
+    PANEL: ClassVar[str] = "What is learnt, and how"
+    dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "digits"
+    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", min=1, max=o.MOST_EPOCHS, help="Epochs instead of the recipe's.")
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        typer.Option("-b", "--batch-size", help="Images a step over all processes; the learning rate scales."),
+    ] = None
+    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")] = None
+    accumulate: Annotated[int, typer.Option("--accumulate", help="Backward passes a step.")] = 1
+    ema: Annotated[float | None, typer.Option("--ema", help="Decay of an average of the weights: 0.9999.")] = None
+    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """Where weights come from and go to."""
+
+    PANEL: ClassVar[str] = "Weights"
+    weights: Annotated[str | None, typer.Option("--weights", help="Start from a file or timm:, torchvision: name.")] = (
+        None
+    )
+    trunk_weights: Annotated[
+        str | None, typer.Option("--trunk-weights", help="A classifier's weights for a detector's trunk: file or name.")
+    ] = None
+    out: Annotated[Path | None, typer.Option("--out", help="Where the weights go (.safetensors).")] = None
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False
+    track: Annotated[Path | None, typer.Option("--track", help="Write TensorBoard event files to this folder.")] = None
 
 
 def train(
     model: Model,
-    dataset: NeededDataset = "digits",
-    data: o.Data = None,
-    recipe: o.RecipeOption = None,
-    epochs: o.Epochs = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option("-b", "--batch-size", help="Images a step over all processes; the learning rate scales."),
-    ] = None,
-    lr: o.LearningRate = None,
     reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None,
-    weights: Annotated[
-        str | None, typer.Option("--weights", help="Start from a file or timm:, torchvision: name.")
-    ] = None,
-    trunk_weights: Annotated[
-        str | None, typer.Option("--trunk-weights", help="A classifier's weights for a detector's trunk: file or name.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where the weights go (.safetensors).")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False,
-    device: o.Device = "cpu",
-    precision: o.PrecisionOption = o.Precision.fp32,
-    torchcompile: o.TorchCompile = False,
+    lessons: Lessons = Lessons(),
+    weights: Weights = Weights(),
+    place: o.Place = o.Place(),
+    torchcompile: Annotated[
+        bool, typer.Option("--torchcompile", help="Compile the step.", rich_help_panel=o.Place.PANEL)
+    ] = False,
     channels_last: Annotated[
-        bool, typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.")
+        bool,
+        typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.", rich_help_panel=o.Place.PANEL),
     ] = True,
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Backward passes a step.")] = 1,
-    ema: Annotated[float | None, typer.Option("--ema", help="Decay of an average of the weights: 0.9999.")] = None,
-    track: Annotated[Path | None, typer.Option("--track", help="Write TensorBoard event files to this folder.")] = None,
-    skip_corrupt: SkipCorrupt = False,
-    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0,
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
-    results: o.Results = Path("results"),
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
+    showing: o.Showing = o.Showing(),
 ) -> None:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
-    o.check_output(output)
+    showing.check()
     from senet_bench.run import cases, tables, train
     from senet_bench.show import terminal
 
     asked = train.Training(
         model=model,
-        dataset=dataset.lower(),
-        folder=data,
-        recipe=recipe,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        seed=seed,
-        device=device,
-        precision=precision.value,
+        dataset=lessons.dataset.lower(),
+        folder=lessons.data,
+        recipe=lessons.recipe,
+        epochs=lessons.epochs,
+        batch_size=lessons.batch_size,
+        lr=lessons.lr,
+        seed=lessons.seed,
+        device=place.device,
+        precision=place.precision,
         channels_last=channels_last,
         compile=torchcompile,
-        accumulate=accumulate,
-        ema=ema,
-        weights=weights,
-        trunk_weights=trunk_weights,
-        out=out,
-        resume=resume,
-        track=track,
-        skip_corrupt=skip_corrupt,
+        accumulate=lessons.accumulate,
+        ema=lessons.ema,
+        skip_corrupt=lessons.skip_corrupt,
+        **asdict(weights),
         changes=cases.Changes(attention=o.switches({"reduction": reduction})),
     )
-    steps = train.train(asked, Store(results), _lesson(model))
-    record = terminal.run(steps, quiet=quiet or no_progress)
+    record = showing.follow(train.train(asked, showing.store, _lesson(model)))
     if terminal.is_first_process():
-        o.emit(tables.training(record.document), format, output)
-        terminal.remark(f"stored in {record.path}", quiet=quiet)
+        showing.emit(tables.training(record.document))
+        showing.stored(record.path)
+
+
+@dataclass(frozen=True, slots=True)
+class TestImages:
+    """The images that networks are shown, and how."""
+
+    PANEL: ClassVar[str] = "What is shown to the networks"
+    dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "imagenet"
+    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    img_size: Annotated[
+        int | None,
+        typer.Option(
+            "--img-size", min=1, max=o.LARGEST_SIDE, help="Image side in pixels instead of the network's own."
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of a detector 1.")
+    ] = None
+    fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False
+    cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None
+    skip_corrupt: Annotated[
+        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")
+    ] = False
+
+
+@dataclass(frozen=True, slots=True)
+class PerImage:
+    """What is kept of each image and class."""
+
+    PANEL: ClassVar[str] = "How it is shown and kept"
+    per_class: Annotated[Path | None, typer.Option("--per-class", help="Write the errors of every class (CSV).")] = None
+    keep_predictions: Annotated[
+        Path | None, typer.Option("--keep-predictions", help="Keep each image's prediction in this folder (.npz).")
+    ] = None
 
 
 def evaluate(
@@ -105,52 +148,33 @@ def evaluate(
     weights: Annotated[
         list[str], typer.Option("--weights", help="A file, or a timm: or torchvision: name; one for each network.")
     ],
-    dataset: NeededDataset = "imagenet",
-    data: o.Data = None,
-    img_size: o.ImgSize = None,
-    batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of a detector 1.")
-    ] = None,
-    device: o.Device = "cpu",
-    precision: o.PrecisionOption = o.Precision.fp32,
-    fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False,
-    cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None,
-    per_class: Annotated[
-        Path | None, typer.Option("--per-class", help="Write the errors of every class (CSV).")
-    ] = None,
-    keep_predictions: Annotated[
-        Path | None, typer.Option("--keep-predictions", help="Keep each image's prediction in this folder (.npz).")
-    ] = None,
-    skip_corrupt: SkipCorrupt = False,
-    format: o.FormatOption = o.Format.table,  # noqa: A002 - the option's name
-    output: o.Output = None,
-    results: o.Results = Path("results"),
-    quiet: o.Quiet = False,
-    no_progress: o.NoProgress = False,
+    shown: TestImages = TestImages(),
+    place: o.Place = o.Place(),
+    kept: PerImage = PerImage(),
+    showing: o.Showing = o.Showing(),
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
-    o.check_output(output)
+    showing.check()
     from senet_bench.run import evaluate, tables
-    from senet_bench.show import terminal
 
     asked = evaluate.Evaluation(
         models=tuple(model),
         weights=tuple(weights),
-        dataset=dataset.lower(),
-        folder=data,
-        size=img_size,
-        batch_size=batch_size,
-        device=device,
-        precision=precision.value,
-        fidelity="fast" if fast else "exact",
-        cache=cache,
-        per_class=per_class,
-        predictions=keep_predictions,
-        skip_corrupt=skip_corrupt,
+        dataset=shown.dataset.lower(),
+        folder=shown.data,
+        size=shown.img_size,
+        batch_size=shown.batch_size,
+        device=place.device,
+        precision=place.precision,
+        fidelity="fast" if shown.fast else "exact",
+        cache=shown.cache,
+        per_class=kept.per_class,
+        predictions=kept.keep_predictions,
+        skip_corrupt=shown.skip_corrupt,
     )
-    record = terminal.run(_evaluating(asked, Store(results)), quiet=quiet or no_progress)
-    o.emit(tables.evaluation(record.document), format, output)
-    terminal.remark(f"stored in {record.path}", quiet=quiet)
+    record = showing.follow(_evaluating(asked, showing.store))
+    showing.emit(tables.evaluation(record.document))
+    showing.stored(record.path)
 
 
 def _lesson(model: str) -> Lesson:

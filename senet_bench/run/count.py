@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.core.catalog import resolve
+from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import judge
 from senet_bench.core.results import Row, Run
@@ -17,6 +19,8 @@ from senet_bench.run.cases import Case, label, refuse
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from senet_bench.bench.count import Counts
 
 CounterName = Literal["shapes", "fvcore"]
@@ -25,12 +29,21 @@ UNLIKE_PAPER = "its cells are for the network's own image size, channels, classe
 
 
 @dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted of one network: trainable parameters, operations, and what further metrics name."""
+
+    params: int
+    operations: Counts
+    further: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Who counts, and whether the count is checked against the two reference counters; what was counted so far."""
 
     counter: CounterName = "shapes"
     verify: bool = False
-    counted: dict[ModelSpec, tuple[int, Counts]] = field(default_factory=dict, compare=False)
+    counted: dict[ModelSpec, Counted] = field(default_factory=dict, compare=False)
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise one `UsageError` that lists every case that cannot be built or cannot take the images."""
@@ -61,13 +74,13 @@ class Count:
             record.add(row)
             yield record.progress(row.label, number, len(cases))
 
-    def of(self, case: Case) -> tuple[int, Counts]:
-        """Trainable parameters and operations of a case, counted at the first call."""
+    def of(self, case: Case) -> Counted:
+        """What is counted of a case, at the first call."""
         if case.spec not in self.counted:
             self.counted[case.spec] = self._count(case)
         return self.counted[case.spec]
 
-    def _count(self, case: Case) -> tuple[int, Counts]:
+    def _count(self, case: Case) -> Counted:
         from senet_bench.bench import count, reference_counters
 
         network, size = case.build("meta"), case.spec.input_size
@@ -75,11 +88,13 @@ class Count:
         counts = counter(network, size)
         if self.verify:
             reference_counters.verify(network, size, counts)
-        return count.parameters(network), counts
+        further = {key: counter(network, size) for key, counter in counters().items()}
+        return Counted(count.parameters(network), counts, further)
 
     def row(self, case: Case) -> Row:
         """The row of a case: what was counted, beside the paper's cells."""
-        spec, (params, counts) = case.spec, self.of(case)
+        spec, counted = case.spec, self.of(case)
+        counts = counted.operations
         row = Row(
             model=spec.name,
             label=label(spec),
@@ -91,14 +106,21 @@ class Count:
             role=case.role,
             attention=spec.attention,
             axes=dict(case.axes) if case.axes is not None else None,
-            params=params,
+            params=counted.params,
             flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
             flops_by_kind=counts.by_kind(),
             uncounted=list(counts.uncounted),
+            counts=counted.further,
             missing=NOT_ASKED,
         )
         missing = NOT_ASKED if spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
         return replace(row, paper=judge(row, case.studies), missing=missing)
+
+
+def counters() -> dict[str, Callable[[nn.Module, tuple[int, int, int]], int]]:
+    """The functions that count further metrics, by the metric's key; the row of a metric names its own."""
+    named = ((metric.key, metric.counted.partition(":")) for metric in METRICS.values() if metric.counted)
+    return {key: getattr(importlib.import_module(module), name) for key, (module, _, name) in named}
 
 
 def _as_printed(case: Case) -> bool:

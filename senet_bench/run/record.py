@@ -10,33 +10,10 @@ from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
 from senet_bench.core.progress import Progress
-from senet_bench.core.results import AnyFacts, Document, Facts, Row, Run, schema_of
+from senet_bench.core.results import AnyFacts, Document, Facts, Run, schema_of
 from senet_bench.core.store import Store
 
 Doc = TypeVar("Doc", bound=Document)
-
-
-@dataclass(frozen=True, slots=True)
-class Event(Generic[Doc]):
-    """Progress: what was just done, the document so far (stored at `path`), steps done of all, and what failed."""
-
-    done: float
-    total: float
-    what: str
-    run: Doc
-    path: Path
-    failures: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Progress of one part of a run: steps done (a fraction while one runs), the rows as they are now."""
-
-    done: float
-    what: str
-    rows: list[Row]
-    finished: bool
-    failures: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -19,7 +19,6 @@ from rich.text import Text
 
 from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
-from senet_bench.run.record import Doc, Event
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import Cell, Table
 
@@ -102,37 +101,6 @@ def _saved(last: Progress | None) -> str:
     if last is None or last.path is None:
         return "nothing was judged or stored" if last else "nothing was finished"
     return f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}"
-
-
-def follow(events: Iterable[Event[Doc]], *, quiet: bool = False) -> Event[Doc]:
-    """Draw the progress of a run until its last event, and return that; nothing is drawn when `quiet`."""
-    last: Event[Doc] | None = None
-    try:
-        for event in events if quiet or not (sys.stderr.isatty() and is_first_process()) else _drawn(events):
-            last = event
-    except KeyboardInterrupt as error:
-        saved = (
-            f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}" if last else "nothing was finished"
-        )
-        raise InterruptedRunError(f"interrupted; {saved}") from error
-    if last is None:
-        raise AssertionError("a run has at least one event")
-    return last
-
-
-def _drawn(events: Iterable[Event[Doc]]) -> Iterator[Event[Doc]]:
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    with Bar(
-        *columns, console=Console(stderr=True, highlight=False), transient=True, auto_refresh=False
-    ) as progress:  # no thread beside a timing
-        bar = progress.add_task("starting", total=None)
-        drawn = 0.0
-        for event in events:
-            progress.update(bar, total=event.total, completed=event.done, description=event.what)
-            if time.monotonic() - drawn > BETWEEN_DRAWINGS_S:
-                progress.refresh()
-                drawn = time.monotonic()
-            yield event
 
 
 def _parts(table: Table, console: Console) -> Iterator[Table]:

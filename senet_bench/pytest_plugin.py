@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from senet_bench.regression.limits import Limit
-    from senet_bench.regression.outcome import Row
+    from senet_bench.regression.outcome import LimitRow
 
 SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
 METRICS = ("params", "flops", "outputs", "state_dict", "operators")
@@ -37,7 +37,7 @@ class SenetBench:
     recording: str = ""
     wanted: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[Row]:
+    def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[LimitRow]:
         """The exact limits of a network's facts against the recorded ones; fails the test and names what changed."""
         from senet_bench.regression.baselines import stored
         from senet_bench.regression.exact import exact_row
@@ -58,7 +58,7 @@ class SenetBench:
             pytest.fail("; ".join(failed), pytrace=False)
         return rows
 
-    def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> Row:
+    def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> LimitRow:
         """The time of a network over another's in the same rounds, measured again where it is beyond the gate.
 
         Fails the test on a confirmed slowdown; what could not be decided skips it, or as `inconclusive` says.
@@ -75,7 +75,7 @@ class SenetBench:
             pytest.skip(f"inconclusive: {row.reason}")
         return row
 
-    def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> Row:
+    def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> LimitRow:
         from senet_bench.bench.latency import measure_networks
         from senet_bench.bench.rounds import gated
         from senet_bench.core.progress import result_of

@@ -18,9 +18,9 @@ from senet_bench.bench.machine import checks
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Network
+from senet_bench.regression.config import Checked
 from senet_bench.regression.configfile import load
-from senet_bench.regression.workers import Work, Worker
+from senet_bench.regression.workers import Orders, Worker
 from tests.conftest import Run
 
 glibc = pytest.mark.skipif(bool(allocator.obstacle()), reason="glibc's allocator only")
@@ -166,7 +166,7 @@ def test_doctor_says_how_to_set_it(run: Run) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads the environment of a process")
 def test_worker_processes_start_with_the_setting(tmp_path: Path) -> None:
-    asked = Work(networks=(Network("seresnet20_cifar", (3, 32, 32)),), allocator="tuned")
+    asked = Orders(networks=(Checked("seresnet20_cifar", (3, 32, 32)),), allocator="tuned")
     with Worker(tmp_path, asked) as worker:
         worker.ask("repeats", repeats=[])
         worker.answer()  # it has started

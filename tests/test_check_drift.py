@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from senet_bench.regression.limits import Limit, usual_limits
-from senet_bench.regression.outcome import Row, drifts
+from senet_bench.regression.outcome import LimitRow, drifts
 
-PARAMS = Row(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
+PARAMS = LimitRow(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
 
 
 def accepted(what: str, old: object, when: str) -> dict[str, Any]:

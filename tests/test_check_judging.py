@@ -9,11 +9,11 @@ import pytest
 
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Allowed, Config, Network, PredictionPair
+from senet_bench.regression.config import Allowed, Checked, Config, PredictionPair
 from senet_bench.regression.judgement import accuracy_row, stored_row
 from senet_bench.regression.launches import Launch, after_holm, confirmed, latency_row, levels
 from senet_bench.regression.limits import Limit, usual_limits
-from senet_bench.regression.outcome import Row, exit_code, failed, with_allowances
+from senet_bench.regression.outcome import LimitRow, exit_code, failed, with_allowances
 from senet_bench.train.evaluation import Predictions
 
 GATE = Limit(relative=0.02)
@@ -38,7 +38,7 @@ def launches(
     ]
 
 
-def judged(change: float, *, seed: int) -> Row:
+def judged(change: float, *, seed: int) -> LimitRow:
     """The row as `check` finds it: where the first launches do not decide, as many again."""
     first, second = levels(0.01)
     row = latency_row("n", launches(change, seed=seed), GATE, level=first, alpha=0.01)
@@ -96,7 +96,8 @@ def test_a_failure_counts_only_when_it_is_seen_twice() -> None:
 
 def test_holm_takes_back_what_is_not_significant_over_all_rows() -> None:
     rows = [
-        Row(id=f"{i}", network="n", metric="latency", kind="statistical", verdict="fail", p_worse=0.004) for i in "abc"
+        LimitRow(id=f"{i}", network="n", metric="latency", kind="statistical", verdict="fail", p_worse=0.004)
+        for i in "abc"
     ]
     assert {row.verdict for row in after_holm(rows, 0.01)} == {"inconclusive"}
     assert {row.verdict for row in after_holm(rows[:2], 0.01)} == {"fail"}
@@ -174,8 +175,8 @@ def test_predictions_that_are_missing_damaged_or_of_other_images(tmp_path: Path)
         accuracy_row(PredictionPair("n", good.base, other), gate, 0.01)
 
 
-def rows_of(*verdicts: str) -> list[Row]:
-    return [Row(id="n/x", network="n", metric="x", kind="exact", verdict=one) for one in verdicts]  # type: ignore[arg-type]
+def rows_of(*verdicts: str) -> list[LimitRow]:
+    return [LimitRow(id="n/x", network="n", metric="x", kind="exact", verdict=one) for one in verdicts]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -194,7 +195,7 @@ def test_the_exit_code_is_that_of_the_gravest_row(verdicts: tuple[str, ...], exp
 
 def test_an_allowance_ends() -> None:
     config = Config(
-        source="x", networks=(Network("n", (3, 8, 8)),), allowed=(Allowed("n/latency", date(2026, 12, 1), "known"),)
+        source="x", networks=(Checked("n", (3, 8, 8)),), allowed=(Allowed("n/latency", date(2026, 12, 1), "known"),)
     )
     row = failed("n", "latency", "slow", "fail")
     (held,) = with_allowances([row], config, date(2026, 12, 1))

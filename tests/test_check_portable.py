@@ -7,7 +7,7 @@ import pytest
 from senet_bench.regression.exact import by_module, changed_texts, exact_row, memory_row, sentence
 from senet_bench.regression.facts import Portable, described, leaves
 from senet_bench.regression.limits import Limit, usual_limits
-from senet_bench.regression.outcome import Row
+from senet_bench.regression.outcome import LimitRow
 
 SIZE = (3, 32, 32)
 
@@ -17,7 +17,7 @@ def base() -> Portable:
     return described("seresnet20_cifar", SIZE)
 
 
-def row(metric: str, base: Portable, now: Portable) -> Row:
+def row(metric: str, base: Portable, now: Portable) -> LimitRow:
     return exact_row("seresnet20_cifar", metric, base, now, usual_limits()[metric])
 
 

@@ -15,9 +15,9 @@ from senet_bench.regression.outcome import (
     Base,
     Control,
     Family,
+    LimitRow,
     Machine,
     Report,
-    Row,
     State,
     exit_code,
 )
@@ -26,12 +26,12 @@ from senet_bench.regression.text import document, markdown, page, summary, verdi
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
 
 
-def row(network: str, metric: str, verdict: Any, **fields: Any) -> Row:
+def row(network: str, metric: str, verdict: Any, **fields: Any) -> LimitRow:
     kind = fields.pop("kind", "exact")
-    return Row(id=f"{network}/{metric}", network=network, metric=metric, kind=kind, verdict=verdict, **fields)
+    return LimitRow(id=f"{network}/{metric}", network=network, metric=metric, kind=kind, verdict=verdict, **fields)
 
 
-def report(rows: list[Row]) -> Report:
+def report(rows: list[LimitRow]) -> Report:
     code = exit_code(rows, "warn")
     return Report(
         schema=SCHEMA,

@@ -154,8 +154,8 @@ def test_a_check_that_raises_becomes_its_reason() -> None:
     def broken() -> str:
         raise RuntimeError("no\nluck")
 
-    assert selfcheck.attempt("x", broken) == selfcheck.Check("x", False, "RuntimeError: no luck")
-    assert selfcheck.attempt("x", lambda: "fine") == selfcheck.Check("x", True, "fine")
+    assert selfcheck.attempt("x", broken) == selfcheck.Branch("x", False, "RuntimeError: no luck")
+    assert selfcheck.attempt("x", lambda: "fine") == selfcheck.Branch("x", True, "fine")
 
 
 @pytest.mark.filterwarnings("ignore")

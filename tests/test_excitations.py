@@ -26,7 +26,7 @@ from senet_bench.gallery.report import observation_files
 from senet_bench.gates import selection, tables
 from senet_bench.gates.excitations import Excitations, excitations
 from senet_bench.gates.plots import shown_blocks
-from senet_bench.gates.tally import Tally
+from senet_bench.gates.tally import GateTally
 from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attention import SqueezeExcitation, maker
@@ -42,9 +42,9 @@ SHORT = ("--dataset", "digits", "--epochs", "1", "-q")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def tally(gates: list[list[float]], labels: list[int], **options: Any) -> Tally:
+def tally(gates: list[list[float]], labels: list[int], **options: Any) -> GateTally:
     """The sums over gates, given in two parts."""
-    found = Tally(max(labels) + 1, **options)
+    found = GateTally(max(labels) + 1, **options)
     middle = len(gates) // 2
     for part in (slice(None, middle), slice(middle, None)):
         found.add(np.array(gates[part]), np.array(labels[part]))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from senet_bench.core import catalog
-from senet_bench.core.identity import Data, Identity, Network, canonical, training
+from senet_bench.core.identity import Data, Identity, NetworkIdentity, canonical, training
 from senet_bench.core.recipes import recipe
 from senet_bench.core.source import source_of
 from senet_bench.core.specs import AttentionSpec
@@ -152,7 +152,7 @@ def identity(name: str = "seresnet20_cifar", attention: AttentionSpec | None = N
     spec = catalog.resolve(name)
     spec = spec if attention is None else replace(spec, attention=attention)
     plan = recipe("digits")
-    return Identity(network=Network.of(spec), data=DATA, recipe=training(plan), batch=plan.batch_size, seed=0)
+    return Identity(network=NetworkIdentity.of(spec), data=DATA, recipe=training(plan), batch=plan.batch_size, seed=0)
 
 
 OTHERS = {

@@ -21,7 +21,7 @@ from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.average import Average
-from senet_bench.train.events import EpochEnd, Progress, Settings
+from senet_bench.train.events import EpochEnd, Moment, Settings
 from senet_bench.train.loop import train
 from senet_bench.train.sgd import Sgd
 
@@ -85,7 +85,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 
 def test_progress_is_reported_within_an_epoch() -> None:
     events = list(train(small(), sets.load("digits"), short(1), Settings(progress_every=0.0)))
-    steps = [event for event in events if isinstance(event, Progress)]
+    steps = [event for event in events if isinstance(event, Moment)]
     assert [event.step for event in steps] == [1, 2, 3, 4, 5]
     assert all(math.isfinite(event.loss) and event.seconds_left >= 0 for event in steps)
 
@@ -161,7 +161,7 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     row, digits = short(), sets.load("digits")
     settings = Settings(checkpoint=file, checkpoint_every=2, ema=0.9, progress_every=0.0)
     for event in train(stopped, digits, row, settings):
-        if isinstance(event, Progress) and (event.epoch, event.step) == (2, 5):
+        if isinstance(event, Moment) and (event.epoch, event.step) == (2, 5):
             break
     assert checkpoint.read(file, torch.load(file, weights_only=True)["identity"])["position"]["step"] == 4
     resumed = small(seed=5)

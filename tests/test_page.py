@@ -24,7 +24,7 @@ from senet_bench.core.paper import TABLES
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
-from senet_bench.gallery.collection import Collection, Source, gather
+from senet_bench.gallery.collection import Collection, StoredRun, gather
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.grid import COMPARED, grids
 from senet_bench.gallery.page.headline import headline
@@ -278,7 +278,7 @@ def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Pa
 
 
 def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> None:
-    series = of_ablation(Source("runs/a/b.json", stored.ablation()), stored.ablation())
+    series = of_ablation(StoredRun("runs/a/b.json", stored.ablation()), stored.ablation())
     assert series.settings == ("2", "4", "8")
     assert series.ordered
     error = series.panels[0]
@@ -303,7 +303,7 @@ def test_a_row_of_the_table_of_metrics_is_a_column_a_panel_and_an_axis(
         assert [row[at] for row in table.texts] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
         assert [row[at + 1] for row in table.texts][:2] == ["", "+100.00"]
     assert [line["reads"] for line in document.records] == [1000, 2000, 3000, 4000, 5000]
-    panels = {panel.name: panel for panel in of_ablation(Source("runs/a/b.json", run), run).panels}
+    panels = {panel.name: panel for panel in of_ablation(StoredRun("runs/a/b.json", run), run).panels}
     assert panels["reads"].lines[0].values == (2.0, 3.0, 4.0)
     compared = replace(run, schema="senet-bench.compare/1", conditions={})
     stored.store(tmp_path, compared, "20261120T100000Z-compare-1")

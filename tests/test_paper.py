@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from senet_bench.core.paper import NOT_REPRODUCED, TABLES, UNITS, Cell, cells, compare_cell, protocol_name
+from senet_bench.core.paper import NOT_REPRODUCED, TABLES, UNITS, PrintedCell, cells, compare_cell, protocol_name
 from senet_bench.errors import UsageError
 
 CELLS_PER_TABLE = {
@@ -29,13 +29,13 @@ CELLS_PER_TABLE = {
 }
 
 
-def one(table: str, row: str, metric: str, column: str | None = None) -> Cell:
+def one(table: str, row: str, metric: str, column: str | None = None) -> PrintedCell:
     (found,) = (cell for cell in cells(table, row, column) if cell.metric == metric)
     return found
 
 
-def gflops(printed: str, row: str = "ResNet-50") -> Cell:
-    return Cell("2", row, "reimplementation", "gflops", printed, "GFLOPs")
+def gflops(printed: str, row: str = "ResNet-50") -> PrintedCell:
+    return PrintedCell("2", row, "reimplementation", "gflops", printed, "GFLOPs")
 
 
 def test_every_cell_of_the_paper_is_there() -> None:

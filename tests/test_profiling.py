@@ -16,7 +16,7 @@ from senet_bench.bench.device import largest_cache
 from senet_bench.bench.rounds import Plan
 from senet_bench.breakdown.parts import GateOnly, ScaleOnly, Stage, arms, replaced
 from senet_bench.breakdown.profile import profile_network
-from senet_bench.breakdown.roofline import Demand, Device, limits
+from senet_bench.breakdown.roofline import Ceilings, Demand, limits
 from senet_bench.breakdown.rows import PartRow, Profile
 from senet_bench.breakdown.shares import Estimate
 from senet_bench.breakdown.tracing import trace
@@ -29,7 +29,7 @@ from senet_bench.models import build
 SIZE = (3, 8, 8)
 MS = 1e-3
 PLAN = Plan(budget_s=60.0, warmup_s=0.3, epochs=2, max_rounds=12)
-DEVICE = Device(1e10, 4e10, 1e-6, 1e11, 1 << 20, True, 4 << 20)
+DEVICE = Ceilings(1e10, 4e10, 1e-6, 1e11, 1 << 20, True, 4 << 20)
 
 
 class Time:

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from senet_bench.bench.selftest import LAYERS, Amounts, Trial, chain, layers_of, summarise, trials
+from senet_bench.bench.selftest import LAYERS, Amounts, Try, chain, layers_of, summarise, trials
 from senet_bench.errors import UsageError
 
 
-def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> Trial:
+def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> Try:
     truth = layers_of(kind) / LAYERS  # type: ignore[arg-type]
     verdict = "regressed" if alarm else "ok"
-    return Trial(kind, 1, 9, truth, {"senet-bench": alarm}, verdict, seconds, 2.0, ratio, (ratio - 0.01, ratio + 0.01), 0.01)  # type: ignore[arg-type]  # fmt: skip # noqa: E501
+    return Try(kind, 1, 9, truth, {"senet-bench": alarm}, verdict, seconds, 2.0, ratio, (ratio - 0.01, ratio + 0.01), 0.01)  # type: ignore[arg-type]  # fmt: skip # noqa: E501
 
 
 def test_alarms_are_counted_as_false_or_right() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from senet_bench.bench import clock as clocks
-from senet_bench.bench.clock import Block, Call, HostClock
+from senet_bench.bench.clock import Call, HostClock, TimedCalls
 from senet_bench.bench.rounds import Factory, Plan, gated, measure_latency
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.progress import Progress, result_of
@@ -328,7 +328,7 @@ def test_a_block_is_its_fastest_call() -> None:
         t += next(costs)
         return "out"
 
-    assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [Block(1.0, 2.0, "out")]
+    assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [TimedCalls(1.0, 2.0, "out")]
 
 
 def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:

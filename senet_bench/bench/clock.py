@@ -24,7 +24,7 @@ STOLEN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class TimedCalls:
     """Consecutive calls of one arm: seconds of a call (host clock: the fastest), CPU seconds of a call, last output."""
 
     seconds: float
@@ -38,7 +38,7 @@ class Clock(Protocol):
     def now(self) -> float:
         """Seconds since some moment, for the budget."""
 
-    def round(self, calls: Sequence[Call], repeats: int) -> Sequence[Block]:
+    def round(self, calls: Sequence[Call], repeats: int) -> Sequence[TimedCalls]:
         """Run a block of `repeats` calls of each, in the order given."""
 
     def repeats(self, seconds: float) -> int:
@@ -73,7 +73,7 @@ class HostClock:
         fewest = min(FEWEST_CALLS, max(1, int(SLOW_CALL_S / seconds)))
         return min(MOST_CALLS, max(fewest, math.ceil(BLOCK_S / seconds)))
 
-    def round(self, calls: Sequence[Call], repeats: int) -> list[Block]:
+    def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """Each call's block, in the order given."""
         self._before = (self.wall(), self.stolen() if self.stolen else 0.0)
         return [self._block(call, repeats) for call in calls]
@@ -85,7 +85,7 @@ class HostClock:
         lost, lasted = self.stolen() - self._before[1], self.wall() - self._before[0]
         return "steal" if lost > STOLEN * lasted else ""
 
-    def _block(self, call: Call, repeats: int) -> Block:
+    def _block(self, call: Call, repeats: int) -> TimedCalls:
         wall, finish, fastest, output = self.wall, self.finish, math.inf, None
         cpu_start = self.cpu()
         for _ in range(repeats):
@@ -95,7 +95,7 @@ class HostClock:
                 finish()
             took = wall() - start
             fastest = min(fastest, took)
-        return Block(fastest, (self.cpu() - cpu_start) / repeats, output)
+        return TimedCalls(fastest, (self.cpu() - cpu_start) / repeats, output)
 
 
 def host_clock(finish: Callable[[], object] | None = None) -> HostClock:

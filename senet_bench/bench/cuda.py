@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Block, Call, Clock, HostClock
+from senet_bench.bench.clock import Call, Clock, HostClock, TimedCalls
 from senet_bench.bench.memory import PeakMemory
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured
@@ -131,7 +131,7 @@ class EventClock:
         """Calls that last 1 ms together, 64 at most; one when the cache is to be cold."""
         return 1 if self.cold or seconds <= 0 else min(MOST_CALLS, max(1, math.ceil(BLOCK_S / seconds)))
 
-    def round(self, calls: Sequence[Call], repeats: int) -> list[Block]:
+    def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """All blocks enqueued in the order given, then one synchronisation."""
         before = self.gauge.read() if self.gauge else None
         with torch.cuda.device(self.device):
@@ -139,7 +139,7 @@ class EventClock:
             torch.cuda.synchronize(self.device)
         self._spoilt = spoilt(before, self.gauge.read()) if self.gauge and before else ""
         self._hold_longer(any(mark.early for mark in marks))
-        return [Block(m.start.elapsed_time(m.end) / 1e3 / repeats, m.cpu_s / repeats, m.output) for m in marks]
+        return [TimedCalls(m.start.elapsed_time(m.end) / 1e3 / repeats, m.cpu_s / repeats, m.output) for m in marks]
 
     def disturbance(self) -> str:
         """What NVML saw happen to the clocks in the last round."""
@@ -185,7 +185,7 @@ class EndToEndClock(HostClock):
     gauge: Gauge | None = None
     _reading: Reading | None = field(default=None, init=False)
 
-    def round(self, calls: Sequence[Call], repeats: int) -> list[Block]:
+    def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """Each call's block, in the order given."""
         self._reading = self.gauge.read() if self.gauge else None
         return HostClock.round(self, calls, repeats)

@@ -16,7 +16,7 @@ from senet_bench import __version__
 from senet_bench.bench import allocator
 from senet_bench.bench.clock import cores
 from senet_bench.bench.device import DEVICES, installed
-from senet_bench.core.results import Check
+from senet_bench.core.results import Finding
 
 PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "openvino", "triton")
 EXTRAS: dict[str, str | None] = {
@@ -59,27 +59,27 @@ def environment() -> dict[str, Any]:
     }
 
 
-def checks() -> list[Check]:
+def checks() -> list[Finding]:
     """What this machine offers for measuring, and what is missing with how to get it."""
     packages = environment()["packages"]
     found = [
-        Check("senet-bench", __version__),
-        Check("python", platform.python_version()),
-        Check("cpu", f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
-        Check("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
-        Check("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
+        Finding("senet-bench", __version__),
+        Finding("python", platform.python_version()),
+        Finding("cpu", f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
+        Finding("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
         _allocator(),
-        Check("machine key", str(environment()["machine"])),
+        Finding("machine key", str(environment()["machine"])),
     ]
     for kind, make in DEVICES.items():
         if kind != "cpu":
             number = make(torch.device(kind)).count()
-            found += [Check(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
-            found += [Check(kind, "none", ABSENT.get(kind, ""))] if not number else []
+            found += [Finding(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
+            found += [Finding(kind, "none", ABSENT.get(kind, ""))] if not number else []
     for package, extra in EXTRAS.items():
         version = packages.get(package) or _version(package)
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
-        found.append(Check(package, version or "missing", remedy))
+        found.append(Finding(package, version or "missing", remedy))
     return found
 
 
@@ -87,13 +87,13 @@ def _numbered(kind: str, index: int) -> str:
     return kind if kind == "mps" else f"{kind}:{index}"
 
 
-def _allocator() -> Check:
+def _allocator() -> Finding:
     """What this process allocates with, and what can be done about it."""
     what = {"default": "glibc's default", "environment": "glibc, set by the environment", "other": "not glibc's"}
     found, obstacle = allocator.setting(), allocator.obstacle()
     set_by = ", ".join(f"{name}={value}" for name, value in allocator.variables().items())
     told = what.get(found, found) + (f" ({set_by})" if set_by else "")
-    return Check(
+    return Finding(
         "allocator", told, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
     )
 

@@ -14,7 +14,7 @@ from torch.utils.flop_counter import flop_registry
 aten = torch.ops.aten
 
 
-class Tally(Protocol):
+class OperatorTally(Protocol):
     """Where counts go."""
 
     def add(self, kind: str, amount: int) -> None:
@@ -30,7 +30,7 @@ class Tally(Protocol):
 class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts ATen operators: whatever a function is called, it arrives here."""
 
-    def __init__(self, tally: Tally) -> None:
+    def __init__(self, tally: OperatorTally) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tally = tally
 

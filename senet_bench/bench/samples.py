@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from senet_bench.bench.clock import Block
+from senet_bench.bench.clock import TimedCalls
 from senet_bench.core.results import Latency
 from senet_bench.core.statistics import CONTROL_LEVEL, Judgement, judge
 from senet_bench.errors import MeasurementError
@@ -31,7 +31,7 @@ class Samples:
     dropped: list[str] = field(default_factory=list)
     epoch: list[int] = field(default_factory=list)
 
-    def add(self, blocks: Mapping[str, Block], dropped: str, epoch: int) -> None:
+    def add(self, blocks: Mapping[str, TimedCalls], dropped: str, epoch: int) -> None:
         """Record a round; `dropped` is why it does not count."""
         self.seconds.append(tuple(blocks[a].seconds if a in blocks else math.nan for a in self.arms))
         self.cpu_seconds.append(tuple(blocks[a].cpu_seconds if a in blocks else math.nan for a in self.arms))

@@ -143,7 +143,7 @@ CHECKS: dict[str, Callable[[str], str]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Branch:
     """One branch tried: whether it works here, and the figures or the reason."""
 
     name: str
@@ -151,15 +151,15 @@ class Check:
     detail: str
 
 
-def self_check(device: str = "cuda") -> Iterator[Check]:
-    """Try everything that timing on this device relies on, one `Check` each; nothing raises."""
+def self_check(device: str = "cuda") -> Iterator[Branch]:
+    """Try everything that timing on this device relies on, one `Branch` each; nothing raises."""
     for name, check in CHECKS.items():
         yield attempt(name, functools.partial(check, device))
 
 
-def attempt(name: str, check: Callable[[], str]) -> Check:
+def attempt(name: str, check: Callable[[], str]) -> Branch:
     """The check's outcome; whatever it raises becomes its reason."""
     try:
-        return Check(name, True, check())
+        return Branch(name, True, check())
     except Exception as error:  # noqa: BLE001 - a self-check reports every failure
-        return Check(name, False, one_line(error))
+        return Branch(name, False, one_line(error))

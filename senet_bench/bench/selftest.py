@@ -34,7 +34,7 @@ PEER_THRESHOLDS = (0.03, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class Try:
     """One comparison: `alarm` by rule, the true ratio, and (our rule) ratio, interval and seconds to the verdict."""
 
     kind: Kind
@@ -81,7 +81,7 @@ class Selftest:
     mde: float | None
     longest_overrun_s: float
     call_seconds: float
-    trials: tuple[Trial, ...]
+    trials: tuple[Try, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ class Amounts:
         return [kind for kind, count in counts.items() for _ in range(count)]
 
 
-def trials(amounts: Amounts) -> Iterator[Trial]:
+def trials(amounts: Amounts) -> Iterator[Try]:
     """Every trial as it ends, the kinds mixed at random."""
     rng, schedule = np.random.default_rng(amounts.seed), amounts.kinds
     plans = {
@@ -169,14 +169,14 @@ def layers_of(kind: Kind) -> int:
     return {"slower": SLOWER, "peers slower": SLOWER, "visible": VISIBLE}.get(kind, LAYERS)
 
 
-def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> Trial:
+def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> Try:
     arms = {"base": chain(LAYERS), "candidate": chain(layers_of(kind))}
     comparison = result_of(measure_latency(arms, "base", plan=replace(plan, seed=seed)))
     judged = comparison.arms["candidate"].judgement
     assert judged is not None
     alarm = {"senet-bench": judged.verdict == "regressed"}
     truth = layers_of(kind) / LAYERS
-    return Trial(
+    return Try(
         kind,
         *place,
         truth,
@@ -190,7 +190,7 @@ def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> 
     )
 
 
-def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Trial:
+def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Try:
     """Both sides one after the other, by torch's Timer and as plain calls."""
     base, candidate = chain(LAYERS)(), chain(layers_of(kind))()
     began = time.perf_counter()
@@ -207,7 +207,7 @@ def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Trial:
     }
     alarm = {f"{rule}:{t:.0%}": ratio > 1 + t for rule, ratio in ratios.items() for t in PEER_THRESHOLDS}
     truth = layers_of(kind) / LAYERS
-    return Trial(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
+    return Try(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
 
 
 def _sequential(call: Call, seconds: float) -> list[float]:
@@ -223,11 +223,11 @@ def _sequential(call: Call, seconds: float) -> list[float]:
     return times
 
 
-def summarise(trials: Sequence[Trial], visible_s: float, call_seconds: float) -> Selftest:
+def summarise(trials: Sequence[Try], visible_s: float, call_seconds: float) -> Selftest:
     """The counts of some trials."""
     rules = dict.fromkeys(rule for t in trials if "visible" not in t.kind for rule in t.alarm)
     kinds = ("same", "slower", "visible", "same visible")
-    of: dict[str, list[Trial]] = {kind: [t for t in trials if t.kind == kind] for kind in kinds}
+    of: dict[str, list[Try]] = {kind: [t for t in trials if t.kind == kind] for kind in kinds}
     paired = [t for group in of.values() for t in group]
     visible = of["visible"]
     return Selftest(
@@ -245,7 +245,7 @@ def summarise(trials: Sequence[Trial], visible_s: float, call_seconds: float) ->
     )
 
 
-def _rule_row(rule: str, trials: Sequence[Trial]) -> RuleRow:
+def _rule_row(rule: str, trials: Sequence[Try]) -> RuleRow:
     same = [t for t in trials if rule in t.alarm and t.kind in ("same", "peers same")]
     slower = [t for t in trials if rule in t.alarm and t.kind in ("slower", "peers slower")]
     medians = [statistics.median(t.seconds for t in group) if group else None for group in (same, slower)]
@@ -253,15 +253,15 @@ def _rule_row(rule: str, trials: Sequence[Trial]) -> RuleRow:
     return RuleRow(rule, len(same), false_alarms, len(slower), found, *medians)
 
 
-def _alarmed(trial: Trial) -> bool:
+def _alarmed(trial: Try) -> bool:
     return trial.alarm["senet-bench"]
 
 
-def _covers(trial: Trial) -> bool:
+def _covers(trial: Try) -> bool:
     return trial.ci is not None and trial.ci[0] <= trial.truth <= trial.ci[1]
 
 
-def _count(trials: Sequence[Trial], test: Callable[[Trial], bool]) -> tuple[int, int]:
+def _count(trials: Sequence[Try], test: Callable[[Try], bool]) -> tuple[int, int]:
     return sum(map(test, trials)), len(trials)
 
 

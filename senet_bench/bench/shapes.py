@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from senet_bench.bench.operators import OperatorMode, Tally, marked, scaled_elements
+from senet_bench.bench.operators import OperatorMode, OperatorTally, marked, scaled_elements
 
 
 class ShapeMode(TorchFunctionMode):
@@ -29,7 +29,9 @@ class ShapeMode(TorchFunctionMode):
     so that a gate is told from a parameter.
     """
 
-    def __init__(self, tally: Tally, image: Tensor, *, everything: bool = False, computes: bool = False) -> None:
+    def __init__(
+        self, tally: OperatorTally, image: Tensor, *, everything: bool = False, computes: bool = False
+    ) -> None:
         super().__init__()
         self.tally, self.shortcuts = tally, {} if computes else SHORTCUTS
         self.dispatch = OperatorMode(tally)
@@ -89,7 +91,7 @@ def _two(value: Any) -> tuple[int, int]:
 
 
 def _conv2d(
-    tally: Tally,
+    tally: OperatorTally,
     input: Tensor,  # noqa: A002 - the name of torch's own argument
     weight: Tensor,
     bias: Tensor | None = None,
@@ -113,7 +115,7 @@ def _conv2d(
     return _like(input, input.shape[0], outputs, *sides)
 
 
-def _linear(tally: Tally, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # noqa: A002
+def _linear(tally: OperatorTally, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:  # noqa: A002
     if input.shape[-1] != weight.shape[-1] or weight.dim() != 2:
         return None
     tally.add("linear", input.numel() * weight.shape[0])
@@ -121,7 +123,7 @@ def _linear(tally: Tally, input: Tensor, weight: Tensor, bias: Tensor | None = N
 
 
 def _batch_norm(
-    tally: Tally,
+    tally: OperatorTally,
     input: Tensor,  # noqa: A002
     running_mean: Tensor | None,
     *rest: Any,
@@ -133,11 +135,11 @@ def _batch_norm(
     return input
 
 
-def _unchanged(tally: Tally, input: Tensor, *rest: Any, **named: Any) -> Tensor:  # noqa: A002
+def _unchanged(tally: OperatorTally, input: Tensor, *rest: Any, **named: Any) -> Tensor:  # noqa: A002
     return input
 
 
-def _mul(tally: Tally, input: Tensor, other: Any, **named: Any) -> Tensor | None:  # noqa: A002
+def _mul(tally: OperatorTally, input: Tensor, other: Any, **named: Any) -> Tensor | None:  # noqa: A002
     answer = _elementwise(tally, input, other, **named)
     if answer is None or not isinstance(other, Tensor):
         return answer
@@ -148,7 +150,7 @@ def _mul(tally: Tally, input: Tensor, other: Any, **named: Any) -> Tensor | None
     return answer
 
 
-def _einsum(tally: Tally, equation: Any, *operands: Any) -> Tensor | None:
+def _einsum(tally: OperatorTally, equation: Any, *operands: Any) -> Tensor | None:
     """A product of two tensors, also where torch makes a multiplication of it because a side is 1."""
     tensors = operands[0] if len(operands) == 1 and isinstance(operands[0], tuple | list) else operands
     amount = einsum_products(equation, tensors)
@@ -183,13 +185,13 @@ def einsum_products(equation: Any, tensors: Any) -> int:
     )
 
 
-def _elementwise(tally: Tally, input: Tensor, other: Any, **named: Any) -> Tensor | None:  # noqa: A002
+def _elementwise(tally: OperatorTally, input: Tensor, other: Any, **named: Any) -> Tensor | None:  # noqa: A002
     if named or not isinstance(other, Tensor) or input.shape == other.shape:
         return None if named else input
     return _like(input, *np.broadcast_shapes(input.shape, other.shape))
 
 
-def _cat(tally: Tally, tensors: Any, dim: int = 0, **named: Any) -> Tensor | None:
+def _cat(tally: OperatorTally, tensors: Any, dim: int = 0, **named: Any) -> Tensor | None:
     first, *rest = tensors
     dim %= first.dim()
     around = [tuple(x.shape[:dim]) + tuple(x.shape[dim + 1 :]) for x in tensors]
@@ -198,11 +200,11 @@ def _cat(tally: Tally, tensors: Any, dim: int = 0, **named: Any) -> Tensor | Non
     return _like(first, *first.shape[:dim], first.shape[dim] + sum(x.shape[dim] for x in rest), *first.shape[dim + 1 :])
 
 
-def _amax(tally: Tally, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:  # noqa: A002
+def _amax(tally: OperatorTally, input: Tensor, dim: Any = (), keepdim: bool = False) -> Tensor | None:  # noqa: A002
     return _like(input, *input.shape[:2]) if input.dim() == 4 and dim == (2, 3) and not keepdim else None
 
 
-def _mean(tally: Tally, input: Tensor, dim: Any = None, keepdim: bool = False, **named: Any) -> Tensor | None:  # noqa: A002
+def _mean(tally: OperatorTally, input: Tensor, dim: Any = None, keepdim: bool = False, **named: Any) -> Tensor | None:  # noqa: A002
     if input.dim() != 4 or not isinstance(dim, (tuple, list)) or sorted(d % 4 for d in dim) != [2, 3] or named:
         return None
     tally.add("global_pool", input.numel())
@@ -210,7 +212,7 @@ def _mean(tally: Tally, input: Tensor, dim: Any = None, keepdim: bool = False, *
 
 
 def _max_pool2d(
-    tally: Tally,
+    tally: OperatorTally,
     input: Tensor,  # noqa: A002
     kernel_size: Any,
     stride: Any = None,
@@ -229,7 +231,7 @@ def _max_pool2d(
 
 
 def _avg_pool2d(
-    tally: Tally,
+    tally: OperatorTally,
     input: Tensor,  # noqa: A002
     kernel_size: Any,
     stride: Any = None,
@@ -244,7 +246,7 @@ def _avg_pool2d(
     return _like(input, *input.shape[:2], *sides) if min(sides) >= 1 else None
 
 
-def _adaptive_avg_pool2d(tally: Tally, input: Tensor, output_size: Any) -> Tensor | None:  # noqa: A002
+def _adaptive_avg_pool2d(tally: OperatorTally, input: Tensor, output_size: Any) -> Tensor | None:  # noqa: A002
     if input.dim() != 4 or None in (sides := _two(output_size)):
         return None
     if sides == (1, 1):

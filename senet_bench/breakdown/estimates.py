@@ -17,7 +17,7 @@ from senet_bench.bench.latency import NetworkLatency
 from senet_bench.bench.rounds import CONTROL, Plan
 from senet_bench.bench.runtimes import REDUCED
 from senet_bench.breakdown.parts import PARTS, Part, Stage, Traced
-from senet_bench.breakdown.roofline import Demand, Device, limits
+from senet_bench.breakdown.roofline import Ceilings, Demand, limits
 from senet_bench.breakdown.rows import PartRow, Profile, StageRow
 from senet_bench.breakdown.shares import Estimate, combined, of_calls
 from senet_bench.breakdown.timeline import WHOLE, Profiled, StageTimes
@@ -54,7 +54,7 @@ class Seen:
     latency: NetworkLatency | None = None
     times: StageTimes | None = None
     profiled: Profiled | None = None
-    device: Device | None = None
+    device: Ceilings | None = None
     launch: Mapping[Part, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ EXPLAINED = 1 / 3
 
 
 @dataclass(frozen=True, slots=True)
-class Device:
+class Ceilings:
     """Measured limits: bytes per second beyond and within the last-level cache, seconds of a tiny operator, FLOP/s.
 
     A copy counts 2 bytes for each byte of its buffer and a triad (a = b + s c) 3; the faster of the two, at its best
@@ -79,7 +79,7 @@ class Limits:
     explained: float | None = None
 
 
-def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = None) -> Device:
+def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = None) -> Ceilings:
     """The limits of the conditions' device, inside `session(conditions)`; about a second.
 
     `clock` times the operators, as the network was timed; `busy` (else the same) the work of the device alone.
@@ -97,7 +97,7 @@ def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = No
             missing[name] = "out of memory" if out_of_memory(error) else str(error).splitlines()[0]
             return None
 
-    return Device(
+    return Ceilings(
         memory_bytes_per_s=tried("memory_bytes_per_s", lambda: bandwidth(conditions.device, large, busy)),
         cache_bytes_per_s=tried("cache_bytes_per_s", lambda: bandwidth(conditions.device, small, busy)),
         operator_s=tried("operator_s", lambda: operator_seconds(conditions, clock)),
@@ -109,7 +109,7 @@ def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = No
     )
 
 
-def limits(demand: Demand, seconds: float | None, device: Device, how: str = "") -> Limits:
+def limits(demand: Demand, seconds: float | None, device: Ceilings, how: str = "") -> Limits:
     """What binds a part that takes `seconds` (None: not told from zero), measured in the way that `how` says."""
     least, said = _bounds(demand, device)
     took = "not told from zero" if seconds is None else _time(seconds) + how
@@ -127,7 +127,7 @@ def limits(demand: Demand, seconds: float | None, device: Device, how: str = "")
     return Limits(least, f"{binding}-bound", arithmetic, explained=explained)
 
 
-def _bounds(demand: Demand, device: Device) -> tuple[dict[Bound, float], list[str]]:
+def _bounds(demand: Demand, device: Ceilings) -> tuple[dict[Bound, float], list[str]]:
     least: dict[Bound, float] = {}
     said: list[str] = []
     memory, cache = device.memory_bytes_per_s, device.cache_bytes_per_s

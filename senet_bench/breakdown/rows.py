@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from senet_bench.breakdown.parts import Part
-from senet_bench.breakdown.roofline import Device, Limits
+from senet_bench.breakdown.roofline import Ceilings, Limits
 from senet_bench.breakdown.shares import Estimate
 from senet_bench.core.specs import Conditions
 
@@ -83,7 +83,7 @@ class Profile:
     dropped: Mapping[str, int] = field(default_factory=dict)
     settled: bool | None = None
     reason: str = ""
-    device: Device | None = None
+    device: Ceilings | None = None
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -35,7 +35,7 @@ class Selection:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Launching:
     """How networks are timed, where that is not as the config says."""
 
     PANEL: ClassVar[str] = "How it is timed"
@@ -88,7 +88,7 @@ class Judging:
 
 
 @dataclass(frozen=True, slots=True)
-class Files:
+class ReportFiles:
     """Where else the report goes, for the machines of a CI."""
 
     PANEL: ClassVar[str] = "For a CI"
@@ -147,7 +147,7 @@ class FailedCheckError(BenchError):
         self.exit_code = report.exit_code
 
 
-def check(selection: Selection, judging: Judging, timing: Timing, files: Files, showing: o.Showing) -> None:
+def check(selection: Selection, judging: Judging, timing: Launching, files: ReportFiles, showing: o.Showing) -> None:
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     showing.check()
     files.check()
@@ -206,7 +206,7 @@ def _write_for_github(report: Report, annotations: bool, quiet: bool) -> None:
         terminal.remark(f"the job summary was not written ({error.strerror})", quiet=quiet)
 
 
-def baseline_record(selection: Selection, timing: Timing, keeping: Keeping) -> None:
+def baseline_record(selection: Selection, timing: Launching, keeping: Keeping) -> None:
     """Store what checks compare with: portable facts, and this machine's memory and latency. Overwrites nothing."""
     from senet_bench.regression import record
     from senet_bench.show import terminal
@@ -218,7 +218,7 @@ def baseline_record(selection: Selection, timing: Timing, keeping: Keeping) -> N
 
 
 def baseline_accept(
-    timing: Timing,
+    timing: Launching,
     keeping: Keeping,
     rows: Annotated[
         list[str] | None, typer.Argument(help="seresnet50:params, or a whole network.", show_default=False)

@@ -17,7 +17,7 @@ Model = Annotated[str, typer.Argument(help="The network: one with attention, or 
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
+class ImageOptions:
     """The images that gates are observed on."""
 
     PANEL: ClassVar[str] = "What is shown to the network"
@@ -46,7 +46,7 @@ class Images:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class WeightOptions:
     """Where the weights come from: a file or a name, or training here."""
 
     PANEL: ClassVar[str] = "Weights"
@@ -92,11 +92,11 @@ class Gates:
 
 def excitations(
     model: Model,
-    images: Images = Images(),
-    origin: Origin = Origin(),
+    images: ImageOptions = ImageOptions(),
+    origin: WeightOptions = WeightOptions(),
     gates: Gates = Gates({}),
     observing: Observing = Observing(),
-    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Place.PANEL)] = "cpu",
+    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
     showing: o.Showing = o.Showing(),
 ) -> None:
     """What the gates do by class and depth (the paper's Figures 6 and 7), and what the error is without each block."""

@@ -141,7 +141,7 @@ class ProfiledNetwork:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Where:
     """Where networks are trained and tested, and in which arithmetic."""
 
     PANEL: ClassVar[str] = "Where and how it runs"

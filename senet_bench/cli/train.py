@@ -69,13 +69,13 @@ def train(
     reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None,
     lessons: Lessons = Lessons(),
     weights: Weights = Weights(),
-    place: o.Place = o.Place(),
+    place: o.Where = o.Where(),
     torchcompile: Annotated[
-        bool, typer.Option("--torchcompile", help="Compile the step.", rich_help_panel=o.Place.PANEL)
+        bool, typer.Option("--torchcompile", help="Compile the step.", rich_help_panel=o.Where.PANEL)
     ] = False,
     channels_last: Annotated[
         bool,
-        typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.", rich_help_panel=o.Place.PANEL),
+        typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.", rich_help_panel=o.Where.PANEL),
     ] = True,
     showing: o.Showing = o.Showing(),
 ) -> None:
@@ -149,7 +149,7 @@ def evaluate(
         list[str], typer.Option("--weights", help="A file, or a timm: or torchvision: name; one for each network.")
     ],
     shown: TestImages = TestImages(),
-    place: o.Place = o.Place(),
+    place: o.Where = o.Where(),
     kept: PerImage = PerImage(),
     showing: o.Showing = o.Showing(),
 ) -> None:

@@ -23,7 +23,7 @@ TEXTS = ("name", "source", "deviations")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Network:
+class NetworkIdentity:
     """A network by what builds it: its name without attention, its options, its attention, the source from outside.
 
     `source` is a digest of what is not this toolkit's own code; empty where nothing is.
@@ -74,7 +74,7 @@ class Identity:
     its name. `ema` is the decay of an average of the weights, `accumulate` the parts that a batch was cut into.
     """
 
-    network: Network
+    network: NetworkIdentity
     data: Data
     recipe: Mapping[str, Any]
     batch: int

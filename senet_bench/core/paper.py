@@ -42,7 +42,7 @@ def plain_number(printed: str) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class PrintedCell:
     """One printed number: where it stands and its digits, `-` where the paper leaves the cell empty."""
 
     table: str
@@ -69,13 +69,13 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class PrintedTable:
     """A printed table; `number` is 1 to 16, text, recipe, readme or third-party."""
 
     number: str
     title: str
     protocol: str
-    cells: tuple[Cell, ...]
+    cells: tuple[PrintedCell, ...]
 
 
 def _lines(text: str) -> Iterator[list[str]]:
@@ -84,25 +84,25 @@ def _lines(text: str) -> Iterator[list[str]]:
         yield [part.strip() for part in line.split("|")]
 
 
-def _grid(table: str, text: str) -> Iterator[Cell]:
+def _grid(table: str, text: str) -> Iterator[PrintedCell]:
     (_, *heads), *rows = _lines(text)
     for row, *printed in rows:
         for head, digits in zip(heads, printed, strict=True):
             column, _, metric = head.partition(".")
             if digits:
-                yield Cell(table, row, column, metric, digits, UNITS.get(metric, ""))
+                yield PrintedCell(table, row, column, metric, digits, UNITS.get(metric, ""))
 
 
-def _list(table: str, text: str) -> Iterator[Cell]:
+def _list(table: str, text: str) -> Iterator[PrintedCell]:
     _, *rows = _lines(text)
     for row, column, metric, unit, printed in rows:
-        yield Cell(table, row, column, metric, printed, unit)
+        yield PrintedCell(table, row, column, metric, printed, unit)
 
 
-def _read() -> dict[str, Table]:
+def _read() -> dict[str, PrintedTable]:
     document = tomllib.loads(Path(__file__).with_name("paper.toml").read_text(encoding="utf-8"))
     return {
-        number: Table(
+        number: PrintedTable(
             number,
             table["title"],
             table["protocol"],
@@ -112,10 +112,10 @@ def _read() -> dict[str, Table]:
     }
 
 
-TABLES: Mapping[str, Table] = MappingProxyType(_read())
+TABLES: Mapping[str, PrintedTable] = MappingProxyType(_read())
 
 
-def cells(table: str, row: str | None = None, column: str | None = None) -> tuple[Cell, ...]:
+def cells(table: str, row: str | None = None, column: str | None = None) -> tuple[PrintedCell, ...]:
     """The cells of a table, or of one of its rows or columns, in print order; empty when there is none."""
     if table not in TABLES:
         raise UsageError(f"the paper has no table {table!r}", f"choose from {', '.join(TABLES)}")
@@ -138,7 +138,7 @@ class Rule:
     wider: Mapping[str, Decimal] = field(default_factory=dict)
     note: str = ""
 
-    def is_near(self, cell: Cell, printed: Decimal, measured: Decimal) -> bool:
+    def is_near(self, cell: PrintedCell, printed: Decimal, measured: Decimal) -> bool:
         """Whether `measured` is close to the printed number, though its digits are others."""
         return abs(measured - printed) <= max(self.absolute, printed * self.wider.get(cell.row, self.relative))
 
@@ -203,7 +203,7 @@ class CellStatus:
         return plain_number(self.printed)
 
 
-def compare_cell(cell: Cell, measured: Mapping[str, float] | None = None) -> CellStatus:
+def compare_cell(cell: PrintedCell, measured: Mapping[str, float] | None = None) -> CellStatus:
     """The judgement of a printed cell against `measured`, which maps a convention to a count or an observation.
 
     Measured values are plain: operations, parameters, fractions, seconds. Counts come under `macs` and
@@ -231,12 +231,12 @@ def compare_cell(cell: Cell, measured: Mapping[str, float] | None = None) -> Cel
     return _judged(cell, cell.number, value, "differs", name, "outside the tolerance")
 
 
-def protocol_name(cell: Cell) -> str:
+def protocol_name(cell: PrintedCell) -> str:
     """The name under which an error or a time measured by the recipe of the cell's own table is handed over."""
     return f"table{cell.table}" if cell.table.isdigit() else cell.table
 
 
-def _protocol_rule(cell: Cell) -> Rule:
+def _protocol_rule(cell: PrintedCell) -> Rule:
     """The rule for what no machine can count: the cell's own protocol, plain rounding, nothing is near."""
     return Rule(_SCALES.get(cell.unit, Decimal(1)), {protocol_name(cell): ROUND_HALF_UP})
 
@@ -247,13 +247,13 @@ def _decimal(number: float) -> Decimal:
 
 
 def _judged(
-    cell: Cell, printed: Decimal, measured: Decimal, status: Status, convention: str, explanation: str
+    cell: PrintedCell, printed: Decimal, measured: Decimal, status: Status, convention: str, explanation: str
 ) -> CellStatus:
     delta = float((measured - printed) / printed) if printed else None
     place = (cell.table, cell.row, cell.column, cell.metric, cell.printed)
     return CellStatus(*place, float(measured), delta, status, convention, explanation)
 
 
-def _not_measured(cell: Cell, explanation: str) -> CellStatus:
+def _not_measured(cell: PrintedCell, explanation: str) -> CellStatus:
     place = (cell.table, cell.row, cell.column, cell.metric, cell.printed)
     return CellStatus(*place, None, None, "not measured", None, explanation)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from senet_bench.core.catalog import CATALOG, resolve
-from senet_bench.core.paper import RULES, Cell, CellStatus, cells, compare_cell
+from senet_bench.core.paper import RULES, CellStatus, PrintedCell, cells, compare_cell
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.core.studies import SE, STUDIES, Kind, Study, Subject, find_study
@@ -15,7 +15,7 @@ _OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
 
 
-def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[Cell, ...]:
+def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[PrintedCell, ...]:
     """The printed cells that stand beside a network with its attention: a row is compared with its own table only.
 
     With a study, that table's cells (with Table 2 also the times that the text gives). Without one, the network's
@@ -32,7 +32,7 @@ def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[Cell,
     return tuple(cell for cell in found if cell.metric in _SHOWN and (as_printed or cell.metric not in RULES))
 
 
-def _beside(spec: ModelSpec, study: Study, subject: Subject) -> tuple[Cell, ...]:
+def _beside(spec: ModelSpec, study: Study, subject: Subject) -> tuple[PrintedCell, ...]:
     """The cells of a subject when it is this network with this attention, else none."""
     known_as = (spec.name, spec.baseline, f"se{spec.name}")
     same = subject.model in known_as and _plainly(spec, study.kind) == subject.attention

@@ -132,7 +132,7 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class Finding:
     """A thing a machine or an installation has or lacks, and how to get it."""
 
     name: str

@@ -14,7 +14,7 @@ from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row, Run
 from senet_bench.core.studies import STUDIES, Study
-from senet_bench.gallery.collection import Collection, Source, Timed
+from senet_bench.gallery.collection import Collection, StoredRun, Timed
 from senet_bench.gallery.points import mean_interval
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
@@ -62,7 +62,7 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10")
 
 
-def of_ablation(source: Source, run: Run) -> Series:
+def of_ablation(source: StoredRun, run: Run) -> Series:
     """One `ablate` run: every number it has, over its settings."""
     axes = list(run.conditions.get("axes") or {})
     settings = [row for row in run.rows if row.role == "variant"]

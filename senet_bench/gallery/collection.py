@@ -29,7 +29,7 @@ TABLES: dict[str, Callable[[AnyFacts], documents.Document]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StoredRun:
     """A stored document and where it lies, relative to the results folder."""
 
     path: str
@@ -77,14 +77,14 @@ class Timed:
 class Collection:
     """Everything a report is made of, oldest first."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[StoredRun, ...]
     left_out: tuple[LeftOut, ...] = ()
 
-    def of(self, command: str) -> tuple[Source, ...]:
+    def of(self, command: str) -> tuple[StoredRun, ...]:
         """The documents of one command."""
         return tuple(source for source in self.sources if source.document.schema == schema_of(command))
 
-    def runs(self, *commands: str) -> list[tuple[Source, Run]]:
+    def runs(self, *commands: str) -> list[tuple[StoredRun, Run]]:
         """The documents whose rows are networks, of some commands or of all."""
         return [
             (source, source.document)
@@ -92,7 +92,7 @@ class Collection:
             if isinstance(source.document, Run) and (not commands or source.command in commands)
         ]
 
-    def facts(self, command: str) -> list[tuple[Source, AnyFacts]]:
+    def facts(self, command: str) -> list[tuple[StoredRun, AnyFacts]]:
         """The documents of one command whose rows are not networks."""
         return [(source, source.document) for source in self.of(command) if isinstance(source.document, Facts)]
 
@@ -126,9 +126,9 @@ class Collection:
             for (machine, conditions), group in found.items()
         ]
 
-    def ablations(self) -> list[tuple[Source, Run]]:
+    def ablations(self) -> list[tuple[StoredRun, Run]]:
         """The newest ablation of each network, axes, data set and machine."""
-        found: dict[str, tuple[Source, Run]] = {}
+        found: dict[str, tuple[StoredRun, Run]] = {}
         for source, run in self.runs("ablate"):
             if run.rows:
                 accuracy = run.conditions.get("accuracy") or {}
@@ -168,13 +168,13 @@ def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> 
         if error is not None:
             left_out.append(LeftOut(place, error))
         elif not isinstance(found, BenchError):
-            sources.append(Source(place, found))
+            sources.append(StoredRun(place, found))
     return Collection(tuple(sources), tuple(left_out))
 
 
 def _unusable(place: str, document: Document) -> BenchError | None:
     """The error that names a document of the right schema whose rows are not those of its command."""
-    source = Source(place, document)
+    source = StoredRun(place, document)
     try:
         _check_names(source)
         if isinstance(document, Facts) and source.command in TABLES:
@@ -186,7 +186,7 @@ def _unusable(place: str, document: Document) -> BenchError | None:
     return None
 
 
-def _check_names(source: Source) -> None:
+def _check_names(source: StoredRun) -> None:
     """Raise `TypeError` where what is looked up by name is none."""
     for name in ("hard", "packages"):
         if not isinstance(source.document.environment.get(name) or {}, dict):
@@ -229,6 +229,6 @@ def _once(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def newest(found: Sequence[tuple[Source, AnyFacts]]) -> list[tuple[Source, AnyFacts]]:
+def newest(found: Sequence[tuple[StoredRun, AnyFacts]]) -> list[tuple[StoredRun, AnyFacts]]:
     """The last document of each machine."""
     return list({source.machine: (source, facts) for source, facts in found}.values())

@@ -23,7 +23,7 @@ PAGE = "index.html"
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class Gallery:
     """What is stored and what is shown of it."""
 
     collection: Collection
@@ -45,15 +45,15 @@ class IncompleteReportError(BenchError):
         self.exit_code = first.error.exit_code
 
 
-def read(store: Store) -> Report:
+def read(store: Store) -> Gallery:
     """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
     collection = gather(store.root, store.survey())
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
-    return Report(collection, content(collection))
+    return Gallery(collection, content(collection))
 
 
-def write(report: Report, root: Path) -> Iterator[Path]:
+def write(report: Gallery, root: Path) -> Iterator[Path]:
     """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
     for name, document in _tables(report):
         for place, text in writers.kept(name, document):
@@ -71,7 +71,7 @@ def write(report: Report, root: Path) -> Iterator[Path]:
     yield _written(root / PAGE, page(report.collection, report.content, drawn))
 
 
-def _tables(report: Report) -> Iterator[tuple[str, documents.Document]]:
+def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
     rows = report.collection.rows()
     for study in STUDIES.values():

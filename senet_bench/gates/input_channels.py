@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet, Labels
     from senet_bench.models.input_gate import GatedInput
     from senet_bench.train.evaluation import Viewing
-    from senet_bench.train.events import EpochEnd, Progress
+    from senet_bench.train.events import EpochEnd, Moment
 
 COLOURS = ("red", "green", "blue")
 EPOCHS, BATCH = 5, 32
@@ -37,7 +37,7 @@ UNTRAINED = "UNTRAINED: the gate has learnt nothing, it is 1/2 for every image a
 
 
 @dataclass(frozen=True, slots=True)
-class Prepared:
+class GatedNetwork:
     """A network behind a gate: how the gate got its values, and how many epochs of training they took here.
 
     `learnt` is whether they were trained at all, here or before.
@@ -97,7 +97,7 @@ def _shown(asked: Excitations, images: DataSet) -> Labels:
     return rows[np.isin(images.test.labels[rows], places)]
 
 
-def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
+def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwork:
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
     from senet_bench.models.input_gate import GatedInput, gated_input
@@ -111,7 +111,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
         assert isinstance(loaded.network, GatedInput)
         learnt = bool(about.get("epochs"))
-        return Prepared(loaded.network, gated, file.name, 0, learnt, (note if learnt else UNTRAINED,))
+        return GatedNetwork(loaded.network, gated, file.name, 0, learnt, (note if learnt else UNTRAINED,))
     epochs = EPOCHS if asked.epochs is None else asked.epochs
     notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
     network = build_spec(gated, len(images.classes), in_channels=images.channels)
@@ -121,10 +121,10 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> Prepared:
     if asked.weights:
         inner = weights.load(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
         network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
-    return Prepared(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
+    return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
 
-def _training(asked: Excitations, prepared: Prepared, images: DataSet) -> Iterator[EpochEnd | Progress]:
+def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> Iterator[EpochEnd | Moment]:
     """The epochs of training the gate with its network; none for a gate that came with weights."""
     from senet_bench.core import recipes
     from senet_bench.train import loop
@@ -144,7 +144,7 @@ def _training(asked: Excitations, prepared: Prepared, images: DataSet) -> Iterat
     yield from loop.train(prepared.network, images, recipe, settings)
 
 
-def _kept(asked: Excitations, prepared: Prepared, images: DataSet, store: Store) -> Prepared:
+def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: Store) -> GatedNetwork:
     """The same from its weights on disk, where it was trained here."""
     from senet_bench.models.input_gate import GatedInput
     from senet_bench.train import weights
@@ -222,7 +222,7 @@ def _png(image: Pixels) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _conditions(asked: Excitations, prepared: Prepared, images: DataSet, shown: Viewing) -> dict[str, Any]:
+def _conditions(asked: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> dict[str, Any]:
     return {
         "model": spec_of(asked.model).name,
         "label": label(asked.changes.apply(spec_of(asked.model))),

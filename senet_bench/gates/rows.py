@@ -11,7 +11,7 @@ from senet_bench.core.results import AnyFacts
 from senet_bench.core.statistics import holm
 
 if TYPE_CHECKING:
-    from senet_bench.gates.tally import Tally
+    from senet_bench.gates.tally import GateTally
     from senet_bench.gates.watch import Watch
     from senet_bench.train.evaluation import Predictions
 
@@ -40,7 +40,7 @@ def of_blocks(model: str, watch: Watch, chosen: Mapping[str, int], channels: int
     return rows
 
 
-def _gates(tally: Tally, chosen: Mapping[str, int], channels: int) -> dict[str, Any]:
+def _gates(tally: GateTally, chosen: Mapping[str, int], channels: int) -> dict[str, Any]:
     """The gates of the channels kept, over all images and by class; null where a channel was zero throughout."""
     from senet_bench.gates.selection import evenly
 
@@ -58,7 +58,7 @@ def _gates(tally: Tally, chosen: Mapping[str, int], channels: int) -> dict[str, 
     }
 
 
-def _numbers(tally: Tally) -> dict[str, Any]:
+def _numbers(tally: GateTally) -> dict[str, Any]:
     low, high = tally.saturated()
     mean = float(tally.mean()[tally.count.sum(0) > 0].mean()) if tally.seen else None
     return {

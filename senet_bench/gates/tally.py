@@ -21,7 +21,7 @@ LEAST_DEVIATION = 1e-5
 """Gates that deviate less from their channel's mean are taken for constant: float32 rounds them by about 1e-7."""
 
 
-class Tally:
+class GateTally:
     """Sums over gates, (images, channels), by class; a gate that could not be seen (NaN) counts nowhere.
 
     `near` is how close to 0 or 1 a gate counts as saturated.

@@ -19,7 +19,7 @@ from senet_bench.bench.session import arithmetic
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, Labels, Split
 from senet_bench.errors import UsageError
-from senet_bench.gates.tally import NEAR, Tally
+from senet_bench.gates.tally import NEAR, GateTally
 from senet_bench.models import attention_blocks
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.train.evaluation import Predictions, Shown, Viewing, assembled, crops_of, show
@@ -65,7 +65,7 @@ class Watch:
         self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
         self.split: Split = data.test
         self.blocks = attention_blocks(network)
-        self.tallies = {name: Tally(len(data.classes), near) for name in self.blocks}
+        self.tallies = {name: GateTally(len(data.classes), near) for name in self.blocks}
         self.held: dict[str, Predictions] = {}
 
     def observe(self) -> Iterator[int]:

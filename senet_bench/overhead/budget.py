@@ -69,7 +69,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Ranking:
     """All candidates; the one with attention and inside the budget that errs least, and what may be as good.
 
     `tied` are the networks not outside the budget that the data cannot tell from the best, `untested` those for which
@@ -99,7 +99,7 @@ class Verdict:
     table: str | None
     limits: Mapping[Cost, float]
     latency: str
-    judgement: Judgement
+    judgement: Ranking
 
 
 def limit(cost: Cost, text: str) -> float:
@@ -111,7 +111,7 @@ def limit(cost: Cost, text: str) -> float:
     return found
 
 
-def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Judgement:
+def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Ranking:
     """Where every candidate stands, and which errs least of those with attention that are surely inside.
 
     With equal errors the one that comes first wins. Networks with other data are not for one call.
@@ -122,7 +122,7 @@ def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Judg
     winner = min(inside, key=lambda one: one.error or 0.0, default=None)
     rows = tuple(Judged(one, where, difference(one, base), difference(one, winner)) for one, where in placed)
     rivals = [row for row in rows if row.to_best is not None and row.place != "outside"]
-    return Judgement(
+    return Ranking(
         rows,
         next((row for row in rows if row.candidate is winner), None),
         tuple(row for row in rivals if row.to_best and row.to_best.told_apart is False),

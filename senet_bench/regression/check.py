@@ -23,9 +23,9 @@ from senet_bench.regression.outcome import (
     Base,
     Control,
     Family,
+    LimitRow,
     Machine,
     Report,
-    Row,
     State,
     drifts,
     exit_code,
@@ -54,7 +54,7 @@ def check(config: Config, baselines: Baselines, options: Options) -> Steps[Repor
     return _report(run, rows, base, health)
 
 
-def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Health) -> Report:
+def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: Health) -> Report:
     """The document about the rows."""
     from senet_bench.run.record import header
 
@@ -80,7 +80,7 @@ def _report(run: Rows, rows: Sequence[Row], base: Checkout | None, health: Healt
     )
 
 
-def _verdict(rows: Sequence[Row], code: int) -> str:
+def _verdict(rows: Sequence[LimitRow], code: int) -> str:
     """The one word of the verdict line; undecided rows that are let pass still are told."""
     if any(row.verdict == "inconclusive" for row in rows) and code in (0, 1):
         return "FAIL" if code else "PASS"
@@ -105,7 +105,7 @@ def _base(run: Rows, base: Checkout | None) -> Base:
     return Base(path=path, commit=stored.commit, created=stored.created, head=head)
 
 
-def _control(rows: Sequence[Row]) -> Control:
+def _control(rows: Sequence[LimitRow]) -> Control:
     """The control that was furthest off."""
     controls = [row for row in rows if row.control_ratio is not None]
     worst = max(controls, key=lambda row: abs((row.control_ratio or 1.0) - 1), default=None)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from xml.sax.saxutils import escape, quoteattr
 
-from senet_bench.regression.outcome import Report, Row
+from senet_bench.regression.outcome import LimitRow, Report
 from senet_bench.regression.text import cells, ordered
 
 MOST_ANNOTATIONS = 10
@@ -31,7 +31,7 @@ def junit(report: Report, *, strict: bool = False) -> str:
     return "\n".join([*lines, "</testsuite>", ""])
 
 
-def _outcome(row: Row, strict: bool) -> str:
+def _outcome(row: LimitRow, strict: bool) -> str:
     match row.verdict:
         case "fail":
             return "failure"
@@ -42,7 +42,7 @@ def _outcome(row: Row, strict: bool) -> str:
     return "passed"
 
 
-def _case(row: Row, kind: str) -> list[str]:
+def _case(row: LimitRow, kind: str) -> list[str]:
     attributes = f"classname={_quoted(f'senet-bench.{row.network}')} name={_quoted(row.metric)}"
     lines = [f'<testcase {attributes} time="{row.elapsed_s or 0:.3f}">']
     numbers = [(name, getattr(row, name)) for name in NUMBERS if getattr(row, name) is not None]
@@ -68,7 +68,9 @@ def _quoted(text: str) -> str:
 
 def error_lines(report: Report) -> list[str]:
     """At most ten `::error` lines, the gravest row first; the tenth says how many more there are."""
-    rows: Sequence[Row] = [row for row in ordered(report.rows) if row.verdict in ("fail", "error", "not comparable")]
+    rows: Sequence[LimitRow] = [
+        row for row in ordered(report.rows) if row.verdict in ("fail", "error", "not comparable")
+    ]
     file = str(report.conditions.get("config", ""))
     fitting = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
     lines = [_annotation(file, f"senet-bench {row.metric}", f"{row.network} {row.reason}") for row in fitting]

@@ -12,13 +12,13 @@ from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, judgement, measurement
 from senet_bench.regression import launches as timing
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
-from senet_bench.regression.config import Config, Network, Ratio
+from senet_bench.regression.config import Checked, Config, Ratio
 from senet_bench.regression.configfile import load
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
-from senet_bench.regression.outcome import Row, failed
+from senet_bench.regression.outcome import LimitRow, failed
 from senet_bench.regression.pytest_benchmark import compared
-from senet_bench.regression.workers import Checkout, Survey, Work, look
+from senet_bench.regression.workers import Checkout, Orders, Survey, look
 
 CONFIRMING_SEED = 1000
 """Added to the seed where a failure is measured a second time."""
@@ -48,13 +48,13 @@ class Rows:
     environment: Mapping[str, Any]
 
     @property
-    def work(self) -> Work:
+    def work(self) -> Orders:
         """What worker processes measure."""
         return measurement.work_of(self.config, self.config.networks)
 
     # --- against a commit -----------------------------------------------------------------------------------
 
-    def against(self, base: Checkout) -> Steps[list[Row]]:
+    def against(self, base: Checkout) -> Steps[list[LimitRow]]:
         """Every metric of the base's checkout against this one's, in worker processes."""
         rows = self._vanished_from(base)
         yield Progress("exact facts", 0, 1)
@@ -71,7 +71,7 @@ class Rows:
             rows += yield from self._latency(base, replace(self.work, networks=timed))
         return rows
 
-    def _of_surveys(self, name: str, first: Survey, second: Survey) -> list[Row]:
+    def _of_surveys(self, name: str, first: Survey, second: Survey) -> list[LimitRow]:
         """The rows of a network's exact facts and its memory."""
         base, head = (Portable(**_tupled(survey.facts[name])) for survey in (first, second))
         rows = list(self._exact(name, base, head))
@@ -80,7 +80,7 @@ class Rows:
             rows.append(exact.memory_row(name, first.peaks[name], second.peaks[name], limit))
         return rows
 
-    def _vanished_from(self, base: Checkout) -> list[Row]:
+    def _vanished_from(self, base: Checkout) -> list[LimitRow]:
         """An error for each network that the base's config names and this one's does not."""
         path = self.options.config_path
         inside = base.folder / path if path is not None and not path.is_absolute() else None
@@ -90,12 +90,12 @@ class Rows:
             return []  # the base had no config, or one that it could not use
         return self._missing([network.name for network in before.networks])
 
-    def _missing(self, before: Sequence[str]) -> list[Row]:
+    def _missing(self, before: Sequence[str]) -> list[LimitRow]:
         whole = load(self.options.config_path, self.options.folder) if self.options.only else self.config
         names, why = {network.name for network in whole.networks}, "is in the base and not in the check: it vanished"
         return [failed(name, "network", f"{name} {why}") for name in before if name not in names]
 
-    def _latency(self, base: Checkout, work: Work) -> Steps[list[Row]]:
+    def _latency(self, base: Checkout, work: Orders) -> Steps[list[LimitRow]]:
         """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
         rows = yield from self._timed(base, work, self.options.seed)
         slower = [network for network in work.networks if rows[network.name].verdict == "fail"]
@@ -105,14 +105,14 @@ class Rows:
             rows |= {name: timing.confirmed(rows[name], row) for name, row in again.items()}
         return list(rows.values())
 
-    def _timed(self, base: Checkout, work: Work, seed: int, note: str = "") -> Steps[dict[str, Row]]:
+    def _timed(self, base: Checkout, work: Orders, seed: int, note: str = "") -> Steps[dict[str, LimitRow]]:
         """The rows of latency: after the launches asked for, and after as many again where these do not decide."""
-        config, rows = self.config, dict[str, Row]()
+        config, rows = self.config, dict[str, LimitRow]()
         arms = {arm: base.folder if arm.startswith("base") else self.options.folder for arm in timing.ARMS}
         launches: dict[str, list[timing.Launch]] = {network.name: [] for network in work.networks}
         for turn, level in enumerate(timing.levels(config.alpha)):
             undecided = [network for network in work.networks if _undecided(rows.get(network.name))]
-            schedule = timing.Schedule(
+            schedule = timing.Launches(
                 launches=config.launches,
                 budget_s=config.budget_s,
                 seed=seed + turn,
@@ -134,7 +134,7 @@ class Rows:
 
     # --- against what is stored -------------------------------------------------------------------------------
 
-    def against_stored(self) -> Steps[list[Row]]:
+    def against_stored(self) -> Steps[list[LimitRow]]:
         """Every metric against the recorded facts; a stored latency is judged only when that was asked for."""
         stored = self.baselines.portable()
         if stored is None and any(metric in portable_metrics() for metric in self.config.metrics):
@@ -151,7 +151,7 @@ class Rows:
                 rows.append(failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new"))
         return rows + (yield from self._machine())
 
-    def _against_facts(self, network: Network, was: Portable, same_torch: bool) -> Iterator[Row]:
+    def _against_facts(self, network: Checked, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
             now = measurement.facts(name, size)
@@ -170,13 +170,13 @@ class Rows:
             else:
                 yield row
 
-    def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[Row]:
+    def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[LimitRow]:
         for metric in portable_metrics():
             if metric in self.config.metrics:
                 row = exact.exact_row(name, metric, was, now, self.config.limit(name, metric))
                 yield row if self.options.base is None else replace(row, stale=False)
 
-    def _machine(self) -> Steps[list[Row]]:
+    def _machine(self) -> Steps[list[LimitRow]]:
         """Memory against the file of this machine, and latency beside it; refused on another machine."""
         config, key = self.config, str(self.environment["machine"])
         judged = ["latency"] if "latency" in config.metrics and self.options.stored else []
@@ -190,14 +190,14 @@ class Rows:
             rows += yield from self._stored_latency(before)
         return rows
 
-    def _other_machine(self, key: str, judged: Sequence[str]) -> Row:
+    def _other_machine(self, key: str, judged: Sequence[str]) -> LimitRow:
         """The row of a machine that nothing is recorded of, and how it differs from the likest recorded one."""
         differing = self.baselines.differing(key, self.environment["hard"])
         why = f"no facts of this machine ({key}) are recorded"
         why += f"; {differing}" if differing else f"; {RECORD}, or leave memory and latency out"
         return failed("machine", "+".join(judged) or "latency", why, "not comparable" if judged else "info")
 
-    def _memory(self, network: Network, machine: MachineBaseline) -> Row:
+    def _memory(self, network: Checked, machine: MachineBaseline) -> LimitRow:
         name, size = network.name, network.input_size
         was = machine.networks.get(name, MachineFacts()).peak_bytes
         if was is None:
@@ -208,7 +208,7 @@ class Rows:
             return failed(name, "memory", str(error))
         return exact.memory_row(name, was, now, self.config.limit(name, "memory"))
 
-    def _stored_latency(self, before: Mapping[str, StoredLatency]) -> Steps[list[Row]]:
+    def _stored_latency(self, before: Mapping[str, StoredLatency]) -> Steps[list[LimitRow]]:
         known = [network for network in self.config.networks if network.name in before]
         rows = [
             failed(network.name, "latency", f"no latency of {network.name} is recorded here: {RECORD}", "new")
@@ -218,7 +218,7 @@ class Rows:
         if not known:
             return rows
         count = self.config.launches if self.options.stored else 1
-        schedule = timing.Schedule(launches=count, budget_s=self.config.budget_s, seed=self.options.seed)
+        schedule = timing.Launches(launches=count, budget_s=self.config.budget_s, seed=self.options.seed)
         work = replace(self.work, networks=known)
         try:
             latencies = yield from measurement.latencies(work, self.options.folder, schedule)
@@ -226,7 +226,7 @@ class Rows:
             return rows + [failed(network.name, "latency", str(error)) for network in known]
         return rows + [self._stored_row(name, before[name], now) for name, now in latencies.items()]
 
-    def _stored_row(self, name: str, was: StoredLatency, now: StoredLatency) -> Row:
+    def _stored_row(self, name: str, was: StoredLatency, now: StoredLatency) -> LimitRow:
         if differing := was.unlike(now):
             why = f"recorded with {differing}; accept {name}:latency anew"
             return failed(name, "latency", why, "not comparable" if self.options.stored else "info")
@@ -234,7 +234,7 @@ class Rows:
 
     # --- within this checkout -----------------------------------------------------------------------------------
 
-    def within(self) -> Steps[list[Row]]:
+    def within(self) -> Steps[list[LimitRow]]:
         """The ratios of networks to their baselines, and predictions of the same images."""
         rows = []
         timed = sum(ratio.metric == "latency" for ratio in self.config.ratios)
@@ -245,7 +245,7 @@ class Rows:
             rows += compared(self.options.benchmarks, self.config.limit, self.config.alpha)
         return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
 
-    def _accuracy(self) -> list[Row]:
+    def _accuracy(self) -> list[LimitRow]:
         rows = []
         for pair in self.config.predictions:
             limit = self.config.limit(pair.network, "accuracy")
@@ -257,7 +257,7 @@ class Rows:
                 rows.append(failed(pair.network, "accuracy", str(error)))
         return rows
 
-    def _ratio(self, ratio: Ratio, comparisons: int) -> Row:
+    def _ratio(self, ratio: Ratio, comparisons: int) -> LimitRow:
         try:
             if ratio.metric != "latency":
                 return measurement.counted_ratio(ratio, self.config)
@@ -272,11 +272,11 @@ class Rows:
             return failed(ratio.network, f"{ratio.metric}-ratio", str(error))
 
 
-def _undecided(row: Row | None) -> bool:
+def _undecided(row: LimitRow | None) -> bool:
     return row is None or row.verdict == "inconclusive"
 
 
-def _unlike(name: str, first: Survey, second: Survey, base: Checkout) -> Row | None:
+def _unlike(name: str, first: Survey, second: Survey, base: Checkout) -> LimitRow | None:
     """Why a network of base and head cannot be compared, None when it can."""
     if name in second.errors:
         return failed(name, "build", f"{name} cannot be run: {second.errors[name][0]}")

@@ -21,7 +21,7 @@ FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Network:
+class Checked:
     """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W)."""
 
     name: str
@@ -70,7 +70,7 @@ class Config:
     """The validated table; `limits` are those of every metric, `special` those of patterns, later ones stronger."""
 
     source: str
-    networks: tuple[Network, ...]
+    networks: tuple[Checked, ...]
     metrics: tuple[str, ...] = field(default_factory=lambda: tuple(judged_metrics()))
     limits: Mapping[str, Limit] = field(default_factory=usual_limits)
     special: tuple[tuple[str, str, Limit], ...] = ()

@@ -21,8 +21,8 @@ from senet_bench.regression.config import (
     MOST_LAUNCHES,
     MOST_SECONDS,
     Allowed,
+    Checked,
     Config,
-    Network,
     PredictionPair,
     Ratio,
     matches,
@@ -109,7 +109,7 @@ def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
     )
 
 
-def _networks(listed: object) -> tuple[Network, ...]:
+def _networks(listed: object) -> tuple[Checked, ...]:
     if not isinstance(listed, list) or not listed:
         raise UsageError(
             "networks must be a list of names", 'write networks = ["seresnet50", "package.module:callable"]'
@@ -122,7 +122,7 @@ def _networks(listed: object) -> tuple[Network, ...]:
     return tuple(found)
 
 
-def _network(one: object, where: str) -> Network:
+def _network(one: object, where: str) -> Checked:
     table = {"name": one} if isinstance(one, str) else _a_table(one, where)
     _known(table, ("name", "input_size"), where)
     name = table.get("name")
@@ -136,7 +136,7 @@ def _network(one: object, where: str) -> Network:
         or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 1 << 16 for n in size)
     ):
         raise UsageError(f"{where}.input_size must be three positive integers, not {size!r}", "use [3, 224, 224]")
-    return Network(spec.name if spec else name, (size[0], size[1], size[2]))
+    return Checked(spec.name if spec else name, (size[0], size[1], size[2]))
 
 
 def _resolved(name: str, where: str) -> Any:

@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 from senet_bench.regression.config import Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import Row, failed
+from senet_bench.regression.outcome import LimitRow, failed
 
 Changes = list[tuple[str, int | str]]
 MACS = ("conv", "linear", "se_excitation", "se_scale")
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class Totals:
     """A count of base and head, which names changed by how much, and whether a name came that was not there."""
 
     base: int
@@ -25,22 +25,22 @@ class Count:
     grown: bool = False
 
     @staticmethod
-    def of_names(base: Mapping[str, int], now: Mapping[str, int]) -> Count:
+    def of_names(base: Mapping[str, int], now: Mapping[str, int]) -> Totals:
         """The count over all names."""
         grown = any(name not in base for name in now)
-        return Count(sum(base.values()), sum(now.values()), changed_counts(base, now), grown)
+        return Totals(sum(base.values()), sum(now.values()), changed_counts(base, now), grown)
 
 
-def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> Row:
+def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
     """The row of a portable metric: what changed, by name, and whether the limit lets it pass."""
     match metric:
         case "params":
             changes = by_module(changed_counts(base.params, now.params))
-            return _counted(network, metric, Count(base.total, now.total, changes), limit)
+            return _counted(network, metric, Totals(base.total, now.total, changes), limit)
         case "flops":
-            return _counted(network, metric, Count.of_names(base.flops, now.flops), limit)
+            return _counted(network, metric, Totals.of_names(base.flops, now.flops), limit)
         case "operators":
-            return _counted(network, metric, Count.of_names(base.operators, now.operators), limit)
+            return _counted(network, metric, Totals.of_names(base.operators, now.operators), limit)
         case "outputs":
             texts = changed_texts(_numbered(base.outputs), _numbered(now.outputs))
             return _same(network, metric, ("; ".join(base.outputs), "; ".join(now.outputs)), texts, limit)
@@ -51,26 +51,26 @@ def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: L
             return _by_function(network, metric, base, now, limit)
 
 
-def _by_function(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> Row:
+def _by_function(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
     """The row of a metric that a function counts; one that the base was not counted by is new, and never fails."""
     if metric not in now.counts:
         return failed(network, metric, f"{metric} cannot be counted: {now.uncounted.get(metric, 'no function')}")
     if metric not in base.counts:
         row = failed(network, metric, f"no {metric} of {network} in the base", "new")
         return replace(row, now=now.counts[metric], gate=limit.stored())
-    return _counted(network, metric, Count(base.counts[metric], now.counts[metric]), limit)
+    return _counted(network, metric, Totals(base.counts[metric], now.counts[metric]), limit)
 
 
 def _numbered(outputs: Sequence[str]) -> dict[str, str]:
     return {f"output {index}": shape for index, shape in enumerate(outputs)}
 
 
-def _counted(network: str, metric: str, count: Count, limit: Limit) -> Row:
+def _counted(network: str, metric: str, count: Totals, limit: Limit) -> LimitRow:
     """A count: it fails beyond the limit, and when a kind of operation came that was not there."""
     base, now = count.base, count.now
     worse = limit.judged and (limit.exceeded(base, now) or count.grown)
     explain: Changes = [*count.changes]
-    return Row(
+    return LimitRow(
         id=f"{network}/{metric}",
         network=network,
         metric=metric,
@@ -86,10 +86,12 @@ def _counted(network: str, metric: str, count: Count, limit: Limit) -> Row:
     )
 
 
-def _same(network: str, metric: str, values: tuple[str, str], changes: Sequence[tuple[str, str]], limit: Limit) -> Row:
+def _same(
+    network: str, metric: str, values: tuple[str, str], changes: Sequence[tuple[str, str]], limit: Limit
+) -> LimitRow:
     """A description: it is the same or it fails."""
     explain: Changes = [*changes]
-    return Row(
+    return LimitRow(
         id=f"{network}/{metric}",
         network=network,
         metric=metric,
@@ -103,17 +105,17 @@ def _same(network: str, metric: str, values: tuple[str, str], changes: Sequence[
     )
 
 
-def memory_row(network: str, base: int, now: int, limit: Limit) -> Row:
+def memory_row(network: str, base: int, now: int, limit: Limit) -> LimitRow:
     """Peak bytes of a call by torch's allocator, which counts the same every time."""
-    row = _counted(network, "memory", Count(base, now), limit)
+    row = _counted(network, "memory", Totals(base, now), limit)
     return replace(row, unit="bytes", stale=base - now > limit.margin(base))
 
 
-def counted_ratio(ratio: Ratio, base: float, now: float) -> Row:
+def counted_ratio(ratio: Ratio, base: float, now: float) -> LimitRow:
     """A count of a network against its baseline's, both of this checkout."""
     worse = ratio.limit.exceeded(base, now)
     reason = f"{ratio.metric} are {now / base:.4f} of {ratio.baseline}'s" if base else ""
-    return Row(
+    return LimitRow(
         id=ratio.id,
         network=ratio.network,
         metric=f"{ratio.metric}-ratio",

@@ -15,7 +15,7 @@ from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import PredictionPair, Ratio
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import Row, Verdict
+from senet_bench.regression.outcome import LimitRow, Verdict
 
 UNJUDGED = 0.01
 """The limit by which the control of a ratio without one is judged, a fraction."""
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
     from senet_bench.train.evaluation import Predictions
 
 
-def ratio_row(ratio: Ratio, latency: Comparison) -> Row:
+def ratio_row(ratio: Ratio, latency: Comparison) -> LimitRow:
     """A latency ratio measured in this process, of the arms of `ratio`."""
     arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
     assert arm.judgement is not None
     judged, copies = arm.judgement, latency.samples.log_ratios(CONTROL, latency.baseline)
     verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
-    return Row(
+    return LimitRow(
         id=ratio.id,
         network=ratio.network,
         metric="latency-ratio",
@@ -56,12 +56,12 @@ def ratio_row(ratio: Ratio, latency: Comparison) -> Row:
     )
 
 
-def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Limit, *, judged: bool) -> Row:
+def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Limit, *, judged: bool) -> LimitRow:
     """A latency against a stored one: unpaired, so never judged tighter than three spreads between processes."""
     ratio = now.floor / base.floor
     spread = max(one.between or 0.0 for one in (base, now)) or None
     text = "unpaired, " + ("spread unknown" if spread is None else f"spread {100 * spread:.2g} %")
-    row = Row(
+    row = LimitRow(
         id=f"{network}/latency",
         network=network,
         metric="latency",
@@ -84,7 +84,7 @@ def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Lim
     return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
 
 
-def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> Row:
+def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
     """Two networks on the same images: the difference of their errors against the limit.
 
     It fails only where the one-sided interval at `alpha` lies above the limit, and passes only where it lies below;
@@ -106,7 +106,7 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> Row:
         f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * most:g} pt), McNemar p = {p:.2g},"
         f" {100 * (1 - 2 * alpha):g} % interval {100 * low:+.2f} to {100 * high:+.2f} pt"
     )
-    return Row(
+    return LimitRow(
         id=f"{pair.network}/accuracy",
         network=pair.network,
         metric="accuracy",

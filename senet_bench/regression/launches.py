@@ -26,9 +26,9 @@ from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import Row, Verdict
+from senet_bench.regression.outcome import LimitRow, Verdict
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
-from senet_bench.regression.workers import BLOCK_LIMIT_S, Work, Worker, answers
+from senet_bench.regression.workers import BLOCK_LIMIT_S, Orders, Worker, answers
 
 Floats = NDArray[np.float64]
 ARMS = ("base", "head", "base_again", "head_again")
@@ -44,7 +44,7 @@ STOLEN = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Samples:
+class Launched:
     """The kept rounds of one launch of a network: seconds by arm, (rounds,) each; and how many were dropped."""
 
     seconds: Mapping[str, Floats]
@@ -52,7 +52,7 @@ class Samples:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule:
+class Launches:
     """How much is timed: launches, seconds for a network in each, the seed of the order; `note` ends the progress."""
 
     launches: int
@@ -61,10 +61,10 @@ class Schedule:
     note: str = ""
 
 
-def launch(arms: Mapping[str, Path], work: Work, schedule: Schedule) -> Steps[dict[str, list[Samples]]]:
+def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[dict[str, list[Launched]]]:
     """Time every network in each arm's checkout, `launches` long; the samples by network, one a launch."""
     rng = np.random.default_rng(schedule.seed)
-    samples: dict[str, list[Samples]] = {network.name: [] for network in work.networks}
+    samples: dict[str, list[Launched]] = {network.name: [] for network in work.networks}
     for number in range(schedule.launches):
         with contextlib.ExitStack() as stack:
             order = list(arms) if number % 2 == 0 else list(arms)[::-1]
@@ -79,7 +79,7 @@ def launch(arms: Mapping[str, Path], work: Work, schedule: Schedule) -> Steps[di
     return samples
 
 
-def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], work: Work) -> None:
+def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], work: Orders) -> None:
     """Give every worker the same block lengths and the same core."""
     from senet_bench.bench.clock import idlest_core
 
@@ -112,7 +112,7 @@ def _rounds(
     budget_s: float,
     rng: np.random.Generator,
     now: Callable[[], float] = time.perf_counter,
-) -> Samples:
+) -> Launched:
     """Rounds of every arm in a fresh random order until the budget is used."""
     from senet_bench.bench.clock import stolen_seconds
 
@@ -129,7 +129,7 @@ def _rounds(
             continue
         for name in names:
             columns[name].append(seconds[name])
-    return Samples({name: np.array(values) for name, values in columns.items()}, dropped)
+    return Launched({name: np.array(values) for name, values in columns.items()}, dropped)
 
 
 # --- judged ----------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ class Launch:
     dropped: int = 0
 
     @staticmethod
-    def of(samples: Samples) -> Launch:
+    def of(samples: Launched) -> Launch:
         """The launch of the samples of its four arms."""
         return Launch(**samples.seconds, dropped=samples.dropped)
 
@@ -169,14 +169,14 @@ def levels(alpha: float) -> tuple[float, float]:
     return first, alpha - first
 
 
-def latency_row(network: str, launches: Sequence[Launch], limit: Limit, *, level: float, alpha: float) -> Row:
+def latency_row(network: str, launches: Sequence[Launch], limit: Limit, *, level: float, alpha: float) -> LimitRow:
     """Base against head at one look at `level`; undecided where the control or too many disturbed rounds refuse it."""
     pairs = np.array([pair for one in launches for pair in one.pairs()])
     base, now = (
         float(np.median(np.concatenate([getattr(one, arm) for one in launches for arm in (side, f"{side}_again")])))
         for side in ("base", "head")
     )
-    row = Row(
+    row = LimitRow(
         id=f"{network}/latency",
         network=network,
         metric="latency",
@@ -216,7 +216,7 @@ def _told(judged: statistics.Judgement, allowed: float) -> str:
     return f"{change}; the smallest change these launches could see is {100 * judged.mde:.2g} %"
 
 
-def _controlled(row: Row, launches: Sequence[Launch], allowed: float) -> Row:
+def _controlled(row: LimitRow, launches: Sequence[Launch], allowed: float) -> LimitRow:
     """The row, undecided where processes of identical code differ or too many rounds were disturbed."""
     rounds = sum(one.base.size + one.dropped for one in launches)
     dropped = sum(one.dropped for one in launches) / rounds if rounds else 1.0
@@ -232,7 +232,7 @@ def _controlled(row: Row, launches: Sequence[Launch], allowed: float) -> Row:
     return row
 
 
-def confirmed(first: Row, second: Row) -> Row:
+def confirmed(first: LimitRow, second: LimitRow) -> LimitRow:
     """A failed latency row after a second measurement at the same level: failed only if both did."""
     if second.verdict == "fail":
         return replace(first, reason=f"{first.reason}; confirmed by a second measurement")
@@ -240,7 +240,7 @@ def confirmed(first: Row, second: Row) -> Row:
     return replace(second, verdict="inconclusive", reason=f"{second.reason}; {why}")
 
 
-def after_holm(rows: Sequence[Row], alpha: float) -> list[Row]:
+def after_holm(rows: Sequence[LimitRow], alpha: float) -> list[LimitRow]:
     """The rows with p adjusted over those that were tested; a failure that does not survive is undecided."""
     tested = [place for place, row in enumerate(rows) if row.p_worse is not None and row.verdict != "info"]
     found = list(rows)

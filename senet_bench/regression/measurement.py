@@ -18,12 +18,12 @@ from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact, judgement
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Config, Network, Ratio
+from senet_bench.regression.config import Checked, Config, Ratio
 from senet_bench.regression.facts import Portable, described
-from senet_bench.regression.launches import Samples, Schedule, launch
+from senet_bench.regression.launches import Launched, Launches, launch
 from senet_bench.regression.limits import counted_metrics
-from senet_bench.regression.outcome import Row
-from senet_bench.regression.workers import Work
+from senet_bench.regression.outcome import LimitRow
+from senet_bench.regression.workers import Orders
 
 if TYPE_CHECKING:
     from torch import nn
@@ -81,7 +81,7 @@ def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
         return measure_memory({name: network(name)}, size, config.conditions)[name].bytes
 
 
-def counted_ratio(ratio: Ratio, config: Config) -> Row:
+def counted_ratio(ratio: Ratio, config: Config) -> LimitRow:
     """A network's parameters, multiply-adds or peak memory over its baseline's."""
     sizes = {one.name: one.input_size for one in config.networks}
     size = sizes[ratio.network]
@@ -93,7 +93,7 @@ def counted_ratio(ratio: Ratio, config: Config) -> Row:
     return exact.counted_ratio(ratio, base, now)
 
 
-def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
+def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitRow:
     """A network's time over its baseline's, both in this process and in the same rounds."""
     from senet_bench.bench.latency import measure_networks
     from senet_bench.bench.rounds import gated
@@ -113,13 +113,13 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> Row:
     return judgement.ratio_row(ratio, latency.comparison)
 
 
-def work_of(config: Config, networks: Sequence[Network]) -> Work:
+def work_of(config: Config, networks: Sequence[Checked]) -> Orders:
     """What worker processes are to measure; `UsageError` where the allocator cannot be had."""
     allocator.check(config.allocator)
-    return Work(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
+    return Orders(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
 
 
-def latencies(work: Work, folder: Path, schedule: Schedule) -> Steps[dict[str, StoredLatency]]:
+def latencies(work: Orders, folder: Path, schedule: Launches) -> Steps[dict[str, StoredLatency]]:
     """The latency of networks in worker processes of this checkout, by network.
 
     With several launches a second worker runs along; raises `MeasurementError` where the two do not agree.
@@ -129,7 +129,7 @@ def latencies(work: Work, folder: Path, schedule: Schedule) -> Steps[dict[str, S
     return {name: _latency(name, launches, work) for name, launches in samples.items()}
 
 
-def _latency(name: str, launches: Sequence[Samples], work: Work) -> StoredLatency:
+def _latency(name: str, launches: Sequence[Launched], work: Orders) -> StoredLatency:
     kept = [samples.seconds["base"] for samples in launches if samples.seconds["base"].size]
     if not kept:
         raise MeasurementError(f"every round of {name} was disturbed by other guests", "use a quieter machine")
@@ -147,7 +147,7 @@ def _latency(name: str, launches: Sequence[Samples], work: Work) -> StoredLatenc
     )
 
 
-def _check_control(name: str, launches: Sequence[Samples]) -> None:
+def _check_control(name: str, launches: Sequence[Launched]) -> None:
     """Raise where two workers of the same code differ, which says that the machine is not to be trusted now."""
     pairs = [(samples.seconds["base_again"], samples.seconds["base"]) for samples in launches]
     estimates = [hodges_lehmann(np.log(twin / base)) for twin, base in pairs if base.size]

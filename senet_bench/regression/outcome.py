@@ -22,7 +22,7 @@ TITLES = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "NOT COMPARABLE", 5: "ERRO
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class LimitRow:
     """One limit: what the base had, what there is now, and what that means.
 
     `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the smallest change seen with 80 % power;
@@ -131,31 +131,31 @@ class Report:
     family: Family
     control: Control
     health: State
-    rows: list[Row]
+    rows: list[LimitRow]
     missing: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     reproduce: str = ""
     accept: str = ""
 
 
-def failed(network: str, metric: str, why: str, verdict: Verdict = "error") -> Row:
+def failed(network: str, metric: str, why: str, verdict: Verdict = "error") -> LimitRow:
     """The row of something that could not be measured or compared."""
-    return Row(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
+    return LimitRow(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
 
 
-def exit_code(rows: Sequence[Row], inconclusive: Inconclusive) -> int:
+def exit_code(rows: Sequence[LimitRow], inconclusive: Inconclusive) -> int:
     """The exit code of a check: that of its gravest row; rows that could not be decided count as asked."""
     verdicts = {row.verdict for row in rows}
     code = next((code for verdict, code in EXITS.items() if verdict in verdicts), 0)
     return {"warn": 3, "pass": 0, "fail": 1}[inconclusive] if code == 3 else code
 
 
-def with_allowances(rows: Sequence[Row], config: Config, today: date) -> list[Row]:
+def with_allowances(rows: Sequence[LimitRow], config: Config, today: date) -> list[LimitRow]:
     """The rows, failed ones that the config allows until a day not yet over as `allowed`; never a failed run."""
     return [_with_allowance(row, config, today) for row in rows]
 
 
-def _with_allowance(row: Row, config: Config, today: date) -> Row:
+def _with_allowance(row: LimitRow, config: Config, today: date) -> LimitRow:
     allowance = config.allowance(row.id) if row.verdict == "fail" or row.metric == "network" else None
     if allowance is None:
         return row
@@ -177,13 +177,15 @@ DRIFTING = {
 """The metrics that can drift, and their field in the stored facts of a whole network."""
 
 
-def drifts(history: Sequence[Mapping[str, Any]], rows: Sequence[Row], limit: Callable[[str, str], Limit]) -> list[Row]:
+def drifts(
+    history: Sequence[Mapping[str, Any]], rows: Sequence[LimitRow], limit: Callable[[str, str], Limit]
+) -> list[LimitRow]:
     """A row for information where a metric is beyond its limit of the oldest value that was ever replaced."""
     drifted = (_drift(history, row, limit) for row in rows)
     return [row for row in drifted if row is not None]
 
 
-def _drift(history: Sequence[Mapping[str, Any]], row: Row, limit: Callable[[str, str], Limit]) -> Row | None:
+def _drift(history: Sequence[Mapping[str, Any]], row: LimitRow, limit: Callable[[str, str], Limit]) -> LimitRow | None:
     past = _replaced(history, row.network, row.metric)
     if not past or not isinstance(row.now, int | float):
         return None
@@ -191,7 +193,7 @@ def _drift(history: Sequence[Mapping[str, Any]], row: Row, limit: Callable[[str,
     if not allowed.exceeded(oldest, row.now):
         return None
     times = "one accepted change" if len(past) == 1 else f"{len(past)} accepted changes"
-    return Row(
+    return LimitRow(
         id=f"{row.id}-drift",
         network=row.network,
         metric=f"{row.metric}-drift",

@@ -15,7 +15,7 @@ from senet_bench.core.results import header
 from senet_bench.core.store import read
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import Report, Row, Verdict, failed
+from senet_bench.regression.outcome import LimitRow, Report, Verdict, failed
 
 LARGEST_FILE = 256 << 20
 FEWEST_ROUNDS = 5
@@ -59,7 +59,7 @@ class File(msgspec.Struct):
     benchmarks: list[Benchmark]
 
 
-def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[Row]:
+def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[LimitRow]:
     """The times in two files of pytest-benchmark, base and head; a benchmark that vanished is an error."""
     base, head = (imported(path) for path in paths)
     rows = []
@@ -71,10 +71,10 @@ def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha
     return rows
 
 
-def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> Row:
+def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> LimitRow:
     """The ratio of two medians against the limit: beyond it, inside it, or not decided at `alpha`, one-sided."""
     change, allowed = math.log(now.median / base.median), math.log1p(limit.fraction(base.median))
-    row = Row(
+    row = LimitRow(
         id=f"{name}/latency",
         network=name,
         metric="latency",
@@ -132,7 +132,7 @@ def exported(report: Report) -> dict[str, Any]:
     }
 
 
-def _benchmark(row: Row) -> dict[str, Any]:
+def _benchmark(row: LimitRow) -> dict[str, Any]:
     """A row of time; spreads are those between launches, where there were several."""
     now = float(row.now or 0.0)
     times = [now * math.exp(one - statistics.fmean(row.launches)) for one in row.launches] or [now]

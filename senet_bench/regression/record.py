@@ -23,8 +23,8 @@ from senet_bench.regression.baselines import (
     stored,
     updated,
 )
-from senet_bench.regression.config import Config, Network
-from senet_bench.regression.launches import Schedule
+from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.launches import Launches
 from senet_bench.regression.limits import portable_metrics
 from senet_bench.regression.text import value
 from senet_bench.show.documents import Document
@@ -99,9 +99,9 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     return ids
 
 
-def latencies(config: Config, networks: Sequence[Network], seed: int) -> Steps[dict[str, StoredLatency]]:
+def latencies(config: Config, networks: Sequence[Checked], seed: int) -> Steps[dict[str, StoredLatency]]:
     """The latency of networks of this checkout, over the config's launches."""
-    schedule = Schedule(launches=config.launches, budget_s=config.budget_s, seed=seed)
+    schedule = Launches(launches=config.launches, budget_s=config.budget_s, seed=seed)
     return measurement.latencies(measurement.work_of(config, networks), Path(), schedule)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
-from senet_bench.regression.outcome import EXITS, Control, Report, Row
+from senet_bench.regression.outcome import EXITS, Control, LimitRow, Report
 from senet_bench.show.documents import Document
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Column, Table
@@ -43,12 +43,12 @@ def verdict_line(report: Report) -> str:
     return f"{report.verdict}, {number} ({base}, machine {report.machine.key})"
 
 
-def ordered(rows: Sequence[Row]) -> list[Row]:
+def ordered(rows: Sequence[LimitRow]) -> list[LimitRow]:
     """The rows, the gravest first, within a verdict the largest change first."""
     return sorted(rows, key=lambda row: (GRAVITY.index(row.verdict), -(row.ratio or 1.0)))
 
 
-def cells(row: Row) -> tuple[str, ...]:
+def cells(row: LimitRow) -> tuple[str, ...]:
     """A row as text, under `HEADINGS`."""
     interval = "" if row.ci is None else f"{_percent(row.ci[0])} .. {_percent(row.ci[1])}"
     verdict = f"{row.verdict}, baseline is stale" if row.stale else row.verdict
@@ -89,7 +89,7 @@ def _percent(ratio: float) -> str:
     return "0 %" if change == 0 else f"{change:+.2f} %" if abs(change) < 10 else f"{change:+.1f} %"
 
 
-def _gate(row: Row) -> str:
+def _gate(row: LimitRow) -> str:
     gate = row.gate
     if gate.max is not UNSET:
         return gate.max
@@ -125,13 +125,13 @@ def summary(report: Report) -> str:
     return text if len(text.encode()) <= SUMMARY_BYTES else markdown(report, characters=SUMMARY_BYTES // 4)
 
 
-def _kinds(rows: Sequence[Row]) -> str:
+def _kinds(rows: Sequence[LimitRow]) -> str:
     counts = {name: sum(row.verdict == name for row in rows) for name in ("pass", "allowed", "new", "info")}
     words = {"pass": "passed", "info": "for information"}
     return ", ".join(f"{n} {words.get(name, name)}" for name, n in counts.items() if n)
 
 
-def _table(rows: Sequence[Row], room: int) -> str:
+def _table(rows: Sequence[LimitRow], room: int) -> str:
     if not rows:
         return ""
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
@@ -237,7 +237,7 @@ def page(report: Report) -> str:
     return "\n".join([*parts, "</main></body></html>", ""])
 
 
-def _html_table(rows: Sequence[Row]) -> str:
+def _html_table(rows: Sequence[LimitRow]) -> str:
     if not rows:
         return ""
     lines = ['<div class="scroll"><table><tr>' + "".join(f"<th>{name}</th>" for name in HEADINGS) + "</tr>"]
@@ -265,12 +265,12 @@ def document(report: Report) -> Document:
     return Document(report, (wide,), (narrow,), tuple(map(_record, rows)))
 
 
-def _coloured(row: Row) -> tuple[str | Cell, ...]:
+def _coloured(row: LimitRow) -> tuple[str | Cell, ...]:
     """A row under `HEADINGS`, its verdict with the colour it has."""
     return tuple(Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(HEADINGS, cells(row)))
 
 
-def _record(row: Row) -> dict[str, Any]:
+def _record(row: LimitRow) -> dict[str, Any]:
     """A row as one flat line."""
     flat = {key: one for key, one in asdict(row).items() if not isinstance(one, dict | list | tuple)}
     return flat | {f"gate_{key}": one for key, one in msgspec.to_builtins(row.gate).items()}

@@ -25,7 +25,7 @@ from senet_bench.bench import allocator
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.regression.baselines import git
-from senet_bench.regression.config import Network
+from senet_bench.regression.config import Checked
 from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.worker import ASK, END
 
@@ -94,7 +94,7 @@ def _add(folder: Path, place: Path, commit: str) -> None:
 class Worker:
     """A worker process; use as a context manager."""
 
-    def __init__(self, root: Path, work: Work) -> None:
+    def __init__(self, root: Path, work: Orders) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         program, threads = Path(__file__).with_name("worker.py"), str(work.threads)
         limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
@@ -181,10 +181,10 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
+class Orders:
     """What is measured: the networks, the threads of a process, images in a call, the allocator."""
 
-    networks: Sequence[Network]
+    networks: Sequence[Checked]
     threads: int = 1
     batch_size: int = 1
     allocator: Allocator = "as-is"
@@ -195,7 +195,7 @@ class Work:
         return {"networks": listed, "batch_size": self.batch_size, "counted": counted_metrics()}
 
 
-def look(roots: Sequence[Path], work: Work, *, memory: bool) -> list[Survey]:
+def look(roots: Sequence[Path], work: Orders, *, memory: bool) -> list[Survey]:
     """Facts, and with `memory` peak bytes, of the networks in each checkout."""
     with contextlib.ExitStack() as stack:
         workers = [stack.enter_context(Worker(root, work)) for root in roots]
@@ -204,7 +204,7 @@ def look(roots: Sequence[Path], work: Work, *, memory: bool) -> list[Survey]:
     return [_survey(*both) for both in zip(facts, peaks)]
 
 
-def answers(workers: Sequence[Worker], do: str, work: Work) -> list[dict[str, Any]]:
+def answers(workers: Sequence[Worker], do: str, work: Orders) -> list[dict[str, Any]]:
     """What every worker answers to the same request; they work on it side by side."""
     for worker in workers:
         worker.ask(do, **work.request())

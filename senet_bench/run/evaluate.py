@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 ABOUT_WEIGHTS = ("recipe", "epochs")
 
 
-class Images(Protocol):
+class Shown(Protocol):
     """What an evaluation says of its data set, whatever the networks do with it."""
 
     @property
@@ -101,7 +101,7 @@ def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
     return [resolve(model) for model in asked.models]
 
 
-def begun(asked: Evaluation, images: Images, store: Store) -> Record[AnyFacts]:
+def begun(asked: Evaluation, images: Shown, store: Store) -> Record[AnyFacts]:
     """The record of an evaluation on these images, without a row yet."""
     conditions = {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)}
     return Record.begin(store, new_facts("evaluate", conditions))

@@ -118,7 +118,7 @@ def _from_two_steps(trial: Trial) -> float:
     import torch
 
     from senet_bench.data.batches import Batches
-    from senet_bench.train.events import Progress, Settings
+    from senet_bench.train.events import Moment, Settings
     from senet_bench.train.loop import train
     from senet_bench.train.trials import start
 
@@ -129,7 +129,7 @@ def _from_two_steps(trial: Trial) -> float:
     settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
     torch.set_num_threads(trial.threads)
-    events = (event for event in train(network, images, short, settings) if isinstance(event, Progress))
+    events = (event for event in train(network, images, short, settings) if isinstance(event, Moment))
     ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
     step = min(later - earlier for earlier, later in itertools.pairwise(ends))
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3

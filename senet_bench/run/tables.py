@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from senet_bench.core.catalog import CATALOG, normalise
-from senet_bench.core.results import AnyFacts, Check
+from senet_bench.core.results import AnyFacts, Finding
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import Document, envelope
@@ -72,7 +72,7 @@ def catalog(families: Sequence[str]) -> Document:
     return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
 
 
-def checks(checks: Sequence[Check], environment: Mapping[str, Any]) -> Document:
+def checks(checks: Sequence[Finding], environment: Mapping[str, Any]) -> Document:
     """What `doctor` found."""
     table = Table(
         "This machine",

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.identity import Identity, Network, training
+from senet_bench.core.identity import Identity, NetworkIdentity, training
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Precision
@@ -123,7 +123,7 @@ class Training:
         if self.changes.cardinality is not None:
             spec = replace(spec, options={**spec.options, "cardinality": self.changes.cardinality})
         return Identity(
-            network=Network.of(spec),
+            network=NetworkIdentity.of(spec),
             data=data_of(self.dataset) if self.dataset.startswith("digits") else described(images),
             recipe=training(recipe),
             batch=recipe.batch_size,

@@ -37,7 +37,7 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Moment:
     """A moment within an epoch; `loss` is the mean so far, `seconds_left` an estimate for the whole run."""
 
     epoch: int
@@ -69,4 +69,4 @@ class EpochEnd:
     ap50: float | None = None
 
 
-Event = Progress | EpochEnd
+Event = Moment | EpochEnd

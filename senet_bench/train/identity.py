@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from senet_bench.core import catalog
-from senet_bench.core.identity import TEXTS, Data, Identity, Network, canonical, training
+from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, training
 from senet_bench.core.results import header
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore, read
@@ -31,7 +31,7 @@ EMBEDDED = ("digits", "digits-full")
 def identity_of(trial: Trial) -> Identity:
     """What decides a trial's result. Its data are read once for all trials on them."""
     return Identity(
-        network=Network.of(trial.spec),
+        network=NetworkIdentity.of(trial.spec),
         data=data_of(trial.dataset, trial.folder),
         recipe=training(trial.recipe),
         batch=trial.recipe.batch_size,

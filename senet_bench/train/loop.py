@@ -24,7 +24,7 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.average import Average
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
-from senet_bench.train.events import EpochEnd, Event, Progress, Settings
+from senet_bench.train.events import EpochEnd, Event, Moment, Settings
 from senet_bench.train.objective import Aim, Classifying, Objective
 from senet_bench.train.precision import autocast, compiled
 from senet_bench.train.schedule import Rate
@@ -105,7 +105,7 @@ class _Run:
         if self.average is not None:
             self.average.copy_to(self.network)
 
-    def _train_epoch(self, started: float) -> Iterator[Progress]:
+    def _train_epoch(self, started: float) -> Iterator[Moment]:
         self.network.train()
         if self.epoch >= self.recipe.epochs - self.recipe.frozen_bn:
             for module in self.network.modules():
@@ -142,10 +142,10 @@ class _Run:
         if self.average is not None:
             self.average.update(self.network)
 
-    def _progress(self, seconds: float, steps: int) -> Progress:
+    def _progress(self, seconds: float, steps: int) -> Moment:
         per_step = seconds / max(1, steps)
         left = (self.recipe.epochs - self.epoch) * self.batches.steps - self.step
-        return Progress(
+        return Moment(
             self.epoch + 1,
             self.recipe.epochs,
             self.step,

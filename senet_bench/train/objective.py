@@ -21,7 +21,7 @@ from senet_bench.train.events import Settings
 from senet_bench.train.precision import autocast, laid_out
 
 
-class Source(Protocol):
+class BatchSource(Protocol):
     """Batches as a pure function of (seed, epoch, step): `batch` images over all processes, `steps` an epoch."""
 
     @property
@@ -40,7 +40,7 @@ class Objective(Protocol):
     """What the training loop asks of a task; a batch is what `batches` yields."""
 
     @property
-    def batches(self) -> Source:
+    def batches(self) -> BatchSource:
         """The training data."""
 
     @property

@@ -22,7 +22,7 @@ Rename = Callable[[str, ModelSpec], str]
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class Checkpoint:
     """A checkpoint known by name: its library, the network of ours with the same function, its naming."""
 
     library: Literal["timm", "torchvision"]
@@ -30,15 +30,15 @@ class Source:
     style: Style
 
 
-def _timm(style: Style, **names: str) -> dict[str, Source]:
-    return {f"timm:{name}": Source("timm", ours, style) for name, ours in names.items()}
+def _timm(style: Style, **names: str) -> dict[str, Checkpoint]:
+    return {f"timm:{name}": Checkpoint("timm", ours, style) for name, ours in names.items()}
 
 
-def _torchvision(style: Style, **names: str) -> dict[str, Source]:
-    return {f"torchvision:{name}": Source("torchvision", ours, style) for name, ours in names.items()}
+def _torchvision(style: Style, **names: str) -> dict[str, Checkpoint]:
+    return {f"torchvision:{name}": Checkpoint("torchvision", ours, style) for name, ours in names.items()}
 
 
-SOURCES: dict[str, Source] = {
+SOURCES: dict[str, Checkpoint] = {
     **_timm("legacy", legacy_seresnet50="seresnet50", legacy_seresnet101="seresnet101"),
     **_timm("legacy", legacy_seresnet152="seresnet152", legacy_seresnext50_32x4d="seresnext50_32x4d"),
     **_timm("legacy", legacy_seresnext101_32x4d="seresnext101_32x4d", legacy_senet154="senet154"),
@@ -55,7 +55,7 @@ SOURCES: dict[str, Source] = {
 }
 
 
-def source_of(name: str) -> Source | None:
+def source_of(name: str) -> Checkpoint | None:
     """What is known of a checkpoint by its name, with or without its library and its tag; None for an unknown one.
 
     Raises `UsageError` for a name that both libraries have.

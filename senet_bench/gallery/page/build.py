@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.gallery.collection import Collection, Source, machine_label
+from senet_bench.gallery.collection import Collection, StoredRun, machine_label
 from senet_bench.gallery.page.content import Content, main
 from senet_bench.gallery.page.grid import SIGNS, tally
 from senet_bench.gallery.page.headline import headline
@@ -86,7 +86,7 @@ def _machines(collection: Collection) -> list[Mapping[str, Any]]:
     return found
 
 
-def _run(source: Source) -> Mapping[str, Any]:
+def _run(source: StoredRun) -> Mapping[str, Any]:
     document = source.document
     load = document.environment.get("load_1min")
     return {

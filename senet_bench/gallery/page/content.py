@@ -8,7 +8,7 @@ from itertools import repeat
 
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import TABLES, Collection, Source, Timed, conditions_label
+from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label
 from senet_bench.gallery.page.grid import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import PAPER, TITLES, Point, points
@@ -193,7 +193,7 @@ def _gates(collection: Collection) -> list[Leaf]:
 
 def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
     """The tables of the newest facts of a command, of each machine and question."""
-    newest: dict[str, Source] = {}
+    newest: dict[str, StoredRun] = {}
     for source, facts in collection.facts(command):
         question = [facts.conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
         newest[repr((source.machine, question))] = source

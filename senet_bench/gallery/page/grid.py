@@ -24,7 +24,7 @@ COMPARED = ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14"
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class GridCell:
     """One printed number, what stands against it here, and why; empty where the paper has no such cell."""
 
     printed: str = ""
@@ -42,7 +42,7 @@ class Grid:
     title: str
     protocol: str
     columns: tuple[tuple[str, str], ...]
-    lines: tuple[tuple[str, tuple[Cell, ...]], ...]
+    lines: tuple[tuple[str, tuple[GridCell, ...]], ...]
     counts: tuple[tuple[Status, int], ...]
     known: bool
     command: str
@@ -96,13 +96,13 @@ def tally(found: Iterable[Grid]) -> Mapping[Status, int]:
     return total
 
 
-def _cell(one: CellStatus | None) -> Cell:
+def _cell(one: CellStatus | None) -> GridCell:
     if one is None:
-        return Cell()
+        return GridCell()
     ours = counted(one)
     tip = [f"{one.row}: {HEADINGS.get(one.metric) or WORDS.get(one.metric, one.metric)}, {one.status}"]
     tip.append(f"printed {one.printed}" + (f", counted {ours} ({delta(one)})" if ours else ""))
     if one.explanation:
         tip.append(one.explanation)
     sign = "" if one.printed == "-" else SIGNS[one.status]
-    return Cell(one.printed, ours, one.status, sign, "\n".join(tip))
+    return GridCell(one.printed, ours, one.status, sign, "\n".join(tip))

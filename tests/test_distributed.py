@@ -33,7 +33,7 @@ from senet_bench.errors import BenchError
 from senet_bench.data import sets
 from senet_bench.train.distributed import joined
 from senet_bench.train.evaluation import predict
-from senet_bench.train.events import EpochEnd, Progress, Settings
+from senet_bench.train.events import EpochEnd, Moment, Settings
 from senet_bench.train.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
@@ -44,7 +44,7 @@ try:
         settings = Settings(checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0)
         losses = []
         for event in train(network, digits, short(epochs), settings, world):
-            if die and world.rank == 1 and isinstance(event, Progress) and (event.epoch, event.step) == (2, 3):
+            if die and world.rank == 1 and isinstance(event, Moment) and (event.epoch, event.step) == (2, 3):
                 os.kill(os.getpid(), 9)
             if isinstance(event, EpochEnd):
                 losses.append((event.train_loss, event.test_loss))
@@ -127,7 +127,7 @@ def test_the_rows_of_all_ranks_are_every_image_once() -> None:
 
 
 def test_only_the_loss_of_another_process_is_turned_into_its_error() -> None:
-    with pytest.raises(MeasurementError, match="start again, with --checkpoint"), watching(World(0, 2), None):
+    with pytest.raises(MeasurementError, match="the job died .* start it again"), watching(World(0, 2), None):
         raise RuntimeError("[gloo] Connection closed by peer")
     with pytest.raises(RuntimeError, match="shape"), watching(World(0, 2), None):
         raise RuntimeError("shape mismatch")
@@ -136,7 +136,7 @@ def test_only_the_loss_of_another_process_is_turned_into_its_error() -> None:
 def test_one_process_changes_nothing_and_unaffine_batchnorm_is_refused() -> None:
     network = nn.Sequential(nn.BatchNorm2d(3, affine=False))
     assert type(with_global_batchnorm(network, World())[0]) is nn.BatchNorm2d  # type: ignore[index]
-    with pytest.raises(UsageError, match="--no-sync-bn"):
+    with pytest.raises(UsageError, match="train in one process, or set affine=True"):
         with_global_batchnorm(network, World(0, 2))
 
 

@@ -44,7 +44,11 @@ def with_sigmoid(network: nn.Module) -> None:
 
 def without_batchnorms(network: nn.Module) -> None:
     for module in batchnorms(network)[-3:]:
-        module.forward = nn.Identity()  # type: ignore[method-assign]
+        module.forward = _as_it_is  # type: ignore[method-assign]
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
 
 
 CHANGES: dict[str, Callable[[nn.Module], None]] = {

@@ -174,5 +174,6 @@ def counts(rows: Sequence[Row]) -> list[Metric]:
 
 
 def costs() -> list[Metric]:
-    """The metrics that an error is set against."""
-    return [metric for metric in METRICS.values() if metric.axis]
+    """The metrics that an error is set against: those that are counted first, in the order of their keys."""
+    axes = [metric for metric in METRICS.values() if metric.axis]
+    return sorted(axes, key=lambda metric: (metric.quantity != "count", metric.key))

@@ -127,7 +127,7 @@ def test_the_rows_of_all_ranks_are_every_image_once() -> None:
 
 
 def test_only_the_loss_of_another_process_is_turned_into_its_error() -> None:
-    with pytest.raises(MeasurementError, match="the job died .* start it again"), watching(World(0, 2), None):
+    with pytest.raises(MeasurementError, match=r"the job died .* start it again"), watching(World(0, 2), None):
         raise RuntimeError("[gloo] Connection closed by peer")
     with pytest.raises(RuntimeError, match="shape"), watching(World(0, 2), None):
         raise RuntimeError("shape mismatch")

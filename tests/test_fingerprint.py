@@ -44,7 +44,7 @@ def with_sigmoid(network: nn.Module) -> None:
 
 def without_batchnorms(network: nn.Module) -> None:
     for module in batchnorms(network)[-3:]:
-        module.forward = _as_it_is  # type: ignore[method-assign]
+        module.forward = _as_it_is  # type: ignore[method-assign, assignment]
 
 
 def _as_it_is(x: Tensor) -> Tensor:

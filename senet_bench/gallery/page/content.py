@@ -92,7 +92,7 @@ def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     for dataset in dict.fromkeys([*PAPER, *(point.dataset for point in plain)]):
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
         tabs = []
-        for metric in costs():
+        for metric in sorted(costs(), key=lambda metric: (metric.quantity != "count", metric.key)):  # FLOPs come first
             stem = f"error-vs-{name_of(metric.key)}{ending}"
             if metric.quantity == "count":
                 own = [_cost(plain, dataset, metric, stem)]

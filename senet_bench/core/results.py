@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -174,17 +175,21 @@ def to_json(document: object) -> str:
     return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
 
 
-KINDS: dict[str, type[Document]] = {
-    schema_of("compare"): Run,
-    schema_of("ablate"): Run,
-    schema_of("profile"): Facts,
-    schema_of("selftest"): Facts,
-    schema_of("train"): Facts,
-    schema_of("evaluate"): Facts,
-    schema_of("excitations"): Facts,
-    schema_of("input-channels"): Facts,
+KINDS = {
+    schema_of("compare"): "senet_bench.core.results:Run",
+    schema_of("ablate"): "senet_bench.core.results:Run",
+    schema_of("profile"): "senet_bench.core.results:Facts",
+    schema_of("selftest"): "senet_bench.core.results:Facts",
+    schema_of("train"): "senet_bench.core.results:Facts",
+    schema_of("evaluate"): "senet_bench.core.results:Facts",
+    schema_of("excitations"): "senet_bench.core.results:Facts",
+    schema_of("input-channels"): "senet_bench.core.results:Facts",
 }
-"""Every schema that is stored, and what it is read as."""
+"""Every schema that is stored, and the import string of the type it is read as: `Run`, or a `Facts[...]` by its name.
+
+The types of a feature's rows lie in its own room, in a module that imports no torch; it is imported when such a
+document is read.
+"""
 
 
 def from_json(data: bytes, source: str) -> Document:
@@ -194,16 +199,18 @@ def from_json(data: bytes, source: str) -> Document:
     both name `source`.
     """
     document = header(data, source)
-    kind = KINDS.get(str(document.get("schema")))
-    if kind is None:
+    name = KINDS.get(str(document.get("schema")))
+    if name is None:
         raise NotComparableError(
             f"{source} has the schema {document.get('schema')!r}, which this version does not know",
             "move it away, or use the version of senet-bench that wrote it",
         )
+    kind = pkgutil.resolve_name(name)
     try:
-        return msgspec.convert(_with_roles(document) if kind is Run else document, kind)
+        read: Document = msgspec.convert(_with_roles(document) if kind is Run else document, kind)
     except msgspec.ValidationError as error:
         raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
+    return read
 
 
 def _with_roles(document: dict[str, Any]) -> dict[str, Any]:

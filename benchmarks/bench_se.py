@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench import allocator
 from senet_bench.bench.machine import environment
+from senet_bench.bench.process import applied_allocator
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import write_atomically
@@ -320,7 +320,7 @@ def main() -> None:
     document: dict[str, Any] = {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "environment": environment(),
-        "allocator": allocator.applied(options.allocator),
+        "allocator": applied_allocator(options.allocator),
         "load": [os.getloadavg()[0]] * 2,
         "rows": [],
     }

@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from senet_bench.bench import allocator
+from senet_bench.bench.process import tune_allocator
 from senet_bench.core.recipes import recipe
 from senet_bench.data import images, sets
 from senet_bench.data.augment import normalised
@@ -215,7 +215,7 @@ def jpeg() -> None:
         loader = DataLoader(ImageFolder(Path(folder, "set"), transforms.Compose(v1)), batch_size=32, num_workers=2)
         crop = images.centre_crop(224)
         exact = shown(images.centre_crops(files, crop, batch=32))
-        allocator.tune()  # as `predict` does; the reference's main process has it too
+        tune_allocator()  # as `predict` does; the reference's main process has it too
         assert all(torch.equal(a, b) for (a, _), b in zip(loader, exact))
 
         def evaluate(fidelity: images.Fidelity) -> None:

@@ -13,8 +13,14 @@ from typing import Any
 
 import pytest
 
-from senet_bench.bench import allocator
-from senet_bench.bench.machine import checks
+from senet_bench.bench.doctor import checks
+from senet_bench.bench.process import (
+    ALLOCATOR_VARIABLES,
+    allocator_environment,
+    allocator_setting,
+    tune_allocator,
+    tuning_obstacle,
+)
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import StoredLatency
@@ -23,13 +29,13 @@ from senet_bench.regression.configfile import load
 from senet_bench.regression.workers import Orders, Worker
 from tests.conftest import Run
 
-glibc = pytest.mark.skipif(bool(allocator.obstacle()), reason="glibc's allocator only")
-PLAIN = {name: value for name, value in os.environ.items() if name not in allocator.VARIABLES}
+glibc = pytest.mark.skipif(bool(tuning_obstacle()), reason="glibc's allocator only")
+PLAIN = {name: value for name, value in os.environ.items() if name not in ALLOCATOR_VARIABLES}
 MAP_BYTES = 32 << 20
 FAULTS = f"""
 import resource, sys
-from senet_bench.bench import allocator
-found = [allocator.applied(sys.argv[1])]
+from senet_bench.bench.process import applied_allocator
+found = [applied_allocator(sys.argv[1])]
 b"x" * {MAP_BYTES}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(4):
@@ -59,7 +65,7 @@ def test_tuned_maps_are_not_paged_in_again() -> None:
     setting, tuned = faults("tuned", {})
     assert setting == "tuned"
     assert tuned < default / 10
-    setting, started = faults("as-is", allocator.for_process("tuned"))
+    setting, started = faults("as-is", allocator_environment("tuned"))
     assert setting == "tuned"
     assert started < default / 10
 
@@ -112,8 +118,8 @@ def test_a_row_says_what_it_was_timed_with(run: Run) -> None:
     assert ended.code == 0, ended.err
     document = json.loads(ended.out)
     settings = {row["latency"]["conditions"]["allocator"] for row in document["rows"]}
-    assert settings == {allocator.setting()}
-    assert document["environment"]["allocator"]["can_be_tuned"] is not bool(allocator.obstacle())
+    assert settings == {allocator_setting()}
+    assert document["environment"]["allocator"]["can_be_tuned"] is not bool(tuning_obstacle())
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -143,17 +149,17 @@ def test_what_cannot_be_tuned_is_said_in_one_line(
     assert "cannot be tuned" in ended.err
     assert why in ended.err
     assert len(ended.err.splitlines()) == 1
-    assert allocator.setting() == "other"
-    assert not allocator.tune()
+    assert allocator_setting() == "other"
+    assert not tune_allocator()
     told = next(check for check in checks() if check.name == "allocator")
     assert told.found == "not glibc's"
     assert why in told.remedy
 
 
 def test_conditions_that_this_process_does_not_have_are_refused() -> None:
-    from senet_bench.bench.session import check_conditions
+    from senet_bench.bench.machine import check_conditions
 
-    other = "other" if allocator.setting() != "other" else "default"
+    other = "other" if allocator_setting() != "other" else "default"
     with pytest.raises(UsageError, match="the allocator of this process is"):
         check_conditions(Conditions(allocator=other))  # type: ignore[arg-type]
 

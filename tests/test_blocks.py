@@ -20,13 +20,13 @@ from senet_bench.bench.reference_counters import verify
 from senet_bench.core import axes
 from senet_bench.core.blocks import BLOCKS, switched
 from senet_bench.core.catalog import CATALOG, pair, resolve
+from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attach import attach
 from senet_bench.models.attention import attend_with, maker
 from senet_bench.models.blocks import make_divisible
-from senet_bench.models.importing import imported
 from senet_bench.train.trials import initialise_by_name
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.

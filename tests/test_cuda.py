@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from senet_bench.bench import cuda, selfcheck
+from senet_bench.bench import cuda, doctor
 from senet_bench.bench.cuda import (
     EndToEndClock,
     EventClock,
@@ -154,17 +154,17 @@ def test_a_check_that_raises_becomes_its_reason() -> None:
     def broken() -> str:
         raise RuntimeError("no\nluck")
 
-    assert selfcheck.attempt("x", broken) == selfcheck.Branch("x", False, "RuntimeError: no luck")
-    assert selfcheck.attempt("x", lambda: "fine") == selfcheck.Branch("x", True, "fine")
+    assert doctor.attempt("x", broken) == doctor.Branch("x", False, "RuntimeError: no luck")
+    assert doctor.attempt("x", lambda: "fine") == doctor.Branch("x", True, "fine")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytest.MonkeyPatch) -> None:
-    quick = {name: check for name, check in selfcheck.CHECKS.items() if name not in ("compile", "end to end")}
-    monkeypatch.setattr(selfcheck, "CHECKS", quick)
-    on_cpu = {check.name: check for check in selfcheck.self_check("cpu")}
+    quick = {name: check for name, check in doctor.BRANCHES.items() if name not in ("compile", "end to end")}
+    monkeypatch.setattr(doctor, "BRANCHES", quick)
+    on_cpu = {check.name: check for check in doctor.self_check("cpu")}
     assert on_cpu.keys() == quick.keys()
     working = ("present", "eager", "channels_last", "train", "fp32 is IEEE", "peak memory", "out of memory")
     assert all(on_cpu[name].ok for name in working), on_cpu
-    nowhere = list(itertools.islice(selfcheck.self_check("cuda:99"), 4))
+    nowhere = list(itertools.islice(doctor.self_check("cuda:99"), 4))
     assert not any(check.ok for check in nowhere)

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import senet_bench
+from senet_bench.bench.machine import session
 from senet_bench.bench.runtimes import example, prepare
-from senet_bench.bench.session import session
 from senet_bench.core import catalog
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec, Conditions

@@ -10,11 +10,10 @@ import pytest
 import torch
 from torch import nn
 
-from senet_bench.bench import machine
-from senet_bench.bench.clock import Call, Clock, HostClock
+from senet_bench.bench import doctor, machine
+from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory
 from senet_bench.bench.device import DEVICES, Cpu, Mps, device_of, peak_memory
 from senet_bench.bench.latency import measure_memory, measure_networks
-from senet_bench.bench.memory import PeakMemory
 from senet_bench.bench.rounds import Plan
 from senet_bench.core import devices
 from senet_bench.core.progress import result_of
@@ -88,12 +87,12 @@ def test_a_new_device_measures_its_own_memory(abacus: type[Abacus]) -> None:
 
 def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("senet_bench.bench.device.DEVICES", {"cpu": Cpu, "xpu": Abacus})
-    monkeypatch.setattr(machine, "DEVICES", {"cpu": Cpu, "xpu": Abacus})
+    monkeypatch.setattr(doctor, "DEVICES", {"cpu": Cpu, "xpu": Abacus})
     machine.environment.cache_clear()
     try:
         hard = machine.environment()["hard"]
         assert (hard["gpu"], hard["gpu_count"], hard["cuda"]) == ("Abacus 3000", 1, None)
-        assert {check.name: check.found for check in machine.checks()}["xpu:0"] == "Abacus 3000"
+        assert {check.name: check.found for check in doctor.checks()}["xpu:0"] == "Abacus 3000"
     finally:
         machine.environment.cache_clear()
 

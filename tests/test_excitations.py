@@ -23,14 +23,14 @@ from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
 from senet_bench.errors import UsageError
 from senet_bench.gallery import report
 from senet_bench.gallery.report import observation_files
-from senet_bench.gates import selection, tables
+from senet_bench.gates import tables, watch
 from senet_bench.gates.excitations import Excitations, excitations
 from senet_bench.gates.plots import shown_blocks
 from senet_bench.gates.tally import GateTally
 from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.models.attach import GatedInput, gated_input
 from senet_bench.models.attention import SqueezeExcitation, maker
-from senet_bench.models.input_gate import GatedInput, gated_input
 from senet_bench.show import terminal, writers
 from senet_bench.train import weights
 from senet_bench.train.evaluation import Viewing, predict
@@ -272,20 +272,20 @@ def many(count: int, name: str = "many") -> DataSet:
 
 
 def test_classes_are_all_of_ten_the_papers_four_of_imagenet_and_spaced_ones_of_others() -> None:
-    assert [*selection.classes((), many(10)).values()] == [*range(10)]
-    assert selection.classes((), many(1000, "imagenet")) == {"goldfish": 1, "plane": 404, "pug": 254, "cliff": 972}
-    assert [*selection.classes((), many(100)).values()] == [0, 25, 50, 75]
-    assert selection.classes(("n0003", "7"), many(10)) == {"n0003": 3, "7": 7}
+    assert [*watch.chosen_classes((), many(10)).values()] == [*range(10)]
+    assert watch.chosen_classes((), many(1000, "imagenet")) == {"goldfish": 1, "plane": 404, "pug": 254, "cliff": 972}
+    assert [*watch.chosen_classes((), many(100)).values()] == [0, 25, 50, 75]
+    assert watch.chosen_classes(("n0003", "7"), many(10)) == {"n0003": 3, "7": 7}
     with pytest.raises(UsageError, match="did you mean n0003"):
-        selection.classes(("n003",), many(10))
+        watch.chosen_classes(("n003",), many(10))
 
 
 def test_images_are_drawn_by_class_and_seed() -> None:
     labels = np.repeat(np.arange(3), 20)
-    rows = selection.drawn(labels, 5, 0)
+    rows = watch.drawn_rows(labels, 5, 0)
     assert np.bincount(labels[rows]).tolist() == [5, 5, 5]
-    assert rows.tolist() == selection.drawn(labels, 5, 0).tolist() != selection.drawn(labels, 5, 1).tolist()
-    assert len(selection.drawn(labels, None, 0)) == 60
+    assert rows.tolist() == watch.drawn_rows(labels, 5, 0).tolist() != watch.drawn_rows(labels, 5, 1).tolist()
+    assert len(watch.drawn_rows(labels, None, 0)) == 60
 
 
 def test_figure_6_shows_the_last_block_of_each_stage_and_the_whole_last_stage() -> None:

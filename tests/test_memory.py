@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import peak_memory
-from senet_bench.bench.memory import weight_bytes
 from senet_bench.errors import MeasurementError
 
 MEGA = 1024 * 1024

@@ -16,7 +16,7 @@ from senet_bench.core.catalog import CATALOG, pair, resolve
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.models.inverted import InvertedResidual, StochasticDepth, Unit
+from senet_bench.models.mobilenet import InvertedResidual, InvertedUnit, StochasticDepth
 
 # Without and with SE. Those that torchvision has are its counts; the others differ from them by SE's formula.
 PARAMS = {
@@ -215,7 +215,7 @@ def test_a_unit_adds_its_input_where_the_shape_stays() -> None:
         return nn.Identity()
 
     for inputs, stride, adds in ((8, 1, True), (8, 2, False), (16, 1, False)):
-        unit = InvertedResidual(inputs, Unit(3, 24, 8, stride, "relu6"), nothing, 2).eval()
+        unit = InvertedResidual(inputs, InvertedUnit(3, 24, 8, stride, "relu6"), nothing, 2).eval()
         x = torch.randn(1, inputs, 8, 8)
         expected = unit.branch(x) + x if adds else unit.branch(x)
         torch.testing.assert_close(unit(x), expected)

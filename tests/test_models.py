@@ -16,11 +16,10 @@ from senet_bench.core.catalog import CATALOG, CLASSIFIERS, pair
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.models.cifar import PreActivationUnit
-from senet_bench.models.cifar import bottleneck_branch as preactivation_branch
-from senet_bench.models.inception_resnet import InceptionResidual, branches_a
+from senet_bench.models.cifar import PreActivationUnit, Shake, ShakeUnit
+from senet_bench.models.cifar import preactivation_branch as preactivation_branch
+from senet_bench.models.inception import InceptionResidual, branches_a
 from senet_bench.models.resnet import ResidualUnit, basic_branch
-from senet_bench.models.shake_shake import Shake, ShakeUnit
 from senet_bench.models.shufflenet import ShuffleUnit
 
 # Trainable parameters, without and with SE. Sources: P the paper's reference counts (complexity.md), V torchvision,
@@ -82,7 +81,7 @@ BLOCKS: dict[str, dict[int, int]] = {
     "shakeshake26_2x96d_cifar": {96: 4, 192: 4, 384: 4},
     "shakeeven29_2x4x64d_cifar": {256: 3, 512: 3, 1024: 3},
 }
-INVERTED = "senet_bench.models.inverted:InvertedNet"  # networks with their own SE: tests/test_mobile.py
+INVERTED = "senet_bench.models.mobilenet:InvertedNet"  # networks with their own SE: tests/test_mobile.py
 BASELINES = [name for name, spec in CLASSIFIERS.items() if spec.baseline is None and spec.builder != INVERTED]
 ONE_PER_BUILDER = list({CATALOG[name].builder: name for name in reversed(BASELINES)}.values())
 

@@ -14,12 +14,10 @@ from torch import Tensor, nn
 from senet_bench.bench.clock import HostClock
 from senet_bench.bench.device import largest_cache
 from senet_bench.bench.rounds import Plan
-from senet_bench.breakdown.parts import GateOnly, ScaleOnly, Stage, arms, replaced
-from senet_bench.breakdown.profile import profile_network
-from senet_bench.breakdown.roofline import Ceilings, Demand, limits
-from senet_bench.breakdown.rows import PartRow, Profile
-from senet_bench.breakdown.shares import Estimate
-from senet_bench.breakdown.tracing import trace
+from senet_bench.breakdown.parts import Stage, replaced, trace_parts
+from senet_bench.breakdown.profile import GateOnly, ScaleOnly, arms, profile_network
+from senet_bench.breakdown.roofline import Demand, limits
+from senet_bench.breakdown.rows import Ceilings, Estimate, PartRow, Profile
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
@@ -127,7 +125,7 @@ def _small_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("senet_bench.breakdown.roofline.buffer_bytes", lambda device, cache: 1 << 12)
         patch.setattr("senet_bench.bench.device.Cpu.cache_bytes", lambda device: 1 << 16)
-        patch.setattr("senet_bench.breakdown.probes.PRODUCT", {"cpu": 8})
+        patch.setattr("senet_bench.breakdown.roofline.PRODUCT_SIDE", {"cpu": 8})
         yield
 
 
@@ -280,7 +278,7 @@ SE_SPECS = [
 def test_every_arm_keeps_the_shapes_of_all_modules(spec: AttentionSpec) -> None:
     network = build("resnet50", attention=spec, device="meta").eval()
     size = (3, 32, 32)
-    stages, traced = trace(network, size)
+    stages, traced = trace_parts(network, size)
     made = arms(network, traced, stages, 2, split=True)
     expected = shapes(network, size)
     for arm in made.values():
@@ -324,7 +322,7 @@ def test_copies_share_the_parameters() -> None:
 def test_bytes_are_those_counted_by_hand() -> None:
     """SE on 256 maps of 56x56, r = 16: mean; fc1, ReLU, fc2, sigmoid; product."""
     network = build("resnet50", attention=AttentionSpec(stages=(2,)))
-    _, traced = trace(network, (3, 224, 224))
+    _, traced = trace_parts(network, (3, 224, 224))
     work = traced["stages.0.0.standard"].work
     c, h, pixels, n = 256, 16, 56 * 56, 8
     assert work["squeeze"].bytes(n) == 4 * n * (c * pixels + c)
@@ -344,20 +342,20 @@ def test_bytes_are_those_counted_by_hand() -> None:
     ],
 )
 def test_stages_are_lists_of_modules_and_runs_of_equal_size(name: str, size: int, expected: dict[str, int]) -> None:
-    stages, _ = trace(build(name), (3, size, size))
+    stages, _ = trace_parts(build(name), (3, size, size))
     assert {stage.name: len(stage.blocks) for stage in stages if stage.blocks} == expected
 
 
 def test_a_wrapper_is_seen_through() -> None:
     network = nn.Sequential()
     network.add_module("model", Net(timed_se))
-    stages, _ = trace(network, SIZE)
+    stages, _ = trace_parts(network, SIZE)
     assert stages[0] == Stage("model.stages.0", ("model.stages.0",), (4, 8, 8), ("model.stages.0.block",))
 
 
 def test_images_that_do_not_fit_are_a_usage_error() -> None:
     with pytest.raises(UsageError, match="cannot take"):
-        trace(Net(timed_se), (1, 8, 8))
+        trace_parts(Net(timed_se), (1, 8, 8))
 
 
 @pytest.mark.parametrize(

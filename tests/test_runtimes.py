@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from senet_bench.bench import latency, runtimes
 from senet_bench.bench.latency import measure_memory, measure_networks
+from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import example, out_of_memory, prepare
-from senet_bench.bench.session import check_conditions, session
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError

@@ -3,14 +3,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from senet_bench.bench.selftest import LAYERS, Amounts, Try, chain, layers_of, summarise, trials
+from senet_bench.bench.selftest import LAYERS, Amounts, TimingTrial, chain, layers_of, summarise, timing_trials
 from senet_bench.errors import UsageError
 
 
-def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> Try:
+def trial(kind: str, alarm: bool, ratio: float = 1.0, seconds: float = 1.0) -> TimingTrial:
     truth = layers_of(kind) / LAYERS  # type: ignore[arg-type]
     verdict = "regressed" if alarm else "ok"
-    return Try(kind, 1, 9, truth, {"senet-bench": alarm}, verdict, seconds, 2.0, ratio, (ratio - 0.01, ratio + 0.01), 0.01)  # type: ignore[arg-type]  # fmt: skip # noqa: E501
+    return TimingTrial(kind, 1, 9, truth, {"senet-bench": alarm}, verdict, seconds, 2.0, ratio, (ratio - 0.01, ratio + 0.01), 0.01)  # type: ignore[arg-type]  # fmt: skip # noqa: E501
 
 
 def test_alarms_are_counted_as_false_or_right() -> None:
@@ -31,7 +31,7 @@ def test_the_slowdown_is_more_of_the_same_work() -> None:
 
 def test_a_short_self_test_runs_every_kind_and_counts_each_rule() -> None:
     amounts = Amounts(same=1, slower=1, visible=1, peers=1, budget_s=0.1, slower_s=0.1, visible_s=0.1, peer_s=0.02)
-    ended = list(trials(amounts))
+    ended = list(timing_trials(amounts))
     found = summarise(ended, 0.1, 1e-3)
     assert sorted(t.kind for t in ended) == [
         "peers same", "peers slower", "same", "same visible", "slower", "visible"
@@ -42,7 +42,7 @@ def test_a_short_self_test_runs_every_kind_and_counts_each_rule() -> None:
 
 def test_threads_are_put_back() -> None:
     before = torch.get_num_threads()
-    running = trials(Amounts(same=1, slower=0, visible=0, peers=0, budget_s=0.05))
+    running = timing_trials(Amounts(same=1, slower=0, visible=0, peers=0, budget_s=0.05))
     next(running)
     assert torch.get_num_threads() == 1
     running.close()  # type: ignore[attr-defined]

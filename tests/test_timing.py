@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from senet_bench.bench import clock as clocks
+from senet_bench.bench import process
 from senet_bench.bench.clock import Call, HostClock, TimedCalls
 from senet_bench.bench.rounds import Factory, Plan, gated, measure_latency
 from senet_bench.bench.samples import Comparison
@@ -332,14 +332,14 @@ def test_a_block_is_its_fastest_call() -> None:
 
 
 def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
-    assert clocks.stolen_seconds() >= 0
-    assert clocks.stolen_seconds(tmp_path / "nothing") == 0.0
+    assert process.stolen_seconds() >= 0
+    assert process.stolen_seconds(tmp_path / "nothing") == 0.0
 
 
 def test_pinning_is_undone() -> None:
     if not hasattr(os, "sched_getaffinity"):
         pytest.skip("no affinity here")
     before = os.sched_getaffinity(0)
-    with clocks.quiet(pin=True):
+    with process.quiet(pin=True):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before

@@ -1,16 +1,15 @@
-"""Clocks that time one round of calls, and the quiet in which they do it."""
+"""Clocks that time one round of calls, and what is measured of a call."""
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
+
+from senet_bench.bench.process import stolen_seconds
 
 Call = Callable[[], object]
 
@@ -21,6 +20,7 @@ SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
 STOLEN = 0.1
 """A round is disturbed when another guest took more than this fraction of it."""
+Method = Literal["CUDA allocator", "CPU allocator trace", "MPS allocator at the end of a call"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,47 +103,13 @@ def host_clock(finish: Callable[[], object] | None = None) -> HostClock:
     return HostClock(finish=finish, stolen=stolen_seconds if hasattr(os, "sched_getaffinity") else None)
 
 
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+@dataclass(frozen=True, slots=True)
+class PeakMemory:
+    """`bytes` is the most that one call held beyond what was live before it; `method` is who counted.
 
+    Both methods count torch's own allocator, workspaces of operators among it, and give the same number every
+    time; memory that a library takes past torch (cuDNN handles, oneDNN scratch, another runtime) is not in it.
+    """
 
-def stolen_seconds(stat: Path = Path("/proc/stat")) -> float:
-    """Seconds that the hypervisor took from the cores this process may use, 0 where nobody tells."""
-    try:
-        lines = stat.read_text(encoding="ascii").splitlines()
-        allowed = {f"cpu{i}" for i in os.sched_getaffinity(0)}
-        rows = (line.split() for line in lines[1:] if line.startswith("cpu"))
-        return sum(int(row[8]) for row in rows if row[0] in allowed) / os.sysconf("SC_CLK_TCK")
-    except (OSError, AttributeError, IndexError, ValueError):
-        return 0.0
-
-
-@contextlib.contextmanager
-def quiet(pin: bool = False) -> Iterator[None]:
-    """No garbage collection and, with `pin`, one core only (the idlest) for as long as this lasts; restored after."""
-    collecting = gc.isenabled()
-    affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    frozen_before = gc.get_freeze_count()
-    gc.collect()
-    gc.freeze()
-    gc.disable()
-    try:
-        if pin and affinity:
-            os.sched_setaffinity(0, {idlest_core(affinity)})
-        yield
-    finally:
-        if pin and affinity:
-            os.sched_setaffinity(0, affinity)
-        if not frozen_before:
-            gc.unfreeze()
-        if collecting:
-            gc.enable()
-
-
-def idlest_core(allowed: set[int], over_s: float = 0.1) -> int:
-    """The core among `allowed` that was busy least over that time."""
-    import psutil
-
-    busy = psutil.cpu_percent(interval=over_s, percpu=True)
-    return min(allowed, key=lambda core: busy[core] if core < len(busy) else math.inf)
+    bytes: int
+    method: Method

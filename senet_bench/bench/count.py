@@ -227,3 +227,8 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 def _is_meta(network: nn.Module) -> bool:
     return all(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Bytes of the parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))

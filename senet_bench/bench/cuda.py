@@ -12,8 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Call, Clock, HostClock, TimedCalls
-from senet_bench.bench.memory import PeakMemory
+from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory, TimedCalls
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured
 

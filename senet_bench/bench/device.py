@@ -14,9 +14,9 @@ import psutil
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Call, Clock, host_clock
+from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock
 from senet_bench.bench.cuda import Cuda
-from senet_bench.bench.memory import PeakMemory, traced_peak
+from senet_bench.bench.process import muted
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -291,3 +291,25 @@ def _mkldnn_has(query: str) -> bool:
         return bool(getattr(torch.ops.mkldnn, query)())
     except (AttributeError, RuntimeError):
         return False
+
+
+def traced_peak(call: Call) -> PeakMemory:
+    """The highest running sum of the allocations and frees on the CPU that torch's profiler saw in a call."""
+    with (
+        muted(),
+        torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as seen,
+    ):
+        output = call()
+        del output
+    profiler = seen.profiler
+    results = profiler.kineto_results if profiler is not None else None
+    if results is None:
+        raise MeasurementError("torch's profiler gave no memory trace")
+    changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(results.events()) if e.name() == "[memory]")
+    live = highest = 0
+    for _, _, change in changes:
+        live += change
+        highest = max(highest, live)
+    return PeakMemory(highest, "CPU allocator trace")

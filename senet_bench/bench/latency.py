@@ -7,14 +7,13 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
-from senet_bench.bench.clock import Clock
+from senet_bench.bench.clock import Clock, PeakMemory
 from senet_bench.bench.count import steady
 from senet_bench.bench.device import device_of, peak_memory
-from senet_bench.bench.memory import PeakMemory
+from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
 from senet_bench.bench.samples import Comparison
-from senet_bench.bench.session import session, settled
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Latency
 from senet_bench.core.specs import Conditions

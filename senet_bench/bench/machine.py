@@ -1,43 +1,36 @@
-"""The machine and the software a measurement ran on, and the key under which comparable results are kept."""
+"""The machine and the software a measurement runs on, what it offers, and the state of torch while it lasts."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import importlib.util
 import os
 import platform
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib import metadata
-from typing import Any
+from typing import Any, get_args
 
 import psutil
 import torch
 
 from senet_bench import __version__
-from senet_bench.bench import allocator
-from senet_bench.bench.clock import cores
-from senet_bench.bench.device import DEVICES, installed
-from senet_bench.core.results import Finding
+from senet_bench.bench.device import Device, installed, present
+from senet_bench.bench.process import (
+    allocator_variables,
+    applied_allocator,
+    check_allocator,
+    cores,
+    tuning_obstacle,
+)
+from senet_bench.core import specs
+from senet_bench.core.specs import Conditions
+from senet_bench.errors import UsageError
 
 PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "openvino", "triton")
-EXTRAS: dict[str, str | None] = {
-    "torch": None,
-    "torchvision": None,
-    "fvcore": None,
-    "pandas": None,
-    "timm": "timm",
-    "onnxruntime": "onnx",
-    "openvino": "openvino",
-    "nvidia-ml-py": "nvidia",
-    "huggingface_hub": "hub",
-    "tensorboard": "track",
-}
-"""Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
-
-ABSENT = {
-    "cuda": "latency on a GPU needs an NVIDIA GPU and torch with CUDA",
-    "mps": "only on Apple silicon",
-}
-"""What is said of a kind of device that is not there."""
 
 
 @functools.cache
@@ -50,52 +43,13 @@ def environment() -> dict[str, Any]:
         "senet_bench": __version__,
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
         "memory_bytes": psutil.virtual_memory().total,
         "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "allocator": {"can_be_tuned": not allocator.obstacle(), "variables": allocator.variables()},
+        "allocator": {"can_be_tuned": not tuning_obstacle(), "variables": allocator_variables()},
         "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "cpu_turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
     }
-
-
-def checks() -> list[Finding]:
-    """What this machine offers for measuring, and what is missing with how to get it."""
-    packages = environment()["packages"]
-    found = [
-        Finding("senet-bench", __version__),
-        Finding("python", platform.python_version()),
-        Finding("cpu", f"{_cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
-        Finding("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
-        Finding("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
-        _allocator(),
-        Finding("machine key", str(environment()["machine"])),
-    ]
-    for kind, make in DEVICES.items():
-        if kind != "cpu":
-            number = make(torch.device(kind)).count()
-            found += [Finding(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
-            found += [Finding(kind, "none", ABSENT.get(kind, ""))] if not number else []
-    for package, extra in EXTRAS.items():
-        version = packages.get(package) or _version(package)
-        remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
-        found.append(Finding(package, version or "missing", remedy))
-    return found
-
-
-def _numbered(kind: str, index: int) -> str:
-    return kind if kind == "mps" else f"{kind}:{index}"
-
-
-def _allocator() -> Finding:
-    """What this process allocates with, and what can be done about it."""
-    what = {"default": "glibc's default", "environment": "glibc, set by the environment", "other": "not glibc's"}
-    found, obstacle = allocator.setting(), allocator.obstacle()
-    set_by = ", ".join(f"{name}={value}" for name, value in allocator.variables().items())
-    told = what.get(found, found) + (f" ({set_by})" if set_by else "")
-    return Finding(
-        "allocator", told, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
-    )
 
 
 def machine_key(hard: dict[str, Any]) -> str:
@@ -110,7 +64,7 @@ def _hard() -> dict[str, Any]:
     gpu |= next((device.hardware() for _, device in installed()), {})
     libraries = ("cuda", "cudnn")
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "isa": torch.backends.cpu.get_cpu_capability(),
         "cores": cores(),
         "virtual": "hypervisor" in (_read("/proc/cpuinfo") or ""),
@@ -120,7 +74,7 @@ def _hard() -> dict[str, Any]:
     }
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
     """The processor's name: from the kernel, which is quick, else by py-cpuinfo."""
     for line in (_read("/proc/cpuinfo") or "").splitlines():
         if line.startswith("model name"):
@@ -130,7 +84,8 @@ def _cpu_model() -> str:
     return str(cpuinfo.get_cpu_info().get("brand_raw", platform.processor()))
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
+    """The version of an installed package, None where it is not."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -143,3 +98,122 @@ def _read(path: str) -> str | None:
             return file.read().strip()
     except OSError:
         return None
+
+
+def check_conditions(conditions: Conditions) -> None:
+    """Raise `UsageError`, with a remedy, on conditions that this machine cannot offer."""
+    for name, choices in (("precision", specs.Precision), ("runtime", specs.Runtime), ("mode", specs.Mode)):
+        if getattr(conditions, name) not in get_args(choices):
+            raise UsageError(
+                f"{name} {getattr(conditions, name)!r} is unknown", f"choose from {', '.join(get_args(choices))}"
+            )
+    if min(conditions.batch_size, conditions.threads) < 1:
+        raise UsageError("batch size and threads must be at least 1")
+    check_allocator(conditions.allocator)
+    device = present(conditions.device)
+    if device.lacks(conditions.precision):
+        raise UsageError(f"device {conditions.device} has no {conditions.precision}", "use --precision fp32")
+    _check_runtime(conditions, device)
+
+
+def settled(conditions: Conditions) -> Conditions:
+    """The checked conditions with the allocator that this process has from now on, tuned where they ask for it."""
+    check_conditions(conditions)
+    return replace(conditions, allocator=applied_allocator(conditions.allocator))
+
+
+def _check_runtime(conditions: Conditions, device: Device) -> None:
+    runtime = conditions.runtime
+    cuda_only = runtime == "cudagraph" or conditions.timing == "device" or conditions.cache == "cold"
+    if cuda_only and not device.captures:
+        raise UsageError("CUDA graphs, device timing and a cold cache need a CUDA device", "use --device cuda")
+    if conditions.cache == "cold" and conditions.timing != "device":
+        raise UsageError("a cold cache is timed by device events only", "use device timing")
+    if runtime in RUNTIME_EXTRAS:
+        check_runtime(conditions)
+        extra = RUNTIME_EXTRAS[runtime]
+        missing = [module for module in extra.modules if importlib.util.find_spec(module) is None]
+        if missing:
+            raise UsageError(
+                f"{runtime} needs {', '.join(missing)}", f'run: python -m pip install "senet-bench[{extra.name}]"'
+            )
+
+
+@contextlib.contextmanager
+def session(conditions: Conditions) -> Iterator[None]:
+    """Threads and arithmetic of the conditions for as long as this lasts: fp32 is IEEE, TF32 only when asked."""
+    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    with arithmetic(tf32=conditions.precision == "tf32"):
+        try:
+            torch.set_num_threads(conditions.threads)
+            torch.backends.cudnn.benchmark = True
+            yield
+        finally:
+            torch.set_num_threads(threads)
+            torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def arithmetic(tf32: bool) -> Iterator[None]:
+    """TF32 on or off for products and convolutions, by both of torch's interfaces.
+
+    The older flags are set because torch's compiler and exporter read them, and raise where they and the newer
+    `fp32_precision` disagree; the newer ones are put back as they were.
+    """
+    backends: Any = torch.backends
+    newer = (
+        backends.cuda.matmul,
+        backends.cudnn.conv,
+        backends.cudnn.rnn,
+        backends.mkldnn.matmul,
+        backends.mkldnn.conv,
+    )
+    older = (backends.cuda.matmul, backends.cudnn)
+    precisions, allowed = [flag.fp32_precision for flag in newer], [_allows_tf32(flag) for flag in older]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for flag in older:
+            flag.allow_tf32 = tf32
+        for flag in newer[3:]:
+            flag.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for flag, value in zip(older, allowed):
+                if value is not None:
+                    flag.allow_tf32 = value
+            for flag, precision in zip(newer, precisions):
+                flag.fp32_precision = precision
+
+
+def _allows_tf32(flag: Any) -> bool | None:
+    try:
+        return bool(flag.allow_tf32)
+    except RuntimeError:  # the newer interface was used: there is no older value to restore
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """The extra of the package that brings a runtime, and the modules it needs."""
+
+    name: str
+    modules: tuple[str, ...]
+
+
+RUNTIME_EXTRAS = {
+    "onnxruntime": Extra("onnx", ("onnx", "onnxscript", "onnxruntime")),
+    "openvino": Extra("openvino", ("openvino",)),
+}
+
+
+def check_runtime(conditions: Conditions) -> None:
+    """Raise `UsageError` on what these runtimes do not do here."""
+    if conditions.mode != "infer" or conditions.precision != "fp32" or conditions.channels_last:
+        raise UsageError(
+            f"{conditions.runtime} runs inference in fp32 with contiguous images only", "leave the other options out"
+        )
+    if conditions.device != "cpu":
+        raise UsageError(f"{conditions.runtime} runs on the CPU here", "use --device cpu")

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from senet_bench.bench.clock import Call, Clock, host_clock, quiet
+from senet_bench.bench.clock import Call, Clock, host_clock
+from senet_bench.bench.process import quiet
 from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps

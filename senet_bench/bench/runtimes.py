@@ -11,6 +11,7 @@ import os
 import shutil
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench import export
 from senet_bench.bench.clock import Call
 from senet_bench.bench.device import device_of
-from senet_bench.bench.session import check_conditions
+from senet_bench.bench.machine import RUNTIME_EXTRAS, check_conditions
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
 from senet_bench.errors import MeasurementError, UsageError, one_line
@@ -36,6 +36,7 @@ TRAIN_TOLERANCE = 0.1
 REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, OSError, ImportError, AttributeError, IndexError)
 """What networks, compilers and exporters raise when they fail."""
+_numbered = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +159,8 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
     """A fresh copy of the network under the conditions, as a call that has been made once if it compiles."""
     x = images[: conditions.batch_size].to(conditions.device)
     fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
-    if conditions.runtime in export.EXTRAS:
-        return export.build(fresh, conditions, x)
+    if conditions.runtime in RUNTIME_EXTRAS:
+        return exported_call(fresh, conditions, x)
     if conditions.runtime == "deploy":
         return _deployed(fresh, conditions, x)
     if conditions.channels_last:
@@ -216,9 +217,6 @@ def _training(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, dtype
     return call
 
 
-_numbered = itertools.count()
-
-
 def _compiled(network: nn.Module) -> Callable[[Tensor], Any]:
     """torch.compile of the whole graph, each network with a code object of its own.
 
@@ -253,3 +251,35 @@ def _own_cache() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
+
+
+def exported_call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
+    """The exported network as a call returning its logits (N, classes) as a NumPy array."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[conditions.runtime]
+        return make(network.eval(), conditions, images)
+
+
+def _onnxruntime(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = conditions.threads
+    options.inter_op_num_threads = 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        torch.onnx.export(network, (images,), str(path), dynamo=True, verbose=False)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: images.numpy()}
+    return lambda: session.run(None, feed)[0]
+
+
+def _openvino(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
+    import openvino
+
+    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": conditions.threads, "INFERENCE_PRECISION_HINT": "f32"}
+    model = openvino.convert_model(network, example_input=images, input=[list(images.shape)])
+    compiled = openvino.Core().compile_model(model, "CPU", settings)
+    request, feed = compiled.create_infer_request(), [images.numpy()]
+    return lambda: request.infer(feed)[compiled.output(0)]

@@ -26,18 +26,23 @@ from senet_bench.bench.rounds import Plan, gated, measure_latency
 from senet_bench.core.progress import result_of
 from senet_bench.errors import UsageError
 
-Kind = Literal["same", "slower", "visible", "same visible", "peers same", "peers slower"]
+TrialKind = Literal["same", "slower", "visible", "same visible", "peers same", "peers slower"]
+
 
 LAYERS, SLOWER, VISIBLE = 100, 105, 102
-GATE = 0.02
+
+
+TRIAL_GATE = 0.02
+
+
 PEER_THRESHOLDS = (0.03, 0.05)
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class TimingTrial:
     """One comparison: `alarm` by rule, the true ratio, and (our rule) ratio, interval and seconds to the verdict."""
 
-    kind: Kind
+    kind: TrialKind
     index: int
     of: int
     truth: float
@@ -51,7 +56,7 @@ class Try:
 
 
 @dataclass(frozen=True, slots=True)
-class RuleRow:
+class RuleCounts:
     """Counts of one rule: alarms of `same` trials are false, those of `slower` trials are right."""
 
     rule: str
@@ -71,7 +76,7 @@ class Selftest:
     alarms of the same rule on A/A, `mde` the median smallest visible change of these trials.
     """
 
-    rules: tuple[RuleRow, ...]
+    rules: tuple[RuleCounts, ...]
     covered: tuple[int, int]
     covered_slower: tuple[int, int]
     inconclusive_same: tuple[int, int]
@@ -81,7 +86,7 @@ class Selftest:
     mde: float | None
     longest_overrun_s: float
     call_seconds: float
-    trials: tuple[Try, ...]
+    trials: tuple[TimingTrial, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +114,9 @@ class Amounts:
             raise UsageError("a self-test needs at least one trial", "give a number above 0")
 
     @property
-    def kinds(self) -> list[Kind]:
+    def kinds(self) -> list[TrialKind]:
         """The kind of every trial, those of one kind together."""
-        counts: dict[Kind, int] = {
+        counts: dict[TrialKind, int] = {
             "same": self.same,
             "slower": self.slower,
             "visible": self.visible,
@@ -122,12 +127,12 @@ class Amounts:
         return [kind for kind, count in counts.items() for _ in range(count)]
 
 
-def trials(amounts: Amounts) -> Iterator[Try]:
+def timing_trials(amounts: Amounts) -> Iterator[TimingTrial]:
     """Every trial as it ends, the kinds mixed at random."""
     rng, schedule = np.random.default_rng(amounts.seed), amounts.kinds
     plans = {
-        "same": gated(GATE, budget_s=amounts.budget_s),
-        "slower": gated(GATE, budget_s=amounts.slower_s),
+        "same": gated(TRIAL_GATE, budget_s=amounts.budget_s),
+        "slower": gated(TRIAL_GATE, budget_s=amounts.slower_s),
     }
     plans["visible"] = plans["same visible"] = gated(0.0, budget_s=amounts.visible_s, alpha=0.05)
     with _one_thread():
@@ -164,19 +169,19 @@ def chain(layers: int) -> Callable[[], Call]:
     return build
 
 
-def layers_of(kind: Kind) -> int:
+def layers_of(kind: TrialKind) -> int:
     """Layers of the candidate in a kind of trial."""
     return {"slower": SLOWER, "peers slower": SLOWER, "visible": VISIBLE}.get(kind, LAYERS)
 
 
-def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> Try:
+def _paired_trial(kind: TrialKind, plan: Plan, seed: int, place: tuple[int, int]) -> TimingTrial:
     arms = {"base": chain(LAYERS), "candidate": chain(layers_of(kind))}
     comparison = result_of(measure_latency(arms, "base", plan=replace(plan, seed=seed)))
     judged = comparison.arms["candidate"].judgement
     assert judged is not None
     alarm = {"senet-bench": judged.verdict == "regressed"}
     truth = layers_of(kind) / LAYERS
-    return Try(
+    return TimingTrial(
         kind,
         *place,
         truth,
@@ -190,7 +195,7 @@ def _paired_trial(kind: Kind, plan: Plan, seed: int, place: tuple[int, int]) -> 
     )
 
 
-def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Try:
+def _peer_trial(kind: TrialKind, peer_s: float, place: tuple[int, int]) -> TimingTrial:
     """Both sides one after the other, by torch's Timer and as plain calls."""
     base, candidate = chain(LAYERS)(), chain(layers_of(kind))()
     began = time.perf_counter()
@@ -207,7 +212,7 @@ def _peer_trial(kind: Kind, peer_s: float, place: tuple[int, int]) -> Try:
     }
     alarm = {f"{rule}:{t:.0%}": ratio > 1 + t for rule, ratio in ratios.items() for t in PEER_THRESHOLDS}
     truth = layers_of(kind) / LAYERS
-    return Try(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
+    return TimingTrial(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
 
 
 def _sequential(call: Call, seconds: float) -> list[float]:
@@ -223,11 +228,11 @@ def _sequential(call: Call, seconds: float) -> list[float]:
     return times
 
 
-def summarise(trials: Sequence[Try], visible_s: float, call_seconds: float) -> Selftest:
+def summarise(trials: Sequence[TimingTrial], visible_s: float, call_seconds: float) -> Selftest:
     """The counts of some trials."""
     rules = dict.fromkeys(rule for t in trials if "visible" not in t.kind for rule in t.alarm)
     kinds = ("same", "slower", "visible", "same visible")
-    of: dict[str, list[Try]] = {kind: [t for t in trials if t.kind == kind] for kind in kinds}
+    of: dict[str, list[TimingTrial]] = {kind: [t for t in trials if t.kind == kind] for kind in kinds}
     paired = [t for group in of.values() for t in group]
     visible = of["visible"]
     return Selftest(
@@ -245,23 +250,23 @@ def summarise(trials: Sequence[Try], visible_s: float, call_seconds: float) -> S
     )
 
 
-def _rule_row(rule: str, trials: Sequence[Try]) -> RuleRow:
+def _rule_row(rule: str, trials: Sequence[TimingTrial]) -> RuleCounts:
     same = [t for t in trials if rule in t.alarm and t.kind in ("same", "peers same")]
     slower = [t for t in trials if rule in t.alarm and t.kind in ("slower", "peers slower")]
     medians = [statistics.median(t.seconds for t in group) if group else None for group in (same, slower)]
     false_alarms, found = (sum(t.alarm[rule] for t in group) for group in (same, slower))
-    return RuleRow(rule, len(same), false_alarms, len(slower), found, *medians)
+    return RuleCounts(rule, len(same), false_alarms, len(slower), found, *medians)
 
 
-def _alarmed(trial: Try) -> bool:
+def _alarmed(trial: TimingTrial) -> bool:
     return trial.alarm["senet-bench"]
 
 
-def _covers(trial: Try) -> bool:
+def _covers(trial: TimingTrial) -> bool:
     return trial.ci is not None and trial.ci[0] <= trial.truth <= trial.ci[1]
 
 
-def _count(trials: Sequence[Try], test: Callable[[Try], bool]) -> tuple[int, int]:
+def _count(trials: Sequence[TimingTrial], test: Callable[[TimingTrial], bool]) -> tuple[int, int]:
     return sum(map(test, trials)), len(trials)
 
 

@@ -7,20 +7,23 @@ whole (F). In the order of execution squeeze = S - W, excitation = G - S and sca
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from senet_bench.bench.latency import NetworkLatency
 from senet_bench.bench.rounds import CONTROL, Plan
 from senet_bench.bench.runtimes import REDUCED
-from senet_bench.breakdown.parts import PARTS, Part, Stage, Traced
-from senet_bench.breakdown.roofline import Ceilings, Demand, limits
-from senet_bench.breakdown.rows import PartRow, Profile, StageRow
-from senet_bench.breakdown.shares import Estimate, combined, of_calls
+from senet_bench.bench.samples import Samples
+from senet_bench.breakdown.parts import PARTS, Stage, Traced
+from senet_bench.breakdown.roofline import Demand, limits
+from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profile, StageRow
 from senet_bench.breakdown.timeline import WHOLE, Profiled, StageTimes
+from senet_bench.core import statistics
 from senet_bench.core.specs import Conditions
 
 BETWEEN = "(between)"
@@ -37,6 +40,7 @@ ORDER: dict[Part, tuple[str, str]] = {
     "attention": ("full", "without"),
 }
 """The part is what the first arm takes longer than the second."""
+Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)
@@ -244,3 +248,39 @@ def _unattributed(seen: Seen) -> Estimate | None:
     with_blocks = [f"without {stage.name}" for stage in seen.stages if stage.blocks]
     weights = {"full": 1 - len(with_blocks), "without": -1, **dict.fromkeys(with_blocks, 1)}
     return seen.share(weights)
+
+
+def combined(
+    samples: Samples, weights: Mapping[str, int], baseline: str, alpha: float, *, cpu: bool = False
+) -> Estimate | None:
+    """The weighted sum of arms' times, as a fraction of `baseline`'s time; None where an arm never ran.
+
+    The estimate combines the arms' Hodges-Lehmann ratios, so that estimates add up; the interval is that of the
+    combination round by round (Walsh averages, `alpha` on each side), widened to hold the estimate.
+    """
+    ratios = {arm: _ratios(samples, arm, baseline, cpu=cpu) for arm in weights if arm != baseline}
+    sizes = {column.size for column in ratios.values()}
+    if len(sizes) != 1 or 0 in sizes:
+        return None
+    rounds = sizes.pop()
+    value, each = float(weights.get(baseline, 0)), np.full(rounds, float(weights.get(baseline, 0)))
+    for arm, column in ratios.items():
+        value += weights[arm] * math.exp(statistics.hodges_lehmann(column))
+        each += weights[arm] * np.exp(column)
+    return _estimate(value, each, alpha)
+
+
+def of_calls(shares: Floats, alpha: float) -> Estimate | None:
+    """The Hodges-Lehmann estimate of a share from its value in each call; None without any call."""
+    return _estimate(statistics.hodges_lehmann(shares), shares, alpha) if shares.size else None
+
+
+def _estimate(value: float, each: Floats, alpha: float) -> Estimate:
+    bounds = statistics.interval(each, alpha)
+    ci = (min(bounds[0], value), max(bounds[1], value)) if bounds else None
+    return Estimate(value, ci, 1 - 2 * alpha, each.size)
+
+
+def _ratios(samples: Samples, arm: str, baseline: str, *, cpu: bool) -> Floats:
+    """ln(arm / baseline) of each kept round in which both ran."""
+    return samples.log_ratios(arm, baseline, cpu=cpu) if arm in samples.arms else np.empty(0)

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
-Part = Literal["squeeze", "excitation", "scale", "attention"]
+from senet_bench.bench.count import cannot_take, evaluating
+from senet_bench.breakdown.rows import Part
+
 PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]
 
@@ -83,68 +88,6 @@ def replaced(network: nn.Module, names: Iterable[str], make: Callable[[str, nn.M
     return changed
 
 
-class SqueezeOnly(nn.Module):
-    """Computes the block's squeeze and hands the map on as it came."""
-
-    def __init__(self, block: Any) -> None:
-        super().__init__()
-        self.block = block
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), unchanged."""
-        self.block.squeeze(x)
-        return x
-
-
-class GateOnly(SqueezeOnly):
-    """Computes the block's gate and hands the map on as it came: no scale."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W), unchanged."""
-        self.block.excitation(self.block.squeeze(x))
-        return x
-
-
-class ScaleOnly(nn.Module):
-    """Scales by a gate that is there already: 0.5 everywhere, of the shape of the block's own."""
-
-    def __init__(self, gate_size: tuple[int, ...], batch_size: int) -> None:
-        super().__init__()
-        self.gate: Tensor
-        self.register_buffer("gate", torch.full((batch_size, *gate_size), 0.5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """0.5 x."""
-        gate = self.gate if len(self.gate) == len(x) else self.gate[: len(x)]
-        return x * (gate[:, :, None, None] if gate.dim() == 2 else gate)
-
-
-def arms(
-    network: nn.Module, traced: Mapping[str, Traced], stages: Iterable[Stage], batch_size: int, *, split: bool
-) -> dict[str, nn.Module]:
-    """The network as `full` and with parts left out, by arm.
-
-    `without` has `nn.Identity` for every block, `without NAME` for those of a stage (where more than one has any);
-    with `split` there are `squeeze`, `gate` (squeeze and excitation) and `scale` (a fixed gate).
-    """
-    names = tuple(traced)
-    made = {"full": network, "without": replaced(network, names, lambda *_: nn.Identity())}
-    if split:
-        made["squeeze"] = replaced(network, names, lambda _, block: SqueezeOnly(block))
-        made["gate"] = replaced(network, names, lambda _, block: GateOnly(block))
-        made["scale"] = replaced(network, names, lambda name, _: ScaleOnly(_gate_of(traced[name]), batch_size))
-    with_blocks = [stage for stage in stages if stage.blocks]
-    if len(with_blocks) > 1:
-        for stage in with_blocks:
-            made[f"without {stage.name}"] = replaced(network, stage.blocks, lambda *_: nn.Identity())
-    return made
-
-
-def _gate_of(traced: Traced) -> tuple[int, ...]:
-    assert traced.gate_size is not None  # only blocks that split are asked
-    return traced.gate_size
-
-
 def annotated(network: nn.Module, stages: Iterable[Stage], around: Around) -> nn.Module:
     """A copy whose stages, attention blocks and their parts run inside `around(what)`.
 
@@ -187,3 +130,131 @@ def _split_class(kind: type[Any], name: str, around: Around) -> type[Any]:
                 return super().excitation(z)  # type: ignore[no-any-return]
 
     return Split
+
+
+class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Adds what each ATen operator does to where the forward pass is."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
+        self.inside: list[str] = []
+        self.counts: dict[str, Counter[str]] = {}
+        self.gates: dict[str, tuple[int, ...]] = {}
+
+    @contextlib.contextmanager
+    def around(self, what: str) -> Iterator[None]:
+        """Count for `what` while entered."""
+        self.inside.append(what)
+        self.counts.setdefault(what, Counter())
+        try:
+            yield
+        finally:
+            self.inside.pop()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if self.inside and not self.inside[-1].startswith("stage:") and not func.is_view:
+            self._add(self.counts[self.inside[-1]], func, args, kwargs or {}, out)
+        return out
+
+    def _add(self, counts: Counter[str], func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        tensors = [t for t in (*args, *kwargs.values(), out) if isinstance(t, Tensor)]
+        mine = [t.untyped_storage().data_ptr() in self.own for t in tensors]
+        counts["operators"] += 1
+        counts["parameters"] += sum(t.numel() for t, own in zip(tensors, mine) if own)
+        counts["activations"] += sum(t.numel() for t, own in zip(tensors, mine) if not own)
+        formula = flop_registry.get(func.overloadpacket)
+        plain = max((t.numel() for t in tensors), default=0)
+        counts["operations"] += int(formula(*args, **kwargs, out_val=out)) if formula else plain
+        if self.inside[-1].startswith("excitation:") and isinstance(out, Tensor):
+            self.gates[self.inside[-1].partition(":")[2]] = tuple(out.shape[1:])
+
+
+def trace_parts(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], dict[str, Traced]]:
+    """The stages of a network and its attention blocks by name, seen in one forward pass of one image.
+
+    Blocks that are never called are left out. Raises `UsageError` where it cannot take images of that size.
+    """
+    work, shapes = _Counting(network), dict[str, tuple[int, ...]]()
+    names = [name for group in _groups(network) for name in group.names] + list(attention_names(network))
+    watched = annotated(network, (), work.around)
+    for name in names:
+        watched.get_submodule(name).register_forward_hook(_noting(shapes, name))
+    own = next((p for p in network.parameters()), torch.empty(0))
+    image = torch.zeros((1, *input_size), device=own.device, dtype=own.dtype)
+    with evaluating(watched), torch.no_grad(), work:
+        try:
+            watched(image)
+        except (RuntimeError, ValueError) as error:
+            raise cannot_take(input_size, error) from error
+    called = [name for name in attention_names(network) if name in shapes]
+    blocks = {name: _traced(name, network.get_submodule(name), shapes[name], work) for name in called}
+    return tuple(_stages(network, shapes, tuple(called))), blocks
+
+
+def _noting(shapes: dict[str, tuple[int, ...]], name: str) -> Callable[..., None]:
+    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple | list) else output
+        shapes[name] = tuple(first.shape[1:]) if isinstance(first, Tensor) else ()
+
+    return note
+
+
+def _traced(name: str, block: nn.Module, size: tuple[int, ...], work: _Counting) -> Traced:
+    kinds: tuple[Part, ...] = ("squeeze", "excitation") if splits(block) else ()
+    found: dict[Part, Work] = {kind: Work(**work.counts.get(f"{kind}:{name}", Counter())) for kind in kinds}
+    found["scale" if kinds else "attention"] = Work(**work.counts.get(f"attention:{name}", Counter()))
+    return Traced(name, size, work.gates.get(name), found)
+
+
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Candidates for stages; those of one `merges` group join their neighbours of equal output height and width."""
+
+    name: str
+    names: tuple[str, ...]
+    merges: bool
+
+
+def _groups(network: nn.Module, prefix: str = "") -> Iterator[_Group]:
+    """The top-level modules; a `ModuleList` and a `Sequential` of containers are opened, a lone wrapper seen through.
+
+    A subclass of either (parallel branches) is one module.
+    """
+    children = list(network.named_children())
+    if len(children) == 1 and any(True for _ in children[0][1].children()):
+        name, child = children[0]
+        if type(child) is not nn.ModuleList:
+            yield from _groups(child, f"{prefix}{name}.")
+            return
+    for name, child in children:
+        inner = tuple(f"{prefix}{name}.{key}" for key, _ in child.named_children())
+        is_list = type(child) is nn.ModuleList
+        opened = is_list or (type(child) is nn.Sequential and all(any(c.children()) for c in child))
+        if opened and inner:
+            yield _Group(prefix + name, inner, merges=not is_list)
+        else:
+            yield _Group(prefix + name, (prefix + name,), merges=False)
+
+
+def _stages(network: nn.Module, shapes: Mapping[str, tuple[int, ...]], blocks: tuple[str, ...]) -> Iterator[Stage]:
+    for group in _groups(network):
+        runs: list[list[str]] = []
+        for name in (name for name in group.names if name in shapes):
+            if group.merges and runs and shapes[runs[-1][-1]][-2:] == shapes[name][-2:]:
+                runs[-1].append(name)
+            else:
+                runs.append([name])
+        for run in runs:
+            inside = tuple(b for b in blocks if any(b == name or b.startswith(f"{name}.") for name in run))
+            yield Stage(_run_name(group, run), tuple(run), shapes[run[-1]], inside)
+
+
+def _run_name(group: _Group, run: list[str]) -> str:
+    if not group.merges:
+        return run[0]
+    if len(run) == len(group.names):
+        return group.name
+    first, last = (name.rpartition(".")[2] for name in (run[0], run[-1]))
+    return f"{group.name}.{first}" if first == last else f"{group.name}.{first}-{last}"

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
+import msgspec
+import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import Clock
+from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.latency import measure_networks
-from senet_bench.bench.memory import weight_bytes
+from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
-from senet_bench.bench.session import session, settled
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
-from senet_bench.breakdown.parts import arms, splits
-from senet_bench.breakdown.probes import launch_seconds
-from senet_bench.breakdown.roofline import measure_device
+from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_parts
+from senet_bench.breakdown.roofline import launch_seconds, measure_device
 from senet_bench.breakdown.rows import Profile
 from senet_bench.breakdown.timeline import profiled, time_stages
-from senet_bench.breakdown.tracing import trace
 from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Conditions
+from senet_bench.core.store import Store
 from senet_bench.errors import BenchError, UsageError
+from senet_bench.models import build_spec
+from senet_bench.run.cases import Changes, spec_of
+from senet_bench.run.record import Record, new_facts
 
 BUDGET_S = 20.0
 WITNESS_SHARE = 0.1
@@ -61,7 +67,7 @@ def profile_network(
 
 def _seen(network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan) -> Seen:
     """The network's structure, and whether its attention can be taken apart under these conditions."""
-    stages, traced = trace(network, input_size)
+    stages, traced = trace_parts(network, input_size)
     if not traced and not _by_module(conditions):
         raise UsageError("a network without attention is profiled in eager inference only", "use --runtime eager")
     apart = all(splits(network.get_submodule(name)) for name in traced)
@@ -111,3 +117,86 @@ def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
         measure()
     except (*FAILURES, BenchError, MemoryError) as error:
         seen.missing[name] = "out of memory" if out_of_memory(error) else str(error).splitlines()[0]
+
+
+def run_profile(
+    model: str, store: Store, *, conditions: Conditions, budget_s: float, seed: int, changes: Changes
+) -> Steps[Record[AnyFacts]]:
+    """The record of a profile: the parts of attention as rows, the stages as details; yields the budget's use."""
+    store.check()
+    if not 0 < budget_s <= 3600:
+        raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
+    spec, conditions = spec_of(model, changes), settled(conditions)
+    if spec.trunk is not None:
+        raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
+    described = {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)}
+    record = Record.begin(store, new_facts("profile", described))
+    built = build_spec(spec)
+    plan = Plan(budget_s=budget_s, seed=seed)
+    profile = yield from profile_network(built, spec.input_size, conditions=conditions, plan=plan)
+    document: dict[str, Any] = msgspec.to_builtins(profile)
+    rows, details = document.pop("parts"), document.pop("stages")
+    record.change(rows=rows, details=details, summary=document)
+    return record
+
+
+class SqueezeOnly(nn.Module):
+    """Computes the block's squeeze and hands the map on as it came."""
+
+    def __init__(self, block: Any) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), unchanged."""
+        self.block.squeeze(x)
+        return x
+
+
+class GateOnly(SqueezeOnly):
+    """Computes the block's gate and hands the map on as it came: no scale."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W), unchanged."""
+        self.block.excitation(self.block.squeeze(x))
+        return x
+
+
+class ScaleOnly(nn.Module):
+    """Scales by a gate that is there already: 0.5 everywhere, of the shape of the block's own."""
+
+    def __init__(self, gate_size: tuple[int, ...], batch_size: int) -> None:
+        super().__init__()
+        self.gate: Tensor
+        self.register_buffer("gate", torch.full((batch_size, *gate_size), 0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """0.5 x."""
+        gate = self.gate if len(self.gate) == len(x) else self.gate[: len(x)]
+        return x * (gate[:, :, None, None] if gate.dim() == 2 else gate)
+
+
+def arms(
+    network: nn.Module, traced: Mapping[str, Traced], stages: Iterable[Stage], batch_size: int, *, split: bool
+) -> dict[str, nn.Module]:
+    """The network as `full` and with parts left out, by arm.
+
+    `without` has `nn.Identity` for every block, `without NAME` for those of a stage (where more than one has any);
+    with `split` there are `squeeze`, `gate` (squeeze and excitation) and `scale` (a fixed gate).
+    """
+    names = tuple(traced)
+    made = {"full": network, "without": replaced(network, names, lambda *_: nn.Identity())}
+    if split:
+        made["squeeze"] = replaced(network, names, lambda _, block: SqueezeOnly(block))
+        made["gate"] = replaced(network, names, lambda _, block: GateOnly(block))
+        made["scale"] = replaced(network, names, lambda name, _: ScaleOnly(_gate_of(traced[name]), batch_size))
+    with_blocks = [stage for stage in stages if stage.blocks]
+    if len(with_blocks) > 1:
+        for stage in with_blocks:
+            made[f"without {stage.name}"] = replaced(network, stage.blocks, lambda *_: nn.Identity())
+    return made
+
+
+def _gate_of(traced: Traced) -> tuple[int, ...]:
+    assert traced.gate_size is not None  # only blocks that split are asked
+    return traced.gate_size

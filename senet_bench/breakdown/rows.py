@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
-from senet_bench.breakdown.parts import Part
-from senet_bench.breakdown.roofline import Ceilings, Limits
-from senet_bench.breakdown.shares import Estimate
 from senet_bench.core.specs import Conditions
+
+Bound = Literal["bandwidth", "launch", "compute"]
+Part = Literal["squeeze", "excitation", "scale", "attention"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,3 +88,49 @@ class Profile:
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A share (a fraction of the network's time); `ci` holds the truth with probability `confidence`.
+
+    `ci` is None with too few rounds for that confidence.
+    """
+
+    value: float
+    ci: tuple[float, float] | None
+    confidence: float
+    rounds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """Measured limits: bytes per second beyond and within the last-level cache, seconds of a tiny operator, FLOP/s.
+
+    A copy counts 2 bytes for each byte of its buffer and a triad (a = b + s c) 3; the faster of the two, at its best
+    of a few rounds. `cache_bytes` is the last-level cache (`cache_known`: as the system tells), `buffer_bytes` one
+    buffer of the memory test. `missing` says why a figure is None.
+    """
+
+    memory_bytes_per_s: float | None
+    cache_bytes_per_s: float | None
+    operator_s: float | None
+    flops_per_s: float | None
+    cache_bytes: int
+    cache_known: bool
+    buffer_bytes: int
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The least seconds by bound, which one binds (None: see `reason`), and the arithmetic in words.
+
+    `explained` is their sum as a fraction of the measured time.
+    """
+
+    seconds: Mapping[Bound, float]
+    verdict: str | None
+    arithmetic: str
+    reason: str = ""
+    explained: float | None = None

@@ -18,7 +18,7 @@ from torch.profiler import DeviceType
 
 from senet_bench.bench.clock import Call
 from senet_bench.bench.device import Device, device_of
-from senet_bench.bench.memory import muted
+from senet_bench.bench.process import muted
 from senet_bench.bench.runtimes import prepare
 from senet_bench.breakdown.parts import Stage, annotated, shared_copy, wrap
 from senet_bench.core.specs import Conditions
@@ -131,9 +131,9 @@ def profiled(
     plain = prepare(network, conditions, images).factory()
     call = prepare(annotated(network, stages, torch.profiler.record_function), conditions, images).factory()
     plain(), call()
-    bare_s = _seconds(plain, 1, device)
+    bare_s = _seconds_of(plain, 1, device)
     calls = _number(budget_s, bare_s, LEAST_PROFILED, MOST_PROFILED)
-    bare_s = _seconds(plain, calls, device)
+    bare_s = _seconds_of(plain, calls, device)
     activities = device.activities()
 
     def named() -> None:
@@ -141,7 +141,7 @@ def profiled(
             call()
 
     with muted(), torch.profiler.profile(activities=activities, acc_events=True) as seen:
-        traced_s = _seconds(named, calls, device)
+        traced_s = _seconds_of(named, calls, device)
     found = _ranges(seen.events(), on_gpu=len(activities) > 1)
     fastest = min(found, key=lambda call_s: call_s.get(WHOLE, math.inf))
     return Profiled(fastest, len(found), traced_s / bare_s)
@@ -168,7 +168,7 @@ def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
     return calls
 
 
-def _seconds(call: Call, calls: int, device: Device) -> float:
+def _seconds_of(call: Call, calls: int, device: Device) -> float:
     start = time.perf_counter()
     for _ in range(calls):
         call()

@@ -31,10 +31,12 @@ def doctor(
 ) -> None:
     """What this machine offers, what is missing and how to get it."""
     printing.check()
-    from senet_bench.run import doctor, tables
+    from senet_bench.bench import doctor
+    from senet_bench.bench.machine import environment
+    from senet_bench.run import tables
 
     found, failed = doctor.diagnose(device)
-    printing.emit(tables.checks(found, doctor.environment()))
+    printing.emit(tables.checks(found, environment()))
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import typer
 
-from senet_bench.bench.clock import cores
+from senet_bench.bench.process import cores
 from senet_bench.cli.parameters import choice
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES

@@ -26,9 +26,10 @@ def profile(
     """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
     conditions = _one(running)
     showing.check()
-    from senet_bench.breakdown import run, tables
+    from senet_bench.breakdown import tables
+    from senet_bench.breakdown.profile import run_profile
 
-    steps = run.run(
+    steps = run_profile(
         model,
         showing.store,
         conditions=conditions,

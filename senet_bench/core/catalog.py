@@ -21,7 +21,7 @@ V1_BASIC = "stride in the first 3x3, 3x3 max-pool without padding (ceil mode), a
 V1_5 = "stride in the 3x3, padded max-pool, as torchvision"
 GROUPED = "stride in the grouped 3x3, 3x3 max-pool without padding (ceil mode), as the paper"
 PREACTIVATION = "pre-activation, 1x1 projections over the activated map, stride in the first convolution"
-INVERTED = "senet_bench.models.inverted:InvertedNet"
+INVERTED = "senet_bench.models.mobilenet:InvertedNet"
 V3_SE = (
     "hard-sigmoid SE, r = 4 of the expanded channels rounded to eights, after the depthwise convolution of some units"
 )
@@ -96,7 +96,7 @@ def _cifar(name: str, label: str, params: int, se_params: int, **options: Any) -
         params,
         se_params,
         family="cifar",
-        builder="senet_bench.models.shake_shake:ShakeNet" if shake else "senet_bench.models.cifar:PreActivationResNet",
+        builder="senet_bench.models.cifar:ShakeNet" if shake else "senet_bench.models.cifar:PreActivationResNet",
         options=options,
         layout=SHAKE if shake else PREACTIVATION,
         input_size=(3, 32, 32),
@@ -218,7 +218,7 @@ CLASSIFIERS: dict[str, ModelSpec] = {
         55_843_464,
         64_387_444,
         family="inception",
-        builder="senet_bench.models.inception_resnet:InceptionResNetV2",
+        builder="senet_bench.models.inception:InceptionResNetV2",
         layout="10, 20 and 10 blocks as tf-slim, BN with scale, SE on the residual branch before its scale",
         input_size=(3, 299, 299),
         stages=(3, 4, 5),
@@ -231,7 +231,7 @@ CLASSIFIERS: dict[str, ModelSpec] = {
         se_name="senet154",
         se_label="SENet-154",
         family="senet",
-        builder="senet_bench.models.senet154:SENet154",
+        builder="senet_bench.models.resnet:SENet154",
         options={"cardinality": 64, "group_width": 4},
         layout="three 3x3 stem convolutions, first 1x1 halved, stride in the 3x3, 3x3 downsampling projections",
     ),

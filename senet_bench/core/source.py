@@ -1,6 +1,7 @@
-"""The source that code from outside is made of: what importing it brings in, digested so that a comment is no change.
+"""The object that an import string names, and the source that code from outside is made of.
 
-Hers is what lies neither in the standard library nor in an installed package; an editable install is hers too.
+That source is what importing it brings in, digested so that a comment is no change. Hers is what lies neither in the
+standard library nor in an installed package; an editable install is hers too.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, nearest
 
 LIBRARIES = ("timm", "torchvision")
 """Libraries whose networks are named `timm:NAME`: not an import string."""
@@ -26,6 +27,7 @@ NOT_KEYED = ("senet_bench", "torch", "numpy")
 DYNAMIC = ("import_module", "__import__", "spec_from_file_location", "iter_modules", "walk_packages", "run_path")
 """Calls that import what cannot be read off the code, unless their first argument is a plain name."""
 SITE = ("site-packages", "dist-packages")
+IMPORT_FORM = "write it as package.module:Name"
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,3 +232,40 @@ def _by_call(node: ast.Call, module: str, package: str, file: Path) -> Iterator[
     for path in sorted(root.rglob("*.py") if package else root.glob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         yield start + ".".join(part for part in parts if part != "__init__")
+
+
+def imported(path: str, what: str) -> Any:
+    """The object called `path`, `package.module:name`; `what` it is meant to be is said when it is not there.
+
+    Modules of the current folder are found too, after the installed ones.
+    """
+    module, _, attribute = path.partition(":")
+    if not (attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise UsageError(f"{what} {path!r} is no import string", IMPORT_FORM)
+    found = _imported_module(module, path, what)
+    if not hasattr(found, attribute):
+        hint = nearest(attribute, [name for name in vars(found) if not name.startswith("_")])
+        raise UsageError(f"{what} {path!r}: module {module} has no {attribute}", hint or IMPORT_FORM)
+    return getattr(found, attribute)
+
+
+def _imported_module(name: str, path: str, what: str) -> Any:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"{what} {path!r}: there is no module {error.name}", "install it, or run in the folder that holds it"
+        ) from error
+    except Exception as error:
+        raise UsageError(
+            f"{what} {path!r}: importing {name} raises {type(error).__name__} ({first_line(error)})",
+            "correct the module",
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message that says something."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from senet_bench.bench.clock import cores
+from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images
 from senet_bench.data.augment import Draws, Pixels, cropped, draw, zero_padded

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from senet_bench.bench.clock import cores
+from senet_bench.bench.process import cores
 from senet_bench.core.store import whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.sets import Arrays, Files, Labels

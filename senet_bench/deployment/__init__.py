@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from senet_bench.deployment.convolution import has_prepacked
 from senet_bench.deployment.cuda_graph import Captured
 from senet_bench.deployment.early_squeeze import make_early
-from senet_bench.deployment.fold import fold_factors, fold_norms
-from senet_bench.deployment.fuse import fuse
+from senet_bench.deployment.fuse import fold_factors, fold_norms, fuse
 from senet_bench.deployment.graph import traced
 
 __all__ = ["Deployed", "deploy", "has_prepacked"]

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from senet_bench.bench.clock import cores
+from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import check_shared

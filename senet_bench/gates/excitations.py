@@ -96,9 +96,8 @@ def excitations(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
     """
     asked.check()
     spec = asked.spec()
-    from senet_bench.bench.session import check_conditions
-    from senet_bench.gates import selection
-    from senet_bench.gates import watch as gates
+    from senet_bench.bench.machine import check_conditions
+    from senet_bench.gates.watch import Watch, chosen_classes, drawn_rows, variants
 
     check_conditions(Conditions(device=asked.device))
     store.check()
@@ -107,16 +106,16 @@ def excitations(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
     yield record.progress(f"weights of {label(spec)}", 0, stages)
     subject = _subject(asked, spec, store)
     shown = viewing(asked, subject.spec, subject.images)
-    chosen = selection.classes(asked.classes, subject.images)
-    rows = selection.drawn(subject.images.test.labels, asked.images_per_class, asked.seed)
-    watch = gates.Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
+    chosen = chosen_classes(asked.classes, subject.images)
+    rows = drawn_rows(subject.images.test.labels, asked.images_per_class, asked.seed)
+    watch = Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
     for done in watch.observe():
         yield record.progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
     found = gate_rows.of_blocks(subject.spec.name, watch, chosen, asked.channels)
     conditions = _conditions(asked, subject, chosen, rows)
     record.change(conditions=conditions, rows=found, summary=gate_rows.summary(watch))
     if asked.removal:
-        for done in watch.hold(gates.variants(watch.means())):
+        for done in watch.hold(variants(watch.means())):
             yield record.progress(f"{done} of {len(rows)} images, blocks out", 1 + done / (len(rows) + 1), stages)
         changed = gate_rows.with_errors(record.document, watch)
         record.change(rows=changed.rows, summary=changed.summary)
@@ -146,7 +145,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
     from senet_bench.core import recipes
     from senet_bench.data import sets
-    from senet_bench.gates import selection
+    from senet_bench.gates.watch import chosen_classes
     from senet_bench.train import trials, weights
 
     if asked.dataset not in TRAINED_HERE:
@@ -162,7 +161,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
     images = sets.load(asked.dataset, draw=asked.seed)
-    selection.classes(asked.classes, images)  # raises before anything is trained
+    chosen_classes(asked.classes, images)  # raises before anything is trained
     if not file.is_file():
         _train(trial, file, store)
     loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)

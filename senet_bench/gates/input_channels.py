@@ -24,7 +24,7 @@ from senet_bench.run.record import Record, new_facts
 if TYPE_CHECKING:
     from senet_bench.data.augment import Pixels
     from senet_bench.data.sets import DataSet, Labels
-    from senet_bench.models.input_gate import GatedInput
+    from senet_bench.models.attach import GatedInput
     from senet_bench.train.evaluation import Viewing
     from senet_bench.train.events import EpochEnd, Moment
 
@@ -62,7 +62,7 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
     if asked.epochs is not None and asked.epochs < 0:
         raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
     spec = spec_of(asked.model)
-    from senet_bench.bench.session import check_conditions
+    from senet_bench.bench.machine import check_conditions
     from senet_bench.data import sets
 
     check_conditions(Conditions(device=asked.device))
@@ -88,19 +88,19 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
 
 def _shown(asked: Excitations, images: DataSet) -> Labels:
     """The rows of the images asked for, by class and by number."""
-    from senet_bench.gates import selection
+    from senet_bench.gates.watch import chosen_classes, drawn_rows
 
-    rows = selection.drawn(images.test.labels, asked.images_per_class, asked.seed)
+    rows = drawn_rows(images.test.labels, asked.images_per_class, asked.seed)
     if not asked.classes:
         return rows
-    places = [*selection.classes(asked.classes, images).values()]
+    places = [*chosen_classes(asked.classes, images).values()]
     return rows[np.isin(images.test.labels[rows], places)]
 
 
 def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwork:
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
-    from senet_bench.models.input_gate import GatedInput, gated_input
+    from senet_bench.models.attach import GatedInput, gated_input
     from senet_bench.train import trials, weights
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
@@ -146,7 +146,7 @@ def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> It
 
 def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: Store) -> GatedNetwork:
     """The same from its weights on disk, where it was trained here."""
-    from senet_bench.models.input_gate import GatedInput
+    from senet_bench.models.attach import GatedInput
     from senet_bench.train import weights
 
     if not prepared.epochs:
@@ -166,7 +166,7 @@ def _observed(
     import torch
 
     from senet_bench.data.augment import normalised
-    from senet_bench.gates.selection import evenly
+    from senet_bench.gates.tally import evenly
     from senet_bench.train.evaluation import crops_of
 
     pictured = {int(rows[index]) for index in evenly(len(rows), PICTURES)}

@@ -42,7 +42,7 @@ def of_blocks(model: str, watch: Watch, chosen: Mapping[str, int], channels: int
 
 def _gates(tally: GateTally, chosen: Mapping[str, int], channels: int) -> dict[str, Any]:
     """The gates of the channels kept, over all images and by class; null where a channel was zero throughout."""
-    from senet_bench.gates.selection import evenly
+    from senet_bench.gates.tally import evenly
 
     kept = evenly(len(tally.shift), channels)
     means, sds = tally.class_mean(), tally.class_sd()

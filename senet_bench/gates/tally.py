@@ -140,3 +140,8 @@ def _scatter(count: Floats, total: Floats, squares: Floats) -> Floats:
 def _sd(count: Floats, total: Floats, squares: Floats) -> Floats:
     spread = _over(_scatter(count, total, squares), np.maximum(count - 1, 1))
     return np.where(count > 0, np.sqrt(spread), math.nan)
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of the numbers 0 .. count - 1, uniformly spaced, the first included."""
+    return [index * count // wanted for index in range(wanted)] if count > wanted else list(range(count))

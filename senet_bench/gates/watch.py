@@ -15,11 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench.session import arithmetic
+from senet_bench.bench.machine import arithmetic
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, Labels, Split
-from senet_bench.errors import UsageError
-from senet_bench.gates.tally import NEAR, GateTally
+from senet_bench.errors import UsageError, nearest
+from senet_bench.gates.tally import NEAR, GateTally, evenly
 from senet_bench.models import attention_blocks
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.train.evaluation import Predictions, Shown, Viewing, assembled, crops_of, show
@@ -27,6 +27,9 @@ from senet_bench.train.evaluation import Predictions, Shown, Viewing, assembled,
 SMALL = 64
 MISFIT = 1e-3
 """The largest relative difference between a block's output and its input times a gate per channel."""
+PAPER_CLASSES = {"goldfish": 1, "plane": 404, "pug": 254, "cliff": 972}
+"""The four classes of Figures 6 and 7 by their place among ImageNet's; "plane" is taken for the airliner."""
+ALL_CLASSES, FEW_CLASSES = 10, 4
 
 
 def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
@@ -167,3 +170,41 @@ def _fixing(gate: Tensor) -> Any:
         return inputs[0] * gate[:, None, None].to(inputs[0].dtype)
 
     return fix
+
+
+def drawn_rows(labels: Labels, per_class: int | None, seed: int) -> Labels:
+    """The rows of at most `per_class` images of every class, drawn by the seed; all rows for None."""
+    if per_class is None:
+        return np.arange(len(labels))
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(labels == label))[:per_class] for label in np.unique(labels)]
+    return np.sort(np.concatenate(chosen)) if chosen else np.arange(0)
+
+
+def chosen_classes(names: Sequence[str], images: DataSet) -> dict[str, int]:
+    """The classes to be looked at one by one, by name, with their places; a place may be given for a name.
+
+    Without names: all of at most ten; of ImageNet the paper's four; else four uniformly spaced, of those that have
+    test images. Raises `UsageError` for a class that the data set does not have or has no image of.
+    """
+    present = set(images.test.labels.tolist())
+    if names:
+        found = {name: _class_place(name, images) for name in names}
+        empty = next((name for name, place in found.items() if place not in present), None)
+        if empty is not None:
+            raise UsageError(f"{images.name} has no image of class {empty!r} here", "choose another with --classes")
+        return found
+    if images.name == "imagenet" and present.issuperset(PAPER_CLASSES.values()):
+        return dict(PAPER_CLASSES)
+    places = sorted(present)
+    wanted = ALL_CLASSES if len(places) <= ALL_CLASSES else FEW_CLASSES
+    return {images.classes[places[index]]: places[index] for index in evenly(len(places), wanted)}
+
+
+def _class_place(name: str, images: DataSet) -> int:
+    if name in images.classes:
+        return images.classes.index(name)
+    if name.isascii() and name.isdigit() and int(name) < len(images.classes):
+        return int(name)
+    begin = f"its {len(images.classes)} classes begin {', '.join(images.classes[:3])}"
+    raise UsageError(f"{images.name} has no class {name!r}", nearest(name, images.classes) or begin)

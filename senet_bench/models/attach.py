@@ -3,24 +3,32 @@
 Where a network has residual sums, a block acts on the branch that is added to its skip, as the paper puts it
 (section 3.2, Figure 3); in a plain network it follows each convolution's activation (section 3.2, on VGG). What is
 returned is a `torch.fx.GraphModule` that shares the network's tensors and keeps their names.
+
+`gated_input` puts a block on the image itself: it makes the row of a network behind an SE block on the colour channels,
+so that it is built, trained, saved and loaded as every other.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.source import imported
+from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
-from senet_bench.models.attention import Attend, attend_with
+from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with
 from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
 from senet_bench.models.places import IN_PLACE, Kind, Place, has_gates, places
 
 SAME = 1e-3
 """How far a graph's outputs may be from the network's, of the largest."""
+INPUT_PLACE = "input"
+INPUT_SUFFIX = "+input"
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,3 +187,61 @@ def _keep_unused(attached: nn.Module, network: nn.Module) -> None:
     for name, child in network.named_children():
         if name not in dict(attached.named_children()):
             attached.add_module(name, child)
+
+
+class GatedInput(nn.Module):
+    """A network behind an SE block (r = 1) on its image; maps (N, C, H, W) normalised images to logits.
+
+    The block acts on the pixel values in 0..1, so `mean` and `std`, by which they were normalised, are undone before
+    it and applied again after it: it squeezes each colour to its mean brightness, and its gate scales the colour.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.gate = SqueezeExcitation(len(mean), AttentionSpec(reduction=1), 1)
+        self.gate.attention_place = INPUT_PLACE  # type: ignore[assignment]
+        self.network = network
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+
+    def start_even(self) -> None:
+        """Let every gate be 1/2 for every image: what differs from that afterwards was learnt, and is no accident."""
+        for parameter in self.gate.fc2.parameters():
+            nn.init.zeros_(parameter)
+
+    def gates(self, x: Tensor) -> Tensor:
+        """The gates (N, C) of normalised images."""
+        return self.gate.excitation(self.gate.squeeze(x * self.std + self.mean))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Gate the pixels, normalise them again, and let the network see them."""
+        return self.network((self.gate(x * self.std + self.mean) - self.mean) / self.std)  # type: ignore[no-any-return]
+
+
+def gated_input(spec: ModelSpec, mean: Sequence[float], std: Sequence[float]) -> ModelSpec:
+    """The row of a network with the block on its input, for images normalised by `mean` and `std`."""
+    return replace(
+        spec,
+        name=f"{spec.name}{INPUT_SUFFIX}",
+        label=f"{spec.label} behind an SE gate on its input",
+        builder=f"{__name__}:network_behind_gate",
+        options={"builder": spec.builder, "inner": dict(spec.options), "mean": tuple(mean), "std": tuple(std)},
+    )
+
+
+def network_behind_gate(
+    attend: Attend,
+    *,
+    classes: int,
+    in_channels: int,
+    builder: str,
+    inner: Mapping[str, Any],
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> nn.Module:
+    """What the rows of `gated_input` build."""
+    make = imported(builder, "network")
+    return GatedInput(make(attend, classes=classes, in_channels=in_channels, **inner), mean, std)

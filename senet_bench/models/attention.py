@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.core.blocks import Block, find_block
+from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models.blocks import hidden_channels
-from senet_bench.models.importing import imported
 from senet_bench.models.outside_block import OutsideBlock, called, outside_block
 from senet_bench.models.recomputation import gated, squeezed
 

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from senet_bench.core.source import first_line
 from senet_bench.errors import UsageError
-from senet_bench.models.importing import first_line
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 DROPOUTS: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError, nearest
 from senet_bench.models.attach import attach_with, is_gated, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.graph import on_meta, tensors
-from senet_bench.models.importing import first_line, imported
 
 ATTACH = "+attach"
 BUILDER = "senet_bench.models.outside:network"
@@ -30,6 +30,8 @@ TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
+SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512, 16, 8)
+"""Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
 def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
@@ -125,10 +127,6 @@ class _Call:
 
     first: nn.Conv2d | None
     outputs: int | None
-
-
-SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512, 16, 8)
-"""Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
 def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.errors import UsageError
-from senet_bench.models.importing import first_line, imported
 
 SIDE = 16
 

@@ -10,8 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from senet_bench import __version__
-from senet_bench.bench import allocator
-from senet_bench.bench.health import Health
+from senet_bench.bench.process import Health, allocator_of_process, check_allocator
 from senet_bench.core.progress import Steps
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import Baselines, commit_of
@@ -41,7 +40,7 @@ def check(config: Config, baselines: Baselines, options: Options) -> Steps[Repor
     config = config.only(options.only)
     if options.base is not None and options.stored:
         raise UsageError("--base and --compare stored exclude each other", "choose one of them")
-    allocator.check(config.allocator)
+    check_allocator(config.allocator)
     health = Health.begin()
     run = Rows(config, baselines, options, environment())
     with ExitStack() as stack:
@@ -121,7 +120,7 @@ def _conditions(config: Config) -> dict[str, Any]:
         "metrics": list(config.metrics),
         "threads": config.threads,
         "batch_size": config.batch_size,
-        "allocator": allocator.of_process(config.allocator),
+        "allocator": allocator_of_process(config.allocator),
         "launches": config.launches,
         "budget_s": config.budget_s,
         "inconclusive": config.inconclusive,

@@ -81,7 +81,7 @@ def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[
 
 def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], work: Orders) -> None:
     """Give every worker the same block lengths and the same core."""
-    from senet_bench.bench.clock import idlest_core
+    from senet_bench.bench.process import idlest_core
 
     names = [one.name for one in work.networks]
     for arm, answer in ready.items():
@@ -114,7 +114,7 @@ def _rounds(
     now: Callable[[], float] = time.perf_counter,
 ) -> Launched:
     """Rounds of every arm in a fresh random order until the budget is used."""
-    from senet_bench.bench.clock import stolen_seconds
+    from senet_bench.bench.process import stolen_seconds
 
     names, began, done, dropped = list(workers), now(), 0, 0
     columns: dict[str, list[float]] = {name: [] for name in names}

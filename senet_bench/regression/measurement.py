@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
-from senet_bench.bench import allocator
+from senet_bench.bench.process import allocator_of_process, check_allocator
 from senet_bench.core.progress import Steps
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
@@ -115,7 +115,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
 
 def work_of(config: Config, networks: Sequence[Checked]) -> Orders:
     """What worker processes are to measure; `UsageError` where the allocator cannot be had."""
-    allocator.check(config.allocator)
+    check_allocator(config.allocator)
     return Orders(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)
 
 
@@ -143,7 +143,7 @@ def _latency(name: str, launches: Sequence[Launched], work: Orders) -> StoredLat
         between=float(np.std(floors, ddof=1)) if len(floors) > 1 else None,
         threads=work.threads,
         batch_size=work.batch_size,
-        allocator=allocator.of_process(work.allocator),
+        allocator=allocator_of_process(work.allocator),
     )
 
 

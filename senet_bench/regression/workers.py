@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from senet_bench.bench import allocator
+from senet_bench.bench.process import allocator_environment
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.regression.baselines import git
@@ -103,7 +103,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, **limits, **allocator.for_process(work.allocator)},
+            env={**os.environ, **limits, **allocator_environment(work.allocator)},
             bufsize=0,
         )
 

@@ -22,7 +22,7 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from senet_bench.bench.clock import cores
+from senet_bench.bench.process import cores
 from senet_bench.errors import UsageError, one_line
 
 Job = TypeVar("Job")

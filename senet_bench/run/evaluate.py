@@ -91,7 +91,7 @@ def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
 
 def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
     """The networks that are to be evaluated; raises on what could not be carried out or stored."""
-    from senet_bench.bench.session import check_conditions
+    from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))

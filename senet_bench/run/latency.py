@@ -41,7 +41,7 @@ class Timing:
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on conditions that this machine cannot offer."""
-        from senet_bench.bench.session import check_conditions
+        from senet_bench.bench.machine import check_conditions
 
         detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
         if detector and any(conditions.mode == "train" for conditions in self.conditions):

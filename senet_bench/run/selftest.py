@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
-from senet_bench.bench.allocator import applied
-from senet_bench.bench.selftest import Amounts, call_seconds, summarise, trials
+from senet_bench.bench.process import applied_allocator
+from senet_bench.bench.selftest import Amounts, call_seconds, summarise, timing_trials
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import Allocator
@@ -17,9 +17,9 @@ def run(store: Store, amounts: Amounts, *, allocator: Allocator = "as-is") -> St
     """The record of a self-test: every trial as a detail, the counts of each rule as rows."""
     store.check()
     counts = {"null": amounts.same, "slower": amounts.slower, "visible": amounts.visible, "peers": amounts.peers}
-    conditions = {**counts, "seed": amounts.seed, "allocator": applied(allocator)}
+    conditions = {**counts, "seed": amounts.seed, "allocator": applied_allocator(allocator)}
     record, ended = Record.begin(store, new_facts("selftest", conditions)), []
-    for trial in trials(amounts):
+    for trial in timing_trials(amounts):
         ended.append(trial)
         record.change(details=[*record.document.details, asdict(trial)])
         yield record.progress("comparing", trial.index, trial.of)

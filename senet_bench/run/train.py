@@ -186,7 +186,7 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFact
 
     Under torchrun every process trains, and the first alone writes.
     """
-    from senet_bench.bench.session import check_conditions
+    from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
     from senet_bench.train import loop, weights
     from senet_bench.train.distributed import joined

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from senet_bench.bench import allocator
+from senet_bench.bench.process import tune_allocator
 from senet_bench.core.intervals import Paired, paired_images, wilson
 from senet_bench.core.specs import Precision
 from senet_bench.data.augment import normalised
@@ -25,6 +25,7 @@ from senet_bench.train.precision import autocast, laid_out
 
 Shown = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
+FAIR = ("dataset", "images", "recipe", "epochs", "size", "resize", "precision", "seeds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +123,7 @@ def predict(
     gets the whole result.
     """
     viewing, world = viewing or Viewing(size=data.size), world or World()
-    allocator.tune()  # else each batch is paged in anew
+    tune_allocator()  # else each batch is paged in anew
     corrupt: list[Path] = []
     was_training = network.training
     network.eval()
@@ -193,9 +194,6 @@ def compare(first: Predictions, second: Predictions, confidence: float = 0.95) -
     only_first = int((first.wrong & ~second.wrong).sum())
     only_second = int((second.wrong & ~first.wrong).sum())
     return paired_images(only_first, only_second, len(first), confidence)
-
-
-FAIR = ("dataset", "images", "recipe", "epochs", "size", "resize", "precision", "seeds")
 
 
 def unfair(first: Mapping[str, Any], second: Mapping[str, Any], fields: tuple[str, ...] = FAIR) -> tuple[str, ...]:

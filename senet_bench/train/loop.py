@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from senet_bench.bench import allocator
 from senet_bench.bench.device import device_of
-from senet_bench.bench.session import arithmetic
+from senet_bench.bench.machine import arithmetic
+from senet_bench.bench.process import tune_allocator
 from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
@@ -60,7 +60,7 @@ class _Run:
         settings: Settings,
         world: World,
     ) -> None:
-        allocator.tune()  # else each step pages its activations in anew
+        tune_allocator()  # else each step pages its activations in anew
         self.recipe, self.settings, self.world = recipe, settings, world
         self.device = torch.device(settings.device)
         autocast(self.device, settings.precision)

@@ -1,28 +1,62 @@
-"""What timing on a device relies on, each tried on a small network by `self_check`."""
+"""What `doctor` finds: the machine, the packages, and on request every branch of measuring on a device."""
 
 from __future__ import annotations
 
 import functools
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
+import psutil
 import torch
 from torch import Tensor, nn
 
+from senet_bench import __version__
 from senet_bench.bench.clock import Clock
 from senet_bench.bench.cuda import EventClock, nvml_gauge
-from senet_bench.bench.device import device_of, peak_memory
+from senet_bench.bench.device import DEVICES, device_of, peak_memory
+from senet_bench.bench.machine import check_conditions, cpu_model, environment, session, version_of
+from senet_bench.bench.process import allocator_setting, allocator_variables, cores, tuning_obstacle
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, out_of_memory, prepare
-from senet_bench.bench.session import check_conditions, session
 from senet_bench.core.progress import result_of
+from senet_bench.core.results import Finding
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import one_line
 
-BATCH = 4
+SMALL_BATCH = 4
+EXTRAS: dict[str, str | None] = {
+    "torch": None,
+    "torchvision": None,
+    "fvcore": None,
+    "pandas": None,
+    "timm": "timm",
+    "onnxruntime": "onnx",
+    "openvino": "openvino",
+    "nvidia-ml-py": "nvidia",
+    "huggingface_hub": "hub",
+    "tensorboard": "track",
+}
+"""Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
+ABSENT = {
+    "cuda": "latency on a GPU needs an NVIDIA GPU and torch with CUDA",
+    "mps": "only on Apple silicon",
+}
+"""What is said of a kind of device that is not there."""
 
 
-def _network() -> nn.Module:
+def diagnose(device: str | None = None) -> tuple[list[Finding], int]:
+    """All checks, and how many branches of measuring failed on `device` (None: not tried)."""
+    found = checks()
+    if device is None:
+        return found, 0
+    check_conditions(Conditions(device=device))
+    branches = list(self_check(device))
+    found += [Finding(f"{device}: {one.name}", one.detail if one.ok else f"failed: {one.detail}") for one in branches]
+    return found, sum(not one.ok for one in branches)
+
+
+def _small_network() -> nn.Module:
     torch.manual_seed(0)
     body: Iterable[nn.Module] = (
         m for _ in range(4) for m in (nn.Conv2d(32, 32, 3, padding=1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
@@ -32,7 +66,7 @@ def _network() -> nn.Module:
 
 
 def _images() -> Tensor:
-    return example((3, 32, 32), BATCH)
+    return example((3, 32, 32), SMALL_BATCH)
 
 
 def _present(device: str) -> str:
@@ -44,9 +78,9 @@ def _present(device: str) -> str:
 
 def _runs(device: str, **options: str | bool) -> str:
     """The small network under these conditions, checked against eager fp32."""
-    conditions = replace(Conditions(device, batch_size=BATCH), **options)  # type: ignore[arg-type]
+    conditions = replace(Conditions(device, batch_size=SMALL_BATCH), **options)  # type: ignore[arg-type]
     with session(conditions):
-        prepared = prepare(_network(), conditions, _images())
+        prepared = prepare(_small_network(), conditions, _images())
     return f"differs from eager fp32 by {prepared.difference:.1e} (at most {prepared.tolerance:g})"
 
 
@@ -64,9 +98,9 @@ def _arithmetic(device: str) -> str:
 
 def _pair(device: str, clock: Clock) -> str:
     """An A/A comparison with that clock."""
-    conditions = Conditions(device, batch_size=BATCH)
+    conditions = Conditions(device, batch_size=SMALL_BATCH)
     with session(conditions):
-        factory = prepare(_network(), conditions, _images()).factory
+        factory = prepare(_small_network(), conditions, _images()).factory
         arms = {"a": factory, "b": factory}
         comparison = result_of(measure_latency(arms, "a", plan=Plan(budget_s=1.0), clock=clock))
     judged = comparison.arms["b"].judgement
@@ -97,9 +131,9 @@ def _gauge(device: str) -> str:
 
 
 def _memory(device: str) -> str:
-    conditions = Conditions(device, batch_size=BATCH)
+    conditions = Conditions(device, batch_size=SMALL_BATCH)
     with session(conditions):
-        peak = peak_memory(prepare(_network(), conditions, _images()).factory(), device)
+        peak = peak_memory(prepare(_small_network(), conditions, _images()).factory(), device)
     return f"{peak.bytes} bytes by the {peak.method}"
 
 
@@ -119,7 +153,7 @@ def _need_cuda(device: str) -> None:
         raise RuntimeError("only on a CUDA device")
 
 
-CHECKS: dict[str, Callable[[str], str]] = {
+BRANCHES: dict[str, Callable[[str], str]] = {
     "present": _present,
     "NVML": _gauge,
     "fp32 is IEEE": _arithmetic,
@@ -153,7 +187,7 @@ class Branch:
 
 def self_check(device: str = "cuda") -> Iterator[Branch]:
     """Try everything that timing on this device relies on, one `Branch` each; nothing raises."""
-    for name, check in CHECKS.items():
+    for name, check in BRANCHES.items():
         yield attempt(name, functools.partial(check, device))
 
 
@@ -163,3 +197,42 @@ def attempt(name: str, check: Callable[[], str]) -> Branch:
         return Branch(name, True, check())
     except Exception as error:  # noqa: BLE001 - a self-check reports every failure
         return Branch(name, False, one_line(error))
+
+
+def checks() -> list[Finding]:
+    """What this machine offers for measuring, and what is missing with how to get it."""
+    packages = environment()["packages"]
+    found = [
+        Finding("senet-bench", __version__),
+        Finding("python", platform.python_version()),
+        Finding("cpu", f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
+        Finding("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
+        Finding("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
+        _allocator(),
+        Finding("machine key", str(environment()["machine"])),
+    ]
+    for kind, make in DEVICES.items():
+        if kind != "cpu":
+            number = make(torch.device(kind)).count()
+            found += [Finding(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
+            found += [Finding(kind, "none", ABSENT.get(kind, ""))] if not number else []
+    for package, extra in EXTRAS.items():
+        version = packages.get(package) or version_of(package)
+        remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
+        found.append(Finding(package, version or "missing", remedy))
+    return found
+
+
+def _numbered(kind: str, index: int) -> str:
+    return kind if kind == "mps" else f"{kind}:{index}"
+
+
+def _allocator() -> Finding:
+    """What this process allocates with, and what can be done about it."""
+    what = {"default": "glibc's default", "environment": "glibc, set by the environment", "other": "not glibc's"}
+    found, obstacle = allocator_setting(), tuning_obstacle()
+    set_by = ", ".join(f"{name}={value}" for name, value in allocator_variables().items())
+    told = what.get(found, found) + (f" ({set_by})" if set_by else "")
+    return Finding(
+        "allocator", told, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
+    )

@@ -35,9 +35,9 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.models import build
 from senet_bench.train.evaluation import predict
-from senet_bench.train.events import Settings
 from senet_bench.train.loop import train
-from senet_bench.train.schedule import Rate
+from senet_bench.train.objective import Settings
+from senet_bench.train.optimisation import Rate
 from senet_bench.train.trials import initialise_by_name
 
 SEEDS = 12

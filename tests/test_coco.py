@@ -28,8 +28,8 @@ from senet_bench.errors import MeasurementError
 from senet_bench.models import build
 from senet_bench.models.detection import FasterRCNN
 from senet_bench.train import weights
-from senet_bench.train.events import EpochEnd, Settings
 from senet_bench.train.loop import train
+from senet_bench.train.objective import EpochEnd, Settings
 from tests.conftest import Run
 from tests.support.detection import COLOURS, coco_set, small
 

@@ -32,8 +32,8 @@ from senet_bench.models import attention_blocks, build
 from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.train.evaluation import predict
-from senet_bench.train.events import EpochEnd, Settings
 from senet_bench.train.loop import train
+from senet_bench.train.objective import EpochEnd, Settings
 
 SIDES = {299: 96, 224: 64, 32: 32}
 HUGE = 26_000_000

@@ -17,8 +17,8 @@ from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train.distributed import World, share, watching, with_global_batchnorm
 from senet_bench.train.evaluation import predict
-from senet_bench.train.events import EpochEnd, Settings
 from senet_bench.train.loop import train
+from senet_bench.train.objective import EpochEnd, Settings
 from tests.test_loop import short, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +33,7 @@ from senet_bench.errors import BenchError
 from senet_bench.data import sets
 from senet_bench.train.distributed import joined
 from senet_bench.train.evaluation import predict
-from senet_bench.train.events import EpochEnd, Moment, Settings
+from senet_bench.train.objective import EpochEnd, Moment, Settings
 from senet_bench.train.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])

@@ -20,10 +20,9 @@ from senet_bench.core.recipes import Augmentation, Recipe, Schedule, recipe
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
-from senet_bench.train.average import Average
-from senet_bench.train.events import EpochEnd, Moment, Settings
 from senet_bench.train.loop import train
-from senet_bench.train.sgd import Sgd
+from senet_bench.train.objective import EpochEnd, Moment, Settings
+from senet_bench.train.optimisation import Average, Sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -200,7 +199,7 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from senet_bench.data import sets
-from senet_bench.train.events import Settings
+from senet_bench.train.objective import Settings
 from senet_bench.train.loop import train
 from tests.test_loop import short, small
 network, file = small(), Path(sys.argv[1])

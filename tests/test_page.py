@@ -26,8 +26,7 @@ from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
 from senet_bench.gallery.collection import Collection, StoredRun, gather
 from senet_bench.gallery.page.content import content
-from senet_bench.gallery.page.grid import COMPARED, grids
-from senet_bench.gallery.page.headline import headline
+from senet_bench.gallery.page.headline import COMPARED, grids, headline
 from senet_bench.gallery.points import points
 from senet_bench.show.chart import name_of, shown
 from senet_bench.show.documents import of_run

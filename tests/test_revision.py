@@ -16,8 +16,8 @@ from senet_bench.core import catalog
 from senet_bench.core.identity import REVISION
 from senet_bench.core.recipes import recipe
 from senet_bench.train import trials
-from senet_bench.train.events import EpochEnd, Settings
 from senet_bench.train.loop import train
+from senet_bench.train.objective import EpochEnd, Settings
 from senet_bench.train.trials import Trial
 
 

@@ -180,7 +180,7 @@ def evaluate(
 def _lesson(model: str) -> Lesson:
     """What the network's task brings to training."""
     if resolve(model).task == "detection":
-        from senet_bench.detection.training import detection
+        from senet_bench.detection.objective import detection
 
         return detection()
     from senet_bench.run.train import classification

@@ -15,13 +15,15 @@ from torch import Tensor, nn
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import write_atomically
+from senet_bench.detection import coco
 from senet_bench.detection.average_precision import AveragePrecision, Detection, check_installed, judged
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.run.train import Lesson, Training
 from senet_bench.train.distributed import World, gathered, share
-from senet_bench.train.events import Settings
-from senet_bench.train.precision import autocast, laid_out
+from senet_bench.train.objective import Settings
+from senet_bench.train.optimisation import autocast, laid_out
 
 
 class Detecting:
@@ -154,3 +156,17 @@ def _named(split: DetectionSplit, scene: Scene, output: dict[str, Tensor]) -> It
     for (left, top, right, bottom), score, label in zip(boxes.tolist(), scores.tolist(), output["labels"].tolist()):
         bbox = (left / across, top / down, (right - left) / across, (bottom - top) / down)
         yield Detection(split.listing.images[scene.row].id, ids[label - 1], bbox, score)
+
+
+FROM_NOTHING = "the trunk starts from no weights, so that none of its stages is frozen (the paper: from ImageNet's)"
+
+
+def detection() -> Lesson:
+    """The lesson of detectors."""
+    return Lesson(lambda asked: coco.load(asked.dataset, asked.folder), Detecting, _frozen)
+
+
+def _frozen(asked: Training, network: Any) -> tuple[str, ...]:
+    """Keep the first stages of a detector's trunk as they are; says where it has none worth keeping."""
+    network.freeze(asked.freeze_at)
+    return () if asked.freeze_at else (FROM_NOTHING,)

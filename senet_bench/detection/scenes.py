@@ -24,7 +24,7 @@ from senet_bench.data.images import decoded
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train.distributed import World
-from senet_bench.train.events import Settings
+from senet_bench.train.objective import Settings
 
 Rows = npt.NDArray[np.int64]
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet, Labels
     from senet_bench.models.attach import GatedInput
     from senet_bench.train.evaluation import Viewing
-    from senet_bench.train.events import EpochEnd, Moment
+    from senet_bench.train.objective import EpochEnd, Moment
 
 COLOURS = ("red", "green", "blue")
 EPOCHS, BATCH = 5, 32
@@ -128,7 +128,7 @@ def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> It
     """The epochs of training the gate with its network; none for a gate that came with weights."""
     from senet_bench.core import recipes
     from senet_bench.train import loop
-    from senet_bench.train.events import Settings
+    from senet_bench.train.objective import Settings
 
     if not prepared.epochs:
         return

@@ -118,8 +118,8 @@ def _from_two_steps(trial: Trial) -> float:
     import torch
 
     from senet_bench.data.batches import Batches
-    from senet_bench.train.events import Moment, Settings
     from senet_bench.train.loop import train
+    from senet_bench.train.objective import Moment, Settings
     from senet_bench.train.trials import start
 
     recipe, (images, network) = trial.recipe, start(trial)

@@ -22,8 +22,7 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.data.sets import DataSet
     from senet_bench.train.distributed import World
-    from senet_bench.train.events import EpochEnd, Event, Settings
-    from senet_bench.train.objective import Aim
+    from senet_bench.train.objective import Aim, EpochEnd, Event, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +96,7 @@ class Training:
 
     def settings(self, checkpoint: Path) -> Settings:
         """How the recipe is carried out."""
-        from senet_bench.train.events import Settings
+        from senet_bench.train.objective import Settings
 
         spec = self.changes.apply(resolve(self.model))
         identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
@@ -220,7 +219,7 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFact
 
 def _epochs(record: Record[AnyFacts], moments: Iterator[Event], tracker: Any, world: World) -> Steps[None]:
     """Add a row to the record after every epoch."""
-    from senet_bench.train.events import EpochEnd
+    from senet_bench.train.objective import EpochEnd
 
     for moment in moments:
         what = f"epoch {moment.epoch}/{moment.epochs}"

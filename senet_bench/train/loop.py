@@ -22,13 +22,9 @@ from senet_bench.bench.process import tune_allocator
 from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
-from senet_bench.train.average import Average
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
-from senet_bench.train.events import EpochEnd, Event, Moment, Settings
-from senet_bench.train.objective import Aim, Classifying, Objective
-from senet_bench.train.precision import autocast, compiled
-from senet_bench.train.schedule import Rate
-from senet_bench.train.sgd import Sgd
+from senet_bench.train.objective import Aim, Classifying, EpochEnd, Event, Moment, Objective, Settings
+from senet_bench.train.optimisation import Average, Rate, Sgd, autocast, compiled
 
 
 def train(

@@ -18,8 +18,8 @@ from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
 from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.train.evaluation import Predictions, Viewing, predict
-from senet_bench.train.events import Settings
 from senet_bench.train.loop import train
+from senet_bench.train.objective import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

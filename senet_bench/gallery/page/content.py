@@ -9,7 +9,7 @@ from itertools import repeat
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label
-from senet_bench.gallery.page.grid import Grid, grids
+from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import PAPER, TITLES, Point, points
 from senet_bench.gates import tables as excitations

@@ -204,6 +204,11 @@ def identity(row: Row) -> tuple[object, ...]:
     return row.model, row.attention, row.input_size, row.classes, row.cardinality
 
 
+def main_timing(timings: Sequence[Timed]) -> Timed | None:
+    """The times that the first words are about: of the machine and conditions with the most networks."""
+    return max(timings, key=lambda timed: len(timed.rows), default=None)
+
+
 def machine_label(environment: Mapping[str, Any]) -> str:
     """A machine in a few words: its GPU where there is one, else its processor and cores."""
     hard = environment.get("hard") or {}

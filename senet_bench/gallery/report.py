@@ -32,7 +32,7 @@ class Gallery:
     @property
     def summary(self) -> documents.Document:
         """The same in short, for a terminal."""
-        return summary(self.collection, self.content)
+        return summary(self.collection, self.content.grids, self.content.missing)
 
 
 class IncompleteReportError(BenchError):

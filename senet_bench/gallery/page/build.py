@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from senet_bench.gallery.collection import Collection, StoredRun, machine_label
-from senet_bench.gallery.page.content import Content, main
+from senet_bench.gallery.collection import Collection, StoredRun, machine_label, main_timing
+from senet_bench.gallery.page.content import Content
 from senet_bench.gallery.page.headline import SIGNS, headline, tally
 from senet_bench.show.chart import Chart, Mark
 from senet_bench.show.style import LIGHT, digest, stylesheet
@@ -37,7 +37,7 @@ def page(collection: Collection, content: Content, drawn: Mapping[str, bytes]) -
     counts = {status: count for status, count in tally(content.grids).items() if count}
     text = environment.get_template("page.html.j2").render(
         content=content,
-        headline=headline(collection, main(collection.timings())),
+        headline=headline(collection, main_timing(collection.timings())),
         tally=counts,
         signs=SIGNS,
         machines=_machines(collection),

@@ -8,7 +8,7 @@ from itertools import repeat
 
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label
+from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label, main_timing
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import PAPER, TITLES, Point, points
@@ -69,7 +69,7 @@ def content(collection: Collection) -> Content:
         cost=tuple(_costs(collection, timings)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
         grids=tuple(grids(collection.rows())),
-        ablations=tuple(_ablations(collection, main(timings))),
+        ablations=tuple(_ablations(collection, main_timing(timings))),
         latency=tuple(_latencies(collection, timings)),
         errors=tuple(_errors(collection)),
         gates=tuple(_gates(collection)),
@@ -77,11 +77,6 @@ def content(collection: Collection) -> Content:
         others=tuple(one for name in ("evaluate", "profile", "train") for one in _tables_of(collection, name)),
         missing=_missing(collection, timings, known),
     )
-
-
-def main(timings: Sequence[Timed]) -> Timed | None:
-    """The times that the first words are about: of the machine and conditions with the most networks."""
-    return max(timings, key=lambda timed: len(timed.rows), default=None)
 
 
 def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:

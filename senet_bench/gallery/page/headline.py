@@ -12,8 +12,7 @@ from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.studies import STUDIES
-from senet_bench.gallery.collection import Collection, Timed, conditions_label
-from senet_bench.gallery.page.content import Content, main
+from senet_bench.gallery.collection import Collection, Timed, conditions_label, main_timing
 from senet_bench.show.documents import Document
 from senet_bench.show.networks import HEADINGS, counted, delta
 from senet_bench.show.tables import EMPTY, Column, Table
@@ -236,9 +235,9 @@ def _minus(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
-def summary(collection: Collection, content: Content) -> Document:
+def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str, tuple[str, str]]) -> Document:
     """Three tables at most, in one width that fits 80 columns."""
-    first = headline(collection, main(collection.timings()))
+    first = headline(collection, main_timing(collection.timings()))
     tables = []
     if first.figures:
         columns: tuple[Column, ...] = (
@@ -248,7 +247,7 @@ def summary(collection: Collection, content: Content) -> Document:
         )
         lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
         tables.append(Table("What SE costs and buys", columns, lines, first.sentences))
-    counts = {grid.id: dict(grid.counts) for grid in content.grids if grid.known}
+    counts = {grid.id: dict(grid.counts) for grid in grids if grid.known}
     if counts:
         columns = (Column("table", numeric=False), *(Column(status, status=status) for status in SIGNS))
         body = tuple(
@@ -256,7 +255,7 @@ def summary(collection: Collection, content: Content) -> Document:
             for name, found in counts.items()
         )
         tables.append(Table("The paper's cells beside what was counted here", columns, body))
-    if content.missing:
+    if missing:
         columns = (Column("missing", numeric=False), Column("brought by", numeric=False))
-        tables.append(Table("What is not there yet", columns, tuple(content.missing.values())))
+        tables.append(Table("What is not there yet", columns, tuple(missing.values())))
     return Document({}, tuple(tables), tuple(tables), ())

@@ -39,13 +39,13 @@ class SenetBench:
 
     def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[LimitRow]:
         """The exact limits of a network's facts against the recorded ones; fails the test and names what changed."""
-        from senet_bench.regression.baselines import stored
+        from senet_bench.regression.baselines import facts_stored
         from senet_bench.regression.exact import exact_row
-        from senet_bench.regression.facts import facts
+        from senet_bench.regression.facts import network_facts
 
         name = name or self.name
-        now = facts(network, input_size)
-        before = self._recorded(name, stored(now))
+        now = network_facts(network, input_size)
+        before = self._recorded(name, facts_stored(now))
         if before is None:
             pytest.fail(
                 f"{name} has no recorded facts in {self.folder}; run pytest --senet-bench-record", pytrace=False
@@ -81,7 +81,7 @@ class SenetBench:
         from senet_bench.core.progress import result_of
         from senet_bench.core.specs import Conditions
         from senet_bench.regression.config import Ratio
-        from senet_bench.regression.judgement import ratio_row
+        from senet_bench.regression.measurement import ratio_row
 
         limit = self._limit("latency")
         conditions = Conditions(threads=self._setting("threads", 1), batch_size=self._setting("batch_size", 1))

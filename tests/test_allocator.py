@@ -25,7 +25,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Checked
-from senet_bench.regression.configfile import load
+from senet_bench.regression.configfile import load_config
 from senet_bench.regression.workers import Orders, Worker
 from tests.conftest import Run
 
@@ -183,13 +183,13 @@ def test_worker_processes_start_with_the_setting(tmp_path: Path) -> None:
 def test_a_config_names_it_and_the_command_line_is_stronger(tmp_path: Path) -> None:
     file = tmp_path / "senet-bench.toml"
     file.write_text(CONFIG.strip() + '\nallocator = "tuned"\n')
-    found = load(file)
+    found = load_config(file)
     assert found.conditions.allocator == "tuned"
     assert found.overridden(None, None, "as-is").allocator == "as-is"
     assert found.overridden(None, None, None).allocator == "tuned"
     file.write_text(CONFIG.strip() + '\nallocator = "fast"\n')
     with pytest.raises(UsageError, match="allocator 'fast'"):
-        load(file)
+        load_config(file)
 
 
 def test_a_stored_latency_of_another_setting_is_not_compared() -> None:

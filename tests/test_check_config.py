@@ -8,7 +8,7 @@ import pytest
 
 from senet_bench.errors import UsageError
 from senet_bench.regression.config import Config
-from senet_bench.regression.configfile import load, parse
+from senet_bench.regression.configfile import load_config, parse
 from senet_bench.regression.limits import Limit, threshold
 
 WHOLE = """
@@ -159,14 +159,14 @@ def test_a_mistake_is_one_line_that_names_the_key(mistake: str) -> None:
 def test_a_file_without_a_usable_table(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(UsageError):
-        load(None, tmp_path)
+        load_config(None, tmp_path)
     with pytest.raises(UsageError):
-        load(tmp_path / name)
+        load_config(tmp_path / name)
 
 
 def test_the_table_of_pyproject(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").write_text('[tool.senet-bench.check]\nnetworks = ["resnet18"]\ngate.alpha = 0.05\n')
-    assert load(None, tmp_path).alpha == 0.05
+    assert load_config(None, tmp_path).alpha == 0.05
 
 
 def test_only_keeps_what_is_about_the_networks_named() -> None:

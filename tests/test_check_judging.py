@@ -10,9 +10,10 @@ import pytest
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Allowed, Checked, Config, PredictionPair
-from senet_bench.regression.judgement import accuracy_row, stored_row
+from senet_bench.regression.files import accuracy_row
 from senet_bench.regression.launches import Launch, after_holm, confirmed, latency_row, levels
 from senet_bench.regression.limits import Limit, usual_limits
+from senet_bench.regression.measurement import stored_row
 from senet_bench.regression.outcome import LimitRow, exit_code, failed, with_allowances
 from senet_bench.train.evaluation import Predictions
 

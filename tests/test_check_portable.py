@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from senet_bench.regression.exact import by_module, changed_texts, exact_row, memory_row, sentence
-from senet_bench.regression.facts import Portable, described, leaves
+from senet_bench.regression.facts import Portable, leaves, named_facts
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.outcome import LimitRow
 
@@ -14,7 +14,7 @@ SIZE = (3, 32, 32)
 
 @pytest.fixture(scope="module")
 def base() -> Portable:
-    return described("seresnet20_cifar", SIZE)
+    return named_facts("seresnet20_cifar", SIZE)
 
 
 def row(metric: str, base: Portable, now: Portable) -> LimitRow:
@@ -28,7 +28,7 @@ def test_the_facts_of_a_network(base: Portable) -> None:
     assert base.outputs == ["float32[1, 10]"]
     assert base.operators["aten::sigmoid"] == 9
     assert all("[" in shape for shape in base.state.values())
-    assert base == described("seresnet20_cifar", SIZE)
+    assert base == named_facts("seresnet20_cifar", SIZE)
 
 
 @pytest.mark.parametrize("metric", ["params", "flops", "outputs", "state_dict", "operators"])

@@ -21,7 +21,7 @@ from senet_bench.regression.outcome import (
     State,
     exit_code,
 )
-from senet_bench.regression.text import document, markdown, page, summary, verdict_line
+from senet_bench.regression.text import job_summary, report_document, report_markdown, report_page, verdict_line
 
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
 
@@ -63,7 +63,7 @@ MIXED = [
 
 
 def test_the_verdict_comes_first_then_what_is_open_then_the_rest_folded() -> None:
-    text = markdown(report(MIXED))
+    text = report_markdown(report(MIXED))
     first = text.splitlines()[0]
     assert first == (
         "### senet-bench: FAIL, 2 failed, 1 error, 1 inconclusive of 5 gates"
@@ -95,21 +95,21 @@ def many(count: int) -> Report:
 
 @pytest.mark.parametrize("count", [1, 500, 20_000])
 def test_markdown_stays_within_its_limits(count: int) -> None:
-    text = markdown(many(count))
+    text = report_markdown(many(count))
     assert len(text) < 65_536
     assert "Reproduce" in text
-    assert len(summary(many(count)).encode()) < 1 << 20
+    assert len(job_summary(many(count)).encode()) < 1 << 20
     assert f"network{count - 1} " in text, "the largest change is shown"
     assert ("more rows" in text) == (count > 1)
 
 
 def test_names_are_shown_as_they_are() -> None:
     nasty = report([row(NASTY, "params", "fail", reason=NASTY, ratio=1.1)])
-    line = next(one for one in markdown(nasty).splitlines() if "script" in one)
+    line = next(one for one in report_markdown(nasty).splitlines() if "script" in one)
     assert "<script>" not in line
     assert "@team" not in line
     assert line.replace("\\|", "").count("|") == 10
-    assert "<script>" not in page(nasty)
+    assert "<script>" not in report_page(nasty)
     assert len(ET.fromstring(junit(nasty))) == 1
 
 
@@ -140,9 +140,9 @@ def test_at_most_ten_annotations_the_worst_first_and_escaped() -> None:
 
 
 def test_the_page_and_the_tables() -> None:
-    text = page(report(MIXED))
+    text = report_page(report(MIXED))
     assert text.index("flops +10") < text.index("<details>") < text.index("How sure")
-    shown = document(report(MIXED))
+    shown = report_document(report(MIXED))
     assert len(shown.wide[0].rows) == 5
     assert len(shown.narrow[0].rows) == 4
     assert shown.records[0]["verdict"] == "fail"

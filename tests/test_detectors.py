@@ -22,7 +22,7 @@ from senet_bench.data import sets
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.detection import FasterRCNN, boxes_over, padded
-from senet_bench.regression.facts import described
+from senet_bench.regression.facts import named_facts
 from senet_bench.train import weights
 from tests.conftest import Run
 from tests.support.detection import detector, small
@@ -259,7 +259,7 @@ def test_a_detector_is_ablated_by_its_counts(run: Run) -> None:
 
 
 def test_a_detector_can_be_checked_for_regressions() -> None:
-    facts = described("fasterrcnn_seresnet18_fpn", (3, 96, 128))
+    facts = named_facts("fasterrcnn_seresnet18_fpn", (3, 96, 128))
     assert facts.outputs[:3] == ["0: float32[1000, 81]", "1: float32[1000, 324]", "2: float32[1, 3, 24, 32]"]
     assert len(facts.outputs) == 12
     assert facts.total == CATALOG["fasterrcnn_seresnet18_fpn"].params

@@ -7,7 +7,8 @@ from torch import nn
 
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.pytest_plugin import SenetBench
-from senet_bench.regression.pytest_benchmark import exported, imported
+from senet_bench.regression.ci import exported
+from senet_bench.regression.files import benchmark_stats
 from tests.test_check_report import report, row
 
 pytest_plugins = ["pytester"]
@@ -81,7 +82,7 @@ def test_what_is_written_for_pytest_benchmark_is_read_again(tmp_path: Path) -> N
 
     timed = row("n", "latency", "pass", base=1e-3, now=1.1e-3, unit="s", launches=[0.1, 0.09, 0.11], rounds=90)
     (tmp_path / "b.json").write_text(to_json(exported(report([timed]))))
-    found = imported(tmp_path / "b.json")["n/latency"]
+    found = benchmark_stats(tmp_path / "b.json")["n/latency"]
     assert found.median == pytest.approx(1.1e-3)
     assert found.rounds == 90
 
@@ -103,7 +104,7 @@ def test_what_is_written_for_pytest_benchmark_is_read_again(tmp_path: Path) -> N
 def test_a_damaged_benchmark_file_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "b.json").write_bytes(content)
     with pytest.raises(BenchError) as raised:
-        imported(tmp_path / "b.json")
+        benchmark_stats(tmp_path / "b.json")
     assert "b.json" in str(raised.value)
     assert raised.value.exit_code in (2, 5)
 

@@ -55,7 +55,7 @@ class Launching:
 
     def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
         """The config of a file, with what is typed in place of its own."""
-        return configfile.load(path).overridden(self.budget, self.launches, self.allocator, inconclusive)
+        return configfile.load_config(path).overridden(self.budget, self.launches, self.allocator, inconclusive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,16 +110,15 @@ class ReportFiles:
         from senet_bench.core.results import to_json
         from senet_bench.core.store import write_atomically
         from senet_bench.regression import ci, text
-        from senet_bench.regression.pytest_benchmark import exported
 
         if self.junit is not None:
             write_atomically(self.junit, ci.junit(report, strict=strict))
         if self.markdown is not None:
-            write_atomically(self.markdown, text.markdown(report))
+            write_atomically(self.markdown, text.report_markdown(report))
         if self.html is not None:
-            write_atomically(self.html, text.page(report))
+            write_atomically(self.html, text.report_page(report))
         if self.benchmark_json is not None:
-            write_atomically(self.benchmark_json, to_json(exported(report)))
+            write_atomically(self.benchmark_json, to_json(ci.exported(report)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +163,7 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         config_path=selection.config,
         benchmarks=judging.benchmarks(),
     )
-    steps = check.check(config, Baselines(showing.results / "baselines"), options)
+    steps = check.run_check(config, Baselines(showing.results / "baselines"), options)
     report = terminal.run(steps, quiet=showing.quiet or showing.no_progress)
     files.write(report, strict=config.inconclusive == "fail")
     _show(report, showing)
@@ -179,9 +178,9 @@ def _show(report: Report, showing: o.Showing) -> None:
     from senet_bench.regression import text
     from senet_bench.show import terminal
 
-    own = {"md": text.markdown, "html": text.page}.get(showing.format)
+    own = {"md": text.report_markdown, "html": text.report_page}.get(showing.format)
     if own is None:
-        o.emit(text.document(report), showing.format, showing.output)
+        o.emit(text.report_document(report), showing.format, showing.output)
     elif showing.output is None:
         terminal.write(own(report))
     else:
@@ -201,7 +200,7 @@ def _write_for_github(report: Report, annotations: bool, quiet: bool) -> None:
         return
     try:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text.summary(report))
+            file.write(text.job_summary(report))
     except OSError as error:
         terminal.remark(f"the job summary was not written ({error.strerror})", quiet=quiet)
 
@@ -212,7 +211,7 @@ def baseline_record(selection: Selection, timing: Launching, keeping: Keeping) -
     from senet_bench.show import terminal
 
     config = timing.config(selection.config)
-    steps = record.record(config, keeping.baselines, only=selection.only, seed=timing.seed)
+    steps = record.record_facts(config, keeping.baselines, only=selection.only, seed=timing.seed)
     recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
     terminal.remark(_summary("recorded", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
@@ -231,11 +230,11 @@ def baseline_accept(
     ] = None,
 ) -> None:
     """Replace the rows named by what this checkout has, and write down who, when and why."""
-    from senet_bench.regression import accept
+    from senet_bench.regression import record
     from senet_bench.show import terminal
 
     whole = timing.config(config)
-    steps = accept.accept(whole, keeping.baselines, rows or (), reason, every=every, seed=timing.seed)
+    steps = record.accept(whole, keeping.baselines, rows or (), reason, every=every, seed=timing.seed)
     recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
     terminal.remark(_summary("accepted", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
@@ -246,9 +245,9 @@ def baseline_show(
 ) -> None:
     """What is recorded, and who accepted which change."""
     printing.check()
-    from senet_bench.regression.record import shown
+    from senet_bench.regression.record import recorded_document
 
-    printing.emit(shown(Baselines(results / "baselines")))
+    printing.emit(recorded_document(Baselines(results / "baselines")))
 
 
 def _summary(what: str, ids: Sequence[str], paths: Iterable[Path]) -> str:

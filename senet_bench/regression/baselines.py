@@ -134,6 +134,13 @@ class Baselines:
             )
         return found
 
+    def here(self) -> MachineBaseline:
+        """The facts of this machine, an empty file where none are recorded."""
+        from senet_bench.bench.machine import environment
+
+        about = environment()
+        return self.machine(about["machine"]) or MachineBaseline(machine=about["machine"], hard=about["hard"])
+
     def differing(self, key: str, hard: Mapping[str, Any]) -> str:
         """How this machine differs from the likest recorded one: `cpu: 'A' recorded, 'B' here`; empty if none is."""
         others = []
@@ -193,7 +200,7 @@ def _bytes(path: Path) -> bytes:
     return read(path)
 
 
-def stored(facts: Portable) -> StoredFacts:
+def facts_stored(facts: Portable) -> StoredFacts:
     """Facts as they are written; raises `MeasurementError` where a metric could not be counted."""
     for metric, why in facts.uncounted.items():
         raise MeasurementError(f"{metric} cannot be counted: {why}")
@@ -210,6 +217,13 @@ def updated(document: File, networks: Mapping[str, Any], commit: str, **fields: 
 def now() -> str:
     """The present moment in UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def torch_here() -> str:
+    """The minor version of torch."""
+    from senet_bench.bench.machine import environment
+
+    return ".".join(str(environment()["packages"]["torch"]).split(".")[:2])
 
 
 def who(folder: Path) -> str:

@@ -33,7 +33,7 @@ from senet_bench.regression.outcome import (
 from senet_bench.regression.workers import Checkout, checked_out
 
 
-def check(config: Config, baselines: Baselines, options: Options) -> Steps[Report]:
+def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[Report]:
     """The report of a check. Raises only where nothing can be compared at all."""
     from senet_bench.bench.machine import environment
 

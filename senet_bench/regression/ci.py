@@ -1,13 +1,16 @@
-"""The report of a check for the machines of a CI: JUnit XML and GitHub's annotations."""
+"""The report of a check for other programs: JUnit XML, GitHub's annotations, pytest-benchmark's JSON."""
 
 from __future__ import annotations
 
+import math
 import re
+import statistics
 from collections.abc import Sequence
+from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 from senet_bench.regression.outcome import LimitRow, Report
-from senet_bench.regression.text import cells, ordered
+from senet_bench.regression.text import ordered, row_cells
 
 MOST_ANNOTATIONS = 10
 """GitHub shows ten of a kind for a step and drops the rest."""
@@ -53,7 +56,7 @@ def _case(row: LimitRow, kind: str) -> list[str]:
         message = row.reason if row.verdict != "inconclusive" else f"inconclusive: {row.reason}"
         label = {"fail": "regression", "not comparable": "not-comparable"}.get(row.verdict, row.verdict)
         told = f' type="{label}"' if kind != "skipped" else ""
-        text = "" if kind == "skipped" else _text(" | ".join(cells(row)))
+        text = "" if kind == "skipped" else _text(" | ".join(row_cells(row)))
         lines.append(f"<{kind}{told} message={_quoted(message)}>{text}</{kind}>")
     return [*lines, "</testcase>"]
 
@@ -90,3 +93,59 @@ def _data(text: str) -> str:
 
 def _property(text: str) -> str:
     return _data(text).replace(":", "%3A").replace(",", "%2C")
+
+
+# --- pytest-benchmark ------------------------------------------------------------------------------------------
+
+
+def exported(report: Report) -> dict[str, Any]:
+    """The report's times as a file that `pytest-benchmark compare` reads."""
+    hard, head = report.machine.hard, report.baseline.head
+    machine = {"node": report.machine.key, "processor": hard.get("cpu"), "machine": hard.get("isa")}
+    machine |= {"cpu": {"brand_raw": hard.get("cpu"), "count": hard.get("cores")}, "python_version": ""}
+    machine |= {"system": "", "release": "", "python_implementation": "", "python_compiler": ""}
+    commit = {"id": head or "unknown", "dirty": head.endswith("+")}
+    return {
+        "machine_info": machine,
+        "commit_info": {**commit, "time": report.created, "branch": "", "project": "senet-bench"},
+        "benchmarks": [_benchmark(row) for row in report.rows if row.unit == "s" and isinstance(row.now, float)],
+        "datetime": report.created,
+        "version": "5.1.0",
+    }
+
+
+def _benchmark(row: LimitRow) -> dict[str, Any]:
+    """A row of time; spreads are those between launches, where there were several."""
+    now = float(row.now or 0.0)
+    times = [now * math.exp(one - statistics.fmean(row.launches)) for one in row.launches] or [now]
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else [now, now, now]
+    stats = {
+        "min": min(times),
+        "max": max(times),
+        "mean": statistics.fmean(times),
+        "stddev": statistics.stdev(times) if len(times) > 1 else 0.0,
+        "rounds": row.rounds or 1,
+        "median": statistics.median(times),
+        "iqr": quartiles[2] - quartiles[0],
+        "q1": quartiles[0],
+        "q3": quartiles[2],
+        "iqr_outliers": 0,
+        "stddev_outliers": 0,
+        "outliers": "0;0",
+        "ld15iqr": min(times),
+        "hd15iqr": max(times),
+        "ops": 1 / now,
+        "total": sum(times),
+        "iterations": 1,
+    }
+    extra = {"verdict": row.verdict, "ratio": row.ratio, "ci": row.ci, "gate": row.gate}
+    options = {
+        "disable_gc": True,
+        "timer": "perf_counter",
+        "min_rounds": 1,
+        "max_time": 0,
+        "min_time": 0,
+        "warmup": True,
+    }
+    names = {"group": row.metric, "name": row.network, "fullname": row.id, "params": None, "param": None}
+    return {**names, "extra_info": extra, "options": options, "stats": stats}

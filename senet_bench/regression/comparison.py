@@ -9,15 +9,14 @@ from typing import Any
 
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError, NotComparableError
-from senet_bench.regression import exact, judgement, measurement
+from senet_bench.regression import exact, files, measurement
 from senet_bench.regression import launches as timing
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
 from senet_bench.regression.config import Checked, Config, Ratio
-from senet_bench.regression.configfile import load
+from senet_bench.regression.configfile import load_config
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
 from senet_bench.regression.outcome import LimitRow, failed
-from senet_bench.regression.pytest_benchmark import compared
 from senet_bench.regression.workers import Checkout, Orders, Survey, look
 
 CONFIRMING_SEED = 1000
@@ -85,13 +84,13 @@ class Rows:
         path = self.options.config_path
         inside = base.folder / path if path is not None and not path.is_absolute() else None
         try:
-            before = load(inside, base.folder)
+            before = load_config(inside, base.folder)
         except BenchError:
             return []  # the base had no config, or one that it could not use
         return self._missing([network.name for network in before.networks])
 
     def _missing(self, before: Sequence[str]) -> list[LimitRow]:
-        whole = load(self.options.config_path, self.options.folder) if self.options.only else self.config
+        whole = load_config(self.options.config_path, self.options.folder) if self.options.only else self.config
         names, why = {network.name for network in whole.networks}, "is in the base and not in the check: it vanished"
         return [failed(name, "network", f"{name} {why}") for name in before if name not in names]
 
@@ -154,7 +153,7 @@ class Rows:
     def _against_facts(self, network: Checked, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
-            now = measurement.facts(name, size)
+            now = measurement.facts_here(name, size)
         except BenchError as error:
             yield failed(name, "build", str(error))
             return
@@ -230,7 +229,7 @@ class Rows:
         if differing := was.unlike(now):
             why = f"recorded with {differing}; accept {name}:latency anew"
             return failed(name, "latency", why, "not comparable" if self.options.stored else "info")
-        return judgement.stored_row(name, was, now, self.config.limit(name, "latency"), judged=self.options.stored)
+        return measurement.stored_row(name, was, now, self.config.limit(name, "latency"), judged=self.options.stored)
 
     # --- within this checkout -----------------------------------------------------------------------------------
 
@@ -242,7 +241,7 @@ class Rows:
             yield Progress(ratio.id, done, len(self.config.ratios))
             rows.append(self._ratio(ratio, max(1, timed)))
         if self.options.benchmarks is not None:
-            rows += compared(self.options.benchmarks, self.config.limit, self.config.alpha)
+            rows += files.compared(self.options.benchmarks, self.config.limit, self.config.alpha)
         return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
 
     def _accuracy(self) -> list[LimitRow]:
@@ -250,7 +249,7 @@ class Rows:
         for pair in self.config.predictions:
             limit = self.config.limit(pair.network, "accuracy")
             try:
-                rows.append(judgement.accuracy_row(pair, limit, self.config.alpha))
+                rows.append(files.accuracy_row(pair, limit, self.config.alpha))
             except NotComparableError as error:
                 rows.append(failed(pair.network, "accuracy", str(error), "not comparable"))
             except BenchError as error:
@@ -260,7 +259,7 @@ class Rows:
     def _ratio(self, ratio: Ratio, comparisons: int) -> LimitRow:
         try:
             if ratio.metric != "latency":
-                return measurement.counted_ratio(ratio, self.config)
+                return measurement.counted_ratio_here(ratio, self.config)
             first = measurement.timed_ratio(ratio, self.config, self.config.alpha / comparisons, self.options.seed)
             if first.verdict != "fail":
                 return first

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ SETTINGS = ("threads", "batch_size", "launches", "allocator")
 KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow")
 
 
-def load(path: Path | None = None, folder: Path | None = None) -> Config:
+def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
     """The config in `path`, else in senet-bench.toml or pyproject.toml of `folder` (the current one).
 
     Raises `UsageError` that names the key at fault, or says where a config is looked for.
@@ -54,7 +54,7 @@ def load(path: Path | None = None, folder: Path | None = None) -> Config:
     raise UsageError("nothing says what to check", f"add [{SECTION}] to pyproject.toml, or write senet-bench.toml")
 
 
-def _table(path: Path) -> dict[str, Any] | None:
+def _table(path: Path) -> dict[str, object] | None:
     """The check's table of a TOML file, None where a file has none."""
     data = read(path)
     if len(data) > LARGEST_FILE:
@@ -72,7 +72,7 @@ def _table(path: Path) -> dict[str, Any] | None:
     return found
 
 
-def parse(table: Mapping[str, Any], source: str, folder: Path) -> Config:
+def parse(table: Mapping[str, object], source: str, folder: Path) -> Config:
     """The config that a table describes; paths in it are relative to `folder`."""
     try:
         return _parsed(table, source, folder)
@@ -82,7 +82,7 @@ def parse(table: Mapping[str, Any], source: str, folder: Path) -> Config:
         raise UsageError(f"{source}: {error.problem}", error.remedy) from error
 
 
-def _parsed(table: Mapping[str, Any], source: str, folder: Path) -> Config:
+def _parsed(table: Mapping[str, object], source: str, folder: Path) -> Config:
     _known(table, KEYS, "")
     networks = _networks(table.get("networks"))
     names = tuple(one.name for one in networks)
@@ -158,7 +158,7 @@ Special = tuple[str, str, Limit]
 """A limit of some networks: the pattern of their names, the metric, the limit."""
 
 
-def _limits(gate: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Limit], tuple[Special, ...]]:
+def _limits(gate: Mapping[str, object], names: Sequence[str]) -> tuple[dict[str, Limit], tuple[Special, ...]]:
     """The limits of the metrics and of the patterns in a `gate` table."""
     usual, settings = usual_limits(), ("alpha", "budget_s", "inconclusive")
     known = (*usual, *settings)
@@ -178,7 +178,7 @@ def _limits(gate: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Li
     return limits, tuple(special)
 
 
-def _ratio(table: Mapping[str, Any], where: str, names: Sequence[str]) -> Ratio:
+def _ratio(table: Mapping[str, object], where: str, names: Sequence[str]) -> Ratio:
     _known(table, ("network", "baseline", "metric", "max", "min_abs"), where)
     network = _one_of(table.get("network"), names, f"{where}.network")
     spec = CATALOG.get(network)
@@ -186,31 +186,37 @@ def _ratio(table: Mapping[str, Any], where: str, names: Sequence[str]) -> Ratio:
     if not isinstance(baseline, str) or baseline == network:
         raise UsageError(f"{where} names no baseline", 'add baseline = "resnet50"')
     baseline = _one_of(baseline, names, f"{where}.baseline")
-    metric = table.get("metric", "latency")
-    _choice(metric, RATIO_METRICS, f"{where}.metric")
+    metric = _choice(table.get("metric", "latency"), RATIO_METRICS, f"{where}.metric")
     if "max" not in table:
         raise UsageError(f"{where}.max is missing", 'write max = "+10 %"')
     limits = {key: table[key] for key in ("max", "min_abs") if key in table}
     return Ratio(network, baseline, metric, limit_of(metric, limits, where, Limit()))
 
 
-def _prediction(table: Mapping[str, Any], where: str, names: Sequence[str], folder: Path) -> PredictionPair:
+def _prediction(table: Mapping[str, object], where: str, names: Sequence[str], folder: Path) -> PredictionPair:
     _known(table, ("network", "base", "head"), where)
     network = _one_of(table.get("network"), names, f"{where}.network")
-    for key in ("base", "head"):
-        if not isinstance(table.get(key), str):
-            raise UsageError(f"{where}.{key} must be the path of a file", "make it with evaluate --keep-predictions")
-    return PredictionPair(network, folder / table["base"], folder / table["head"])
+    remedy = "make it with evaluate --keep-predictions"
+    base, head = (_text(table, key, f"{where}.{key} must be the path of a file", remedy) for key in ("base", "head"))
+    return PredictionPair(network, folder / base, folder / head)
 
 
-def _allowed(table: Mapping[str, Any], where: str) -> Allowed:
+def _allowed(table: Mapping[str, object], where: str) -> Allowed:
     _known(table, ("id", "until", "reason"), where)
-    for key in ("id", "reason"):
-        if not isinstance(table.get(key), str) or not table[key].strip():
-            raise UsageError(f"{where}.{key} is missing", 'write id = "seresnet50/latency" and reason = "..."')
-    if type(table.get("until")) is not date:
-        raise UsageError(f"{where}.until must be a day, not {table.get('until')!r}", "write until = 2026-12-01")
-    return Allowed(table["id"], table["until"], table["reason"])
+    remedy = 'write id = "seresnet50/latency" and reason = "..."'
+    row, reason = (_text(table, key, f"{where}.{key} is missing", remedy) for key in ("id", "reason"))
+    until = table.get("until")
+    if not isinstance(until, date) or isinstance(until, datetime):
+        raise UsageError(f"{where}.until must be a day, not {until!r}", "write until = 2026-12-01")
+    return Allowed(row, until, reason)
+
+
+def _text(table: Mapping[str, object], key: str, problem: str, remedy: str) -> str:
+    """A text that is not blank; `UsageError` with that problem and remedy for anything else."""
+    value = table.get(key)
+    if not isinstance(value, str) or not value.strip():
+        raise UsageError(problem, remedy)
+    return value
 
 
 def _one_of(name: object, names: Sequence[str], where: str) -> str:
@@ -221,31 +227,33 @@ def _one_of(name: object, names: Sequence[str], where: str) -> str:
     return found
 
 
-def _tables(table: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+def _tables(table: Mapping[str, object], key: str) -> list[dict[str, object]]:
     found = table.get(key, [])
     if not isinstance(found, list):
         raise UsageError(f"{key} must be a list of tables", f"write [[{key}]]")
     return [_a_table(one, f"{key}[{i}]") for i, one in enumerate(found)]
 
 
-def _a_table(value: object, where: str) -> dict[str, Any]:
+def _a_table(value: object, where: str) -> dict[str, object]:
     if not isinstance(value, dict):
         raise UsageError(f"{where} must be a table, not {value!r}")
     return value
 
 
-def _known(table: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+def _known(table: Mapping[str, object], known: Sequence[str], where: str) -> None:
     for key in table:
         _choice(key, known, where or "the table", "key")
 
 
-def _choice(value: object, known: Sequence[str], where: str, what: str = "name") -> None:
-    if value not in known:
+def _choice(value: object, known: Sequence[str], where: str, what: str = "name") -> str:
+    """A name among those known; `UsageError` with the nearest ones for another."""
+    if not isinstance(value, str) or value not in known:
         hint = nearest(str(value), known, most=1) or f"choose from {', '.join(known)}"
         raise UsageError(f"{where} has the unknown {what} {value!r}", hint)
+    return value
 
 
-def _number(table: Mapping[str, Any], key: str, usual: float, where: str, low: float, high: float) -> float:
+def _number(table: Mapping[str, object], key: str, usual: float, where: str, low: float, high: float) -> float:
     value = table.get(key, usual)
     if (
         isinstance(value, bool)
@@ -256,7 +264,7 @@ def _number(table: Mapping[str, Any], key: str, usual: float, where: str, low: f
     return float(value)
 
 
-def _whole(table: Mapping[str, Any], key: str, usual: int, low: int, high: int) -> int:
+def _whole(table: Mapping[str, object], key: str, usual: int, low: int, high: int) -> int:
     value = table.get(key, usual)
     if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
         raise UsageError(f"{key} must be an integer from {low} to {high}, not {value!r}", f"use {usual}")

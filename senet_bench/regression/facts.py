@@ -76,23 +76,23 @@ def _called_or_copied(made: Any) -> Any:
     return made() if isinstance(made, type) else copy.deepcopy(made)
 
 
-def source_of(name: str) -> str:
+def code_file(name: str) -> str:
     """The file that a network's code is in, to see that a checkout's own code was used."""
     module = name.partition(":")[0] if ":" in name else "senet_bench.models"
     module = {"timm": "timm", "torchvision": "torchvision"}.get(module, module)
     return str(getattr(importlib.import_module(module), "__file__", "") or "")
 
 
-def described(name: str, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
+def named_facts(name: str, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
     """The facts of the network called `name`; without memory for its weights where it can be built so."""
     try:
         network = built(name, "meta")
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
         network = built(name)
-    return facts(network, input_size, counted)
+    return network_facts(network, input_size, counted)
 
 
-def facts(network: Any, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
+def network_facts(network: Any, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
     """The facts of a network, which is not changed. Raises what its forward pass raises."""
     from senet_bench.bench.count import count
 

@@ -6,7 +6,6 @@ import math
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from typing import Any
 
 from msgspec import UNSET, UnsetType
 
@@ -152,7 +151,7 @@ def threshold(metric: str, typed: object, where: str) -> tuple[float, bool]:
     return value, False
 
 
-def _only(table: dict[str, Any], known: tuple[str, ...], where: str) -> None:
+def _only(table: dict[str, object], known: tuple[str, ...], where: str) -> None:
     unknown = [key for key in table if key not in known]
     if unknown:
         raise UsageError(f"{where} has the unknown key {unknown[0]!r}", f"choose from {', '.join(known)}")

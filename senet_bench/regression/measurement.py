@@ -7,38 +7,43 @@ import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
 from senet_bench.bench.process import allocator_of_process, check_allocator
+from senet_bench.bench.rounds import CONTROL
+from senet_bench.core import statistics
 from senet_bench.core.progress import Steps
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
-from senet_bench.regression import exact, judgement
+from senet_bench.regression import exact
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Checked, Config, Ratio
-from senet_bench.regression.facts import Portable, described
+from senet_bench.regression.facts import Portable, named_facts
 from senet_bench.regression.launches import Launched, Launches, launch
-from senet_bench.regression.limits import counted_metrics
-from senet_bench.regression.outcome import LimitRow
+from senet_bench.regression.limits import Limit, counted_metrics
+from senet_bench.regression.outcome import LimitRow, Verdict
 from senet_bench.regression.workers import Orders
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from senet_bench.bench.samples import Comparison
+
 MOST_APART = 0.02
 """Two processes of the same code that differ by more than this fraction record no latency."""
 
 
-def facts(name: str, size: tuple[int, int, int]) -> Portable:
+def facts_here(name: str, size: tuple[int, int, int]) -> Portable:
     """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
     with contained(name):
-        return described(name, size, counted_metrics())
+        return named_facts(name, size, counted_metrics())
 
 
-def network(name: str) -> nn.Module:
+def network_here(name: str) -> nn.Module:
     """A network of this checkout with weights; any failure is a `MeasurementError`."""
     from senet_bench.regression.facts import built
 
@@ -78,17 +83,17 @@ def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
     from senet_bench.bench.latency import measure_memory
 
     with contained(name):
-        return measure_memory({name: network(name)}, size, config.conditions)[name].bytes
+        return measure_memory({name: network_here(name)}, size, config.conditions)[name].bytes
 
 
-def counted_ratio(ratio: Ratio, config: Config) -> LimitRow:
+def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
     """A network's parameters, multiply-adds or peak memory over its baseline's."""
     sizes = {one.name: one.input_size for one in config.networks}
     size = sizes[ratio.network]
     if ratio.metric == "memory":
         base, now = (peak(name, size, config) for name in (ratio.baseline, ratio.network))
     else:
-        both = (facts(name, size) for name in (ratio.baseline, ratio.network))
+        both = (facts_here(name, size) for name in (ratio.baseline, ratio.network))
         base, now = (exact.total_of(ratio.metric, one) for one in both)
     return exact.counted_ratio(ratio, base, now)
 
@@ -107,10 +112,73 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
         seed=seed,
         min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
-    networks = {name: network(name) for name in (ratio.baseline, ratio.network)}
+    networks = {name: network_here(name) for name in (ratio.baseline, ratio.network)}
     with contained(ratio.network):
         latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
-    return judgement.ratio_row(ratio, latency.comparison)
+    return ratio_row(ratio, latency.comparison)
+
+
+UNJUDGED = 0.01
+"""The limit by which the control of a ratio without one is judged, a fraction."""
+
+
+def ratio_row(ratio: Ratio, latency: Comparison) -> LimitRow:
+    """A latency ratio measured in this process, of the arms of `ratio`."""
+    arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
+    assert arm.judgement is not None
+    judged, copies = arm.judgement, latency.samples.log_ratios(CONTROL, latency.baseline)
+    verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
+    return LimitRow(
+        id=ratio.id,
+        network=ratio.network,
+        metric="latency-ratio",
+        kind="ratio",
+        verdict=verdicts.get(judged.verdict, "inconclusive") if ratio.limit.judged else "info",
+        reason=f"{judged.ratio:.4f} of {ratio.baseline}'s" + (f"; {judged.reason}" if judged.reason else ""),
+        base=base.seconds,
+        now=arm.seconds,
+        unit="s",
+        ratio=judged.ratio,
+        ci=judged.ci,
+        confidence=judged.confidence,
+        gate=ratio.limit.stored(),
+        p_worse=judged.p_worse,
+        p_ok=judged.p_ok,
+        rounds=judged.rounds,
+        mde80=judged.mde if math.isfinite(judged.mde) else None,
+        control_ratio=latency.control.ratio,
+        control_ci=latency.control.ci,
+        control_ok=not statistics.control_failed(copies, ratio.limit.fraction(base.seconds) or UNJUDGED),
+        elapsed_s=latency.elapsed_s,
+    )
+
+
+def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Limit, *, judged: bool) -> LimitRow:
+    """A latency against a stored one: unpaired, so never judged tighter than three spreads between processes."""
+    ratio = now.floor / base.floor
+    spread = max(one.between or 0.0 for one in (base, now)) or None
+    text = "unpaired, " + ("spread unknown" if spread is None else f"spread {100 * spread:.2g} %")
+    row = LimitRow(
+        id=f"{network}/latency",
+        network=network,
+        metric="latency",
+        kind="stored",
+        verdict="info",
+        reason=f"{text}, {100 * (ratio - 1):+.1f} % since it was recorded",
+        base=base.floor,
+        now=now.floor,
+        unit="s",
+        ratio=ratio,
+        gate=limit.stored(),
+        rounds=now.rounds,
+    )
+    if not judged or not limit.judged:
+        return row
+    if spread is None:
+        return replace(row, verdict="inconclusive", reason=f"{row.reason}; record it with several launches to gate it")
+    margin = max(math.log1p(limit.fraction(base.floor)), 3 * spread)
+    found: Verdict = "fail" if math.log(ratio) > margin else "pass"
+    return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
 
 
 def work_of(config: Config, networks: Sequence[Checked]) -> Orders:

@@ -1,4 +1,4 @@
-"""`baseline record` and `show`: what checks compare with."""
+"""`baseline record`, `accept` and `show`: what checks compare with is stored, replaced for a reason, and shown."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench import __version__
+from senet_bench.core.catalog import normalise
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import schema_of
 from senet_bench.errors import NotComparableError, UsageError
@@ -20,18 +21,23 @@ from senet_bench.regression.baselines import (
     StoredFacts,
     StoredLatency,
     commit_of,
-    stored,
+    facts_stored,
+    torch_here,
     updated,
 )
 from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.launches import Launches
-from senet_bench.regression.limits import portable_metrics
+from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.text import value
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import Column, Table
 
 MACHINE_METRICS = ("memory", "latency")
-COLUMNS = ("network", "images", "params", "operations", "operators", "memory", "latency")
+FIELDS = {"params": "params", "flops": "flops", "outputs": "outputs", "state_dict": "state", "operators": "operators"}
+"""The field of the stored facts that a metric stands for."""
+WHOLE = "all"
+Note = tuple[str, object, object]
+"""What was accepted, its old and its new value."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,12 @@ class Recorded:
     paths: tuple[Path, ...]
 
 
-def record(config: Config, baselines: Baselines, *, only: str | None = None, seed: int = 0) -> Steps[Recorded]:
+def record_facts(config: Config, baselines: Baselines, *, only: str | None = None, seed: int = 0) -> Steps[Recorded]:
     """Store what is not stored yet. Raises `UsageError` where something stored has changed: that is to be accepted."""
     config = config.only(only)
-    machine, kept = machine_file(baselines), baselines.portable()
+    machine, kept = baselines.here(), baselines.portable()
     portable = kept or PortableBaseline(torch=torch_here())
-    now = {one.name: stored(measurement.facts(one.name, one.input_size)) for one in config.networks}
+    now = {one.name: facts_stored(measurement.facts_here(one.name, one.input_size)) for one in config.networks}
     known = portable.networks
     changed = [name for name, facts in now.items() if name in known and not _agree(known[name], facts)]
     if changed:
@@ -91,7 +97,7 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
             ids.append(f"{network.name}:memory")
     timed = [network for network in config.networks if _lacks(machine, network.name, "latency")]
     if timed and "latency" in config.metrics:
-        for name, latency in (yield from latencies(config, timed, seed)).items():
+        for name, latency in (yield from latencies_of(config, timed, seed)).items():
             facts[name] = replace(facts.get(name, MachineFacts()), latency=latency)
             ids.append(f"{name}:latency")
     if facts != machine.networks:
@@ -99,28 +105,151 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     return ids
 
 
-def latencies(config: Config, networks: Sequence[Checked], seed: int) -> Steps[dict[str, StoredLatency]]:
+def latencies_of(config: Config, networks: Sequence[Checked], seed: int) -> Steps[dict[str, StoredLatency]]:
     """The latency of networks of this checkout, over the config's launches."""
     schedule = Launches(launches=config.launches, budget_s=config.budget_s, seed=seed)
     return measurement.latencies(measurement.work_of(config, networks), Path(), schedule)
 
 
-def machine_file(baselines: Baselines) -> MachineBaseline:
-    """The facts of this machine, an empty file where none are recorded."""
-    from senet_bench.bench.machine import environment
-
-    about = environment()
-    return baselines.machine(about["machine"]) or MachineBaseline(machine=about["machine"], hard=about["hard"])
+# --- changes accepted ----------------------------------------------------------------------------------------
 
 
-def torch_here() -> str:
-    """The minor version of torch."""
-    from senet_bench.bench.machine import environment
+def accept(
+    config: Config, baselines: Baselines, ids: Sequence[str], reason: str, *, every: bool = False, seed: int = 0
+) -> Steps[Recorded]:
+    """Replace the rows named, `network` or `network:metric`, by what this checkout has; a line of history for each.
 
-    return ".".join(str(environment()["packages"]["torch"]).split(".")[:2])
+    A network that is no longer checked is taken out. Raises `UsageError` without a reason and for an unknown row,
+    `NotComparableError` without a baseline.
+    """
+    if not reason.strip():
+        raise UsageError("a change is accepted for a reason", 'add --reason "..."')
+    portable = baselines.portable()
+    if portable is None:
+        raise NotComparableError(f"no baseline in {baselines.folder}", "record it with `senet-bench baseline record`")
+    chosen, commit = _chosen(config, portable, ids, every), commit_of(Path())
+    kept, notes = _accepted_everywhere(config, portable, chosen)
+    machine = baselines.here()
+    facts = {name: one for name, one in machine.networks.items() if name in kept or (name, WHOLE) not in chosen}
+    measured = yield from _measured_here(config, machine, chosen, seed)
+    for name, here in measured.items():
+        was = facts.get(name, MachineFacts())
+        facts[name] = MachineFacts(
+            peak_bytes=was.peak_bytes if here.peak_bytes is None else here.peak_bytes,
+            latency=here.latency or was.latency,
+        )
+        notes += [(f"{name}:memory", was.peak_bytes, here.peak_bytes)] if here.peak_bytes is not None else []
+        notes += [(f"{name}:latency", was.latency, here.latency)] if here.latency is not None else []
+    if kept != portable.networks:
+        operators = any(metric in ("operators", WHOLE) for _, metric in chosen)
+        torch = torch_here() if operators else portable.torch
+        baselines.write(replace(updated(portable, {}, commit, torch=torch), networks=kept))
+    if facts != machine.networks:
+        baselines.write(replace(updated(machine, {}, commit), networks=facts))
+    for what, old, new in notes:
+        baselines.note(what, old, new, reason, commit)
+    changed = tuple(dict.fromkeys(what for what, _, _ in notes))
+    return Recorded(changed, (baselines.portable_path, baselines.machine_path(machine.machine)))
 
 
-# --- what is recorded, shown --------------------------------------------------------------------------------------
+def _accepted_everywhere(
+    config: Config, portable: PortableBaseline, chosen: Sequence[tuple[str, str]]
+) -> tuple[dict[str, StoredFacts], list[Note]]:
+    """The portable facts after the change, and what changed; networks no longer checked are gone."""
+    _check_torch(portable, chosen)
+    notes: list[Note] = []
+    kept, found = dict(portable.networks), dict[str, StoredFacts]()
+    sizes = {one.name: one.input_size for one in config.networks}
+    for name, metric in chosen:
+        if name not in sizes:
+            notes.append((f"{name}:{WHOLE}", kept.pop(name, None), None))
+        elif metric in portable_metrics() or metric == WHOLE:
+            if name not in found:
+                found[name] = facts_stored(measurement.facts_here(name, sizes[name]))
+            old, kept[name] = kept.get(name), _replaced(kept.get(name), found[name], metric)
+            if old != kept[name]:
+                notes.append((f"{name}:{metric}", _part(old, metric), _part(found[name], metric)))
+    return kept, notes
+
+
+def _chosen(config: Config, portable: PortableBaseline, ids: Sequence[str], every: bool) -> list[tuple[str, str]]:
+    """The rows named, as (network, metric), `all` for a whole network."""
+    if every == bool(ids):
+        raise UsageError("name the rows to accept, or all of them", "use seresnet50:params, seresnet50, or --all")
+    names = list(dict.fromkeys([*(one.name for one in config.networks), *portable.networks]))
+    if every:
+        return [(name, WHOLE) for name in names]
+    known = {normalise(name): name for name in names}
+    found = []
+    for text in ids:
+        name, metric = _split(text, known)
+        known_metrics = (*portable_metrics(), *MACHINE_METRICS)
+        if metric not in (WHOLE, *known_metrics):
+            raise UsageError(f"{text!r}: {metric} is not stored", f"choose from {', '.join(known_metrics)}")
+        found.append((name, metric))
+    return list(dict.fromkeys(found))
+
+
+def _split(text: str, known: Mapping[str, str]) -> tuple[str, str]:
+    """The network and the metric of an id; a network's own name may have a colon."""
+    if normalise(text) in known:
+        return known[normalise(text)], WHOLE
+    for mark in (":", "/"):
+        name, _, metric = text.rpartition(mark)
+        if normalise(name) in known:
+            return known[normalise(name)], metric
+    raise UsageError(f"{text!r} is no row of the baseline", f"the networks are {', '.join(known.values())}")
+
+
+def _check_torch(portable: PortableBaseline, chosen: Sequence[tuple[str, str]]) -> None:
+    """Raise where operators of some networks would be accepted under another torch than the others'."""
+    renewed = torch_here()
+    whole = {name for name, metric in chosen if metric in ("operators", WHOLE)}
+    left = [name for name in portable.networks if name not in whole]
+    if renewed != portable.torch and left:
+        raise NotComparableError(
+            f"recorded with torch {portable.torch}, here is {renewed}", f"accept {left[0]}:operators too, or use --all"
+        )
+
+
+def _replaced(old: StoredFacts | None, new: StoredFacts, metric: str) -> StoredFacts:
+    if old is None or metric == WHOLE:
+        return new
+    if old.input_size != new.input_size:
+        raise UsageError("the image size of the network has changed", "accept the whole network, without a metric")
+    if metric in dict(counted_metrics()):
+        return replace(old, counts={**old.counts, metric: new.counts[metric]})
+    return replace(old, **{FIELDS[metric]: getattr(new, FIELDS[metric])})
+
+
+def _part(facts: StoredFacts | None, metric: str) -> object:
+    if facts is None or metric == WHOLE:
+        return facts
+    return facts.counts.get(metric) if metric in facts.counts else getattr(facts, FIELDS.get(metric, ""), None)
+
+
+def _measured_here(
+    config: Config, machine: MachineBaseline, chosen: Sequence[tuple[str, str]], seed: int
+) -> Steps[dict[str, MachineFacts]]:
+    """The new memory and latency of the rows chosen, where they differ from what is recorded."""
+    measured: dict[str, MachineFacts] = {}
+    for network in config.networks:
+        was = machine.networks.get(network.name, MachineFacts())
+        whole = (network.name, WHOLE) in chosen and was.peak_bytes is not None
+        if (network.name, "memory") in chosen or whole:
+            peak = measurement.peak(network.name, network.input_size, config)
+            if peak != was.peak_bytes:
+                measured[network.name] = MachineFacts(peak_bytes=peak)
+    timed = [network for network in config.networks if (network.name, "latency") in chosen]
+    if timed:
+        for name, latency in (yield from latencies_of(config, timed, seed)).items():
+            measured[name] = replace(measured.get(name, MachineFacts()), latency=latency)
+    return measured
+
+
+# --- what is recorded, shown --------------------------------------------------------------------------------
+
+COLUMNS = ("network", "images", "params", "operations", "operators", "memory", "latency")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +268,7 @@ class Entry:
 
 def entries(baselines: Baselines) -> list[Entry]:
     """What is recorded, network by network; raises where nothing is recorded."""
-    portable, machine = baselines.portable(), machine_file(baselines)
+    portable, machine = baselines.portable(), baselines.here()
     if portable is None and not machine.networks:
         raise NotComparableError(f"no baseline in {baselines.folder}", "record it with `senet-bench baseline record`")
     facts = portable.networks if portable else {}
@@ -161,7 +290,7 @@ def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> Entry:
     )
 
 
-def shown(baselines: Baselines) -> Document:
+def recorded_document(baselines: Baselines) -> Document:
     """The recorded facts, a line a network, and the history of accepted changes."""
     recorded, history = entries(baselines), baselines.history()
     facts = Table(

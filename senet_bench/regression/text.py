@@ -6,7 +6,6 @@ not be decided, what passed, how sure this is, where it comes from, and what to 
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -15,8 +14,8 @@ import msgspec
 from msgspec import UNSET
 
 from senet_bench.regression.outcome import EXITS, Control, LimitRow, Report
+from senet_bench.show import writers
 from senet_bench.show.documents import Document
-from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Column, Table
 
 COMMENT_CHARACTERS = 65_000
@@ -48,7 +47,7 @@ def ordered(rows: Sequence[LimitRow]) -> list[LimitRow]:
     return sorted(rows, key=lambda row: (GRAVITY.index(row.verdict), -(row.ratio or 1.0)))
 
 
-def cells(row: LimitRow) -> tuple[str, ...]:
+def row_cells(row: LimitRow) -> tuple[str, ...]:
     """A row as text, under `HEADINGS`."""
     interval = "" if row.ci is None else f"{_percent(row.ci[0])} .. {_percent(row.ci[1])}"
     verdict = f"{row.verdict}, baseline is stale" if row.stale else row.verdict
@@ -104,7 +103,7 @@ def _gate(row: LimitRow) -> str:
 # --- Markdown -----------------------------------------------------------------------------------------------------
 
 
-def markdown(report: Report, *, characters: int = COMMENT_CHARACTERS) -> str:
+def report_markdown(report: Report, *, characters: int = COMMENT_CHARACTERS) -> str:
     """GitHub's Markdown of at most so many characters: what does not fit is counted, the gravest rows come first."""
     rows = ordered(report.rows)
     head = f"### senet-bench: {_md(verdict_line(report))}\n"
@@ -119,10 +118,10 @@ def markdown(report: Report, *, characters: int = COMMENT_CHARACTERS) -> str:
     return f"{head}{opened}{better}{folded}{tail}"
 
 
-def summary(report: Report) -> str:
+def job_summary(report: Report) -> str:
     """Markdown for a job summary, within its limit of bytes."""
-    text = markdown(report, characters=SUMMARY_BYTES)
-    return text if len(text.encode()) <= SUMMARY_BYTES else markdown(report, characters=SUMMARY_BYTES // 4)
+    text = report_markdown(report, characters=SUMMARY_BYTES)
+    return text if len(text.encode()) <= SUMMARY_BYTES else report_markdown(report, characters=SUMMARY_BYTES // 4)
 
 
 def _kinds(rows: Sequence[LimitRow]) -> str:
@@ -137,7 +136,7 @@ def _table(rows: Sequence[LimitRow], room: int) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
     used = sum(map(len, lines))
     for shown, row in enumerate(rows):
-        texts = [_md(cell) for cell in cells(row)]
+        texts = [_md(cell) for cell in row_cells(row)]
         texts[7] = f"**{texts[7].upper()}**" if row.verdict in ("fail", "error") else texts[7]
         line = f"| {' | '.join(texts)} |"
         used += len(line) + 1
@@ -211,43 +210,10 @@ def software(report: Report) -> str:
     return f"senet-bench {report.version}, torch {packages.get('torch', '?')}"
 
 
-# --- page and terminal --------------------------------------------------------------------------------------------
+# --- terminal, page and the other formats ----------------------------------------------------------------------
 
 
-def page(report: Report) -> str:
-    """A page to look at, every value escaped, nothing loaded from elsewhere."""
-    rows = ordered(report.rows)
-    title = html.escape(verdict_line(report))
-    style = stylesheet()
-    policy = f"default-src 'none'; style-src '{digest(style)}'; img-src data:"
-    parts = [
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
-        f"<style>{style}</style></head><body><main>",
-        f"<h1>senet-bench: {title}</h1>",
-        _html_table([row for row in rows if row.open]),
-    ]
-    if rest := [row for row in rows if not row.open]:
-        parts.append(f"<details><summary>{html.escape(_kinds(rest))}</summary>{_html_table(rest)}</details>")
-    parts += ["<h2>How sure is this</h2><ul>", *(f"<li>{html.escape(one)}</li>" for one in sureness(report)), "</ul>"]
-    parts.append(f"<p>Base {html.escape(base_text(report))}; {html.escape(software(report))}.</p>")
-    commands = (("Reproduce", report.reproduce), ("Accept", report.accept))
-    parts += [f"<p>{name}: <code>{html.escape(command)}</code></p>" for name, command in commands if command]
-    return "\n".join([*parts, "</main></body></html>", ""])
-
-
-def _html_table(rows: Sequence[LimitRow]) -> str:
-    if not rows:
-        return ""
-    lines = ['<div class="scroll"><table><tr>' + "".join(f"<th>{name}</th>" for name in HEADINGS) + "</tr>"]
-    for row in rows:
-        body = "".join(f"<td>{html.escape(cell)}</td>" for cell in cells(row))
-        lines.append(f'<tr class="{row.verdict}">{body}</tr>')
-    return "\n".join([*lines, "</table></div>"])
-
-
-def document(report: Report) -> Document:
+def report_document(report: Report) -> Document:
     """The report for a terminal and for the formats that tables are written in."""
     rows = ordered(report.rows)
     columns = tuple(Column(name, numeric=name in ("base", "now", "change", "gate")) for name in HEADINGS)
@@ -265,9 +231,23 @@ def document(report: Report) -> Document:
     return Document(report, (wide,), (narrow,), tuple(map(_record, rows)))
 
 
+def report_page(report: Report) -> str:
+    """A page to look at: what failed or could not be decided, the rest on a click, how sure it is, what to type."""
+    whole = report_document(report).wide[0]
+    rows = ordered(report.rows)
+    lines = dict(zip((row.id for row in rows), whole.rows))
+    opened = tuple(lines[row.id] for row in rows if row.open)
+    rest = [row for row in rows if not row.open]
+    tables = [Table("", whole.columns, opened)] if opened else []
+    folded = tuple(lines[row.id] for row in rest)
+    tables += [Table(_kinds(rest), whole.columns, folded, folded=True)] if rest else []
+    tables.append(Table("How sure is this", (), (), whole.notes))
+    return writers.page(tables, f"senet-bench: {verdict_line(report)}")
+
+
 def _coloured(row: LimitRow) -> tuple[str | Cell, ...]:
     """A row under `HEADINGS`, its verdict with the colour it has."""
-    return tuple(Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(HEADINGS, cells(row)))
+    return tuple(Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(HEADINGS, row_cells(row)))
 
 
 def _record(row: LimitRow) -> dict[str, Any]:

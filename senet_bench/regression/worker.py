@@ -25,7 +25,7 @@ BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
 Call = Callable[[], object]
 
 
-class Worker:
+class Servant:
     """The networks of a checkout, by place, and what can be asked of them."""
 
     def __init__(self, portable: Any) -> None:
@@ -66,8 +66,8 @@ class Worker:
 
     def facts(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
         """The portable facts and the file the network is from."""
-        facts = self.portable.described(name, size, self.counted)
-        return {"facts": asdict(facts), "source": self.portable.source_of(name)}
+        facts = self.portable.named_facts(name, size, self.counted)
+        return {"facts": asdict(facts), "source": self.portable.code_file(name)}
 
     def memory(self, name: str, size: tuple[int, int, int], batch_size: int) -> int:
         """The most bytes that a call holds beyond weights and images."""
@@ -115,7 +115,7 @@ class Worker:
         return fastest
 
 
-def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
+def serve(worker: Servant, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer until told to end, or until nobody asks any more."""
     while (token := source.read(1)) and token[0] != END:
         if token[0] == ASK:
@@ -125,7 +125,7 @@ def serve(worker: Worker, source: BinaryIO, sink: BinaryIO) -> None:
         sink.flush()
 
 
-def main(root: str, threads: int) -> None:
+def serve_checkout(root: str, threads: int) -> None:
     """Take the networks from the checkout at `root`, then serve."""
     sink = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
@@ -146,8 +146,8 @@ def main(root: str, threads: int) -> None:
     gc.freeze()
     gc.disable()
     with torch.inference_mode():
-        serve(Worker(portable), sys.stdin.buffer, sink)
+        serve(Servant(portable), sys.stdin.buffer, sink)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))
+    serve_checkout(sys.argv[1], int(sys.argv[2]))

@@ -34,12 +34,13 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table of cells with its notes; every writer draws it."""
+    """A table of cells with its notes; every writer draws it, and a page shows a `folded` one on a click."""
 
     title: str
     columns: tuple[Column, ...]
     rows: tuple[tuple[str | Cell, ...], ...]
     notes: tuple[str, ...] = ()
+    folded: bool = False
 
     @property
     def texts(self) -> tuple[tuple[str, ...], ...]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.results import to_json
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import Table
+from senet_bench.show.style import digest, stylesheet
+from senet_bench.show.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,16 +67,49 @@ def latex(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def page(tables: Sequence[Table]) -> str:
-    """A plain HTML page of the tables, every value escaped."""
-    parts = ["<!doctype html>", '<html lang="en"><meta charset="utf-8"><title>senet-bench</title>']
+def page(tables: Sequence[Table], title: str = "") -> str:
+    """A page of the tables, every value escaped, nothing loaded from elsewhere; folded tables open on a click."""
+    style = stylesheet()
+    policy = f"default-src 'none'; style-src '{digest(style)}'; img-src data:"
+    parts = [
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">',
+        f"<title>{html.escape(title or 'senet-bench')}</title>",
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">',
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">',
+        f"<style>{style}</style></head><body><main>",
+        f"<h1>{html.escape(title)}</h1>" if title else "",
+    ]
     for table in tables:
-        parts += [
-            f"<h2>{html.escape(table.title)}</h2>",
-            _frame(table, _two_lines).to_html(index=False, escape=True, border=0),
-        ]
+        heading, body = html.escape(table.title), _html_table(table)
+        if table.folded:
+            parts.append(f"<details><summary>{heading}</summary>{body}</details>")
+        else:
+            parts += [f"<h2>{heading}</h2>" if heading else "", body]
         parts += ["<ul>", *(f"<li>{html.escape(note)}</li>" for note in table.notes), "</ul>"] if table.notes else []
-    return "\n".join([*parts, "</html>", ""])
+    return "\n".join([*filter(None, parts), "</main></body></html>", ""])
+
+
+def _html_table(table: Table) -> str:
+    """The lines of a table; groups of columns stand in a line of their own, a cell's status is its class."""
+    if not table.rows:
+        return ""
+    lines = ['<div class="scroll"><table><thead>']
+    if any(column.group for column in table.columns):
+        groups = ((name, len(list(columns))) for name, columns in groupby(column.group for column in table.columns))
+        cells = (f'<th colspan="{width}">{html.escape(name)}</th>' for name, width in groups)
+        lines.append(f'<tr class="groups">{"".join(cells)}</tr>')
+    lines.append("<tr>" + "".join(f"<th>{html.escape(column.name)}</th>" for column in table.columns) + "</tr>")
+    lines.append("</thead><tbody>")
+    for row in table.rows:
+        kinds = ("num " * column.numeric + _status(cell) for column, cell in zip(table.columns, row))
+        cells = (f'<td class="{kind.strip()}">{html.escape(str(cell))}</td>' for kind, cell in zip(kinds, row))
+        lines.append(f"<tr>{''.join(cells)}</tr>")
+    return "\n".join([*lines, "</tbody></table></div>"])
+
+
+def _status(cell: str | Cell) -> str:
+    """The class of a cell's status."""
+    return cell.status.replace(" ", "-") if isinstance(cell, Cell) else ""
 
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:

@@ -1,21 +1,27 @@
-"""pytest-benchmark's JSON: a report's times written so that its tools read them, and its files read as latencies."""
+"""Rows judged from files that were made elsewhere: pytest-benchmark's JSON, and predictions of the same images."""
 
 from __future__ import annotations
 
 import math
 import statistics
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from senet_bench.core.results import header
 from senet_bench.core.store import read
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError
+from senet_bench.regression.config import PredictionPair
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import LimitRow, Report, Verdict, failed
+from senet_bench.regression.outcome import LimitRow, Verdict, failed
+
+if TYPE_CHECKING:
+    from senet_bench.train.evaluation import Predictions
 
 LARGEST_FILE = 256 << 20
 FEWEST_ROUNDS = 5
@@ -61,7 +67,7 @@ class File(msgspec.Struct):
 
 def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[LimitRow]:
     """The times in two files of pytest-benchmark, base and head; a benchmark that vanished is an error."""
-    base, head = (imported(path) for path in paths)
+    base, head = (benchmark_stats(path) for path in paths)
     rows = []
     for name, was in base.items():
         if name in head:
@@ -98,7 +104,7 @@ def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> Limi
     return replace(row, verdict=verdict)
 
 
-def imported(path: Path) -> dict[str, Stats]:
+def benchmark_stats(path: Path) -> dict[str, Stats]:
     """The statistics in a file of pytest-benchmark by full name; `UsageError` for another or a damaged file."""
     data = read(path)
     if len(data) > LARGEST_FILE:
@@ -116,54 +122,61 @@ def imported(path: Path) -> dict[str, Stats]:
     return {benchmark.key: benchmark.stats for benchmark in found.benchmarks}
 
 
-def exported(report: Report) -> dict[str, Any]:
-    """The report's times as a file that `pytest-benchmark compare` reads."""
-    hard, head = report.machine.hard, report.baseline.head
-    machine = {"node": report.machine.key, "processor": hard.get("cpu"), "machine": hard.get("isa")}
-    machine |= {"cpu": {"brand_raw": hard.get("cpu"), "count": hard.get("cores")}, "python_version": ""}
-    machine |= {"system": "", "release": "", "python_implementation": "", "python_compiler": ""}
-    commit = {"id": head or "unknown", "dirty": head.endswith("+")}
-    return {
-        "machine_info": machine,
-        "commit_info": {**commit, "time": report.created, "branch": "", "project": "senet-bench"},
-        "benchmarks": [_benchmark(row) for row in report.rows if row.unit == "s" and isinstance(row.now, float)],
-        "datetime": report.created,
-        "version": "5.1.0",
-    }
+# --- predictions -----------------------------------------------------------------------------------------------
 
 
-def _benchmark(row: LimitRow) -> dict[str, Any]:
-    """A row of time; spreads are those between launches, where there were several."""
-    now = float(row.now or 0.0)
-    times = [now * math.exp(one - statistics.fmean(row.launches)) for one in row.launches] or [now]
-    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else [now, now, now]
-    stats = {
-        "min": min(times),
-        "max": max(times),
-        "mean": statistics.fmean(times),
-        "stddev": statistics.stdev(times) if len(times) > 1 else 0.0,
-        "rounds": row.rounds or 1,
-        "median": statistics.median(times),
-        "iqr": quartiles[2] - quartiles[0],
-        "q1": quartiles[0],
-        "q3": quartiles[2],
-        "iqr_outliers": 0,
-        "stddev_outliers": 0,
-        "outliers": "0;0",
-        "ld15iqr": min(times),
-        "hd15iqr": max(times),
-        "ops": 1 / now,
-        "total": sum(times),
-        "iterations": 1,
-    }
-    extra = {"verdict": row.verdict, "ratio": row.ratio, "ci": row.ci, "gate": row.gate}
-    options = {
-        "disable_gc": True,
-        "timer": "perf_counter",
-        "min_rounds": 1,
-        "max_time": 0,
-        "min_time": 0,
-        "warmup": True,
-    }
-    names = {"group": row.metric, "name": row.network, "fullname": row.id, "params": None, "param": None}
-    return {**names, "extra_info": extra, "options": options, "stats": stats}
+def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
+    """Two networks on the same images: the difference of their errors against the limit.
+
+    It fails only where the one-sided interval at `alpha` lies above the limit, and passes only where it lies below;
+    McNemar's p, against no difference at all, is told beside it.
+    """
+    from senet_bench.train.evaluation import compare
+
+    first, second = (_loaded(path) for path in (pair.base, pair.head))
+    paired = compare(first, second, 1 - 2 * alpha)
+    worse, most = paired.difference, limit.absolute or 0.0
+    low, high = paired.ci or (-1.0, 1.0)
+    p = paired.p_value if paired.p_value is not None else 1.0
+    found: Verdict = "inconclusive"
+    if low > most:
+        found = "fail"
+    elif high < most or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):
+        found = "pass"
+    reason = (
+        f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * most:g} pt), McNemar p = {p:.2g},"
+        f" {100 * (1 - 2 * alpha):g} % interval {100 * low:+.2f} to {100 * high:+.2f} pt"
+    )
+    return LimitRow(
+        id=f"{pair.network}/accuracy",
+        network=pair.network,
+        metric="accuracy",
+        kind="paired",
+        verdict=found if limit.judged else "info",
+        reason=reason,
+        base=first.top1_err,
+        now=second.top1_err,
+        unit="top-1 error",
+        gate=limit.stored(),
+        p_worse=None,
+        confidence=1 - 2 * alpha,
+        rounds=paired.n,
+    )
+
+
+def _loaded(path: Path) -> Predictions:
+    """The predictions in a file; any damage is a `BenchError` that names it."""
+    from senet_bench.train.evaluation import Predictions
+
+    if not path.is_file():
+        raise BenchError(f"predictions {path} are not there", "make them with evaluate --keep-predictions")
+    if not zipfile.is_zipfile(path):
+        raise BenchError(f"{path} holds no predictions", "make it with evaluate --keep-predictions")
+    try:
+        found = Predictions.load(path)
+        shapes = {len(one) for one in (found.rows, found.labels, found.best, found.losses)}
+    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, MemoryError) as error:
+        raise BenchError(f"{path} is damaged ({type(error).__name__})", "make it again") from error
+    if len(shapes) != 1 or found.best.ndim != 2 or not len(found) or not found.best.shape[1]:
+        raise BenchError(f"{path} is damaged (its parts do not fit)", "make it again")
+    return found

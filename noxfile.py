@@ -9,6 +9,8 @@ nox.options.reuse_existing_virtualenvs = True
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINS = ("-c", ".ci/constraints.txt")
 
+PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a file's tests share what they build
+
 QUICK_TOPICS = ("architecture", "remedies", "paper", "studies", "verdict", "budget", "recipes")
 QUICK = [f"tests/test_{topic}.py" for topic in QUICK_TOPICS]
 
@@ -42,9 +44,9 @@ def check(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Pytest without the slow tests; `nox -s tests -- -m slow` runs those."""
+    """Pytest without the slow tests, a process for each core; `nox -s tests -- -m slow` runs those, one by one."""
     session.install(*PINS, ".", *groups("test"))
-    session.run("pytest", *(session.posargs or ("-m", "not slow")), env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *(session.posargs or ("-m", "not slow", *PARALLEL)), env={"OMP_NUM_THREADS": "1"})
 
 
 @nox.session

@@ -216,7 +216,7 @@ from senet_bench.core.catalog import CATALOG, CLASSIFIERS
 from senet_bench.bench.count import count
 from senet_bench.models import build_spec
 from senet_bench.core.specs import AttentionSpec
-for spec in CLASSIFIERS.values():  # torchvision, which detectors need, loads it
+for spec in {spec.family: spec for spec in CLASSIFIERS.values()}.values():  # torchvision (for detectors) loads it
     count(build_spec(spec, device="meta"), spec.input_size)
 others = {"squeeze": "max"}, {"squeeze": "none"}, {"excitation": "tanh"}, {"excitation": "relu"}, {"block": "constant"}
 for switches in others:

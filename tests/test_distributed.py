@@ -84,6 +84,7 @@ def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]
     return network, [(event.train_loss, event.test_loss) for event in events]
 
 
+@pytest.mark.slow
 def test_a_killed_rank_ends_the_job_clearly_and_resuming_gives_what_one_process_gives(tmp_path: Path) -> None:
     (survivor, text), (killed, _) = _finish(_ranks(tmp_path, "die"))
     assert killed == -signal.SIGKILL

@@ -43,19 +43,14 @@ def test_ctrl_c_during_the_imports_ends_in_one_line() -> None:
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
-def test_a_terminal_without_a_character_prints_another(encoding: str, tmp_path: Path) -> None:
+def test_a_terminal_without_a_character_prints_another(encoding: str) -> None:
     code = "import sys; from senet_bench.cli import _open_streams; _open_streams(); print('\\u0394 \\u2192')"
     assert python("-c", code, PYTHONIOENCODING=encoding).stdout == "? ?\n"
-    ended = python(
-        "-m",
-        "senet_bench",
-        "compare",
-        "resnet18",
-        "--no-latency",
-        "--results",
-        str(tmp_path),
-        PYTHONIOENCODING=encoding,
-    )
+
+
+def test_a_command_runs_on_a_terminal_of_ascii(tmp_path: Path) -> None:
+    command = ("-m", "senet_bench", "compare", "resnet18", "--no-latency", "--results", str(tmp_path))
+    ended = python(*command, PYTHONIOENCODING="ascii")
     assert ended.returncode == 0, ended.stderr
 
 

@@ -157,15 +157,12 @@ def test_an_interrupt_while_timing_keeps_counts_and_finished_pairs(
 
 
 def test_selftest_counts_its_trials(run: Run) -> None:
-    options = ("--null", "2", "--slower", "1", "--visible", "0", "--peers", "1")
+    options = ("--null", "1", "--slower", "1", "--visible", "0", "--peers", "0")
     document = json.loads(run("selftest", *options, "--format", "json").out)
     assert document["schema"] == "senet-bench.selftest/1"
     ours = next(row for row in document["rows"] if row["rule"] == "senet-bench")
-    assert (ours["same"], ours["slower"]) == (2, 1)
-    assert {"pytest-benchmark min:3%", "sequential mean:3%", "torch Timer median:3%"} <= {
-        row["rule"] for row in document["rows"]
-    }
-    assert len(document["details"]) == 5
+    assert (ours["same"], ours["slower"]) == (1, 1)
+    assert len(document["details"]) == 2
 
 
 def test_doctor_tries_every_branch_of_measuring(run: Run) -> None:

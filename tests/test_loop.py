@@ -215,6 +215,7 @@ def _child(file: Path, epochs: int, out: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(arguments, stdout=subprocess.PIPE, cwd=Path(__file__).parents[1])
 
 
+@pytest.mark.slow
 def test_kill_9_at_any_moment_and_resume_give_the_uninterrupted_weights(tmp_path: Path) -> None:
     epochs, file, out = 12, tmp_path / "run.ckpt", tmp_path / "end.pt"
     for lines in (7, 19):

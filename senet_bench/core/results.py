@@ -18,10 +18,11 @@ class Latency:
     """Time of one call under `conditions`, measured in the same rounds as its baseline.
 
     `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all; `ratio` the
-    Hodges-Lehmann estimate of variant / baseline with its interval `ci` at `confidence`; `mde` the smallest relative
-    slowdown these rounds would have shown with 80 % power; `control_ratio` the same estimate for a second copy of the
-    baseline; `cpu_ratio` that of CPU times, the sharper one where others take the cores. `p_worse` and `p_ok` are
-    one-sided, `p_slower_holm` adjusted over the rows of the run. `peak_bytes` is what a call holds beyond the weights.
+    Hodges-Lehmann estimate of variant / baseline with its interval `ci` at `confidence`; `mde` the relative slowdown,
+    from the gate if there is one, that such rounds show with 80 % power; `control_ratio` the same estimate for a second
+    copy of the baseline; `cpu_ratio` that of CPU times, the sharper one where others take the cores. `p_worse` and
+    `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `peak_bytes` is what a call holds beyond
+    the weights.
     """
 
     seconds: float

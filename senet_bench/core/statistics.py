@@ -24,6 +24,10 @@ Floats = NDArray[np.float64]
 EXACT_UP_TO = 50
 """Rounds up to which the null distribution of the signed ranks is exact (2^50 is exact in a double)."""
 POWER_80 = NormalDist().inv_cdf(0.8)
+MOST_TAILS = math.exp(2)
+"""The largest factor by which the tails of a few rounds raise the change that they show."""
+MOST_VISIBLE = math.log(100)
+"""Log of the largest change that is worth a number."""
 CONTROL_LEVEL = 0.005
 """One-sided level of the control's interval: 99 % two-sided."""
 MOST_DROPPED = 0.2
@@ -36,9 +40,9 @@ class Judgement:
 
     `ratio` is candidate / baseline (above 1: slower) by Hodges-Lehmann; `ci` holds the truth with probability
     `confidence` over all looks together. `p_worse`, `p_ok` are one-sided: small means shown to be beyond, or
-    inside, the gate. `mde` is the smallest relative change seen with 80 % power (inf below 4 rounds), `needed`
-    the rounds that would see a doubled gate as often, `enough` whether there are rounds for the level. Verdict
-    `estimated` is a measurement without a gate.
+    inside, the gate. `mde` is the relative change, counted from the gate (from none without one), that is shown
+    with 80 % power at the level of the interval, inf where the rounds are too few for it; `enough` says whether they
+    are. Verdict `estimated` is a measurement without a gate.
     """
 
     verdict: Verdict
@@ -50,7 +54,6 @@ class Judgement:
     p_worse: float
     p_ok: float
     mde: float
-    needed: int | None = None
     enough: bool = True
 
     @property
@@ -153,22 +156,52 @@ def spread(log_ratios: ArrayLike) -> float:
     return float(high - low) / 1.349
 
 
-def smallest_visible_change(log_ratios: ArrayLike, alpha: float) -> float:
-    """MDE80: the relative change that these rounds would show with 80 % power at one-sided alpha."""
-    n = np.size(log_ratios)
-    if n < 4:
+def smallest_visible_change(log_ratios: ArrayLike, level: float) -> float:
+    """The relative change that as many such rounds show with 80 % power at one-sided `level`, inf if none can.
+
+    A change shows when the lower bound of the interval is above the margin. That bound lies as far below the
+    estimate as it does here, give or take the error of the estimate itself: for many rounds 1 + 0.84 / z of that
+    distance, z the normal quantile of the level. Few rounds need more, because their own distance is uncertain, and
+    tell little of their tails: there the distance is raised by how much wider the interval is, beside the quartiles,
+    than with normal noise. The constants make the power 0.80 +- 0.03 in simulation, for 8 to 100 rounds of normal,
+    exponential, t2 and outlying noise (+- 0.05 below 18 rounds).
+    """
+    return _visible(np.sort(walsh_averages(log_ratios)), np.size(log_ratios), level)
+
+
+def _visible(ordered: Floats, n: int, level: float) -> float:
+    c = critical_rank(n, level)
+    if n < 1 or c < 0:
         return math.inf
-    z = NormalDist().inv_cdf(1 - alpha) + POWER_80
-    return math.expm1(z * spread(log_ratios) * math.sqrt(math.pi / 3 / n))
+    z = -NormalDist().inv_cdf(signed_rank_cdf(c, n))
+    few = 1 + 1.6 / n + 8 / n**2
+    below = float(np.median(ordered) - ordered[c])
+    change = below * few * (1 + POWER_80 / z) * _tails(ordered, n, c)
+    return math.expm1(change) if change < MOST_VISIBLE else math.inf
 
 
-def needed_rounds(log_ratios: ArrayLike, change: float, gate: float, alpha: float) -> int | None:
-    """Rounds that tell a relative change from the gate with 80 % power; None if they are equal or unknown."""
-    distance = abs(math.log1p(change) - math.log1p(gate))
-    if np.size(log_ratios) < 4 or distance == 0:
-        return None
-    z = NormalDist().inv_cdf(1 - alpha) + POWER_80
-    return max(1, math.ceil((z * spread(log_ratios) / distance) ** 2 * math.pi / 3))
+def _tails(ordered: Floats, n: int, c: int) -> float:
+    """The factor for noise with heavier tails than normal noise, below 1 for lighter ones; 1 from 45 rounds on."""
+    power, width = max(0.0, 3 - n / 15), float(_width(ordered, c))
+    if power == 0 or not 0 < width < math.inf:
+        return 1.0
+    return min(MOST_TAILS, math.pow(width / _normal_width(n, c), power))
+
+
+def _width(ordered: Floats, c: int) -> Floats:
+    """The interval's width beside that of the quartiles of the same Walsh averages; nan or inf where they are equal."""
+    last, quarter = ordered.shape[-1] - 1, ordered.shape[-1] // 4
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inner = ordered[..., last - quarter] - ordered[..., quarter]
+        return np.asarray((ordered[..., last - c] - ordered[..., c]) / inner)
+
+
+@lru_cache(maxsize=256)
+def _normal_width(n: int, c: int) -> float:
+    """The median of `_width` over rounds with normal noise."""
+    noise = np.random.default_rng(0).standard_normal((400, n))
+    first, second = np.triu_indices(n)
+    return float(np.median(_width(np.sort((noise[:, first] + noise[:, second]) / 2, axis=1), c)))
 
 
 def judge(log_ratios: ArrayLike, *, gate: float | None, level: float, alpha: float) -> Judgement:
@@ -186,7 +219,7 @@ def judge(log_ratios: ArrayLike, *, gate: float | None, level: float, alpha: flo
     bounds = _interval(walsh, r.size, level)
     low, high = bounds or (float(r.min()), float(r.max()))
     p_worse, p_ok = _p_values(walsh, r.size, margin)
-    mde = smallest_visible_change(r, alpha)
+    mde = _visible(np.sort(walsh), r.size, level)
     verdict, reason = _decide(bounds, margin, gate, mde)
     return Judgement(
         verdict=verdict,
@@ -198,7 +231,6 @@ def judge(log_ratios: ArrayLike, *, gate: float | None, level: float, alpha: flo
         p_worse=p_worse,
         p_ok=p_ok,
         mde=mde,
-        needed=needed_rounds(r, 2 * gate, gate, alpha) if gate else None,
         enough=bounds is not None,
     )
 
@@ -212,7 +244,7 @@ def _decide(bounds: tuple[float, float] | None, margin: float, gate: float | Non
         return "regressed", f"slower by more than {gate:.3g}"
     if bounds[1] < margin:
         return "ok", f"not slower by more than {gate:.3g}"
-    seen = f"the smallest change this run could have seen is {100 * mde:.2g} %"
+    seen = f"seen is what lies {100 * mde:.2g} % from the gate" if math.isfinite(mde) else "too few rounds to see any"
     return "inconclusive", f"{seen}; increase the budget" if mde > gate else f"too close to the gate; {seen}"
 
 

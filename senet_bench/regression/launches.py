@@ -213,7 +213,7 @@ def _told(judged: statistics.Judgement, allowed: float) -> str:
     change = f"{100 * (judged.ratio - 1):+.2f} % (gate +{100 * allowed:.3g} %)"
     if not judged.enough:
         return f"{change}; too few --launches to decide at this level"
-    return f"{change}; the smallest change these launches could see is {100 * judged.mde:.2g} %"
+    return f"{change}; these launches see what lies {100 * judged.mde:.2g} % from the gate"
 
 
 def _controlled(row: LimitRow, launches: Sequence[Launch], allowed: float) -> LimitRow:

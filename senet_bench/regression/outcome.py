@@ -25,7 +25,7 @@ TITLES = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "NOT COMPARABLE", 5: "ERRO
 class LimitRow:
     """One limit: what the base had, what there is now, and what that means.
 
-    `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the smallest change seen with 80 % power;
+    `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the change from the gate seen with 80 % power;
     `explain` names what changed, with by how much; `launches` are the log ratios of pairs of processes, `tau` their
     spread; `control_ok` says whether identical code was measured as identical, None without a control. `stale`:
     better than a stored baseline by more than the limit.

@@ -160,7 +160,7 @@ def sureness(report: Report) -> list[str]:
     visible = [row.mde80 for row in report.rows if row.mde80 is not None]
     if visible:
         sentences.append(
-            f"smallest change these runs could see: {100 * min(visible):.2g} to {100 * max(visible):.2g} %"
+            f"these runs see what lies {100 * min(visible):.2g} to {100 * max(visible):.2g} % from its gate"
         )
     state, family = report.health, report.family
     parts = [f"took {state.elapsed_s:.1f} s"]

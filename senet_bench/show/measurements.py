@@ -24,7 +24,7 @@ ALLOCATORS = {
     "other": "another allocator than glibc's",
 }
 WIDE_TIME_NOTES = (
-    "sees: the slowdown these rounds would have shown with 80 % power",
+    "sees: the slowdown that as many rounds show in 8 of 10 runs; its interval is then above 1",
     "CPU ratio: the ratio of CPU times, the sharper one on a busy machine",
 )
 

@@ -122,7 +122,7 @@ LAST = 1 - statistics.spent(0.5, 1.0)
 
 def power(noise: str, n: int, alpha: float, gate: float | None, tries: int) -> float:
     """How often n rounds show what n other rounds of the same noise name as seen, from the gate where there is one."""
-    rounds = 0.001 * NOISE[noise](RNG(n), tries, n) + math.log1p(gate or 0.0)
+    rounds = 0.001 * NOISE[noise](RNG(100 + n), tries, n) + math.log1p(gate or 0.0)
     judged = [statistics.judge(r, gate=gate, level=LAST * alpha, alpha=alpha) for r in rounds]
     lacking = np.sort([math.log1p(gate or 0.0) - math.log(one.ci[0]) for one in judged])
     return float(np.searchsorted(lacking, [math.log1p(one.mde) for one in judged]).mean()) / tries

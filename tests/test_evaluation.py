@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from senet_bench.core.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.show.measurements import pareto
 from senet_bench.train.evaluation import Predictions, Viewing, compare, predict, unfair
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +58,31 @@ def test_paired_seeds_give_the_t_interval_and_test() -> None:
     assert sd([1.0, 3.0]) == pytest.approx(2**0.5)
     with pytest.raises(UsageError, match="no pairs"):
         paired_seeds([0.1], [])
+
+
+def test_equal_differences_have_no_interval_and_the_p_of_their_signs() -> None:
+    for first, second, p in (
+        ([0.1, 0.1], [0.2, 0.2], 0.5),
+        ([0.1, 0.3, 0.25], [0.2, 0.4, 0.35], 0.25),  # equal but for rounding
+        ([0.2] * 8, [0.1] * 8, 2 * 0.5**8),
+        ([0.1, 0.2], [0.1, 0.2], 1.0),
+    ):
+        found = paired_seeds(first, second)
+        assert (found.ci, found.p_value, found.n) == (None, p, len(first))
+        assert found.difference == pytest.approx(second[0] - first[0])
+
+
+def test_exact_ties_stay_on_the_pareto_front() -> None:
+    points = [
+        ("a", 1.0, 0.3),
+        ("b", 1.0, 0.3),
+        ("dear", 2.0, 0.3),
+        ("c", 2.0, 0.1),
+        ("d", 2.0, 0.1),
+        ("worse", 3.0, 0.2),
+    ]
+    front = pareto(points, lambda point: point[1], lambda point: point[2])
+    assert [name for name, *_ in front] == ["a", "b", "c", "d"]
 
 
 def test_errors_and_counts_per_class() -> None:

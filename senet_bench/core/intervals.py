@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from senet_bench.errors import UsageError
 
+EQUAL = 1e-12
+"""Differences that differ by less than this fraction of the errors are equal: the rest is rounding."""
+
 
 @dataclass(frozen=True, slots=True)
 class Paired:
@@ -61,7 +64,10 @@ def paired_images(only_first_wrong: int, only_second_wrong: int, n: int, confide
 
 
 def paired_seeds(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Paired:
-    """The mean of second - first over pairs with the same seed, with the t interval and test (none for one pair)."""
+    """The mean of second - first over pairs with the same seed, with the t interval and test (none for one pair).
+
+    Equal differences have no spread that an interval could be made of: there is none, and p is that of the signs alone.
+    """
     from scipy.special import stdtr, stdtrit
 
     if len(first) != len(second) or not first:
@@ -71,9 +77,9 @@ def paired_seeds(first: Sequence[float], second: Sequence[float], confidence: fl
     if n == 1:
         return Paired(mean, None, None, 1, confidence)
     error = sd(differences) / math.sqrt(n)
+    if error <= EQUAL * max(map(abs, (*first, *second))):
+        return Paired(mean, None, 1.0 if abs(mean) <= error else 0.5 ** (n - 1), n, confidence)
     half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
-    if error == 0:
-        return Paired(mean, (mean, mean), 1.0 if mean == 0 else 0.0, n, confidence)
     return Paired(mean, (mean - half, mean + half), 2 * float(stdtr(n - 1, -abs(mean) / error)), n, confidence)
 
 

@@ -198,10 +198,10 @@ def front(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> list[Row]
 def pareto(
     items: Iterable[Anything], cost: Callable[[Anything], float], loss: Callable[[Anything], float]
 ) -> list[Anything]:
-    """The items that no other beats in one of cost and loss without losing in the other, by rising cost."""
+    """The items that no other beats in one of cost and loss without losing in the other, by rising cost; ties stay."""
     kept: list[Anything] = []
     for item in sorted(items, key=lambda item: (cost(item), loss(item))):
-        if not kept or loss(item) < loss(kept[-1]):
+        if not kept or loss(item) < loss(kept[-1]) or (cost(item), loss(item)) == (cost(kept[-1]), loss(kept[-1])):
             kept.append(item)
     return kept
 

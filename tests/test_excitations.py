@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from senet_bench.core.blocks import BLOCKS
 from senet_bench.core.catalog import resolve
-from senet_bench.core.results import AnyFacts, from_json
+from senet_bench.core.results import from_json
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
@@ -26,6 +27,7 @@ from senet_bench.gallery.report import observation_files
 from senet_bench.gates import tables, watch
 from senet_bench.gates.excitations import Excitations, excitations
 from senet_bench.gates.plots import shown_blocks
+from senet_bench.gates.rows import GateFacts
 from senet_bench.gates.tally import GateTally
 from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
@@ -35,6 +37,7 @@ from senet_bench.show import terminal, writers
 from senet_bench.train import weights
 from senet_bench.train.evaluation import Viewing, predict
 from tests.conftest import Run
+from tests.support.stored import gates as stored_gates
 
 SHORT = ("--dataset", "digits", "--epochs", "1", "-q")
 
@@ -290,8 +293,9 @@ def test_images_are_drawn_by_class_and_seed() -> None:
 
 def test_figure_6_shows_the_last_block_of_each_stage_and_the_whole_last_stage() -> None:
     blocks = [(stage, index) for stage, depth in ((2, 3), (3, 4), (4, 6), (5, 3)) for index in range(depth)]
-    rows = [{"stage": str(stage), "block": f"{stage}_{index + 1}"} for stage, index in blocks]
-    assert [row["block"] for row in shown_blocks(rows)] == ["2_3", "3_4", "4_6", "5_1", "5_2", "5_3"]
+    some = stored_gates().rows[0]
+    rows = [replace(some, stage=str(stage), block=f"{stage}_{index + 1}") for stage, index in blocks]
+    assert [row.block for row in shown_blocks(rows)] == ["2_3", "3_4", "4_6", "5_1", "5_2", "5_3"]
 
 
 # the command
@@ -305,7 +309,7 @@ def observed(run: Run, *options: str) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[AnyFacts, Store]:
+def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[GateFacts, Store]:
     """A run on twenty digits of each class by a network trained for an epoch."""
     torch.set_num_threads(1)
     store = Store(tmp_path_factory.mktemp("results"))
@@ -313,24 +317,28 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[AnyFacts, Store]:
     return terminal.run(excitations(asked, store), quiet=True).document, store
 
 
-def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[AnyFacts, Store]) -> None:
+def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[GateFacts, Store]) -> None:
     facts, store = stored
-    assert [row["label"] for row in facts.rows] == [f"SE_{stage}_{index}" for stage in (2, 3, 4) for index in (1, 2, 3)]
+    assert [row.label for row in facts.rows] == [f"SE_{stage}_{index}" for stage in (2, 3, 4) for index in (1, 2, 3)]
     for row in facts.rows:
-        assert [len(gates) for gates in row["classes"].values()] == [row["channels"]] * 10
-        assert row["class_images"] == dict.fromkeys("0123456789", 20)
-        assert np.mean([*row["classes"].values()], axis=0) == pytest.approx(row["mean"], abs=1e-4)
-        assert row["difference"]["value"] == pytest.approx(row["error_without"] - row["error"])
-        low, high = row["difference"]["ci"]
-        assert low <= row["difference"]["value"] <= high
-        assert row["difference"]["p"] <= row["difference"]["p_holm"]
-        assert not row["missing"]
+        assert row.difference is not None
+        assert row.difference.ci is not None
+        assert row.difference.p_holm is not None
+        assert row.error_without is not None
+        assert [len(gates) for gates in row.classes.values()] == [row.channels] * 10
+        assert row.class_images == dict.fromkeys("0123456789", 20)
+        assert np.mean(np.array([*row.classes.values()], dtype=float), axis=0) == pytest.approx(row.mean, abs=1e-4)
+        assert row.difference.value == pytest.approx(row.error_without - row.error)
+        low, high = row.difference.ci
+        assert low <= row.difference.value <= high
+        assert row.difference.p <= row.difference.p_holm
+        assert not row.missing
     (file,) = store.root.glob("runs/*/*-excitations-*.json")
     assert from_json(file.read_bytes(), "").rows == facts.rows
     assert file.stat().st_size < 300_000
 
 
-def test_report_writes_the_same_bytes_again(stored: tuple[AnyFacts, Store]) -> None:
+def test_report_writes_the_same_bytes_again(stored: tuple[GateFacts, Store]) -> None:
     facts, store = stored
     paths = list(observation_files(facts, store.root))
     kinds = {path.name.removeprefix("excitations-se-resnet-20-digits") for path in paths}
@@ -348,12 +356,12 @@ def test_report_writes_the_same_bytes_again(stored: tuple[AnyFacts, Store]) -> N
 
 
 @pytest.mark.parametrize("format", ["md", "csv", "json", "latex", "html"])
-def test_every_format_shows_every_block(stored: tuple[AnyFacts, Store], format: str) -> None:  # noqa: A002
+def test_every_format_shows_every_block(stored: tuple[GateFacts, Store], format: str) -> None:  # noqa: A002
     text = writers.render(tables.document(stored[0]), format).replace("\\_", "_")
     assert all(f"SE_{stage}_{index}" in text for stage in (2, 3, 4) for index in (1, 2, 3))
 
 
-def test_the_narrow_table_fits_80_columns(stored: tuple[AnyFacts, Store]) -> None:
+def test_the_narrow_table_fits_80_columns(stored: tuple[GateFacts, Store]) -> None:
     (table,) = tables.document(stored[0]).narrow
     cells = zip(*([column.name for column in table.columns], *table.rows))
     assert sum(max(map(len, column)) + 2 for column in cells) <= 80
@@ -557,20 +565,9 @@ def kept(folder: Path) -> str:
 
 
 def test_a_gate_over_all_channels_kept_is_listed_whole() -> None:
-    row = {
-        "model": "m",
-        "block": "b",
-        "label": "SE_2_1",
-        "stage": "2",
-        "images": 3,
-        "shown": [0, 4],
-        "mean": [0.1, 0.2],
-        "sd": [0.0, 0.1],
-        "classes": {"cat": [0.3, None]},
-        "class_sd": {"cat": [0.0, None]},
-        "class_images": {"cat": 1},
-    }
-    records = list(tables.channel_records([row]))
+    gates: dict[str, Any] = {"mean": [0.1, 0.2], "sd": [0.0, 0.1], "classes": {"cat": [0.3, None]}}
+    kept: dict[str, Any] = {"shown": [0, 4], "class_sd": {"cat": [0.0, None]}, "class_images": {"cat": 1}}
+    records = list(tables.channel_records([replace(stored_gates().rows[0], **gates, **kept)]))
     assert [(one["channel"], one["class"], one["mean"]) for one in records] == [
         (0, "all", 0.1),
         (0, "cat", 0.3),

@@ -375,9 +375,5 @@ def test_the_terminal_has_the_page_in_short(run: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("change", [{"mean": [0.5]}, {"classes": {"0": [0.5, 0.6]}}, {"sd": [float("nan")] * 16}])
 def test_gates_of_other_lengths_or_values_are_no_facts(change: dict[str, Any]) -> None:
-    from senet_bench.gates.tables import document
-
-    facts = stored.gates()
-    facts.rows[0].update(change)
     with pytest.raises(ValueError, match=r"a gate of block|other lengths"):
-        document(facts)
+        replace(stored.gates().rows[0], **change)

@@ -156,7 +156,7 @@ def test_each_part_has_the_time_that_it_takes(timed: Profile) -> None:
     seconds = {part: row.seconds for part, row in by_part(timed).items()}
     expected = {"squeeze": 4 * MS, "excitation": 6 * MS, "scale": 10 * MS, "attention": 20 * MS}
     assert seconds == pytest.approx(expected)
-    assert timed.seconds == pytest.approx(70 * MS)
+    assert timed.summary.seconds == pytest.approx(70 * MS)
 
 
 def test_the_parts_add_up_to_the_whole_of_attention(timed: Profile) -> None:
@@ -168,7 +168,7 @@ def test_the_parts_add_up_to_the_whole_of_attention(timed: Profile) -> None:
 
 def test_what_a_fixed_gate_does_not_explain_is_interaction(timed: Profile) -> None:
     assert value(by_part(timed)["scale"].alone) == pytest.approx(0)  # a plain product: our time does not pass in it
-    assert value(timed.interaction) == pytest.approx(10 / 70)
+    assert value(timed.summary.interaction) == pytest.approx(10 / 70)
 
 
 def test_stages_have_their_own_share_and_that_of_their_attention(timed: Profile) -> None:
@@ -177,7 +177,7 @@ def test_stages_have_their_own_share_and_that_of_their_attention(timed: Profile)
     attention = [row.attention_share for row in timed.stages]
     assert [value(a) for a in attention[:2]] == pytest.approx([10 / 70, 10 / 70])
     assert attention[2:] == [None, None]
-    assert value(timed.unattributed) == pytest.approx(0, abs=1e-12)
+    assert value(timed.summary.unattributed) == pytest.approx(0, abs=1e-12)
     assert [(row.output_size, row.blocks) for row in timed.stages[:3]] == [((4, 8, 8), 1), ((4, 8, 8), 1), ((5,), 0)]
 
 
@@ -186,7 +186,7 @@ def test_intervals_hold_their_estimates(timed: Profile) -> None:
         assert row.share is not None
         assert row.share.ci is not None
         assert row.share.ci[0] <= row.share.value <= row.share.ci[1]
-        assert row.share.rounds == timed.rounds > 6
+        assert row.share.rounds == timed.summary.rounds > 6
 
 
 def test_marks_around_the_parts_stand_beside_it(timed: Profile) -> None:
@@ -205,9 +205,9 @@ def test_torchs_profiler_stands_beside_it(timed: Profile) -> None:
 
 
 def test_a_clock_that_stands_in_the_probes_gives_none_with_a_reason(timed: Profile) -> None:
-    assert timed.device is not None
-    assert timed.device.memory_bytes_per_s is None
-    assert timed.device.missing["memory_bytes_per_s"] == "the clock stands still"
+    assert timed.summary.device is not None
+    assert timed.summary.device.memory_bytes_per_s is None
+    assert timed.summary.device.missing["memory_bytes_per_s"] == "the clock stands still"
     found = by_part(timed)["scale"].limits
     assert found is not None
     assert found.verdict is None
@@ -217,7 +217,7 @@ def test_a_clock_that_stands_in_the_probes_gives_none_with_a_reason(timed: Profi
 def test_a_profile_is_a_json_document(timed: Profile) -> None:
     document = msgspec.json.decode(to_json(timed))
     assert document["parts"][0]["share"]["confidence"] == pytest.approx(0.95)
-    assert len(document["samples"]["without stages.0"]) == timed.rounds
+    assert len(document["summary"]["samples"]["without stages.0"]) == timed.summary.rounds
 
 
 def test_a_block_that_does_not_split_is_measured_as_a_whole() -> None:
@@ -226,14 +226,14 @@ def test_a_block_that_does_not_split_is_measured_as_a_whole() -> None:
     assert rows["attention"].seconds == pytest.approx(8 * MS)
     assert all(rows[part].share is None for part in ("squeeze", "excitation", "scale"))
     assert "as a whole" in rows["scale"].missing["share"]
-    assert found.interaction is None
+    assert found.summary.interaction is None
     assert rows["attention"].bytes == 2 * 2 * 4 * 64 * 4
 
 
 def test_a_network_without_attention_has_stages_only() -> None:
     found = profile(Net(nn.Identity))
-    assert (found.parts, found.blocks, found.rounds) == ((), 0, 0)
-    assert found.seconds == pytest.approx(50 * MS)
+    assert (found.parts, found.summary.blocks, found.summary.rounds) == ((), 0, 0)
+    assert found.summary.seconds == pytest.approx(50 * MS)
     assert [value(row.share) for row in found.stages] == pytest.approx([0.2, 0.6, 0.0, 0.2])
     with pytest.raises(UsageError, match="without attention"):
         profile(Net(nn.Identity), mode="train")
@@ -244,7 +244,7 @@ def test_training_shows_attention_as_a_whole_and_says_why() -> None:
     rows = by_part(found)
     assert rows["attention"].seconds == pytest.approx(20 * MS)
     assert rows["squeeze"].share is None
-    assert rows["squeeze"].missing["share"] == found.missing["stages"] == "told apart in eager inference only"
+    assert rows["squeeze"].missing["share"] == found.summary.missing["stages"] == "told apart in eager inference only"
     assert rows["attention"].bytes is None
 
 

@@ -21,7 +21,7 @@ from senet_bench.bench.runtimes import REDUCED
 from senet_bench.bench.samples import Samples
 from senet_bench.breakdown.parts import PARTS, Stage, Traced
 from senet_bench.breakdown.roofline import Demand, limits
-from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profile, StageRow
+from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profile, ProfileSummary, StageRow
 from senet_bench.breakdown.timeline import WHOLE, Profiled, StageTimes
 from senet_bench.core import statistics
 from senet_bench.core.specs import Conditions
@@ -100,23 +100,30 @@ class Seen:
 
 def profile_of(seen: Seen) -> Profile:
     """The rows."""
-    found = seen.latency.comparison if seen.latency is not None else None
-    judged = found.arms["without"].judgement if found is not None else None
-    samples = found.samples if found is not None else None
     return Profile(
+        parts=tuple(_part_row(seen, part) for part in (*PARTS, "attention")) if seen.traced else (),
+        stages=(*(_stage_row(seen, stage) for stage in seen.stages), *_between(seen)),
+        summary=_summary(seen),
+    )
+
+
+def _summary(seen: Seen) -> ProfileSummary:
+    """What is said of the network's call as a whole."""
+    comparison = seen.latency.comparison if seen.latency is not None else None
+    judged = comparison.arms["without"].judgement if comparison is not None else None
+    samples = comparison.samples if comparison is not None else None
+    return ProfileSummary(
         input_size=seen.input_size,
         conditions=seen.conditions,
         seconds=seen.seconds,
-        cpu_seconds=found.arms["full"].cpu_seconds if found is not None else None,
+        cpu_seconds=comparison.arms["full"].cpu_seconds if comparison is not None else None,
         blocks=len(seen.traced),
-        parts=tuple(_part_row(seen, part) for part in (*PARTS, "attention")) if seen.traced else (),
-        stages=(*(_stage_row(seen, stage) for stage in seen.stages), *_between(seen)),
         control=seen.share({CONTROL: 1, "full": -1}),
         interaction=seen.share({"full": 1, "gate": -1, "scale": -1, "without": 1}) if seen.split else None,
         unattributed=_unattributed(seen),
         rounds=samples.kept if samples is not None else 0,
-        dropped=dict(found.dropped) if found is not None else {},
-        settled=found.settled if found is not None else None,
+        dropped=dict(comparison.dropped) if comparison is not None else {},
+        settled=comparison.settled if comparison is not None else None,
         reason=judged.reason if judged is not None else "",
         device=seen.device,
         profiler_slowdown=seen.profiled.slowdown if seen.profiled is not None else None,

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor, nn
 
@@ -20,16 +19,16 @@ from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
 from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_parts
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
-from senet_bench.breakdown.rows import Profile
+from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
 from senet_bench.core.progress import Progress, Steps
-from senet_bench.core.results import AnyFacts
+from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions
 from senet_bench.core.store import Store
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.models import build_spec
 from senet_bench.run.cases import Changes, spec_of
-from senet_bench.run.record import Record, new_facts
+from senet_bench.run.record import Record, header
 
 BUDGET_S = 20.0
 WITNESS_SHARE = 0.1
@@ -121,7 +120,7 @@ def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
 
 def run_profile(
     model: str, store: Store, *, conditions: Conditions, budget_s: float, seed: int, changes: Changes
-) -> Steps[Record[AnyFacts]]:
+) -> Steps[Record[ProfileFacts]]:
     """The record of a profile: the parts of attention as rows, the stages as details; yields the budget's use."""
     store.check()
     if not 0 < budget_s <= 3600:
@@ -129,14 +128,13 @@ def run_profile(
     spec, conditions = spec_of(model, changes), settled(conditions)
     if spec.trunk is not None:
         raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
-    described = {"model": spec.name, "label": spec.label, "budget_s": budget_s, **asdict(conditions)}
-    record = Record.begin(store, new_facts("profile", described))
-    built = build_spec(spec)
-    plan = Plan(budget_s=budget_s, seed=seed)
-    profile = yield from profile_network(built, spec.input_size, conditions=conditions, plan=plan)
-    document: dict[str, Any] = msgspec.to_builtins(profile)
-    rows, details = document.pop("parts"), document.pop("stages")
-    record.change(rows=rows, details=details, summary=document)
+    network = ProfileConditions(model=spec.name, label=spec.label, budget_s=budget_s, **asdict(conditions))
+    begun, plan = header("profile", network), Plan(budget_s=budget_s, seed=seed)
+    profile = yield from profile_network(build_spec(spec), spec.input_size, conditions=conditions, plan=plan)
+    rows, stages = list(profile.parts), list(profile.stages)
+    facts: ProfileFacts = Facts(**begun, rows=rows, details=stages, summary=profile.summary)
+    record = Record.begin(store, facts)
+    record.change()
     return record
 
 

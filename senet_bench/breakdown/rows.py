@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions
 
 Bound = Literal["bandwidth", "launch", "compute"]
@@ -62,8 +63,8 @@ class StageRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
-    """Where the time of one call went under these conditions. Rows: `parts` end with all of attention.
+class ProfileSummary:
+    """A network's call as a whole, under these conditions.
 
     `seconds` is the median of a call, `control` a second copy's time as a fraction of it, less 1. `interaction` is
     what attention costs beyond its gate alone and its scale alone, `unattributed` beyond the sum over the stages.
@@ -72,11 +73,9 @@ class Profile:
 
     input_size: tuple[int, int, int]
     conditions: Conditions
-    seconds: float | None
-    cpu_seconds: float | None
-    blocks: int
-    parts: tuple[PartRow, ...]
-    stages: tuple[StageRow, ...]
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+    blocks: int = 0
     control: Estimate | None = None
     interaction: Estimate | None = None
     unattributed: Estimate | None = None
@@ -88,6 +87,24 @@ class Profile:
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """Where the time of one call went: the `parts` of attention, ending with all of it, the stages, and the whole."""
+
+    parts: tuple[PartRow, ...]
+    stages: tuple[StageRow, ...]
+    summary: ProfileSummary
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileConditions(Conditions):
+    """The conditions of the calls, and which network they were of, with the seconds of paired rounds."""
+
+    model: str
+    label: str
+    budget_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,3 +151,7 @@ class Limits:
     arithmetic: str
     reason: str = ""
     explained: float | None = None
+
+
+ProfileFacts = Facts[ProfileConditions, PartRow, ProfileSummary, StageRow]
+"""The document of `profile`."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from senet_bench.core.results import AnyFacts
+import msgspec
+
+from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, StageRow
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table
 
@@ -16,90 +17,72 @@ NOTES = (
 )
 
 
-def document(facts: AnyFacts) -> Document:
+def document(facts: ProfileFacts) -> Document:
     """A profile as two tables."""
-    summary = facts.summary
-    call = EMPTY if summary.get("seconds") is None else f", {1e3 * summary['seconds']:.4g} ms a call"
-    conditions = facts.conditions
-    where = (
-        f"{conditions['device']}, {conditions['precision']}, {conditions['runtime']}, batch {conditions['batch_size']}"
+    conditions, seconds = facts.conditions, facts.summary.seconds
+    call = EMPTY if seconds is None else f", {1e3 * seconds:.4g} ms a call"
+    where = f"{conditions.device}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
+    title = f"{conditions.label} on {where}, {conditions.threads} thread(s){call}"
+    wide, narrow = (
+        (*([_parts(title, facts, narrow=short)] if facts.rows else []), _stages(title, facts.details, narrow=short))
+        for short in (False, True)
     )
-    title = f"{conditions['label']} on {where}, {conditions['threads']} thread(s){call}"
-    wide, narrow = [], []
-    if facts.rows:
-        wide.append(_parts(title, facts, narrow=False))
-        narrow.append(_parts(title, facts, narrow=True))
-    wide.append(_stages(title, facts.details, narrow=False))
-    narrow.append(_stages(title, facts.details, narrow=True))
-    return Document(facts, tuple(wide), tuple(narrow), tuple(facts.rows))
+    return Document(facts, wide, narrow, tuple(map(msgspec.to_builtins, facts.rows)))
 
 
-def _parts(title: str, facts: AnyFacts, *, narrow: bool) -> Table:
+def _parts(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
     columns = (
         ["part", "ms", "left out %", "marks %"] + ([] if narrow else ["profiler %", "MB", "operators"]) + ["bound"]
     )
     lines = []
     for row in facts.rows:
-        line = [row["part"], _milliseconds(row["seconds"]), _estimate(row["share"]), _value(row["marked_share"])]
+        line = [row.part, _milliseconds(row.seconds), _estimate(row.share), _value(row.marked_share)]
         if not narrow:
-            line += [_percent(row["profiler_share"]), _megabytes(row["bytes"]), _plain(row["operators"])]
-        lines.append((*line, (row["limits"] or {}).get("verdict") or EMPTY))
+            line += [_percent(row.profiler_share), _megabytes(row.bytes), _plain(row.operators)]
+        lines.append((*line, (row.limits and row.limits.verdict) or EMPTY))
     return Table(
         f"Attention in {title}",
         tuple(Column(name, numeric=name not in ("part", "bound")) for name in columns),
         tuple(lines),
-        (*_arithmetic(facts.rows), *_remarks(facts), *NOTES),
+        (*_arithmetic(facts.rows), *_remarks(facts.summary), *NOTES),
     )
 
 
-def _stages(title: str, stages: Sequence[Mapping[str, Any]], *, narrow: bool) -> Table:
+def _stages(title: str, stages: Sequence[StageRow], *, narrow: bool) -> Table:
     columns = ["stage", "output", "ms", "share %", "attention %"] + (
         [] if narrow else ["marks %", "profiler %", "blocks"]
     )
     lines = []
     for row in stages:
-        size = "x".join(map(str, row["output_size"]))
-        line = [
-            row["stage"],
-            size,
-            _milliseconds(row["seconds"]),
-            _value(row["share"]),
-            _estimate(row["attention_share"]),
-        ]
+        size = "x".join(map(str, row.output_size))
+        line = [row.stage, size, _milliseconds(row.seconds), _value(row.share), _estimate(row.attention_share)]
         if not narrow:
-            line += [
-                _value(row["marked_attention_share"]),
-                _percent(row["profiler_attention_share"]),
-                str(row["blocks"]),
-            ]
+            line += [_value(row.marked_attention_share), _percent(row.profiler_attention_share), str(row.blocks)]
         lines.append(tuple(line))
     return Table(f"Stages of {title}", tuple(Column(name, numeric=name != "stage") for name in columns), tuple(lines))
 
 
-def _arithmetic(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    limits = ((row["part"], row["limits"]) for row in rows if row["limits"])
-    return [f"{part}: {one['arithmetic']}" for part, one in limits if one.get("arithmetic")]
+def _arithmetic(rows: Sequence[PartRow]) -> list[str]:
+    return [f"{row.part}: {row.limits.arithmetic}" for row in rows if row.limits and row.limits.arithmetic]
 
 
-def _remarks(facts: AnyFacts) -> list[str]:
-    control = facts.summary.get("control")
-    remarks = [f"{name} missing: {why}" for name, why in facts.summary.get("missing", {}).items()]
-    remarks += [str(facts.summary["reason"])] if facts.summary.get("reason") else []
-    if control:
-        remarks.append(f"A/A control {100 * control['value']:+.2f} %, {facts.summary['rounds']} rounds")
+def _remarks(summary: ProfileSummary) -> list[str]:
+    remarks = [f"{name} missing: {why}" for name, why in summary.missing.items()]
+    remarks += [summary.reason] if summary.reason else []
+    if summary.control:
+        remarks.append(f"A/A control {100 * summary.control.value:+.2f} %, {summary.rounds} rounds")
     return remarks
 
 
-def _estimate(estimate: Mapping[str, Any] | None) -> str:
+def _estimate(estimate: Estimate | None) -> str:
     if estimate is None:
         return EMPTY
-    interval = estimate.get("ci")
-    bounds = f" [{100 * interval[0]:.2f}, {100 * interval[1]:.2f}]" if interval else EMPTY
-    return f"{100 * estimate['value']:.2f}{bounds}"
+    bounds = f" [{100 * estimate.ci[0]:.2f}, {100 * estimate.ci[1]:.2f}]" if estimate.ci else EMPTY
+    return f"{100 * estimate.value:.2f}{bounds}"
 
 
-def _value(estimate: Mapping[str, Any] | None) -> str:
-    return EMPTY if estimate is None else f"{100 * estimate['value']:.2f}"
+def _value(estimate: Estimate | None) -> str:
+    return EMPTY if estimate is None else f"{100 * estimate.value:.2f}"
 
 
 def _percent(value: float | None) -> str:

@@ -12,6 +12,8 @@ from senet_bench.cli import options as o
 
 if TYPE_CHECKING:
     from senet_bench.gates.excitations import Excitations
+    from senet_bench.gates.rows import ColourFacts, GateFacts
+    from senet_bench.run.record import Record
 
 Model = Annotated[str, typer.Argument(help="The network: one with attention, or with --input-channels any.")]
 
@@ -130,16 +132,18 @@ def excitations(
 def _finish(asked: Excitations, input_channels: bool, showing: o.Showing) -> None:
     """Follow the run to its end, show it, and write its tables and plots."""
     from senet_bench.gallery import report
-    from senet_bench.gates import colour_tables as colours
+    from senet_bench.gates import colour_tables, tables
     from senet_bench.gates import excitations as of_blocks
     from senet_bench.gates import input_channels as of_input
-    from senet_bench.gates import tables
     from senet_bench.show import terminal
 
-    store = showing.store
-    steps = of_input.input_channels(asked, store) if input_channels else of_blocks.excitations(asked, store)
-    record = showing.follow(steps)
-    showing.emit((colours if input_channels else tables).document(record.document))
+    record: Record[GateFacts] | Record[ColourFacts]
+    if input_channels:
+        record = colours = showing.follow(of_input.input_channels(asked, showing.store))
+        showing.emit(colour_tables.document(colours.document))
+    else:
+        record = blocks = showing.follow(of_blocks.excitations(asked, showing.store))
+        showing.emit(tables.document(blocks.document))
     showing.stored(record.path)
-    for path in report.observation_files(record.document, store.root):
+    for path in report.observation_files(record.document, showing.store.root):
         terminal.remark(str(path), quiet=showing.quiet)

@@ -78,10 +78,9 @@ def selftest(
 ) -> None:
     """How trustworthy timing is on this machine: false alarms, smallest visible change, time to verdict."""
     showing.check()
-    from senet_bench.bench.selftest import Amounts
     from senet_bench.run import selftest, tables
 
-    amounts = Amounts(
+    amounts = selftest.Amounts(
         same=comparisons.null,
         slower=comparisons.slower,
         visible=comparisons.visible,

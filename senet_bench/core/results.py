@@ -179,12 +179,12 @@ def to_json(document: object) -> str:
 KINDS = {
     schema_of("compare"): "senet_bench.core.results:Run",
     schema_of("ablate"): "senet_bench.core.results:Run",
-    schema_of("profile"): "senet_bench.core.results:Facts",
-    schema_of("selftest"): "senet_bench.core.results:Facts",
+    schema_of("profile"): "senet_bench.breakdown.rows:ProfileFacts",
+    schema_of("selftest"): "senet_bench.run.selftest:SelftestFacts",
     schema_of("train"): "senet_bench.core.results:Facts",
     schema_of("evaluate"): "senet_bench.core.results:Facts",
-    schema_of("excitations"): "senet_bench.core.results:Facts",
-    schema_of("input-channels"): "senet_bench.core.results:Facts",
+    schema_of("excitations"): "senet_bench.gates.rows:GateFacts",
+    schema_of("input-channels"): "senet_bench.gates.rows:ColourFacts",
 }
 """Every schema that is stored, and the import string of the type it is read as: `Run`, or a `Facts[...]` by its name.
 

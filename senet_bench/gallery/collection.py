@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from senet_bench.breakdown import tables as profiles
 from senet_bench.core.devices import kind_of
 from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
@@ -142,9 +144,7 @@ class Collection:
     def observations(self, command: str) -> list[AnyFacts]:
         """The newest gates, `excitations` or `input-channels`, of each network and data set."""
         found = {
-            (facts.conditions["label"], facts.conditions["dataset"]): facts
-            for _, facts in self.facts(command)
-            if facts.rows
+            (facts.conditions.label, facts.conditions.dataset): facts for _, facts in self.facts(command) if facts.rows
         }
         return list(found.values())
 
@@ -191,7 +191,8 @@ def _check_names(source: StoredRun) -> None:
     for name in ("hard", "packages"):
         if not isinstance(source.document.environment.get(name) or {}, dict):
             raise TypeError(f"{name} of its environment is no object")
-    if not isinstance(source.document.conditions.get("accuracy") or {}, dict):
+    conditions = msgspec.to_builtins(source.document.conditions)
+    if not isinstance(conditions.get("accuracy") or {}, dict):
         raise TypeError("accuracy of its conditions is no object")
     for row in source.document.rows if source.command == "evaluate" else ():
         for name in ("model", "label", "dataset", "weights"):

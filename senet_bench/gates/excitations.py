@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from senet_bench.core.datasets import DATASETS
-from senet_bench.core.progress import Steps
-from senet_bench.core.results import AnyFacts
+from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, file_name, key_of
 from senet_bench.errors import UsageError
-from senet_bench.gates import rows as gate_rows
+from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 from senet_bench.run.cases import Changes, label, pair_of, spec_of
 from senet_bench.run.error import definition
-from senet_bench.run.record import Record, header, new_facts
+from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
     from torch import nn
 
     from senet_bench.data.sets import DataSet
+    from senet_bench.gates.watch import Watch
     from senet_bench.train.evaluation import Viewing
     from senet_bench.train.trials import Trial
 
+NOT_MEASURED = "not measured (--no-removal, or the run ended before)"
 TRAINED_HERE = tuple(key for key, row in DATASETS.items() if row.embedded)
 
 
@@ -89,7 +92,7 @@ class Observation:
     notes: tuple[str, ...]
 
 
-def excitations(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
+def excitations(asked: Excitations, store: Store) -> Steps[Record[GateFacts]]:
     """The record of a run with a row for every block; progress by images shown.
 
     What the gates do is stored before the first block is taken out.
@@ -101,24 +104,24 @@ def excitations(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
 
     check_conditions(Conditions(device=asked.device))
     store.check()
-    record = Record.begin(store, new_facts("excitations", {}))
     stages = 1 + asked.removal
-    yield record.progress(f"weights of {label(spec)}", 0, stages)
+    yield Progress(f"weights of {label(spec)}", 0, stages)
     subject = _subject(asked, spec, store)
-    shown = viewing(asked, subject.spec, subject.images)
     chosen = chosen_classes(asked.classes, subject.images)
     rows = drawn_rows(subject.images.test.labels, asked.images_per_class, asked.seed)
+    shown = viewing(asked, subject.spec, subject.images)
     watch = Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
     for done in watch.observe():
-        yield record.progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
-    found = gate_rows.of_blocks(subject.spec.name, watch, chosen, asked.channels)
-    conditions = _conditions(asked, subject, chosen, rows)
-    record.change(conditions=conditions, rows=found, summary=gate_rows.summary(watch))
+        yield Progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
+    conditions = _conditions(asked, subject, chosen, len(rows))
+    blocks = [_row(watch, name, subject.spec.name, chosen, asked.channels) for name in watch.tallies]
+    facts: GateFacts = Facts(**header("excitations", conditions), rows=blocks, summary=_summary(watch))
+    record = Record.begin(store, facts)
+    record.change()
     if asked.removal:
         for done in watch.hold(variants(watch.means())):
             yield record.progress(f"{done} of {len(rows)} images, blocks out", 1 + done / (len(rows) + 1), stages)
-        changed = gate_rows.with_errors(record.document, watch)
-        record.change(rows=changed.rows, summary=changed.summary)
+        record.change(rows=_with_errors(facts.rows, watch), summary=_with_all_changed(facts.summary, watch))
     return record
 
 
@@ -197,21 +200,103 @@ def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
     return Viewing(size=size, batch=batch, device=asked.device, skip_corrupt=asked.skip_corrupt)
 
 
-def _conditions(asked: Excitations, subject: Observation, chosen: Mapping[str, int], rows: Any) -> dict[str, Any]:
+def _conditions(asked: Excitations, subject: Observation, chosen: Mapping[str, int], images: int) -> GateConditions:
     spec = subject.spec
-    return {
-        "model": spec.name,
-        "label": label(spec),
-        "attention": asdict(spec.attention) if spec.attention else None,
-        "dataset": asked.dataset,
-        "weights": subject.weights,
-        "notes": list(subject.notes),
-        "images": len(rows),
-        "images_per_class": asked.images_per_class,
-        "classes": list(chosen),
-        "class_count": len(subject.images.classes),
-        "near": asked.near,
-        "size": viewing(asked, spec, subject.images).size,
-        "seed": asked.seed,
-        "device": asked.device,
-    }
+    return GateConditions(
+        model=spec.name,
+        label=label(spec),
+        attention=spec.attention,
+        dataset=asked.dataset,
+        weights=subject.weights,
+        notes=list(subject.notes),
+        images=images,
+        images_per_class=asked.images_per_class,
+        classes=list(chosen),
+        class_count=len(subject.images.classes),
+        near=asked.near,
+        size=viewing(asked, spec, subject.images).size,
+        seed=asked.seed,
+        device=asked.device,
+    )
+
+
+def _row(watch: Watch, name: str, model: str, chosen: Mapping[str, int], channels: int) -> GateRow:
+    """A block: where it is, its gates by class, and the numbers of section 7.2's words."""
+    from senet_bench.gates.tally import evenly, rounded
+
+    tally, stages = watch.tallies[name], {block: watch.stage(block) for block in watch.tallies}
+    depth = [block for block in watch.tallies if stages[block] == stages[name]].index(name) + 1
+    kept, means, sds = evenly(len(tally.shift), channels), tally.class_mean(), tally.class_sd()
+    low, high = tally.saturated()
+    return GateRow(
+        model=model,
+        block=name,
+        label=f"SE_{stages[name]}_{depth}",
+        stage=stages[name],
+        channels=len(tally.shift),
+        shown=kept,
+        images=int(tally.count.max(1).sum()),
+        class_images={label: int(tally.count[place].max()) for label, place in chosen.items()},
+        classes={label: rounded(means[place][kept]) for label, place in chosen.items()},
+        class_sd={label: rounded(sds[place][kept]) for label, place in chosen.items()},
+        mean=rounded(tally.mean()[kept]),
+        sd=rounded(tally.sd()[kept]),
+        mean_gate=tally.mean_gate(),
+        between_class_share=tally.between_class_share(),
+        share_by_chance=tally.share_by_chance(),
+        scale_share=tally.scale_share(),
+        saturated_low=low,
+        saturated_high=high,
+        distance_from_identity=tally.distance_from_identity(),
+        distance_from_constant=tally.distance_from_constant(),
+        error=watch.seen.top1_err,
+        error_ci=watch.seen.interval(),
+        missing={"difference": NOT_MEASURED},
+    )
+
+
+def _summary(watch: Watch) -> GateSummary:
+    """The error of the network as it is, and what could not be read."""
+    seen = watch.seen
+    return GateSummary(error=seen.top1_err, error_ci=seen.interval(), images=len(seen), skipped=list(seen.skipped))
+
+
+def _with_errors(rows: Sequence[GateRow], watch: Watch) -> list[GateRow]:
+    """The rows with the error without each block and its difference, Holm's p over the blocks of each kind."""
+    without, at_mean = ([_change(watch, f"{row.block}={kind}") for row in rows] for kind in ("1", "mean"))
+    return [
+        replace(
+            row,
+            missing={},
+            error_without=watch.held[f"{row.block}=1"].top1_err,
+            difference=one,
+            error_at_mean=watch.held[f"{row.block}=mean"].top1_err,
+            difference_at_mean=mean,
+        )
+        for row, one, mean in zip(rows, _adjusted(without), _adjusted(at_mean))
+    ]
+
+
+def _adjusted(changes: Sequence[ErrorChange]) -> list[ErrorChange]:
+    adjusted = holm([change.p for change in changes])
+    return [replace(change, p_holm=p) for change, p in zip(changes, adjusted)]
+
+
+def _with_all_changed(summary: GateSummary, watch: Watch) -> GateSummary:
+    """The summary with the error of the network with every block at 1, and with every block at its mean."""
+    return replace(
+        summary,
+        all_error_without=watch.held["*=1"].top1_err,
+        all_difference=_change(watch, "*=1"),
+        all_error_at_mean=watch.held["*=mean"].top1_err,
+        all_difference_at_mean=_change(watch, "*=mean"),
+    )
+
+
+def _change(watch: Watch, variant: str) -> ErrorChange:
+    """The error of a variant less that of the network as it is, on the same images."""
+    from senet_bench.train.evaluation import compare
+
+    paired = compare(watch.seen, watch.held[variant])
+    assert paired.p_value is not None  # McNemar's test has one for any number of images
+    return ErrorChange(value=paired.difference, ci=paired.ci, confidence=paired.confidence, p=paired.p_value)

@@ -5,21 +5,23 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 import numpy as np
 
-from senet_bench.core.progress import Steps
-from senet_bench.core.results import AnyFacts
+from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
+from senet_bench.gates.rows import COLOURS, ColourConditions, ColourFacts, ColourRow, Colours, ColourSummary, Picture
 from senet_bench.run.cases import label, spec_of
-from senet_bench.run.record import Record, new_facts
+from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
     from senet_bench.data.augment import Pixels
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
     from senet_bench.train.evaluation import Viewing
     from senet_bench.train.objective import EpochEnd, Moment
 
-COLOURS = ("red", "green", "blue")
 EPOCHS, BATCH = 5, 32
 PICTURES, PICTURE_SIDE = 6, 64
 GATE, START = "gate", 0.5
@@ -51,7 +52,7 @@ class GatedNetwork:
     notes: tuple[str, ...]
 
 
-def input_channels(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
+def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts]]:
     """The record of a run with a row for every image shown; progress by epochs.
 
     The gate starts at 1/2 for every image, is trained together with the network on the training images for
@@ -71,18 +72,19 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[AnyFacts]]:
     if images.channels != len(COLOURS):
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
     rows = _shown(asked, images)
-    record = Record.begin(store, new_facts("input-channels", {}))
     prepared = _initial(asked, spec, images)
-    yield record.progress(label(prepared.spec), 0, 1)
+    yield Progress(label(prepared.spec), 0, 1)
     for event in _training(asked, prepared, images):
-        yield record.progress(f"epoch {event.epoch} of {event.epochs}", event.epoch / (event.epochs + 1), 1)
+        yield Progress(f"epoch {event.epoch} of {event.epochs}", event.epoch / (event.epochs + 1), 1)
     prepared = _kept(asked, prepared, images, store)
     network = prepared.network.to(asked.device)
     shown = viewing(asked, spec, images)
-    conditions = _conditions(asked, prepared, images, shown)
-    found, pictures, skipped = _observed(network, images, shown, rows)
-    summary = _summary(network, images, shown, rows, found, skipped)
-    record.change(conditions=conditions, rows=found, details=pictures, summary=summary)
+    seen, pictures, skipped = _observed(network, images, shown, rows)
+    begun = header("input-channels", _conditions(asked, prepared, images, shown))
+    summary = _summary(network, images, shown, rows, seen, skipped)
+    facts: ColourFacts = Facts(**begun, rows=seen, details=pictures, summary=summary)
+    record = Record.begin(store, facts)
+    record.change()
     return record
 
 
@@ -161,7 +163,7 @@ def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: St
 
 def _observed(
     network: GatedInput, images: DataSet, shown: Viewing, rows: Labels
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+) -> tuple[list[ColourRow], list[Picture], list[str]]:
     """A row for every image, pictures of some for the figure, and which images could not be read."""
     import torch
 
@@ -170,45 +172,54 @@ def _observed(
     from senet_bench.train.evaluation import crops_of
 
     pictured = {int(rows[index]) for index in evenly(len(rows), PICTURES)}
-    found, pictures, corrupt = list[dict[str, Any]](), list[dict[str, Any]](), list[Path]()
+    seen, pictures, corrupt = list[ColourRow](), list[Picture](), list[Path]()
     network.eval()
     for crops in crops_of(images.test, shown, rows, corrupt):
         with torch.inference_mode():
             pixels = torch.from_numpy(crops.images).to(shown.device)
             gates = network.gates(normalised(pixels, images.mean, images.std)).cpu().tolist()
         for row, image, gate in zip(crops.rows.tolist(), crops.images, gates):
-            found.append(_row(images, row, image, gate))
+            seen.append(_row(images, row, image, gate))
             if row in pictured:
-                pictures.append({"image": found[-1]["image"], "png": _png(image)})
-    if not found:
+                pictures.append(Picture(image=seen[-1].image, png=_png(image)))
+    if not seen:
         raise MeasurementError(f"{images.name}: not one image could be read", "check the files")
-    return _relative(found), pictures, [str(path) for path in corrupt]
+    return _relative(seen), pictures, [str(path) for path in corrupt]
 
 
-def _row(images: DataSet, row: int, image: Pixels, gate: list[float]) -> dict[str, Any]:
+def _row(images: DataSet, row: int, image: Pixels, gate: list[float]) -> ColourRow:
     """An image by its file (or number), its class, the mean of each colour in 0..1, and each colour's gate."""
     from senet_bench.data.sets import Files
 
     split = images.test
-    name = "/".join(split.paths[row].parts[-2:]) if isinstance(split, Files) else str(row)
-    mean = [round(float(value), 5) for value in image.reshape(len(COLOURS), -1).mean(1) / 255]
-    label = images.classes[int(split.labels[row])]
-    return {"image": name, "class": label, "mean": mean, "gate": [round(value, 6) for value in gate]}
+    return ColourRow(
+        image="/".join(split.paths[row].parts[-2:]) if isinstance(split, Files) else str(row),
+        label=images.classes[int(split.labels[row])],
+        mean=_colours(round(float(value), 5) for value in image.reshape(len(COLOURS), -1).mean(1) / 255),
+        gate=_colours(round(value, 6) for value in gate),
+        relative=(1.0, 1.0, 1.0),
+        raised=None,
+    )
 
 
-def _relative(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _colours(values: Iterable[float]) -> Colours:
+    red, green, blue = values
+    return red, green, blue
+
+
+def _relative(rows: list[ColourRow]) -> list[ColourRow]:
     """The rows with each gate over that colour's mean gate, and the colour that is raised most over the others.
 
     `raised` is None where the gates of the image are in the proportions of the mean, as those of an untrained gate.
     """
-    usual = [math.fsum(row["gate"][colour] for row in rows) / len(rows) for colour in range(len(COLOURS))]
-    found = []
+    usual = [math.fsum(row.gate[colour] for row in rows) / len(rows) for colour in range(len(COLOURS))]
+    related = []
     for row in rows:
-        relative = [gate / mean if mean > 0 else 1.0 for gate, mean in zip(row["gate"], usual)]
+        relative = _colours(gate / mean if mean > 0 else 1.0 for gate, mean in zip(row.gate, usual))
         most, least = max(relative), min(relative)
         raised = COLOURS[relative.index(most)] if most - least > LEAST_RISE else None
-        found.append({**row, "relative": relative, "raised": raised})
-    return found
+        related.append(msgspec.structs.replace(row, relative=relative, raised=raised))
+    return related
 
 
 def _png(image: Pixels) -> str:
@@ -222,20 +233,20 @@ def _png(image: Pixels) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _conditions(asked: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> dict[str, Any]:
-    return {
-        "model": spec_of(asked.model).name,
-        "label": label(asked.changes.apply(spec_of(asked.model))),
-        "dataset": asked.dataset,
-        "weights": prepared.weights,
-        "epochs": prepared.epochs,
-        "trained": prepared.learnt,
-        "notes": [*images.notes, *prepared.notes],
-        "size": shown.size,
-        "seed": asked.seed,
-        "device": asked.device,
-        "images_per_class": asked.images_per_class,
-    }
+def _conditions(asked: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> ColourConditions:
+    return ColourConditions(
+        model=spec_of(asked.model).name,
+        label=label(asked.changes.apply(spec_of(asked.model))),
+        dataset=asked.dataset,
+        weights=prepared.weights,
+        epochs=prepared.epochs,
+        trained=prepared.learnt,
+        notes=[*images.notes, *prepared.notes],
+        size=shown.size,
+        seed=asked.seed,
+        device=asked.device,
+        images_per_class=asked.images_per_class,
+    )
 
 
 def _summary(
@@ -243,10 +254,10 @@ def _summary(
     images: DataSet,
     shown: Viewing,
     rows: Labels,
-    found: Sequence[dict[str, Any]],
+    seen: Sequence[ColourRow],
     skipped: Sequence[str],
-) -> dict[str, Any]:
-    """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate at 1."""
+) -> ColourSummary:
+    """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate fixed."""
     from senet_bench.gates.watch import Watch, variants
     from senet_bench.train.evaluation import compare
 
@@ -256,17 +267,16 @@ def _summary(
     tally = watch.tallies[GATE]
     for _ in watch.hold({name: gates for name, gates in variants(watch.means()).items() if name.startswith(GATE)}):
         pass
-    changes = {kind: compare(watch.seen, watch.held[f"{GATE}={kind}"]) for kind in ("1", "mean")}
-    moved = math.sqrt(math.fsum((gate - START) ** 2 for row in found for gate in row["gate"]) / (3 * len(found)))
-    return {
-        "images": len(found),
-        "skipped": list(skipped),
-        "mean_gate": [float(value) for value in tally.mean()],
-        "moved": moved,
-        "distance_from_constant": tally.distance_from_constant(),
-        "between_class_share": tally.between_class_share(),
-        "error": watch.seen.top1_err,
-        "error_ci": list(watch.seen.interval()),
-        "difference": asdict(changes["1"]),
-        "difference_at_mean": asdict(changes["mean"]),
-    }
+    moved = math.sqrt(math.fsum((gate - START) ** 2 for row in seen for gate in row.gate) / (3 * len(seen)))
+    return ColourSummary(
+        images=len(seen),
+        skipped=list(skipped),
+        mean_gate=_colours(float(value) for value in tally.mean()),
+        moved=moved,
+        distance_from_constant=tally.distance_from_constant(),
+        between_class_share=tally.between_class_share(),
+        error=watch.seen.top1_err,
+        error_ci=watch.seen.interval(),
+        difference=compare(watch.seen, watch.held[f"{GATE}=1"]),
+        difference_at_mean=compare(watch.seen, watch.held[f"{GATE}=mean"]),
+    )

@@ -1,116 +1,192 @@
-"""The rows of `excitations`: a block each, from what was counted while images passed."""
+"""What `excitations` stores: of every block what its gates do, of every image how a gate treats its colours."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, field
 
-from senet_bench.core.results import AnyFacts
-from senet_bench.core.statistics import holm
+import msgspec
 
-if TYPE_CHECKING:
-    from senet_bench.gates.tally import GateTally
-    from senet_bench.gates.watch import Watch
-    from senet_bench.train.evaluation import Predictions
+from senet_bench.core.intervals import Paired
+from senet_bench.core.results import Facts
+from senet_bench.core.specs import AttentionSpec
 
-NOT_MEASURED = "not measured (--no-removal, or the run ended before)"
-
-
-def of_blocks(model: str, watch: Watch, chosen: Mapping[str, int], channels: int) -> list[dict[str, Any]]:
-    """A row for every block: where it is, its gates by class, and the numbers of section 7.2's words."""
-    rows, depth = [], dict[Any, int]()
-    for name, tally in watch.tallies.items():
-        stage = getattr(watch.blocks[name], "attention_stage", None)
-        depth[stage] = depth.get(stage, 0) + 1
-        rows.append(
-            {
-                "model": model,
-                "block": name,
-                "label": f"SE_{stage}_{depth[stage]}",
-                "stage": str(stage),
-                **_gates(tally, chosen, channels),
-                **_numbers(tally),
-                "error": watch.seen.top1_err,
-                "error_ci": list(watch.seen.interval()),
-                "missing": {"difference": NOT_MEASURED},
-            }
-        )
-    return rows
+COLOURS = ("red", "green", "blue")
+Gates = list[float | None]
+"""A gate for each channel kept; None where a channel was zero throughout."""
+Colours = tuple[float, float, float]
+"""A number for each of red, green and blue."""
 
 
-def _gates(tally: GateTally, chosen: Mapping[str, int], channels: int) -> dict[str, Any]:
-    """The gates of the channels kept, over all images and by class; null where a channel was zero throughout."""
-    from senet_bench.gates.tally import evenly
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateConditions:
+    """A network, where its weights are from, and the images its gates were observed on.
 
-    kept = evenly(len(tally.shift), channels)
-    means, sds = tally.class_mean(), tally.class_sd()
-    return {
-        "channels": len(tally.shift),
-        "shown": kept,
-        "images": int(tally.count.max(1).sum()),
-        "class_images": {name: int(tally.count[place].max()) for name, place in chosen.items()},
-        "classes": {name: _short(means[place][kept]) for name, place in chosen.items()},
-        "class_sd": {name: _short(sds[place][kept]) for name, place in chosen.items()},
-        "mean": _short(tally.mean()[kept]),
-        "sd": _short(tally.sd()[kept]),
-    }
+    `classes` are those whose gates are kept one by one, of `class_count`; `images_per_class` is None where all were
+    shown; `size` is the side of a crop in pixels.
+    """
 
-
-def _numbers(tally: GateTally) -> dict[str, Any]:
-    low, high = tally.saturated()
-    mean = float(tally.mean()[tally.count.sum(0) > 0].mean()) if tally.seen else None
-    return {
-        "mean_gate": mean,
-        "between_class_share": tally.between_class_share(),
-        "share_by_chance": tally.share_by_chance(),
-        "scale_share": tally.scale_share(),
-        "saturated_low": low,
-        "saturated_high": high,
-        "distance_from_identity": tally.distance_from_identity(),
-        "distance_from_constant": tally.distance_from_constant(),
-    }
+    model: str
+    label: str
+    attention: AttentionSpec | None
+    dataset: str
+    weights: str
+    notes: list[str]
+    images: int
+    images_per_class: int | None
+    classes: list[str]
+    class_count: int
+    near: float
+    size: int | None
+    seed: int
+    device: str
 
 
-def _short(values: Any) -> list[float | None]:
-    """Numbers to five digits after the point, None for NaN."""
-    return [None if math.isnan(value) else round(float(value), 5) for value in values]
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorChange:
+    """The error of a changed network minus that of the network as it is, on the same images, as fractions.
+
+    `p` is McNemar's, `p_holm` adjusted over the blocks that were changed in the same way.
+    """
+
+    value: float
+    ci: tuple[float, float] | None
+    confidence: float
+    p: float
+    p_holm: float | None = None
+
+    @property
+    def adjusted(self) -> float:
+        """The p value of several blocks together where there is one, else its own."""
+        return self.p if self.p_holm is None else self.p_holm
 
 
-def summary(watch: Watch) -> dict[str, Any]:
-    """The error of the network as it is, and what could not be read."""
-    seen = watch.seen
-    return {
-        "error": seen.top1_err,
-        "error_ci": list(seen.interval()),
-        "images": len(seen),
-        "skipped": list(seen.skipped),
-    }
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateRow:
+    """A block: where it is, its gates by channel and class, and the numbers of section 7.2's words.
+
+    `shown` are the channels kept, of `channels`; `mean`, `sd`, `classes` and `class_sd` have a value for each of them.
+    `error` is the network's; `error_without` is its error with this block's gates at 1, `error_at_mean` with each at
+    its channel's mean; `missing` says why these are None.
+    """
+
+    model: str
+    block: str
+    label: str
+    stage: str
+    channels: int
+    shown: list[int]
+    images: int
+    class_images: dict[str, int]
+    classes: dict[str, Gates]
+    class_sd: dict[str, Gates]
+    mean: Gates
+    sd: Gates
+    mean_gate: float | None
+    between_class_share: float | None
+    share_by_chance: float | None
+    scale_share: float | None
+    saturated_low: float
+    saturated_high: float
+    distance_from_identity: float
+    distance_from_constant: float
+    error: float
+    error_ci: tuple[float, float]
+    missing: dict[str, str] = field(default_factory=dict)
+    error_without: float | None = None
+    difference: ErrorChange | None = None
+    error_at_mean: float | None = None
+    difference_at_mean: ErrorChange | None = None
+
+    def __post_init__(self) -> None:
+        """Raise `ValueError` where a curve has not one finite gate for each channel kept."""
+        curves = [self.mean, self.sd, *self.classes.values(), *self.class_sd.values()]
+        if not self.shown or any(len(values) != len(self.shown) for values in curves):
+            raise ValueError(f"block {self.block!r} has gates of other lengths than its channels")
+        if self.classes.keys() != self.class_sd.keys() or self.classes.keys() - self.class_images.keys():
+            raise ValueError(f"block {self.block!r} has other classes in one place than in another")
+        if not all(value is None or math.isfinite(value) for values in curves for value in values):
+            raise ValueError(f"a gate of block {self.block!r} is no finite number")
 
 
-def with_errors(run: AnyFacts, watch: Watch) -> AnyFacts:
-    """The run with the error of every variant and its paired difference, Holm's p over the blocks of each kind."""
-    kinds = {"1": ("error_without", "difference"), "mean": ("error_at_mean", "difference_at_mean")}
-    rows, summary = [{**row, "missing": {}} for row in run.rows], dict(run.summary)
-    for kind, (error, difference) in kinds.items():
-        for row in rows:
-            row[error], row[difference] = _change(watch.seen, watch.held[f"{row['block']}={kind}"])
-        for row, adjusted in zip(rows, holm([row[difference]["p"] for row in rows])):
-            row[difference]["p_holm"] = adjusted
-        summary[f"all_{error}"], summary[f"all_{difference}"] = _change(watch.seen, watch.held[f"*={kind}"])
-    return replace(run, rows=rows, summary=summary)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSummary:
+    """The error of the network as it is, and with all blocks changed at once; `skipped` could not be read."""
+
+    error: float
+    error_ci: tuple[float, float]
+    images: int
+    skipped: list[str]
+    all_error_without: float | None = None
+    all_difference: ErrorChange | None = None
+    all_error_at_mean: float | None = None
+    all_difference_at_mean: ErrorChange | None = None
 
 
-def _change(seen: Predictions, changed: Predictions) -> tuple[float, dict[str, Any]]:
-    """The error of a variant, and its difference to the network as it is on the same images."""
-    from senet_bench.train.evaluation import compare
+GateFacts = Facts[GateConditions, GateRow, GateSummary, None]
+"""The document of `excitations`."""
 
-    paired = compare(seen, changed)
-    ci = list(paired.ci) if paired.ci else None
-    return changed.top1_err, {
-        "value": paired.difference,
-        "ci": ci,
-        "confidence": paired.confidence,
-        "p": paired.p_value,
-    }
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourConditions:
+    """A network behind a gate on its image: how the gate got its values, and the images it was shown.
+
+    `epochs` is how many it was trained here, `trained` whether it was trained at all.
+    """
+
+    model: str
+    label: str
+    dataset: str
+    weights: str | None
+    epochs: int
+    trained: bool
+    notes: list[str]
+    size: int | None
+    seed: int
+    device: str
+    images_per_class: int | None
+
+
+class ColourRow(msgspec.Struct, frozen=True, kw_only=True, rename={"label": "class"}):
+    """An image: its class, the mean of each colour in 0..1, the gate of each, and `relative`, gate over mean gate.
+
+    `raised` is the colour whose relative gate is largest, None where all are alike.
+    """
+
+    image: str
+    label: str
+    mean: Colours
+    gate: Colours
+    relative: Colours
+    raised: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """A small picture of an image as PNG in base64, so that the figure can be drawn from the facts alone."""
+
+    image: str
+    png: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColourSummary:
+    """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate fixed.
+
+    `difference` is the error with the gate at 1 minus the error as it is, `difference_at_mean` with it at its mean.
+    """
+
+    images: int
+    skipped: list[str]
+    mean_gate: Colours
+    moved: float
+    distance_from_constant: float
+    between_class_share: float | None
+    error: float
+    error_ci: tuple[float, float]
+    difference: Paired
+    difference_at_mean: Paired
+
+
+ColourFacts = Facts[ColourConditions, ColourRow, ColourSummary, Picture]
+"""The document of `excitations --input-channels`."""

@@ -63,6 +63,10 @@ class GateTally:
         """Each channel's mean gate over all images (C,); NaN where it was never seen."""
         return self.shift + _over(self.total.sum(0), self.count.sum(0))
 
+    def mean_gate(self) -> float | None:
+        """The mean over the channels that were seen; None where none was."""
+        return float(self.mean()[self.count.sum(0) > 0].mean()) if self.seen else None
+
     def sd(self) -> Floats:
         """Each channel's standard deviation over all images (C,), n - 1."""
         return _sd(self.count.sum(0), self.total.sum(0), self.squares.sum(0))
@@ -145,3 +149,8 @@ def _sd(count: Floats, total: Floats, squares: Floats) -> Floats:
 def evenly(count: int, wanted: int) -> list[int]:
     """At most `wanted` of the numbers 0 .. count - 1, uniformly spaced, the first included."""
     return [index * count // wanted for index in range(wanted)] if count > wanted else list(range(count))
+
+
+def rounded(values: Floats) -> list[float | None]:
+    """Numbers to five digits after the point, None for NaN."""
+    return [None if math.isnan(value) else round(float(value), 5) for value in values]

@@ -107,6 +107,10 @@ class Watch:
             for name, tally in self.tallies.items()
         }
 
+    def stage(self, block: str) -> str:
+        """The stage that a block stands in, by its number."""
+        return str(getattr(self.blocks[block], "attention_stage", None))
+
     def _batches(self, corrupt: list[Path]) -> Iterator[tuple[int, Crops]]:
         done = 0
         for crops in crops_of(self.split, self.viewing, self.rows, corrupt):

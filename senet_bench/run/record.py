@@ -61,8 +61,8 @@ def new_facts(command: str, conditions: Mapping[str, Any]) -> AnyFacts:
     return Facts(**header(command, conditions))
 
 
-def header(command: str, conditions: Mapping[str, Any]) -> dict[str, Any]:
-    """What every document begins with."""
+def header(command: str, conditions: object) -> dict[str, Any]:
+    """What every document begins with; `conditions` are those of its command."""
     from senet_bench.bench.machine import environment
 
     return {
@@ -70,5 +70,5 @@ def header(command: str, conditions: Mapping[str, Any]) -> dict[str, Any]:
         "version": __version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "environment": environment(),
-        "conditions": dict(conditions),
+        "conditions": dict(conditions) if isinstance(conditions, Mapping) else conditions,
     }

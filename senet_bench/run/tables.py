@@ -5,7 +5,9 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from senet_bench.core.catalog import CATALOG, normalise
 from senet_bench.core.results import AnyFacts, Finding
@@ -13,6 +15,9 @@ from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import Document, envelope
 from senet_bench.show.tables import EMPTY, Column, Table, interval, number, unreadable
+
+if TYPE_CHECKING:
+    from senet_bench.run.selftest import SelftestFacts
 
 PRECISIONS = {
     "ap": "AP",
@@ -83,7 +88,7 @@ def checks(checks: Sequence[Finding], environment: Mapping[str, Any]) -> Documen
     return Document(envelope("doctor", rows, environment), (table,), (table,), rows)
 
 
-def selftest(facts: AnyFacts) -> Document:
+def selftest(facts: SelftestFacts) -> Document:
     """The rules side by side, and what the paired rule could see."""
     rules = Table(
         "Decision rules on this machine: identical sides, and +5 % of real work",
@@ -96,19 +101,19 @@ def selftest(facts: AnyFacts) -> Document:
         ),
         tuple(
             (
-                str(row["rule"]),
-                f"{row['false_alarms']} of {row['same']}",
-                number(row["seconds_same"]),
-                f"{row['found']} of {row['slower']}",
-                number(row["seconds_slower"]),
+                row.rule,
+                f"{row.false_alarms} of {row.same}",
+                number(row.seconds_same),
+                f"{row.found} of {row.slower}",
+                number(row.seconds_slower),
             )
             for row in facts.rows
         ),
     )
-    lines = tuple((name.replace("_", " "), _shown(value)) for name, value in facts.summary.items())
+    lines = tuple((name.replace("_", " "), _shown(value)) for name, value in msgspec.to_builtins(facts.summary).items())
     summary = Table("What the paired rule sees", (Column("what", numeric=False), Column("figure")), lines)
     tables = (rules, summary)
-    return Document(facts, tables, tables, tuple(facts.rows))
+    return Document(facts, tables, tables, tuple(map(asdict, facts.rows)))
 
 
 def _shown(value: object) -> str:

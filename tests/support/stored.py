@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from senet_bench.core.results import Accuracy, AnyFacts, Document, Facts, Latency, Row, Run, schema_of, to_json
 from senet_bench.core.specs import AttentionSpec, Conditions, Role
 from senet_bench.core.store import write_atomically
+from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 
 COMMITTED = Path(__file__).parents[2] / "results"
 HOSTILE = '</script><img src=x onerror="document.title=1">$\\frac$\x00\x1b[31m\u202e&amp;'
@@ -104,41 +106,56 @@ def evaluated(label: str = "SE-ResNet-50") -> AnyFacts:
     )
 
 
-def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> AnyFacts:
+def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> GateFacts:
     """`excitations` of a network of four blocks."""
     dice = random.Random(7)
     rows = [_gates(place, block if place == 0 else f"layer{place + 1}.0", dice) for place in range(4)]
-    conditions: dict[str, Any] = {"label": label, "notes": [], "near": 0.05, "weights": "some.safetensors"}
-    summary: dict[str, Any] = {"images": 100, "error": 0.1, "error_ci": [0.05, 0.18], "skipped": []}
-    return Facts(**header("excitations", dataset="digits", **conditions), rows=rows, summary=summary)
+    conditions = GateConditions(
+        model="seresnet20_cifar",
+        label=label,
+        attention=AttentionSpec(),
+        dataset="digits",
+        weights="some.safetensors",
+        notes=[],
+        images=100,
+        images_per_class=None,
+        classes=["0", "1", "2"],
+        class_count=10,
+        near=0.05,
+        size=8,
+        seed=0,
+        device="cpu",
+    )
+    summary = GateSummary(images=100, error=0.1, error_ci=(0.05, 0.18), skipped=[])
+    return Facts(**header("excitations") | {"conditions": conditions}, rows=rows, summary=summary)
 
 
-def _gates(place: int, block: str, dice: random.Random) -> dict[str, Any]:
-    mean = [0.3 + 0.4 * dice.random() for _ in range(16)]
-    change = {"value": 0.01 * place, "ci": [0.01 * place - 0.005, 0.01 * place + 0.005], "p": 0.5}
-    return {
-        "model": "seresnet20_cifar",
-        "block": block,
-        "label": f"SE_{place + 2}_1",
-        "stage": str(place + 2),
-        "images": 100,
-        "channels": 16,
-        "shown": list(range(16)),
-        "classes": {str(one): [value + 0.05 * dice.random() for value in mean] for one in range(3)},
-        "class_sd": {str(one): [0.05] * 16 for one in range(3)},
-        "class_images": {str(one): 33 for one in range(3)},
-        "mean": mean,
-        "sd": [0.1] * 16,
-        "mean_gate": sum(mean) / 16,
-        "between_class_share": 0.1 + 0.1 * place,
-        "share_by_chance": 0.02,
-        "scale_share": 0.5,
-        "saturated_low": 0.0,
-        "saturated_high": 0.01 * place,
-        "distance_from_identity": 0.5,
-        "distance_from_constant": 0.1,
-        "error": 0.1,
-        "error_without": 0.1 + 0.01 * place,
-        "difference": change,
-        "missing": {},
-    }
+def _gates(place: int, block: str, dice: random.Random) -> GateRow:
+    mean: list[float | None] = [0.3 + 0.4 * dice.random() for _ in range(16)]
+    ci = (0.01 * place - 0.005, 0.01 * place + 0.005)
+    return GateRow(
+        model="seresnet20_cifar",
+        block=block,
+        label=f"SE_{place + 2}_1",
+        stage=str(place + 2),
+        images=100,
+        channels=16,
+        shown=list(range(16)),
+        classes={str(one): [(value or 0.0) + 0.05 * dice.random() for value in mean] for one in range(3)},
+        class_sd={str(one): [0.05] * 16 for one in range(3)},
+        class_images={str(one): 33 for one in range(3)},
+        mean=mean,
+        sd=[0.1] * 16,
+        mean_gate=math.fsum(value or 0.0 for value in mean) / 16,
+        between_class_share=0.1 + 0.1 * place,
+        share_by_chance=0.02,
+        scale_share=0.5,
+        saturated_low=0.0,
+        saturated_high=0.01 * place,
+        distance_from_identity=0.5,
+        distance_from_constant=0.1,
+        error=0.1,
+        error_ci=(0.05, 0.18),
+        error_without=0.1 + 0.01 * place,
+        difference=ErrorChange(value=0.01 * place, ci=ci, confidence=0.95, p=0.5),
+    )

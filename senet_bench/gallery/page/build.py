@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
+import msgspec
+
 from senet_bench.gallery.collection import Collection, StoredRun, machine_label, main_timing
 from senet_bench.gallery.page.content import Content
 from senet_bench.gallery.page.headline import SIGNS, headline, tally
@@ -99,7 +101,7 @@ def _run(source: StoredRun) -> Mapping[str, Any]:
         "created": document.created,
         "version": document.version,
         "rows": len(document.rows),
-        "about": _about(document.conditions),
+        "about": _about(msgspec.to_builtins(document.conditions)),
         "load": f"{load:.2f}" if isinstance(load, int | float) else "",
     }
 

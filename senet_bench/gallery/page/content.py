@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 
+import msgspec
+
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label, main_timing
@@ -190,7 +192,8 @@ def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
     """The tables of the newest facts of a command, of each machine and question."""
     newest: dict[str, StoredRun] = {}
     for source, facts in collection.facts(command):
-        question = [facts.conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
+        conditions = msgspec.to_builtins(facts.conditions)
+        question = [conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
         newest[repr((source.machine, question))] = source
     found = []
     for source in newest.values():

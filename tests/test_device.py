@@ -29,6 +29,7 @@ class Abacus(Cpu):
     """A device under the name of one that torch knows and this machine lacks; its arithmetic is the processor's."""
 
     warmup_s: ClassVar[float] = 0.01
+    several: ClassVar[bool] = True
     ticks: ClassVar[list[float]] = []
 
     def name(self) -> str:
@@ -107,6 +108,7 @@ def test_metal_adds_in_single_precision_because_it_has_no_other() -> None:
     assert device_of("mps").accumulation is torch.float32
     assert {device_of(kind).accumulation for kind in ("cpu", "cuda")} == {torch.float64}
     assert not Mps(torch.device("mps")).captures
+    assert Mps(torch.device("mps")).doubled(torch.ones(2)).dtype is torch.float64
 
 
 def test_metals_peak_is_what_its_allocator_holds_at_the_end_of_a_call(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def _small_probes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("senet_bench.breakdown.roofline.buffer_bytes", lambda device, cache: 1 << 12)
         patch.setattr("senet_bench.bench.device.Cpu.cache_bytes", lambda device: 1 << 16)
-        patch.setattr("senet_bench.breakdown.roofline.PRODUCT_SIDE", {"cpu": 8})
+        patch.setattr("senet_bench.bench.device.Cpu.product_side", 8)
         yield
 
 

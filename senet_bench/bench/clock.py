@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from senet_bench.bench.process import stolen_seconds
+from senet_bench.bench.process import muted, stolen_seconds
+from senet_bench.errors import MeasurementError
 
 Call = Callable[[], object]
 
@@ -113,3 +114,27 @@ class PeakMemory:
 
     bytes: int
     method: Method
+
+
+def traced_peak(call: Call) -> PeakMemory:
+    """The highest running sum of the allocations and frees on the CPU that torch's profiler saw in a call."""
+    import torch
+
+    with (
+        muted(),
+        torch.profiler.profile(
+            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+        ) as seen,
+    ):
+        output = call()
+        del output
+    profiler = seen.profiler
+    results = profiler.kineto_results if profiler is not None else None
+    if results is None:
+        raise MeasurementError("torch's profiler gave no memory trace")
+    changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(results.events()) if e.name() == "[memory]")
+    live = highest = 0
+    for _, _, change in changes:
+        live += change
+        highest = max(highest, live)
+    return PeakMemory(highest, "CPU allocator trace")

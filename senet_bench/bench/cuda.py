@@ -205,6 +205,11 @@ class Cuda:
     accumulation: ClassVar[torch.dtype] = torch.float64
     captures: ClassVar[bool] = True
     warmup_s: ClassVar[float] = 0.5
+    several: ClassVar[bool] = True
+    absent: ClassVar[str] = "latency on a GPU needs an NVIDIA GPU and torch with CUDA"
+    in_host_memory: ClassVar[bool] = False
+    trains_in_half: ClassVar[bool] = True
+    product_side: ClassVar[int] = 4096
 
     def count(self) -> int:
         """How many torch sees."""
@@ -229,6 +234,10 @@ class Cuda:
     def lacks(self, precision: str) -> bool:
         """TF32 and bf16 before Ampere."""
         return precision in ("tf32", "bf16") and torch.cuda.get_device_capability(self.place) < (8, 0)
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """Where it is."""
+        return x.double()
 
     def synchronise(self) -> None:
         """Wait for every stream."""

@@ -14,9 +14,8 @@ import psutil
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock
+from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock, traced_peak
 from senet_bench.bench.cuda import Cuda
-from senet_bench.bench.process import muted
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -34,6 +33,16 @@ class Device(Protocol):
     """Whether calls can be captured as a graph, and work timed on the device itself."""
     warmup_s: ClassVar[float]
     """Seconds of calls before its clocks are up."""
+    several: ClassVar[bool]
+    """Whether a machine may have more than one, told apart by a number."""
+    absent: ClassVar[str]
+    """What is said where there is none."""
+    in_host_memory: ClassVar[bool]
+    """Whether its tensors lie where NumPy reads them."""
+    trains_in_half: ClassVar[bool]
+    """Whether networks train on it in fp16."""
+    product_side: ClassVar[int]
+    """Side of the square matrices whose product shows how fast it calculates."""
 
     def __init__(self, place: torch.device) -> None: ...
 
@@ -48,6 +57,9 @@ class Device(Protocol):
 
     def lacks(self, precision: str) -> bool:
         """Whether it does not calculate in this precision."""
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """The tensor in double precision, on the CPU where the device has none."""
 
     def synchronise(self) -> None:
         """Wait until it has done all that it was given."""
@@ -105,6 +117,11 @@ class Cpu:
     accumulation: ClassVar[torch.dtype] = torch.float64
     captures: ClassVar[bool] = False
     warmup_s: ClassVar[float] = 0.0
+    several: ClassVar[bool] = False
+    absent: ClassVar[str] = ""
+    in_host_memory: ClassVar[bool] = True
+    trains_in_half: ClassVar[bool] = False
+    product_side: ClassVar[int] = 512
 
     def count(self) -> int:
         """One, always there."""
@@ -122,6 +139,10 @@ class Cpu:
         """By what oneDNN says of this processor; never TF32."""
         queries = {"bf16": "_is_mkldnn_bf16_supported", "fp16": "_is_mkldnn_fp16_supported"}
         return precision != "fp32" and not (precision in queries and _mkldnn_has(queries[precision]))
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """Where it is."""
+        return x.double()
 
     def synchronise(self) -> None:
         """Nothing is pending."""
@@ -186,6 +207,10 @@ class Mps(Cpu):
     """Apple's GPU: timed end to end, without double precision."""
 
     accumulation: ClassVar[torch.dtype] = torch.float32
+    absent: ClassVar[str] = "only on Apple silicon"
+    in_host_memory: ClassVar[bool] = False
+    trains_in_half: ClassVar[bool] = True
+    product_side: ClassVar[int] = 4096
 
     def count(self) -> int:
         """One on Apple silicon."""
@@ -198,6 +223,10 @@ class Mps(Cpu):
     def lacks(self, precision: str) -> bool:
         """TF32 alone."""
         return precision == "tf32"
+
+    def doubled(self, x: torch.Tensor) -> torch.Tensor:
+        """On the CPU."""
+        return x.cpu().double()
 
     def synchronise(self) -> None:
         """Wait for the queue."""
@@ -291,25 +320,3 @@ def _mkldnn_has(query: str) -> bool:
         return bool(getattr(torch.ops.mkldnn, query)())
     except (AttributeError, RuntimeError):
         return False
-
-
-def traced_peak(call: Call) -> PeakMemory:
-    """The highest running sum of the allocations and frees on the CPU that torch's profiler saw in a call."""
-    with (
-        muted(),
-        torch.profiler.profile(
-            activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
-        ) as seen,
-    ):
-        output = call()
-        del output
-    profiler = seen.profiler
-    results = profiler.kineto_results if profiler is not None else None
-    if results is None:
-        raise MeasurementError("torch's profiler gave no memory trace")
-    changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(results.events()) if e.name() == "[memory]")
-    live = highest = 0
-    for _, _, change in changes:
-        live += change
-        highest = max(highest, live)
-    return PeakMemory(highest, "CPU allocator trace")

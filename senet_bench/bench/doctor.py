@@ -38,11 +38,6 @@ EXTRAS: dict[str, str | None] = {
     "tensorboard": "track",
 }
 """Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
-ABSENT = {
-    "cuda": "latency on a GPU needs an NVIDIA GPU and torch with CUDA",
-    "mps": "only on Apple silicon",
-}
-"""What is said of a kind of device that is not there."""
 
 
 def diagnose(device: str | None = None) -> tuple[list[Finding], int]:
@@ -214,17 +209,14 @@ def checks() -> list[Finding]:
     for kind, make in DEVICES.items():
         if kind != "cpu":
             number = make(torch.device(kind)).count()
-            found += [Finding(_numbered(kind, i), make(torch.device(kind, i)).name()) for i in range(number)]
-            found += [Finding(kind, "none", ABSENT.get(kind, ""))] if not number else []
+            places = [torch.device(kind, index) for index in range(number)]
+            found += [Finding(str(place) if make.several else kind, make(place).name()) for place in places]
+            found += [Finding(kind, "none", make.absent)] if not number else []
     for package, extra in EXTRAS.items():
         version = packages.get(package) or version_of(package)
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
         found.append(Finding(package, version or "missing", remedy))
     return found
-
-
-def _numbered(kind: str, index: int) -> str:
-    return kind if kind == "mps" else f"{kind}:{index}"
 
 
 def _allocator() -> Finding:

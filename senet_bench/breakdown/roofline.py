@@ -29,9 +29,6 @@ EXPLAINED = 1 / 3
 MOST_BUFFER = 1 << 30
 CHAIN = 100
 ROUNDS = 6
-PRODUCT_SIDE = {"cpu": 512}
-PRODUCT_SIDE_ELSEWHERE = 4096
-"""Side of the square matrices of the product, by device type."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +210,7 @@ def operator_seconds(conditions: Conditions, clock: Clock) -> float:
 def product_rate(conditions: Conditions, clock: Clock) -> float:
     """FLOP/s of a square matrix product in the conditions' precision."""
     device = torch.device(conditions.device)
-    n = PRODUCT_SIDE.get(device.type, PRODUCT_SIDE_ELSEWHERE)
+    n = device_of(device).product_side
     dtype = REDUCED.get(conditions.precision, torch.float32)
     a, b = (torch.ones(n, n, device=device, dtype=dtype) for _ in range(2))
     return 2 * n**3 / _fastest(lambda: a @ b, clock)

@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from senet_bench.bench.device import device_of
 from senet_bench.core.recipes import Augmentation
 
 Pixels = npt.NDArray[np.uint8]
@@ -72,7 +73,7 @@ def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) 
     a CPU they are NumPy's, a group of rows at a time: that fits a core's cache and, unlike torch's, wakes no threads
     that would wait for those decoding the next images. Cast first, then divide: numpy's mixed division is slower.
     """
-    if images.device.type != "cpu":
+    if not device_of(images.device).in_host_memory:
         middle, spread = (torch.tensor(values, device=images.device).view(1, -1, 1, 1) for values in (mean, std))
         return images.float().div_(255).sub_(middle).div_(spread)
     channels, height, width = images.shape[1:]

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, Labels, Split
@@ -39,8 +40,8 @@ def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     over. Raises `UsageError` where y is not x times such gates.
     """
     if isinstance(block, SqueezeExcitation) and block.squeeze_kind != "none":
-        return _wide(block.excitation(block.squeeze(x)))
-    x, y = _wide(x), _wide(y)
+        return device_of(x.device).doubled(block.excitation(block.squeeze(x)))
+    x, y = (device_of(x.device).doubled(map_) for map_ in (x, y))
     power = x.square().sum((2, 3))
     gates = (x * y).sum((2, 3)) / power  # 0 / 0 is NaN: a gate on nothing cannot be seen
     left = (y - x * gates.nan_to_num()[:, :, None, None]).square().sum()
@@ -50,11 +51,6 @@ def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
             "name a network whose attention acts on whole channels, such as se, eca, ese, srm or gct",
         )
     return gates
-
-
-def _wide(x: Tensor) -> Tensor:
-    """In double precision, on the CPU where the device has none."""
-    return (x.cpu() if x.device.type == "mps" else x).double()
 
 
 class Watch:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench.device import device_of
 from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import Precision
 from senet_bench.errors import UsageError
@@ -139,7 +140,7 @@ class Average:
 
 def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
     """A context in which the network computes in `precision`; the weights stay float32."""
-    if precision == "fp16" and device.type == "cpu":
+    if precision == "fp16" and not device_of(device).trains_in_half:
         raise UsageError("fp16 does not train on a CPU", "use --precision bf16")
     if precision in ("bf16", "fp16"):
         return torch.autocast(device.type, torch.bfloat16 if precision == "bf16" else torch.float16)

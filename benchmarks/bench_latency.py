@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from senet_bench.core import statistics
+from senet_bench.core.environment import Environment
 from senet_bench.core.results import Latency, Row, Run, schema_of
 from senet_bench.core.store import Store
 
@@ -36,8 +37,7 @@ def test_a_judgement(benchmark: Any, n: int) -> None:
 
 
 def a_run() -> Run:
-    """Twenty rows with latency, and as many samples in the environment as `compare` keeps of two arms."""
-    samples = [0.125 + i * 1e-6 for i in range(4000)]
+    """Twenty rows with latency."""
     row = Row(
         model="seresnet50",
         label="SE-ResNet-50",
@@ -52,8 +52,7 @@ def a_run() -> Run:
         schema=schema_of("compare"),
         version="0",
         created="2026-11-21T00:00:00Z",
-        environment={"machine": "0" * 12, "samples": samples},
-        conditions={"device": "cpu"},
+        environment=Environment(machine="0" * 12),
         rows=[row] * 20,
     )
 

@@ -26,6 +26,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from msgspec import to_builtins
 from torch import Tensor, nn
 
 from senet_bench.bench.machine import environment
@@ -319,7 +320,7 @@ def main() -> None:
     random.seed(0)
     document: dict[str, Any] = {
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "environment": environment(),
+        "environment": to_builtins(environment()),
         "allocator": applied_allocator(options.allocator),
         "load": [os.getloadavg()[0]] * 2,
         "rows": [],

@@ -86,11 +86,11 @@ def swept(trials: Sequence[Trial], precision: Precision, engine: Engine = Local(
     todo = [(key_of(definition(trial)), trial) for trial in (replace(one, precision=precision) for one in trials)]
     with tempfile.TemporaryDirectory() as folder:
         ended: list[Any] = [found for _, found in _carried_out(engine, TrialStore(Path(folder)), todo, {})]
-    return [one["top1_err"] for one in ended]
+    return [one.top1_err for one in ended]
 
 
 def ours(trial: Trial) -> float:
-    return float(run_trial(replace(trial, threads=2))["top1_err"])
+    return run_trial(replace(trial, threads=2)).top1_err
 
 
 def against_loops(name: str, trials: Sequence[Trial], rounds: int) -> None:

@@ -29,6 +29,7 @@ from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
 from senet_bench.bench.process import tune_allocator
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
 from senet_bench.data import images, sets
 from senet_bench.data.augment import normalised
@@ -119,7 +120,7 @@ def rate() -> None:
             settings = Settings(precision=precision, evaluate_every=0, progress_every=1e9)
 
             def ours(network: nn.Module = mine, settings: Settings = settings) -> None:
-                list(train(network, pictures, CIFAR, settings))
+                result_of(train(network, pictures, CIFAR, settings))
 
             def theirs(
                 network: nn.Module = network, optimizer: Any = optimizer, loader: DataLoader[Any] = loader
@@ -147,7 +148,7 @@ def error() -> None:
         rate = Rate(plan)
         for epoch in range(plan.epochs):
             reference_epoch(networks[0], optimizer, rated(loader, optimizer, rate, epoch))
-        list(train(networks[1], pictures, plan, Settings(seed=seed, evaluate_every=0)))
+        result_of(train(networks[1], pictures, plan, Settings(seed=seed, evaluate_every=0)))
         theirs, ours = (predict(network, pictures, pictures.test).top1_err for network in networks)
         gaps.append(ours - theirs)
         means.append((theirs, ours))

@@ -11,7 +11,8 @@ import pytest
 
 from senet_bench.bench.count import count, parameters
 from senet_bench.core import catalog
-from senet_bench.core.results import Accuracy, Latency, Row, Run, schema_of
+from senet_bench.core.environment import Environment
+from senet_bench.core.results import Accuracy, Latency, Row, Run, TrainingProtocol, schema_of
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec
@@ -19,7 +20,7 @@ from senet_bench.overhead.answer import Budget, plain_networks
 from senet_bench.run.cases import Changes
 from tests.conftest import Run as Command
 
-PROTOCOL = {"dataset": "digits", "recipe": "digits", "epochs": 60, "lr": 0.1, "seeds": 3}
+PROTOCOL = TrainingProtocol(dataset="digits", recipe="digits", epochs=60, lr=0.1, seeds=3)
 BASE = (0.11, 0.12, 0.10)
 R4 = AttentionSpec(reduction=4)
 
@@ -51,7 +52,7 @@ def timed(ratio: float, low: float, high: float, **conditions: Any) -> Latency:
 
 def keep(*rows: Row, machine: str = "here", created: str = "2026-01-01T00:00:00Z", command: str = "compare") -> None:
     store = Store(Path("results"))
-    about: dict[str, Any] = {"version": "0", "created": created, "environment": {"machine": machine}, "conditions": {}}
+    about: dict[str, Any] = {"version": "0", "created": created, "environment": Environment(machine=machine)}
     run = Run(schema=schema_of(command), rows=list(rows), **about)
     store.write(run, store.new_path(run))
 
@@ -91,7 +92,7 @@ def test_the_newest_fact_of_a_network_counts_and_other_protocols_are_apart(run: 
     keep(row("seresnet20_cifar", tuple(e - 0.02 for e in BASE)), created="2026-01-02T00:00:00Z")
     longer = row("seresnet20_cifar", (0.01, 0.01, 0.01))
     assert longer.accuracy is not None
-    other = replace(longer, accuracy=replace(longer.accuracy, protocol={**PROTOCOL, "epochs": 600}))
+    other = replace(longer, accuracy=replace(longer.accuracy, protocol=replace(PROTOCOL, epochs=600)))
     keep(other, created="2026-01-03T00:00:00Z")
     first, second = asked(run, "--budget-flops", "1.05")
     assert by_label(first)["SE-ResNet-20"]["error"] == pytest.approx(0.09)

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from senet_bench.core.environment import Environment
 from senet_bench.core.results import to_json
 from senet_bench.regression.ci import error_lines, junit
 from senet_bench.regression.limits import StoredLimit
@@ -39,7 +40,7 @@ def report(rows: list[LimitRow]) -> Report:
         created="2026-11-21T04:00:00Z",
         verdict=TITLES[code],
         exit_code=code,
-        environment={"packages": {"torch": "2.15.0"}},
+        environment=Environment(packages={"torch": "2.15.0"}),
         conditions={"config": "senet-bench.toml"},
         baseline=Base(path="results/baselines/portable.json", commit="3f2c1a9", created="2026-09-18"),
         machine=Machine(key="9b1d77c0a4e2", hard={"cpu": "X"}),

@@ -17,6 +17,8 @@ import torch
 
 from senet_bench.core import recipes
 from senet_bench.core.catalog import resolve
+from senet_bench.core.learning import EpochRow
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Scaling
 from senet_bench.detection.average_precision import AveragePrecision, Detection, judged
 from senet_bench.detection.coco import Annotation, Category, DetectionSet, DetectionSplit, Listing, load
@@ -29,7 +31,7 @@ from senet_bench.models import build
 from senet_bench.models.detection import FasterRCNN
 from senet_bench.train import weights
 from senet_bench.train.loop import train
-from senet_bench.train.objective import EpochEnd, Settings
+from senet_bench.train.objective import Settings
 from tests.conftest import Run
 from tests.support.detection import COLOURS, coco_set, small
 
@@ -202,10 +204,10 @@ def test_the_recipe_is_detectrons_two_times_schedule() -> None:
     assert SMALL.scaling == Scaling(128, 224)
 
 
-def trained(root: Path, **settings: Any) -> tuple[FasterRCNN, list[EpochEnd]]:
+def trained(root: Path, **settings: Any) -> tuple[FasterRCNN, list[EpochRow]]:
     network = small()
     events = train(network, load("coco", root), SMALL, Settings(**settings), task=Detecting)
-    return network, [event for event in events if isinstance(event, EpochEnd)]
+    return network, result_of(events)
 
 
 def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> None:
@@ -215,8 +217,8 @@ def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path
     events = train(
         small(), load("coco", colours), SMALL, Settings(evaluate_every=0, checkpoint=checkpoint), task=Detecting
     )
-    assert isinstance(next(event for event in events if isinstance(event, EpochEnd)), EpochEnd)
-    events.close()  # type: ignore[attr-defined]
+    assert next(event for event in events if event.done == 1).total == SMALL.epochs
+    events.close()
     resumed, rest = trained(colours, evaluate_every=0, checkpoint=checkpoint, resume=True)
     assert [end.epoch for end in rest] == [2]
     for name, value in whole.state_dict().items():
@@ -259,7 +261,7 @@ def test_a_detector_learns_a_small_set_by_heart(tmp_path: Path) -> None:
     schedule = recipes.Schedule("steps", (16,), warmup=1)
     recipe = replace(SMALL, epochs=20, max_steps=None, batch_size=4, lr=0.01, schedule=schedule)
     events = train(small(), load("coco", root), recipe, Settings(evaluate_every=20), task=Detecting)
-    ends = [event for event in events if isinstance(event, EpochEnd)]
+    ends = result_of(events)
     losses = [end.train_loss for end in ends]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])  # 0.45 and 1.9 where this was written
     assert ends[0].ap50 is None

@@ -21,6 +21,7 @@ import senet_bench
 from senet_bench.bench.machine import session
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import catalog
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.data import sets
@@ -33,7 +34,7 @@ from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.train.evaluation import predict
 from senet_bench.train.loop import train
-from senet_bench.train.objective import EpochEnd, Settings
+from senet_bench.train.objective import Settings
 
 SIDES = {299: 96, 224: 64, 32: 32}
 HUGE = 26_000_000
@@ -153,7 +154,7 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
     torch.manual_seed(0)
     digits = sets.load("digits-full")
     network = build(name, classes=10, in_channels=1, attention=spec)
-    ends = [e for e in train(network, digits, recipe("digits").lasting(3), Settings()) if isinstance(e, EpochEnd)]
+    ends = result_of(train(network, digits, recipe("digits").lasting(3), Settings()))
     plain, fast = (predict(one, digits, digits.test) for one in (network, deploy(network)))
     assert ends[-1].top1_err is not None
     assert plain.top1_err < 0.3  # it learned: a tenth is right by chance

@@ -91,8 +91,8 @@ def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pyt
     monkeypatch.setattr(doctor, "DEVICES", {"cpu": Cpu, "xpu": Abacus})
     machine.environment.cache_clear()
     try:
-        hard = machine.environment()["hard"]
-        assert (hard["gpu"], hard["gpu_count"], hard["cuda"]) == ("Abacus 3000", 1, None)
+        hard = machine.environment().hard
+        assert (hard.gpu, hard.gpu_count, hard.cuda) == ("Abacus 3000", 1, None)
         assert {check.name: check.found for check in doctor.checks()}["xpu:0"] == "Abacus 3000"
     finally:
         machine.environment.cache_clear()

@@ -13,12 +13,13 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.core.progress import result_of
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train.distributed import World, share, watching, with_global_batchnorm
 from senet_bench.train.evaluation import predict
 from senet_bench.train.loop import train
-from senet_bench.train.objective import EpochEnd, Settings
+from senet_bench.train.objective import Settings
 from tests.test_loop import short, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +34,7 @@ from senet_bench.errors import BenchError
 from senet_bench.data import sets
 from senet_bench.train.distributed import joined
 from senet_bench.train.evaluation import predict
-from senet_bench.train.objective import EpochEnd, Moment, Settings
+from senet_bench.train.objective import Settings
 from senet_bench.train.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
@@ -43,11 +44,10 @@ try:
         network = small(dropout=0)
         settings = Settings(checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0)
         losses = []
-        for event in train(network, digits, short(epochs), settings, world):
-            if die and world.rank == 1 and isinstance(event, Moment) and (event.epoch, event.step) == (2, 3):
+        ended = lambda row: losses.append((row.train_loss, row.test_loss))
+        for event in train(network, digits, short(epochs), settings, world, ended=ended):
+            if die and world.rank == 1 and event.done == 1 + 3 / 5:
                 os.kill(os.getpid(), 9)
-            if isinstance(event, EpochEnd):
-                losses.append((event.train_loss, event.test_loss))
         seen = predict(network, digits, digits.test, world=world)
         rank = world.rank
         torch.save({"losses": losses, "rows": seen.rows.tolist(), "state": network.state_dict()}, folder / f"{rank}.pt")
@@ -80,8 +80,8 @@ def _finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]]:
     network, digits = small(dropout=0), sets.load("digits")
-    events = [e for e in train(network, digits, short(epochs), Settings()) if isinstance(e, EpochEnd)]
-    return network, [(event.train_loss, event.test_loss) for event in events]
+    rows = result_of(train(network, digits, short(epochs), Settings()))
+    return network, [(row.train_loss, row.test_loss) for row in rows]
 
 
 @pytest.mark.slow

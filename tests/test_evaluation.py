@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from msgspec import structs
 from scipy import stats
 from torch import Tensor, nn
 
 from senet_bench.core.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.run.evaluate import differences
 from senet_bench.show.measurements import pareto
-from senet_bench.train.evaluation import Predictions, Viewing, compare, predict, unfair
+from senet_bench.train.evaluation import Predictions, Viewing, compare, predict
+from tests.support import stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -113,9 +116,9 @@ def test_a_pair_is_compared_image_by_image() -> None:
 
 
 def test_a_row_says_what_is_not_fair() -> None:
-    mine = {"dataset": "imagenet", "recipe": "imagenet", "size": 224}
-    assert unfair(mine, dict(mine)) == ()
-    assert unfair(mine, {**mine, "size": 320}) == ("size: 224 against 320",)
+    mine = stored.evaluated().rows[0]
+    assert differences(mine, mine) == []
+    assert differences(mine, structs.replace(mine, size=320)) == ["size: 224 against 320"]
 
 
 class Sums(nn.Module):

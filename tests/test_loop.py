@@ -16,12 +16,14 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.core.learning import EpochRow
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Augmentation, Recipe, Schedule, recipe
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.loop import train
-from senet_bench.train.objective import EpochEnd, Moment, Settings
+from senet_bench.train.objective import Settings
 from senet_bench.train.optimisation import Average, Sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -58,9 +60,8 @@ def weights(network: nn.Module) -> torch.Tensor:
     return torch.cat([value.detach().flatten().double() for value in network.state_dict().values()])
 
 
-def run(network: nn.Module, row: Recipe, **settings: Any) -> list[EpochEnd]:
-    events = train(network, sets.load("digits"), row, Settings(**settings))
-    return [event for event in events if isinstance(event, EpochEnd)]
+def run(network: nn.Module, row: Recipe, **settings: Any) -> list[EpochRow]:
+    return result_of(train(network, sets.load("digits"), row, Settings(**settings)))
 
 
 def test_training_learns_the_digits_and_reports_every_epoch() -> None:
@@ -84,9 +85,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 
 def test_progress_is_reported_within_an_epoch() -> None:
     events = list(train(small(), sets.load("digits"), short(1), Settings(progress_every=0.0)))
-    steps = [event for event in events if isinstance(event, Moment)]
-    assert [event.step for event in steps] == [1, 2, 3, 4, 5]
-    assert all(math.isfinite(event.loss) and event.seconds_left >= 0 for event in steps)
+    assert [event.done for event in events] == [0.2, 0.4, 0.6, 0.8, 1, 1]
+    assert {event.total for event in events} == {1}
+    assert all("nan" not in event.what and "images/s" in event.what for event in events[:-1])
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
@@ -160,13 +161,13 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     row, digits = short(), sets.load("digits")
     settings = Settings(checkpoint=file, checkpoint_every=2, ema=0.9, progress_every=0.0)
     for event in train(stopped, digits, row, settings):
-        if isinstance(event, Moment) and (event.epoch, event.step) == (2, 5):
+        if event.done == 2:  # the last step of the second epoch, which is not over yet
             break
     assert checkpoint.read(file, torch.load(file, weights_only=True)["identity"])["position"]["step"] == 4
     resumed = small(seed=5)
-    rest = list(train(resumed, digits, row, replace(settings, resume=True, progress_every=9)))
+    rest = result_of(train(resumed, digits, row, replace(settings, resume=True, progress_every=9)))
     assert torch.equal(weights(resumed), weights(whole))
-    assert [event.train_loss for event in rest if isinstance(event, EpochEnd)] == [e.train_loss for e in ends[1:]]
+    assert [row.train_loss for row in rest] == [e.train_loss for e in ends[1:]]
 
 
 def test_a_checkpoint_of_another_run_or_a_broken_one_is_refused(tmp_path: Path) -> None:
@@ -205,7 +206,7 @@ from tests.test_loop import short, small
 network, file = small(), Path(sys.argv[1])
 settings = Settings(checkpoint=file, checkpoint_every=1, resume=True, progress_every=0.0)
 for event in train(network, sets.load("digits"), short(int(sys.argv[2])), settings):
-    print(event.epoch, flush=True)
+    print(event.done, flush=True)
 torch.save(network.state_dict(), sys.argv[3])
 """
 
@@ -252,6 +253,6 @@ def test_every_smoke_recipe_runs(tmp_path: Path) -> None:
     for name in ("imagenet", "ablation", "senet154", "mobile"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2))
         row = replace(recipe(f"{name}-smoke"), batch_size=4)
-        ends = [event for event in train(network, folder, row) if isinstance(event, EpochEnd)]
+        ends = result_of(train(network, folder, row))
         assert len(ends) == 2
         assert ends[-1].top1_err is not None

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.paper import TABLES
+from senet_bench.core.results import RunConditions
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
@@ -79,7 +81,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Path:
     stored.store(root, stored.ablation(), "20261120T100000Z-ablate-1")
     nasty = stored.ablation("bbbbbbbbbbbb")
     rows = [replace(row, label=f"{row.label}{stored.HOSTILE}", family=stored.HOSTILE) for row in nasty.rows]
-    conditions = nasty.conditions | {"model": stored.HOSTILE}
+    conditions = structs.replace(nasty.conditions, model=stored.HOSTILE)
     stored.store(root, replace(nasty, rows=rows, conditions=conditions), "20261120T100001Z-ablate-2")
     stored.store(root, stored.evaluated(stored.HOSTILE), "20261120T100002Z-evaluate-3")
     stored.store(root, stored.gates(stored.HOSTILE, stored.HOSTILE), "20261120T100003Z-excitations-4")
@@ -223,8 +225,21 @@ def test_without_gates_the_command_for_them_is_named(run: Run, tmp_path: Path) -
         (json.dumps(stored.header("evaluate") | {"rows": [{}]}).encode(), 2),
         (json.dumps(stored.header("train") | {"rows": [3]}).encode(), 2),
         (json.dumps(stored.header("compare") | {"environment": {"hard": "fast"}}).encode(), 2),
+        (json.dumps(stored.header("ablate", axes=["reduction"])).encode(), 2),
+        (json.dumps(stored.header("evaluate", dataset="digits") | {"details": 7}).encode(), 2),
     ],
-    ids=["cut", "not-utf8", "foreign", "selftest", "excitations", "evaluate", "train", "environment"],
+    ids=[
+        "cut",
+        "not-utf8",
+        "foreign",
+        "selftest",
+        "excitations",
+        "evaluate",
+        "train",
+        "environment",
+        "conditions",
+        "details",
+    ],
 )
 def test_a_file_that_cannot_be_read_is_left_out_and_named(run: Run, tmp_path: Path, content: bytes, code: int) -> None:
     root = tmp_path / "results"
@@ -304,7 +319,7 @@ def test_a_row_of_the_table_of_metrics_is_a_column_a_panel_and_an_axis(
     assert [line["reads"] for line in document.records] == [1000, 2000, 3000, 4000, 5000]
     panels = {panel.name: panel for panel in of_ablation(StoredRun("runs/a/b.json", run), run).panels}
     assert panels["reads"].lines[0].values == (2.0, 3.0, 4.0)
-    compared = replace(run, schema="senet-bench.compare/1", conditions={})
+    compared = replace(run, schema="senet-bench.compare/1", conditions=RunConditions())
     stored.store(tmp_path, compared, "20261120T100000Z-compare-1")
     (digits,) = (leaf for leaf in content(collection_of(tmp_path)).cost if leaf.name == "digits")
     assert "Reads" in [leaf.name for leaf in digits.leaves]

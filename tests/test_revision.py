@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.identity import REVISION
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
 from senet_bench.train import trials
 from senet_bench.train.loop import train
-from senet_bench.train.objective import EpochEnd, Settings
+from senet_bench.train.objective import Settings
 from senet_bench.train.trials import Trial
 
 
@@ -57,8 +58,7 @@ def test_the_arithmetic_of_training_is_that_of_its_revision(model: str, by: str)
     images, network = trials.start(plan)
     network = Double(network)
     start = [parameter.detach().clone() for parameter in network.parameters()]
-    events = train(network, images, plan.recipe, Settings(seed=plan.seed, evaluate_every=2))
-    ends = [event for event in events if isinstance(event, EpochEnd)]
+    ends = result_of(train(network, images, plan.recipe, Settings(seed=plan.seed, evaluate_every=2)))
     way = torch.cat([(p.detach() - s).flatten() for p, s in zip(network.parameters(), start)]).norm().item()
     got = (*(end.train_loss for end in ends), ends[-1].test_loss, way)
     assert got == pytest.approx(expected, rel=closely)
@@ -67,4 +67,4 @@ def test_the_arithmetic_of_training_is_that_of_its_revision(model: str, by: str)
 def test_a_trial_ends_in_the_loss_of_its_revision() -> None:
     network, result = trials.trained(replace(trial("seresnet20_cifar", "digits"), recipe=recipe("digits").lasting(2)))
     assert sum(parameter.numel() for parameter in network.parameters()) > 0
-    assert result["test_loss"] == pytest.approx(2.288473, rel=1e-3)
+    assert result.test_loss == pytest.approx(2.288473, rel=1e-3)

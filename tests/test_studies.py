@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from senet_bench.core.axes import AXES, AxisValue
+from senet_bench.core.axes import AXES
 from senet_bench.core.catalog import CATALOG, resolve
 from senet_bench.core.paper import cells, compare_cell
 from senet_bench.core.reproduction import paper_cells
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.specs import AttentionSpec, AxisValue
 from senet_bench.core.studies import STUDIES, Subject, find_study
 from senet_bench.errors import UsageError
 

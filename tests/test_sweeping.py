@@ -20,6 +20,7 @@ import pytest
 import torch
 
 from senet_bench.core import catalog
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.statistics import holm
@@ -45,10 +46,10 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def fake(trial: Trial) -> dict[str, Any]:
+def fake(trial: Trial) -> TrialResult:
     """A result that depends on the trial alone, at once."""
     spread = random.Random(key_of(definition(trial))).random()
-    return {"top1_err": 0.1 + 0.01 * trial.seed + 0.02 * spread, "seconds": 2.0}
+    return TrialResult(top1_err=0.1 + 0.01 * trial.seed + 0.02 * spread, seconds=2)
 
 
 @pytest.fixture
@@ -56,7 +57,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
     """Trials are faked, and listed as they run."""
     log: list[Trial] = []
 
-    def run(trial: Trial) -> dict[str, Any]:
+    def run(trial: Trial) -> TrialResult:
         log.append(trial)
         return fake(trial)
 
@@ -232,7 +233,7 @@ def test_two_shards_are_the_whole(run: Run, ran: list[Trial], tmp_path: Path) ->
 def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(trial: Trial) -> dict[str, Any]:
+    def fails(trial: Trial) -> TrialResult:
         if trial.spec.attention and trial.spec.attention.reduction == 8:
             raise RuntimeError("out of memory")
         return fake(trial)
@@ -260,7 +261,7 @@ def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> 
 def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[str] = []
 
-    def slow(trial: Trial) -> dict[str, Any]:
+    def slow(trial: Trial) -> TrialResult:
         log.append(key_of(definition(trial)))
         time.sleep(0.02)
         return fake(trial)
@@ -479,5 +480,5 @@ def test_a_bare_axis_leaves_out_what_the_network_cannot_take_and_says_so(run: Ru
 
 def test_shares_of_a_sweep_add_up_over_machines(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    store.trials("machine-a").put("0123", {}, {"top1_err": 0.5}, {})
-    assert store.trials("machine-b").get("0123") == {"top1_err": 0.5}
+    store.trials("machine-a").put("0123", {}, TrialResult(top1_err=0.5), {})
+    assert store.trials("machine-b").get("0123") == TrialResult(top1_err=0.5)

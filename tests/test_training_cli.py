@@ -264,12 +264,14 @@ def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, opt
 
 def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
     from senet_bench.core.recipes import recipe
-    from senet_bench.core.results import AnyFacts, Facts
+    from senet_bench.core.results import Facts, from_json, schema_of, to_json
     from senet_bench.run.tables import training
 
-    conditions = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1}
-    conditions["deviations"] = list(recipe("cifar").deviations)
-    facts: AnyFacts = Facts(schema="s", version="", created="", environment={}, conditions=conditions)
+    about = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1, "epochs": 1, "seed": 0}
+    about |= {"device": "cpu", "precision": "fp32", "deviations": list(recipe("cifar").deviations)}
+    document = {"schema": schema_of("train"), "version": "", "created": "", "environment": {}, "conditions": about}
+    facts = from_json(to_json(document).encode(), "f")
+    assert isinstance(facts, Facts)
     assert any("64k iterations taken as 164 epochs" in note for note in training(facts).wide[0].notes)
 
 

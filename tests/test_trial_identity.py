@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from senet_bench.core import catalog
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import TrialStore
@@ -94,7 +95,7 @@ def kept(folder: Path, *definitions: dict[str, Any]) -> TrialStore:
     """A store with trials of earlier versions, the error of each its place."""
     store = TrialStore(folder / "machine/trials", folder)
     for place, definition in enumerate(definitions):
-        store.put(f"old{place}", definition, {"top1_err": place / 10}, {})
+        store.put(f"old{place}", definition, TrialResult(top1_err=place / 10), {})
     return store
 
 
@@ -109,10 +110,10 @@ def test_trials_of_earlier_versions_are_adopted_where_they_say_the_same_science(
         replace(A_TRIAL, spec=replace(A_TRIAL.spec, options={**A_TRIAL.spec.options, "units": 4})),
     ]
     before = former(kept(tmp_path, as_before(A_TRIAL), *map(as_before, others[1:])))
-    assert before.result(A_TRIAL) == {"top1_err": 0.0}
+    assert before.result(A_TRIAL) == TrialResult(top1_err=0)
     assert before.result(others[0]) is None
-    assert [before.result(other) for other in others[1:]] == [{"top1_err": place / 10} for place in range(1, 7)]
-    assert before.result(replace(others[-2], spec=catalog.resolve("resnet20_cifar"))) == {"top1_err": 0.5}
+    assert [before.result(other) for other in others[1:]] == [TrialResult(top1_err=place / 10) for place in range(1, 7)]
+    assert before.result(replace(others[-2], spec=catalog.resolve("resnet20_cifar"))) == TrialResult(top1_err=0.5)
     assert before.left_out == 0
 
 
@@ -126,13 +127,13 @@ def test_trials_of_code_from_outside_are_left_out_and_counted(tmp_path: Path) ->
     )
     before = former(kept(tmp_path, *definitions))
     assert before.left_out == 3
-    assert before.result(A_TRIAL) == {"top1_err": 0.3}
+    assert before.result(A_TRIAL) == TrialResult(top1_err=0.3)
     outside = replace(A_TRIAL, spec=replace(A_TRIAL.spec, attention=AttentionSpec(block="my_blk:Gate")))
     assert before.result(outside) is None
 
 
 def test_a_trial_of_now_is_no_former_one(tmp_path: Path) -> None:
     store = TrialStore(tmp_path / "machine/trials", tmp_path)
-    store.put("key", identity_of(A_TRIAL).as_dict(), {"top1_err": 0.1}, {})
+    store.put("key", identity_of(A_TRIAL).as_dict(), TrialResult(top1_err=0.1), {})
     assert former(store).result(A_TRIAL) is None
     assert former(store).left_out == 0

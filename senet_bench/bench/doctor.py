@@ -196,7 +196,7 @@ def attempt(name: str, check: Callable[[], str]) -> Branch:
 
 def checks() -> list[Finding]:
     """What this machine offers for measuring, and what is missing with how to get it."""
-    packages = environment()["packages"]
+    packages = environment().packages
     found = [
         Finding("senet-bench", __version__),
         Finding("python", platform.python_version()),
@@ -204,7 +204,7 @@ def checks() -> list[Finding]:
         Finding("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
         Finding("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
         _allocator(),
-        Finding("machine key", str(environment()["machine"])),
+        Finding("machine key", environment().machine),
     ]
     for kind, make in DEVICES.items():
         if kind != "cpu":

@@ -15,7 +15,7 @@ from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.progress import Progress, Steps
-from senet_bench.core.results import Latency
+from senet_bench.core.results import Latency, TimingSettings
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError
 
@@ -41,7 +41,7 @@ class NetworkLatency:
             latency,
             images_per_second=self.throughput(name),
             conditions=self.conditions,
-            settings={"cudnn_benchmark": True, "tf32": self.conditions.precision == "tf32", "gc": "off"},
+            settings=TimingSettings(cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off"),
             difference_from_eager=prepared.difference,
             first_call_s=prepared.first_s,
             other_processes=list(self.other_processes),

@@ -10,7 +10,7 @@ import os
 import platform
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from typing import Any, get_args
 
@@ -27,6 +27,7 @@ from senet_bench.bench.process import (
     tuning_obstacle,
 )
 from senet_bench.core import specs
+from senet_bench.core.environment import AllocatorState, Environment, Hardware
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
@@ -34,44 +35,39 @@ PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "o
 
 
 @functools.cache
-def environment() -> dict[str, Any]:
+def environment() -> Environment:
     """Hardware, software and load of this machine. `hard` is what makes times comparable, `machine` its key."""
     hard = _hard()
-    return {
-        "machine": machine_key(hard),
-        "hard": hard,
-        "senet_bench": __version__,
-        "python": platform.python_version(),
-        "platform": f"{platform.system()} {platform.machine()}",
-        "packages": {name: version for name in PACKAGES if (version := version_of(name))},
-        "memory_bytes": psutil.virtual_memory().total,
-        "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-        "allocator": {"can_be_tuned": not tuning_obstacle(), "variables": allocator_variables()},
-        "cpu_governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "cpu_turbo_off": _read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
-    }
+    return Environment(
+        machine=machine_key(hard),
+        hard=hard,
+        senet_bench=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        packages={name: version for name in PACKAGES if (version := version_of(name))},
+        memory_bytes=psutil.virtual_memory().total,
+        load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        allocator=AllocatorState(can_be_tuned=not tuning_obstacle(), variables=allocator_variables()),
+        cpu_governor=_read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
+        cpu_turbo_off=_read("/sys/devices/system/cpu/intel_pstate/no_turbo"),
+    )
 
 
-def machine_key(hard: dict[str, Any]) -> str:
+def machine_key(hard: Hardware) -> str:
     """Twelve hexadecimal digits that stay the same while hardware, driver and torch's minor version do."""
-    text = "\n".join(f"{name}={value}" for name, value in sorted(hard.items()))
+    text = "\n".join(f"{name}={value}" for name, value in sorted(asdict(hard).items()))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _hard() -> dict[str, Any]:
-    """Stable fields only: no frequencies, load, host name or kernel build."""
-    gpu = {"gpu": None, "gpu_count": 0, "sm": None, "gpu_memory_gib": None, "cuda": None, "cudnn": None}
-    gpu |= next((device.hardware() for _, device in installed()), {})
-    libraries = ("cuda", "cudnn")
-    return {
-        "cpu": cpu_model(),
-        "isa": torch.backends.cpu.get_cpu_capability(),
-        "cores": cores(),
-        "virtual": "hypervisor" in (_read("/proc/cpuinfo") or ""),
-        **{name: value for name, value in gpu.items() if name not in libraries},
-        "torch": ".".join(torch.__version__.split(".")[:2]),
-        **{name: gpu[name] for name in libraries},
-    }
+def _hard() -> Hardware:
+    return Hardware(
+        cpu=cpu_model(),
+        isa=torch.backends.cpu.get_cpu_capability(),
+        cores=cores(),
+        virtual="hypervisor" in (_read("/proc/cpuinfo") or ""),
+        torch=".".join(torch.__version__.split(".")[:2]),
+        **next((device.hardware() for _, device in installed()), {}),
+    )
 
 
 def cpu_model() -> str:

@@ -12,10 +12,10 @@ from senet_bench.cli import options as o
 from senet_bench.core.catalog import resolve
 from senet_bench.core.datasets import CHOICES
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import AnyFacts
 from senet_bench.core.store import Store
 
 if TYPE_CHECKING:
+    from senet_bench.core.learning import Evaluation as Document
     from senet_bench.run.evaluate import Evaluation
     from senet_bench.run.record import Record
     from senet_bench.run.train import Lesson
@@ -188,7 +188,7 @@ def _lesson(model: str) -> Lesson:
     return classification()
 
 
-def _evaluating(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+def _evaluating(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     """The evaluation of detectors where one of the networks is one, else that of classifiers."""
     if any(resolve(model).task == "detection" for model in asked.models):
         from senet_bench.detection.evaluate import evaluate

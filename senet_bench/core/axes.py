@@ -8,13 +8,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, get_args
+from typing import Any, get_args
 
 from senet_bench.core.blocks import BLOCKS, find_block
-from senet_bench.core.specs import AttentionSpec, Excitation, Integration, OptionValue, Placement, Squeeze, is_outside
+from senet_bench.core.specs import (
+    AttentionSpec,
+    AxisValue,
+    Excitation,
+    Integration,
+    OptionValue,
+    Placement,
+    Squeeze,
+    is_outside,
+)
 from senet_bench.errors import UsageError
-
-AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,69 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from senet_bench.core.environment import Environment
+from senet_bench.core.history import as_of_today
 from senet_bench.core.paper import CellStatus
-from senet_bench.core.specs import AttentionSpec, Conditions, Role, is_outside
+from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, Precision, Role, is_outside
 from senet_bench.errors import NotComparableError, UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingSettings:
+    """What was switched while timing, beside its conditions; None where an older file does not say."""
+
+    cudnn_benchmark: bool | None = None
+    tf32: bool | None = None
+    gc: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingProtocol:
+    """What networks were trained and tested on; two errors may be compared where all but `seeds` agree."""
+
+    dataset: str | None = None
+    folder: str | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    seeds: int | None = None
+    precision: Precision | None = None
+
+    @property
+    def words(self) -> str:
+        """Recipe, epochs and learning rate."""
+        return f"{self.recipe}, {self.epochs} epochs, lr {self.lr}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimingPlan:
+    """What was to be timed: seconds for each baseline with its variants, under each of the conditions."""
+
+    budget_s: float
+    seed: int
+    conditions: list[Conditions]
+
+
+class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a run was asked: `what` by `compare`, `model` and `axes` (as typed) by `ablate`, and each measure's plan.
+
+    `budget` is what a cost may be, as a multiple of the baseline's.
+
+    `left_out` says why a setting of a bare axis is not there, `trials_left_out` how many trials of earlier versions
+    say too little to be taken.
+    """
+
+    what: list[str] | None = None
+    budget: dict[str, float] | None = None
+    model: str | None = None
+    axes: dict[str, str] | None = None
+    left_out: dict[str, str] | None = None
+    counter: str | None = None
+    verified: bool | None = None
+    latency: TimingPlan | None = None
+    accuracy: TrainingProtocol | None = None
+    trials_left_out: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +113,7 @@ class Latency:
     first_call_s: float | None = None
     other_processes: list[int] = field(default_factory=list)
     conditions: Conditions = field(default_factory=Conditions)
-    settings: dict[str, Any] = field(default_factory=dict)
+    settings: TimingSettings = field(default_factory=TimingSettings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +137,7 @@ class Accuracy:
     p_holm: float | None = None
     control_difference: float | None = None
     control_difference_ci: tuple[float, float] | None = None
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
     per_seed: dict[str, float] = field(default_factory=dict)
 
 
@@ -103,7 +163,7 @@ class Row:
     baseline: str | None = None
     role: Role = "baseline"
     attention: AttentionSpec | None = None
-    axes: dict[str, Any] | None = None
+    axes: dict[str, AxisValue] | None = None
     params: int | None = None
     flops: dict[str, int] = field(default_factory=dict)
     flops_by_kind: dict[str, int] = field(default_factory=dict)
@@ -128,8 +188,8 @@ class Run:
     schema: str
     version: str
     created: str
-    environment: dict[str, Any]
-    conditions: dict[str, Any]
+    environment: Environment = field(default_factory=Environment)
+    conditions: RunConditions = field(default_factory=RunConditions)
     rows: list[Row] = field(default_factory=list)
 
 
@@ -155,7 +215,7 @@ class Facts(Generic[Conditioned, FactsRow, Summarised, Detail]):
     schema: str
     version: str
     created: str
-    environment: dict[str, Any]
+    environment: Environment
     conditions: Conditioned
     rows: list[FactsRow] = field(default_factory=list)
     summary: Summarised = field(default_factory=dict)  # type: ignore[assignment]
@@ -181,8 +241,8 @@ KINDS = {
     schema_of("ablate"): "senet_bench.core.results:Run",
     schema_of("profile"): "senet_bench.breakdown.rows:ProfileFacts",
     schema_of("selftest"): "senet_bench.run.selftest:SelftestFacts",
-    schema_of("train"): "senet_bench.core.results:Facts",
-    schema_of("evaluate"): "senet_bench.core.results:Facts",
+    schema_of("train"): "senet_bench.core.learning:Training",
+    schema_of("evaluate"): "senet_bench.core.learning:Evaluation",
     schema_of("excitations"): "senet_bench.gates.rows:GateFacts",
     schema_of("input-channels"): "senet_bench.gates.rows:ColourFacts",
 }
@@ -208,26 +268,10 @@ def from_json(data: bytes, source: str) -> Document:
         )
     kind = pkgutil.resolve_name(name)
     try:
-        read: Document = msgspec.convert(_with_roles(document) if kind is Run else document, kind)
-    except msgspec.ValidationError as error:
+        read: Document = msgspec.convert(as_of_today(document), kind)
+    except (msgspec.ValidationError, UsageError) as error:
         raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
     return read
-
-
-def _with_roles(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with the role of each row, which runs before it was stored tell by attention and baseline."""
-    rows = document.get("rows")
-    return {**document, "rows": [_with_role(row) for row in rows]} if isinstance(rows, list) else document
-
-
-def _with_role(row: Any) -> Any:
-    if not isinstance(row, dict) or "role" in row:
-        return row
-    attention, axes = row.get("attention"), row.get("axes")
-    fixed = isinstance(attention, dict) and attention.get("block") == "constant"
-    chosen = isinstance(axes, dict) and "attention" in axes  # the constant gate as one of several blocks
-    role = "variant" if attention else "plain" if row.get("baseline") else "baseline"
-    return {**row, "role": "control" if fixed and not chosen else role}
 
 
 def header(data: bytes, source: str) -> dict[str, Any]:

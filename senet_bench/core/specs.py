@@ -20,6 +20,7 @@ Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
+AxisValue = bool | int | str | tuple[int, ...]
 USUAL_REDUCTION = 16
 """The paper's r."""
 Role = Literal["baseline", "variant", "control", "plain"]

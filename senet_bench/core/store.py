@@ -11,10 +11,11 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+import msgspec
 from filelock import FileLock, Timeout
 
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import Document, Run, from_json, header, schema_of, to_json
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
 
@@ -59,7 +60,7 @@ class Store:
         """A path for a new run that no other process will choose."""
         command = run.schema.partition(".")[2].partition("/")[0]
         stamp = run.created.replace(":", "").replace("-", "")
-        machine = str(run.environment["machine"])
+        machine = run.environment.machine
         return self.root / "runs" / machine / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
 
     def write(self, run: Document, path: Path) -> None:
@@ -81,22 +82,29 @@ class TrialStore:
     folder: Path
     runs: Path | None = None
 
-    def get(self, key: str) -> dict[str, Any] | None:
+    def get(self, key: str) -> TrialResult | None:
         """The result of a finished trial, None when there is none; raises on a damaged or foreign file."""
         here = self.folder / f"{key}.json"
         others = self.runs.glob(f"*/trials/{key}.json") if self.runs else iter(())
         path = here if here.exists() else next(others, None)
         if path is None:
             return None
+        return self.read(path)
+
+    @staticmethod
+    def read(path: Path) -> TrialResult:
+        """The result of the trial in a file; raises on a damaged or foreign one."""
         document = header(read(path), str(path))
         if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):
             raise NotComparableError(f"{path} is no trial of this version", "move it away")
-        result: dict[str, Any] = document["result"]
-        return result
+        try:
+            return msgspec.convert(document["result"], TrialResult)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{path} is damaged ({error})", "move it away or restore it") from error
 
-    def put(self, key: str, definition: Mapping[str, Any], result: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def put(self, key: str, definition: Mapping[str, object], result: TrialResult, about: Mapping[str, object]) -> None:
         """Store a finished trial."""
-        document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": dict(result)}
+        document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": result}
         write_atomically(self.folder / f"{key}.json", to_json(document))
 
     def claim(self, key: str) -> FileLock | None:
@@ -115,7 +123,7 @@ class TrialStore:
         return lock
 
 
-def key_of(definition: Mapping[str, Any]) -> str:
+def key_of(definition: Mapping[str, object]) -> str:
     """Sixteen hexadecimal digits of what defines a trial."""
     return hashlib.sha256(json.dumps(definition, sort_keys=True).encode()).hexdigest()[:16]
 

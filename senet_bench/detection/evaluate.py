@@ -5,28 +5,28 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
+from senet_bench.core.learning import DetectorRow, EvaluationRow
+from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus, compare_cell, protocol_name
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import paper_cells
-from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import ModelSpec
 from senet_bench.core.store import Store, write_atomically
 from senet_bench.detection.average_precision import AveragePrecision, check_installed
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
-from senet_bench.run.evaluate import Evaluation, begun, checked, names_of
+from senet_bench.run.evaluate import Evaluation, begun, checked, differences, names_of
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
     from senet_bench.detection.coco import DetectionSet
 
-COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 
-
-def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     """The record of all average precisions and, of several detectors, each difference to the first."""
     from senet_bench.detection import coco
 
@@ -36,8 +36,8 @@ def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
     record, classes = begun(asked, images, store), dict[str, AveragePrecision]()
     for spec, name, source in zip(specs, names_of(specs), asked.weights):
         row, classes[name] = evaluated(asked, images, spec, name, source)
-        record.add(row | against(record.document.rows, row))
-        yield record.progress(row["label"], len(classes), len(specs))
+        record.add(against(record.document.rows, row))
+        yield record.progress(row.label, len(classes), len(specs))
     if asked.per_class is not None:
         write_atomically(asked.per_class, by_class(images, classes))
     return record
@@ -59,7 +59,7 @@ def _check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
 
 def evaluated(
     asked: Evaluation, images: DetectionSet, spec: ModelSpec, name: str, source: str
-) -> tuple[dict[str, Any], AveragePrecision]:
+) -> tuple[DetectorRow, AveragePrecision]:
     """The row of one detector, which files call `name`, and its average precision."""
     from senet_bench.core import recipes
     from senet_bench.detection.objective import Looking, detect
@@ -80,25 +80,31 @@ def evaluated(
     if asked.predictions is not None:
         seen.save(asked.predictions / f"{name}-{asked.dataset}.json")
     found = seen.judged()
-    precisions = asdict(found)
-    del precisions["by_class"]
-    return {
-        "model": spec.name,
-        "label": label(loaded.spec),
-        "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
-        "weights": loaded.source,
-        "notes": list(loaded.notes),
-        "dataset": images.name,
-        "size": scaling.shorter,
-        "longest": scaling.longest,
-        "precision": asked.precision,
-        "images": len(seen),
-        "skipped": list(seen.skipped),
-        "detections": len(seen.found),
-        **precisions,
-        "paper": [asdict(cell) for cell in beside_paper(images, loaded.spec, found, loaded.metadata)],
-        **{name: loaded.metadata.get(name) for name in ("recipe", "epochs")},
-    }, found
+    row = DetectorRow(
+        model=spec.name,
+        label=label(loaded.spec),
+        attention=loaded.spec.attention,
+        weights=loaded.source,
+        notes=list(loaded.notes),
+        dataset=images.name,
+        size=scaling.shorter,
+        longest=scaling.longest,
+        precision=asked.precision,
+        images=len(seen),
+        skipped=list(seen.skipped),
+        detections=len(seen.found),
+        ap=found.ap,
+        ap50=found.ap50,
+        ap75=found.ap75,
+        ap_small=found.ap_small,
+        ap_medium=found.ap_medium,
+        ap_large=found.ap_large,
+        ar100=found.ar100,
+        paper=beside_paper(images, loaded.spec, found, loaded.metadata),
+        recipe=loaded.metadata.get("recipe"),
+        epochs=loaded.metadata.get("epochs"),
+    )
+    return row, found
 
 
 def beside_paper(
@@ -122,19 +128,15 @@ def beside_paper(
     ]
 
 
-def against(rows: Sequence[Mapping[str, Any]], row: Mapping[str, Any]) -> dict[str, Any]:
-    """The difference in AP to the first detector, and what makes the comparison unfair; empty for the first."""
-    from senet_bench.train.evaluation import unfair
-
+def against(rows: Sequence[EvaluationRow], row: DetectorRow) -> DetectorRow:
+    """The row with its difference in AP to the first detector, and what makes the comparison unfair."""
     if not rows:
-        return {}
+        return row
     first = rows[0]
-    known = first["ap"] is not None and row["ap"] is not None
-    return {
-        "against": first["model"],
-        "difference": row["ap"] - first["ap"] if known else None,
-        "differs_in": list(unfair(first, row, COMPARABLE)),
-    }
+    base = first.ap if isinstance(first, DetectorRow) else None
+    difference = None if base is None or row.ap is None else row.ap - base
+    differing = differences(first, row)
+    return structs.replace(row, against=first.model, difference=difference, differs_in=differing)
 
 
 def by_class(images: DetectionSet, found: Mapping[str, AveragePrecision]) -> str:

@@ -22,7 +22,7 @@ from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.train import Lesson, Training
 from senet_bench.train.distributed import World, gathered, share
-from senet_bench.train.objective import Settings
+from senet_bench.train.objective import Settings, Tested
 from senet_bench.train.optimisation import autocast, laid_out
 
 
@@ -62,7 +62,7 @@ class Detecting:
         summed: Tensor = torch.stack([loss.float() for loss in losses.values()]).sum()
         return summed * len(part) / len(batch)
 
-    def tested(self, network: nn.Module) -> dict[str, Any]:
+    def tested(self, network: nn.Module) -> Tested:
         """AP and AP50 on the test split, as an epoch reports them."""
         looking = Looking(
             scaling=scaling_of(self.recipe),

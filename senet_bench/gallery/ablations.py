@@ -64,7 +64,7 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
 
 def of_ablation(source: StoredRun, run: Run) -> Series:
     """One `ablate` run: every number it has, over its settings."""
-    axes = list(run.conditions.get("axes") or {})
+    axes = list(run.conditions.axes or {})
     settings = [row for row in run.rows if row.role == "variant"]
     others = [("baseline", row) for row in run.rows if row.role == "baseline"]
     others += [("gates fixed at 0.5", row) for row in run.rows if row.role == "control"]
@@ -80,7 +80,7 @@ def of_ablation(source: StoredRun, run: Run) -> Series:
     errors = Line("here", tuple(map(_error, settings)), tuple(map(_error_interval, settings)))
     references = _known((reference, _error(row)) for reference, row in others)
     panels = [Panel(f"{name}, %", (errors,), references, name), *map(panel, costs())]
-    model = str(run.conditions.get("model") or run.rows[-1].model)
+    model = run.conditions.model or run.rows[-1].model
     about = f", on {accuracy.dataset}, {accuracy.seeds} seeds" if accuracy else ", counted"
     title = f"{CATALOG[model].label if model in CATALOG else model} by {' x '.join(axes)}{about}{_same(panels)}"
     stem = ("ablation", *axes, model, accuracy.dataset if accuracy else "counts", source.machine, source.digest)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from senet_bench.breakdown import tables as profiles
 from senet_bench.core.devices import kind_of
+from senet_bench.core.environment import Environment
 from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.core.store import key_of
-from senet_bench.errors import BenchError, UsageError, one_line
+from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, tables
 from senet_bench.run import tables as commands
 from senet_bench.show import documents
@@ -45,12 +45,18 @@ class StoredRun:
     @property
     def machine(self) -> str:
         """The key of the machine it was written on."""
-        return str(self.document.environment.get("machine", "unknown"))
+        return self.document.environment.machine
 
     @property
     def digest(self) -> str:
         """Six digits of what the command was asked, by which the files of two runs are told apart."""
-        return key_of(self.document.conditions)[:6]
+        return key_of(self.asked)[:6]
+
+    @property
+    def asked(self) -> Mapping[str, object]:
+        """What the command was asked, as it is stored."""
+        asked: Mapping[str, object] = msgspec.to_builtins(self.document.conditions)
+        return asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +115,7 @@ class Collection:
         for _, run in self.runs():
             for row in run.rows:
                 if row.accuracy is not None:
-                    recipe = repr(sorted((row.accuracy.protocol | {"seeds": 0}).items(), key=str))
+                    recipe = replace(row.accuracy.protocol, seeds=0)
                     found[identity(row), row.accuracy.dataset, recipe] = row
         return list(found.values())
 
@@ -133,12 +139,10 @@ class Collection:
         found: dict[str, tuple[StoredRun, Run]] = {}
         for source, run in self.runs("ablate"):
             if run.rows:
-                accuracy = run.conditions.get("accuracy") or {}
-                asked = [run.conditions.get(name) for name in ("model", "axes")]
-                found[repr((asked, accuracy.get("dataset"), "latency" in run.conditions, source.machine))] = (
-                    source,
-                    run,
-                )
+                asked = run.conditions
+                dataset = asked.accuracy.dataset if asked.accuracy else None
+                timed = asked.latency is not None
+                found[repr((asked.model, asked.axes, dataset, timed, source.machine))] = (source, run)
         return list(found.values())
 
     def observations(self, command: str) -> list[AnyFacts]:
@@ -154,50 +158,21 @@ class Collection:
         alike = sum(label == named[machine] for label in named.values()) > 1
         return f"{named[machine]} ({machine})" if alike else named[machine]
 
-    def machines(self) -> dict[str, Mapping[str, Any]]:
+    def machines(self) -> dict[str, Environment]:
         """The newest environment of each machine."""
         return {source.machine: source.document.environment for source in self.sources}
 
 
 def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> Collection:
-    """The documents under `root` that can be read and shown, and the others with their reasons."""
+    """The documents under `root` that can be read, and the others with their reasons."""
     sources, left_out = [], []
     for path, found in survey:
         place = path.relative_to(root).as_posix()
-        error = found if isinstance(found, BenchError) else _unusable(place, found)
-        if error is not None:
-            left_out.append(LeftOut(place, error))
-        elif not isinstance(found, BenchError):
+        if isinstance(found, BenchError):
+            left_out.append(LeftOut(place, found))
+        else:
             sources.append(StoredRun(place, found))
     return Collection(tuple(sources), tuple(left_out))
-
-
-def _unusable(place: str, document: Document) -> BenchError | None:
-    """The error that names a document of the right schema whose rows are not those of its command."""
-    source = StoredRun(place, document)
-    try:
-        _check_names(source)
-        if isinstance(document, Facts) and source.command in TABLES:
-            TABLES[source.command](document)
-        elif isinstance(document, Run):
-            documents.of_run(document) if document.rows else None
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, BenchError) as error:
-        return UsageError(f"{place} is damaged ({one_line(error, 200)})", "move it away or restore it")
-    return None
-
-
-def _check_names(source: StoredRun) -> None:
-    """Raise `TypeError` where what is looked up by name is none."""
-    for name in ("hard", "packages"):
-        if not isinstance(source.document.environment.get(name) or {}, dict):
-            raise TypeError(f"{name} of its environment is no object")
-    conditions = msgspec.to_builtins(source.document.conditions)
-    if not isinstance(conditions.get("accuracy") or {}, dict):
-        raise TypeError("accuracy of its conditions is no object")
-    for row in source.document.rows if source.command == "evaluate" else ():
-        for name in ("model", "label", "dataset", "weights"):
-            if not isinstance(row, dict) or not isinstance(row.get(name), str):
-                raise TypeError(f"{name} of a row is no text")
 
 
 def identity(row: Row) -> tuple[object, ...]:
@@ -210,13 +185,12 @@ def main_timing(timings: Sequence[Timed]) -> Timed | None:
     return max(timings, key=lambda timed: len(timed.rows), default=None)
 
 
-def machine_label(environment: Mapping[str, Any]) -> str:
+def machine_label(environment: Environment) -> str:
     """A machine in a few words: its GPU where there is one, else its processor and cores."""
-    hard = environment.get("hard") or {}
-    if hard.get("gpu"):
-        return f"{hard['gpu']}" + (f" x{hard['gpu_count']}" if (hard.get("gpu_count") or 1) > 1 else "")
-    cores = hard.get("cores")
-    return f"{hard.get('cpu') or 'unknown machine'}" + (f", {cores} cores" if cores else "")
+    hard = environment.hard
+    if hard.gpu:
+        return hard.gpu + (f" x{hard.gpu_count}" if hard.gpu_count > 1 else "")
+    return (hard.cpu or "unknown machine") + (f", {hard.cores} cores" if hard.cores else "")
 
 
 def conditions_label(conditions: Conditions) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.metrics import costs
 from senet_bench.core.reproduction import find, judged
 from senet_bench.core.results import Accuracy, Row
@@ -90,8 +91,7 @@ def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
         found = row.accuracy
         if found is None:
             continue
-        protocol = found.protocol
-        recipe = f"{protocol.get('recipe')}, {protocol.get('epochs')} epochs, lr {protocol.get('lr')}"
+        recipe = found.protocol.words
         group = f"{recipe}, {_size(row)}"
         seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
         about = [f"error measured here: {_interval_text(found)}, {seeds}", f"recipe {recipe}"]
@@ -117,32 +117,34 @@ def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None)
     found: dict[object, Point] = {}
     for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
-            row = next((row for row in rows if row.model == line["model"] and _same_block(row, line)), None)
-            spec = CATALOG.get(line["model"])
+            if not isinstance(line, ClassifierRow):
+                continue
+            row = next((row for row in rows if row.model == line.model and _same_block(row, line)), None)
+            spec = CATALOG.get(line.model)
             family = row.family if row else spec.family if spec else "other"
-            baseline = (row.baseline if row else spec.baseline if spec else None) or line["model"]
-            group = f"weights evaluated here, {line['size']} px"
-            low, high = _percent(tuple(line["ci"])) or (0.0, 0.0)
-            error = f"error measured here: {100 * line['top1_err']:.2f} % ({low:.2f} to {high:.2f})"
-            key = (line["model"], line["dataset"], line["size"], line["weights"])
-            found[key] = Point(
-                label=str(line["label"]),
+            baseline = (row.baseline if row else spec.baseline if spec else None) or line.model
+            group = f"weights evaluated here, {line.size} px"
+            low, high = 100 * line.ci[0], 100 * line.ci[1]
+            error = f"error measured here: {100 * line.top1_err:.2f} % ({low:.2f} to {high:.2f})"
+            found[line.model, line.dataset, line.size, line.weights] = Point(
+                label=line.label,
                 family=family,
-                dataset=str(line["dataset"]),
+                dataset=line.dataset,
                 source="here",
-                kind="attention" if line["attention"] else "baseline",
+                kind="attention" if line.attention else "baseline",
                 group=group,
                 pair=f"{group} {baseline}",
-                error=100 * line["top1_err"],
+                error=100 * line.top1_err,
                 interval=(low, high),
                 costs=_costs(row, timed, None) if row else {},
-                about=(f"{error}, {line['images']} images", f"weights {line['weights']}"),
+                about=(f"{error}, {line.images} images", f"weights {line.weights}"),
             )
     yield from found.values()
 
 
-def _same_block(row: Row, line: Mapping[str, Any]) -> bool:
-    return (row.attention.reduction if row.attention else None) == (line["attention"] or {}).get("reduction")
+def _same_block(row: Row, line: ClassifierRow) -> bool:
+    own, theirs = (spec.reduction if spec else None for spec in (row.attention, line.attention))
+    return own == theirs
 
 
 def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, Cost]:

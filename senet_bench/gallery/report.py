@@ -75,7 +75,7 @@ def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
     rows = report.collection.rows()
     for study in STUDIES.values():
-        run = Run(schema=schema_of("compare"), version=__version__, created="", environment={}, conditions={})
+        run = Run(schema=schema_of("compare"), version=__version__, created="")
         document = documents.of_run(replace(run, rows=[row for row in judged(rows, study.id) if row.paper]), [study])
         if document.wide:
             yield study.id, document

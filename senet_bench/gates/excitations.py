@@ -183,7 +183,7 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     torch.set_num_threads(threads)  # a trial takes one
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
     told = definition(trial)
-    store.trials(about["environment"]["machine"]).put(key_of(told), told, result, about)
+    store.trials(about["environment"].machine).put(key_of(told), told, result, about)
     how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
     about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
     weights.save(network, file, trial.spec, **how, **about)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
-from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet, Labels
     from senet_bench.models.attach import GatedInput
     from senet_bench.train.evaluation import Viewing
-    from senet_bench.train.objective import EpochEnd, Moment
 
 EPOCHS, BATCH = 5, 32
 PICTURES, PICTURE_SIDE = 6, 64
@@ -74,8 +73,8 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
     rows = _shown(asked, images)
     prepared = _initial(asked, spec, images)
     yield Progress(label(prepared.spec), 0, 1)
-    for event in _training(asked, prepared, images):
-        yield Progress(f"epoch {event.epoch} of {event.epochs}", event.epoch / (event.epochs + 1), 1)
+    total = prepared.epochs + 1
+    yield from retold(_training(asked, prepared, images), lambda step: Progress(step.what, step.done / total, 1))
     prepared = _kept(asked, prepared, images, store)
     network = prepared.network.to(asked.device)
     shown = viewing(asked, spec, images)
@@ -126,7 +125,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
 
-def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> Iterator[EpochEnd | Moment]:
+def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> Steps[None]:
     """The epochs of training the gate with its network; none for a gate that came with weights."""
     from senet_bench.core import recipes
     from senet_bench.train import loop

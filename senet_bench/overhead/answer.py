@@ -6,7 +6,7 @@ import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from senet_bench.core.results import Latency, Row, Run
+from senet_bench.core.results import Latency, Row, Run, RunConditions
 from senet_bench.core.sizing import resized, sizes_of
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
@@ -14,7 +14,7 @@ from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, interpolated, judge
 from senet_bench.overhead.origins import Error, Network, Origin, latencies, printed, printed_error, stored, subjects_of
-from senet_bench.run.cases import Case, baselines, label, select, spec_of
+from senet_bench.run.cases import TABLES_2_AND_3, Case, baselines, label, select, spec_of
 from senet_bench.run.count import Count
 from senet_bench.run.record import new_run
 
@@ -100,7 +100,12 @@ def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list
             f"no error of {', '.join(names)} with attention is stored under {store.root} or printed in the paper",
             f"train: {_command(names[0], budget, 'digits')}",
         )
-    return new_run("compare", {"what": list(what) or ["table2", "table3"], "budget": dict(budget.limits)}), found
+    return new_run(
+        "compare",
+        RunConditions(
+            what=list(what) or list(TABLES_2_AND_3), budget={str(cost): most for cost, most in budget.limits.items()}
+        ),
+    ), found
 
 
 def _command(model: str, budget: Budget, dataset: str) -> str:

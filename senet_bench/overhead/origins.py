@@ -6,12 +6,11 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-import msgspec
-
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.paper import cells
-from senet_bench.core.results import AnyFacts, Latency, Run, schema_of
+from senet_bench.core.results import AnyFacts, Latency, Run
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
@@ -79,9 +78,9 @@ def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
         accuracy = row.accuracy
         if accuracy is None or not _is_of(base, row.model, row.attention, row.baseline):
             continue
-        protocol = {name: value for name, value in accuracy.protocol.items() if name != "seeds"}
-        protocol["version"] = run.version
-        words = (f"{name} {protocol[name]}" for name in ("recipe", "epochs", "lr", "version") if name in protocol)
+        protocol = {**asdict(accuracy.protocol), "seeds": None, "version": run.version}
+        known = {name: protocol[name] for name in ("recipe", "epochs", "lr", "version")}
+        words = (f"{name} {value}" for name, value in known.items() if value is not None)
         error = Error(accuracy.top1_err, accuracy.ci, accuracy.per_seed)
         source = f"measured on {accuracy.dataset} ({', '.join(words)})"
         errors = {(row.model, row.attention): error}
@@ -90,19 +89,21 @@ def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
 
 
 def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
-    for row in facts.rows if facts.schema == schema_of("evaluate") else ():
-        attention = msgspec.convert(row["attention"], AttentionSpec | None)
-        name, sized, _ = row["model"].partition("@")
-        known = CATALOG.get(name)
-        if known is None or (sized and attention) or not _is_of(base, row["model"], attention, known.baseline):
+    for row in facts.rows:
+        if not isinstance(row, ClassifierRow):
             continue
-        own = DATASETS.get(row["dataset"])
+        name, sized, _ = row.model.partition("@")
+        known = CATALOG.get(name)
+        if known is None or (sized and row.attention) or not _is_of(base, row.model, row.attention, known.baseline):
+            continue
+        own = DATASETS.get(row.dataset)
         channels, classes = (own.channels, own.classes) if own else (None, None)
-        size = (channels or base.input_size[0], row["size"], row["size"])
-        trained = ", ".join(f"{name} {row[name]}" for name in ("recipe", "epochs") if row.get(name) is not None)
-        source = f"evaluated on {row['images']} images of {row['dataset']} ({trained or 'weights of unknown training'})"
-        errors = {(row["model"], attention): Error(row["top1_err"], tuple(row["ci"]))}
-        yield f"{source} {size}", Origin(source, row["dataset"], size, classes or base.classes, errors)
+        size = (channels or base.input_size[0], row.size, row.size)
+        about = {"recipe": row.recipe, "epochs": row.epochs}
+        trained = ", ".join(f"{name} {value}" for name, value in about.items() if value is not None)
+        source = f"evaluated on {row.images} images of {row.dataset} ({trained or 'weights of unknown training'})"
+        errors = {(row.model, row.attention): Error(row.top1_err, row.ci)}
+        yield f"{source} {size}", Origin(source, row.dataset, size, classes or base.classes, errors)
 
 
 def printed(base: ModelSpec) -> Iterator[Origin]:
@@ -144,7 +145,7 @@ def latencies(
     found: dict[str, dict[Network, Latency]] = {}
     last = ""
     for _, run in store.runs():
-        machine = str(run.environment.get("machine"))
+        machine = run.environment.machine
         for row in run.rows:
             like = (row.input_size, row.classes) == (origin.size, origin.classes)
             if like and row.baseline == base.name:

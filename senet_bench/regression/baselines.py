@@ -139,7 +139,7 @@ class Baselines:
         from senet_bench.bench.machine import environment
 
         about = environment()
-        return self.machine(about["machine"]) or MachineBaseline(machine=about["machine"], hard=about["hard"])
+        return self.machine(about.machine) or MachineBaseline(machine=about.machine, hard=asdict(about.hard))
 
     def differing(self, key: str, hard: Mapping[str, Any]) -> str:
         """How this machine differs from the likest recorded one: `cpu: 'A' recorded, 'B' here`; empty if none is."""
@@ -223,7 +223,7 @@ def torch_here() -> str:
     """The minor version of torch."""
     from senet_bench.bench.machine import environment
 
-    return ".".join(str(environment()["packages"]["torch"]).split(".")[:2])
+    return ".".join(environment().packages["torch"].split(".")[:2])
 
 
 def who(folder: Path) -> str:

@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,7 +68,7 @@ def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: 
         verdict=_verdict(rows, code),
         exit_code=code,
         baseline=_base(run, base),
-        machine=Machine(key=run.environment["machine"], hard=run.environment["hard"]),
+        machine=Machine(key=run.environment.machine, hard=asdict(run.environment.hard)),
         family=Family(alpha=config.alpha, comparisons=len(tested)),
         control=_control(rows),
         health=State(**health.ended()),

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, files, measurement
@@ -44,7 +45,7 @@ class Rows:
     config: Config
     baselines: Baselines
     options: Options
-    environment: Mapping[str, Any]
+    environment: Environment
 
     @property
     def work(self) -> Orders:
@@ -140,7 +141,7 @@ class Rows:
             raise NotComparableError(f"no baseline in {self.baselines.folder}", RECORD)
         before = stored.networks if stored else {}
         rows = self._missing([name for name in before if self.options.only is None])
-        torch = ".".join(str(self.environment["packages"]["torch"]).split(".")[:2])
+        torch = ".".join(self.environment.packages["torch"].split(".")[:2])
         same_torch = stored is None or stored.torch == torch
         for done, network in enumerate(self.config.networks):
             yield Progress(network.name, done, len(self.config.networks))
@@ -177,7 +178,7 @@ class Rows:
 
     def _machine(self) -> Steps[list[LimitRow]]:
         """Memory against the file of this machine, and latency beside it; refused on another machine."""
-        config, key = self.config, str(self.environment["machine"])
+        config, key = self.config, self.environment.machine
         judged = ["latency"] if "latency" in config.metrics and self.options.stored else []
         judged += ["memory"] if "memory" in config.metrics else []
         machine = self.baselines.machine(key)
@@ -191,7 +192,7 @@ class Rows:
 
     def _other_machine(self, key: str, judged: Sequence[str]) -> LimitRow:
         """The row of a machine that nothing is recorded of, and how it differs from the likest recorded one."""
-        differing = self.baselines.differing(key, self.environment["hard"])
+        differing = self.baselines.differing(key, asdict(self.environment.hard))
         why = f"no facts of this machine ({key}) are recorded"
         why += f"; {differing}" if differing else f"; {RECORD}, or leave memory and latency out"
         return failed("machine", "+".join(judged) or "latency", why, "not comparable" if judged else "info")

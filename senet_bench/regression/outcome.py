@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from msgspec import UNSET, UnsetType
 
+from senet_bench.core.environment import Environment
 from senet_bench.core.results import schema_of
 from senet_bench.regression.config import Config, Inconclusive
 from senet_bench.regression.limits import Limit, StoredLimit, counted_metrics
@@ -124,7 +125,7 @@ class Report:
     created: str
     verdict: str
     exit_code: int
-    environment: dict[str, Any]
+    environment: Environment
     conditions: dict[str, Any]
     baseline: Base
     machine: Machine

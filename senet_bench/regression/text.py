@@ -206,7 +206,7 @@ def base_text(report: Report) -> str:
 
 def software(report: Report) -> str:
     """The versions that measured."""
-    packages = report.environment.get("packages", {})
+    packages = report.environment.packages
     return f"senet-bench {report.version}, torch {packages.get('torch', '?')}"
 
 

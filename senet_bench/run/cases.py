@@ -7,10 +7,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.axes import AXES, AxisValue, setting_label
+from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
-from senet_bench.core.specs import AttentionSpec, ModelSpec, Role, is_outside
+from senet_bench.core.specs import AttentionSpec, AxisValue, ModelSpec, Role, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 

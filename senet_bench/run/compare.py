@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from senet_bench.core.progress import Progress, Steps, retold
-from senet_bench.core.results import Run
+from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
-from senet_bench.run.cases import Case, Changes, grid, select, spec_of, with_controls
+from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid, select, spec_of, with_controls
 from senet_bench.run.count import Count
 from senet_bench.run.record import Record, new_run
 
@@ -20,8 +20,8 @@ class Measure(Protocol):
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on what this machine, its data or these networks cannot offer."""
 
-    def described(self) -> dict[str, Any]:
-        """The conditions as they are stored."""
+    def described(self, asked: RunConditions) -> RunConditions:
+        """What the run was asked, with the plan of this measure."""
 
     def steps(self, cases: Sequence[Case]) -> int:
         """How many steps `run` takes."""
@@ -49,7 +49,8 @@ def compare(
     cases = with_controls(cases) if "accuracy" in measures else cases
     if changes is not None and changes != Changes():
         count.check(cases)
-    return (yield from measured("compare", cases, store, {"what": list(what) or ["table2", "table3"]}, count, measures))
+    asked = RunConditions(what=list(what) or list(TABLES_2_AND_3))
+    return (yield from measured("compare", cases, store, asked, count, measures))
 
 
 def ablate(
@@ -69,9 +70,9 @@ def ablate(
     store.check()
     cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
     check_measures(cases, measures)
-    conditions = {"model": spec_of(model).name, "axes": {name: text or "paper" for name, text in axes.items()}}
-    conditions |= {"left_out": left_out} if left_out is not None else {}
-    return (yield from measured("ablate", cases, store, conditions, count, measures))
+    typed = {name: text or "paper" for name, text in axes.items()}
+    asked = RunConditions(model=spec_of(model).name, axes=typed, left_out=left_out)
+    return (yield from measured("ablate", cases, store, asked, count, measures))
 
 
 def settings(
@@ -101,14 +102,15 @@ def measured(
     command: str,
     cases: Sequence[Case],
     store: Store,
-    conditions: Mapping[str, Any],
+    asked: RunConditions,
     count: Count,
     measures: Mapping[str, Measure],
 ) -> Steps[Record[Run]]:
     """Count the cases, then take every measure of them; the run, stored after each row."""
-    described = {name: measure.described() for name, measure in measures.items()}
-    record = Record.begin(store, new_run(command, {**conditions, **count.described(), **described}))
     parts: list[Measure] = [count, *measures.values()]
+    for part in parts:
+        asked = part.described(asked)
+    record = Record.begin(store, new_run(command, asked))
     total, done = sum(part.steps(cases) for part in parts), 0
     for part in parts:
         yield from retold(part.run(cases, record), partial(_moment, record, done, total))

@@ -5,13 +5,15 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
+
+from msgspec import structs
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import judge
-from senet_bench.core.results import Row, Run
+from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import ModelSpec
 from senet_bench.core.studies import find_study
 from senet_bench.errors import UsageError
@@ -59,9 +61,9 @@ class Count:
                 reasons[case.name] = str(error)
         return reasons
 
-    def described(self) -> dict[str, Any]:
-        """The conditions as they are stored."""
-        return {"counter": self.counter, "verified": self.verify}
+    def described(self, asked: RunConditions) -> RunConditions:
+        """What the run was asked, with how it counts."""
+        return structs.replace(asked, counter=self.counter, verified=self.verify)
 
     def steps(self, cases: Sequence[Case]) -> int:
         """One a case."""

@@ -8,9 +8,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import Accuracy, Row, Run
+from senet_bench.core.results import Accuracy, Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import TrialStore, key_of
@@ -80,20 +83,23 @@ class Sweep:
                 raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
         return replace(changes, **fixed)
 
-    def described(self) -> dict[str, Any]:
-        """The plan as it is stored; what decides whether two errors may be compared."""
+    def described(self, asked: RunConditions) -> RunConditions:
+        """What the run was asked, with the plan of its trainings."""
+        return structs.replace(asked, accuracy=self.protocol())
+
+    def protocol(self) -> TrainingProtocol:
+        """What decides whether two errors may be compared."""
         recipe = self.resolved()
-        folder = str(self.folder) if self.folder else None
-        return {
-            "dataset": self.dataset,
-            "folder": folder,
-            "recipe": recipe.name,
-            "epochs": recipe.epochs,
-            "lr": recipe.lr,
-            "batch_size": recipe.batch_size,
-            "seeds": self.seeds,
-            "precision": self.precision,
-        }
+        return TrainingProtocol(
+            dataset=self.dataset,
+            folder=str(self.folder) if self.folder else None,
+            recipe=recipe.name,
+            epochs=recipe.epochs,
+            lr=recipe.lr,
+            batch_size=recipe.batch_size,
+            seeds=self.seeds,
+            precision=self.precision,
+        )
 
     def plan(self, cases: Sequence[Case]) -> list[Trial]:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
@@ -127,7 +133,7 @@ class Sweep:
         from senet_bench.train.identity import former
 
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
-        kept = record.store.trials(about["environment"]["machine"])
+        kept = record.store.trials(about["environment"].machine)
         before = former(kept)
         rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
         outcomes, todo = Outcomes(), []
@@ -144,7 +150,8 @@ class Sweep:
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
         record.change(rows=_with_errors(rows, outcomes, self))
         if todo and before.left_out:
-            record.change(conditions={**record.document.conditions, "trials_left_out": before.left_out})
+            asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
+            record.change(conditions=asked)
         yield record.progress("done", total, total)
 
 
@@ -155,26 +162,17 @@ class Outcomes:
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
-    def add(self, trial: Trial, outcome: dict[str, Any] | Failure) -> None:
+    def add(self, trial: Trial, outcome: TrialResult | Failure) -> None:
         """Take down how a trial ended."""
         if isinstance(outcome, Failure):
             self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
         else:
-            self.errors.setdefault(int(trial.arm), {})[trial.seed] = float(outcome["top1_err"])
+            self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
 
 
-def stored(kept: TrialStore, key: str) -> dict[str, Any] | None:
-    """The stored result of a trial, None when there is none; raises on one without an error rate."""
-    result = kept.get(key)
-    error = 0.0 if result is None else result.get("top1_err")
-    if not isinstance(error, int | float) or not 0 <= error <= 1:
-        raise UsageError(f"{kept.folder / key}.json is damaged (top1_err is {error!r})", "move it away or restore it")
-    return result
-
-
-def result_of(trial: Trial, kept: TrialStore, before: Former) -> dict[str, Any] | None:
+def result_of(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
     """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
-    result = stored(kept, key_of(definition(trial)))
+    result = kept.get(key_of(definition(trial)))
     return result if result is not None else before.result(trial)
 
 
@@ -196,7 +194,7 @@ class _Claims:
     def __iter__(self) -> Iterator[Trial]:
         for key, trial in self.planned:
             lock = self.kept.claim(key)
-            if lock is not None and stored(self.kept, key) is None:
+            if lock is not None and self.kept.get(key) is None:
                 self.held[trial] = (definition(trial), lock)
                 yield trial
                 continue
@@ -204,7 +202,7 @@ class _Claims:
                 lock.release()
             self.elsewhere.append((key, trial))
 
-    def settle(self, trial: Trial, outcome: dict[str, Any] | Failure, about: Mapping[str, Any]) -> None:
+    def settle(self, trial: Trial, outcome: TrialResult | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
         told, lock = self.held.pop(trial)  # as it was when it began: her code may have been edited since
         if not isinstance(outcome, Failure):
@@ -214,7 +212,7 @@ class _Claims:
 
 def _carried_out(
     engine: Engine, kept: TrialStore, todo: Sequence[tuple[str, Trial]], about: Mapping[str, Any]
-) -> Iterator[tuple[Trial, dict[str, Any] | Failure]]:
+) -> Iterator[tuple[Trial, TrialResult | Failure]]:
     """Each trial with its outcome, stored. One that another process runs is waited for, and run if that one dies."""
     from senet_bench.train.trials import run_trial
 
@@ -223,7 +221,7 @@ def _carried_out(
         for trial, outcome in engine.run(run_trial, iter(claims)):
             claims.settle(trial, outcome, about)
             yield trial, outcome
-        results = [(key, trial, stored(kept, key)) for key, trial in claims.elsewhere]
+        results = [(key, trial, kept.get(key)) for key, trial in claims.elsewhere]
         yield from ((trial, result) for _, trial, result in results if result is not None)
         todo = [(key, trial) for key, trial, result in results if result is None]
         if todo:
@@ -241,7 +239,7 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, sweep: Sweep) -> list[
             missing["accuracy"] = f"{sweep.seeds - len(own)} of {sweep.seeds} seeds: {why}"
         base = outcomes.errors.get(_place(rows, row.baseline, row), {})
         control = outcomes.errors.get(_control(rows, row), {})
-        accuracy = _accuracy(own, base, control, sweep.described()) if own else None
+        accuracy = _accuracy(own, base, control, sweep.protocol()) if own else None
         changed.append(replace(row, accuracy=accuracy, missing=missing))
     return _holm(changed)
 
@@ -267,7 +265,7 @@ def _control(rows: Sequence[Row], row: Row) -> int:
 
 
 def _accuracy(
-    own: Mapping[int, float], base: Mapping[int, float], control: Mapping[int, float], protocol: Mapping[str, Any]
+    own: Mapping[int, float], base: Mapping[int, float], control: Mapping[int, float], protocol: TrainingProtocol
 ) -> Accuracy:
     from senet_bench.core.intervals import paired_seeds, sd
 
@@ -281,11 +279,11 @@ def _accuracy(
             if name == "difference":
                 against["p_value"] = paired.p_value
     return Accuracy(
-        dataset=str(protocol["dataset"]),
+        dataset=protocol.dataset or "",
         top1_err=sum(values) / len(values),
         sd=sd(values) if len(values) > 1 else None,
         seeds=len(values),
-        protocol=dict(protocol),
+        protocol=protocol,
         per_seed={str(seed): value for seed, value in sorted(own.items())},
         **against,
     )

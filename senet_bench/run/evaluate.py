@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Sequence, Sized
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
+from msgspec import structs
+
 from senet_bench.core.catalog import resolve
+from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
+from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
@@ -23,7 +26,8 @@ if TYPE_CHECKING:
     from senet_bench.train.evaluation import Predictions, Viewing
     from senet_bench.train.weights import Loaded
 
-ABOUT_WEIGHTS = ("recipe", "epochs")
+COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
+"""What two evaluations must have in common."""
 
 
 class Shown(Protocol):
@@ -71,7 +75,7 @@ class Evaluation:
             )
 
 
-def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
+def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     """The record of all errors of classifiers and, of several, each difference to the first."""
     from senet_bench.data import sets
 
@@ -82,8 +86,8 @@ def evaluate(asked: Evaluation, store: Store) -> Steps[Record[AnyFacts]]:
     for spec, name, source in zip(specs, names, asked.weights):
         row, predictions = _evaluated(asked, images, spec, name, source)
         seen.append(predictions)
-        record.add(row | _against(record.document.rows, seen, row))
-        yield record.progress(row["label"], len(seen), len(specs))
+        record.add(_against(record.document.rows, seen, row))
+        yield record.progress(row.label, len(seen), len(specs))
     if asked.per_class is not None:
         write_atomically(asked.per_class, _by_class(images, names, seen))
     return record
@@ -101,9 +105,9 @@ def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
     return [resolve(model) for model in asked.models]
 
 
-def begun(asked: Evaluation, images: Shown, store: Store) -> Record[AnyFacts]:
+def begun(asked: Evaluation, images: Shown, store: Store) -> Record[Document]:
     """The record of an evaluation on these images, without a row yet."""
-    conditions = {"dataset": asked.dataset, "images": len(images.test), "notes": list(images.notes)}
+    conditions = EvaluationConditions(dataset=asked.dataset, images=len(images.test), notes=list(images.notes))
     return Record.begin(store, new_facts("evaluate", conditions))
 
 
@@ -116,7 +120,7 @@ def names_of(specs: Sequence[ModelSpec]) -> list[str]:
 
 def _evaluated(
     asked: Evaluation, images: DataSet, spec: ModelSpec, name: str, source: str
-) -> tuple[dict[str, Any], Predictions]:
+) -> tuple[ClassifierRow, Predictions]:
     from senet_bench.data.sets import Files
     from senet_bench.train import weights
     from senet_bench.train.evaluation import Viewing, predict
@@ -150,42 +154,50 @@ def _shown(asked: Evaluation, split: Split, viewing: Viewing) -> Split:
     return cached(split, centre_crop(viewing.size), asked.cache, fidelity=asked.fidelity)
 
 
-def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> dict[str, Any]:
-    return {
-        "model": loaded.spec.name,
-        "label": label(loaded.spec),
-        "attention": asdict(loaded.spec.attention) if loaded.spec.attention else None,
-        "weights": loaded.source,
-        "notes": list(loaded.notes),
-        "dataset": images.name,
-        "size": viewing.size,
-        "precision": viewing.precision,
-        "mean": list(images.mean),
-        "std": list(images.std),
-        "images": len(seen),
-        "skipped": list(seen.skipped),
-        "top1_err": seen.top1_err,
-        "ci": list(seen.interval()),
-        "top5_err": seen.top5_err,
-        "loss": seen.loss,
-        **{name: loaded.metadata.get(name) for name in ABOUT_WEIGHTS},
-    }
+def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> ClassifierRow:
+    return ClassifierRow(
+        model=loaded.spec.name,
+        label=label(loaded.spec),
+        attention=loaded.spec.attention,
+        weights=loaded.source,
+        notes=list(loaded.notes),
+        dataset=images.name,
+        size=viewing.size or images.size,
+        precision=viewing.precision,
+        mean=list(images.mean),
+        std=list(images.std),
+        images=len(seen),
+        skipped=list(seen.skipped),
+        top1_err=seen.top1_err,
+        ci=seen.interval(),
+        top5_err=seen.top5_err,
+        loss=seen.loss,
+        recipe=loaded.metadata.get("recipe"),
+        epochs=loaded.metadata.get("epochs"),
+    )
 
 
-def _against(rows: Sequence[dict[str, Any]], seen: Sequence[Predictions], row: dict[str, Any]) -> dict[str, Any]:
-    """The difference to the first network on the same images, and what makes the comparison unfair."""
-    from senet_bench.train.evaluation import compare, unfair
+def _against(rows: Sequence[EvaluationRow], seen: Sequence[Predictions], row: ClassifierRow) -> ClassifierRow:
+    """The row with its difference to the first network on the same images, and what makes the comparison unfair."""
+    from senet_bench.train.evaluation import compare
 
     if not rows:
-        return {}
+        return row
     paired = compare(seen[0], seen[-1])
-    return {
-        "against": rows[0]["model"],
-        "difference": paired.difference,
-        "difference_ci": list(paired.ci) if paired.ci else None,
-        "mcnemar_p": paired.p_value,
-        "differs_in": list(unfair(rows[0], row, ("dataset", "images", "size", "precision", *ABOUT_WEIGHTS))),
-    }
+    return structs.replace(
+        row,
+        against=rows[0].model,
+        difference=paired.difference,
+        difference_ci=paired.ci,
+        mcnemar_p=paired.p_value,
+        differs_in=differences(rows[0], row),
+    )
+
+
+def differences(first: EvaluationRow, second: EvaluationRow) -> list[str]:
+    """What forbids comparing two errors, in words, one for each differing field; empty when they agree."""
+    pairs = {name: (getattr(first, name), getattr(second, name)) for name in COMPARABLE}
+    return [f"{name}: {ours!r} against {theirs!r}" for name, (ours, theirs) in pairs.items() if ours != theirs]
 
 
 def _by_class(images: DataSet, models: Sequence[str], seen: Sequence[Predictions]) -> str:

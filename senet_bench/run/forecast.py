@@ -16,7 +16,7 @@ from senet_bench.run.cases import Case, Changes, label, spec_of
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
 from senet_bench.run.engines import workers_of
-from senet_bench.run.error import Sweep, definition, result_of, stored
+from senet_bench.run.error import Sweep, definition, result_of
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
 
@@ -47,8 +47,8 @@ def forecast(
     typed = {name: text or "paper" for name, text in axes.items()}
     about: dict[str, Any] = {"model": spec_of(model).name, "axes": typed}
     about |= {"left_out": left_out} if left_out else {}
-    facts = new_facts("forecast", about | ({"accuracy": sweep.described()} if sweep else {}))
-    kept = store.trials(facts.environment["machine"])
+    facts = new_facts("forecast", about | ({"accuracy": sweep.protocol()} if sweep else {}))
+    kept = store.trials(facts.environment.machine)
     rows: list[dict[str, Any]] = [{"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases]
     if sweep is not None:
         rows = [{**row, **trials} for row, trials in zip(rows, _trials(sweep, cases, kept))]
@@ -102,9 +102,9 @@ def _durations(kept: TrialStore) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for path in sorted(kept.folder.glob("*.json")):
         document = header(read(path), str(path))
-        seconds = (stored(kept, path.stem) or {}).get("seconds")
-        if isinstance(seconds, int | float):
-            found.setdefault(_likeness(document.get("definition", {})), []).append(float(seconds))
+        result = kept.get(path.stem)
+        if result is not None and result.seconds is not None:
+            found.setdefault(_likeness(document.get("definition", {})), []).append(result.seconds)
     return found
 
 
@@ -119,7 +119,7 @@ def _from_two_steps(trial: Trial) -> float:
 
     from senet_bench.data.batches import Batches
     from senet_bench.train.loop import train
-    from senet_bench.train.objective import Moment, Settings
+    from senet_bench.train.objective import Settings
     from senet_bench.train.trials import start
 
     recipe, (images, network) = trial.recipe, start(trial)
@@ -129,8 +129,8 @@ def _from_two_steps(trial: Trial) -> float:
     settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
     torch.set_num_threads(trial.threads)
-    events = (event for event in train(network, images, short, settings) if isinstance(event, Moment))
-    ends = [time.perf_counter(), *(time.perf_counter() for _ in events)]
+    ends = [time.perf_counter(), *(time.perf_counter() for _ in train(network, images, short, settings))]
+    del ends[-1]  # that of the epoch
     step = min(later - earlier for earlier, later in itertools.pairwise(ends))
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3
     return step * (steps * recipe.epochs + tested)

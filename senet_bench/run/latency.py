@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from senet_bench.core.progress import Steps, retold
-from senet_bench.core.results import Latency, Row, Run
+from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
 from senet_bench.core.specs import Conditions
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import append_line
@@ -49,9 +51,10 @@ class Timing:
         for conditions in self.conditions:
             check_conditions(conditions)
 
-    def described(self) -> dict[str, Any]:
-        """The plan as it is stored."""
-        return {"budget_s": self.budget_s, "seed": self.seed, "conditions": [asdict(one) for one in self.conditions]}
+    def described(self, asked: RunConditions) -> RunConditions:
+        """What the run was asked, with the plan of its timing."""
+        plan = TimingPlan(budget_s=self.budget_s, seed=self.seed, conditions=list(self.conditions))
+        return structs.replace(asked, latency=plan)
 
     def steps(self, cases: Sequence[Case]) -> int:
         """How many measurements that makes."""

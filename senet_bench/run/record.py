@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
 from senet_bench.core.progress import Progress
-from senet_bench.core.results import AnyFacts, Document, Facts, Run, schema_of
+from senet_bench.core.results import Document, Facts, Run, RunConditions, schema_of
 from senet_bench.core.store import Store
 
 Doc = TypeVar("Doc", bound=Document)
@@ -51,14 +50,15 @@ class Record(Generic[Doc]):
         return Progress(what, done, total, self.path)
 
 
-def new_run(command: str, conditions: Mapping[str, Any]) -> Run:
+def new_run(command: str, conditions: RunConditions) -> Run:
     """An empty run of a command on this machine, now."""
     return Run(**header(command, conditions))
 
 
-def new_facts(command: str, conditions: Mapping[str, Any]) -> AnyFacts:
-    """Empty facts of a command on this machine, now."""
-    return Facts(**header(command, conditions))
+def new_facts(command: str, conditions: object, summary: object = None) -> Any:
+    """Empty facts of a command on this machine, now, with what stands in their summary until it is known."""
+    about = header(command, conditions)
+    return Facts(**about) if summary is None else Facts(**about, summary=summary)
 
 
 def header(command: str, conditions: object) -> dict[str, Any]:
@@ -70,5 +70,5 @@ def header(command: str, conditions: object) -> dict[str, Any]:
         "version": __version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "environment": environment(),
-        "conditions": dict(conditions) if isinstance(conditions, Mapping) else conditions,
+        "conditions": conditions,
     }

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from senet_bench.core.catalog import CATALOG, normalise
+from senet_bench.core.environment import Environment
+from senet_bench.core.learning import (
+    ClassifierRow,
+    DetectorRow,
+    Evaluation,
+    EvaluationConditions,
+    EvaluationRow,
+    Training,
+)
 from senet_bench.core.results import AnyFacts, Finding
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
@@ -31,6 +40,8 @@ PRECISION_NOTE = (
     "AP: COCO's average precision in points, over IoU 0.50 to 0.95 (AP50, AP75: at one), by pycocotools; small is "
     "below 32^2 px, large above 96^2 px; empty where there is no such object"
 )
+
+WITHOUT_TOP5 = "no top-5 error: the data set has fewer than five classes"
 
 
 def catalog(families: Sequence[str]) -> Document:
@@ -77,7 +88,7 @@ def catalog(families: Sequence[str]) -> Document:
     return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
 
 
-def checks(checks: Sequence[Finding], environment: Mapping[str, Any]) -> Document:
+def checks(checks: Sequence[Finding], environment: Environment) -> Document:
     """What `doctor` found."""
     table = Table(
         "This machine",
@@ -122,117 +133,110 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def training(facts: AnyFacts) -> Document:
+def training(facts: Training) -> Document:
     """The epochs of a training run; on a narrow terminal or a long run the last ten."""
-    detects = any(row.get("ap50") is not None for row in facts.rows)
-    tested = {"ap": "AP", "ap50": "AP50"} if detects else {"top1_err": "top-1 %", "top5_err": "top-5 %"}
-    columns = ("epoch", "loss", "lr", *(() if detects else ("test loss",)), *tested.values(), "images/s")
+    detects = any(row.ap50 is not None for row in facts.rows)
+    tested = ("AP", "AP50") if detects else ("top-1 %", "top-5 %")
+    columns = ("epoch", "loss", "lr", *(() if detects else ("test loss",)), *tested, "images/s")
     lines = tuple(
         (
-            str(row["epoch"]),
-            f"{row['train_loss']:.4f}",
-            f"{row['lr']:.4g}",
-            *(() if detects else (number(row.get("test_loss"), ".4f"),)),
-            *(number(row.get(name), ".2f", 100) for name in tested),
-            f"{row['images_per_second']:.0f}",
+            str(row.epoch),
+            f"{row.train_loss:.4f}",
+            f"{row.lr:.4g}",
+            *(() if detects else (number(row.test_loss, ".4f"),)),
+            *(number(value, ".2f", 100) for value in ((row.ap, row.ap50) if detects else (row.top1_err, row.top5_err))),
+            f"{row.images_per_second:.0f}",
         )
         for row in facts.rows
     )
     asked = facts.conditions
-    title = (
-        f"{asked['model']} on {asked['dataset']}: {asked['recipe']}, batch {asked['batch_size']}, lr {asked['lr']:g}"
-    )
-    recipe = asked.get("deviations", ())
-    departs = (f"recipe {asked['recipe']}: {'; '.join(recipe)}",) if recipe else ()
-    notes = (
-        *asked.get("notes", ()),
-        *departs,
-        *_without_top5(facts.rows),
-        f"weights in {facts.summary.get('weights')}",
-    )
+    title = f"{asked.model} on {asked.dataset}: {asked.recipe}, batch {asked.batch_size}, lr {asked.lr:g}"
+    departs = (f"recipe {asked.recipe}: {'; '.join(asked.deviations)}",) if asked.deviations else ()
+    lacking = any(row.top1_err is not None and row.top5_err is None for row in facts.rows)
+    notes = (*asked.notes, *departs, *([WITHOUT_TOP5] if lacking else []), f"weights in {facts.summary.weights}")
     table = Table(title, tuple(Column(name) for name in columns), lines, notes)
-    return Document(facts, (table,), (replace(table, rows=lines[-10:]),), tuple(facts.rows))
+    records = tuple(map(asdict, facts.rows))
+    return Document(facts, (table,), (replace(table, rows=lines[-10:]),), records)
 
 
-def evaluation(facts: AnyFacts) -> Document:
+def evaluation(facts: Evaluation) -> Document:
     """The errors of networks on one data set, or the AP of detectors, and their differences to the first."""
-    if any("ap" in row for row in facts.rows):
-        table = _precisions(facts)
-        return Document(facts, (table,), (table,), tuple(facts.rows))
+    detectors = [row for row in facts.rows if isinstance(row, DetectorRow)]
+    classifiers = [row for row in facts.rows if isinstance(row, ClassifierRow)]
+    table = _precisions(facts.conditions, detectors) if detectors else _errors(facts.conditions, classifiers)
+    return Document(facts, (table,), (table,), tuple(map(msgspec.to_builtins, facts.rows)))
+
+
+def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table:
+    """One line a network; of several, the difference to the first."""
     columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
-    several = len(facts.rows) > 1
+    several = len(rows) > 1
     columns += ["difference", "McNemar p"] if several else []
     lines = tuple(
         (
-            str(row["label"]),
-            str(row["images"]),
-            number(row["top1_err"], ".2f", 100),
-            interval(row["ci"], ".2f", 100),
-            number(row["top5_err"], ".2f", 100),
-            *((_difference(row), number(row.get("mcnemar_p"), ".2g")) if several else ()),
+            row.label,
+            str(row.images),
+            number(row.top1_err, ".2f", 100),
+            interval(row.ci, ".2f", 100),
+            number(row.top5_err, ".2f", 100),
+            *((_difference(row), number(row.mcnemar_p, ".2g")) if several else ()),
         )
-        for row in facts.rows
+        for row in rows
     )
-    sizes = ", ".join(dict.fromkeys(f"{row['size']} px" for row in facts.rows))
-    table = Table(
-        f"Single centre crop on {facts.conditions['dataset']} ({sizes})",
+    sizes = ", ".join(dict.fromkeys(f"{row.size} px" for row in rows))
+    lacking = [WITHOUT_TOP5] if any(row.top5_err is None for row in rows) else []
+    return Table(
+        f"Single centre crop on {asked.dataset} ({sizes})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*facts.conditions.get("notes", ()), *_remarks(facts.rows), *_without_top5(facts.rows)),
+        (*asked.notes, *_remarks(rows), *lacking),
     )
-    return Document(facts, (table,), (table,), tuple(facts.rows))
 
 
-def _precisions(facts: AnyFacts) -> Table:
+def _precisions(asked: EvaluationConditions, rows: Sequence[DetectorRow]) -> Table:
     """One line a detector; of several, the difference in AP to the first."""
-    several = len(facts.rows) > 1
-    printed = [metric for metric in ("ap", "ap50") if any(_printed(row, metric) for row in facts.rows)]
+    several = len(rows) > 1
+    printed = [metric for metric in ("ap", "ap50") if any(_printed(row, metric) for row in rows)]
     columns = ["network", "images", *PRECISIONS.values(), *(["difference"] if several else [])]
     columns += [f"paper's {PRECISIONS[metric]}" for metric in printed]
     lines = tuple(
         (
-            str(row["label"]),
-            str(row["images"]),
-            *(number(row.get(name), ".1f", 100) for name in PRECISIONS),
-            *((number(row.get("difference"), "+.1f", 100),) if several else ()),
+            row.label,
+            str(row.images),
+            *(number(getattr(row, name), ".1f", 100) for name in PRECISIONS),
+            *((number(row.difference, "+.1f", 100),) if several else ()),
             *(_printed(row, metric) for metric in printed),
         )
-        for row in facts.rows
+        for row in rows
     )
-    sizes = dict.fromkeys(f"shorter side {row['size']} px, longer at most {row['longest']}" for row in facts.rows)
+    sizes = dict.fromkeys(f"shorter side {row.size} px, longer at most {row.longest}" for row in rows)
     return Table(
-        f"Detection on {facts.conditions['dataset']} ({'; '.join(sizes)})",
+        f"Detection on {asked.dataset} ({'; '.join(sizes)})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*facts.conditions.get("notes", ()), *_remarks(facts.rows), PRECISION_NOTE),
+        (*asked.notes, *_remarks(rows), PRECISION_NOTE),
     )
 
 
-def _without_top5(rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Why there is no top-5 error, where there is a top-1 error."""
-    lacking = any(row.get("top1_err") is not None and row["top5_err"] is None for row in rows)
-    return ["no top-5 error: the data set has fewer than five classes"] if lacking else []
-
-
-def _difference(row: Mapping[str, Any]) -> str:
-    if row.get("difference") is None:
+def _difference(row: ClassifierRow) -> str:
+    if row.difference is None:
         return EMPTY
-    around = f" [{interval(row['difference_ci'], '.2f', 100)}]" if row["difference_ci"] else EMPTY
-    return number(row["difference"], "+.2f", 100) + around
+    around = f" [{interval(row.difference_ci, '.2f', 100)}]" if row.difference_ci else EMPTY
+    return number(row.difference, "+.2f", 100) + around
 
 
-def _remarks(rows: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+def _remarks(rows: Sequence[EvaluationRow]) -> tuple[str, ...]:
     """What is to be known of evaluated networks: of their weights, of images left out, of what makes them unlike."""
-    notes = [f"{row['label']}: {note}" for row in rows for note in row["notes"]]
-    notes += [f"{row['label']}: {note}" for row in rows for note in unreadable(row["skipped"])]
-    notes += [f"not like for like: {what}" for row in rows for what in row.get("differs_in", ())]
+    notes = [f"{row.label}: {note}" for row in rows for note in row.notes]
+    notes += [f"{row.label}: {note}" for row in rows for note in unreadable(row.skipped)]
+    notes += [f"not like for like: {what}" for row in rows for what in row.differs_in or ()]
     return tuple(notes)
 
 
-def _printed(row: dict[str, Any], metric: str) -> str:
+def _printed(row: DetectorRow, metric: str) -> str:
     """The paper's cell with its status, empty where it has none for this detector and these images."""
-    cell = next((cell for cell in row.get("paper", ()) if cell["metric"] == metric), None)
-    return f"{cell['printed']} ({cell['status']})" if cell else EMPTY
+    cell = next((cell for cell in row.paper if cell.metric == metric), None)
+    return f"{cell.printed} ({cell.status})" if cell else EMPTY
 
 
 def forecast(facts: AnyFacts) -> Document:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.identity import Identity, NetworkIdentity, training
-from senet_bench.core.progress import Steps
-from senet_bench.core.results import AnyFacts
+from senet_bench.core.learning import EpochRow, TrainConditions, TrainSummary
+from senet_bench.core.learning import Training as Document
+from senet_bench.core.progress import Steps, retold
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.data.sets import DataSet
     from senet_bench.train.distributed import World
-    from senet_bench.train.objective import Aim, EpochEnd, Event, Settings
+    from senet_bench.train.objective import Aim, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +135,7 @@ class Training:
         )
 
     def described(self) -> dict[str, Any]:
-        """The conditions as they are stored, and written into the weights."""
+        """What was asked, as it is written into the weights."""
         return {
             "model": resolve(self.model).name,
             "dataset": self.dataset,
@@ -147,6 +148,11 @@ class Training:
             "precision": self.precision,
             **self._of_detector(),
         }
+
+    def conditions(self, notes: Sequence[str], processes: int) -> TrainConditions:
+        """What the training's document says it was asked."""
+        deviations = list(self.resolved().deviations)
+        return TrainConditions(**self.described(), deviations=deviations, notes=list(notes), processes=processes)
 
     def read(self) -> DataSet:
         """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""
@@ -180,7 +186,7 @@ def classification() -> Lesson:
     return Lesson(Training.read, Classifying, lambda *_: ())
 
 
-def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFacts]]:
+def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
     """The record of a training run, its weights beside it; progress about once a second and every epoch.
 
     Under torchrun every process trains, and the first alone writes.
@@ -204,35 +210,24 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[AnyFact
     with joined(asked.device) as world:
         network, about_weights = _built(asked, images)
         notes = [*images.notes, *about_weights, *lesson.prepare(asked, network)]
-        deviations = list(asked.resolved().deviations)
-        conditions = {**asked.described(), "deviations": deviations, "notes": notes, "processes": world.size}
-        record = Record.begin(store, new_facts("train", conditions))
+        conditions = asked.conditions(notes, world.size)
+        record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
         settings = asked.settings(out.with_suffix(".checkpoint"))
-        moments = loop.train(network, images, asked.resolved(), settings, world, lesson.objective)
-        yield from _epochs(record, moments, tracker, world)
+
+        def ended(row: EpochRow) -> None:
+            _put(record, world, rows=[*record.document.rows, row])
+            _track(tracker, row)
+
+        steps = loop.train(network, images, asked.resolved(), settings, world, lesson.objective, ended)
+        yield from retold(steps, lambda step: record.progress(step.what, step.done, step.total))
         if world.is_main:
             weights.save(network, out, asked.changes.apply(resolve(asked.model)), **asked.described(), key=key)
-        summary = {"weights": str(out), "checkpoint": str(settings.checkpoint), **_last(record.document)}
+        summary = TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **_last(record.document.rows))
         _put(record, world, summary=summary)
     return record
 
 
-def _epochs(record: Record[AnyFacts], moments: Iterator[Event], tracker: Any, world: World) -> Steps[None]:
-    """Add a row to the record after every epoch."""
-    from senet_bench.train.objective import EpochEnd
-
-    for moment in moments:
-        what = f"epoch {moment.epoch}/{moment.epochs}"
-        if not isinstance(moment, EpochEnd):
-            what += f", loss {moment.loss:.3f}, {moment.images_per_second:.0f} images/s"
-            yield record.progress(what, moment.epoch - 1 + moment.step / moment.steps, moment.epochs)
-            continue
-        _put(record, world, rows=[*record.document.rows, asdict(moment)])
-        _track(tracker, moment)
-        yield record.progress(what, moment.epoch, moment.epochs)
-
-
-def _put(record: Record[AnyFacts], world: World, **fields: Any) -> None:
+def _put(record: Record[Document], world: World, **fields: Any) -> None:
     """Put fields of the document in place, stored by the first process alone."""
     if world.is_main:
         record.change(**fields)
@@ -255,13 +250,11 @@ def _built(asked: Training, images: Any) -> tuple[Any, tuple[str, ...]]:
     return loaded.network, loaded.notes
 
 
-def _last(run: AnyFacts) -> dict[str, Any]:
+def _last(rows: Sequence[EpochRow]) -> dict[str, Any]:
     """The errors, or average precisions, of the last epoch that was evaluated."""
-    for names in (("epoch", "top1_err", "top5_err", "test_loss"), ("epoch", "ap", "ap50")):
-        evaluated = [row for row in run.rows if row.get(names[1]) is not None]
-        if evaluated:
-            return {name: evaluated[-1][name] for name in names}
-    return {}
+    tested = [row for row in rows if row.top1_err is not None or row.ap is not None]
+    names = ("epoch", "top1_err", "top5_err", "test_loss", "ap", "ap50")
+    return {name: getattr(tested[-1], name) for name in names} if tested else {}
 
 
 def _tracker(folder: Path | None) -> Any:
@@ -275,10 +268,10 @@ def _tracker(folder: Path | None) -> Any:
     return module.SummaryWriter(str(folder))
 
 
-def _track(tracker: Any, event: EpochEnd) -> None:
+def _track(tracker: Any, row: EpochRow) -> None:
     if tracker is None:
         return
-    for name, value in asdict(event).items():
+    for name, value in asdict(row).items():
         if name not in ("epoch", "epochs") and value is not None:
-            tracker.add_scalar(name, value, event.epoch)
+            tracker.add_scalar(name, value, row.epoch)
     tracker.flush()

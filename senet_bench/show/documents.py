@@ -78,12 +78,12 @@ def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
 
 def _of_ablation(run: Run) -> Document:
     """All rows of an ablation in one table, beside the printed one where a single axis has it."""
-    axes = list(run.conditions.get("axes", {}))
+    axes = list(run.conditions.axes or {})
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
     lines = partial(network_table, title, run.rows, study.table if study else None, name=setting_of)
-    left_out = tuple(f"left out: {name}: {why}" for name, why in run.conditions.get("left_out", {}).items())
+    left_out = tuple(f"left out: {name}: {why}" for name, why in (run.conditions.left_out or {}).items())
     wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
     _add_measured(wide, narrow, run, setting_of)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
@@ -101,7 +101,7 @@ def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callab
 
 def _about_trials(run: Run) -> tuple[str, ...]:
     """What must be said of trials that were stored by earlier versions and not taken."""
-    count = run.conditions.get("trials_left_out", 0)
+    count = run.conditions.trials_left_out
     why = "they do not say which source their code from outside had"
     return (f"left out: {count} trials that earlier versions stored: {why}",) if count else ()
 
@@ -130,7 +130,7 @@ def of_table(table: Table) -> Document:
     return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
 
 
-def envelope(command: str, rows: Sequence[Mapping[str, Any]], environment: Mapping[str, Any]) -> dict[str, Any]:
+def envelope(command: str, rows: Sequence[Mapping[str, Any]], environment: object) -> dict[str, object]:
     """The JSON of a command that stores nothing and has no conditions."""
     return {
         "schema": schema_of(command),

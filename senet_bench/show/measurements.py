@@ -160,8 +160,7 @@ def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool
             )
         )
     body = tuple(tuple(text(row, found) for _, text in columns) for row, found in trained)
-    protocol = trained[0][1].protocol
-    recipe = f"{protocol.get('recipe')}, {protocol.get('epochs')} epochs, lr {protocol.get('lr')}"
+    recipe = trained[0][1].protocol.words
     missing = tuple(f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
     title = f"Top-1 error on {trained[0][1].dataset} ({recipe})"
     return Table(title, tuple(column for column, _ in columns), body, (*missing, *fronts(rows, name), *ERROR_NOTES))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from senet_bench.train.optimisation import autocast, laid_out
 
 Shown = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
-FAIR = ("dataset", "images", "recipe", "epochs", "size", "resize", "precision", "seeds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -194,12 +193,3 @@ def compare(first: Predictions, second: Predictions, confidence: float = 0.95) -
     only_first = int((first.wrong & ~second.wrong).sum())
     only_second = int((second.wrong & ~first.wrong).sum())
     return paired_images(only_first, only_second, len(first), confidence)
-
-
-def unfair(first: Mapping[str, Any], second: Mapping[str, Any], fields: tuple[str, ...] = FAIR) -> tuple[str, ...]:
-    """What forbids putting two errors in one row, in words, one per differing field; empty when they agree."""
-    return tuple(
-        f"{name}: {first.get(name)!r} against {second.get(name)!r}"
-        for name in fields
-        if first.get(name) != second.get(name)
-    )

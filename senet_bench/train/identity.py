@@ -15,6 +15,7 @@ import numpy as np
 
 from senet_bench.core import catalog
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, training
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import header
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore, read
@@ -113,12 +114,13 @@ class Former:
     paths: Mapping[str, Path] = field(default_factory=dict)
     left_out: int = 0
 
-    def result(self, trial: Trial) -> dict[str, Any] | None:
-        """The stored result of the same trial, None when there is none."""
+    def result(self, trial: Trial) -> TrialResult | None:
+        """The stored result of the same trial, None when there is none or it is damaged."""
         path = self.paths.get(_science_of(trial) or "")
-        result = header(read(path), str(path)).get("result") if path is not None else None
-        error = result.get("top1_err") if isinstance(result, dict) else None
-        return result if isinstance(error, int | float) and 0 <= error <= 1 else None
+        try:
+            return TrialStore.read(path) if path is not None else None
+        except BenchError:
+            return None
 
 
 def former(kept: TrialStore) -> Former:

@@ -1,4 +1,4 @@
-"""The training loop: a generator of what happens, so that consoles draw it and tests read it.
+"""The training loop: a generator of its progress that returns a row for each epoch.
 
 The network is trained in place. A run interrupted at any moment goes on from its checkpoint with the same bits
 (on a CPU): order and augmentation are functions of (seed, epoch, step), everything else is in the checkpoint.
@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -19,11 +18,13 @@ from torch import nn
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
 from senet_bench.bench.process import tune_allocator
+from senet_bench.core.learning import EpochRow
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
-from senet_bench.train.objective import Aim, Classifying, EpochEnd, Event, Moment, Objective, Settings
+from senet_bench.train.objective import Aim, Classifying, Objective, Settings, Tested
 from senet_bench.train.optimisation import Average, Rate, Sgd, autocast, compiled
 
 
@@ -34,15 +35,18 @@ def train(
     settings: Settings | None = None,
     world: World | None = None,
     task: Aim = Classifying,
-) -> Iterator[Event]:
-    """Train the network in place, yielding progress about once a second and the end of every epoch.
+    ended: Callable[[EpochRow], None] = lambda row: None,
+) -> Steps[list[EpochRow]]:
+    """Train the network in place: progress about once a second and after every epoch, and a row for each epoch.
 
-    Afterwards it holds the final weights (the average where `ema` is on). The loss of another process of the job
-    is a `MeasurementError`; so is a loss that is no number.
+    `ended` is handed the row of an epoch as soon as that is over. Afterwards the network holds the final weights (the
+    average where `ema` is on). The loss of another process of the job is a `MeasurementError`; so is a loss that is
+    no number.
     """
     settings, world = settings or Settings(), world or World()
     with watching(world, settings.checkpoint), arithmetic(settings.precision == "tf32"):
-        yield from _Run(network, task(data, recipe, settings, world), recipe, settings, world).events()
+        run = _Run(network, task(data, recipe, settings, world), recipe, settings, world)
+        return (yield from run.epochs(ended))
 
 
 class _Run:
@@ -88,20 +92,24 @@ class _Run:
                 "choose another --accumulate or --batch-size",
             )
 
-    def events(self) -> Iterator[Event]:
+    def epochs(self, ended: Callable[[EpochRow], None]) -> Steps[list[EpochRow]]:
+        rows = []
         while self.epoch < self.recipe.epochs and not self.rate.finished:
             started, steps_before = time.perf_counter(), self.step
             yield from self._train_epoch(started)
             seconds = time.perf_counter() - started
-            done = self._epoch_end(seconds, (self.batches.steps - steps_before) * self.batches.batch)
+            row = self._row(seconds, (self.batches.steps - steps_before) * self.batches.batch)
             self.epoch, self.step = self.epoch + 1, 0
             self.loss_sum.zero_()
             self._save()
-            yield done
+            rows.append(row)
+            ended(row)
+            yield Progress(f"epoch {row.epoch}/{row.epochs}", row.epoch, row.epochs)
         if self.average is not None:
             self.average.copy_to(self.network)
+        return rows
 
-    def _train_epoch(self, started: float) -> Iterator[Moment]:
+    def _train_epoch(self, started: float) -> Steps[None]:
         self.network.train()
         if self.epoch >= self.recipe.epochs - self.recipe.frozen_bn:
             for module in self.network.modules():
@@ -138,36 +146,32 @@ class _Run:
         if self.average is not None:
             self.average.update(self.network)
 
-    def _progress(self, seconds: float, steps: int) -> Moment:
-        per_step = seconds / max(1, steps)
-        left = (self.recipe.epochs - self.epoch) * self.batches.steps - self.step
-        return Moment(
-            self.epoch + 1,
-            self.recipe.epochs,
-            self.step,
-            self.batches.steps,
-            float(self.loss_sum) / max(1, self.step),
-            float(self.optimizer.param_groups[0]["lr"]),
-            self.batches.batch / per_step,
-            per_step * left,
-        )
+    def _progress(self, seconds: float, steps: int) -> Progress:
+        """Where the training stands, with the mean loss of the epoch so far."""
+        loss, rate = float(self.loss_sum) / max(1, self.step), self.batches.batch * steps / seconds
+        what = f"epoch {self.epoch + 1}/{self.recipe.epochs}, loss {loss:.3f}, {rate:.0f} images/s"
+        return Progress(what, self.epoch + self.step / self.batches.steps, self.recipe.epochs)
 
-    def _epoch_end(self, seconds: float, images: int) -> EpochEnd:
+    def _row(self, seconds: float, images: int) -> EpochRow:
         loss = float(summed(self.loss_sum.clone(), self.world)) / (self.world.size * self.batches.steps)
         if loss != loss or loss in (float("inf"), float("-inf")):
             raise MeasurementError(
                 f"the loss is {loss} in epoch {self.epoch + 1}", "use a smaller learning rate, or fp32"
             )
-        lr = float(self.optimizer.param_groups[0]["lr"])
-        left = seconds * (self.recipe.epochs - self.epoch - 1)
-        end = EpochEnd(self.epoch + 1, self.recipe.epochs, loss, lr, images / max(seconds, 1e-9), seconds, left)
-        end = replace(end, skipped=self.objective.skipped)
-        if not self._evaluates():
-            return end
-        end = replace(end, **self._tested())
-        if end.test_loss is not None:
-            self.rate.epoch_ended(end.test_loss)
-        return end
+        row = EpochRow(
+            epoch=self.epoch + 1,
+            epochs=self.recipe.epochs,
+            train_loss=loss,
+            lr=float(self.optimizer.param_groups[0]["lr"]),
+            images_per_second=images / max(seconds, 1e-9),
+            seconds=seconds,
+            seconds_left=seconds * (self.recipe.epochs - self.epoch - 1),
+            skipped=self.objective.skipped,
+            **(self._tested() if self._evaluates() else {}),
+        )
+        if row.test_loss is not None:
+            self.rate.epoch_ended(row.test_loss)
+        return row
 
     def _evaluates(self) -> bool:
         """Whether this epoch ends with a look at the test split."""
@@ -176,7 +180,7 @@ class _Run:
             return True
         return every > 0 and (done == self.recipe.epochs or done % every == 0)
 
-    def _tested(self) -> dict[str, Any]:
+    def _tested(self) -> Tested:
         """The network, or the average of its weights where that is kept, on the test split."""
         before = self.average.copy_to(self.network) if self.average is not None else None
         found = self.objective.tested(self.network)

@@ -49,40 +49,8 @@ class Settings:
     identity: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A moment within an epoch; `loss` is the mean so far, `seconds_left` an estimate for the whole run."""
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    lr: float
-    images_per_second: float
-    seconds_left: float
-
-
-@dataclass(frozen=True, slots=True)
-class EpochEnd:
-    """An epoch done; losses in nats, errors and average precisions as fractions, None where not evaluated."""
-
-    epoch: int
-    epochs: int
-    train_loss: float
-    lr: float
-    images_per_second: float
-    seconds: float
-    seconds_left: float
-    test_loss: float | None = None
-    top1_err: float | None = None
-    top5_err: float | None = None
-    skipped: int = 0
-    ap: float | None = None
-    ap50: float | None = None
-
-
-Event = Moment | EpochEnd
+Tested: TypeAlias = dict[str, float | None]
+"""What a test found, by names of `EpochRow`."""
 
 
 class BatchSource(Protocol):
@@ -120,8 +88,8 @@ class Objective(Protocol):
     def loss(self, forward: Any, part: Any, batch: Any) -> Tensor:
         """What a part contributes to the mean loss of its batch."""
 
-    def tested(self, network: nn.Module) -> dict[str, Any]:
-        """The network on the test split, by names of `EpochEnd`."""
+    def tested(self, network: nn.Module) -> Tested:
+        """The network on the test split."""
 
 
 Aim: TypeAlias = Callable[[Any, Recipe, Settings, World], Objective]
@@ -182,7 +150,7 @@ class Classifying:
         summed = F.cross_entropy(logits.float(), target, label_smoothing=self.recipe.label_smoothing, reduction="sum")
         return summed / count
 
-    def tested(self, network: nn.Module) -> dict[str, Any]:
+    def tested(self, network: nn.Module) -> Tested:
         """The errors on the test split."""
         viewing = Viewing(
             size=self.data.size,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from senet_bench.core.learning import TrialResult
+from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
@@ -36,12 +37,12 @@ class Trial:
     threads: int = 1
 
 
-def run_trial(trial: Trial) -> dict[str, Any]:
-    """Train and test one trial; plain values, the same whatever ran before in the process."""
+def run_trial(trial: Trial) -> TrialResult:
+    """Train and test one trial; the same whatever ran before in the process."""
     return trained(trial)[1]
 
 
-def trained(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
+def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
     """The trained network of a trial and its result.
 
     The seed draws the labelled images of `digits`, the order, and the initial weights, which are the same in every
@@ -51,12 +52,10 @@ def trained(trial: Trial) -> tuple[nn.Module, dict[str, Any]]:
     started, cpu = time.perf_counter(), time.process_time()
     images, network = start(trial)
     settings = Settings(seed=trial.seed, precision=trial.precision, evaluate_every=0)
-    for _ in train(network, images, trial.recipe, settings):
-        pass
+    result_of(train(network, images, trial.recipe, settings))
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision)
     seen = predict(network, images, images.test, viewing)
-    spent = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
-    return network, _result(trial, images, seen) | spent
+    return network, _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
 
 
 def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:
@@ -68,22 +67,24 @@ def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:
     return images, network
 
 
-def _result(trial: Trial, images: sets.DataSet, seen: Predictions) -> dict[str, Any]:
-    return {
-        "arm": trial.arm,
-        "model": trial.spec.name,
-        "attention": asdict(trial.spec.attention) if trial.spec.attention else None,
-        "dataset": images.name,
-        "recipe": trial.recipe.name,
-        "lr": trial.recipe.lr,
-        "epochs": trial.recipe.epochs,
-        "seed": trial.seed,
-        "precision": trial.precision,
-        "images": len(seen),
-        "top1_err": seen.top1_err,
-        "top5_err": seen.top5_err,
-        "test_loss": seen.loss,
-    }
+def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: float, cpu_seconds: float) -> TrialResult:
+    return TrialResult(
+        arm=trial.arm,
+        model=trial.spec.name,
+        attention=trial.spec.attention,
+        dataset=images.name,
+        recipe=trial.recipe.name,
+        lr=trial.recipe.lr,
+        epochs=trial.recipe.epochs,
+        seed=trial.seed,
+        precision=trial.precision,
+        images=len(seen),
+        top1_err=seen.top1_err,
+        top5_err=seen.top5_err,
+        test_loss=seen.loss,
+        seconds=seconds,
+        cpu_seconds=cpu_seconds,
+    )
 
 
 def initialise_by_name(network: nn.Module, seed: int) -> None:

@@ -18,6 +18,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
+
 from senet_bench.core.results import Document, Run
 from senet_bench.core.store import Store
 from senet_bench.show import documents, writers
@@ -168,15 +170,15 @@ def run_table() -> str:
 
 def machine(document: Document) -> str:
     """The hardware and torch of a run, in words."""
-    hard = document.environment["hard"]
-    gpu = f"{hard['gpu']}, CUDA {hard['cuda']}, " if hard.get("gpu") else ""
-    virtual = " (virtual)" if hard["virtual"] else ""
-    return f"{gpu}{hard['cpu']} {hard['isa']}, {hard['cores']} cores{virtual}, torch {hard['torch']}"
+    hard = document.environment.hard
+    gpu = f"{hard.gpu}, CUDA {hard.cuda}, " if hard.gpu else ""
+    virtual = " (virtual)" if hard.virtual else ""
+    return f"{gpu}{hard.cpu} {hard.isa}, {hard.cores} cores{virtual}, torch {hard.torch}"
 
 
 def command(document: Document) -> str:
     """What was typed, as the run's conditions tell it."""
-    name, asked = document.schema.partition(".")[2].partition("/")[0], document.conditions
+    name, asked = document.schema.partition(".")[2].partition("/")[0], msgspec.to_builtins(document.conditions)
     words = [name]
     if name == "compare":
         words += [] if asked["what"] == ["table2", "table3"] else asked["what"]

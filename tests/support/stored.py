@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from senet_bench.core.results import Accuracy, AnyFacts, Document, Facts, Latency, Row, Run, schema_of, to_json
+import msgspec
+
+from senet_bench.core.environment import Environment
+from senet_bench.core.learning import ClassifierRow, Evaluation, EvaluationConditions
+from senet_bench.core.results import (
+    Accuracy,
+    Document,
+    Facts,
+    Latency,
+    Row,
+    Run,
+    RunConditions,
+    TrainingProtocol,
+    schema_of,
+    to_json,
+)
 from senet_bench.core.specs import AttentionSpec, Conditions, Role
 from senet_bench.core.store import write_atomically
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
@@ -16,7 +31,7 @@ from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateR
 COMMITTED = Path(__file__).parents[2] / "results"
 HOSTILE = '</script><img src=x onerror="document.title=1">$\\frac$\x00\x1b[31m\u202e&amp;'
 HARD = {"cpu": "Test CPU", "isa": "AVX2", "cores": 4, "virtual": False, "gpu": None}
-PROTOCOL = {"dataset": "digits", "recipe": "digits", "epochs": 60, "lr": 0.1, "seeds": 4, "precision": "fp32"}
+PROTOCOL = TrainingProtocol(dataset="digits", recipe="digits", epochs=60, lr=0.1, seeds=4, precision="fp32")
 
 
 def header(command: str, machine: str = "aaaaaaaaaaaa", **conditions: Any) -> dict[str, Any]:
@@ -30,9 +45,15 @@ def header(command: str, machine: str = "aaaaaaaaaaaa", **conditions: Any) -> di
     }
 
 
+def made(command: str, machine: str = "aaaaaaaaaaaa", **conditions: Any) -> dict[str, Any]:
+    """The same with its environment typed."""
+    about = header(command, machine, **conditions)
+    return about | {"environment": msgspec.convert(about["environment"], Environment)}
+
+
 def store(root: Path, document: Document, name: str) -> Path:
     """Write a document where a command would have."""
-    path = root / "runs" / str(document.environment["machine"]) / f"{name}.json"
+    path = root / "runs" / document.environment.machine / f"{name}.json"
     write_atomically(path, to_json(document))
     return path
 
@@ -89,21 +110,30 @@ def ablation(machine: str = "aaaaaaaaaaaa") -> Run:
         spec = AttentionSpec(reduction=r)
         rows.append(row(f"SE-ResNet-20 (reduction={r})", spec, error, axes={"reduction": r}))
     rows.append(row("gates fixed at 0.5", AttentionSpec(block="constant"), 0.095))
-    asked = {"model": "seresnet20_cifar", "axes": {"reduction": "2,4,8"}, "accuracy": PROTOCOL}
-    return Run(**header("ablate", machine, **asked), rows=rows)
+    asked = RunConditions(model="seresnet20_cifar", axes={"reduction": "2,4,8"}, accuracy=PROTOCOL)
+    return Run(**{**made("ablate", machine), "conditions": asked}, rows=rows)
 
 
-def evaluated(label: str = "SE-ResNet-50") -> AnyFacts:
+def evaluated(label: str = "SE-ResNet-50") -> Evaluation:
     """`evaluate` on ImageNet of a pair."""
     about: dict[str, Any] = {"images": 50_000, "size": 224, "dataset": "imagenet", "weights": "w.safetensors"}
-    about |= {"notes": [], "skipped": [], "top5_err": 0.07, "precision": "fp32"}
-    base = {"model": "resnet50", "label": "ResNet-50", "attention": None, "top1_err": 0.245, "ci": [0.241, 0.249]}
-    spec = asdict(AttentionSpec())
-    variant = {"model": "seresnet50", "label": label, "attention": spec, "top1_err": 0.229, "ci": [0.225, 0.233]}
-    return Facts(
-        **header("evaluate", dataset="imagenet", notes=[]),
-        rows=[about | base, about | variant | {"difference": -0.016, "difference_ci": [-0.02, -0.012]}],
+    about |= {"notes": [], "skipped": [], "top5_err": 0.07, "precision": "fp32", "mean": [0.5], "std": [0.2]}
+    about |= {"loss": 1.0, "recipe": None, "epochs": None}
+    base = ClassifierRow(
+        model="resnet50", label="ResNet-50", attention=None, top1_err=0.245, ci=(0.241, 0.249), **about
     )
+    variant = ClassifierRow(
+        model="seresnet50",
+        label=label,
+        attention=AttentionSpec(),
+        top1_err=0.229,
+        ci=(0.225, 0.233),
+        difference=-0.016,
+        difference_ci=(-0.02, -0.012),
+        **about,
+    )
+    asked = EvaluationConditions(dataset="imagenet", notes=[])
+    return Facts(**{**made("evaluate"), "conditions": asked}, rows=[base, variant])
 
 
 def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> GateFacts:
@@ -127,7 +157,7 @@ def gates(block: str = "layer1.0", label: str = "SE-ResNet-20") -> GateFacts:
         device="cpu",
     )
     summary = GateSummary(images=100, error=0.1, error_ci=(0.05, 0.18), skipped=[])
-    return Facts(**header("excitations") | {"conditions": conditions}, rows=rows, summary=summary)
+    return Facts(**made("excitations") | {"conditions": conditions}, rows=rows, summary=summary)
 
 
 def _gates(place: int, block: str, dice: random.Random) -> GateRow:

@@ -6,11 +6,10 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
-
-import msgspec
 
 from senet_bench.gallery.collection import Collection, StoredRun, machine_label, main_timing
 from senet_bench.gallery.page.content import Content
@@ -78,22 +77,21 @@ def _machines(collection: Collection) -> list[Mapping[str, Any]]:
     found: list[Mapping[str, Any]] = []
     for key, newest in collection.machines().items():
         own = [source for source in collection.sources if source.machine == key]
-        hard = newest.get("hard") or {}
-        facts = {
-            name.replace("_", " "): hard[name] for name in HARDWARE if hard.get(name) not in (None, False, True, 0)
-        }
-        facts |= {"virtual": "yes"} if hard.get("virtual") else {}
-        facts |= {name: newest[name] for name in ("platform", "python") if newest.get(name)}
-        facts |= {str(name): version for name, version in (newest.get("packages") or {}).items()}
-        if newest.get("memory_bytes"):
-            facts["memory"] = f"{newest['memory_bytes'] / 2**30:.1f} GiB"
+        hard = asdict(newest.hard)
+        facts = {name.replace("_", " "): hard[name] for name in HARDWARE if hard[name]}
+        facts |= {"virtual": "yes"} if newest.hard.virtual else {}
+        facts |= {"platform": newest.platform} if newest.platform else {}
+        facts |= {"python": newest.python} if newest.python else {}
+        facts |= newest.packages
+        if newest.memory_bytes:
+            facts["memory"] = f"{newest.memory_bytes / 2**30:.1f} GiB"
         found.append({"key": key, "label": machine_label(newest), "facts": facts, "runs": [_run(one) for one in own]})
     return found
 
 
 def _run(source: StoredRun) -> Mapping[str, Any]:
     document = source.document
-    load = document.environment.get("load_1min")
+    load = document.environment.load_1min
     return {
         "path": source.path,
         "name": source.path.rpartition("/")[2],
@@ -101,12 +99,12 @@ def _run(source: StoredRun) -> Mapping[str, Any]:
         "created": document.created,
         "version": document.version,
         "rows": len(document.rows),
-        "about": _about(msgspec.to_builtins(document.conditions)),
-        "load": f"{load:.2f}" if isinstance(load, int | float) else "",
+        "about": _about(source.asked),
+        "load": f"{load:.2f}" if load is not None else "",
     }
 
 
-def _about(conditions: Mapping[str, Any]) -> str:
+def _about(conditions: Mapping[str, object]) -> str:
     """What was asked for, in a few words."""
     words = []
     for name, value in conditions.items():

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 
-import msgspec
-
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label, main_timing
@@ -169,8 +167,8 @@ def _errors(collection: Collection) -> list[tuple[str, Table]]:
         name = setting_of if source.command == "ablate" else (lambda row: row.label)
         table = error_table(run.rows, name)
         if table is not None:
-            asked = run.conditions.get("axes") or run.conditions.get("what") or []
-            subject = run.conditions.get("model") or source.command
+            asked = list(run.conditions.axes or run.conditions.what or [])
+            subject = run.conditions.model or source.command
             title = (
                 f"{table.title}: {subject} {' x '.join(map(str, asked))}, run on {collection.name_of(source.machine)}"
             )
@@ -191,9 +189,8 @@ def _gates(collection: Collection) -> list[Leaf]:
 def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
     """The tables of the newest facts of a command, of each machine and question."""
     newest: dict[str, StoredRun] = {}
-    for source, facts in collection.facts(command):
-        conditions = msgspec.to_builtins(facts.conditions)
-        question = [conditions.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
+    for source, _ in collection.facts(command):
+        question = [source.asked.get(name) for name in ("model", "dataset", "recipe", "device", "runtime")]
         newest[repr((source.machine, question))] = source
     found = []
     for source in newest.values():

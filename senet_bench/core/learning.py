@@ -1,0 +1,172 @@
+"""What `train`, a trial of a sweep and `evaluate` store: rows of epochs, results of trials, errors and precisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, TypeAlias
+
+import msgspec
+
+from senet_bench.core.paper import CellStatus
+from senet_bench.core.results import Facts
+from senet_bench.core.specs import AttentionSpec, Precision
+
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRow:
+    """An epoch done; losses in nats, errors and average precisions as fractions, None where not evaluated.
+
+    `seconds_left` is an estimate for the rest of the training, `skipped` counts images that could not be read.
+    """
+
+    epoch: int
+    epochs: int
+    train_loss: float
+    lr: float
+    images_per_second: float
+    seconds: float
+    seconds_left: float
+    test_loss: float | None = None
+    top1_err: Fraction | None = None
+    top5_err: Fraction | None = None
+    skipped: int = 0
+    ap: Fraction | None = None
+    ap50: Fraction | None = None
+
+
+class TrainConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a network was trained on, by and with; `trunk_weights` and `freeze_at` are a detector's alone."""
+
+    model: str
+    dataset: str
+    recipe: str
+    epochs: int
+    batch_size: int
+    lr: float
+    seed: int
+    device: str
+    precision: Precision
+    trunk_weights: str | None = None
+    freeze_at: int | None = None
+    deviations: list[str]
+    notes: list[str]
+    processes: int
+
+
+class TrainSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where the weights of a training are, and the last epoch that was evaluated; empty until it has ended."""
+
+    weights: str | None = None
+    checkpoint: str | None = None
+    epoch: int | None = None
+    top1_err: Fraction | None = None
+    top5_err: Fraction | None = None
+    test_loss: float | None = None
+    ap: Fraction | None = None
+    ap50: Fraction | None = None
+
+
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a trial ended in; earlier versions did not store all that it says of itself."""
+
+    arm: str = ""
+    model: str = ""
+    attention: AttentionSpec | None = None
+    dataset: str = ""
+    recipe: str = ""
+    lr: float | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    precision: str = ""
+    images: int | None = None
+    top1_err: Fraction
+    top5_err: Fraction | None = None
+    test_loss: float | None = None
+    seconds: float | None = None
+    cpu_seconds: float | None = None
+
+
+class ClassifierRow(
+    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="classification"
+):
+    """The errors of a network with weights on a data set, and its difference to the first one on the same images.
+
+    `size` is the side of the images in pixels, `differs_in` what makes the two networks unlike.
+    """
+
+    model: str
+    label: str
+    attention: AttentionSpec | None
+    weights: str
+    notes: list[str]
+    dataset: str
+    size: int
+    precision: Precision
+    mean: list[float]
+    std: list[float]
+    images: int
+    skipped: list[str]
+    top1_err: Fraction
+    ci: tuple[float, float]
+    top5_err: Fraction | None
+    loss: float | None
+    recipe: str | None
+    epochs: int | None
+    against: str | None = None
+    difference: float | None = None
+    difference_ci: tuple[float, float] | None = None
+    mcnemar_p: float | None = None
+    differs_in: list[str] | None = None
+
+
+class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="detection"):
+    """COCO's average precisions of a detector with weights, beside the paper's cells, and its difference to the first.
+
+    `size` is the shorter side of the images in pixels, `longest` the most that the other one has.
+    """
+
+    model: str
+    label: str
+    attention: AttentionSpec | None
+    weights: str
+    notes: list[str]
+    dataset: str
+    size: int
+    longest: int
+    precision: Precision
+    images: int
+    skipped: list[str]
+    detections: int
+    ap: Fraction | None
+    ap50: Fraction | None
+    ap75: Fraction | None
+    ap_small: Fraction | None
+    ap_medium: Fraction | None
+    ap_large: Fraction | None
+    ar100: Fraction | None
+    paper: list[CellStatus]
+    recipe: str | None
+    epochs: int | None
+    against: str | None = None
+    difference: float | None = None
+    differs_in: list[str] | None = None
+
+
+EvaluationRow: TypeAlias = ClassifierRow | DetectorRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvaluationConditions:
+    """The images that networks were evaluated on, and what a reader must know of them."""
+
+    dataset: str
+    images: int | None = None
+    notes: list[str]
+
+
+Nothing: TypeAlias = dict[str, str]
+"""The summary and details of a document that has none."""
+Training: TypeAlias = Facts[TrainConditions, EpochRow, TrainSummary, Nothing]
+Evaluation: TypeAlias = Facts[EvaluationConditions, EvaluationRow, Nothing, Nothing]

@@ -77,7 +77,7 @@ class SenetBench:
 
     def _timed(self, candidate: nn.Module, base: nn.Module, size: tuple[int, int, int], seed: int) -> LimitRow:
         from senet_bench.bench.latency import measure_networks
-        from senet_bench.bench.rounds import gated
+        from senet_bench.bench.rounds import gated_plan
         from senet_bench.core.progress import result_of
         from senet_bench.core.specs import Conditions
         from senet_bench.regression.config import Ratio
@@ -87,7 +87,7 @@ class SenetBench:
         conditions = Conditions(threads=self._setting("threads", 1), batch_size=self._setting("batch_size", 1))
         least = max(limit.min_abs, limit.absolute or 0.0)
         budget, alpha = float(self._setting("budget", 3.0)), float(self._setting("alpha", 0.01))
-        plan = gated(limit.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
+        plan = gated_plan(limit.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
         arms = {"base": base.eval(), "candidate": candidate.eval()}
         latency = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
         return ratio_row(Ratio("candidate", "base", "latency", limit), latency.comparison)

@@ -1,4 +1,4 @@
-"""A device is a class and a row: what measuring asks goes through `DEVICES` and nowhere else."""
+"""A device is a class and a row: what measuring asks goes through `DEVICE_CLASSES` and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import nn
 
 from senet_bench.bench import doctor, machine
 from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory
-from senet_bench.bench.device import DEVICES, Cpu, Mps, device_of, peak_memory
+from senet_bench.bench.device import DEVICE_CLASSES, Cpu, Mps, device_of, peak_memory
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.rounds import Plan
 from senet_bench.core import devices
@@ -54,7 +54,7 @@ class Abacus(Cpu):
 
 @pytest.fixture
 def abacus(monkeypatch: pytest.MonkeyPatch) -> type[Abacus]:
-    monkeypatch.setitem(DEVICES, "cpu", Abacus)
+    monkeypatch.setitem(DEVICE_CLASSES, "cpu", Abacus)
     Abacus.ticks.clear()
     return Abacus
 
@@ -87,8 +87,8 @@ def test_a_new_device_measures_its_own_memory(abacus: type[Abacus]) -> None:
 
 
 def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_bench.bench.device.DEVICES", {"cpu": Cpu, "xpu": Abacus})
-    monkeypatch.setattr(doctor, "DEVICES", {"cpu": Cpu, "xpu": Abacus})
+    monkeypatch.setattr("senet_bench.bench.device.DEVICE_CLASSES", {"cpu": Cpu, "xpu": Abacus})
+    monkeypatch.setattr(doctor, "DEVICE_CLASSES", {"cpu": Cpu, "xpu": Abacus})
     machine.environment.cache_clear()
     try:
         hard = machine.environment().hard
@@ -98,10 +98,10 @@ def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pyt
         machine.environment.cache_clear()
 
 
-@pytest.mark.parametrize("kind", DEVICES)
+@pytest.mark.parametrize("kind", DEVICE_CLASSES)
 def test_every_device_has_a_row_that_is_read_before_torch(kind: str) -> None:
-    assert devices.KINDS.keys() == DEVICES.keys()
-    assert DEVICES[kind](torch.device(kind)).captures == ("cudagraph" in devices.KINDS[kind].runtimes)
+    assert devices.KINDS.keys() == DEVICE_CLASSES.keys()
+    assert DEVICE_CLASSES[kind](torch.device(kind)).captures == ("cudagraph" in devices.KINDS[kind].runtimes)
 
 
 def test_metal_adds_in_single_precision_because_it_has_no_other() -> None:
@@ -136,7 +136,7 @@ def test_the_state_of_every_devices_generators_is_kept_and_an_older_checkpoint_h
         def restore_random_state(self, state: list[torch.Tensor]) -> None:
             restored.append(state)
 
-    monkeypatch.setattr(checkpoint, "DEVICES", {"cpu": Cpu, "xpu": Seeded})
+    monkeypatch.setattr(checkpoint, "DEVICE_CLASSES", {"cpu": Cpu, "xpu": Seeded})
     state = checkpoint.random_state()
     checkpoint.restore_random_state(state)
     del state["xpu"]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.models import build
-from senet_bench.models.fingerprint import Function, difference, filled, first_difference, function_of, same
+from senet_bench.models.fingerprint import Function, filled, first_difference, function_difference, function_of, same
 
 
 def function(network: nn.Module, side: int = 32, *, modules: bool = False) -> Function:
@@ -67,7 +67,7 @@ def test_a_change_of_the_function_is_seen(model: str, change: str) -> None:
     CHANGES[change](network)
     after = function(network, 64, modules=True)
     assert before.precision == after.precision == "float64"
-    assert difference(before, after) > 1e-6
+    assert function_difference(before, after) > 1e-6
     assert not same(before, after)
     assert first_difference(before, after) is not None
 
@@ -91,7 +91,8 @@ class Head(nn.Module):
 
 def test_another_way_to_compute_the_same_is_the_same() -> None:
     plain, rewritten = Head("plain"), Head("rewritten")
-    assert 0 < difference(function(plain), function(rewritten)) < 1e-12 or same(function(plain), function(rewritten))
+    before, after = function(plain), function(rewritten)
+    assert 0 < function_difference(before, after) < 1e-12 or same(before, after)
     assert first_difference(function(plain, modules=True), function(rewritten, modules=True)) is None
 
 
@@ -149,7 +150,7 @@ def test_it_is_stored_and_read_as_plain_json() -> None:
 def test_other_shapes_are_another_function() -> None:
     kept = function(Head("plain"))
     wider = replace(kept, outputs=[replace(kept.outputs[0], shape=[2, 6])])
-    assert difference(kept, wider) == float("inf")
+    assert function_difference(kept, wider) == float("inf")
 
 
 GOLDEN = {"resnet20_cifar": 1.34561098106, "seresnet20_cifar": 1.24767525469}

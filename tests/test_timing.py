@@ -12,7 +12,7 @@ import pytest
 
 from senet_bench.bench import process
 from senet_bench.bench.clock import Call, HostClock, TimedCalls
-from senet_bench.bench.rounds import Factory, Plan, gated, measure_latency
+from senet_bench.bench.rounds import Factory, Plan, gated_plan, measure_latency
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.progress import Progress, result_of
 from senet_bench.errors import MeasurementError, UsageError
@@ -53,7 +53,7 @@ class Machine:
 
     def run(self, slower: float = 1.0, plan: Plan | None = None, base: float = MS) -> Comparison:
         arms = {"base": self.arm(base), "new": self.arm(base * slower)}
-        steps = measure_latency(arms, "base", plan=plan or gated(), clock=self.clock(), witness=witness)
+        steps = measure_latency(arms, "base", plan=plan or gated_plan(), clock=self.clock(), witness=witness)
         return result_of(steps)
 
 
@@ -96,7 +96,8 @@ def test_equal_arms_are_ok_and_a_slower_one_is_found_whatever_the_machine_does(l
 
 def test_false_alarms_without_any_margin_stay_within_alpha_on_a_bursty_machine() -> None:
     def verdict_at(seed: int) -> str:
-        plan = gated(0.0, budget_s=0.3, epochs=1, seed=10_000 + seed)  # the order, too, differs from session to session
+        # the order, too, differs from session to session
+        plan = gated_plan(0.0, budget_s=0.3, epochs=1, seed=10_000 + seed)
         return verdict_of(Machine(seed, noise=0.05, load=burst).run(plan=plan))
 
     verdicts = [verdict_at(seed) for seed in range(300)]
@@ -116,7 +117,7 @@ def test_the_interval_covers_the_true_ratio() -> None:
 @pytest.mark.parametrize("base", [0.2 * MS, 5 * MS, 400 * MS])
 @pytest.mark.parametrize("budget", [0.5, 3.0])
 def test_the_budget_is_never_passed_by_more_than_one_round(base: float, budget: float) -> None:
-    found = Machine(noise=0.3).run(1.02, gated(budget_s=budget), base)
+    found = Machine(noise=0.3).run(1.02, gated_plan(budget_s=budget), base)
     one_round = 3 * base * HostClock().repeats(base)  # its noise apart
     assert found.elapsed_s <= budget + 2 * one_round
 
@@ -163,7 +164,7 @@ def test_every_round_runs_every_arm_once_in_changing_order() -> None:
 def test_several_arms_share_the_rounds_and_a_decided_one_leaves() -> None:
     machine = Machine(noise=0.05)
     arms = {"base": machine.arm(MS), "much": machine.arm(1.5 * MS), "close": machine.arm(1.02 * MS)}
-    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=3, family=True), clock=machine.clock()))
+    found = result_of(measure_latency(arms, "base", plan=gated_plan(budget_s=3, family=True), clock=machine.clock()))
     much, close = (found.arms[name].judgement for name in ("much", "close"))
     assert much is not None
     assert close is not None
@@ -193,11 +194,11 @@ def test_what_is_stored_has_the_names_of_the_interface_and_no_infinite_number() 
 
 
 def test_an_absolute_margin_must_be_exceeded_too() -> None:
-    assert verdict_of(Machine().run(1.05, gated(min_abs_s=0.1 * MS))) == "ok"
+    assert verdict_of(Machine().run(1.05, gated_plan(min_abs_s=0.1 * MS))) == "ok"
 
 
 def test_a_budget_too_short_for_one_look_is_inconclusive_not_an_error() -> None:
-    assert verdict_of(Machine().run(1.5, gated(budget_s=0.5), base=0.4)) == "inconclusive"
+    assert verdict_of(Machine().run(1.5, gated_plan(budget_s=0.5), base=0.4)) == "inconclusive"
 
 
 # --- trouble ------------------------------------------------------------------------------------------------
@@ -212,7 +213,7 @@ def test_a_clock_that_goes_backwards_is_no_verdict_and_ends() -> None:
 
     arms = {"base": machine.arm(MS), "new": machine.arm(MS * 2)}
     clock = HostClock(wall=wall, cpu=machine.now)
-    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=1, max_rounds=300), clock=clock))
+    found = result_of(measure_latency(arms, "base", plan=gated_plan(budget_s=1, max_rounds=300), clock=clock))
     judged = found.arms["new"].judgement
     assert judged is not None
     assert judged.verdict == "inconclusive"
@@ -244,7 +245,7 @@ def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:
         return changing
 
     arms = {"base": machine.arm(MS), "new": build}
-    plan = gated(budget_s=0.5)
+    plan = gated_plan(budget_s=0.5)
     found = result_of(measure_latency(arms, "base", plan=plan, clock=machine.clock(), witness=witness))
     judged = found.arms["new"].judgement
     assert judged is not None
@@ -256,7 +257,7 @@ def test_a_machine_taken_by_others_is_no_verdict() -> None:
     machine = Machine()
     clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: 0.5 * machine.t)
     arms = {"base": machine.arm(MS), "new": machine.arm(2 * MS)}
-    found = result_of(measure_latency(arms, "base", plan=gated(budget_s=0.5), clock=clock))
+    found = result_of(measure_latency(arms, "base", plan=gated_plan(budget_s=0.5), clock=clock))
     judged = found.arms["new"].judgement
     assert judged is not None
     assert (judged.verdict, judged.rounds) == ("inconclusive", 0)
@@ -269,7 +270,7 @@ def test_a_control_that_differs_stops_every_verdict() -> None:
     def base() -> Call:
         return machine.arm(MS * next(copies))()
 
-    plan = gated(budget_s=1, epochs=1)
+    plan = gated_plan(budget_s=1, epochs=1)
     found = result_of(
         measure_latency({"base": base, "new": machine.arm(2 * MS)}, "base", plan=plan, clock=machine.clock())
     )

@@ -27,7 +27,9 @@ from torch import Tensor, nn
 from senet_bench.bench.shapes import ShapeMode
 from senet_bench.errors import UsageError
 
-ACTIVATIONS = frozenset(("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu"))
+ACTIVATION_LAYERS = frozenset(
+    ("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu")
+)
 """Elementwise functions that count nothing anywhere."""
 WORK: tuple[str, ...] = (
     "fft",
@@ -181,7 +183,7 @@ class Tally:
             foreign = "." in name  # of another library than torch
             if (foreign or name.startswith(WORK)) and not name.startswith(KNOWN):
                 self.uncounted.add(name)
-        elif self.depth and self._map and elements >= self._map and name not in ACTIVATIONS:
+        elif self.depth and self._map and elements >= self._map and name not in ACTIVATION_LAYERS:
             self._products += name == "mul"
             if name != "mul" or self._products > 1:
                 self.uncounted.add(name)

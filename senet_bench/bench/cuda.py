@@ -16,8 +16,8 @@ from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory, TimedCal
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured
 
-BLOCK_S = 1e-3
-MOST_CALLS = 64
+EVENT_BLOCK_S = 1e-3
+MOST_EVENT_CALLS = 64
 FIRST_SLEEP, LONGEST_SLEEP = 1_000_000, 100_000_000
 """Cycles that the queue is held for while a block is enqueued: about 0.5 ms at first, 50 ms at most."""
 SAME_CLOCK = 0.01
@@ -128,7 +128,7 @@ class EventClock:
 
     def repeats(self, seconds: float) -> int:
         """Calls that last 1 ms together, 64 at most; one when the cache is to be cold."""
-        return 1 if self.cold or seconds <= 0 else min(MOST_CALLS, max(1, math.ceil(BLOCK_S / seconds)))
+        return 1 if self.cold or seconds <= 0 else min(MOST_EVENT_CALLS, max(1, math.ceil(EVENT_BLOCK_S / seconds)))
 
     def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """All blocks enqueued in the order given, then one synchronisation."""

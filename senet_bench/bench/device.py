@@ -1,4 +1,4 @@
-"""What measuring needs of a device, and the devices: a new one is a class with these methods and a row in `DEVICES`.
+"""What measuring needs of a device, and the devices: a new one is a class and a row in `DEVICE_CLASSES`.
 
 What the command line must know of a kind before torch is loaded stands in `core.devices`.
 """
@@ -264,20 +264,20 @@ class Mps(Cpu):
         return None
 
 
-DEVICES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda, "mps": Mps}
+DEVICE_CLASSES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda, "mps": Mps}
 """By torch's name of the kind; ROCm's torch calls itself cuda."""
 
 
 def device_of(name: str | torch.device) -> Device:
     """The device of a name such as `cuda:1`; `UsageError` for a name or a kind that is unknown."""
-    known = ", ".join([*DEVICES, "cuda:1"])
+    known = ", ".join([*DEVICE_CLASSES, "cuda:1"])
     try:
         place = torch.device(name)
     except RuntimeError:
         raise UsageError(f"device {str(name)!r} is unknown", f"choose from {known}") from None
-    if place.type not in DEVICES:
+    if place.type not in DEVICE_CLASSES:
         raise UsageError(f"device {name} is not there", f"choose from {known}")
-    return DEVICES[place.type](place)
+    return DEVICE_CLASSES[place.type](place)
 
 
 def present(name: str) -> Device:
@@ -292,14 +292,16 @@ def present(name: str) -> Device:
 
 def installed() -> list[tuple[str, Device]]:
     """The kinds that are there, by name, the CPU left out."""
-    devices = [(kind, make(torch.device(kind))) for kind, make in DEVICES.items() if kind != "cpu"]
+    devices = [(kind, make(torch.device(kind))) for kind, make in DEVICE_CLASSES.items() if kind != "cpu"]
     return [(kind, device) for kind, device in devices if device.count()]
 
 
 def peak_memory(call: Call, device: str = "cpu") -> PeakMemory:
     """The peak of one call, after one that is not counted."""
-    if torch.device(device).type not in DEVICES:
-        raise MeasurementError(f"peak memory cannot be measured on {device}", f"choose from {', '.join(DEVICES)}")
+    if torch.device(device).type not in DEVICE_CLASSES:
+        raise MeasurementError(
+            f"peak memory cannot be measured on {device}", f"choose from {', '.join(DEVICE_CLASSES)}"
+        )
     call()
     return device_of(device).peak(call)
 

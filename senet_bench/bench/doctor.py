@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from senet_bench import __version__
 from senet_bench.bench.clock import Clock
 from senet_bench.bench.cuda import EventClock, nvml_gauge
-from senet_bench.bench.device import DEVICES, device_of, peak_memory
+from senet_bench.bench.device import DEVICE_CLASSES, device_of, peak_memory
 from senet_bench.bench.machine import check_conditions, cpu_model, environment, session, version_of
 from senet_bench.bench.process import allocator_setting, allocator_variables, cores, tuning_obstacle
 from senet_bench.bench.rounds import Plan, measure_latency
@@ -206,7 +206,7 @@ def checks() -> list[Finding]:
         _allocator(),
         Finding("machine key", environment().machine),
     ]
-    for kind, make in DEVICES.items():
+    for kind, make in DEVICE_CLASSES.items():
         if kind != "cpu":
             number = make(torch.device(kind)).count()
             places = [torch.device(kind, index) for index in range(number)]

@@ -44,7 +44,7 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         packet = func.overloadpacket
-        formula = PRODUCTS.get(str(packet))
+        formula = COUNTED_PRODUCTS.get(str(packet))
         if packet in flop_registry:
             kind = "conv" if "convolution" in str(packet) else "linear"
             self.tally.add(kind, flop_registry[packet](*args, **kwargs, out_val=out) // 2)
@@ -54,7 +54,7 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tally.add("bn", out[0].numel())
         elif packet in MAX_POOLS:
             self.tally.add("max_pool", args[0].numel())
-        elif packet in AVERAGES and is_global_pool(args[0], out):
+        elif packet in AVERAGE_OPERATORS and is_global_pool(args[0], out):
             self.tally.add("global_pool", args[0].numel())
         elif packet in MULTIPLICATIONS and (scaled := scaled_elements(*args[-2:])):
             self.tally.scale(scaled)
@@ -112,7 +112,7 @@ def _deformed(x: Tensor, weight: Tensor, *rest: Any, out_val: Tensor) -> int:
     return out_val.numel() * math.prod(weight.shape[1:])
 
 
-PRODUCTS: dict[str, Callable[..., int]] = {
+COUNTED_PRODUCTS: dict[str, Callable[..., int]] = {
     "torchvision.deform_conv2d": _deformed,
     "aten.mv": lambda matrix, vector, out_val: matrix.numel(),
     "aten.addmv": lambda start, matrix, vector, out_val: matrix.numel(),
@@ -128,7 +128,7 @@ MOVES = {"clone", "copy", "_to_copy", "fill", "zero", "where", "masked_fill", "d
 """Elementwise operators that compute nothing."""
 BATCH_NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm}
 MAX_POOLS = {aten.max_pool2d_with_indices, aten.max_pool2d}
-AVERAGES = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
+AVERAGE_OPERATORS = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
 
 
 def is_global_pool(x: Tensor, out: Tensor) -> bool:

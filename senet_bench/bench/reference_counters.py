@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from senet_bench.bench.count import Counts, count, evaluating, steady, tallied
-from senet_bench.bench.operators import PRODUCTS
+from senet_bench.bench.operators import COUNTED_PRODUCTS
 from senet_bench.bench.shapes import einsum_products
 from senet_bench.errors import MeasurementError
 
@@ -85,7 +85,7 @@ class _Einsums(TorchFunctionMode):
 def _formulas() -> dict[Any, Callable[..., int]]:
     """Our formulas for what torch's registry lacks, as FlopCounterMode takes them: operations of tensors."""
     formulas: dict[Any, Callable[..., int]] = {}
-    for name, formula in PRODUCTS.items():
+    for name, formula in COUNTED_PRODUCTS.items():
         library, _, operator = name.partition(".")
         if library == "aten" or library in sys.modules:
             formulas[getattr(getattr(torch.ops, library), operator)] = _of_tensors(formula)

@@ -76,7 +76,7 @@ class Plan:
             raise UsageError("looks, epochs and rounds must be at least 1")
 
 
-def gated(gate: float = 0.02, **options: Any) -> Plan:
+def gated_plan(gate: float = 0.02, **options: Any) -> Plan:
     """The plan of a gate: alpha 0.01, a budget of 6 s; `options` are those of `Plan`."""
     return Plan(**{"budget_s": 6.0, "alpha": 0.01, "gate": gate, **options})
 

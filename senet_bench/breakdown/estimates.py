@@ -19,10 +19,10 @@ from senet_bench.bench.latency import NetworkLatency
 from senet_bench.bench.rounds import CONTROL, Plan
 from senet_bench.bench.runtimes import REDUCED
 from senet_bench.bench.samples import Samples
-from senet_bench.breakdown.parts import PARTS, Stage, Traced
+from senet_bench.breakdown.parts import ATTENTION_PARTS, Stage, Traced
 from senet_bench.breakdown.roofline import Demand, limits
 from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profile, ProfileSummary, StageRow
-from senet_bench.breakdown.timeline import WHOLE, Profiled, StageTimes
+from senet_bench.breakdown.timeline import WHOLE_CALL, Profiled, StageTimes
 from senet_bench.core import statistics
 from senet_bench.core.specs import Conditions
 
@@ -91,7 +91,7 @@ class Seen:
 
     def profiler_share(self, kind: str, names: Sequence[str]) -> tuple[float | None, float | None]:
         """Seconds of the operators in these ranges by the profiler, and their share of all operators."""
-        whole = self.profiled.seconds.get(WHOLE, 0.0) if self.profiled is not None else 0.0
+        whole = self.profiled.seconds.get(WHOLE_CALL, 0.0) if self.profiled is not None else 0.0
         if self.profiled is None or not whole:
             return None, None
         seconds = self.profiled.sum(kind, names)
@@ -101,7 +101,7 @@ class Seen:
 def profile_of(seen: Seen) -> Profile:
     """The rows."""
     return Profile(
-        parts=tuple(_part_row(seen, part) for part in (*PARTS, "attention")) if seen.traced else (),
+        parts=tuple(_part_row(seen, part) for part in (*ATTENTION_PARTS, "attention")) if seen.traced else (),
         stages=(*(_stage_row(seen, stage) for stage in seen.stages), *_between(seen)),
         summary=_summary(seen),
     )

@@ -22,7 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from senet_bench.bench.count import cannot_take, evaluating
 from senet_bench.breakdown.rows import Part
 
-PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
+ATTENTION_PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]
 
 

@@ -23,8 +23,8 @@ from senet_bench.bench.runtimes import prepare
 from senet_bench.breakdown.parts import Stage, annotated, shared_copy, wrap
 from senet_bench.core.specs import Conditions
 
-WHOLE = "whole"
-LEAST_CALLS, MOST_CALLS = 6, 60
+WHOLE_CALL = "whole"
+LEAST_TIMED, MOST_TIMED = 6, 60
 LEAST_PROFILED, MOST_PROFILED = 3, 10
 
 Now = Callable[[], float]
@@ -81,14 +81,14 @@ def time_stages(
     plain = prepare(marked, conditions, images).factory()
     full = prepare(annotated(network, stages, watch.around), conditions, images).factory()
     watch.read(plain), watch.read(full)
-    wanted = _number(budget_s, watch.read(plain)[WHOLE] + watch.read(full)[WHOLE], LEAST_CALLS, MOST_CALLS)
+    wanted = _number(budget_s, watch.read(plain)[WHOLE_CALL] + watch.read(full)[WHOLE_CALL], LEAST_TIMED, MOST_TIMED)
     calls, full_calls = zip(*((watch.read(plain), watch.read(full)) for _ in range(wanted)))
-    return StageTimes(_shares(calls), _shares(full_calls), np.array([seconds[WHOLE] for seconds in calls]))
+    return StageTimes(_shares(calls), _shares(full_calls), np.array([seconds[WHOLE_CALL] for seconds in calls]))
 
 
 def _shares(calls: Sequence[dict[str, float]]) -> dict[str, NDArray[np.float64]]:
     names = {name for seconds in calls for name in seconds}
-    return {name: np.array([seconds.get(name, 0.0) / seconds[WHOLE] for seconds in calls]) for name in names}
+    return {name: np.array([seconds.get(name, 0.0) / seconds[WHOLE_CALL] for seconds in calls]) for name in names}
 
 
 class _Stopwatch:
@@ -111,7 +111,7 @@ class _Stopwatch:
     def read(self, call: Call) -> dict[str, float]:
         """Seconds of one call by what was marked; ranges of one name are added."""
         self.marks.clear()
-        with self.around(WHOLE):
+        with self.around(WHOLE_CALL):
             call()
         self.device.synchronise()
         seconds: defaultdict[str, float] = defaultdict(float)
@@ -137,13 +137,13 @@ def profiled(
     activities = device.activities()
 
     def named() -> None:
-        with torch.profiler.record_function(WHOLE):
+        with torch.profiler.record_function(WHOLE_CALL):
             call()
 
     with muted(), torch.profiler.profile(activities=activities, acc_events=True) as seen:
         traced_s = _seconds_of(named, calls, device)
     found = _ranges(seen.events(), on_gpu=len(activities) > 1)
-    fastest = min(found, key=lambda call_s: call_s.get(WHOLE, math.inf))
+    fastest = min(found, key=lambda call_s: call_s.get(WHOLE_CALL, math.inf))
     return Profiled(fastest, len(found), traced_s / bare_s)
 
 
@@ -151,7 +151,12 @@ def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
     """For each call, seconds of the operators inside each of our ranges, from the profiler's tree of events."""
 
     def visit(event: Any, inside: tuple[str, ...], totals: Counter[str]) -> None:
-        ours = event.name == WHOLE or event.name.partition(":")[0] in ("stage", "attention", "squeeze", "excitation")
+        ours = event.name == WHOLE_CALL or event.name.partition(":")[0] in (
+            "stage",
+            "attention",
+            "squeeze",
+            "excitation",
+        )
         if not ours:
             own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             for name in inside:
@@ -161,7 +166,7 @@ def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
 
     calls: list[dict[str, float]] = []
     for event in events or ():
-        if event.name == WHOLE and event.device_type == DeviceType.CPU:
+        if event.name == WHOLE_CALL and event.device_type == DeviceType.CPU:
             totals: Counter[str] = Counter()
             visit(event, (), totals)
             calls.append(dict(totals))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from senet_bench.gates.rows import ColourFacts, GateFacts
     from senet_bench.run.record import Record
 
-Model = Annotated[str, typer.Argument(help="The network: one with attention, or with --input-channels any.")]
+ObservedModel = Annotated[str, typer.Argument(help="The network: one with attention, or with --input-channels any.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ SWITCHES = ("reduction", "excitation", "integration", "stages", "attention")
 
 
 @dataclass(frozen=True, slots=True)
-class Gates:
+class GateOptions:
     """The attention whose gates are observed."""
 
     PANEL: ClassVar[str] = "What is built"
@@ -93,10 +93,10 @@ class Gates:
 
 
 def excitations(
-    model: Model,
+    model: ObservedModel,
     images: ImageOptions = ImageOptions(),
     origin: WeightOptions = WeightOptions(),
-    gates: Gates = Gates({}),
+    gates: GateOptions = GateOptions({}),
     observing: Observing = Observing(),
     device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
     showing: o.Showing = o.Showing(),

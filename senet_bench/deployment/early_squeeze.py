@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
-from senet_bench.deployment.parts import WIDE, Activation, Affine, Product, Squeeze, Term
+from senet_bench.deployment.parts import AS_MAP, Activation, Affine, Product, Squeeze, Term
 
 MAP_SIDES = (["2", "3"], ["-1", "-2"])
-IN_PLACE: dict[object, Activation] = {
+IN_PLACE_ACTIVATIONS: dict[object, Activation] = {
     F.relu: torch.relu_,
     torch.sigmoid: torch.sigmoid_,
     nn.Sigmoid: torch.sigmoid_,
@@ -44,7 +44,7 @@ def make_early(module: fx.GraphModule) -> fx.GraphModule:
             end, activation = _activation_after(module, node)
             if activation is not None:
                 after = next(iter(end.users), end)
-                wide = only(end) and kind(module, after) is operator.getitem and after.args[1] == WIDE
+                wide = only(end) and kind(module, after) is operator.getitem and after.args[1] == AS_MAP
                 product = Product(submodule(module, node), activation, wide)
                 put(module, after if wide else end, "product", product, node.args)
     return cleaned(module)
@@ -74,7 +74,7 @@ def _activation_after(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, A
     follower = next(iter(node.users), None)
     if follower is None or not only(node) or follower.args != (node,) or follower.kwargs:
         return node, None
-    activation = IN_PLACE.get(kind(module, follower))
+    activation = IN_PLACE_ACTIVATIONS.get(kind(module, follower))
     return (node, None) if activation is None else (follower, activation)
 
 
@@ -140,5 +140,5 @@ def _put(module: fx.GraphModule, node: fx.Node, mean: Affine, activation: Activa
     new = put(module, node, "squeeze", squeeze, tuple(term.source for term in mean.terms))
     if keeps:
         with module.graph.inserting_after(new):
-            wide = module.graph.call_function(operator.getitem, (new, WIDE))
+            wide = module.graph.call_function(operator.getitem, (new, AS_MAP))
         new.replace_all_uses_with(wide, delete_user_cb=lambda user: user is not wide)

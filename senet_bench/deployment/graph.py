@@ -15,19 +15,19 @@ from senet_bench.deployment.convolution import Convolution, gated_sum
 from senet_bench.deployment.parts import Product, Squeeze
 from senet_bench.models.graph import Tracer, difference
 
-PARTS: tuple[type[nn.Module], ...] = (Convolution, Squeeze, Product)
-WHOLE = (gated_sum,)
+DEPLOYED_PARTS: tuple[type[nn.Module], ...] = (Convolution, Squeeze, Product)
+DEPLOYED_FUNCTIONS = (gated_sum,)
 Operator = Callable[..., Any]
 """What an operator is called by in a graph: a function, or the type of a module."""
 
-RELUS = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
-SUMS = {operator.add, operator.iadd, torch.add, "add", "add_"}
-PRODUCTS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
+RELU_SPELLINGS = {F.relu, torch.relu, torch.relu_, "relu", "relu_"}
+SUM_SPELLINGS = {operator.add, operator.iadd, torch.add, "add", "add_"}
+PRODUCT_SPELLINGS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
-DROPOUTS = {F.dropout, F.dropout2d}
+DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
 OVERWRITING = {operator.iadd, operator.imul, operator.isub, operator.itruediv, torch.relu_}
-SIDES = (32, 64, 224, 28, 96, 299, 16, 8, 128, 256)
-SAME = 1e-3
+COMPARED_SIDES = (32, 64, 224, 28, 96, 299, 16, 8, 128, 256)
+SAME_GRAPH = 1e-3
 """Sides of the images on which a graph is compared with its network, and how far they may be apart, of the largest."""
 
 
@@ -35,11 +35,11 @@ class _Tracer(Tracer):
     """As `Tracer`; when a saved deploy form is loaded, its parts and its functions are traced as single calls."""
 
     def __init__(self) -> None:
-        super().__init__(autowrap_functions=WHOLE)
+        super().__init__(autowrap_functions=DEPLOYED_FUNCTIONS)
 
     def trace(self, root: nn.Module | Callable[..., Any], concrete_args: dict[str, Any] | None = None) -> fx.Graph:
         """The graph; meanwhile, parts that are called without a module's hooks are called with them."""
-        direct = {part: part.__dict__["__call__"] for part in PARTS}
+        direct = {part: part.__dict__["__call__"] for part in DEPLOYED_PARTS}
         for part in direct:
             del part.__call__
         try:
@@ -74,7 +74,7 @@ def _same(network: nn.Module, module: fx.GraphModule) -> bool:
     tensor = next((p for p in network.parameters() if p.dtype.is_floating_point), torch.empty(0))
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     channels = (3,) if first is None else tuple(dict.fromkeys((first.in_channels, 3)))
-    for side in SIDES:
+    for side in COMPARED_SIDES:
         for depth in channels:
             image = torch.rand((2, depth, side, side), generator=torch.Generator().manual_seed(0)).to(tensor)
             try:
@@ -83,7 +83,7 @@ def _same(network: nn.Module, module: fx.GraphModule) -> bool:
             except Exception:  # noqa: BLE001, S112 - another size or number of channels may do
                 continue
             try:
-                return difference(network, module, image) <= SAME
+                return difference(network, module, image) <= SAME_GRAPH
             except Exception:  # noqa: BLE001 - the graph fails where the network does not
                 return False
     return True
@@ -132,16 +132,19 @@ def put(
 def _spell(module: fx.GraphModule, node: fx.Node) -> None:
     what, graph = kind(module, node), module.graph
     training = node.kwargs.get("training", node.args[2] if len(node.args) > 2 else True)
-    if what in NOTHING or (what in DROPOUTS and training is False):
+    if what in NOTHING or (what in DROPOUT_FUNCTIONS and training is False):
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
         return
     plain = set(node.kwargs) <= {"inplace"}
     function: Operator | None = None
-    if (what is nn.ReLU or what in RELUS) and plain:
+    if (what is nn.ReLU or what in RELU_SPELLINGS) and plain:
         function, count = F.relu, 1
     elif plain and len(node.args) == 2:
-        function, count = (operator.add if what in SUMS else operator.mul if what in PRODUCTS else None), 2
+        function, count = (
+            (operator.add if what in SUM_SPELLINGS else operator.mul if what in PRODUCT_SPELLINGS else None),
+            2,
+        )
     if function is not None:
         with graph.inserting_before(node):
             node.replace_all_uses_with(graph.call_function(function, node.args[:count]))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, fx, nn
 
-WIDE = (slice(None), slice(None), None, None)
+AS_MAP = (slice(None), slice(None), None, None)
 """The index by which (N, C) becomes (N, C, 1, 1)."""
 Activation = Callable[[Tensor], Tensor]
 

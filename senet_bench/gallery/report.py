@@ -85,7 +85,7 @@ def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
 
 def observation_files(facts: AnyFacts, root: Path) -> Iterator[Path]:
     """Write the tables and plots of a run of `excitations`; yields each path."""
-    files = tables.files if facts.schema == schema_of("excitations") else colour_tables.files
+    files = tables.gate_files if facts.schema == schema_of("excitations") else colour_tables.colour_files
     for place, data in files(facts):
         yield _written(root / place, data)
 

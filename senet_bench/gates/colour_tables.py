@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.intervals import Paired
 from senet_bench.core.store import file_name
-from senet_bench.gates.rows import COLOURS, ColourFacts, ColourRow
+from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
 from senet_bench.show.chart import Chart, drawing, files_of, settle, shown
 from senet_bench.show.documents import Document
@@ -24,7 +24,7 @@ LISTED = 40
 
 def document(facts: ColourFacts) -> Document:
     """A line an image, the first forty; the CSV has them all."""
-    names = ("image", "class", *(f"{colour} gate" for colour in COLOURS), *COLOURS, "raised")
+    names = ("image", "class", *(f"{colour} gate" for colour in COLOUR_NAMES), *COLOUR_NAMES, "raised")
     columns = tuple(Column(name, numeric=name not in ("image", "class", "raised")) for name in names)
     lines = tuple(
         (
@@ -49,7 +49,7 @@ def document(facts: ColourFacts) -> Document:
 
 def _notes(facts: ColourFacts) -> list[str]:
     summary = facts.summary
-    mean = ", ".join(f"{colour} {gate:.4f}" for colour, gate in zip(COLOURS, summary.mean_gate))
+    mean = ", ".join(f"{colour} {gate:.4f}" for colour, gate in zip(COLOUR_NAMES, summary.mean_gate))
     low, high = summary.error_ci
     moved = f"{summary.moved:.4f} from their start at 1/2, {summary.distance_from_constant:.4f} from their means"
     held = f"at the mean gate {_change(summary.difference_at_mean)}, at gate 1 {_change(summary.difference)}"
@@ -71,7 +71,7 @@ def _change(paired: Paired) -> str:
 def _record(row: ColourRow) -> dict[str, object]:
     """An image's numbers, flat."""
     values = {"mean": row.mean, "gate": row.gate, "relative": row.relative}
-    flat = {f"{name}_{colour}": value for name, of in values.items() for colour, value in zip(COLOURS, of)}
+    flat = {f"{name}_{colour}": value for name, of in values.items() for colour, value in zip(COLOUR_NAMES, of)}
     return {"image": row.image, "class": row.label, **flat, "raised": row.raised}
 
 
@@ -88,7 +88,7 @@ def chart(facts: ColourFacts) -> Chart:
         grid = drawn.subplots(len(facts.details), 5, squeeze=False, width_ratios=(1, 1, 1, 1, 1.6))
         for axes, picture in zip(grid, facts.details):
             _line(axes, rows[picture.image], _pixels(picture.png), facts.summary.mean_gate, top)
-        for axes, heading in zip(grid[0], ("image", *COLOURS, "gate (line: mean of all images)")):
+        for axes, heading in zip(grid[0], ("image", *COLOUR_NAMES, "gate (line: mean of all images)")):
             axes.set_title(heading)
         drawn.suptitle(title, fontsize=10)
         settle(drawn)
@@ -128,7 +128,7 @@ def _pixels(png: str) -> Any:
         return np.asarray(image.convert("RGB"))
 
 
-def files(facts: ColourFacts) -> Iterator[tuple[str, str | bytes]]:
+def colour_files(facts: ColourFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: the CSV, and the figure in each format."""
     yield f"tables/{_name(facts)}.csv", writers.csv(list(map(_record, facts.rows)))
     yield from files_of([chart(facts)])

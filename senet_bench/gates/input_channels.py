@@ -19,7 +19,15 @@ from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store, file_name
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
-from senet_bench.gates.rows import COLOURS, ColourConditions, ColourFacts, ColourRow, Colours, ColourSummary, Picture
+from senet_bench.gates.rows import (
+    COLOUR_NAMES,
+    ColourConditions,
+    ColourFacts,
+    ColourRow,
+    Colours,
+    ColourSummary,
+    Picture,
+)
 from senet_bench.run.cases import label, spec_of
 from senet_bench.run.record import Record, header
 
@@ -68,7 +76,7 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
     check_conditions(Conditions(device=asked.device))
     store.check()
     images = sets.load(asked.dataset, asked.folder)
-    if images.channels != len(COLOURS):
+    if images.channels != len(COLOUR_NAMES):
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
     rows = _shown(asked, images)
     prepared = _initial(asked, spec, images)
@@ -194,7 +202,7 @@ def _row(images: DataSet, row: int, image: Pixels, gate: list[float]) -> ColourR
     return ColourRow(
         image="/".join(split.paths[row].parts[-2:]) if isinstance(split, Files) else str(row),
         label=images.classes[int(split.labels[row])],
-        mean=_colours(round(float(value), 5) for value in image.reshape(len(COLOURS), -1).mean(1) / 255),
+        mean=_colours(round(float(value), 5) for value in image.reshape(len(COLOUR_NAMES), -1).mean(1) / 255),
         gate=_colours(round(value, 6) for value in gate),
         relative=(1.0, 1.0, 1.0),
         raised=None,
@@ -211,12 +219,12 @@ def _relative(rows: list[ColourRow]) -> list[ColourRow]:
 
     `raised` is None where the gates of the image are in the proportions of the mean, as those of an untrained gate.
     """
-    usual = [math.fsum(row.gate[colour] for row in rows) / len(rows) for colour in range(len(COLOURS))]
+    usual = [math.fsum(row.gate[colour] for row in rows) / len(rows) for colour in range(len(COLOUR_NAMES))]
     related = []
     for row in rows:
         relative = _colours(gate / mean if mean > 0 else 1.0 for gate, mean in zip(row.gate, usual))
         most, least = max(relative), min(relative)
-        raised = COLOURS[relative.index(most)] if most - least > LEAST_RISE else None
+        raised = COLOUR_NAMES[relative.index(most)] if most - least > LEAST_RISE else None
         related.append(msgspec.structs.replace(row, relative=relative, raised=raised))
     return related
 

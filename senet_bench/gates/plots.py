@@ -14,20 +14,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLUMNS = 3
+PANELS_ACROSS = 3
 SPREAD_CLASSES = 2
-COLOURS = [colour for role, colour in LIGHT.items() if role.startswith("class-")]
+CLASS_COLOURS = [colour for role, colour in LIGHT.items() if role.startswith("class-")]
 
 
-def by_class(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
+def class_means(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     """Figure 6: the mean gate of every channel kept, a line a class and one for all images, a panel a block."""
     with drawing():
         figure, panels = _panels(rows)
         marks = []
         for axes, row in panels:
             for index, (label, means) in enumerate(row.classes.items()):
-                dashes = (0, (1 + 2 * (index // len(COLOURS)), 1)) if index >= len(COLOURS) else "-"
-                colour = COLOURS[index % len(COLOURS)]
+                dashes = (0, (1 + 2 * (index // len(CLASS_COLOURS)), 1)) if index >= len(CLASS_COLOURS) else "-"
+                colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
                 axes.plot(_drawn(means), color=colour, lw=0.9, ls=dashes, label=shown(f"class {label}", 24))
             axes.plot(_drawn(row.mean), color=LIGHT["ink"], lw=1.5, label="all images")
             marks.append(_mark(axes, row, row.mean))
@@ -35,13 +35,13 @@ def by_class(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     return Chart(name, f"Mean gate of every channel by class: {subject}", figure, tuple(marks))
 
 
-def within_class(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
+def class_spread(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     """Figure 7: mean and standard deviation of the gates over the images of single classes, the first two kept."""
     with drawing():
         figure, panels = _panels(rows)
         marks = []
         for axes, row in panels:
-            for colour, label in zip(COLOURS, [*row.classes][:SPREAD_CLASSES]):
+            for colour, label in zip(CLASS_COLOURS, [*row.classes][:SPREAD_CLASSES]):
                 means, sds = row.classes[label], row.class_sd[label]
                 known = [(at, m, sd) for at, (m, sd) in enumerate(zip(means, sds)) if m is not None and sd is not None]
                 axes.plot(_drawn(means), color=colour, lw=1.2, label=shown(f"class {label}", 24))
@@ -63,7 +63,7 @@ def _panels(rows: Sequence[GateRow]) -> tuple[Figure, list[tuple[Axes, GateRow]]
     from matplotlib.ticker import MaxNLocator
 
     kept = shown_blocks(rows)
-    across = min(COLUMNS, len(kept))
+    across = min(PANELS_ACROSS, len(kept))
     down = math.ceil(len(kept) / across)
     figure = Figure(figsize=(max(4.6, 3.1 * across), 0.4 + 1.9 * down), layout="constrained")
     grid = figure.subplots(down, across, sharey=True, squeeze=False)

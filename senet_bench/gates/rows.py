@@ -11,7 +11,7 @@ from senet_bench.core.intervals import Paired
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import AttentionSpec
 
-COLOURS = ("red", "green", "blue")
+COLOUR_NAMES = ("red", "green", "blue")
 Gates = list[float | None]
 """A gate for each channel kept; None where a channel was zero throughout."""
 Colours = tuple[float, float, float]

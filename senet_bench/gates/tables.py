@@ -13,7 +13,7 @@ from senet_bench.show.curves import Line, Panel, Series, curves
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table, number, points, unreadable
 
-NUMBERS = (
+RECORDED = (
     "model",
     "block",
     "stage",
@@ -33,10 +33,10 @@ NUMBERS = (
     "error_at_mean",
 )
 """The numbers of a row that the CSV of the blocks begins with."""
-NARROW = (0, 2, 3, 6, 7)
+NARROW_FIELDS = (0, 2, 3, 6, 7)
 """The columns of the wide table that the narrow one keeps."""
 LEAST_P = 1e-9
-Cell = Callable[[GateRow], str]
+GateCell = Callable[[GateRow], str]
 
 
 def document(facts: GateFacts) -> Document:
@@ -45,7 +45,7 @@ def document(facts: GateFacts) -> Document:
     return Document(facts, (wide,), (narrow,), tuple(map(_record, facts.rows)))
 
 
-FIELDS: tuple[tuple[Column, Cell], ...] = (
+GATE_FIELDS: tuple[tuple[Column, GateCell], ...] = (
     (Column("block", numeric=False), lambda row: row.label),
     (Column("channels"), lambda row: str(row.channels)),
     (Column("mean gate"), lambda row: number(row.mean_gate, ".3f")),
@@ -57,23 +57,24 @@ FIELDS: tuple[tuple[Column, Cell], ...] = (
     (Column("from constant"), lambda row: number(row.distance_from_constant, ".3f")),
 )
 """What a block's gates do, by column."""
-CHANGED = tuple(Column(name, "error, points") for name in ("gate 1", "p", "mean gate", "p"))
+ERROR_COLUMNS = tuple(Column(name, "error, points") for name in ("gate 1", "p", "mean gate", "p"))
 
 
 def _table(facts: GateFacts, *, narrow: bool) -> Table:
     summary = facts.summary
     lines = [
-        (*(text(row) for _, text in FIELDS), *_changes(row.difference, row.difference_at_mean)) for row in facts.rows
+        (*(text(row) for _, text in GATE_FIELDS), *_changes(row.difference, row.difference_at_mean))
+        for row in facts.rows
     ]
     if summary.all_difference or summary.all_difference_at_mean:
-        empty = [EMPTY] * (len(FIELDS) - 2)
+        empty = [EMPTY] * (len(GATE_FIELDS) - 2)
         changes = _changes(summary.all_difference, summary.all_difference_at_mean)
         lines.append(("all blocks", str(sum(row.channels for row in facts.rows)), *empty, *changes))
-    columns = (*(column for column, _ in FIELDS), *CHANGED)
+    columns = (*(column for column, _ in GATE_FIELDS), *ERROR_COLUMNS)
     if narrow:
-        columns = (*(columns[place] for place in NARROW), Column("gate 1", "error"))
+        columns = (*(columns[place] for place in NARROW_FIELDS), Column("gate 1", "error"))
         errors = [_points(row.difference) for row in facts.rows] + [_points(summary.all_difference)]
-        lines = [(*(line[place] for place in NARROW), error) for line, error in zip(lines, errors)]
+        lines = [(*(line[place] for place in NARROW_FIELDS), error) for line, error in zip(lines, errors)]
     title = f"Gates of {facts.conditions.label} on {summary.images} images of {facts.conditions.dataset}"
     return Table(title, columns, tuple(lines), (*_remarks(facts), *_definitions(facts)))
 
@@ -127,7 +128,7 @@ def _p(change: ErrorChange | None) -> str:
 
 def _record(row: GateRow) -> dict[str, object]:
     """A block's numbers, flat."""
-    numbers: dict[str, object] = {name: getattr(row, name) for name in NUMBERS}
+    numbers: dict[str, object] = {name: getattr(row, name) for name in RECORDED}
     for name, change in (("difference", row.difference), ("difference_at_mean", row.difference_at_mean)):
         low, high = (change and change.ci) or (None, None)
         numbers |= {name: change and change.value, f"{name}_low": low, f"{name}_high": high}
@@ -152,8 +153,8 @@ def charts(facts: GateFacts) -> list[Chart]:
     name, subject = file_stem(facts), f"{facts.conditions.label} on {facts.conditions.dataset}"
     depth = curves(_depth(facts, f"{name}-blocks", f"Blocks by depth: {subject}"))
     found = [
-        plots.by_class(facts.rows, f"{name}-classes", subject),
-        plots.within_class(facts.rows, f"{name}-spread", subject),
+        plots.class_means(facts.rows, f"{name}-classes", subject),
+        plots.class_spread(facts.rows, f"{name}-spread", subject),
     ]
     return found + ([depth] if depth else [])
 
@@ -197,7 +198,7 @@ def tables(facts: GateFacts) -> Iterator[tuple[str, str]]:
     yield f"tables/{file_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
 
 
-def files(facts: GateFacts) -> Iterator[tuple[str, str | bytes]]:
+def gate_files(facts: GateFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: tables and figures."""
     yield from tables(facts)
     yield from files_of(charts(facts))

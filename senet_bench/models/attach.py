@@ -23,9 +23,9 @@ from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with
 from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
-from senet_bench.models.places import IN_PLACE, Kind, Place, has_gates, places
+from senet_bench.models.places import IN_PLACE_SUMS, AttentionPlace, PlaceKind, has_gates, places
 
-SAME = 1e-3
+SAME_ATTACHED = 1e-3
 """How far a graph's outputs may be from the network's, of the largest."""
 INPUT_PLACE = "input"
 INPUT_SUFFIX = "+input"
@@ -43,7 +43,7 @@ class Position:
     channels: int
     size: tuple[int, int]
     stage: int
-    kind: Kind
+    kind: PlaceKind
 
 
 def positions(network: nn.Module, input_size: tuple[int, int, int]) -> list[Position]:
@@ -67,7 +67,7 @@ class _Traced:
 
     shell: nn.Module
     graph: fx.Graph
-    places: list[Place]
+    places: list[AttentionPlace]
 
 
 def _traced(network: nn.Module, input_size: tuple[int, int, int]) -> _Traced:
@@ -98,7 +98,7 @@ def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[
     finally:
         for module, training in modes:
             module.training = training
-    if apart > SAME:
+    if apart > SAME_ATTACHED:
         raise UsageError(
             f"its graph by torch.fx gives other outputs than it does, by {apart:.2g} of the largest",
             "its forward pass has hooks or a state that a graph does not have",
@@ -153,16 +153,16 @@ def attach_with(
     return attached.train(network.training), given
 
 
-def _position(place: Place, input_size: tuple[int, int, int]) -> Position:
+def _position(place: AttentionPlace, input_size: tuple[int, int, int]) -> Position:
     _, channels, height, width = place.shape
     stage = max(0, round(math.log2(input_size[1] / height)))
     return Position(place.name, channels, (height, width), stage, place.kind)
 
 
-def _insert(network: fx.GraphModule, place: Place, name: str) -> None:
+def _insert(network: fx.GraphModule, place: AttentionPlace, name: str) -> None:
     """Let the block of a name act on the value of a place."""
     graph, value, reader = network.graph, place.value, place.reader
-    if place.total is not None and place.total.target in IN_PLACE:
+    if place.total is not None and place.total.target in IN_PLACE_SUMS:
         _out_of_place(place.total, graph)
     # right before it is read, after whatever changes the value in place
     with graph.inserting_after(value) if reader is None else graph.inserting_before(reader):
@@ -178,7 +178,7 @@ def _out_of_place(total: fx.Node, graph: fx.Graph) -> None:
     target = total.args[0]
     assert isinstance(target, fx.Node)
     order = {node: index for index, node in enumerate(graph.nodes)}
-    total.op, total.target = "call_function", IN_PLACE[total.target]
+    total.op, total.target = "call_function", IN_PLACE_SUMS[total.target]
     target.replace_all_uses_with(total, delete_user_cb=lambda user: order[user] > order[total])
 
 

@@ -29,7 +29,7 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "relu": torch.relu,
     "hardsigmoid": F.hardsigmoid,
 }
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
+EXCITATION_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 
 
 class Attend(Protocol):
@@ -92,7 +92,7 @@ class SqueezeExcitation(nn.Module):
 
     def excitation(self, z: Tensor) -> Tensor:
         """Equation 3: the gate, of z's own shape."""
-        return GATES[self.gate_kind](self.fc2(ACTIVATIONS[self.activation_kind](self.fc1(z))))
+        return GATES[self.gate_kind](self.fc2(EXCITATION_ACTIVATIONS[self.activation_kind](self.fc1(z))))
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""

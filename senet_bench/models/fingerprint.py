@@ -29,7 +29,7 @@ TOLERANCES = {"float64": 1e-7, "float32": 1e-4}
 On two instruction sets 30 families of timm and torchvision agree to 1e-11 in float64, NFNet to 7e-9, and to 1e-6 in
 float32, which is at most 4e-6 from float64 over the catalog. A change of eps from 1e-5 to 1e-2 in every BatchNorm moves
 the outputs by 5e-3 or more, one of a 3x3's dilation by 6e-6 (VGG-16) to 2e-1."""
-NORMS, BIASES = (0.6, 0.8), 0.1
+SCALE_BOUNDS, BIASES = (0.6, 0.8), 0.1
 """Bounds of the scales of normalisations and of other vectors; the largest bias."""
 MEANS, VARIANCES = 0.2, (0.5, 1.5)
 """The largest running mean, the bounds of running variances: never 0 and 1."""
@@ -72,7 +72,7 @@ def function_of(network: nn.Module, input_size: tuple[int, ...], *, modules: boo
         return _function(network, input_size, torch.float32, modules=modules)
 
 
-def difference(first: Function, second: Function) -> float:
+def function_difference(first: Function, second: Function) -> float:
     """The largest difference of two functions' outputs, relative to the larger norm; infinite for other shapes."""
     if [(out.place, out.shape) for out in first.outputs] != [(out.place, out.shape) for out in second.outputs]:
         return math.inf
@@ -86,7 +86,7 @@ def tolerance(first: Function, second: Function) -> float:
 
 def same(first: Function, second: Function) -> bool:
     """Whether two networks compute one function, as far as their projections tell."""
-    return difference(first, second) <= tolerance(first, second)
+    return function_difference(first, second) <= tolerance(first, second)
 
 
 def first_difference(first: Function, second: Function) -> str | None:
@@ -128,7 +128,7 @@ def _values(name: str, shape: tuple[int, ...], *, buffer: bool) -> Any:
     if leaf.endswith("bias"):
         return BIASES * unit
     if len(shape) < 2:
-        return NORMS[0] + (NORMS[1] - NORMS[0]) * (unit + 1) / 2
+        return SCALE_BOUNDS[0] + (SCALE_BOUNDS[1] - SCALE_BOUNDS[0]) * (unit + 1) / 2
     return unit * math.sqrt(3 * 2 / max(1, math.prod(shape[1:])))
 
 

@@ -19,7 +19,7 @@ from senet_bench.core.source import first_line
 from senet_bench.errors import UsageError
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-DROPOUTS: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
+DROPOUT_MODULES: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
 Shapes = dict[fx.Node, tuple[int, ...]]
 
 
@@ -161,7 +161,7 @@ def _holds_convolutions(module: nn.Module) -> bool:
 
 def _as_module(node: fx.Node, shell: nn.Module) -> None:
     """Dropout called as a function, which a trace fixes in one mode, as a module, which follows the network's."""
-    kind = DROPOUTS.get(node.target)
+    kind = DROPOUT_MODULES.get(node.target)
     if node.op == "call_function" and kind is not None:
         given: dict[str, Any] = dict(zip(("input", "p", "training", "inplace"), node.args)) | dict(node.kwargs)
         name = f"{node.name}_module"

@@ -30,7 +30,7 @@ TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {
     "googlenet": {"aux_logits": False, "init_weights": False},
     "inception_v3": {"aux_logits": False, "init_weights": False},
 }
-SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512, 16, 8)
+TRIED_SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512, 16, 8)
 """Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
@@ -152,7 +152,7 @@ def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
     return _Call(reached[0] if reached else None, outputs)
 
 
-def _any_call(network: nn.Module, channels: int, sides: Sequence[int] = SIDES) -> tuple[_Call, int]:
+def _any_call(network: nn.Module, channels: int, sides: Sequence[int] = TRIED_SIDES) -> tuple[_Call, int]:
     """The call with the first side that the network can take, else that with the first side; and the side."""
     calls: list[_Call] = []
     for side in sides:

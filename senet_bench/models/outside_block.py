@@ -13,7 +13,7 @@ from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.errors import UsageError
 
-SIDE = 16
+BLOCK_SIDE = 16
 
 
 class OutsideBlock(Protocol):
@@ -114,9 +114,9 @@ def _try(path: str, block: nn.Module, channels: int) -> None:
     """Raise `UsageError` unless the block keeps the shape of a small map."""
     tensor = next(iter([*block.parameters(), *block.buffers()]), None)
     x = (
-        torch.zeros(2, channels, SIDE, SIDE)
+        torch.zeros(2, channels, BLOCK_SIDE, BLOCK_SIDE)
         if tensor is None
-        else torch.zeros(2, channels, SIDE, SIDE, device=tensor.device)
+        else torch.zeros(2, channels, BLOCK_SIDE, BLOCK_SIDE, device=tensor.device)
     )
     training = [(module, module.training) for module in block.modules()]
     try:

@@ -16,30 +16,30 @@ from torch import fx, nn
 from senet_bench.errors import UsageError
 from senet_bench.models.graph import Shapes
 
-Kind = Literal["branch", "activation"]
-IN_PLACE: dict[Any, Any] = {
+PlaceKind = Literal["branch", "activation"]
+IN_PLACE_SUMS: dict[Any, Any] = {
     operator.iadd: torch.add,
     "add_": torch.add,
     "lerp_": torch.lerp,
     "addcmul_": torch.addcmul,
 }
 """Sums that write over their first term, and the function that does not."""
-SUMS: frozenset[Any] = frozenset({operator.iadd, "add_", operator.add, torch.add, "add"})
+SUM_OPERATORS: frozenset[Any] = frozenset({operator.iadd, "add_", operator.add, torch.add, "add"})
 BLENDS: frozenset[Any] = frozenset({torch.lerp, "lerp", "lerp_"})
 SCALED_SUMS: frozenset[Any] = frozenset({torch.addcmul, "addcmul", "addcmul_"})
 TOTALS: frozenset[Any] = frozenset({torch.sum, "sum", torch.mean, "mean"})
-PRODUCTS: frozenset[Any] = frozenset({operator.mul, torch.mul, "mul"})
+PRODUCT_OPERATORS: frozenset[Any] = frozenset({operator.mul, torch.mul, "mul"})
 OVERWRITING_PRODUCTS: frozenset[Any] = frozenset({operator.imul, "mul_"})
 CONVOLUTIONS: frozenset[Any] = frozenset({F.conv2d, torch.conv2d})
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
-ACTIVATIONS = frozenset(
+NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
+ACTIVATION_OPERATORS = frozenset(
     ("relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "celu", "softplus", "gelu", "gelutanh", "quickgelu", "silu")
 ) | {"swish", "mish", "hardswish", "hardmish"}
 PASSING = frozenset(("identity", "dropout", "dropout2d", "droppath", "stochasticdepth", "layerscale", "layerscale2d"))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Place:
+class AttentionPlace:
     """A value of a graph that a block may act on, (N, C, H, W), and what it is called.
 
     `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum. Places of
@@ -49,7 +49,7 @@ class Place:
     name: str
     value: fx.Node
     shape: tuple[int, ...]
-    kind: Kind
+    kind: PlaceKind
     call: tuple[str, int]
     reader: fx.Node | None = None
     total: fx.Node | None = None
@@ -123,15 +123,15 @@ def _around(node: fx.Node) -> tuple[str, str]:
     return (str(stack[-1][0]), str(stack[-1][1][0])) if stack else ("", "")
 
 
-def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Place]:
+def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[AttentionPlace]:
     """The residual branches of a network, or without any residual sum its activations; `UsageError` when none."""
     known = _Graph(network, graph, shapes)
     refused: Counter[str] = Counter()
-    found: dict[fx.Node, Place] = {}
+    found: dict[fx.Node, AttentionPlace] = {}
     for total in known.nodes:
         if _is_sum(total, known):
             place = _branch(total, known)
-            if isinstance(place, Place):
+            if isinstance(place, AttentionPlace):
                 found.setdefault(place.value, place)
             elif known.is_map(total) or len(known.shapes[total]) == 3:
                 refused[place] += 1
@@ -148,7 +148,9 @@ def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Place]:
 def has_gates(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> bool:
     """Whether a network has attention of its own: a map (N, C, H, W) multiplied by (N, C, 1, 1) made from the image."""
     known = _Graph(network, graph, shapes)
-    return any(node.target in PRODUCTS | OVERWRITING_PRODUCTS and _is_gated(node, known) for node in known.nodes)
+    return any(
+        node.target in PRODUCT_OPERATORS | OVERWRITING_PRODUCTS and _is_gated(node, known) for node in known.nodes
+    )
 
 
 def _is_gated(product: fx.Node, known: _Graph) -> bool:
@@ -177,7 +179,7 @@ def _terms(node: fx.Node, known: _Graph) -> tuple[list[fx.Node], fx.Node]:
         return [], node
     given = [*node.args, *(node.kwargs[name] for name in ("other", "end", "tensor1", "tensor2") if name in node.kwargs)]
     values = [value for value in given if isinstance(value, fx.Node)]
-    if node.target in SUMS and len(given) == 2:
+    if node.target in SUM_OPERATORS and len(given) == 2:
         return values, node
     if node.target in BLENDS:
         return values[:2], node
@@ -191,7 +193,7 @@ def _terms(node: fx.Node, known: _Graph) -> tuple[list[fx.Node], fx.Node]:
     return [], node
 
 
-def _branch(total: fx.Node, known: _Graph) -> Place | str:
+def _branch(total: fx.Node, known: _Graph) -> AttentionPlace | str:
     """The branch of a residual sum, or why the sum is not one.
 
     The two terms part at one tensor. The branch is the term with more convolutions since then; the other, the skip,
@@ -215,7 +217,7 @@ def _branch(total: fx.Node, known: _Graph) -> Place | str:
     if not _channels_second(path, shape, known):
         return "add maps whose channels are not the second dimension"
     value, reader = _before_scale(term, reader, known)
-    return Place(known.name(value), value, shape, "branch", known.calls[value], reader, total)
+    return AttentionPlace(known.name(value), value, shape, "branch", known.calls[value], reader, total)
 
 
 def _channels_second(path: list[fx.Node], shape: tuple[int, ...], known: _Graph) -> bool:
@@ -248,7 +250,7 @@ def _before_scale(value: fx.Node, reader: fx.Node, known: _Graph) -> tuple[fx.No
     while len(value.users) == 1:
         if known.kind(value) in PASSING and known.module(value) is not None:
             before = value.args[0]
-        elif value.target in PRODUCTS and len(value.args) == 2:
+        elif value.target in PRODUCT_OPERATORS and len(value.args) == 2:
             maps = [arg for arg in value.args if isinstance(arg, fx.Node) and known.varies(arg)]
             before = maps[0] if len(maps) == 1 else None
         else:
@@ -263,7 +265,7 @@ def _before_scale(value: fx.Node, reader: fx.Node, known: _Graph) -> tuple[fx.No
     return value, reader
 
 
-def _activations(known: _Graph) -> Iterable[Place]:
+def _activations(known: _Graph) -> Iterable[AttentionPlace]:
     """The activation after each convolution and its normalisation, if it has one."""
     for conv in known.nodes:
         node = conv
@@ -271,16 +273,20 @@ def _activations(known: _Graph) -> Iterable[Place]:
             continue
         while len(node.users) == 1 and not _activates(node, known):
             follower = next(iter(node.users))
-            norm = isinstance(known.module(follower), NORMS) or known.kind(follower) in PASSING
+            norm = isinstance(known.module(follower), NORM_LAYERS) or known.kind(follower) in PASSING
             if not norm and not _activates(follower, known):
                 break
             node = follower
         if _activates(node, known):
-            yield Place(known.name(node), node, known.shapes[node], "activation", known.calls[node])
+            yield AttentionPlace(known.name(node), node, known.shapes[node], "activation", known.calls[node])
 
 
 def _activates(node: fx.Node, known: _Graph) -> bool:
     """Whether a node is an activation, or a normalisation that holds one."""
     held = getattr(known.module(node), "act", None)
-    within = isinstance(known.module(node), NORMS) and isinstance(held, nn.Module) and not isinstance(held, nn.Identity)
-    return known.kind(node) in ACTIVATIONS or within
+    within = (
+        isinstance(known.module(node), NORM_LAYERS)
+        and isinstance(held, nn.Module)
+        and not isinstance(held, nn.Identity)
+    )
+    return known.kind(node) in ACTIVATION_OPERATORS or within

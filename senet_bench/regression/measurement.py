@@ -101,11 +101,11 @@ def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
 def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitRow:
     """A network's time over its baseline's, both in this process and in the same rounds."""
     from senet_bench.bench.latency import measure_networks
-    from senet_bench.bench.rounds import gated
+    from senet_bench.bench.rounds import gated_plan
     from senet_bench.core.progress import result_of
 
     size = next(one.input_size for one in config.networks if one.name == ratio.network)
-    plan = gated(
+    plan = gated_plan(
         ratio.limit.relative or 0.0,
         budget_s=config.budget_s * config.launches,  # one process has the time of all launches
         alpha=alpha,

@@ -21,7 +21,7 @@ import numpy as np
 
 from senet_bench.bench.clock import Call
 from senet_bench.bench.process import applied_allocator
-from senet_bench.bench.rounds import Plan, gated, measure_latency
+from senet_bench.bench.rounds import Plan, gated_plan, measure_latency
 from senet_bench.core.progress import Steps, result_of
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Allocator
@@ -168,10 +168,10 @@ def timing_trials(amounts: Amounts) -> Iterator[TimingTrial]:
     """Every trial as it ends, the kinds mixed at random."""
     rng, schedule = np.random.default_rng(amounts.seed), amounts.kinds
     plans = {
-        "same": gated(TRIAL_GATE, budget_s=amounts.budget_s),
-        "slower": gated(TRIAL_GATE, budget_s=amounts.slower_s),
+        "same": gated_plan(TRIAL_GATE, budget_s=amounts.budget_s),
+        "slower": gated_plan(TRIAL_GATE, budget_s=amounts.slower_s),
     }
-    plans["visible"] = plans["same visible"] = gated(0.0, budget_s=amounts.visible_s, alpha=0.05)
+    plans["visible"] = plans["same visible"] = gated_plan(0.0, budget_s=amounts.visible_s, alpha=0.05)
     with _one_thread():
         for index, position in enumerate(rng.permutation(len(schedule))):
             kind = schedule[position]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from senet_bench.bench.device import DEVICES, Device
+from senet_bench.bench.device import DEVICE_CLASSES, Device
 from senet_bench.core.store import whole
 from senet_bench.errors import UsageError, one_line
 
@@ -71,4 +71,4 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def _accelerators() -> list[tuple[str, type[Device]]]:
-    return [(kind, make) for kind, make in DEVICES.items() if kind != "cpu"]
+    return [(kind, make) for kind, make in DEVICE_CLASSES.items() if kind != "cpu"]

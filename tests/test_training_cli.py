@@ -276,9 +276,36 @@ def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> N
 
 
 def test_files_are_shown_at_the_networks_own_size(tmp_path: Path) -> None:
+    from senet_bench.core.catalog import resolve
     from senet_bench.run.train import Training
 
     tree = jpeg_tree(tmp_path / "set")
     sizes = {"inception_resnet_v2": 299, "seresnet20_cifar": 32, "resnet50": 224}
     for model, size in sizes.items():
-        assert Training(model=model, dataset="folder", folder=tree).read().size == size
+        assert Training(spec=resolve(model), dataset="folder", folder=tree).read().size == size
+
+
+def test_a_training_is_the_trial_of_a_sweep_at_its_settings_and_seed(run: Run) -> None:
+    options = ("--dataset", "digits", "--epochs", "1", "--format", "json", "-q")
+    switches = ("--integration", "pre", "--attention", "eca")
+    trained = json.loads(run("train", "seresnet20_cifar", *switches, *options).out)
+    assert run("train", "resnet20_cifar", *options).code == 0
+    planned = json.loads(run("compare", "seresnet20_cifar", *switches, "--no-latency", *options, "--seeds", "1").out)
+    base, variant = (row["accuracy"] for row in planned["rows"] if row["role"] != "control")
+    assert variant["per_seed"] == {"0": pytest.approx(trained["summary"]["top1_err"], abs=1e-12)}
+    assert len(list(Path("results").glob("runs/*/trials/*.json"))) == 3
+    assert base["seeds"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (("resnet20_cifar", "-r", "4"), "has no attention to switch"),
+        (("seresnet20_cifar", "--img-size", "32", "--dataset", "digits"), "--img-size is 8 on digits, not 32"),
+        (("fasterrcnn_seresnet18_fpn", "--img-size", "32", "--dataset", "coco"), "leave out --img-size"),
+    ],
+)
+def test_what_would_change_nothing_in_a_training_is_refused(run: Run, options: tuple[str, ...], text: str) -> None:
+    ended = run("train", *options)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert text in ended.err

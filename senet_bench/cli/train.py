@@ -10,9 +10,11 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.core.catalog import resolve
-from senet_bench.core.datasets import CHOICES
+from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps
+from senet_bench.core.specs import ModelSpec
 from senet_bench.core.store import Store
+from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.learning import Evaluation as Document
@@ -20,6 +22,16 @@ if TYPE_CHECKING:
     from senet_bench.run.record import Record
     from senet_bench.run.train import Lesson
 
+ImageSide = Annotated[
+    int | None,
+    typer.Option(
+        "--img-size",
+        min=1,
+        max=o.LARGEST_SIDE,
+        help="Image side in pixels instead of the network's own.",
+        rich_help_panel=o.Switches.PANEL,
+    ),
+]
 Model = Annotated[str, typer.Argument(help="The network.")]
 Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
 
@@ -66,7 +78,8 @@ class Weights:
 
 def train(
     model: Model,
-    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None,
+    switches: o.Switches = o.Switches(),
+    img_size: ImageSide = None,
     lessons: Lessons = Lessons(),
     weights: Weights = Weights(),
     place: o.Where = o.Where(),
@@ -81,11 +94,12 @@ def train(
 ) -> None:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
-    from senet_bench.run import cases, tables, train
+    from senet_bench.run import tables, train
     from senet_bench.show import terminal
 
+    spec = _spec(model, lessons.dataset, switches, img_size)
     asked = train.Training(
-        model=model,
+        spec=spec,
         dataset=lessons.dataset.lower(),
         folder=lessons.data,
         recipe=lessons.recipe,
@@ -101,9 +115,8 @@ def train(
         ema=lessons.ema,
         skip_corrupt=lessons.skip_corrupt,
         **asdict(weights),
-        changes=cases.Changes(attention=o.switches({"reduction": reduction})),
     )
-    record = showing.follow(train.train(asked, showing.store, _lesson(model)))
+    record = showing.follow(train.train(asked, showing.store, _lesson(spec)))
     if terminal.is_first_process():
         showing.emit(tables.training(record.document))
         showing.stored(record.path)
@@ -177,9 +190,26 @@ def evaluate(
     showing.stored(record.path)
 
 
-def _lesson(model: str) -> Lesson:
+def _spec(model: str, dataset: str, switches: o.Switches, img_size: int | None) -> ModelSpec:
+    """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
+    from senet_bench.run.cases import Changes, spec_of
+
+    typed, (name,) = switches.typed(), switches.named([model])
+    spec = spec_of(name, Changes(img_size=img_size, attention=typed))
+    if typed and spec.attention is None:
+        remedy = "add --attach" if spec.outside else f"name a network with attention, or leave out {', '.join(typed)}"
+        raise UsageError(f"{spec.name} has no attention to switch", remedy)
+    side = DATASETS[dataset.lower()].side if dataset.lower() in DATASETS else None
+    if img_size is not None and spec.task == "detection":
+        raise UsageError("detectors see whole images, at the recipe's scale", "leave out --img-size")
+    if img_size not in (None, side) and side is not None:
+        raise UsageError(f"--img-size is {side} on {dataset}, not {img_size}", "leave it out")
+    return spec
+
+
+def _lesson(spec: ModelSpec) -> Lesson:
     """What the network's task brings to training."""
-    if resolve(model).task == "detection":
+    if spec.task == "detection":
         from senet_bench.detection.objective import detection
 
         return detection()

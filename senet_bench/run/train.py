@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.catalog import resolve
 from senet_bench.core.identity import Identity, NetworkIdentity, training
-from senet_bench.core.learning import EpochRow, TrainConditions, TrainSummary
+from senet_bench.core.learning import EpochRow, TrainConditions, TrainSummary, TrialResult
 from senet_bench.core.learning import Training as Document
 from senet_bench.core.progress import Steps, retold
-from senet_bench.core.specs import Precision
+from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
-from senet_bench.run.cases import Changes
-from senet_bench.run.record import Record, new_facts
+from senet_bench.run.record import Record, header, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
@@ -30,10 +28,11 @@ if TYPE_CHECKING:
 class Training:
     """What `train` is asked: the network, what it learns from, how, and where its weights go.
 
-    `trunk_weights` are those of a classifier, for the trunk of a detector.
+    `spec` has the sizes and switches that were asked for; `trunk_weights` are those of a classifier, for the trunk of a
+    detector.
     """
 
-    model: str
+    spec: ModelSpec
     dataset: str
     folder: Path | None = None
     recipe: str | None = None
@@ -53,13 +52,12 @@ class Training:
     resume: bool = False
     track: Path | None = None
     skip_corrupt: bool = False
-    changes: Changes = field(default_factory=Changes)
 
     def check(self) -> None:
         """Raise `UsageError` on options that do not go together."""
         from senet_bench.core.datasets import dataset
 
-        spec = resolve(self.model)
+        spec = self.spec
         dataset(self.dataset, spec.task)
         recipe = self.resolved()
         if recipe.task != spec.task:
@@ -87,6 +85,11 @@ class Training:
         """The last stage of a detector's trunk that keeps its weights; 0 where it starts from none."""
         return self.resolved().freeze_at if self.trunk_weights or self.weights else 0
 
+    @property
+    def is_trial(self) -> bool:
+        """Whether a classifier starts as in a sweep, each layer's weights drawn by its name: from no weights."""
+        return self.spec.task == "classification" and self.weights is None
+
     def resolved(self) -> Recipe:
         """The recipe with batch size (the learning rate scaled along), epochs and learning rate as asked."""
         from senet_bench.core import recipes
@@ -99,7 +102,7 @@ class Training:
         """How the recipe is carried out."""
         from senet_bench.train.objective import Settings
 
-        spec = self.changes.apply(resolve(self.model))
+        spec = self.spec
         identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
         return Settings(
             seed=self.seed,
@@ -119,17 +122,15 @@ class Training:
         """What decides the weights that come out."""
         from senet_bench.train.identity import data_of, described, start_of
 
-        spec, recipe = self.changes.apply(resolve(self.model)), self.resolved()
-        if self.changes.cardinality is not None:
-            spec = replace(spec, options={**spec.options, "cardinality": self.changes.cardinality})
+        recipe = self.resolved()
         return Identity(
-            network=NetworkIdentity.of(spec),
+            network=NetworkIdentity.of(self.spec),
             data=data_of(self.dataset) if self.dataset.startswith("digits") else described(images),
             recipe=training(recipe),
             batch=recipe.batch_size,
             seed=self.seed,
             precision=self.precision,
-            start=start_of(self.weights, self.trunk_weights),
+            start="" if self.is_trial else start_of(self.weights, self.trunk_weights),
             ema=self.ema,
             accumulate=self.accumulate,
         )
@@ -137,7 +138,7 @@ class Training:
     def described(self) -> dict[str, Any]:
         """What was asked, as it is written into the weights."""
         return {
-            "model": resolve(self.model).name,
+            "model": self.spec.name,
             "dataset": self.dataset,
             "recipe": self.resolved().name,
             "epochs": self.resolved().epochs,
@@ -160,10 +161,10 @@ class Training:
 
         images = sets.load(self.dataset, self.folder, draw=self.seed)
         files = isinstance(images.test, sets.Files)
-        return replace(images, size=resolve(self.model).input_size[1]) if files else images
+        return replace(images, size=self.spec.input_size[1]) if files else images
 
     def _of_detector(self) -> dict[str, Any]:
-        detects = resolve(self.model).task == "detection"
+        detects = self.spec.task == "detection"
         return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
 
 
@@ -202,7 +203,7 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
     tracker = _tracker(asked.track)
     images = lesson.read(asked)
     key = asked.identity(images).key
-    name = f"{resolve(asked.model).name}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
+    name = f"{asked.spec.name}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
     out = asked.out or store.root / "weights" / name
     out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(out)
@@ -221,10 +222,37 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
         steps = loop.train(network, images, asked.resolved(), settings, world, lesson.objective, ended)
         yield from retold(steps, lambda step: record.progress(step.what, step.done, step.total))
         if world.is_main:
-            weights.save(network, out, asked.changes.apply(resolve(asked.model)), **asked.described(), key=key)
+            weights.save(network, out, asked.spec, **asked.described(), key=key)
+            _keep(asked, record, images)
         summary = TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **_last(record.document.rows))
         _put(record, world, summary=summary)
     return record
+
+
+def _keep(asked: Training, record: Record[Document], images: Any) -> None:
+    """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
+    rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
+    last = rows[-1] if rows else None
+    if not asked.is_trial or last is None or last.top1_err is None:
+        return
+    result = TrialResult(
+        model=asked.spec.name,
+        attention=asked.spec.attention,
+        dataset=images.name,
+        recipe=recipe.name,
+        lr=recipe.lr,
+        epochs=recipe.epochs,
+        seed=asked.seed,
+        precision=asked.precision,
+        images=len(images.test),
+        top1_err=last.top1_err,
+        top5_err=last.top5_err,
+        test_loss=last.test_loss,
+        seconds=sum(row.seconds for row in rows),
+    )
+    identity = asked.identity(images)
+    del about["schema"]
+    record.store.trials(about["environment"].machine).put(identity.key, identity.as_dict(), result, about)
 
 
 def _put(record: Record[Document], world: World, **fields: Any) -> None:
@@ -240,11 +268,14 @@ def _built(asked: Training, images: Any) -> tuple[Any, tuple[str, ...]]:
 
     from senet_bench.models import build_spec
     from senet_bench.train import weights
+    from senet_bench.train.trials import initialise_by_name
 
-    spec = asked.changes.apply(resolve(asked.model))
+    spec = asked.spec
     torch.manual_seed(asked.seed)
     if asked.weights is None:
         network = build_spec(spec, len(images.classes), in_channels=images.channels)
+        if asked.is_trial:
+            initialise_by_name(network, asked.seed)
         return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
     loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
     return loaded.network, loaded.notes

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from senet_bench.regression.outcome import LimitRow
 
 SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
-METRICS = ("params", "flops", "outputs", "state_dict", "operators")
+METRICS = ("params", "flops", "outputs", "shapes", "state_dict", "operators")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,8 @@ class SenetBench:
             )
         if before.input_size != input_size:
             pytest.fail(f"{name} was recorded for {before.input_size} images, not {input_size}", pytrace=False)
-        rows = [exact_row(name, metric, before, now, self._limit(metric)) for metric in METRICS]
+        free = not self._limit("state_dict").judged
+        rows = [exact_row(name, metric, before, now, self._limit(metric), weights_free=free) for metric in METRICS]
         failed = [row.reason for row in rows if row.verdict == "fail"]
         if failed:
             pytest.fail("; ".join(failed), pytrace=False)

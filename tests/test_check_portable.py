@@ -25,13 +25,13 @@ def test_the_facts_of_a_network(base: Portable) -> None:
     assert base.total == 274_655
     assert base.flops["conv"] > 40_000_000
     assert {"se_excitation", "se_scale"} <= base.flops.keys()
-    assert base.outputs == ["float32[1, 10]"]
+    assert base.shapes == ["float32[1, 10]"]
     assert base.operators["aten::sigmoid"] == 9
     assert all("[" in shape for shape in base.state.values())
     assert base == named_facts("seresnet20_cifar", SIZE)
 
 
-@pytest.mark.parametrize("metric", ["params", "flops", "outputs", "state_dict", "operators"])
+@pytest.mark.parametrize("metric", ["params", "flops", "outputs", "shapes", "state_dict", "operators"])
 def test_the_same_network_passes(base: Portable, metric: str) -> None:
     found = row(metric, base, base)
     assert (found.verdict, found.reason, found.stale) == ("pass", "", False)
@@ -61,13 +61,40 @@ def test_an_operator_more_is_named(base: Portable) -> None:
     assert (found.verdict, found.reason) == ("fail", "operators +1: aten::sin")
 
 
+def test_operators_are_judged_one_by_one(base: Portable) -> None:
+    swapped = {**base.operators, "aten::sigmoid": base.operators["aten::sigmoid"] + 1}
+    swapped["aten::relu"] = base.operators["aten::relu"] - 1
+    found = row("operators", base, replace(base, operators=swapped))
+    assert (found.verdict, found.stale) == ("fail", False)
+    assert "aten::sigmoid +1" in found.reason
+    assert "aten::relu -1" in found.reason
+    fewer = replace(base, operators={**base.operators, "aten::relu": base.operators["aten::relu"] - 1})
+    assert (row("operators", base, fewer).verdict, row("operators", base, fewer).stale) == ("pass", True)
+    loose = exact_row("n", "operators", base, replace(base, operators=swapped), Limit(absolute=1))
+    assert loose.verdict == "pass"
+
+
+def test_another_function_fails_and_one_that_was_not_recorded_is_judged_by_its_shapes(base: Portable) -> None:
+    assert base.function is not None
+    outputs = [{**one, "projections": [9.0] * 16} for one in base.function["outputs"]]  # type: ignore[attr-defined]
+    found = row("outputs", base, replace(base, function={**base.function, "outputs": outputs}))
+    assert (found.verdict, "the function changed" in found.reason) == ("fail", True)
+    assert (found.difference or 0) > 1e-3
+    old = replace(base, function=None)
+    found = row("outputs", old, base)
+    assert (found.verdict, "baseline record" in found.reason) == ("pass", True)
+    assert row("outputs", old, replace(base, shapes=["float32[1, 11]"])).verdict == "fail"
+    broken = replace(base, function=None, uncounted={"outputs": "ValueError: no"})
+    assert (row("outputs", base, broken).verdict, row("outputs", broken, broken).verdict) == ("fail", "pass")
+
+
 def test_keys_and_shapes_are_named(base: Portable) -> None:
     key = next(iter(base.state))
     found = row("state_dict", base, replace(base, state={**base.state, key: "float16[1]", "new.weight": "float32[3]"}))
     assert found.verdict == "fail"
     assert "new.weight new, float32[3]" in found.reason
     assert f"{key} float32" in found.reason
-    assert row("outputs", base, replace(base, outputs=["float32[1, 11]"])).verdict == "fail"
+    assert row("outputs", base, replace(base, shapes=["float32[1, 11]"])).verdict == "fail"
 
 
 def test_an_improvement_passes_and_says_that_the_baseline_is_stale(base: Portable) -> None:

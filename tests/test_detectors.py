@@ -260,8 +260,8 @@ def test_a_detector_is_ablated_by_its_counts(run: Run) -> None:
 
 def test_a_detector_can_be_checked_for_regressions() -> None:
     facts = named_facts("fasterrcnn_seresnet18_fpn", (3, 96, 128))
-    assert facts.outputs[:3] == ["0: float32[1000, 81]", "1: float32[1000, 324]", "2: float32[1, 3, 24, 32]"]
-    assert len(facts.outputs) == 12
+    assert facts.shapes[:3] == ["0: float32[1000, 81]", "1: float32[1000, 324]", "2: float32[1, 3, 24, 32]"]
+    assert len(facts.shapes) == 12
     assert facts.total == CATALOG["fasterrcnn_seresnet18_fpn"].params
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -16,6 +17,9 @@ from senet_bench.core.specs import Allocator
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.regression import configfile
 from senet_bench.regression.baselines import Baselines
+
+HEAD = "head"
+"""What --config is called with where this checkout's configuration is to judge."""
 
 if TYPE_CHECKING:
     from senet_bench.regression.config import Config
@@ -29,7 +33,11 @@ class Selection:
     PANEL: ClassVar[str] = "What is checked"
     config: Annotated[
         Path | None,
-        typer.Option("--config", help="The file that says what to check; default: senet-bench.toml, pyproject.toml."),
+        typer.Option(
+            "--config",
+            help="The file that says what to check; default: senet-bench.toml, pyproject.toml. With --base the base's"
+            " own judges; head: this checkout's.",
+        ),
     ] = None
     only: Annotated[str | None, typer.Option("--only", help="Networks whose name fits: 'seresnet*'.")] = None
 
@@ -55,7 +63,8 @@ class Launching:
 
     def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
         """The config of a file, with what is typed in place of its own."""
-        return configfile.load_config(path).overridden(self.budget, self.launches, self.allocator, inconclusive)
+        config = replace(configfile.load_config(path), path=path)
+        return config.overridden(self.budget, self.launches, self.allocator, inconclusive)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +159,11 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     showing.check()
     files.check()
-    config = timing.config(selection.config, "fail" if judging.strict else judging.inconclusive)
+    by_head = str(selection.config) == HEAD
+    path = None if by_head else selection.config
+    if by_head and judging.base is None:
+        raise UsageError("--config head judges against a commit", "name it with --base")
+    config = timing.config(path, "fail" if judging.strict else judging.inconclusive)
     from senet_bench.regression import check
     from senet_bench.regression.comparison import Options
     from senet_bench.show import terminal
@@ -160,7 +173,9 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         only=selection.only,
         stored=judging.compare == "stored",
         seed=timing.seed,
-        config_path=selection.config,
+        config_path=path,
+        by_head=by_head,
+        inconclusive=config.inconclusive if judging.strict or judging.inconclusive else None,
         benchmarks=judging.benchmarks(),
     )
     steps = check.run_check(config, Baselines(showing.results / "baselines"), options)
@@ -252,4 +267,5 @@ def baseline_show(
 
 def _summary(what: str, ids: Sequence[str], paths: Iterable[Path]) -> str:
     names = ", ".join(ids) or "nothing: all is recorded as it is now"
-    return f"{what} {names}; see {' and '.join(str(path) for path in paths if path.exists())}"
+    files = " ".join(shlex.quote(str(path)) for path in paths if path.exists())
+    return f"{what} {names}; commit them: git add {files}"

@@ -121,6 +121,7 @@ METRICS: dict[str, Metric] = {
             budget=True,
         ),
         Metric(key="outputs", title="outputs", quantity="description", gate="+0", portable=True),
+        Metric(key="shapes", title="shapes of outputs", quantity="description", gate="+0", portable=True),
         Metric(key="state_dict", title="state dict", quantity="description", gate="+0", portable=True),
         Metric(key="operators", title="operators", quantity="count", gate="+0", portable=True),
         Metric(

@@ -2,16 +2,18 @@
 
 The weights are filled from the tensors' names and shapes, the images from their size, both by a generator of raw bits
 that is the same everywhere; the network runs in evaluation, in double precision where it can. What it returns is kept
-as random projections. It imports nothing of the package: a worker loads this file beside another checkout's code.
+as random projections, in the form of `core.fingerprint.Function`. It imports nothing of the package: a worker loads
+this file beside another checkout's code.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import math
 import zlib
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 import numpy as np
@@ -23,108 +25,100 @@ COUNT = 16
 """Projections of an output."""
 DIGITS = 12
 """Significant digits that are kept."""
-TOLERANCES = {"float64": 1e-7, "float32": 1e-4}
-"""The difference, relative to the output's norm, up to which two functions are one, by precision.
-
-On two instruction sets 30 families of timm and torchvision agree to 1e-11 in float64, NFNet to 7e-9, and to 1e-6 in
-float32, which is at most 4e-6 from float64 over the catalog. A change of eps from 1e-5 to 1e-2 in every BatchNorm moves
-the outputs by 5e-3 or more, one of a 3x3's dilation by 6e-6 (VGG-16) to 2e-1."""
 SCALE_BOUNDS, BIASES = (0.6, 0.8), 0.1
 """Bounds of the scales of normalisations and of other vectors; the largest bias."""
 MEANS, VARIANCES = 0.2, (0.5, 1.5)
 """The largest running mean, the bounds of running variances: never 0 and 1."""
-IMAGES = 2
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
+IMAGES, LARGE = 2, 100_000_000
+"""Two images tell whether they are looked at together; one of a network with so many parameters is slow enough."""
+PERIOD = 1_000_003
+"""After so many values a tensor's begin again: a prime, so that no two rows are the same."""
+MODULE_COUNT = 4
+"""Projections of a module's output."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Output:
-    """A tensor that a network returned: where in its outputs, its shape, its norm and its projections."""
+def function_of(
+    network: nn.Module,
+    input_size: Sequence[int],
+    *,
+    modules: bool = False,
+    own: bool = False,
+    keep: str | None = None,
+) -> dict[str, object]:
+    """The function of a network for some images of `input_size` (C, H, W), as the fields of a `Function`.
 
-    place: str
-    shape: list[int]
-    norm: float
-    projections: list[float]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Function:
-    """What a network computes: its outputs on seeded images, in the precision it could run in.
-
-    `modules` are the outputs of its leaves in the order of their first calls, by name, where they were asked for.
+    The network is not changed, unless it is the caller's `own` to lose. With `modules` the outputs of its leaves come
+    along; `keep` is a file that the outputs are written to whole (npz). Raises what its forward pass raises.
     """
-
-    precision: str
-    input_size: list[int]
-    outputs: list[Output]
-    modules: dict[str, list[Output]] = field(default_factory=dict)
-
-
-def function_of(network: nn.Module, input_size: tuple[int, ...], *, modules: bool = False) -> Function:
-    """The function of a network for two images of `input_size` (C, H, W); the network is not changed.
-
-    Raises what its forward pass raises.
-    """
+    asked = _Asked(tuple(input_size), modules, keep)
     try:
-        return _function(network, input_size, torch.float64, modules=modules)
-    except _LowPrecisionError:
-        return _function(network, input_size, torch.float32, modules=modules)
-    except (RuntimeError, TypeError):  # it makes tensors of its own precision
-        return _function(network, input_size, torch.float32, modules=modules)
+        return _function(filled(network, own=own), asked, torch.float64)
+    except (_LowPrecisionError, RuntimeError, TypeError):  # it makes tensors of its own precision
+        return _function(filled(network, torch.float32, own=own), asked, torch.float32)
 
 
-def function_difference(first: Function, second: Function) -> float:
-    """The largest difference of two functions' outputs, relative to the larger norm; infinite for other shapes."""
-    if [(out.place, out.shape) for out in first.outputs] != [(out.place, out.shape) for out in second.outputs]:
-        return math.inf
-    return max((_difference(*pair) for pair in zip(first.outputs, second.outputs)), default=0.0)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """For which images a function is asked, with its leaves or not, and the file that outputs are kept in."""
+
+    input_size: tuple[int, ...]
+    modules: bool
+    keep: str | None
 
 
-def tolerance(first: Function, second: Function) -> float:
-    """Up to which difference two functions are one."""
-    return max(TOLERANCES[first.precision], TOLERANCES[second.precision])
+def whole(meta: nn.Module) -> nn.Module | None:
+    """A network on the CPU whose tensors hold nothing yet, from one on `meta`; None where some are constants."""
+    constants = (
+        name
+        for name, tensor in (*meta.named_parameters(), *meta.named_buffers())
+        if not (
+            name.rpartition(".")[2] in STATISTICS or (tensor.is_floating_point() and isinstance(tensor, nn.Parameter))
+        )
+    )
+    if next(constants, None) is not None:
+        return None
+    empty = copy.deepcopy(meta).to(torch.float64).to_empty(device="cpu")
+    for name, buffer in empty.named_buffers():
+        if name.endswith("num_batches_tracked"):
+            buffer.zero_()
+    return empty
 
 
-def same(first: Function, second: Function) -> bool:
-    """Whether two networks compute one function, as far as their projections tell."""
-    return function_difference(first, second) <= tolerance(first, second)
-
-
-def first_difference(first: Function, second: Function) -> str | None:
-    """The name of the first module whose outputs differ, None where no module that both have does."""
-    for name, outputs in first.modules.items():
-        others = second.modules.get(name)
-        if others is None:
-            continue
-        if len(outputs) != len(others):
-            return name
-        for pair in zip(outputs, others):
-            if pair[0].shape != pair[1].shape or _difference(*pair) > tolerance(first, second):
-                return name
-    return None
-
-
-def filled(network: nn.Module, dtype: torch.dtype = torch.float64) -> nn.Module:
+def filled(network: nn.Module, dtype: torch.dtype = torch.float64, *, own: bool = False) -> nn.Module:
     """A copy in evaluation whose parameters and BatchNorm statistics are functions of their names and shapes.
 
-    Other buffers, which are constants of the function, stay as they are.
+    Other buffers, which are constants of the function, stay as they are. A network of one's `own` is not copied.
     """
-    network = copy.deepcopy(network).eval().to(dtype)
+    network = (network if own else copy.deepcopy(network)).eval().to(dtype)
     with torch.no_grad():
         for name, tensor in (*network.named_parameters(), *network.named_buffers()):
             values = _values(name, tuple(tensor.shape), buffer=not isinstance(tensor, nn.Parameter))
             if values is not None and tensor.is_floating_point():
-                tensor.copy_(torch.from_numpy(values))
+                _fill(tensor, torch.from_numpy(values))
     return network
 
 
+def _fill(tensor: Tensor, values: Tensor) -> None:
+    """Write values into a tensor, again and again until it is full."""
+    if not tensor.is_contiguous():
+        tensor.copy_(values.repeat(-(-tensor.numel() // len(values)))[: tensor.numel()].view(tensor.shape))
+        return
+    flat = tensor.view(-1)
+    for start in range(0, tensor.numel(), len(values)):
+        part = flat[start : start + len(values)]
+        part.copy_(values[: len(part)])
+
+
 def _values(name: str, shape: tuple[int, ...], *, buffer: bool) -> Any:
-    """What a tensor of that name is filled with; None for a buffer that is a constant."""
+    """What a tensor of that name is filled with, the first `PERIOD` of it; None for a buffer that is a constant."""
     leaf = name.rpartition(".")[2]
-    unit = _uniform(f"{name} {list(shape)}", shape)
+    if buffer and leaf not in ("running_mean", "running_var"):
+        return None
+    unit = _uniform(f"{name} {list(shape)}", math.prod(shape))
     if buffer:
         low, high = VARIANCES
-        statistics = {"running_mean": MEANS * unit, "running_var": low + (high - low) * (unit + 1) / 2}
-        return statistics.get(leaf)
+        return MEANS * unit if leaf == "running_mean" else low + (high - low) * (unit + 1) / 2
     if leaf.endswith("bias"):
         return BIASES * unit
     if len(shape) < 2:
@@ -132,9 +126,15 @@ def _values(name: str, shape: tuple[int, ...], *, buffer: bool) -> Any:
     return unit * math.sqrt(3 * 2 / max(1, math.prod(shape[1:])))
 
 
-def _uniform(seed: str, shape: tuple[int, ...]) -> Any:
-    """Values in -1..1, from the raw bits of a generator seeded by a text."""
-    return np.random.Generator(np.random.PCG64(zlib.crc32(seed.encode()))).random(shape) * 2 - 1
+def _uniform(seed: str, count: int) -> Any:
+    """Values in -1..1, at most `PERIOD` of them, from the raw bits of a generator seeded by a text."""
+    generator = np.random.Generator(np.random.PCG64(zlib.crc32(seed.encode())))
+    return generator.random(max(1, min(count, PERIOD))) * 2 - 1
+
+
+def _repeated(seed: str, count: int) -> Any:
+    """Such values, repeated until there are `count`."""
+    return np.resize(_uniform(seed, count), count)
 
 
 class _LowPrecisionError(Exception):
@@ -152,37 +152,58 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _function(network: nn.Module, input_size: tuple[int, ...], dtype: torch.dtype, *, modules: bool) -> Function:
-    images = torch.from_numpy(math.sqrt(3) * _uniform("images", (IMAGES, *input_size))).to(dtype)
-    network = filled(network, dtype)
+def _function(network: nn.Module, asked: _Asked, dtype: torch.dtype) -> dict[str, object]:
+    count = IMAGES if sum(p.numel() for p in network.parameters()) < LARGE else 1
+    shape = (count, *asked.input_size)
+    images = torch.from_numpy(math.sqrt(3) * _repeated("images", math.prod(shape))).view(shape).to(dtype)
     fixed = getattr(network, "with_fixed_proposals", None)  # which boxes a detector returns is a matter of rounding
     network = fixed(dense=True) if fixed else network
-    seen: dict[str, list[Output]] = {}
-    if modules:
-        for name, module in network.named_modules():
-            if not any(module.children()):
-                module.register_forward_hook(lambda *call, name=name: seen.setdefault(name, []).extend(_kept(call[2])))
-    with torch.no_grad():
-        if dtype == torch.float64:
-            with _Watch():  # type: ignore[no-untyped-call]
-                out = network(images)
-        else:
-            out = network(images)
-    return Function(
-        precision=str(dtype).removeprefix("torch."), input_size=list(input_size), outputs=list(_kept(out)), modules=seen
-    )
+    seen: dict[str, list[dict[str, object]]] = {}
+    hooks = _watched(network, seen) if asked.modules else []
+    watch = _Watch() if dtype == torch.float64 else contextlib.nullcontext()  # type: ignore[no-untyped-call]
+    with torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
+        torch.manual_seed(0)
+        out = network(images)
+    for hook in hooks:
+        hook.remove()
+    tensors = {place: tensor for place, tensor in _leaves(out) if isinstance(tensor, Tensor)}
+    if not tensors:
+        raise ValueError(f"it returns no tensor but {type(out).__name__}")
+    if asked.keep is not None:
+        arrays: dict[str, Any] = {f"at {place}": tensor.detach().double().numpy() for place, tensor in tensors.items()}
+        np.savez(asked.keep, **arrays)
+    return {
+        "precision": str(dtype).removeprefix("torch."),
+        "input_size": list(asked.input_size),
+        "outputs": [_kept(place, tensor, COUNT) for place, tensor in tensors.items()],
+        "modules": seen,
+    }
 
 
-def _kept(outputs: Any) -> Iterator[Output]:
-    """The tensors of an output, each as its projections."""
-    for place, tensor in _leaves(outputs):
-        if isinstance(tensor, Tensor):
-            values = tensor.detach().double().flatten().numpy()
-            norm = float(np.linalg.norm(values))
-            projections = [float(values @ _uniform(f"{index}", values.shape)) for index in range(COUNT)]
-            yield Output(
-                place=place, shape=list(tensor.shape), norm=_short(norm), projections=[_short(p) for p in projections]
-            )
+def _watched(network: nn.Module, seen: dict[str, list[dict[str, object]]]) -> list[Any]:
+    """Hooks that keep what the leaves of a network return."""
+
+    def keep(name: str, output: object) -> None:
+        kept = [_kept(place, tensor, MODULE_COUNT) for place, tensor in _leaves(output) if isinstance(tensor, Tensor)]
+        seen.setdefault(name, []).extend(kept)
+
+    leaves = ((name, module) for name, module in network.named_modules() if not any(module.children()))
+    return [module.register_forward_hook(lambda *call, name=name: keep(name, call[2])) for name, module in leaves]
+
+
+def _kept(place: str, tensor: Tensor, count: int) -> dict[str, object]:
+    """A tensor as its projections; what is not finite is counted and left out of them."""
+    values = tensor.detach().double().flatten().numpy()
+    finite = np.isfinite(values)
+    odd = int(values.size - finite.sum())
+    values = np.where(finite, values, 0.0) if odd else values
+    return {
+        "place": place,
+        "shape": list(tensor.shape),
+        "norm": _short(float(np.linalg.norm(values))),
+        "projections": [_short(float(values @ _repeated(f"{index}", values.size))) for index in range(count)],
+        "odd": odd,
+    }
 
 
 def _short(value: float) -> float:
@@ -194,17 +215,10 @@ def _leaves(outputs: Any, place: str = "") -> Iterator[tuple[str, Any]]:
     if isinstance(outputs, Mapping):
         for name, value in outputs.items():
             yield from _leaves(value, f"{place}{name}: ")
+    elif is_dataclass(outputs) and not isinstance(outputs, type):
+        yield from _leaves({field.name: getattr(outputs, field.name) for field in fields(outputs)}, place)
     elif isinstance(outputs, list | tuple):
         for index, value in enumerate(outputs):
             yield from _leaves(value, f"{place}{index}: ")
     else:
         yield place, outputs
-
-
-def _difference(first: Output, second: Output) -> float:
-    """The largest difference of projections relative to what the larger norm makes of one."""
-    norm = max(first.norm, second.norm)
-    pairs = [(first.norm, second.norm), *zip(first.projections, second.projections)]
-    if not all(map(math.isfinite, (value for pair in pairs for value in pair))):
-        return 0.0 if first == second else math.inf
-    return max(abs(one - other) for one, other in pairs) / norm if norm else 0.0

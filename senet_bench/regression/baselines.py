@@ -18,6 +18,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from senet_bench import __version__
+from senet_bench.core.fingerprint import Function
 from senet_bench.core.results import header, to_json
 from senet_bench.core.specs import Allocator
 from senet_bench.core.store import append_line, read, write_atomically
@@ -36,19 +37,31 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredFacts:
-    """`Portable` as it is read from a file, every value within its range; old files hold no `counts`."""
+    """`Portable` as it is read from a file, every value within its range.
+
+    `outputs` is what the network computes. Old files hold no `counts`, and the shapes in its place.
+    """
 
     input_size: tuple[Size, Size, Size]
     params: dict[str, Count]
     flops: dict[str, Count]
     state: dict[str, str]
-    outputs: list[str]
     operators: dict[str, Count]
+    outputs: Function | list[str] | None = None
+    shapes: list[str] = field(default_factory=list)
     counts: dict[str, Count] = field(default_factory=dict)
+
+    @property
+    def function(self) -> Function | None:
+        """What the network computes, None where that was not recorded."""
+        return self.outputs if isinstance(self.outputs, Function) else None
 
     def portable(self) -> Portable:
         """The facts."""
-        return Portable(**asdict(self))
+        kept = {key: part for key, part in asdict(self).items() if key not in ("outputs", "shapes")}
+        shapes = self.outputs if isinstance(self.outputs, list) and not self.shapes else self.shapes
+        function = self.function
+        return Portable(**kept, shapes=shapes, function=None if function is None else asdict(function))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +130,11 @@ class Baselines:
         """Where the portable facts are."""
         return self.folder / "portable.json"
 
+    @property
+    def history_path(self) -> Path:
+        """Where a line for every accepted change is."""
+        return self.folder / HISTORY
+
     def machine_path(self, key: str) -> Path:
         """Where the facts of a machine are."""
         return self.folder / f"{key}.json"
@@ -151,6 +169,13 @@ class Baselines:
                 others.append((len(fields), f"{other.machine} differs in {', '.join(told)}"))
         return min(others)[1] if others else ""
 
+    def beside(self, here: Path, there: Path) -> Baselines:
+        """The folder in another checkout that corresponds to this one; the same where it lies outside."""
+        whole = self.folder.resolve()
+        if not whole.is_relative_to(here.resolve()):
+            return self
+        return Baselines(there / whole.relative_to(here.resolve()))
+
     def write(self, document: PortableBaseline | MachineBaseline) -> Path:
         """Write one of the two files."""
         path = self.portable_path if isinstance(document, PortableBaseline) else self.machine_path(document.machine)
@@ -169,11 +194,11 @@ class Baselines:
             "reason": reason,
         }
         self.folder.mkdir(parents=True, exist_ok=True)
-        append_line(self.folder / HISTORY, json.dumps(line, ensure_ascii=False))
+        append_line(self.history_path, json.dumps(line, ensure_ascii=False))
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the history, oldest first; raises on a damaged one."""
-        path = self.folder / HISTORY
+        path = self.history_path
         if not path.exists():
             return []
         return [header(line, f"{path} line {i}") for i, line in enumerate(_bytes(path).splitlines(), 1) if line.strip()]
@@ -203,9 +228,11 @@ def _bytes(path: Path) -> bytes:
 def facts_stored(facts: Portable) -> StoredFacts:
     """Facts as they are written; raises `MeasurementError` where a metric could not be counted."""
     for metric, why in facts.uncounted.items():
-        raise MeasurementError(f"{metric} cannot be counted: {why}")
-    kept = {key: part for key, part in asdict(facts).items() if key != "uncounted"}
-    return StoredFacts(**kept)
+        if metric != "outputs":  # without the function its shapes are judged
+            raise MeasurementError(f"{metric} cannot be counted: {why}")
+    kept = {key: part for key, part in asdict(facts).items() if key not in ("uncounted", "function")}
+    function = None if facts.function is None else msgspec.convert(facts.function, Function)
+    return StoredFacts(**kept, outputs=function)
 
 
 def updated(document: File, networks: Mapping[str, Any], commit: str, **fields: Any) -> File:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from senet_bench import __version__
 from senet_bench.bench.process import Health, allocator_of_process, check_allocator
 from senet_bench.core.progress import Steps
 from senet_bench.errors import UsageError
-from senet_bench.regression.baselines import Baselines, commit_of
-from senet_bench.regression.comparison import Options, Rows
+from senet_bench.regression.against import Against
+from senet_bench.regression.baselines import Baselines, commit_of, git
+from senet_bench.regression.comparison import Options, Rows, vanished
 from senet_bench.regression.config import Config
 from senet_bench.regression.outcome import (
     SCHEMA,
@@ -31,6 +32,8 @@ from senet_bench.regression.outcome import (
     exit_code,
     with_allowances,
 )
+from senet_bench.regression.policy import policy_of, with_acceptances
+from senet_bench.regression.timing import Deadline
 from senet_bench.regression.workers import Checkout, checked_out
 
 
@@ -38,20 +41,44 @@ def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[R
     """The report of a check. Raises only where nothing can be compared at all."""
     from senet_bench.bench.machine import environment
 
-    config = config.only(options.only)
     if options.base is not None and options.stored:
         raise UsageError("--base and --compare stored exclude each other", "choose one of them")
+    whole, config = config, config.only(options.only)
     check_allocator(config.allocator)
     health = Health.begin()
     run = Rows(config, baselines, options, environment())
-    with ExitStack() as stack:
-        base = stack.enter_context(checked_out(options.base, options.folder)) if options.base is not None else None
-        rows = yield from run.against(base) if base else run.against_stored()
+    base = None
+    if options.base is None:
+        rows = yield from run.against_stored()
+    else:
+        with checked_out(options.base, options.folder) as base:
+            run, rows = yield from _against(run, whole, base)
     rows += yield from run.within()
-    rows = with_allowances(rows, config, datetime.now(UTC).date())
+    rows = with_allowances(rows, run.config, datetime.now(UTC).date())
     if base is None:
         rows += drifts(baselines.history(), rows, config.limit)
-    return _report(run, rows, base, health)
+    return _report(run, [_placed(row, options.folder) for row in rows], base, health)
+
+
+def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list[LimitRow]]]:
+    """The rows of a check against a commit, judged by its configuration."""
+    options, baselines = run.options, run.baselines
+    policy = policy_of(whole, base, by_head=options.by_head, only=options.only, typed=options.inconclusive)
+    run = replace(run, config=policy.config)
+    rows = [*policy.rows, *(vanished(name, "is in the base and not in the check") for name in policy.vanished)]
+    against = Against(policy.config, base, options.folder, run.work, options.seed)
+    rows += yield from against.rows(Deadline(policy.config.max_seconds))
+    return run, with_acceptances(rows, baselines, baselines.beside(options.folder, base.folder), against.facts)
+
+
+def _placed(row: LimitRow, folder: Path) -> LimitRow:
+    """The row with its file relative to the repository, without one where the code lies elsewhere."""
+    if not row.file:
+        return row
+    top = Path(git(folder, "rev-parse", "--show-toplevel") or folder).resolve()
+    file = Path(row.file).resolve()
+    inside = file.is_relative_to(top) and ".git" not in file.parts and "site-packages" not in file.parts
+    return replace(row, file=file.relative_to(top).as_posix() if inside else "", line=row.line if inside else 0)
 
 
 def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: Health) -> Report:
@@ -61,8 +88,7 @@ def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: 
     config, options = run.config, run.options
     code = exit_code(rows, config.inconclusive)
     tested = [row for row in rows if row.p_worse is not None]
-    ids = " ".join(row.id for row in rows if row.verdict == "fail" and row.kind in ("exact", "stored"))
-    accept = f'senet-bench baseline accept {ids} --reason "..."' if ids and base is None else ""
+    accept = _accept_line(run, rows)
     return Report(
         **{**header("check", _conditions(config)), "schema": SCHEMA, "version": __version__},
         verdict=_verdict(rows, code),
@@ -77,7 +103,17 @@ def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: 
         new=[row.id for row in rows if row.verdict == "new"],
         reproduce=f"{options.command}{_shown(options, config)} --seed {options.seed}",
         accept=accept,
+        judge=None if base is None else "head" if options.by_head else "base",
     )
+
+
+def _accept_line(run: Rows, rows: Sequence[LimitRow]) -> str:
+    """What to type to accept what failed, quoted for a shell; empty where nothing did or nothing is recorded."""
+    failing = (row for row in rows if row.verdict == "fail" and row.kind in ("exact", "stored", "statistical"))
+    ids = [row.network if row.metric == "network" else row.id for row in failing if row.metric != "build"]
+    if not ids or not run.baselines.portable_path.exists():
+        return ""
+    return f'senet-bench baseline accept {shlex.join(ids)} --reason "..."'
 
 
 def _verdict(rows: Sequence[LimitRow], code: int) -> str:
@@ -89,6 +125,7 @@ def _verdict(rows: Sequence[LimitRow], code: int) -> str:
 
 def _shown(options: Options, config: Config) -> str:
     typed = {"--base": options.base, "--only": options.only, "--config": options.config_path}
+    typed["--config"] = "head" if options.by_head else options.config_path
     typed["--allocator"] = "tuned" if config.allocator == "tuned" else None
     parts = [f" {name} {shlex.quote(str(value))}" for name, value in typed.items() if value is not None]
     return "".join(parts) + " --compare stored" * options.stored
@@ -123,6 +160,7 @@ def _conditions(config: Config) -> dict[str, Any]:
         "batch_size": config.batch_size,
         "allocator": allocator_of_process(config.allocator),
         "launches": config.launches,
+        "max_seconds": config.max_seconds,
         "budget_s": config.budget_s,
         "inconclusive": config.inconclusive,
         "cores": os.cpu_count(),

@@ -1,32 +1,30 @@
-"""The rows of a check, as they are found: against a commit, against stored facts, and within this checkout."""
+"""The rows of a check, as they are found: against stored facts, and within this checkout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError, NotComparableError
-from senet_bench.regression import exact, files, measurement
-from senet_bench.regression import launches as timing
+from senet_bench.regression import exact, files, launches, measurement
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
-from senet_bench.regression.config import Checked, Config, Ratio
-from senet_bench.regression.configfile import load_config
+from senet_bench.regression.config import Checked, Config, Inconclusive, Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
-from senet_bench.regression.outcome import LimitRow, failed
-from senet_bench.regression.workers import Checkout, Orders, Survey, look
-
-CONFIRMING_SEED = 1000
-"""Added to the seed where a failure is measured a second time."""
+from senet_bench.regression.outcome import LimitRow, Verdict, failed
+from senet_bench.regression.timing import CONFIRMING_SEED
+from senet_bench.regression.workers import Orders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """How a check is run: against which commit (None: the stored facts), on which networks, with which seed."""
+    """How a check is run: against which commit (None: the stored facts), on which networks, with which seed.
+
+    `by_head`: this checkout's configuration judges, also against a commit.
+    """
 
     base: str | None = None
     only: str | None = None
@@ -34,6 +32,8 @@ class Options:
     seed: int = 0
     folder: Path = field(default_factory=Path)
     config_path: Path | None = None
+    by_head: bool = False
+    inconclusive: Inconclusive | None = None
     benchmarks: tuple[Path, Path] | None = None
     command: str = "senet-bench check"
 
@@ -52,85 +52,10 @@ class Rows:
         """What worker processes measure."""
         return measurement.work_of(self.config, self.config.networks)
 
-    # --- against a commit -----------------------------------------------------------------------------------
-
-    def against(self, base: Checkout) -> Steps[list[LimitRow]]:
-        """Every metric of the base's checkout against this one's, in worker processes."""
-        rows = self._vanished_from(base)
-        yield Progress("exact facts", 0, 1)
-        first, second = look([base.folder, self.options.folder], self.work, memory="memory" in self.config.metrics)
-        timed = []
-        for network in self.config.networks:
-            problem = _unlike(network.name, first, second, base)
-            if problem is None:
-                rows += self._of_surveys(network.name, first, second)
-                timed.append(network)
-            else:
-                rows.append(problem)
-        if "latency" in self.config.metrics and timed:
-            rows += yield from self._latency(base, replace(self.work, networks=timed))
-        return rows
-
-    def _of_surveys(self, name: str, first: Survey, second: Survey) -> list[LimitRow]:
-        """The rows of a network's exact facts and its memory."""
-        base, head = (Portable(**_tupled(survey.facts[name])) for survey in (first, second))
-        rows = list(self._exact(name, base, head))
-        if "memory" in self.config.metrics:
-            limit = self.config.limit(name, "memory")
-            rows.append(exact.memory_row(name, first.peaks[name], second.peaks[name], limit))
-        return rows
-
-    def _vanished_from(self, base: Checkout) -> list[LimitRow]:
-        """An error for each network that the base's config names and this one's does not."""
-        path = self.options.config_path
-        inside = base.folder / path if path is not None and not path.is_absolute() else None
-        try:
-            before = load_config(inside, base.folder)
-        except BenchError:
-            return []  # the base had no config, or one that it could not use
-        return self._missing([network.name for network in before.networks])
-
-    def _missing(self, before: Sequence[str]) -> list[LimitRow]:
-        whole = load_config(self.options.config_path, self.options.folder) if self.options.only else self.config
-        names, why = {network.name for network in whole.networks}, "is in the base and not in the check: it vanished"
-        return [failed(name, "network", f"{name} {why}") for name in before if name not in names]
-
-    def _latency(self, base: Checkout, work: Orders) -> Steps[list[LimitRow]]:
-        """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
-        rows = yield from self._timed(base, work, self.options.seed)
-        slower = [network for network in work.networks if rows[network.name].verdict == "fail"]
-        if slower:
-            seed = self.options.seed + CONFIRMING_SEED
-            again = yield from self._timed(base, replace(work, networks=slower), seed, note=", to confirm")
-            rows |= {name: timing.confirmed(rows[name], row) for name, row in again.items()}
-        return list(rows.values())
-
-    def _timed(self, base: Checkout, work: Orders, seed: int, note: str = "") -> Steps[dict[str, LimitRow]]:
-        """The rows of latency: after the launches asked for, and after as many again where these do not decide."""
-        config, rows = self.config, dict[str, LimitRow]()
-        arms = {arm: base.folder if arm.startswith("base") else self.options.folder for arm in timing.ARMS}
-        launches: dict[str, list[timing.Launch]] = {network.name: [] for network in work.networks}
-        for turn, level in enumerate(timing.levels(config.alpha)):
-            undecided = [network for network in work.networks if _undecided(rows.get(network.name))]
-            schedule = timing.Launches(
-                launches=config.launches,
-                budget_s=config.budget_s,
-                seed=seed + turn,
-                note=f"{', once more' * turn}{note}",
-            )
-            try:
-                samples = yield from timing.launch(arms, replace(work, networks=undecided), schedule)
-            except BenchError as error:
-                rows |= {network.name: failed(network.name, "latency", str(error)) for network in undecided}
-            else:
-                for name, more in samples.items():
-                    launches[name] += map(timing.Launch.of, more)
-                    limit = config.limit(name, "latency")
-                    rows[name] = timing.latency_row(name, launches[name], limit, level=level, alpha=config.alpha)
-            rows = dict(zip(rows, timing.after_holm(list(rows.values()), level)))
-            if not any(row.verdict == "inconclusive" for row in rows.values()):
-                break
-        return rows
+    def _missing(self, before: Mapping[str, object]) -> list[LimitRow]:
+        """A row for each network that is recorded and no longer checked."""
+        names = {network.name for network in self.config.networks}
+        return [vanished(name, "is recorded and not in the check") for name in before if name not in names]
 
     # --- against what is stored -------------------------------------------------------------------------------
 
@@ -140,7 +65,7 @@ class Rows:
         if stored is None and any(metric in portable_metrics() for metric in self.config.metrics):
             raise NotComparableError(f"no baseline in {self.baselines.folder}", RECORD)
         before = stored.networks if stored else {}
-        rows = self._missing([name for name in before if self.options.only is None])
+        rows = self._missing(before) if self.options.only is None else []
         torch = ".".join(self.environment.packages["torch"].split(".")[:2])
         same_torch = stored is None or stored.torch == torch
         for done, network in enumerate(self.config.networks):
@@ -156,14 +81,16 @@ class Rows:
         try:
             now = measurement.facts_here(name, size)
         except BenchError as error:
-            yield failed(name, "build", str(error))
+            yield _broken(name, error)
             return
         if tuple(was.input_size) != size:
             shapes = ["x".join(map(str, one)) for one in (was.input_size, size)]
             why = f"recorded for {shapes[0]} images and checked with {shapes[1]}; accept {name} anew"
             yield failed(name, "input_size", why, "not comparable")
             return
-        for row in self._exact(name, was, now):
+        file, line = measurement.code_place_here(name)
+        for found in self._exact(name, was, now):
+            row = replace(found, file=file, line=line)
             if row.metric == "operators" and row.verdict == "fail" and not same_torch:
                 why = f"{row.reason}; recorded with another version of torch, accept {name}:operators anew"
                 yield replace(row, verdict="not comparable", reason=why)
@@ -173,8 +100,8 @@ class Rows:
     def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[LimitRow]:
         for metric in portable_metrics():
             if metric in self.config.metrics:
-                row = exact.exact_row(name, metric, was, now, self.config.limit(name, metric))
-                yield row if self.options.base is None else replace(row, stale=False)
+                limit, free = self.config.limit(name, metric), not self.config.limit(name, "state_dict").judged
+                yield exact.exact_row(name, metric, was, now, limit, weights_free=free)
 
     def _machine(self) -> Steps[list[LimitRow]]:
         """Memory against the file of this machine, and latency beside it; refused on another machine."""
@@ -218,7 +145,7 @@ class Rows:
         if not known:
             return rows
         count = self.config.launches if self.options.stored else 1
-        schedule = timing.Launches(launches=count, budget_s=self.config.budget_s, seed=self.options.seed)
+        schedule = launches.Launches(launches=count, budget_s=self.config.budget_s, seed=self.options.seed)
         work = replace(self.work, networks=known)
         try:
             latencies = yield from measurement.latencies(work, self.options.folder, schedule)
@@ -265,33 +192,19 @@ class Rows:
             if first.verdict != "fail":
                 return first
             seed = self.options.seed + CONFIRMING_SEED
-            return timing.confirmed(
+            return launches.confirmed(
                 first, measurement.timed_ratio(ratio, self.config, self.config.alpha / comparisons, seed)
             )
         except BenchError as error:
             return failed(ratio.network, f"{ratio.metric}-ratio", str(error))
 
 
-def _undecided(row: LimitRow | None) -> bool:
-    return row is None or row.verdict == "inconclusive"
+def vanished(name: str, where: str) -> LimitRow:
+    """The row of a network that a change takes out: it fails until it is accepted or allowed."""
+    return failed(name, "network", f"{name} {where}: it vanished", "fail")
 
 
-def _unlike(name: str, first: Survey, second: Survey, base: Checkout) -> LimitRow | None:
-    """Why a network of base and head cannot be compared, None when it can."""
-    if name in second.errors:
-        return failed(name, "build", f"{name} cannot be run: {second.errors[name][0]}")
-    if name in first.errors:
-        why, missing = first.errors[name]
-        if missing:
-            return failed(name, "baseline", f"{name} is new: the base has none ({why})", "new")
-        return failed(name, "build", f"{name} of the base cannot be run: {why}")
-    source = Path(first.sources[name]).resolve()
-    if not source.is_relative_to(base.folder.resolve()):
-        why = f"{name} comes from {source}, which is not in the checkout: base and head are the same"
-        return failed(name, "build", why, "not comparable")
-    return None
-
-
-def _tupled(facts: Mapping[str, Any]) -> dict[str, Any]:
-    size = facts["input_size"]
-    return {**facts, "input_size": (size[0], size[1], size[2])}
+def _broken(name: str, error: BenchError) -> LimitRow:
+    """The row of a network that was recorded and cannot be run now: the change broke it, unless memory ran out."""
+    verdict: Verdict = "error" if "memory" in str(error).lower() else "fail"
+    return failed(name, "build", f"{error}; it could when it was recorded", verdict)

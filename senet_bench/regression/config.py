@@ -27,6 +27,10 @@ class Checked:
     name: str
     input_size: tuple[int, int, int]
 
+    def request(self) -> list[object]:
+        """What a worker is told of it."""
+        return [self.name, list(self.input_size)]
+
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
@@ -67,10 +71,15 @@ class Allowed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """The validated table; `limits` are those of every metric, `special` those of patterns, later ones stronger."""
+    """The validated table; `limits` are those of every metric, `special` those of patterns, later ones stronger.
+
+    `path` is the file's, relative to the folder that is checked, where one was named; `max_seconds` bound a check
+    against a commit.
+    """
 
     source: str
     networks: tuple[Checked, ...]
+    path: Path | None = None
     metrics: tuple[str, ...] = field(default_factory=lambda: tuple(judged_metrics()))
     limits: Mapping[str, Limit] = field(default_factory=usual_limits)
     special: tuple[tuple[str, str, Limit], ...] = ()
@@ -80,6 +89,7 @@ class Config:
     alpha: float = 0.01
     budget_s: float = 1.5
     launches: int = 5
+    max_seconds: float = 300.0
     threads: int = 1
     batch_size: int = 1
     allocator: Allocator = "as-is"

@@ -34,7 +34,7 @@ FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
 LARGEST_FILE = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
-SETTINGS = ("threads", "batch_size", "launches", "allocator")
+SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
 KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow")
 
 
@@ -102,6 +102,7 @@ def _parsed(table: Mapping[str, object], source: str, folder: Path) -> Config:
         alpha=_number(gate, "alpha", 0.01, "gate.alpha", 0, 0.5),
         budget_s=_number(gate, "budget_s", 1.5, "gate.budget_s", 0, MOST_SECONDS),
         launches=_whole(table, "launches", 5, FEWEST_LAUNCHES, MOST_LAUNCHES),
+        max_seconds=_number(table, "max_seconds", 300.0, "max_seconds", 0, MOST_SECONDS * 24),
         threads=_whole(table, "threads", 1, 1, 1024),
         batch_size=_whole(table, "batch_size", 1, 1, 65536),
         allocator=_one_of(table.get("allocator", "as-is"), ALLOCATORS, "allocator"),  # type: ignore[arg-type]

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import msgspec
+
+from senet_bench.core.fingerprint import Function, function_difference, tolerance
 from senet_bench.regression.config import Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import LimitRow, failed
 
 Changes = list[tuple[str, int | str]]
+NOT_RECORDED = "recorded by an earlier version, `senet-bench baseline record` adds what they compute"
+FREE_WEIGHTS = "judged by their shapes alone: the gate of state_dict lets names and shapes of weights change"
 MACS = ("conv", "linear", "se_excitation", "se_scale")
 
 
@@ -31,8 +37,13 @@ class Totals:
         return Totals(sum(base.values()), sum(now.values()), changed_counts(base, now), grown)
 
 
-def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
-    """The row of a portable metric: what changed, by name, and whether the limit lets it pass."""
+def exact_row(
+    network: str, metric: str, base: Portable, now: Portable, limit: Limit, *, weights_free: bool = False
+) -> LimitRow:
+    """The row of a portable metric: what changed, by name, and whether the limit lets it pass.
+
+    Where `weights_free` lets names and shapes of weights change, and they do, no function can be compared.
+    """
     match metric:
         case "params":
             changes = by_module(changed_counts(base.params, now.params))
@@ -40,15 +51,71 @@ def exact_row(network: str, metric: str, base: Portable, now: Portable, limit: L
         case "flops":
             return _counted(network, metric, Totals.of_names(base.flops, now.flops), limit)
         case "operators":
-            return _counted(network, metric, Totals.of_names(base.operators, now.operators), limit)
+            return _operators_row(network, base, now, limit)
         case "outputs":
-            texts = changed_texts(_numbered(base.outputs), _numbered(now.outputs))
-            return _same(network, metric, ("; ".join(base.outputs), "; ".join(now.outputs)), texts, limit)
+            if weights_free and base.state != now.state:
+                row = _shapes_row(network, metric, base, now, limit)
+                return replace(row, reason="; ".join(filter(None, (row.reason, FREE_WEIGHTS))))
+            return _function_row(network, base, now, limit)
+        case "shapes":
+            return _shapes_row(network, metric, base, now, limit)
         case "state_dict":
             texts = changed_texts(base.state, now.state)
             return _same(network, metric, (f"{len(base.state)} keys", f"{len(now.state)} keys"), texts, limit)
         case _:
             return _by_function(network, metric, base, now, limit)
+
+
+def _operators_row(network: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
+    """The row of the operators, one by one: what another is called less often makes up for nothing."""
+    totals = Totals.of_names(base.operators, now.operators)
+    row = _counted(network, "operators", totals, limit)
+    margin = limit.margin(totals.base)
+    if limit.judged and any(change > margin for _, change in totals.changes):
+        return replace(row, verdict="fail", stale=False)
+    return row
+
+
+def _shapes_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
+    """The row of the shapes of the outputs."""
+    texts = changed_texts(_numbered(base.shapes), _numbered(now.shapes))
+    return _same(network, metric, ("; ".join(base.shapes), "; ".join(now.shapes)), texts, limit)
+
+
+def _function_row(network: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
+    """The row of what a network computes; by the shapes alone where base or head could not be run."""
+    row = _shapes_row(network, "outputs", base, now, limit)
+    if base.function is None or now.function is None:
+        return _by_shapes_alone(row, base, now)
+    if row.verdict == "fail":
+        return row
+    first, second = (msgspec.convert(facts.function, Function) for facts in (base, now))
+    return judged_function(
+        row, function_difference(first, second), tolerance(first, second), limit, base.state != now.state
+    )
+
+
+def _by_shapes_alone(row: LimitRow, base: Portable, now: Portable) -> LimitRow:
+    """The row, with why the function is not compared; a network that no longer runs is worse, whatever it returned."""
+    if now.function is None:
+        why = f"it cannot be run on seeded images ({now.uncounted.get('outputs', 'unknown')})"
+        if base.function is not None:
+            return replace(row, verdict="fail", reason=f"outputs: {why}")
+    else:
+        known = base.uncounted.get("outputs")
+        why = f"the base cannot be run on seeded images ({known})" if known else NOT_RECORDED
+    return replace(row, reason="; ".join(filter(None, (row.reason, f"judged by their shapes alone: {why}"))))
+
+
+def judged_function(row: LimitRow, apart: float, most: float, limit: Limit, renamed: bool) -> LimitRow:
+    """The row of outputs that differ by `apart` of the largest, where `most` is no difference."""
+    row = replace(row, difference=apart if math.isfinite(apart) else None)
+    if apart <= most:
+        return row
+    amount = f"by {apart:.2g} of the largest" if math.isfinite(apart) else "in where they are finite"
+    why = f"outputs: the function changed, they differ {amount} (tolerance {most:g})"
+    why += "; weights are filled by name, and names or shapes changed too" if renamed else ""
+    return replace(row, verdict="fail" if limit.judged else row.verdict, reason=why)
 
 
 def _by_function(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:

@@ -9,16 +9,19 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import inspect
+import itertools
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 Counted = Sequence[tuple[str, str]]
 """Metrics that a function of (network, input size) counts: key and import string."""
 OWN = "senet_bench."
+FINGERPRINT = "senet_bench.models.fingerprint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,15 +29,18 @@ class Portable:
     """Facts of a network for an image of `input_size` (C, H, W).
 
     `params` are trainable elements by tensor name, `flops` operations by kind, `state` the state dict's keys with
-    dtype and shape, `outputs` the shapes of what it returns for one image, `operators` how often each ATen operator
-    is called in evaluation, `counts` what the functions of other metrics count, `uncounted` why one of them could not.
+    dtype and shape, `shapes` those of what it returns for one image, `operators` how often each ATen operator
+    is called in evaluation, `function` what it computes, as the fields of a `core.fingerprint.Function`, None where
+    that is not known, `counts` what the functions of other metrics count, `uncounted` why one of them, or the
+    function (`outputs`), could not.
     """
 
     input_size: tuple[int, int, int]
     params: dict[str, int] = field(default_factory=dict)
     flops: dict[str, int] = field(default_factory=dict)
     state: dict[str, str] = field(default_factory=dict)
-    outputs: list[str] = field(default_factory=list)
+    shapes: list[str] = field(default_factory=list)
+    function: dict[str, object] | None = None
     operators: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
     uncounted: dict[str, str] = field(default_factory=dict)
@@ -76,35 +82,105 @@ def _called_or_copied(made: Any) -> Any:
     return made() if isinstance(made, type) else copy.deepcopy(made)
 
 
-def code_file(name: str) -> str:
-    """The file that a network's code is in, to see that a checkout's own code was used."""
-    module = name.partition(":")[0] if ":" in name else "senet_bench.models"
-    module = {"timm": "timm", "torchvision": "torchvision"}.get(module, module)
-    return str(getattr(importlib.import_module(module), "__file__", "") or "")
+def code_place(name: str) -> tuple[str, int]:
+    """The file that a network's code is in, to see that a checkout's own code was used, and the line it begins at."""
+    home, _, attribute = name.rpartition(":")
+    module = importlib.import_module(home or "senet_bench.models")
+    file = str(getattr(module, "__file__", "") or "")
+    try:
+        made = inspect.unwrap(getattr(module, attribute))
+        return str(inspect.getsourcefile(made) or file), inspect.getsourcelines(made)[1]
+    except (AttributeError, TypeError, OSError, ValueError):  # a catalog's name, an object, a module of C
+        return file, 1
 
 
-def named_facts(name: str, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
-    """The facts of the network called `name`; without memory for its weights where it can be built so."""
+def peak_bytes(call: Callable[[], object]) -> int:
+    """The highest running sum of the allocations and frees on the CPU that torch's profiler sees in a second call."""
+    import torch
+
+    call()
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as seen:
+        output = call()
+        del output
+    profiler = seen.profiler
+    results = profiler.kineto_results if profiler is not None else None
+    if results is None:
+        raise RuntimeError("torch's profiler gave no memory trace")
+    changes = sorted((e.start_ns(), i, e.nbytes()) for i, e in enumerate(results.events()) if e.name() == "[memory]")
+    return int(max(itertools.accumulate((change for _, _, change in changes), initial=0)))
+
+
+def named_facts(
+    name: str, input_size: tuple[int, int, int], counted: Counted = (), keep: str | None = None
+) -> Portable:
+    """The facts of the network called `name`; without memory for its weights where it can be built so.
+
+    `keep` is a file that its outputs are written to.
+    """
+    network, portable = _named_counts(name, input_size, counted)
+    return _with_function(portable, lambda: named_function(name, input_size, network, keep=keep))
+
+
+def counted_facts(name: str, input_size: tuple[int, int, int]) -> Portable:
+    """The facts of the network called `name` without its function, which takes time."""
+    return _named_counts(name, input_size, ())[1]
+
+
+def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted) -> tuple[Any, Portable]:
     try:
         network = built(name, "meta")
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
         network = built(name)
-    return network_facts(network, input_size, counted)
+    return network, _counted_facts(network, input_size, counted)
 
 
 def network_facts(network: Any, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
     """The facts of a network, which is not changed. Raises what its forward pass raises."""
+    portable = _counted_facts(network, input_size, counted)
+    return _with_function(portable, lambda: _ours(FINGERPRINT).function_of(network, input_size))
+
+
+def named_function(
+    name: str, input_size: tuple[int, int, int], network: Any = None, *, modules: bool = False, keep: str | None = None
+) -> dict[str, object]:
+    """What the network called `name` computes; `network` is the one on `meta`, where there is one."""
+    fingerprint = _ours(FINGERPRINT)
+    asked = {"modules": modules, "own": True, "keep": keep}
+    try:
+        empty = fingerprint.whole(built(name, "meta") if network is None else network)
+        if empty is not None:
+            return dict(fingerprint.function_of(empty, input_size, **asked))
+    except Exception:  # noqa: BLE001, S110 - it may need its own tensors
+        pass
+    return dict(fingerprint.function_of(built(name), input_size, **asked))
+
+
+def _with_function(portable: Portable, function: Callable[[], dict[str, object]]) -> Portable:
+    """The facts with the function; a network that does not run for real has none, and why."""
+    try:
+        return replace(portable, function=function())
+    except Exception as error:  # noqa: BLE001 - told in the row of the outputs
+        return replace(portable, uncounted={**portable.uncounted, "outputs": _line(error)})
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
+def _counted_facts(network: Any, input_size: tuple[int, int, int], counted: Counted) -> Portable:
     from senet_bench.bench.count import count
 
     state = {key: _shape(value) for key, value in network.state_dict().items()}
-    outputs, operators = _called(network, input_size)
+    shapes, operators = _called(network, input_size)
     counts, uncounted = _counts(network, input_size, counted)
     return Portable(
         input_size=input_size,
         params={name: p.numel() for name, p in network.named_parameters() if p.requires_grad},
         flops={kind: amount for kind, amount in count(network, input_size).by_kind().items() if amount},
         state=state,
-        outputs=outputs,
+        shapes=shapes,
         operators=operators,
         counts=counts,
         uncounted=uncounted,
@@ -118,15 +194,18 @@ def _counts(network: Any, input_size: tuple[int, int, int], counted: Counted) ->
         try:
             counts[key] = int(_function(name)(network, input_size))
         except Exception as error:  # noqa: BLE001 - told in the row of this metric
-            uncounted[key] = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            uncounted[key] = _line(error)
     return counts, uncounted
 
 
 def _function(name: str) -> Any:
     """The function `module:function`; one of ours is taken from beside this file, whatever the checkout has."""
     module, _, attribute = name.partition(":")
-    if not module.startswith(OWN):
-        return getattr(importlib.import_module(module), attribute)
+    return getattr(_ours(module) if module.startswith(OWN) else importlib.import_module(module), attribute)
+
+
+def _ours(module: str) -> Any:
+    """A module of ours from beside this file, whatever the checkout has."""
     loaded = f"senet_bench_counted_{module.replace('.', '_')}"
     if loaded not in sys.modules:
         path = Path(__file__).resolve().parents[1].joinpath(*module.removeprefix(OWN).split(".")).with_suffix(".py")
@@ -135,7 +214,7 @@ def _function(name: str) -> Any:
         assert spec.loader is not None
         sys.modules[loaded] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[loaded])
-    return getattr(sys.modules[loaded], attribute)
+    return sys.modules[loaded]
 
 
 def _shape(value: Any) -> str:

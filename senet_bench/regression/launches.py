@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
+from senet_bench.regression.config import Checked
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import LimitRow, Verdict
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
@@ -53,47 +53,59 @@ class Launched:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Launches:
-    """How much is timed: launches, seconds for a network in each, the seed of the order; `note` ends the progress."""
+    """How much is timed: launches, seconds for a network in each, the seed of the order; `note` ends the progress.
+
+    After `until`, by the monotonic clock, no launch begins that would not end before, as long as the last one took.
+    """
 
     launches: int
     budget_s: float
     seed: int
     note: str = ""
+    until: float = math.inf
 
 
 def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[dict[str, list[Launched]]]:
     """Time every network in each arm's checkout, `launches` long; the samples by network, one a launch."""
     rng = np.random.default_rng(schedule.seed)
     samples: dict[str, list[Launched]] = {network.name: [] for network in work.networks}
+    lasted = 0.0
     for number in range(schedule.launches):
+        began = time.monotonic()
+        if began + lasted > schedule.until:
+            break
         with contextlib.ExitStack() as stack:
             order = list(arms) if number % 2 == 0 else list(arms)[::-1]
             workers = {arm: stack.enter_context(Worker(arms[arm], work)) for arm in order}
-            ready = dict(zip(workers, answers(list(workers.values()), "prepare", work)))
+            repeats = [_prepared(workers, network, work.batch_size) for network in work.networks]
             workers = {arm: workers[arm] for arm in arms}
-            _settle(workers, ready, work)
+            _settle(workers, repeats)
             for place, name in enumerate(samples):
                 samples[name].append(_rounds(workers, place, schedule.budget_s, rng))
                 done, total = number * len(samples) + place + 1, schedule.launches * len(samples)
                 yield Progress(f"{name}, launch {number + 1}{schedule.note}", done, total)
+        lasted = max(lasted, time.monotonic() - began)
     return samples
 
 
-def _settle(workers: Mapping[str, Worker], ready: Mapping[str, dict[str, Any]], work: Orders) -> None:
+def _prepared(workers: Mapping[str, Worker], network: Checked, batch_size: int) -> int:
+    """Calls in a block of a network, once every worker has built it and called it until it gets no faster."""
+    asked = {"network": network.request(), "batch_size": batch_size}
+    ready = dict(zip(workers, answers(list(workers.values()), float, "prepare", **asked)))
+    for arm, answer in ready.items():
+        if answer.value is None:
+            raise MeasurementError(f"{network.name} of {arm} cannot be run: {answer.error}")
+    return _repeats(next(answer.value or 0.0 for answer in ready.values()))
+
+
+def _settle(workers: Mapping[str, Worker], repeats: Sequence[int]) -> None:
     """Give every worker the same block lengths and the same core."""
     from senet_bench.bench.process import idlest_core
 
-    names = [one.name for one in work.networks]
-    for arm, answer in ready.items():
-        for name in names:
-            if "error" in answer[name]:
-                raise MeasurementError(f"{name} of {arm} cannot be run: {answer[name]['error']}")
-    first = next(iter(ready.values()))
-    repeats = [_repeats(first[name]["is"]["seconds"]) for name in names]
     pinning = hasattr(os, "sched_getaffinity")
     core = idlest_core(os.sched_getaffinity(0)) if pinning else 0
     for worker in workers.values():
-        worker.ask("repeats", repeats=repeats)
+        worker.ask("repeats", repeats=list(repeats))
         worker.answer()
         if pinning:
             worker.ask("pin", core=core)

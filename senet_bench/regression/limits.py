@@ -63,6 +63,15 @@ class Limit:
         """The limit as a fraction of `base`."""
         return self.margin(base) / base if base > 0 else 0.0
 
+    def text(self, metric: str) -> str:
+        """The limit as it is typed."""
+        if not self.judged:
+            return ANY
+        unit = {"accuracy": (100, " pt"), "latency": (1e6, " us"), "memory": (1, " B")}.get(metric, (1, ""))
+        parts = [] if self.relative is None else [f"+{100 * self.relative:g} %"]
+        amounts = [one for one in (self.absolute, self.min_abs or None) if one is not None]
+        return " and ".join([*parts, *(f"+{unit[0] * amount:g}{unit[1]}" for amount in amounts)])
+
     def stored(self) -> StoredLimit:
         """The limit as a report holds it."""
         if not self.judged:

@@ -22,7 +22,7 @@ from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Checked, Config, Ratio
-from senet_bench.regression.facts import Portable, named_facts
+from senet_bench.regression.facts import Portable, counted_facts, named_facts
 from senet_bench.regression.launches import Launched, Launches, launch
 from senet_bench.regression.limits import Limit, counted_metrics
 from senet_bench.regression.outcome import LimitRow, Verdict
@@ -41,6 +41,17 @@ def facts_here(name: str, size: tuple[int, int, int]) -> Portable:
     """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
     with contained(name):
         return named_facts(name, size, counted_metrics())
+
+
+def code_place_here(name: str) -> tuple[str, int]:
+    """The file and line that a network's code begins at, empty and 0 where that is not known."""
+    from senet_bench.regression.facts import code_place
+
+    try:
+        with contained(name):
+            return code_place(name)
+    except MeasurementError:
+        return "", 0
 
 
 def network_here(name: str) -> nn.Module:
@@ -93,7 +104,8 @@ def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
     if ratio.metric == "memory":
         base, now = (peak(name, size, config) for name in (ratio.baseline, ratio.network))
     else:
-        both = (facts_here(name, size) for name in (ratio.baseline, ratio.network))
+        with contained(ratio.network):
+            both = [counted_facts(name, size) for name in (ratio.baseline, ratio.network)]
         base, now = (exact.total_of(ratio.metric, one) for one in both)
     return exact.counted_ratio(ratio, base, now)
 

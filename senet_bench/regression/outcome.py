@@ -14,8 +14,8 @@ from senet_bench.core.results import schema_of
 from senet_bench.regression.config import Config, Inconclusive
 from senet_bench.regression.limits import Limit, StoredLimit, counted_metrics
 
-Verdict = Literal["fail", "error", "not comparable", "inconclusive", "allowed", "pass", "info", "new"]
-Kind = Literal["exact", "statistical", "paired", "stored", "ratio"]
+Verdict = Literal["fail", "error", "not comparable", "inconclusive", "allowed", "accepted", "pass", "info", "new"]
+Kind = Literal["exact", "statistical", "paired", "stored", "ratio", "config"]
 SCHEMA = schema_of("check")
 EXITS: dict[Verdict, int] = {"fail": 1, "error": 5, "not comparable": 4, "inconclusive": 3}
 """What makes a check not pass, the gravest first, and its exit code."""
@@ -29,7 +29,8 @@ class LimitRow:
     `ratio` is now / base, `ci` its interval at `confidence`; `mde80` the change from the gate seen with 80 % power;
     `explain` names what changed, with by how much; `launches` are the log ratios of pairs of processes, `tau` their
     spread; `control_ok` says whether identical code was measured as identical, None without a control. `stale`:
-    better than a stored baseline by more than the limit.
+    better than a stored baseline by more than the limit. `difference` is that of the outputs over the largest;
+    `file` and `line` are where the network's code begins, relative to the repository.
     """
 
     id: str
@@ -58,6 +59,9 @@ class LimitRow:
     elapsed_s: float | None = None
     explain: list[tuple[str, int | str]] = field(default_factory=list)
     stale: bool = False
+    difference: float | None = None
+    file: str = ""
+    line: int = 0
 
     @property
     def open(self) -> bool:
@@ -137,6 +141,7 @@ class Report:
     new: list[str] = field(default_factory=list)
     reproduce: str = ""
     accept: str = ""
+    judge: Literal["base", "head"] | None = None
 
 
 def failed(network: str, metric: str, why: str, verdict: Verdict = "error") -> LimitRow:

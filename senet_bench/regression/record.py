@@ -9,6 +9,7 @@ from typing import Any
 
 from senet_bench import __version__
 from senet_bench.core.catalog import normalise
+from senet_bench.core.fingerprint import same
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import schema_of
 from senet_bench.errors import NotComparableError, UsageError
@@ -33,7 +34,14 @@ from senet_bench.show.documents import Document
 from senet_bench.show.tables import Column, Table
 
 MACHINE_METRICS = ("memory", "latency")
-FIELDS = {"params": "params", "flops": "flops", "outputs": "outputs", "state_dict": "state", "operators": "operators"}
+FIELDS = {
+    "params": "params",
+    "flops": "flops",
+    "outputs": "outputs",
+    "shapes": "shapes",
+    "state_dict": "state",
+    "operators": "operators",
+}
 """The field of the stored facts that a metric stands for."""
 WHOLE = "all"
 Note = tuple[str, object, object]
@@ -73,13 +81,19 @@ def record_facts(config: Config, baselines: Baselines, *, only: str | None = Non
 
 def _agree(old: StoredFacts, now: StoredFacts) -> bool:
     """Whether what is recorded is as it is now; a count that was not recorded yet is no change."""
-    return old == replace(now, counts={key: now.counts.get(key, count) for key, count in old.counts.items()})
+    recorded, here = old.function, now.function
+    if old.portable().shapes != now.shapes or (recorded and here and not same(recorded, here)):
+        return False
+    counts = {key: now.counts.get(key, count) for key, count in old.counts.items()}
+    return replace(old, outputs=None, shapes=[]) == replace(now, outputs=None, shapes=[], counts=counts)
 
 
 def _lacking(old: StoredFacts | None, now: StoredFacts) -> list[str]:
     """The portable metrics that are not recorded yet."""
-    counts = {} if old is None else old.counts
-    return [key for key in portable_metrics() if (key not in counts if key in now.counts else old is None)]
+    if old is None:
+        return list(portable_metrics())
+    counts = [key for key in portable_metrics() if key in now.counts and key not in old.counts]
+    return counts + ["outputs"] * (old.function is None and now.function is not None)
 
 
 def _lacks(machine: MachineBaseline, name: str, metric: str) -> bool:
@@ -149,7 +163,8 @@ def accept(
     for what, old, new in notes:
         baselines.note(what, old, new, reason, commit)
     changed = tuple(dict.fromkeys(what for what, _, _ in notes))
-    return Recorded(changed, (baselines.portable_path, baselines.machine_path(machine.machine)))
+    files = (baselines.portable_path, baselines.machine_path(machine.machine), baselines.history_path)
+    return Recorded(changed, files)
 
 
 def _accepted_everywhere(
@@ -219,6 +234,8 @@ def _replaced(old: StoredFacts | None, new: StoredFacts, metric: str) -> StoredF
         raise UsageError("the image size of the network has changed", "accept the whole network, without a metric")
     if metric in dict(counted_metrics()):
         return replace(old, counts={**old.counts, metric: new.counts[metric]})
+    if metric == "outputs":
+        old = replace(old, shapes=new.shapes)
     return replace(old, **{FIELDS[metric]: getattr(new, FIELDS[metric])})
 
 
@@ -261,7 +278,7 @@ class Entry:
     params: int | None
     operations: int | None
     operators: int | None
-    outputs: list[str] | None
+    shapes: list[str] | None
     peak_bytes: int | None
     seconds: float | None
 
@@ -284,7 +301,7 @@ def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> Entry:
         params=facts.total if facts else None,
         operations=facts.operations if facts else None,
         operators=sum(facts.operators.values()) if facts else None,
-        outputs=facts.outputs if facts else None,
+        shapes=facts.shapes if facts else None,
         peak_bytes=here.peak_bytes,
         seconds=here.latency.floor if here.latency else None,
     )

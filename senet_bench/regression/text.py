@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET
 
+from senet_bench.regression.limits import ANY
 from senet_bench.regression.outcome import EXITS, Control, LimitRow, Report
 from senet_bench.show import writers
 from senet_bench.show.documents import Document
@@ -24,7 +25,7 @@ SUMMARY_BYTES = 1_000_000
 """A job summary of more than 1 MiB is thrown away as a whole."""
 LONGEST_REASON = 400
 HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
-GRAVITY = [*EXITS, "new", "allowed", "info", "pass"]
+GRAVITY = [*EXITS, "new", "allowed", "accepted", "info", "pass"]
 ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "`": "'", "|": "\\|", "*": "\\*", "_": "\\_"}
 TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
@@ -32,19 +33,26 @@ SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 
 def verdict_line(report: Report) -> str:
     """PASS, FAIL, INCONCLUSIVE, NOT COMPARABLE or ERROR, how many gates, against what."""
-    judged = [row for row in report.rows if row.verdict not in ("info", "new")]
-    counts = [(name, sum(row.verdict == name for row in report.rows)) for name in EXITS]
+    judged = [row for row in report.rows if row.verdict not in ("info", "new") and row.gate.max != ANY]
+    counts = [(name, sum(row.verdict == name for row in judged)) for name in EXITS]
     told = ", ".join(f"{n} {'failed' if name == 'fail' else name}" for name, n in counts if n)
+    beside = [(name, sum(row.verdict == name for row in judged)) for name in ("allowed", "accepted")]
+    beside.append(("skipped", sum(row.gate.max == ANY or row.verdict == "info" for row in report.rows)))
+    others = "".join(f", {n} {name}" for name, n in beside if n)
     known = (report.baseline.commit, report.baseline.created[:10])
     base = " ".join(["base", *filter(None, known)]) if any(known) else "no base"
     plural = "gate" if len(judged) == 1 else "gates"
-    number = f"{told} of {len(judged)} {plural}" if told else f"all {len(judged)} {plural} passed"
-    return f"{report.verdict}, {number} ({base}, machine {report.machine.key})"
+    passed = sum(row.verdict == "pass" for row in judged)
+    number = f"{told} of {len(judged)} {plural}" if told else f"{passed} of {len(judged)} {plural} passed"
+    if passed == len(judged):
+        number = f"all {passed} {plural} passed"
+    judge = ", judged by this checkout's configuration" if report.judge == "head" else ""
+    return f"{report.verdict}, {number}{others}{judge} ({base}, machine {report.machine.key})"
 
 
 def ordered(rows: Sequence[LimitRow]) -> list[LimitRow]:
-    """The rows, the gravest first, within a verdict the largest change first."""
-    return sorted(rows, key=lambda row: (GRAVITY.index(row.verdict), -(row.ratio or 1.0)))
+    """The rows: what this change would let pass, then the gravest, within a verdict the largest change first."""
+    return sorted(rows, key=lambda row: (row.kind != "config", GRAVITY.index(row.verdict), -(row.ratio or 1.0)))
 
 
 def row_cells(row: LimitRow) -> tuple[str, ...]:
@@ -125,7 +133,7 @@ def job_summary(report: Report) -> str:
 
 
 def _kinds(rows: Sequence[LimitRow]) -> str:
-    counts = {name: sum(row.verdict == name for row in rows) for name in ("pass", "allowed", "new", "info")}
+    counts = {name: sum(row.verdict == name for row in rows) for name in ("pass", "allowed", "accepted", "new", "info")}
     words = {"pass": "passed", "info": "for information"}
     return ", ".join(f"{n} {words.get(name, name)}" for name, n in counts.items() if n)
 

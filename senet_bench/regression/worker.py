@@ -7,6 +7,7 @@ answered by one; 255 ends it. Everything that networks print goes to stderr.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import importlib.util
 import json
@@ -14,10 +15,10 @@ import os
 import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 ASK, END = 250, 255
 WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
@@ -32,52 +33,42 @@ class Servant:
         self.portable = portable
         self.calls: list[Call | None] = []
         self.repeats: list[int] = []
-        self.counted: list[tuple[str, str]] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
-        """What a request of JSON gets."""
+        """What a request of JSON gets: `value`, or `error` as one line with whether the network is `missing`."""
         match request["do"]:
-            case "facts":
-                self.counted = [(key, name) for key, name in request.get("counted", ())]
-                return self.of_each(request, self.facts)
-            case "memory":
-                return self.of_each(request, self.memory)
-            case "prepare":
-                return self.of_each(request, self.prepare)
             case "repeats":
                 self.repeats = request["repeats"]
             case "pin":
                 os.sched_setaffinity(0, {request["core"]})
+            case do:
+                try:
+                    with unending(), torch_inference(do in ("memory", "prepare")):
+                        return {"value": getattr(self, do)(**request["with"])}
+                except BaseException as error:  # noqa: BLE001 - told to the process that asked, SystemExit too
+                    if do == "prepare":
+                        self.calls.append(None)
+                    return failure(error)
         return {}
 
-    def of_each(self, request: dict[str, Any], ask: Callable[[str, tuple[int, int, int], int], Any]) -> dict[str, Any]:
-        """What is asked of each network, an error as one line; it never ends the worker."""
-        found: dict[str, Any] = {}
-        for name, size in request["networks"]:
-            try:
-                found[name] = {"is": ask(name, tuple(size), request["batch_size"])}
-            except BaseException as error:  # noqa: BLE001 - told to the process that asked, SystemExit too
-                missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
-                line = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # no import: the base's code is here
-                found[name] = {"error": line, "missing": missing}
-                if ask == self.prepare:
-                    self.calls.append(None)
-        return found
+    def facts(self, network: list[Any], counted: list[Any], keep: str) -> dict[str, Any]:
+        """The portable facts and where the network's code is; its outputs are written to the file `keep`."""
+        name, size = network
+        facts = self.portable.named_facts(name, tuple(size), [tuple(one) for one in counted], keep)
+        file, line = self.portable.code_place(name)
+        return {"facts": asdict(facts), "file": file, "line": line}
 
-    def facts(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
-        """The portable facts and the file the network is from."""
-        facts = self.portable.named_facts(name, size, self.counted)
-        return {"facts": asdict(facts), "source": self.portable.code_file(name)}
+    def modules(self, network: list[Any]) -> Any:
+        """The function of a network with the outputs of its modules."""
+        return self.portable.named_function(network[0], tuple(network[1]), modules=True)
 
-    def memory(self, name: str, size: tuple[int, int, int], batch_size: int) -> int:
+    def memory(self, network: list[Any], batch_size: int) -> int:
         """The most bytes that a call holds beyond weights and images."""
-        from senet_bench.bench.device import peak_memory
+        return int(self.portable.peak_bytes(self.called(network, batch_size)))
 
-        return peak_memory(self.called(name, size, batch_size)).bytes
-
-    def prepare(self, name: str, size: tuple[int, int, int], batch_size: int) -> dict[str, Any]:
+    def prepare(self, network: list[Any], batch_size: int) -> float:
         """Build a network and call it until it gets no faster: seconds of its fastest call."""
-        call = self.called(name, size, batch_size)
+        call = self.called(network, batch_size)
         times: list[float] = []
         began = time.perf_counter()
         while time.perf_counter() - began < WARMUP_S or len(times) < 2:
@@ -87,19 +78,19 @@ class Servant:
             if len(times) >= 2 * WINDOW and min(times[-WINDOW:]) >= SETTLED * min(times[-2 * WINDOW : -WINDOW]):
                 break
         self.calls.append(call)
-        return {"seconds": min(times)}
+        return min(times)
 
-    def called(self, name: str, size: tuple[int, int, int], batch_size: int) -> Call:
+    def called(self, network: list[Any], batch_size: int) -> Call:
         """A call of the network on images that are always the same; raises on an output that is not finite."""
         import torch
 
-        network = self.portable.built(name)
-        images = torch.randn(batch_size, *size, generator=torch.Generator().manual_seed(0))
+        built = self.portable.built(network[0])
+        images = torch.randn(batch_size, *network[1], generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
-            leaves = [value for _, value in self.portable.leaves(network(images)) if isinstance(value, torch.Tensor)]
+            leaves = [value for _, value in self.portable.leaves(built(images)) if isinstance(value, torch.Tensor)]
         if not all(bool(torch.isfinite(value).all()) for value in leaves if value.is_floating_point()):
             raise ValueError("the output is not finite")
-        return lambda: network(images)
+        return lambda: built(images)
 
     def block(self, place: int) -> float:
         """Seconds of the fastest of consecutive calls, after one that is not timed."""
@@ -115,13 +106,48 @@ class Servant:
         return fastest
 
 
+def failure(error: BaseException) -> dict[str, Any]:
+    """An error as an answer: one line, and whether there is no such network."""
+    missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # no import: the base's code is here
+    machine = isinstance(error, MemoryError) or "memory" in line.lower()
+    return {"error": line, "missing": missing, "machine": machine}
+
+
+@contextlib.contextmanager
+def unending() -> Iterator[None]:
+    """`os._exit` of a network's code raises `SystemExit` meanwhile: it ends its own answer, not this process."""
+    leave, process = os._exit, os.getpid()
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:  # a child of a fork ends as it likes
+            leave(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refused
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
+@contextlib.contextmanager
+def torch_inference(timed: bool) -> Iterator[None]:
+    """Inference mode for what is timed; facts are counted without it, as `check` without a base counts them."""
+    import torch
+
+    with torch.inference_mode(timed):
+        yield
+
+
 def serve(worker: Servant, source: BinaryIO, sink: BinaryIO) -> None:
     """Answer until told to end, or until nobody asks any more."""
     while (token := source.read(1)) and token[0] != END:
         if token[0] == ASK:
             sink.write(json.dumps(worker.answer(json.loads(source.readline()))).encode() + b"\n")
         else:
-            sink.write(struct.pack("<d", worker.block(token[0])))
+            with torch_inference(True):
+                sink.write(struct.pack("<d", worker.block(token[0])))
         sink.flush()
 
 
@@ -145,8 +171,7 @@ def serve_checkout(root: str, threads: int) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    with torch.inference_mode():
-        serve(Servant(portable), sys.stdin.buffer, sink)
+    serve(Servant(portable), sys.stdin.buffer, sink)
 
 
 if __name__ == "__main__":

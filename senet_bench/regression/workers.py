@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import select
+import queue
 import shutil
 import signal
 import struct
@@ -16,20 +16,23 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Generic, TypeVar
+
+import msgspec
 
 from senet_bench.bench.process import allocator_environment
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.regression.baselines import git
 from senet_bench.regression.config import Checked
-from senet_bench.regression.limits import counted_metrics
+from senet_bench.regression.facts import Portable
 from senet_bench.regression.worker import ASK, END
 
 ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,30 +94,62 @@ def _add(folder: Path, place: Path, commit: str) -> None:
         raise MeasurementError(f"the base cannot be checked out ({said})", "make room, or remove stale worktrees")
 
 
+class Answer(msgspec.Struct, Generic[Value]):
+    """What a worker answered: a value, or why there is none.
+
+    `missing`: there is no such network; `machine`: memory or patience ran out, which says nothing of its code.
+    """
+
+    value: Value | None = None
+    error: str = ""
+    missing: bool = False
+    machine: bool = False
+
+
+class Described(msgspec.Struct):
+    """A network's portable facts, and the file and line that its code begins at."""
+
+    facts: Portable
+    file: str
+    line: int
+
+
 class Worker:
-    """A worker process; use as a context manager."""
+    """A worker process; use as a context manager. A thread reads what it says: pipes cannot be waited for anywhere."""
 
     def __init__(self, root: Path, work: Orders) -> None:
+        self.root, self.work = root, work
+        self._start()
+
+    def _start(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program, threads = Path(__file__).with_name("worker.py"), str(work.threads)
+        program, threads = Path(__file__).with_name("worker.py"), str(self.work.threads)
         limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
-            [sys.executable, str(program), str(root), threads],
+            [sys.executable, str(program), str(self.root), threads],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
-            env={**os.environ, **limits, **allocator_environment(work.allocator)},
+            env={**os.environ, **limits, **allocator_environment(self.work.allocator)},
             bufsize=0,
         )
+        assert self.process.stdout is not None
+        self.said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self.heard = bytearray()
+        threading.Thread(target=_read, args=(self.process.stdout, self.said), daemon=True).start()
 
     def __enter__(self) -> Worker:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        self._end(at_once=failed is not None)
+
+    def _end(self, *, at_once: bool) -> None:
+        """End the process; who interrupts does not wait for what it is doing."""
         with contextlib.suppress(OSError, MeasurementError):
             self._send(bytes([END]))
         try:
-            self.process.wait(timeout=0 if failed else 5)  # who interrupts does not wait for what it is doing
+            self.process.wait(timeout=0 if at_once else 5)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -123,24 +158,34 @@ class Worker:
                 with contextlib.suppress(OSError):
                     pipe.close()
 
-    def ask(self, do: str, **request: Any) -> None:
+    def ask(self, do: str, **request: object) -> None:
         """Send a request; `answer` waits for what it gets."""
         self._send(bytes([ASK]) + json.dumps({"do": do, **request}).encode() + b"\n")
 
-    def answer(self) -> dict[str, Any]:
-        """The answer to the last request."""
-        line = bytearray()
-        while not line.endswith(b"\n"):
-            line += self._receive(ANSWER_S)
-        found: dict[str, Any] = json.loads(line)
-        return found
+    def answer(self) -> bytes:
+        """The answer to the last request, JSON in a line."""
+        while b"\n" not in self.heard:
+            self._receive(ANSWER_S)
+        line, _, rest = bytes(self.heard).partition(b"\n")
+        self.heard[:] = rest
+        return line
+
+    def answered(self, kind: type[Value]) -> Answer[Value]:
+        """The answer to the last request, its value of that type. A worker that died over it is begun anew."""
+        try:
+            return msgspec.json.decode(self.answer(), type=Answer[kind])  # type: ignore[valid-type]
+        except MeasurementError as error:
+            self._end(at_once=True)
+            killed = self.process.returncode in (-9, 137)  # by us, or where memory ran out
+            self._start()
+            return Answer(error=error.problem, machine=killed)
 
     def block(self, place: int) -> float:
         """Seconds of the fastest call of a block of a network."""
         self._send(bytes([place]))
-        data = b""
-        while len(data) < 8:
-            data += self._receive(BLOCK_LIMIT_S, 8 - len(data))
+        while len(self.heard) < 8:
+            self._receive(BLOCK_LIMIT_S)
+        data, self.heard[:] = bytes(self.heard[:8]), self.heard[8:]
         return float(struct.unpack("<d", data)[0])
 
     def _send(self, data: bytes) -> None:
@@ -150,17 +195,16 @@ class Worker:
         except OSError as error:
             raise self._died() from error
 
-    def _receive(self, limit_s: float, most: int = 1 << 16) -> bytes:
-        pipe = self.process.stdout
-        assert pipe is not None
-        ready, _, _ = select.select([pipe], [], [], limit_s)
-        if not ready:
+    def _receive(self, limit_s: float) -> None:
+        try:
+            data = self.said.get(timeout=limit_s)
+        except queue.Empty as error:
             self.process.kill()
-            raise MeasurementError(f"a worker gave no answer in {limit_s:g} s", "use smaller images or a smaller batch")
-        data = os.read(pipe.fileno(), most)
+            remedy = "use smaller images or a smaller batch"
+            raise MeasurementError(f"a worker gave no answer in {limit_s:g} s", remedy) from error
         if not data:
             raise self._died()
-        return data
+        self.heard += data
 
     def _died(self) -> MeasurementError:
         self.process.wait()
@@ -168,16 +212,6 @@ class Worker:
         lines = self.errors.read().decode(errors="replace").strip().splitlines()
         said = lines[-1][:300] if lines else f"exit status {self.process.returncode}"
         return MeasurementError(f"a worker process died ({said})", "run it with one network to see which")
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a checkout's worker found: facts, source file and peak bytes by network, and errors with `missing`."""
-
-    facts: Mapping[str, dict[str, Any]] = field(default_factory=dict)
-    sources: Mapping[str, str] = field(default_factory=dict)
-    peaks: Mapping[str, int] = field(default_factory=dict)
-    errors: Mapping[str, tuple[str, bool]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,36 +223,19 @@ class Orders:
     batch_size: int = 1
     allocator: Allocator = "as-is"
 
-    def request(self) -> dict[str, Any]:
-        """What a worker is told: the networks, and the functions that count further metrics."""
-        listed = [[network.name, list(network.input_size)] for network in self.networks]
-        return {"networks": listed, "batch_size": self.batch_size, "counted": counted_metrics()}
+
+def _read(pipe: IO[bytes], said: queue.SimpleQueue[bytes]) -> None:
+    """Put what comes out of a pipe into a queue, and nothing at its end."""
+    with contextlib.suppress(OSError, ValueError):
+        while data := os.read(pipe.fileno(), 1 << 16):
+            said.put(data)
+    said.put(b"")
 
 
-def look(roots: Sequence[Path], work: Orders, *, memory: bool) -> list[Survey]:
-    """Facts, and with `memory` peak bytes, of the networks in each checkout."""
-    with contextlib.ExitStack() as stack:
-        workers = [stack.enter_context(Worker(root, work)) for root in roots]
-        facts = answers(workers, "facts", work)
-        peaks = answers(workers, "memory", work) if memory else [{} for _ in workers]
-    return [_survey(*both) for both in zip(facts, peaks)]
-
-
-def answers(workers: Sequence[Worker], do: str, work: Orders) -> list[dict[str, Any]]:
-    """What every worker answers to the same request; they work on it side by side."""
-    for worker in workers:
-        worker.ask(do, **work.request())
-    return [worker.answer() for worker in workers]
-
-
-def _survey(facts: Mapping[str, Any], peaks: Mapping[str, Any]) -> Survey:
-    errors = {
-        name: (one["error"], one["missing"]) for part in (peaks, facts) for name, one in part.items() if "error" in one
-    }
-    told = {name: one["is"] for name, one in facts.items() if "is" in one}
-    return Survey(
-        facts={name: one["facts"] for name, one in told.items()},
-        sources={name: one["source"] for name, one in told.items()},
-        peaks={name: one["is"] for name, one in peaks.items() if "is" in one},
-        errors=errors,
-    )
+def answers(workers: Sequence[Worker], kind: type[Value], do: str, **request: object) -> list[Answer[Value]]:
+    """What every worker answers to the same request, or to `each` its own; they work on it side by side."""
+    each = request.pop("each", None)
+    for place, worker in enumerate(workers):
+        own = each[place] if isinstance(each, list) else {}
+        worker.ask(do, **{"with": {**request, **own}})
+    return [worker.answered(kind) for worker in workers]

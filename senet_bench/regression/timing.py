@@ -1,0 +1,125 @@
+"""Latency of base and head within a bounded time: launches, as many again where these do not decide, a confirmation."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from senet_bench.core.progress import Progress, Steps
+from senet_bench.errors import BenchError
+from senet_bench.regression import launches as launching
+from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.outcome import LimitRow, failed
+from senet_bench.regression.workers import Orders
+
+CONFIRMING_SEED = 1000
+"""Added to the seed where a failure is measured a second time."""
+WARM_S = 0.7
+"""About the seconds that a worker takes to build and warm up a small network."""
+FOR_FAILURES = 0.4
+"""The share of the time that is kept to confirm failures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """When the check is to end; `start_s` are the seconds in which a worker was seen to start."""
+
+    max_seconds: float
+    start_s: float = 5.0
+    began: float = field(default_factory=time.monotonic)
+
+    def left(self, share: float = 0.0) -> float:
+        """Seconds until then, less a share of all."""
+        return self.began + (1 - share) * self.max_seconds - time.monotonic()
+
+    def launch_s(self, config: Config, networks: int) -> float:
+        """About the seconds of one launch."""
+        return 2 * self.start_s + networks * (4 * WARM_S + config.budget_s)
+
+    def forecast(self, config: Config, networks: int) -> str:
+        """What is told before the first launch."""
+        seconds = min(config.launches * self.launch_s(config, networks), max(self.left(), 0.0))
+        return f"latency of {networks} networks: about {seconds:.0f} s, at most {max(self.left(), 0.0):.0f} s"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """Base and head to be timed: their folders, under which configuration, from which seed, until when."""
+
+    base: Path
+    head: Path
+    config: Config
+    seed: int
+    deadline: Deadline
+
+    def rows(self, networks: Sequence[Checked], work: Orders) -> Steps[list[LimitRow]]:
+        """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
+        work = replace(work, networks=tuple(networks))
+        yield Progress(self.deadline.forecast(self.config, len(networks)), 0, 1)
+        rows = yield from self._timed(work, self.seed, FOR_FAILURES)
+        slower = [network for network in networks if rows[network.name].verdict == "fail"]
+        if slower:
+            again = yield from self._timed(
+                replace(work, networks=slower), self.seed + CONFIRMING_SEED, 0.0, "to confirm"
+            )
+            rows |= {name: launching.confirmed(rows[name], row) for name, row in again.items()}
+        return list(rows.values())
+
+    def _timed(self, work: Orders, seed: int, reserved: float, note: str = "") -> Steps[dict[str, LimitRow]]:
+        """The rows after the launches asked for, and after as many again where these do not decide."""
+        config, launches = self.config, {network.name: list[launching.Launch]() for network in work.networks}
+        rows = dict[str, LimitRow]()
+        for turn, level in enumerate(launching.levels(config.alpha)):
+            open_now = tuple(one for one in work.networks if _undecided(rows.get(one.name)))
+            notes = [", once more"] * turn + [f", {note}"] * bool(note)
+            schedule = launching.Launches(
+                launches=config.launches,
+                budget_s=config.budget_s,
+                seed=seed + turn,
+                note="".join(notes),
+                until=time.monotonic() + self.deadline.left(reserved),
+            )
+            try:
+                samples = yield from launching.launch(self._arms(), replace(work, networks=open_now), schedule)
+            except BenchError as error:
+                rows |= {network.name: failed(network.name, "latency", str(error)) for network in open_now}
+            else:
+                rows |= self._judged(launches, samples, level)
+            rows = dict(zip(rows, launching.after_holm(list(rows.values()), level)))
+            if not any(_undecided(row) for row in rows.values()) or self.deadline.left(reserved) <= 0:
+                break
+        return {name: self._ended(row, launches[name], reserved) for name, row in rows.items()}
+
+    def _judged(
+        self,
+        launches: Mapping[str, list[launching.Launch]],
+        samples: Mapping[str, Sequence[launching.Launched]],
+        level: float,
+    ) -> dict[str, LimitRow]:
+        """The rows after some more launches, which are added to those before."""
+        rows = {}
+        for name, more in samples.items():
+            launches[name].extend(map(launching.Launch.of, more))
+            limit, alpha = self.config.limit(name, "latency"), self.config.alpha
+            rows[name] = (
+                launching.latency_row(name, launches[name], limit, level=level, alpha=alpha)
+                if launches[name]
+                else failed(name, "latency", "not measured", "inconclusive")
+            )
+        return rows
+
+    def _ended(self, row: LimitRow, launches: Sequence[launching.Launch], reserved: float) -> LimitRow:
+        """The row; an undecided one says when it was the time that ended it."""
+        if row.verdict != "inconclusive" or self.deadline.left(reserved) > 0:
+            return row
+        why = f"max_seconds = {self.config.max_seconds:g} ended it after {len(launches)} launches; raise it"
+        return replace(row, reason=f"{row.reason}; {why}")
+
+    def _arms(self) -> dict[str, Path]:
+        return {arm: self.base if arm.startswith("base") else self.head for arm in launching.ARMS}
+
+
+def _undecided(row: LimitRow | None) -> bool:
+    return row is None or row.verdict == "inconclusive"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
@@ -26,25 +25,18 @@ class ImageOptions:
     dataset: Annotated[
         str, typer.Option("--dataset", help="digits, digits-full, cifar10, cifar100, imagenet, places365 or folder.")
     ] = "digits"
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    data: o.DataFolder = None
     classes: Annotated[
         str | None, typer.Option("--classes", help="Classes to show one by one: 3,8 or goldfish,pug; names or places.")
     ] = None
     images_per_class: Annotated[
         int | None, typer.Option("--images-per-class", help="Draw as many of each class (the paper: 50); default: all.")
     ] = None
-    img_size: Annotated[
-        int | None,
-        typer.Option(
-            "--img-size", min=1, max=o.LARGEST_SIDE, help="Image side in pixels instead of the network's own."
-        ),
-    ] = None
+    img_size: o.ImageSide = None
     batch_size: Annotated[
         int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of small ones 256.")
     ] = None
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")
-    ] = False
+    skip_corrupt: o.SkipCorrupt = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +51,7 @@ class WeightOptions:
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Epochs, where a network is trained here (0: not at all).")
     ] = None
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")] = None
+    lr: o.Rate = None
     seed: Annotated[int, typer.Option("--seed", help="Seed of the training here and of the images drawn.")] = 0
 
 

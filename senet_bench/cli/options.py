@@ -48,6 +48,14 @@ _ERRS_LEAST = "What errs least within this ratio to the baseline's"
 _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
 LARGEST_SEED, MOST_EPOCHS = 2**31 - 1, 100_000
+DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
+SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
+Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")]
+Epochs = Annotated[int | None, typer.Option("--epochs", min=1, max=MOST_EPOCHS, help="Epochs instead of the recipe's.")]
+ImageSide = Annotated[
+    int | None,
+    typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
+]
 Seed = Annotated[
     int,
     typer.Option(
@@ -65,10 +73,7 @@ class Sizes:
     """What is changed in every network: images, classes, channels, groups."""
 
     PANEL: ClassVar[str] = "What is built"
-    img_size: Annotated[
-        int | None,
-        typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
-    ] = None
+    img_size: ImageSide = None
     classes: Annotated[int | None, typer.Option("--classes", min=1, max=MOST_CLASSES, help="Number of classes.")] = None
     in_channels: Annotated[
         int | None, typer.Option("--in-channels", min=1, max=MOST_CHANNELS, help="Input channels.")
@@ -128,10 +133,7 @@ class ProfiledNetwork:
 
     PANEL: ClassVar[str] = "What is built"
     reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None
-    img_size: Annotated[
-        int | None,
-        typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
-    ] = None
+    img_size: ImageSide = None
 
     def changes(self) -> Changes:
         """What is changed in the network."""
@@ -253,12 +255,10 @@ class Trials:
         str | None,
         typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
     ] = None
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    data: DataFolder = None
     recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, max=100_000, help="Epochs instead of the recipe's.")
-    ] = None
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")] = None
+    epochs: Epochs = None
+    lr: Rate = None
     seeds: Annotated[
         int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="Runs of each network, paired by seed.")
     ] = 8

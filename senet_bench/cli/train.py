@@ -42,22 +42,18 @@ class Lessons:
 
     PANEL: ClassVar[str] = "What is learnt, and how"
     dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "digits"
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
+    data: o.DataFolder = None
     recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", min=1, max=o.MOST_EPOCHS, help="Epochs instead of the recipe's.")
-    ] = None
+    epochs: o.Epochs = None
     batch_size: Annotated[
         int | None,
         typer.Option("-b", "--batch-size", help="Images a step over all processes; the learning rate scales."),
     ] = None
-    lr: Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")] = None
+    lr: o.Rate = None
     accumulate: Annotated[int, typer.Option("--accumulate", help="Backward passes a step.")] = 1
     ema: Annotated[float | None, typer.Option("--ema", help="Decay of an average of the weights: 0.9999.")] = None
     seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")
-    ] = False
+    skip_corrupt: o.SkipCorrupt = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,21 +124,14 @@ class TestImages:
 
     PANEL: ClassVar[str] = "What is shown to the networks"
     dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "imagenet"
-    data: Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")] = None
-    img_size: Annotated[
-        int | None,
-        typer.Option(
-            "--img-size", min=1, max=o.LARGEST_SIDE, help="Image side in pixels instead of the network's own."
-        ),
-    ] = None
+    data: o.DataFolder = None
+    img_size: o.ImageSide = None
     batch_size: Annotated[
         int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of a detector 1.")
     ] = None
     fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None
-    skip_corrupt: Annotated[
-        bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")
-    ] = False
+    skip_corrupt: o.SkipCorrupt = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,16 @@ same level, so that verdict and interval cannot contradict each other.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from statistics import NormalDist
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+AnyRow = TypeVar("AnyRow")
 
 Verdict = Literal["regressed", "ok", "inconclusive", "estimated"]
 Floats = NDArray[np.float64]
@@ -282,3 +284,12 @@ def holm(p: Sequence[float]) -> list[float]:
         running = max(running, min(1.0, (len(p) - rank) * p[i]))
         adjusted[i] = running
     return adjusted
+
+
+def with_holm(
+    rows: Sequence[AnyRow], p_of: Callable[[AnyRow], float | None], put: Callable[[AnyRow, float], AnyRow]
+) -> list[AnyRow]:
+    """The rows with Holm's adjusted p put in, over all that `p_of` gives a p for."""
+    known = {place: p for place, row in enumerate(rows) if (p := p_of(row)) is not None}
+    adjusted = dict(zip(known, holm(list(known.values()))))
+    return [put(row, adjusted[place]) if place in adjusted else row for place, row in enumerate(rows)]

@@ -15,7 +15,7 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Accuracy, Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
-from senet_bench.core.statistics import holm
+from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
@@ -241,7 +241,7 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, sweep: Sweep) -> list[
         control = outcomes.errors.get(_control(rows, row), {})
         accuracy = _accuracy(own, base, control, sweep.protocol()) if own else None
         changed.append(replace(row, accuracy=accuracy, missing=missing))
-    return _holm(changed)
+    return with_holm(changed, _p_value, _with_p)
 
 
 def _place(rows: Sequence[Row], model: str | None, like: Row) -> int:
@@ -289,12 +289,9 @@ def _accuracy(
     )
 
 
-def _holm(rows: list[Row]) -> list[Row]:
-    """The rows with p adjusted over all of them."""
-    judged = [p for p, row in enumerate(rows) if row.accuracy is not None and row.accuracy.p_value is not None]
-    adjusted = holm([rows[p].accuracy.p_value or 0.0 for p in judged])  # type: ignore[union-attr]
-    for place, p in zip(judged, adjusted):
-        accuracy = rows[place].accuracy
-        if accuracy is not None:
-            rows[place] = replace(rows[place], accuracy=replace(accuracy, p_holm=p))
-    return rows
+def _p_value(row: Row) -> float | None:
+    return row.accuracy.p_value if row.accuracy else None
+
+
+def _with_p(row: Row, p: float) -> Row:
+    return replace(row, accuracy=replace(row.accuracy, p_holm=p)) if row.accuracy else row

@@ -13,7 +13,7 @@ from msgspec import structs
 from senet_bench.core.progress import Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
 from senet_bench.core.specs import Conditions
-from senet_bench.core.statistics import holm
+from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import append_line
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case
@@ -71,7 +71,7 @@ class Timing:
                 record.failures += [f"{group.name}: {why}" for why in _reasons(latencies)]
                 done += 1
                 yield record.progress(group.name, done, total)
-        record.change(rows=_holm(record.document.rows))
+        record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
 
     def _timed(
         self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
@@ -152,16 +152,12 @@ def _with(row: Row, latency: Latency | str, *, first: bool) -> Row:
     return replace(row, more_latency=[*row.more_latency, latency], missing=missing)
 
 
-def _holm(rows: Sequence[Row]) -> list[Row]:
-    """The rows with Holm's adjusted p that the variant is slower, over all rows of the run."""
-    judged = [place for place, row in enumerate(rows) if row.latency is not None and row.latency.p_worse is not None]
-    adjusted = holm([rows[place].latency.p_worse or 0.0 for place in judged])  # type: ignore[union-attr]
-    found = list(rows)
-    for place, p in zip(judged, adjusted):
-        latency = rows[place].latency
-        if latency is not None:
-            found[place] = replace(rows[place], latency=replace(latency, p_slower_holm=p))
-    return found
+def _p_worse(row: Row) -> float | None:
+    return row.latency.p_worse if row.latency else None
+
+
+def _with_p(row: Row, p: float) -> Row:
+    return replace(row, latency=replace(row.latency, p_slower_holm=p)) if row.latency else row
 
 
 def _keep(path: Path, name: str, event: Any) -> None:

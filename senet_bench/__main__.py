@@ -20,7 +20,9 @@ def main() -> None:
     from senet_bench.cli import main as command
 
     if usual:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from senet_bench.core.foreign import interrupt
+
+        signal.signal(signal.SIGINT, interrupt)
     command()
 
 

@@ -38,6 +38,10 @@ class MeasurementError(BenchError):
     exit_code = 5
 
 
+class CallTimeoutError(MeasurementError):
+    """Code from outside did not return within the seconds of `--call-timeout` (exit 5)."""
+
+
 class InterruptedRunError(BenchError):
     """Ctrl-C; what was finished is saved (exit 130)."""
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-import sysconfig
-import traceback
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,9 +16,10 @@ from senet_bench.cli import check, compare, excitations, listing, profile, train
 from senet_bench.cli.options import PAPER
 from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.axes import AXES
+from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of
 from senet_bench.errors import BenchError, one_line
 
-PACKAGE = str(Path(__file__).parents[1])
+LONGEST_CALL_S = 7 * 24 * 3600.0
 
 
 class _Group(typer.core.TyperGroup):
@@ -51,14 +49,8 @@ class _Group(typer.core.TyperGroup):
 
 def _blame(error: BaseException) -> str:
     """An unforeseen error in one line: with its place where the code is the user's, else as a fault of ours."""
-    installed = (PACKAGE, sysconfig.get_path("stdlib"), sysconfig.get_path("purelib"), sysconfig.get_path("platlib"))
-    frames = traceback.extract_tb(error.__traceback__)
-    ours = [index for index, frame in enumerate(frames) if frame.filename.startswith(PACKAGE)]
-    after = frames[ours[-1] + 1 :] if ours else []
-    theirs = [frame for frame in after if Path(frame.filename).is_file() and not frame.filename.startswith(installed)]
-    if theirs:
-        place = f"{theirs[-1].filename}, line {theirs[-1].lineno}"
-        return f"{one_line(error)} in {place}; mend it there, or see the whole traceback with --debug"
+    if place := place_of(error):
+        return f"{one_line(error)}{place}; mend it there, or see the whole traceback with --debug"
     return f"internal error: {one_line(error)}; run it with --debug and report it"
 
 
@@ -77,15 +69,24 @@ def _open_streams() -> None:
 
 
 def completed(arguments: Sequence[str]) -> list[str]:
-    """The arguments with `--debug` first, and with `paper` after every axis of `ablate` that has no value."""
-    rest = [argument for argument in arguments if argument != "--debug"]
-    found = ["--debug"] * (len(rest) < len(arguments))
+    """The arguments with those of all commands first, and `paper` after every axis of `ablate` that has no value."""
+    rest, found = _common_first(arguments)
     axes = {f"--{name}" for name in AXES} if rest[:1] == ["ablate"] else set()
     for argument, following in zip(rest, [*rest[1:], "-"]):
         found.append(argument)
         if argument in axes and following.startswith("-"):
             found.append(PAPER)
     return found
+
+
+def _common_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The arguments of the command, and those of every command (`--debug`, `--call-timeout S`), wherever they stood."""
+    rest, common, waiting = list[str](), list[str](), False
+    for argument in arguments:
+        ours = waiting or argument in ("--debug", "--call-timeout") or argument.startswith("--call-timeout=")
+        (common if ours else rest).append(argument)
+        waiting = argument == "--call-timeout"
+    return rest, common
 
 
 app = typer.Typer(
@@ -134,5 +135,15 @@ def _common(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    call_timeout: Annotated[
+        float,
+        typer.Option(
+            "--call-timeout",
+            min=0.1,
+            max=LONGEST_CALL_S,
+            envvar=CALL_TIMEOUT,
+            help="Seconds that a call of a network from outside may take.",
+        ),
+    ] = CALL_TIMEOUT_S,
 ) -> None:
-    pass
+    os.environ[CALL_TIMEOUT] = str(call_timeout)

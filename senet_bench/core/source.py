@@ -18,6 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from senet_bench.core.foreign import contained, place_of
 from senet_bench.errors import UsageError, nearest
 
 LIBRARIES = ("timm", "torchvision")
@@ -253,17 +254,19 @@ def _imported_module(name: str, path: str, what: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"{what} {path!r}: there is no module {error.name}", "install it, or run in the folder that holds it"
-        ) from error
-    except Exception as error:
-        raise UsageError(
-            f"{what} {path!r}: importing {name} raises {type(error).__name__} ({first_line(error)})",
-            "correct the module",
-        ) from error
+    with contained(path):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            raise UsageError(
+                f"{what} {path!r}: there is no module {error.name}", "install it, or run in the folder that holds it"
+            ) from error
+        except Exception as error:
+            raise UsageError(
+                f"{what} {path!r}: importing {name} raises {type(error).__name__} ({first_line(error)})"
+                f"{place_of(error)}",
+                "correct the module",
+            ) from error
 
 
 def first_line(error: BaseException) -> str:

@@ -119,6 +119,12 @@ class ModelSpec:
         return is_outside(self.name)
 
     @property
+    def foreign(self) -> str | None:
+        """The name of code of others that it runs, its own or its attention block's; None where all of it is ours."""
+        block = self.attention.block if self.attention else ""
+        return self.name if self.outside else block if is_outside(block) else None
+
+    @property
     def task(self) -> Task:
         """What the network does with an image."""
         return "classification" if self.trunk is None else "detection"

@@ -16,9 +16,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.errors import UsageError, nearest
+from senet_bench.errors import BenchError, CallTimeoutError, UsageError, nearest
 from senet_bench.models.attach import attach_with, is_gated, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.graph import on_meta, tensors
@@ -144,8 +145,10 @@ def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
             module.register_forward_pre_hook(reach)
     dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
     try:
-        with torch.no_grad(), torch.device("meta"):
+        with contained(type(network).__name__), torch.no_grad(), torch.device("meta"):
             output = next(tensors(copied(torch.empty((1, *size), dtype=dtype))), None)
+    except CallTimeoutError:
+        raise
     except Exception:  # noqa: BLE001 - of whatever code the network has; why it fails is said where it is measured
         output = None
     outputs = None if output is None or output.dim() < 2 else int(output.shape[1])
@@ -203,15 +206,16 @@ def _on_any_device(make: Callable[[], Any], name: str) -> Any:
 
 
 def _made(make: Callable[[], Any], name: str) -> Any:
-    try:
-        return make()
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"{name} cannot be built: {type(error).__name__} ({first_line(error)})",
-            "see what its library says of its classes and channels",
-        ) from error
+    with contained(name, draws=True):
+        try:
+            return make()
+        except BenchError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{name} cannot be built: {type(error).__name__} ({first_line(error)}){place_of(error)}",
+                "see what its library says of its classes and channels",
+            ) from error
 
 
 def _timm(model: str, classes: int | None, in_channels: int) -> nn.Module:

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import USUAL_REDUCTION
-from senet_bench.errors import UsageError
+from senet_bench.errors import BenchError, UsageError
 
 BLOCK_SIDE = 16
 
@@ -61,15 +62,17 @@ def called(
     if signature is not None:
         options = {**_reduction(name, signature, reduction), **options}
         _check_arguments(name, signature, channels, options)
-    try:
-        return make(channels, **options)
-    except UsageError:
-        raise
-    except Exception as error:
-        raise UsageError(
-            f"attention block {name!r} with {channels} channels raises {type(error).__name__} ({first_line(error)})",
-            "it is made as Class(channels, **options)",
-        ) from error
+    with contained(f"attention block {name!r}", draws=True):
+        try:
+            return make(channels, **options)
+        except BenchError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"attention block {name!r} with {channels} channels raises {type(error).__name__} "
+                f"({first_line(error)}){place_of(error)}",
+                "it is made as Class(channels, **options)",
+            ) from error
 
 
 def _reduction(name: str, signature: inspect.Signature, reduction: int | None) -> dict[str, int]:
@@ -124,7 +127,8 @@ def _try(path: str, block: nn.Module, channels: int) -> None:
             out = block.eval()(x)
     except Exception as error:
         raise UsageError(
-            f"attention block {path!r} fails on a map of {_shape(x)}: {type(error).__name__} ({first_line(error)})",
+            f"attention block {path!r} fails on a map of {_shape(x)}: {type(error).__name__} ({first_line(error)})"
+            f"{place_of(error)}",
             "a block maps (N, C, H, W) to the same shape",
         ) from error
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,13 +11,14 @@ from typing import TYPE_CHECKING, Literal
 from msgspec import structs
 
 from senet_bench.core.catalog import resolve
+from senet_bench.core.foreign import contained
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import judge
 from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import ModelSpec
 from senet_bench.core.studies import find_study
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case, label, refuse
 from senet_bench.run.record import Record
 
@@ -45,7 +47,7 @@ class Count:
 
     counter: CounterName = "shapes"
     verify: bool = False
-    counted: dict[ModelSpec, Counted] = field(default_factory=dict, compare=False)
+    counted: dict[ModelSpec, Counted | MeasurementError] = field(default_factory=dict, compare=False)
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise one `UsageError` that lists every case that cannot be built or cannot take the images."""
@@ -59,6 +61,8 @@ class Count:
                 self.of(case)
             except UsageError as error:
                 reasons[case.name] = str(error)
+            except MeasurementError:
+                continue  # its row says so, and the others go on
         return reasons
 
     def described(self, asked: RunConditions) -> RunConditions:
@@ -72,15 +76,27 @@ class Count:
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Add a row for every case."""
         for number, case in enumerate(cases, 1):
-            row = self.row(case)
+            try:
+                row = self.row(case)
+            except MeasurementError as error:
+                row = _row(case, missing={**NOT_ASKED, "count": str(error)})
+                record.failures.append(f"{row.label}: {error}")
             record.add(row)
             yield record.progress(row.label, number, len(cases))
 
     def of(self, case: Case) -> Counted:
         """What is counted of a case, at the first call."""
         if case.spec not in self.counted:
-            self.counted[case.spec] = self._count(case)
-        return self.counted[case.spec]
+            name = case.spec.foreign
+            try:
+                with contained(name) if name else contextlib.nullcontext():
+                    self.counted[case.spec] = self._count(case)
+            except MeasurementError as error:
+                self.counted[case.spec] = error
+        counted = self.counted[case.spec]
+        if isinstance(counted, MeasurementError):
+            raise counted
+        return counted
 
     def _count(self, case: Case) -> Counted:
         from senet_bench.bench import count, reference_counters
@@ -95,19 +111,10 @@ class Count:
 
     def row(self, case: Case) -> Row:
         """The row of a case: what was counted, beside the paper's cells."""
-        spec, counted = case.spec, self.of(case)
+        counted = self.of(case)
         counts = counted.operations
-        row = Row(
-            model=spec.name,
-            label=label(spec),
-            family=spec.family,
-            input_size=spec.input_size,
-            classes=spec.classes,
-            cardinality=spec.cardinality,
-            baseline=None if case.baseline is None else case.baseline.name,
-            role=case.role,
-            attention=spec.attention,
-            axes=dict(case.axes) if case.axes is not None else None,
+        row = _row(
+            case,
             params=counted.params,
             flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
             flops_by_kind=counts.by_kind(),
@@ -115,8 +122,26 @@ class Count:
             counts=counted.further,
             missing=NOT_ASKED,
         )
-        missing = NOT_ASKED if spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
+        missing = NOT_ASKED if case.spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
         return replace(row, paper=judge(row, case.studies), missing=missing)
+
+
+def _row(case: Case, **counted: Any) -> Row:
+    """The row of a case with what was counted of it."""
+    spec = case.spec
+    return Row(
+        model=spec.name,
+        label=label(spec),
+        family=spec.family,
+        input_size=spec.input_size,
+        classes=spec.classes,
+        cardinality=spec.cardinality,
+        baseline=None if case.baseline is None else case.baseline.name,
+        role=case.role,
+        attention=spec.attention,
+        axes=dict(case.axes) if case.axes is not None else None,
+        **counted,
+    )
 
 
 def counters() -> dict[str, Callable[[nn.Module, tuple[int, int, int]], int]]:

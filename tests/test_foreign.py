@@ -1,0 +1,163 @@
+"""The boundary around code of others: what it raises, exits with, prints, hangs in or changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from senet_bench.core import foreign
+from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt
+from senet_bench.errors import CallTimeoutError, MeasurementError, UsageError
+from tests.conftest import Run
+
+NETWORK = """
+import os, sys, time
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x):
+        {line}
+        return self.fc(self.conv(x).mean((2, 3)))
+"""
+ENDS = {
+    "a key error": "{}['x']",
+    "an assertion": "assert False",
+    "an exit": "sys.exit(0)",
+    "an exit at once": "os._exit(0)",
+    "an interrupt of its own": "raise KeyboardInterrupt",
+    "a generator's exit": "raise GeneratorExit",
+    "what is no exception": "raise BaseException('x')",
+}
+
+
+@pytest.fixture(autouse=True)
+def handler() -> Any:
+    """The handler of Ctrl-C that the command line sets."""
+    before = signal.signal(signal.SIGINT, interrupt)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    """The import string of a network whose forward does what the test says."""
+    module = f"hers_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{module}.py").write_text(NETWORK.replace("{line}", request.param))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return f"{module}:Net"
+
+
+@pytest.mark.parametrize("network", ENDS.values(), ids=list(ENDS), indirect=True)
+def test_a_network_that_fails_is_a_row_with_its_line_and_the_others_are_counted(network: str, run: Run) -> None:
+    ended = run("compare", network, "resnet18", "--no-latency", "--format", "json")
+    assert ended.code == 5
+    rows = {row["model"]: row for row in json.loads(ended.out)["rows"]}
+    assert rows["seresnet18"]["params"] == 11_778_592
+    assert rows[network]["params"] is None
+    assert f"{network.partition(':')[0]}.py, line 12" in rows[network]["missing"]["count"]
+    assert "internal error" not in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("network", ["print('hello'); sys.stdout.close()"], ids=["printing"], indirect=True)
+def test_what_a_network_prints_is_not_in_the_document(network: str, run: Run) -> None:
+    ended = run("compare", network, "--no-latency", "--format", "json")
+    assert ended.code == 0
+    assert json.loads(ended.out)["rows"][0]["params"] == 314
+    assert "hello" in ended.err
+
+
+def test_a_call_that_hangs_is_interrupted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CALL_TIMEOUT, "0.2")
+
+    def hang() -> None:
+        with contained("a network"), contained("her:Block"):
+            while True:
+                time.sleep(0.01)
+
+    with pytest.raises(CallTimeoutError, match=r"her:Block did not return within 0\.2 s in .*; give it more"):
+        hang()
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+    with contained("her:Net", limited=False):
+        time.sleep(0.3)
+
+
+def test_a_call_that_catches_the_interruption_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    ended: list[int] = []
+    monkeypatch.setenv(CALL_TIMEOUT, "0.05")
+    monkeypatch.setattr(foreign, "GRACE_S", 0.05)
+    monkeypatch.setattr(os, "_exit", ended.append)
+
+    def stubborn() -> None:
+        while not ended:
+            try:
+                time.sleep(0.01)
+            except BaseException:  # noqa: BLE001
+                continue
+
+    with contained("her:Net"):
+        stubborn()
+    assert ended == [5]
+
+
+def test_the_state_of_python_and_torch_is_put_back(tmp_path: Path) -> None:
+    def state() -> tuple[object, ...]:
+        return (
+            *(torch.get_num_threads(), torch.get_default_dtype(), torch.is_grad_enabled()),
+            *(torch.are_deterministic_algorithms_enabled(), torch.get_default_device(), hasattr(torch, "randn")),
+            *(torch.get_float32_matmul_precision(), torch.backends.cudnn.benchmark, Path.cwd(), random.getstate()),
+            *(torch.random.get_rng_state().tolist(), sys.stdout, sys.stderr, os._exit),
+        )
+
+    def change() -> None:
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_default_dtype(torch.float64)
+        torch.set_grad_enabled(False)
+        torch.use_deterministic_algorithms(True)
+        torch.set_default_device("meta")
+        torch.set_float32_matmul_precision("medium")
+        torch.backends.cudnn.benchmark = True
+        torch.manual_seed(99)
+        random.seed(99)
+        os.chdir(tmp_path)
+        del torch.randn
+        raise ValueError("x")
+
+    before = state()
+    with (
+        pytest.raises(MeasurementError, match=r"her:Net raises ValueError: x in .*test_foreign\.py"),
+        contained("her:Net"),
+    ):
+        change()
+    assert state() == before
+
+
+def test_errors_of_ours_and_the_keyboard_pass_through() -> None:
+    for error in (UsageError("x"), Interrupted()):
+        with pytest.raises(type(error)), contained("her:Net"):
+            raise error
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(KeyboardInterrupt), contained("her:Net"):
+        raise KeyboardInterrupt
+
+
+def test_what_draws_its_weights_moves_the_random_state_on() -> None:
+    before = torch.random.get_rng_state()
+    with contained("her:Net", draws=True):
+        torch.rand(3)
+    assert not torch.equal(torch.random.get_rng_state(), before)

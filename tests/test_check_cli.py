@@ -240,14 +240,28 @@ def test_the_report_is_written_before_the_command_ends(
         "json",
     )
     assert (ended.code, ended.out) == (1, "")
-    assert "::error file=senet-bench.toml" in ended.err
-    assert (recorded.path / "summary.md").read_text().startswith("### senet-bench: FAIL")
+    assert "::error file=nets.py,line=5," in ended.err
+    assert "\n### senet-bench: FAIL" in (recorded.path / "summary.md").read_text()
     assert "<failure" in (recorded.path / "j.xml").read_text()
     assert "<table>" in (recorded.path / "p.html").read_text()
-    assert (recorded.path / "m.md").read_text().startswith("### senet-bench: FAIL")
+    assert "\n### senet-bench: FAIL" in (recorded.path / "m.md").read_text()
     assert json.loads((recorded.path / "r.json").read_text())["exit_code"] == 1
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "no/such/folder")
     assert run("check").code == 1
+
+
+def test_bad_input_in_a_ci_is_an_annotation_and_stands_in_every_report(
+    recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+    files = ("--junit", "j.xml", "--markdown", "m.md", "--html", "p.html", "--format", "json", "-o", "r.json")
+    ended = run("check", "--only", "vgg*", *files)
+    assert ended.code == 2
+    assert "::error title=senet-bench check::--only 'vgg*' matches no network" in ended.err
+    assert json.loads((recorded.path / "r.json").read_text())["exit_code"] == 2
+    for name in ("summary.md", "j.xml", "m.md", "p.html", "r.json"):
+        assert "matches no network" in (recorded.path / name).read_text()
 
 
 @pytest.mark.parametrize(

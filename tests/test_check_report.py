@@ -1,6 +1,7 @@
 """The report in every form: what it says first, and the limits of the places where it is shown."""
 
 import json
+from dataclasses import replace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -22,7 +23,7 @@ from senet_bench.regression.outcome import (
     State,
     exit_code,
 )
-from senet_bench.regression.text import job_summary, report_document, report_markdown, report_page, verdict_line
+from senet_bench.regression.text import MARKER, job_summary, report_document, report_markdown, report_page, verdict_line
 
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
 
@@ -65,7 +66,8 @@ MIXED = [
 
 def test_the_verdict_comes_first_then_what_is_open_then_the_rest_folded() -> None:
     text = report_markdown(report(MIXED))
-    first = text.splitlines()[0]
+    mark, first = text.splitlines()[:2]
+    assert mark == MARKER
     assert first == (
         "### senet-bench: FAIL, 2 failed, 1 error, 1 inconclusive of 5 gates"
         " (base 3f2c1a9 2026-09-18, machine 9b1d77c0a4e2)"
@@ -109,6 +111,9 @@ def test_names_are_shown_as_they_are() -> None:
     line = next(one for one in report_markdown(nasty).splitlines() if "script" in one)
     assert "<script>" not in line
     assert "@team" not in line
+    linked = report_markdown(report([row("[x](https://evil.it)", "#12 www.evil.it", "fail", reason="![a](b)")]))
+    for link in (r"\[x\](", r"\!\[a\](b)", "https:\u200b//evil", "www\u200b.evil", "&#35;12"):
+        assert link in linked
     assert line.replace("\\|", "").count("|") == 10
     assert "<script>" not in report_page(nasty)
     assert len(ET.fromstring(junit(nasty))) == 1
@@ -134,8 +139,13 @@ def test_at_most_ten_annotations_the_worst_first_and_escaped() -> None:
     assert len(lines) == 10
     assert "network29 " in lines[0]
     assert "and 21 more" in lines[-1]
-    (line,) = error_lines(report([row("a:b,c", "la:t,ency", "fail", reason="+5 %\nnext")]))
+    (line,) = error_lines(
+        replace(report([row("a:b,c", "la:t,ency", "fail", reason="+5 %\nnext")]), config_file="senet-bench.toml")
+    )
     assert line == ("::error file=senet-bench.toml,line=1,title=senet-bench la%3At%2Cency::a:b,c +5 %25%0Anext")
+    placed = row("n", "params", "fail", file="src/a b.py", line=12)
+    assert error_lines(report([placed]))[0].startswith("::error file=src/a b.py,line=12,title=senet-bench params::")
+    assert ET.fromstring(junit(report([placed])))[0].attrib["file"] == "src/a b.py"
     assert len(error_lines(many(10))) == 10
     assert "more" not in error_lines(many(10))[-1]
 

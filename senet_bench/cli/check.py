@@ -6,6 +6,7 @@ import os
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
@@ -114,6 +115,22 @@ class ReportFiles:
         for path in (self.junit, self.markdown, self.html, self.benchmark_json):
             o.check_output(path)
 
+    def write_failure(self, error: BenchError, showing: o.Showing) -> None:
+        """Write why there is no report, to the files that were named and where GitHub shows it."""
+        from senet_bench.core.store import write_atomically
+        from senet_bench.regression import ci
+
+        texts = ci.failure_files(error, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"))
+        for path, kind in ((self.junit, "junit"), (self.markdown, "markdown"), (self.html, "html")):
+            if path is not None:
+                write_atomically(path, texts[kind])
+        if showing.output is not None:
+            kind = {"md": "markdown", "html": "html"}.get(showing.format, "json")
+            write_atomically(showing.output, texts[kind])
+        if self.annotations or os.environ.get("GITHUB_ACTIONS") == "true":
+            typer.echo(ci.failure_line(error), err=True)
+        _write_for_github(texts["markdown"], showing.quiet)
+
     def write(self, report: Report, *, strict: bool) -> None:
         """Write those that were named."""
         from senet_bench.core.results import to_json
@@ -159,6 +176,22 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     showing.check()
     files.check()
+    try:
+        report = _checked(selection, judging, timing, showing)
+    except BenchError as error:
+        files.write_failure(error, showing)
+        raise
+    files.write(report, strict=judging.strict or judging.inconclusive == "fail")
+    _show(report, showing)
+    _write_for_github(text_of_summary(report), showing.quiet)
+    if files.annotations:
+        _annotate(report)
+    if report.exit_code:
+        raise FailedCheckError(report)
+
+
+def _checked(selection: Selection, judging: Judging, timing: Launching, showing: o.Showing) -> Report:
+    """The report, once everything was measured."""
     by_head = str(selection.config) == HEAD
     path = None if by_head else selection.config
     if by_head and judging.base is None:
@@ -179,12 +212,7 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         benchmarks=judging.benchmarks(),
     )
     steps = check.run_check(config, Baselines(showing.results / "baselines"), options)
-    report = terminal.run(steps, quiet=showing.quiet or showing.no_progress)
-    files.write(report, strict=config.inconclusive == "fail")
-    _show(report, showing)
-    _write_for_github(report, files.annotations, showing.quiet)
-    if report.exit_code:
-        raise FailedCheckError(report)
+    return terminal.run(steps, quiet=showing.quiet or showing.no_progress)
 
 
 def _show(report: Report, showing: o.Showing) -> None:
@@ -202,20 +230,30 @@ def _show(report: Report, showing: o.Showing) -> None:
         write_atomically(showing.output, own(report))
 
 
-def _write_for_github(report: Report, annotations: bool, quiet: bool) -> None:
-    """The job summary, where GitHub asks for one, and annotations; failing to write them is no verdict."""
-    from senet_bench.regression import ci, text
+def text_of_summary(report: Report) -> str:
+    """What a job's summary shows of a report."""
+    from senet_bench.regression import text
+
+    return text.job_summary(report)
+
+
+def _annotate(report: Report) -> None:
+    from senet_bench.regression import ci
+
+    for line in ci.error_lines(report):
+        typer.echo(line, err=True)
+
+
+def _write_for_github(text: str, quiet: bool) -> None:
+    """The job summary, where GitHub asks for one; failing to write it is no verdict."""
     from senet_bench.show import terminal
 
-    if annotations:
-        for line in ci.error_lines(report):
-            typer.echo(line, err=True)
     summary = os.environ.get("GITHUB_STEP_SUMMARY")
     if not summary:
         return
     try:
         with Path(summary).open("a", encoding="utf-8") as file:
-            file.write(text.job_summary(report))
+            file.write(text)
     except OSError as error:
         terminal.remark(f"the job summary was not written ({error.strerror})", quiet=quiet)
 

@@ -14,13 +14,15 @@ Result = TypeVar("Result")
 class Progress:
     """A moment of a command: what is being done, and `done` steps of `total` (a fraction while one runs).
 
-    `path` is where everything finished so far is stored, None where nothing is.
+    `path` is where everything finished so far is stored, None where nothing is. A `forecast` says how long
+    it will take.
     """
 
     what: str
     done: float
     total: float
     path: Path | None = None
+    forecast: bool = False
 
 
 Steps: TypeAlias = Generator[Progress, None, Result]

@@ -57,7 +57,9 @@ def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[R
     rows = with_allowances(rows, run.config, datetime.now(UTC).date())
     if base is None:
         rows += drifts(baselines.history(), rows, config.limit)
-    return _report(run, [_placed(row, options.folder) for row in rows], base, health)
+    top = Path(git(options.folder, "rev-parse", "--show-toplevel") or options.folder).resolve()
+    report = _report(run, [_placed(row, top) for row in rows], base, health)
+    return replace(report, config_file=_inside(options.folder / config.source, top))
 
 
 def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list[LimitRow]]]:
@@ -71,14 +73,19 @@ def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list
     return run, with_acceptances(rows, baselines, baselines.beside(options.folder, base.folder), against.facts)
 
 
-def _placed(row: LimitRow, folder: Path) -> LimitRow:
+def _placed(row: LimitRow, top: Path) -> LimitRow:
     """The row with its file relative to the repository, without one where the code lies elsewhere."""
     if not row.file:
         return row
-    top = Path(git(folder, "rev-parse", "--show-toplevel") or folder).resolve()
-    file = Path(row.file).resolve()
-    inside = file.is_relative_to(top) and ".git" not in file.parts and "site-packages" not in file.parts
-    return replace(row, file=file.relative_to(top).as_posix() if inside else "", line=row.line if inside else 0)
+    file = _inside(Path(row.file), top)
+    return replace(row, file=file, line=row.line if file else 0)
+
+
+def _inside(file: Path, top: Path) -> str:
+    """A file as the repository at `top` names it, empty where it lies elsewhere."""
+    file = file.resolve()
+    own = file.is_relative_to(top) and not {".git", "site-packages"} & set(file.parts)
+    return file.relative_to(top).as_posix() if own else ""
 
 
 def _report(run: Rows, rows: Sequence[LimitRow], base: Checkout | None, health: Health) -> Report:

@@ -9,8 +9,12 @@ from collections.abc import Sequence
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
-from senet_bench.regression.outcome import LimitRow, Report
-from senet_bench.regression.text import ordered, row_cells
+from senet_bench.core.results import to_json
+from senet_bench.errors import BenchError
+from senet_bench.regression.outcome import SCHEMA, LimitRow, Report
+from senet_bench.regression.text import MARKER, ordered, plain_markdown, row_cells
+from senet_bench.show import writers
+from senet_bench.show.tables import Table
 
 MOST_ANNOTATIONS = 10
 """GitHub shows ten of a kind for a step and drops the rest."""
@@ -47,7 +51,8 @@ def _outcome(row: LimitRow, strict: bool) -> str:
 
 def _case(row: LimitRow, kind: str) -> list[str]:
     attributes = f"classname={_quoted(f'senet-bench.{row.network}')} name={_quoted(row.metric)}"
-    lines = [f'<testcase {attributes} time="{row.elapsed_s or 0:.3f}">']
+    place = f' file={_quoted(row.file)} line="{row.line}"' if row.file else ""
+    lines = [f'<testcase {attributes}{place} time="{row.elapsed_s or 0:.3f}">']
     numbers = [(name, getattr(row, name)) for name in NUMBERS if getattr(row, name) is not None]
     if numbers:
         values = "".join(f"<property name={_quoted(name)} value={_quoted(str(one))}/>" for name, one in numbers)
@@ -74,16 +79,38 @@ def error_lines(report: Report) -> list[str]:
     rows: Sequence[LimitRow] = [
         row for row in ordered(report.rows) if row.verdict in ("fail", "error", "not comparable")
     ]
-    file = str(report.conditions.get("config", ""))
+    file = report.config_file
     fitting = rows if len(rows) <= MOST_ANNOTATIONS else rows[: MOST_ANNOTATIONS - 1]
-    lines = [_annotation(file, f"senet-bench {row.metric}", f"{row.network} {row.reason}") for row in fitting]
+    lines = [
+        _annotation(row.file or file, f"senet-bench {row.metric}", f"{row.network} {row.reason}", row.line or 1)
+        for row in fitting
+    ]
     if len(rows) > len(fitting):
         lines.append(_annotation(file, "senet-bench", f"and {len(rows) - len(fitting)} more, see the report"))
     return lines
 
 
-def _annotation(file: str, title: str, message: str) -> str:
-    where = f"file={_property(file)},line=1," if file else ""
+def failure_files(error: BenchError, created: str) -> dict[str, str]:
+    """What is written where no report came about, by kind: JUnit, Markdown, a page and JSON that say why."""
+    why = str(error)
+    case = f'<testcase classname="senet-bench" name="check" time="0.000"><error message={_quoted(why)}/></testcase>'
+    suite = f'<testsuite name="senet-bench" tests="1" failures="0" errors="1" timestamp={_quoted(created)}>'
+    document = {"schema": SCHEMA, "verdict": "ERROR", "exit_code": error.exit_code, "error": why, "rows": []}
+    return {
+        "junit": f'<?xml version="1.0" encoding="UTF-8"?>\n{suite}{case}</testsuite>\n',
+        "markdown": f"{MARKER}\n### senet-bench: not checked\n\n{plain_markdown(why)}\n",
+        "html": writers.page([Table("", (), (), (why,))], "senet-bench: not checked"),
+        "json": to_json(document),
+    }
+
+
+def failure_line(error: BenchError) -> str:
+    """The annotation of an error before any report."""
+    return _annotation("", "senet-bench check", str(error))
+
+
+def _annotation(file: str, title: str, message: str, line: int = 1) -> str:
+    where = f"file={_property(file)},line={line}," if file else ""
     return f"::error {where}title={_property(title)}::{_data(message)}"
 
 

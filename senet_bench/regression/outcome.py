@@ -139,6 +139,7 @@ class Report:
     rows: list[LimitRow]
     missing: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
+    config_file: str = ""
     reproduce: str = ""
     accept: str = ""
     judge: Literal["base", "head"] | None = None

@@ -26,7 +26,12 @@ SUMMARY_BYTES = 1_000_000
 LONGEST_REASON = 400
 HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
 GRAVITY = [*EXITS, "new", "allowed", "accepted", "info", "pass"]
-ESCAPED = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "`": "'", "|": "\\|", "*": "\\*", "_": "\\_"}
+MARKER = "<!-- senet-bench check -->"
+"""The first line of a comment, by which it is found again."""
+ESCAPED = {"\\": "\\\\", "&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", "`": "'", "#": "&#35;"}
+ESCAPED |= {mark: f"\\{mark}" for mark in "|*_[]!~$"}
+LINKS = ("://", ":\u200b//"), ("www.", "www\u200b.")
+"""Addresses that GitHub would make links of."""
 TIMES = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
 SIZES = ((2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"))
 
@@ -114,12 +119,12 @@ def _gate(row: LimitRow) -> str:
 def report_markdown(report: Report, *, characters: int = COMMENT_CHARACTERS) -> str:
     """GitHub's Markdown of at most so many characters: what does not fit is counted, the gravest rows come first."""
     rows = ordered(report.rows)
-    head = f"### senet-bench: {_md(verdict_line(report))}\n"
+    head = f"{MARKER}\n### senet-bench: {plain_markdown(verdict_line(report))}\n"
     tail = _sure(report) + _provenance(report)
     room = characters - len(head) - len(tail) - 500
     opened = _table([row for row in rows if row.open], room)
     stale = [row.id for row in rows if row.stale]
-    better = f"\nBetter than the baseline, which is stale: {_md(', '.join(stale))[:2000]}\n" if stale else ""
+    better = f"\nBetter than the baseline, which is stale: {plain_markdown(', '.join(stale))[:2000]}\n" if stale else ""
     rest = [row for row in rows if not row.open]
     room -= len(opened) + len(better) + 100
     folded = f"\n<details><summary>{_kinds(rest)}</summary>\n\n{_table(rest, room)}\n</details>\n" if rest else ""
@@ -144,7 +149,7 @@ def _table(rows: Sequence[LimitRow], room: int) -> str:
     lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
     used = sum(map(len, lines))
     for shown, row in enumerate(rows):
-        texts = [_md(cell) for cell in row_cells(row)]
+        texts = [plain_markdown(cell) for cell in row_cells(row)]
         texts[7] = f"**{texts[7].upper()}**" if row.verdict in ("fail", "error") else texts[7]
         line = f"| {' | '.join(texts)} |"
         used += len(line) + 1
@@ -154,10 +159,10 @@ def _table(rows: Sequence[LimitRow], room: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _md(text: str) -> str:
-    """Text that Markdown shows as it is: no tables, tags or mentions come of it."""
+def plain_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no tables, tags, links or mentions come of it."""
     plain = " ".join(text.split())
-    for mark, instead in ESCAPED.items():
+    for mark, instead in (*ESCAPED.items(), *LINKS):
         plain = plain.replace(mark, instead)
     return plain
 
@@ -190,11 +195,15 @@ def _control(control: Control) -> list[str]:
 
 def _sure(report: Report) -> str:
     told = sureness(report)
-    return f"\n<details><summary>How sure is this</summary>\n\n{_md('; '.join(told))}\n</details>\n" if told else ""
+    return (
+        f"\n<details><summary>How sure is this</summary>\n\n{plain_markdown('; '.join(told))}\n</details>\n"
+        if told
+        else ""
+    )
 
 
 def _provenance(report: Report) -> str:
-    lines = [f"\nBase {_md(base_text(report))}; {_md(software(report))}.\n"]
+    lines = [f"\nBase {plain_markdown(base_text(report))}; {plain_markdown(software(report))}.\n"]
     lines += [f"Reproduce: `{_code(report.reproduce)}`\n"] if report.reproduce else []
     lines += [f"Accept: `{_code(report.accept)}`\n"] if report.accept else []
     return "\n".join(lines)

@@ -57,7 +57,7 @@ class Timing:
     def rows(self, networks: Sequence[Checked], work: Orders) -> Steps[list[LimitRow]]:
         """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
         work = replace(work, networks=tuple(networks))
-        yield Progress(self.deadline.forecast(self.config, len(networks)), 0, 1)
+        yield Progress(self.deadline.forecast(self.config, len(networks)), 0, 1, forecast=True)
         rows = yield from self._timed(work, self.seed, FOR_FAILURES)
         slower = [network for network in networks if rows[network.name].verdict == "fail"]
         if slower:

@@ -32,6 +32,7 @@ STYLES |= {
 }
 PIPED_WIDTH = 1000
 BETWEEN_DRAWINGS_S = 0.2
+BETWEEN_LINES_S = 15
 
 
 def show(document: Document) -> None:
@@ -74,7 +75,8 @@ def write(text: str) -> None:
 def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
     """Draw the progress of a command to its end, and return its result; nothing is drawn when `quiet`.
 
-    Ctrl-C becomes an `InterruptedRunError` that says what is saved.
+    In a CI (its variable `CI` is set) progress is a line every 15 seconds instead. Ctrl-C becomes an
+    `InterruptedRunError` that says what is saved.
     """
     last: Progress | None = None
     drawn = not quiet and sys.stderr.isatty() and is_first_process()
@@ -83,18 +85,38 @@ def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
     try:
         with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
             task, shown = bar.add_task("starting", total=None), 0.0  # no thread beside a timing
+            plain = _Plain() if not (quiet or drawn) and os.environ.get("CI") and is_first_process() else None
             while True:
                 try:
                     last = next(steps)
                 except StopIteration as end:
                     result: Result = end.value
                     return result
+                if plain:
+                    plain.tell(last)
                 bar.update(task, total=last.total, completed=last.done, description=last.what)
                 if time.monotonic() - shown > BETWEEN_DRAWINGS_S:
                     bar.refresh()
                     shown = time.monotonic()
     except KeyboardInterrupt as error:
         raise InterruptedRunError(f"interrupted; {_saved(last)}") from error
+
+
+class _Plain:
+    """Progress in lines for a log: what begins with a new word at once, else every 15 seconds."""
+
+    def __init__(self) -> None:
+        self.began = self.told = time.monotonic()
+
+    def tell(self, moment: Progress) -> None:
+        """Print a line where one is due."""
+        now = time.monotonic()
+        if now - self.told < BETWEEN_LINES_S and not moment.forecast:
+            return
+        self.told = now
+        done = f" ({moment.done:.3g} of {moment.total:.3g})" if not moment.forecast else ""
+        sys.stderr.write(f"senet-bench: {now - self.began:.0f} s: {moment.what}{done}\n")
+        sys.stderr.flush()
 
 
 def _saved(last: Progress | None) -> str:

@@ -79,7 +79,7 @@ class Rows:
     def _against_facts(self, network: Checked, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
-            now = measurement.facts_here(name, size)
+            now = measurement.facts_here(network)
         except BenchError as error:
             yield _broken(name, error)
             return
@@ -125,12 +125,12 @@ class Rows:
         return failed("machine", "+".join(judged) or "latency", why, "not comparable" if judged else "info")
 
     def _memory(self, network: Checked, machine: MachineBaseline) -> LimitRow:
-        name, size = network.name, network.input_size
+        name = network.name
         was = machine.networks.get(name, MachineFacts()).peak_bytes
         if was is None:
             return failed(name, "memory", f"no peak memory of {name} is recorded here: {RECORD}", "new")
         try:
-            now = measurement.peak(name, size, self.config)
+            now = measurement.peak(network, self.config)
         except BenchError as error:
             return failed(name, "memory", str(error))
         return exact.memory_row(name, was, now, self.config.limit(name, "memory"))

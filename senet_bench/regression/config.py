@@ -22,14 +22,26 @@ FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W)."""
+    """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W).
+
+    It is made with `arguments`, and called with `inputs` instead of images where there are any.
+    """
 
     name: str
     input_size: tuple[int, int, int]
+    arguments: Mapping[str, object] = field(default_factory=dict)
+    inputs: tuple[Mapping[str, object], ...] = ()
+
+    @property
+    def how(self) -> dict[str, object] | None:
+        """How it is made and called, None where as usual."""
+        if not self.arguments and not self.inputs:
+            return None
+        return {"arguments": dict(self.arguments), "inputs": [dict(one) for one in self.inputs] or None}
 
     def request(self) -> list[object]:
         """What a worker is told of it."""
-        return [self.name, list(self.input_size)]
+        return [self.name, list(self.input_size), self.how]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from senet_bench.regression.config import (
 )
 from senet_bench.regression.limits import Limit, judged_metrics, limit_of, usual_limits
 
+DTYPES = ("float32", "float64", "int64", "int32", "bool")
 FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
 LARGEST_FILE = 1 << 20
@@ -125,11 +126,17 @@ def _networks(listed: object) -> tuple[Checked, ...]:
 
 def _network(one: object, where: str) -> Checked:
     table = {"name": one} if isinstance(one, str) else _a_table(one, where)
-    _known(table, ("name", "input_size"), where)
+    _known(table, ("name", "input_size", "arguments", "inputs"), where)
     name = table.get("name")
     if not isinstance(name, str) or not name:
         raise UsageError(f"{where}.name must be a name, not {name!r}", 'use "seresnet50" or "package.module:callable"')
     spec = None if ":" in name else _resolved(name, where)
+    arguments = _a_table(table.get("arguments", {}), f"{where}.arguments")
+    inputs = tuple(_input(one, f"{where}.inputs[{i}]") for i, one in enumerate(_tables(table, "inputs")))
+    if inputs and "input_size" in table:
+        raise UsageError(f"{where} has input_size and inputs", "leave one of them out")
+    if inputs:
+        return Checked(spec.name if spec else name, (1, 1, 1), arguments, inputs)
     size = table.get("input_size", spec.input_size if spec else (3, 224, 224))
     if (
         not isinstance(size, list | tuple)
@@ -137,7 +144,24 @@ def _network(one: object, where: str) -> Checked:
         or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 1 << 16 for n in size)
     ):
         raise UsageError(f"{where}.input_size must be three positive integers, not {size!r}", "use [3, 224, 224]")
-    return Checked(spec.name if spec else name, (size[0], size[1], size[2]))
+    return Checked(spec.name if spec else name, (size[0], size[1], size[2]), arguments)
+
+
+def _input(table: Mapping[str, object], where: str) -> dict[str, object]:
+    """One input of a network: its shape without the batch, its dtype, the range of its values, its name."""
+    _known(table, ("shape", "dtype", "range", "name"), where)
+    shape, dtype = table.get("shape"), table.get("dtype", "float32")
+    if not isinstance(shape, list) or not all(isinstance(n, int) and 0 < n <= 1 << 24 for n in shape):
+        raise UsageError(f"{where}.shape must be positive integers, not {shape!r}", "use [128], without the batch")
+    _choice(dtype, DTYPES, f"{where}.dtype")
+    bounds = table.get("range", [0, 2] if dtype in DTYPES[2:] else [-1.7, 1.7])
+    numbers = [one for one in bounds if isinstance(one, int | float)] if isinstance(bounds, list) else []
+    if len(numbers) != 2 or not numbers[0] < numbers[1] or not all(map(math.isfinite, numbers)):
+        raise UsageError(f"{where}.range must be two numbers, not {bounds!r}", "use [0, 1000]: the second is not drawn")
+    kept = {"shape": shape, "dtype": dtype, "range": numbers}
+    if "name" in table:
+        kept["name"] = _text(table, "name", f"{where}.name must be a name", "use that of a parameter of forward")
+    return kept
 
 
 def _resolved(name: str, where: str) -> Any:

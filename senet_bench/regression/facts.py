@@ -20,6 +20,8 @@ from typing import Any
 
 Counted = Sequence[tuple[str, str]]
 """Metrics that a function of (network, input size) counts: key and import string."""
+How = Mapping[str, Any] | None
+"""How a network is made and called: `arguments` and `inputs`."""
 OWN = "senet_bench."
 FINGERPRINT = "senet_bench.models.fingerprint"
 
@@ -56,30 +58,88 @@ class Portable:
         return sum(self.flops.values())
 
 
-def built(name: str, device: str = "cpu") -> Any:
-    """The network called `name` in evaluation, its weights the same for the same code."""
+def built(name: str, device: str = "cpu", how: How = None) -> Any:
+    """The network called `name` in evaluation, its weights the same for the same code.
+
+    `how` has the `arguments` that it is made with and the `inputs` that it is called with instead of images; what
+    `package.module:function` returns may be a network with its inputs.
+    """
     import torch
 
+    how = how or {}
     torch.manual_seed(0)
     with torch.device(device):
-        network = _made(name, device)
+        made = _made(name, device, how.get("arguments") or {})
+    network, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, how.get("inputs"))
     if not isinstance(network, torch.nn.Module):
         raise TypeError(f"{name} makes a {type(network).__name__}, not an nn.Module")
-    return network.to(device).eval()
+    network = network.to(device).eval()
+    if inputs is not None:
+        network.register_forward_pre_hook(Feed(inputs), with_kwargs=True)
+    return network
 
 
-def _made(name: str, device: str) -> Any:
+def _made(name: str, device: str, arguments: Mapping[str, Any]) -> Any:
     module, _, attribute = name.partition(":")
     if not attribute:
-        return importlib.import_module("senet_bench.models").build(name, device=device)
+        return importlib.import_module("senet_bench.models").build(name, device=device, **arguments)
     if module in ("timm", "torchvision"):
+        if arguments:
+            raise TypeError(f"{name} takes no arguments here: write a function that makes it")
         return importlib.import_module("senet_bench.models.outside").load(name)
     made = getattr(importlib.import_module(module), attribute)
-    return made() if callable(made) and not hasattr(made, "state_dict") else _called_or_copied(made)
+    if callable(made) and not hasattr(made, "state_dict"):
+        return made(**arguments)
+    return made(**arguments) if isinstance(made, type) else copy.deepcopy(made)
 
 
-def _called_or_copied(made: Any) -> Any:
-    return made() if isinstance(made, type) else copy.deepcopy(made)
+class Feed:
+    """A hook that gives a network its own inputs where an image is passed: as many and as precise as the image.
+
+    `inputs` are tables of `shape`, `dtype`, `range` and `name` for an argument by name; or tensors, as they are.
+    """
+
+    def __init__(self, inputs: Any) -> None:
+        self.inputs = inputs
+        self.kept: dict[tuple[Any, ...], tuple[tuple[Any, ...], dict[str, Any]]] = {}
+
+    def __call__(self, module: Any, arguments: tuple[Any, ...], named: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments that the network is called with."""
+        image = arguments[0]
+        key = (len(image), image.device, image.dtype)
+        if key not in self.kept:
+            self.kept[key] = self._made(image)
+        return self.kept[key]
+
+    def _made(self, image: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        if isinstance(self.inputs, Mapping):
+            return (), {name: _as_image(value, image) for name, value in self.inputs.items()}
+        listed = self.inputs if isinstance(self.inputs, list | tuple) else [self.inputs]
+        made = [
+            (one.get("name"), _drawn(place, one, image)) if isinstance(one, Mapping) else (None, _as_image(one, image))
+            for place, one in enumerate(listed)
+        ]
+        return tuple(one for name, one in made if name is None), {name: one for name, one in made if name is not None}
+
+
+def _as_image(value: Any, image: Any) -> Any:
+    """A tensor where an image is, and as precise where it is of floats."""
+    if not hasattr(value, "is_floating_point"):
+        return value
+    return value.to(device=image.device, dtype=image.dtype if value.is_floating_point() else value.dtype)
+
+
+def _drawn(place: int, table: Mapping[str, Any], image: Any) -> Any:
+    """An input of a table's shape, drawn evenly from its range by a generator that is the same everywhere."""
+    import numpy as np
+    import torch
+
+    kind = str(table.get("dtype", "float32"))
+    low, high = table.get("range") or ((0, 2) if kind == "bool" or "int" in kind else (-1.7, 1.7))
+    values = np.random.Generator(np.random.PCG64(place + 1)).random((len(image), *table["shape"])) * (high - low) + low
+    if kind == "bool" or "int" in kind:
+        return torch.from_numpy(np.floor(values)).to(device=image.device, dtype=getattr(torch, kind))
+    return _as_image(torch.from_numpy(values), image)
 
 
 def code_place(name: str) -> tuple[str, int]:
@@ -113,26 +173,26 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def named_facts(
-    name: str, input_size: tuple[int, int, int], counted: Counted = (), keep: str | None = None
+    name: str, input_size: tuple[int, int, int], counted: Counted = (), keep: str | None = None, how: How = None
 ) -> Portable:
     """The facts of the network called `name`; without memory for its weights where it can be built so.
 
     `keep` is a file that its outputs are written to.
     """
-    network, portable = _named_counts(name, input_size, counted)
-    return _with_function(portable, lambda: named_function(name, input_size, network, keep=keep))
+    network, portable = _named_counts(name, input_size, counted, how)
+    return _with_function(portable, lambda: named_function(name, input_size, how, network=network, keep=keep))
 
 
-def counted_facts(name: str, input_size: tuple[int, int, int]) -> Portable:
+def counted_facts(name: str, input_size: tuple[int, int, int], how: How = None) -> Portable:
     """The facts of the network called `name` without its function, which takes time."""
-    return _named_counts(name, input_size, ())[1]
+    return _named_counts(name, input_size, (), how)[1]
 
 
-def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted) -> tuple[Any, Portable]:
+def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted, how: How) -> tuple[Any, Portable]:
     try:
-        network = built(name, "meta")
+        network = built(name, "meta", how)
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
-        network = built(name)
+        network = built(name, how=how)
     return network, _counted_facts(network, input_size, counted)
 
 
@@ -143,18 +203,24 @@ def network_facts(network: Any, input_size: tuple[int, int, int], counted: Count
 
 
 def named_function(
-    name: str, input_size: tuple[int, int, int], network: Any = None, *, modules: bool = False, keep: str | None = None
+    name: str,
+    input_size: tuple[int, int, int],
+    how: How = None,
+    *,
+    network: Any = None,
+    modules: bool = False,
+    keep: str | None = None,
 ) -> dict[str, object]:
     """What the network called `name` computes; `network` is the one on `meta`, where there is one."""
     fingerprint = _ours(FINGERPRINT)
     asked = {"modules": modules, "own": True, "keep": keep}
     try:
-        empty = fingerprint.whole(built(name, "meta") if network is None else network)
+        empty = fingerprint.whole(built(name, "meta", how) if network is None else network)
         if empty is not None:
             return dict(fingerprint.function_of(empty, input_size, **asked))
     except Exception:  # noqa: BLE001, S110 - it may need its own tensors
         pass
-    return dict(fingerprint.function_of(built(name), input_size, **asked))
+    return dict(fingerprint.function_of(built(name, how=how), input_size, **asked))
 
 
 def _with_function(portable: Portable, function: Callable[[], dict[str, object]]) -> Portable:

@@ -37,10 +37,10 @@ MOST_APART = 0.02
 """Two processes of the same code that differ by more than this fraction record no latency."""
 
 
-def facts_here(name: str, size: tuple[int, int, int]) -> Portable:
+def facts_here(network: Checked) -> Portable:
     """The portable facts of a network of this checkout; any failure is a `MeasurementError`."""
-    with contained(name):
-        return named_facts(name, size, counted_metrics())
+    with contained(network.name):
+        return named_facts(network.name, network.input_size, counted_metrics(), how=network.how)
 
 
 def code_place_here(name: str) -> tuple[str, int]:
@@ -54,12 +54,12 @@ def code_place_here(name: str) -> tuple[str, int]:
         return "", 0
 
 
-def network_here(name: str) -> nn.Module:
+def network_here(network: Checked) -> nn.Module:
     """A network of this checkout with weights; any failure is a `MeasurementError`."""
     from senet_bench.regression.facts import built
 
-    with contained(name):
-        made: nn.Module = built(name)
+    with contained(network.name):
+        made: nn.Module = built(network.name, how=network.how)
         return made
 
 
@@ -89,25 +89,39 @@ def contained(name: str) -> Iterator[None]:
         os._exit = leave
 
 
-def peak(name: str, size: tuple[int, int, int], config: Config) -> int:
+def peak(network: Checked, config: Config) -> int:
     """The most bytes that a call of a network holds beyond weights and images."""
-    from senet_bench.bench.latency import measure_memory
+    import torch
 
-    with contained(name):
-        return measure_memory({name: network_here(name)}, size, config.conditions)[name].bytes
+    from senet_bench.bench.count import steady
+    from senet_bench.bench.machine import session
+    from senet_bench.bench.process import muted
+    from senet_bench.regression.facts import peak_bytes
+
+    images = torch.randn(config.batch_size, *network.input_size, generator=torch.Generator().manual_seed(0))
+    with contained(network.name), torch.inference_mode(), session(config.conditions):
+        built = steady(network_here(network))
+        with muted():
+            return peak_bytes(lambda: built(images))
 
 
 def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
     """A network's parameters, multiply-adds or peak memory over its baseline's."""
-    sizes = {one.name: one.input_size for one in config.networks}
-    size = sizes[ratio.network]
+    size, both = _sized(ratio, config)
     if ratio.metric == "memory":
-        base, now = (peak(name, size, config) for name in (ratio.baseline, ratio.network))
+        base, now = (peak(one, config) for one in both)
     else:
         with contained(ratio.network):
-            both = [counted_facts(name, size) for name in (ratio.baseline, ratio.network)]
-        base, now = (exact.total_of(ratio.metric, one) for one in both)
+            facts = [counted_facts(one.name, size, one.how) for one in both]
+        base, now = (exact.total_of(ratio.metric, one) for one in facts)
     return exact.counted_ratio(ratio, base, now)
+
+
+def _sized(ratio: Ratio, config: Config) -> tuple[tuple[int, int, int], list[Checked]]:
+    """The images of a ratio, which are its network's, and baseline and network that are given them."""
+    known = {network.name: network for network in config.networks}
+    size = known[ratio.network].input_size
+    return size, [replace(known[name], input_size=size) for name in (ratio.baseline, ratio.network)]
 
 
 def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitRow:
@@ -116,7 +130,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
     from senet_bench.bench.rounds import gated_plan
     from senet_bench.core.progress import result_of
 
-    size = next(one.input_size for one in config.networks if one.name == ratio.network)
+    size, both = _sized(ratio, config)
     plan = gated_plan(
         ratio.limit.relative or 0.0,
         budget_s=config.budget_s * config.launches,  # one process has the time of all launches
@@ -124,7 +138,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
         seed=seed,
         min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
-    networks = {name: network_here(name) for name in (ratio.baseline, ratio.network)}
+    networks = {one.name: network_here(one) for one in both}
     with contained(ratio.network):
         latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
     return ratio_row(ratio, latency.comparison)

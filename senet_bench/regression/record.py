@@ -61,7 +61,7 @@ def record_facts(config: Config, baselines: Baselines, *, only: str | None = Non
     config = config.only(only)
     machine, kept = baselines.here(), baselines.portable()
     portable = kept or PortableBaseline(torch=torch_here())
-    now = {one.name: facts_stored(measurement.facts_here(one.name, one.input_size)) for one in config.networks}
+    now = {one.name: facts_stored(measurement.facts_here(one)) for one in config.networks}
     known = portable.networks
     changed = [name for name, facts in now.items() if name in known and not _agree(known[name], facts)]
     if changed:
@@ -106,7 +106,7 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     facts, ids = dict(machine.networks), []
     for network in config.networks if "memory" in config.metrics else ():
         if _lacks(machine, network.name, "memory"):
-            peak = measurement.peak(network.name, network.input_size, config)
+            peak = measurement.peak(network, config)
             facts[network.name] = replace(facts.get(network.name, MachineFacts()), peak_bytes=peak)
             ids.append(f"{network.name}:memory")
     timed = [network for network in config.networks if _lacks(machine, network.name, "latency")]
@@ -174,13 +174,13 @@ def _accepted_everywhere(
     _check_torch(portable, chosen)
     notes: list[Note] = []
     kept, found = dict(portable.networks), dict[str, StoredFacts]()
-    sizes = {one.name: one.input_size for one in config.networks}
+    checked = {one.name: one for one in config.networks}
     for name, metric in chosen:
-        if name not in sizes:
+        if name not in checked:
             notes.append((f"{name}:{WHOLE}", kept.pop(name, None), None))
         elif metric in portable_metrics() or metric == WHOLE:
             if name not in found:
-                found[name] = facts_stored(measurement.facts_here(name, sizes[name]))
+                found[name] = facts_stored(measurement.facts_here(checked[name]))
             old, kept[name] = kept.get(name), _replaced(kept.get(name), found[name], metric)
             if old != kept[name]:
                 notes.append((f"{name}:{metric}", _part(old, metric), _part(found[name], metric)))
@@ -254,7 +254,7 @@ def _measured_here(
         was = machine.networks.get(network.name, MachineFacts())
         whole = (network.name, WHOLE) in chosen and was.peak_bytes is not None
         if (network.name, "memory") in chosen or whole:
-            peak = measurement.peak(network.name, network.input_size, config)
+            peak = measurement.peak(network, config)
             if peak != was.peak_bytes:
                 measured[network.name] = MachineFacts(peak_bytes=peak)
     timed = [network for network in config.networks if (network.name, "latency") in chosen]

@@ -53,14 +53,14 @@ class Servant:
 
     def facts(self, network: list[Any], counted: list[Any], keep: str) -> dict[str, Any]:
         """The portable facts and where the network's code is; its outputs are written to the file `keep`."""
-        name, size = network
-        facts = self.portable.named_facts(name, tuple(size), [tuple(one) for one in counted], keep)
+        name, size, how = network
+        facts = self.portable.named_facts(name, tuple(size), [tuple(one) for one in counted], keep, how)
         file, line = self.portable.code_place(name)
         return {"facts": asdict(facts), "file": file, "line": line}
 
     def modules(self, network: list[Any]) -> Any:
         """The function of a network with the outputs of its modules."""
-        return self.portable.named_function(network[0], tuple(network[1]), modules=True)
+        return self.portable.named_function(network[0], tuple(network[1]), network[2], modules=True)
 
     def memory(self, network: list[Any], batch_size: int) -> int:
         """The most bytes that a call holds beyond weights and images."""
@@ -84,7 +84,7 @@ class Servant:
         """A call of the network on images that are always the same; raises on an output that is not finite."""
         import torch
 
-        built = self.portable.built(network[0])
+        built = self.portable.built(network[0], how=network[2])
         images = torch.randn(batch_size, *network[1], generator=torch.Generator().manual_seed(0))
         with torch.inference_mode():
             leaves = [value for _, value in self.portable.leaves(built(images)) if isinstance(value, torch.Tensor)]

@@ -35,17 +35,23 @@ class SenetBench:
     name: str
     folder: Path
     recording: str = ""
-    wanted: Mapping[str, Any] = field(default_factory=dict)
+    wanted: Mapping[str, object] = field(default_factory=dict)
+    checked: set[str] = field(default_factory=set)
 
     def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[LimitRow]:
-        """The exact limits of a network's facts against the recorded ones; fails the test and names what changed."""
+        """The exact limits of a network's facts against the recorded ones; fails the test and names what changed.
+
+        A test that checks several networks gives each a `name`.
+        """
         from senet_bench.regression.baselines import facts_stored
         from senet_bench.regression.exact import exact_row
         from senet_bench.regression.facts import network_facts
 
-        name = name or self.name
+        name = f"{self.name} {name}" if name else self.name
         now = network_facts(network, input_size)
         before = self._recorded(name, facts_stored(now))
+        again = "; a test of several networks gives each its own name=..." * (name in self.checked)
+        self.checked.add(name)
         if before is None:
             pytest.fail(
                 f"{name} has no recorded facts in {self.folder}; run pytest --senet-bench-record", pytrace=False
@@ -56,7 +62,7 @@ class SenetBench:
         rows = [exact_row(name, metric, before, now, self._limit(metric), weights_free=free) for metric in METRICS]
         failed = [row.reason for row in rows if row.verdict == "fail"]
         if failed:
-            pytest.fail("; ".join(failed), pytrace=False)
+            pytest.fail("; ".join(failed) + again, pytrace=False)
         return rows
 
     def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> LimitRow:
@@ -100,16 +106,20 @@ class SenetBench:
         from senet_bench.regression.baselines import Baselines, PortableBaseline, commit_of, updated
 
         baselines = Baselines(self.folder / "pytest")  # what `check` compares with is not a test's
+        replacing = self.recording == "all" and name not in self.checked
         if self.recording:
             baselines.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(baselines.folder / ".lock"):  # several workers of pytest-xdist may record
                 kept = baselines.portable() or PortableBaseline(torch=_torch_minor())
-                if name not in kept.networks or (self.recording == "all" and kept.networks[name] != now):
+                if name not in kept.networks or (replacing and kept.networks[name] != now):
                     baselines.write(updated(kept, {name: now}, commit_of(self.folder)))
-        found = baselines.portable()
-        if found is None or name not in found.networks:  # older versions wrote among those of `check`, by bare names
-            name, found = name.rpartition("::")[2], Baselines(self.folder).portable()
-        return found.networks[name].portable() if found and name in found.networks else None
+        # older versions wrote bare names, of tests or as given, and among those of `check`
+        bare = name.rpartition("::")[2]
+        for folder, key in ((baselines, name), (baselines, bare.rpartition(" ")[2]), (Baselines(self.folder), bare)):
+            found = folder.portable()
+            if found is not None and key in found.networks:
+                return found.networks[key].portable()
+        return None
 
     def _limit(self, metric: str) -> Limit:
         from senet_bench.regression.limits import limit_of, usual_limits

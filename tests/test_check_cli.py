@@ -158,6 +158,24 @@ def test_a_new_network_is_told_and_another_image_size_is_not_comparable(recorded
     assert "3x16x16" in found["nets:Net/input_size"]["reason"]
 
 
+def test_git_bisect_skips_what_could_not_be_decided(recorded: Folder, run: Run) -> None:
+    recorded.configure(CONFIG.replace("[3, 16, 16]", "[3, 32, 32]"))
+    assert run("check").code == 4
+    assert run("check", "--bisect").code == 125
+    assert run("check", "--bisect", "--only", "vgg*").code == 125
+    recorded.configure(CONFIG)
+    assert run("check", "--bisect").code == 0
+    recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    assert run("check", "--bisect").code == 1
+
+
+def test_facts_that_an_older_plugin_left_among_the_networks_have_not_vanished(recorded: Folder, run: Run) -> None:
+    document = json.loads(recorded.baseline.read_text())
+    document["networks"]["test_plain"] = document["networks"]["nets:Net"]
+    recorded.baseline.write_text(json.dumps(document))
+    assert run("check").code == 0
+
+
 def test_an_allowance_lets_a_failure_pass_until_its_day(recorded: Folder, run: Run) -> None:
     recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
     allow = '[[allow]]\nid = "nets:*"\nuntil = {}\nreason = "a class more"\n'

@@ -1,12 +1,18 @@
 """Slow drift over accepted changes."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from senet_bench.regression.config import Drift
+from senet_bench.regression.drift import drift_rows, line_of
+from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.outcome import LimitRow, drifts
+from tests.test_check_base import baselines
+from tests.test_check_cli import git
 
 PARAMS = LimitRow(id="net/params", network="net", metric="params", kind="exact", verdict="pass", now=120.0)
 
@@ -50,3 +56,29 @@ def test_a_history_of_something_else_tells_nothing(old: object) -> None:
 def test_rows_that_were_not_measured_do_not_drift() -> None:
     history = [accepted("net:params", {"a": 1}, "2026-01-02"), {}]
     assert not drifts(history, [replace(PARAMS, now=None), replace(PARAMS, metric="outputs")], gate)
+
+
+def test_many_small_changes_since_a_release_fail_together_and_are_a_line(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    folder = tmp_path / "results" / "baselines"
+
+    def grown(params: int) -> Portable:
+        return Portable(input_size=(3, 8, 8), params={"a": params}, shapes=["x"])
+
+    for step in range(6):
+        kept = baselines(folder, {"n": grown(1000 + 10 * step)}, [])
+        git(tmp_path, "add", "-A")
+        git(tmp_path, "commit", "-q", "-m", f"{step}")
+        if step == 0:
+            git(tmp_path, "tag", "v1.0")
+    facts = {"n": grown(1060)}
+    rows = {row.id: row for row in drift_rows(Drift("v1.0", Limit(relative=0.05)), tmp_path, kept, facts)}
+    row = rows["n/params-drift"]
+    assert (row.verdict, row.base, row.now) == ("fail", 1000, 1060)
+    assert row.reason == "+6 % since v1.0, over 6 changes ▁▂▃▅▆▇█"
+    assert (rows["n/flops-drift"].verdict, rows["n/flops-drift"].reason) == ("pass", "")
+    (wider, *_) = drift_rows(Drift("v1.0", Limit(relative=0.07)), tmp_path, kept, facts)
+    assert wider.verdict == "pass"
+    (unknown,) = drift_rows(Drift("v9", Limit(relative=0.07)), tmp_path, kept, facts)
+    assert (unknown.verdict, "fetch it" in unknown.reason) == ("not comparable", True)
+    assert (line_of([1, 1]), line_of([1, 2])) == ("", "▁█")

@@ -125,3 +125,19 @@ def test_facts_that_an_older_version_recorded_are_still_compared_with(tmp_path: 
     plain.check(net(), SIZE)
     with pytest.raises(pytest.fail.Exception, match="params"):
         plain.check(net(5), SIZE)
+
+
+def test_two_networks_of_one_test_are_told_apart_by_name_or_refused(tmp_path: Path) -> None:
+    recording = SenetBench("tests/a.py::test_two", tmp_path, "new")
+    recording.check(net(4), SIZE, name="narrow")
+    recording.check(net(5), SIZE, name="wide")
+    plain = SenetBench("tests/a.py::test_two", tmp_path)
+    plain.check(net(4), SIZE, name="narrow")
+    plain.check(net(5), SIZE, name="wide")
+    replacing = SenetBench("tests/a.py::test_three", tmp_path, "all")
+    replacing.check(net(4), SIZE)
+    with pytest.raises(pytest.fail.Exception, match="name="):
+        replacing.check(net(5), SIZE)
+    other = SenetBench("tests/b.py::test_two", tmp_path)
+    with pytest.raises(pytest.fail.Exception, match="no recorded facts"):
+        other.check(net(5), SIZE, name="thin")

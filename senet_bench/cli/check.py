@@ -15,7 +15,7 @@ import typer
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice
 from senet_bench.core.specs import Allocator
-from senet_bench.errors import BenchError, UsageError
+from senet_bench.errors import BenchError, InterruptedRunError, UsageError
 from senet_bench.regression import configfile
 from senet_bench.regression.baselines import Baselines
 
@@ -80,6 +80,10 @@ class Judging:
     ] = "base"
     inconclusive: Annotated[str | None, typer.Option("--inconclusive", help="warn, pass or fail.")] = None
     strict: Annotated[bool, typer.Option("--strict", help="What could not be decided fails.")] = False
+    bisect: Annotated[
+        bool,
+        typer.Option("--bisect", help="For git bisect run: exit 125, which skips a commit, where nothing was decided."),
+    ] = False
     benchmark_base: Annotated[
         Path | None,
         typer.Option("--benchmark-base", help="pytest-benchmark's JSON of the base; with --benchmark-head."),
@@ -172,6 +176,12 @@ class FailedCheckError(BenchError):
         self.exit_code = report.exit_code
 
 
+class SkippedCommitError(BenchError):
+    """A commit that `git bisect run` is to skip."""
+
+    exit_code = 125
+
+
 def check(selection: Selection, judging: Judging, timing: Launching, files: ReportFiles, showing: o.Showing) -> None:
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     showing.check()
@@ -180,12 +190,16 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         report = _checked(selection, judging, timing, showing)
     except BenchError as error:
         files.write_failure(error, showing)
+        if judging.bisect and not isinstance(error, InterruptedRunError):
+            raise SkippedCommitError(str(error)) from error
         raise
     files.write(report, strict=judging.strict or judging.inconclusive == "fail")
     _show(report, showing)
     _write_for_github(text_of_summary(report), showing.quiet)
     if files.annotations:
         _annotate(report)
+    if report.exit_code > 1 and judging.bisect:
+        raise SkippedCommitError(str(FailedCheckError(report)))
     if report.exit_code:
         raise FailedCheckError(report)
 

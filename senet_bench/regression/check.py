@@ -18,6 +18,7 @@ from senet_bench.regression.against import Against
 from senet_bench.regression.baselines import Baselines, commit_of, git
 from senet_bench.regression.comparison import Options, Rows, vanished
 from senet_bench.regression.config import Config
+from senet_bench.regression.drift import drift_rows
 from senet_bench.regression.outcome import (
     SCHEMA,
     TITLES,
@@ -53,6 +54,8 @@ def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[R
     else:
         with checked_out(options.base, options.folder) as base:
             run, rows = yield from _against(run, whole, base)
+    if run.config.drift is not None:
+        rows += drift_rows(run.config.drift, options.folder, baselines, run.facts)
     rows += yield from run.within()
     rows = with_allowances(rows, run.config, datetime.now(UTC).date())
     if base is None:
@@ -70,6 +73,7 @@ def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list
     rows = [*policy.rows, *(vanished(name, "is in the base and not in the check") for name in policy.vanished)]
     against = Against(policy.config, base, options.folder, run.work, options.seed)
     rows += yield from against.rows(Deadline(policy.config.max_seconds))
+    run.facts.update(against.facts)
     return run, with_acceptances(rows, baselines, baselines.beside(options.folder, base.folder), against.facts)
 
 

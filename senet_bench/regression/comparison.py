@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from senet_bench.core.catalog import CATALOG
 from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError, NotComparableError
@@ -46,6 +47,8 @@ class Rows:
     baselines: Baselines
     options: Options
     environment: Environment
+    facts: dict[str, Portable] = field(default_factory=dict)
+    """What was found of this checkout's networks, by name."""
 
     @property
     def work(self) -> Orders:
@@ -55,7 +58,8 @@ class Rows:
     def _missing(self, before: Mapping[str, object]) -> list[LimitRow]:
         """A row for each network that is recorded and no longer checked."""
         names = {network.name for network in self.config.networks}
-        return [vanished(name, "is recorded and not in the check") for name in before if name not in names]
+        gone = [name for name in before if name not in names and (name in CATALOG or ":" in name)]
+        return [vanished(name, "is recorded and not in the check") for name in gone]  # others are of tests, once
 
     # --- against what is stored -------------------------------------------------------------------------------
 
@@ -83,6 +87,7 @@ class Rows:
         except BenchError as error:
             yield _broken(name, error)
             return
+        self.facts[name] = now
         if tuple(was.input_size) != size:
             shapes = ["x".join(map(str, one)) for one in (was.input_size, size)]
             why = f"recorded for {shapes[0]} images and checked with {shapes[1]}; accept {name} anew"

@@ -69,6 +69,14 @@ class PredictionPair:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """A limit on what changes add up to since a release: a commit or tag that has recorded facts."""
+
+    since: str
+    limit: Limit
+
+
+@dataclass(frozen=True, slots=True)
 class Allowed:
     """An exception: rows whose id matches may fail until that day."""
 
@@ -98,6 +106,7 @@ class Config:
     ratios: tuple[Ratio, ...] = ()
     predictions: tuple[PredictionPair, ...] = ()
     allowed: tuple[Allowed, ...] = ()
+    drift: Drift | None = None
     alpha: float = 0.01
     budget_s: float = 1.5
     launches: int = 5

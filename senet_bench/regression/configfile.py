@@ -23,6 +23,7 @@ from senet_bench.regression.config import (
     Allowed,
     Checked,
     Config,
+    Drift,
     PredictionPair,
     Ratio,
     matches,
@@ -36,7 +37,7 @@ SECTION = "tool.senet-bench.check"
 LARGEST_FILE = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
 SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
-KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow")
+KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow", "drift")
 
 
 def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
@@ -100,6 +101,7 @@ def _parsed(table: Mapping[str, object], source: str, folder: Path) -> Config:
             _prediction(one, f"predictions[{i}]", names, folder) for i, one in enumerate(_tables(table, "predictions"))
         ),
         allowed=tuple(_allowed(one, f"allow[{i}]") for i, one in enumerate(_tables(table, "allow"))),
+        drift=_drift(table["drift"]) if "drift" in table else None,
         alpha=_number(gate, "alpha", 0.01, "gate.alpha", 0, 0.5),
         budget_s=_number(gate, "budget_s", 1.5, "gate.budget_s", 0, MOST_SECONDS),
         launches=_whole(table, "launches", 5, FEWEST_LAUNCHES, MOST_LAUNCHES),
@@ -224,6 +226,13 @@ def _prediction(table: Mapping[str, object], where: str, names: Sequence[str], f
     remedy = "make it with evaluate --keep-predictions"
     base, head = (_text(table, key, f"{where}.{key} must be the path of a file", remedy) for key in ("base", "head"))
     return PredictionPair(network, folder / base, folder / head)
+
+
+def _drift(typed: object) -> Drift:
+    table = _a_table(typed, "drift")
+    _known(table, ("since", "max"), "drift")
+    since = _text(table, "since", "drift.since must be a commit or a tag", 'write since = "v1.0"')
+    return Drift(since, limit_of("params", {"max": table.get("max", "+5 %")}, "drift", Limit()))
 
 
 def _allowed(table: Mapping[str, object], where: str) -> Allowed:

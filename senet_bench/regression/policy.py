@@ -86,6 +86,12 @@ def _loosened(base: Config, head: Config) -> Iterator[LimitRow]:
         elif _looser(ratio.limit, ratios[ratio.id].limit):
             limits = f"{ratio.limit.text(ratio.metric)} -> {ratios[ratio.id].limit.text(ratio.metric)}"
             yield _row("gate loosened", ratio.id, f"{ratio.id}: {limits}")
+    yield from _looser_settings(base, head)
+
+
+def _looser_settings(base: Config, head: Config) -> Iterator[LimitRow]:
+    if base.drift and (head.drift is None or _looser(base.drift.limit, head.drift.limit)):
+        yield _row("gate loosened", "drift", f"the limit of the drift since {base.drift.since} is wider or gone")
     if head.alpha < base.alpha:
         yield _row("gate loosened", "alpha", f"alpha: {base.alpha:g} -> {head.alpha:g}")
     if LENIENCE[head.inconclusive] > LENIENCE[base.inconclusive]:

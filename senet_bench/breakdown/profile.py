@@ -23,11 +23,10 @@ from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
-from senet_bench.core.specs import Conditions
+from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.models import build_spec
-from senet_bench.run.cases import Changes, spec_of
 from senet_bench.run.record import Record, header
 
 BUDGET_S = 20.0
@@ -119,13 +118,13 @@ def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
 
 
 def run_profile(
-    model: str, store: Store, *, conditions: Conditions, budget_s: float, seed: int, changes: Changes
+    spec: ModelSpec, store: Store, *, conditions: Conditions, budget_s: float, seed: int
 ) -> Steps[Record[ProfileFacts]]:
     """The record of a profile: the parts of attention as rows, the stages as details; yields the budget's use."""
     store.check()
     if not 0 < budget_s <= 3600:
         raise UsageError(f"a budget of {budget_s:g} s measures nothing or too much", "give some seconds, such as 30")
-    spec, conditions = spec_of(model, changes), settled(conditions)
+    conditions = settled(conditions)
     if spec.trunk is not None:
         raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
     network = ProfileConditions(model=spec.name, label=spec.label, budget_s=budget_s, **asdict(conditions))

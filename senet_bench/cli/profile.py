@@ -28,16 +28,10 @@ def profile(
     showing.check()
     from senet_bench.breakdown import tables
     from senet_bench.breakdown.profile import run_profile
+    from senet_bench.run.cases import spec_of
 
-    steps = run_profile(
-        model,
-        showing.store,
-        conditions=conditions,
-        budget_s=budget,
-        seed=seed,
-        changes=network.changes(),
-    )
-    record = showing.follow(steps)
+    spec = spec_of(model, network.changes())
+    record = showing.follow(run_profile(spec, showing.store, conditions=conditions, budget_s=budget, seed=seed))
     showing.emit(tables.document(record.document))
     showing.stored(record.path)
 

@@ -1,6 +1,7 @@
 """`check` and `baseline` as typed: what is found, its name, the exit code, and no false pass on damaged files."""
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from senet_bench.core import metrics
 from senet_bench.regression.workers import checked_out
@@ -174,6 +176,36 @@ def test_facts_that_an_older_plugin_left_among_the_networks_have_not_vanished(re
     document["networks"]["test_plain"] = document["networks"]["nets:Net"]
     recorded.baseline.write_text(json.dumps(document))
     assert run("check").code == 0
+
+
+def test_a_history_that_cannot_be_read_is_found_before_anything_is_replaced(recorded: Folder, run: Run) -> None:
+    before = recorded.baseline.read_bytes()
+    recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    history = recorded.baseline.parent / "HISTORY.jsonl"
+    history.mkdir()
+    ended = run("baseline", "accept", "--all", "--reason", "x")
+    assert (ended.code, recorded.baseline.read_bytes()) == (2, before)
+    history.rmdir()
+    history.write_text("{\n")
+    ended = run("baseline", "accept", "--all", "--reason", "x")
+    assert (ended.code, recorded.baseline.read_bytes()) == (2, before)
+    history.unlink()
+    assert run("baseline", "accept", "--all", "--reason", "[/red] 5").code == 0
+    assert "[/red] 5" in run("baseline", "show").out
+    if hasattr(os, "mkfifo"):
+        recorded.baseline.unlink()
+        os.mkfifo(recorded.baseline)
+        assert run("check").code == 2
+
+
+def test_code_that_takes_torch_apart_never_passes(recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "randn", torch.randn)  # put back afterwards
+    recorded.configure(CONFIG.replace('"operators"]', '"operators", "memory"]'))
+    assert run("baseline", "record").code == 0
+    recorded.change("class Other(Net)", "del torch.randn\nclass Other(Net)")
+    ended = run("check")
+    assert ended.code == 5
+    assert "internal" not in ended.err
 
 
 def test_an_allowance_lets_a_failure_pass_until_its_day(recorded: Folder, run: Run) -> None:

@@ -220,6 +220,8 @@ def _load(path: Path, kind: type[File], schema: str) -> File | None:
 
 def _bytes(path: Path) -> bytes:
     """The bytes of a file of a size that a baseline can have."""
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is no file", "move it away")
     if path.is_file() and path.stat().st_size > LARGEST_FILE:
         raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "it is no baseline; move it away")
     return read(path)

@@ -98,9 +98,9 @@ def peak(network: Checked, config: Config) -> int:
     from senet_bench.bench.process import muted
     from senet_bench.regression.facts import peak_bytes
 
-    images = torch.randn(config.batch_size, *network.input_size, generator=torch.Generator().manual_seed(0))
     with contained(network.name), torch.inference_mode(), session(config.conditions):
         built = steady(network_here(network))
+        images = torch.randn(config.batch_size, *network.input_size, generator=torch.Generator().manual_seed(0))
         with muted():
             return peak_bytes(lambda: built(images))
 

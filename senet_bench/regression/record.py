@@ -141,6 +141,7 @@ def accept(
     portable = baselines.portable()
     if portable is None:
         raise NotComparableError(f"no baseline in {baselines.folder}", "record it with `senet-bench baseline record`")
+    baselines.history()  # a damaged one is found before anything is replaced
     chosen, commit = _chosen(config, portable, ids, every), commit_of(Path())
     kept, notes = _accepted_everywhere(config, portable, chosen)
     machine = baselines.here()

@@ -42,10 +42,27 @@ class CallTimeoutError(MeasurementError):
     """Code from outside did not return within the seconds of `--call-timeout` (exit 5)."""
 
 
+class ArmError(MeasurementError):
+    """What one of several things that are timed together cannot do; `arm` names it, and the others go on without it."""
+
+    def __init__(self, arm: str, problem: str, remedy: str = "this row is left out") -> None:
+        super().__init__(problem, remedy)
+        self.arm = arm
+
+
 class InterruptedRunError(BenchError):
     """Ctrl-C; what was finished is saved (exit 130)."""
 
     exit_code = 130
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the error says that memory ran out, on a device or on the host."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"  # torch's, on a device
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
 
 
 def one_line(error: BaseException, most: int = 300) -> str:

@@ -1,21 +1,23 @@
 from __future__ import annotations
 
+import itertools
 import warnings
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench import latency, runtimes
+from senet_bench.bench import agreement, latency, runtimes
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.rounds import Plan
-from senet_bench.bench.runtimes import example, out_of_memory, prepare
+from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 SIZE = (3, 8, 8)
 QUICK = Plan(budget_s=0.05, warmup_s=0.01)
@@ -200,7 +202,7 @@ class Failing(nn.Module):
 
 
 def test_a_network_that_fails_is_a_measurement_error_with_its_reason() -> None:
-    with pytest.raises(MeasurementError, match="ValueError: bad shape; this row is left out"):
+    with pytest.raises(MeasurementError, match=r"ValueError: bad shape in .*test_runtimes.py, line \d+; this row is"):
         prepared(Conditions(), Failing(ValueError("bad\nshape")))
 
 
@@ -232,7 +234,8 @@ def test_out_of_memory_halves_the_batch_of_both_sides() -> None:
     networks = {"a": network(), "b": Failing(torch.OutOfMemoryError("full"), holds=2)}
     found = result_of(measure_networks(networks, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
     assert found.halved_to == found.conditions.batch_size == 2
-    assert found.throughput("b") == pytest.approx(2 / found.comparison.arms["b"].seconds)
+    assert found.throughput("b") == pytest.approx(2 / found.comparison.arms["b"].mean)
+    assert found.comparison.arms["b"].mean >= found.comparison.arms["b"].seconds
 
 
 def test_out_of_memory_at_one_image_is_a_measurement_error() -> None:
@@ -286,3 +289,120 @@ def test_training_follows_timing_in_one_process() -> None:
     images = sets.load("digits")
     short = recipe("digits-smoke")
     assert list(loop.train(build("resnet20_cifar", in_channels=1), images, short))
+
+
+# --- what is timed is computed --------------------------------------------------------------------------------------
+
+
+class Keeping(nn.Module):
+    """A layer that keeps its output for an input that it has seen, by its address."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.kept = network(), dict[int, Any]()
+
+    def forward(self, x: Tensor) -> Any:
+        if x.data_ptr() not in self.kept:
+            self.kept[x.data_ptr()] = self.layer(x)
+        return self.kept[x.data_ptr()]
+
+
+class Tiring(nn.Module):
+    """Fails by an error of its own after some calls."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.layer, self.left = network(), calls
+
+    def forward(self, x: Tensor) -> Any:
+        self.left -= 1
+        return self.layer(x) if self.left > 0 else {"layer": x}["lair"]
+
+
+class Random(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = network()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x) + torch.rand(())
+
+
+@pytest.mark.parametrize("mode", ["infer", "train"])
+def test_one_that_fails_is_named_and_the_others_are_timed(mode: Any) -> None:
+    networks = {"a": network(), "b": network(), "at once": Failing(KeyError("no")), "late": Tiring(2)}
+    conditions = Conditions(mode=mode, batch_size=2)
+    found = result_of(measure_networks(networks, "a", SIZE, conditions=conditions, plan=QUICK))
+    assert found.latency("b").ratio is not None
+    assert list(found.failed) == ["at once", "late"]
+    assert "KeyError: 'no' in " in found.failed["at once"]
+    assert "KeyError: 'lair' in " in found.failed["late"]
+    assert "test_runtimes.py, line " in found.failed["late"]
+
+
+def test_one_that_answers_from_what_it_kept_is_named_and_not_ranked() -> None:
+    networks = {"a": network(), "b": network(), "keeps": Keeping()}
+    found = result_of(measure_networks(networks, "a", SIZE, plan=QUICK))
+    assert list(found.comparison.arms) == ["a", "b"]
+    assert "it answers from what it kept" in found.failed["keeps"]
+    assert "anew before every call" in str(found.latency("b").settings.images)
+
+
+def test_a_network_whose_output_is_random_is_timed_and_gets_no_verdict() -> None:
+    found = result_of(measure_networks({"a": network(), "b": Random()}, "a", SIZE, plan=QUICK))
+    assert "changed between rounds" in (found.latency("b").reason or "")
+
+
+def test_a_baseline_that_fails_is_a_measurement_error_that_names_it() -> None:
+    with pytest.raises(MeasurementError, match="the baseline a: eager failed: KeyError: 'no'"):
+        result_of(measure_networks({"a": Failing(KeyError("no")), "b": network()}, "a", SIZE, plan=QUICK))
+
+
+def test_every_call_has_images_of_its_own_and_its_output_is_checked_by_an_untouched_copy() -> None:
+    for conditions in (Conditions(batch_size=2), Conditions(channels_last=True), Conditions(runtime="deploy")):
+        with session(conditions):
+            call = prepare(network(), conditions, example(SIZE, conditions.batch_size)).factory()
+            outputs = []
+            for _ in range(3):
+                call.renew()  # type: ignore[attr-defined]
+                outputs.append(call().clone())  # type: ignore[attr-defined]
+                assert call.fault(outputs[-1]) is None  # type: ignore[attr-defined]
+            assert not any(torch.equal(first, second) for first, second in itertools.pairwise(outputs))
+            assert call.fault(outputs[0]) == "stale"  # type: ignore[attr-defined]
+
+
+class Deep(nn.Module):
+    """Residual blocks whose signal grows from one to the next as long as BatchNorm's statistics are 0 and 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1))
+            for _ in range(60)
+        )
+        for block in self.blocks:
+            nn.init.normal_(block[0].weight, std=2.0)  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x.mean((2, 3))
+
+
+def test_a_fresh_network_is_given_statistics_and_trained_ones_are_left() -> None:
+    images = example(SIZE, 1)
+    fresh = Deep().eval()
+    with torch.no_grad():
+        assert fresh(images).abs().max() > 1e6
+        assert agreement.calibrated(fresh, images)(images).abs().max() < 1e3
+    trained = network().train()
+    trained(example(SIZE, 4))
+    assert agreement.calibrated(trained.eval(), images) is trained
+
+
+def test_a_runtime_is_judged_by_double_precision_where_eager_is_far_from_it_too() -> None:
+    exact, eager = np.array([1.0, 0.0]), np.array([1.2, 0.0])
+    assert agreement.judged(np.array([0.75, 0.0]), eager, exact, 1e-3) == pytest.approx((0.5, 0.25))
+    assert agreement.judged(np.array([0.75, 0.0]), np.array([1.001, 0.0]), exact, 1e-3) == pytest.approx((0.003, 0.25))
+    assert agreement.judged(np.array([1.1, 0.0]), eager, None, 1e-3)[1] == pytest.approx(1 / 12)

@@ -294,9 +294,15 @@ def test_other_impossible_plans_are_usage_errors(options: dict[str, float]) -> N
         Plan(**options)  # type: ignore[arg-type]
 
 
-def test_arms_without_a_candidate_are_a_usage_error() -> None:
+def test_a_lone_arm_is_timed_and_arms_without_the_baseline_are_a_usage_error() -> None:
+    machine = Machine()
+    steps = measure_latency({"base": machine.arm(MS)}, "base", plan=Plan(budget_s=1.0), clock=machine.clock())
+    found = result_of(steps)
+    assert found.latency("base").ratio is None
+    assert found.latency("base").seconds == pytest.approx(MS, rel=0.1)
+    assert found.control.half_width <= 0.005
     with pytest.raises(UsageError, match="baseline"):
-        result_of(measure_latency({"base": lambda: lambda: None}, "base"))
+        result_of(measure_latency({"new": machine.arm(MS)}, "base", clock=machine.clock()))
 
 
 def test_garbage_collection_is_off_meanwhile_and_restored_when_interrupted() -> None:

@@ -24,13 +24,38 @@ STOLEN = 0.1
 Method = Literal["CUDA allocator", "CPU allocator trace", "MPS allocator at the end of a call"]
 
 
+Fault = Literal["stale", "random"]
+"""What is wrong with an output: it is not the network's for these images, or no two outputs for them are equal."""
+
+
+@dataclass(frozen=True, slots=True)
+class FreshCall:
+    """A call on images that no call has seen: `renew` draws them before each call and is never timed.
+
+    `fault` tells what is wrong with the output of the last call, None where it is what an untouched copy of the network
+    gives for the same images.
+    """
+
+    run: Call
+    renew: Callable[[], object]
+    fault: Callable[[object], Fault | None]
+
+    def __call__(self) -> object:
+        """The output for the images drawn last."""
+        return self.run()
+
+
 @dataclass(frozen=True, slots=True)
 class TimedCalls:
-    """Consecutive calls of one arm: seconds of a call (host clock: the fastest), CPU seconds of a call, last output."""
+    """Consecutive calls of one arm: seconds of a call (host clock: the fastest), CPU seconds of a call, last output.
+
+    `mean` is the mean of all calls in seconds, nan where nobody tells.
+    """
 
     seconds: float
     cpu_seconds: float
     output: object = None
+    mean: float = math.nan
 
 
 class Clock(Protocol):
@@ -87,16 +112,21 @@ class HostClock:
         return "steal" if lost > STOLEN * lasted else ""
 
     def _block(self, call: Call, repeats: int) -> TimedCalls:
-        wall, finish, fastest, output = self.wall, self.finish, math.inf, None
-        cpu_start = self.cpu()
+        wall, finish, output = self.wall, self.finish, None
+        run, renew = (call.run, call.renew) if isinstance(call, FreshCall) else (call, None)
+        times, cpu = [], 0.0
         for _ in range(repeats):
-            start = wall()
-            output = call()
+            if renew is not None:
+                renew()
+                if finish is not None:
+                    finish()
+            cpu_start, start = self.cpu(), wall()
+            output = run()
             if finish is not None:
                 finish()
-            took = wall() - start
-            fastest = min(fastest, took)
-        return TimedCalls(fastest, (self.cpu() - cpu_start) / repeats, output)
+            times.append(wall() - start)
+            cpu += self.cpu() - cpu_start
+        return TimedCalls(min(times), cpu / repeats, output, sum(times) / repeats)
 
 
 def host_clock(finish: Callable[[], object] | None = None) -> HostClock:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory, TimedCalls
+from senet_bench.bench.clock import Call, Clock, FreshCall, HostClock, PeakMemory, TimedCalls
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured
 
@@ -138,7 +138,7 @@ class EventClock:
             torch.cuda.synchronize(self.device)
         self._spoilt = spoilt(before, self.gauge.read()) if self.gauge and before else ""
         self._hold_longer(any(mark.early for mark in marks))
-        return [TimedCalls(m.start.elapsed_time(m.end) / 1e3 / repeats, m.cpu_s / repeats, m.output) for m in marks]
+        return [mark.timed(repeats) for mark in marks]
 
     def disturbance(self) -> str:
         """What NVML saw happen to the clocks in the last round."""
@@ -146,6 +146,8 @@ class EventClock:
 
     def _enqueue(self, call: Call, repeats: int) -> _Mark:
         start, end = _event(), _event()
+        if isinstance(call, FreshCall):
+            call.renew()
         cpu_start = time.process_time()
         if self._flush is not None:
             self._flush.zero_()
@@ -171,6 +173,11 @@ class _Mark:
     output: object
     early: bool
     cpu_s: float
+
+    def timed(self, repeats: int) -> TimedCalls:
+        """The block's calls, of which events tell the mean alone."""
+        seconds = self.start.elapsed_time(self.end) / 1e3 / repeats
+        return TimedCalls(seconds, self.cpu_s / repeats, self.output, seconds)
 
 
 def _event() -> Any:

@@ -18,11 +18,11 @@ from senet_bench.bench.device import DEVICE_CLASSES, device_of, peak_memory
 from senet_bench.bench.machine import check_conditions, cpu_model, environment, session, version_of
 from senet_bench.bench.process import allocator_setting, allocator_variables, cores, tuning_obstacle
 from senet_bench.bench.rounds import Plan, measure_latency
-from senet_bench.bench.runtimes import example, out_of_memory, prepare
+from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import Finding
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import one_line
+from senet_bench.errors import one_line, out_of_memory
 
 SMALL_BATCH = 4
 EXTRAS: dict[str, str | None] = {

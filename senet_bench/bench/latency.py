@@ -2,37 +2,46 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import nn
 
+from senet_bench.bench.agreement import witness
 from senet_bench.bench.clock import Clock, PeakMemory
 from senet_bench.bench.count import steady
 from senet_bench.bench.device import device_of, peak_memory
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan, measure_latency
-from senet_bench.bench.runtimes import Prepared, example, failing_as, out_of_memory, prepare, witness
+from senet_bench.bench.runtimes import Prepared, example, failing_as, prepare
 from senet_bench.bench.samples import Comparison
+from senet_bench.core.foreign import blame
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Latency, TimingSettings
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import MeasurementError
+from senet_bench.errors import ArmError, MeasurementError, out_of_memory
+
+IMAGES = "standard normal, drawn anew before every call (device time: every block)"
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkLatency:
-    """The comparison of networks under the conditions they really ran in; `halved_to` is the batch that memory held."""
+    """The comparison of networks under the conditions they really ran in; `halved_to` is the batch that memory held.
+
+    `failed` says of those that are not in it why.
+    """
 
     comparison: Comparison
     conditions: Conditions
     prepared: Mapping[str, Prepared]
     other_processes: tuple[int, ...] = ()
     halved_to: int | None = None
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     def throughput(self, name: str) -> float:
-        """Images per second at the median."""
-        return self.conditions.batch_size / self.comparison.arms[name].seconds
+        """Images per second over all calls of the rounds that count, slow ones too."""
+        return self.conditions.batch_size / self.comparison.arms[name].mean
 
     def latency(self, name: str) -> Latency:
         """What is stored of a network; raises `MeasurementError` where no round of it counts."""
@@ -41,7 +50,10 @@ class NetworkLatency:
             latency,
             images_per_second=self.throughput(name),
             conditions=self.conditions,
-            settings=TimingSettings(cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off"),
+            settings=TimingSettings(
+                cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off", images=IMAGES
+            ),
+            weight_bytes=prepared.weight_bytes,
             difference_from_eager=prepared.difference,
             first_call_s=prepared.first_s,
             other_processes=list(self.other_processes),
@@ -59,25 +71,34 @@ def measure_networks(
 ) -> Steps[NetworkLatency]:
     """The latency of networks in the same rounds; yields what is prepared and the part of the budget that is used.
 
-    `input_size` is (C, H, W) of one image. The networks are not changed. The batch of all is halved while memory
-    runs out. Raises `UsageError` for conditions that are not to be had and `MeasurementError` when a network
-    cannot be built, captured or held in memory.
+    `input_size` is (C, H, W) of one image. The networks are not changed; what cannot be run, or does not compute its
+    output anew, is left out and named. The batch of all is halved while memory runs out. Raises `UsageError` for
+    conditions that are not to be had and `MeasurementError` when the baseline cannot be built, captured or held in
+    memory.
     """
     conditions, plan, halved_to = settled(conditions or Conditions()), plan or Plan(), None
+    failed: dict[str, str] = {}
     while True:
+        left = {name: network for name, network in networks.items() if name not in failed}
         try:
-            found = yield from _measured(networks, baseline, input_size, conditions, plan, clock)
+            measured = yield from _measured(left, baseline, input_size, conditions, plan, clock)
+        except ArmError as error:
+            if error.arm == baseline:
+                raise MeasurementError(f"the baseline {baseline}: {error.problem}", error.remedy) from error
+            failed[error.arm] = str(error)
+            yield Progress(f"without {error.arm}", 0.0, plan.budget_s)
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
-                raise MeasurementError(f"a network failed: {error}", "this row is left out") from error
+                raise MeasurementError(f"a network failed: {blame(error)}", "this row is left out") from error
+            if conditions.batch_size == 1:
+                problem = f"out of memory on {conditions.device} at batch size 1"
+                raise MeasurementError(problem, "use smaller images") from error
+            device_of(conditions.device).empty_cache()
+            conditions = conditions.with_batch(conditions.batch_size // 2)
+            halved_to = conditions.batch_size
+            yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
         else:
-            return replace(found, halved_to=halved_to)
-        if conditions.batch_size == 1:
-            raise MeasurementError(f"out of memory on {conditions.device} at batch size 1", "use smaller images")
-        device_of(conditions.device).empty_cache()
-        conditions = conditions.with_batch(conditions.batch_size // 2)
-        halved_to = conditions.batch_size
-        yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
+            return replace(measured, halved_to=halved_to, failed=failed)
 
 
 def _measured(
@@ -92,7 +113,10 @@ def _measured(
     with session(conditions):
         prepared: dict[str, Prepared] = {}
         for name, network in networks.items():
-            prepared[name] = prepare(steady(network), conditions, images)
+            try:
+                prepared[name] = prepare(steady(network), conditions, images)
+            except MeasurementError as error:
+                raise ArmError(name, error.problem, error.remedy) from error
             yield Progress(f"preparing {name}", 0.0, plan.budget_s)
         comparison = yield from measure_latency(
             {name: ready.factory for name, ready in prepared.items()},
@@ -107,13 +131,14 @@ def _measured(
 def measure_memory(
     networks: Mapping[str, nn.Module], input_size: tuple[int, int, int], conditions: Conditions
 ) -> dict[str, PeakMemory]:
-    """Peak memory of a call of each network, beyond weights and images."""
+    """Peak memory of a call of each network, beyond weights and images; none of one that fails."""
     images, peaks = example(input_size, conditions.batch_size), {}
-    with session(conditions), failing_as("measuring memory failed"):
+    with session(conditions):
         for name, network in networks.items():
-            call = prepare(steady(network), conditions, images).factory()
-            peaks[name] = peak_memory(call, conditions.device)
-            del call
+            with contextlib.suppress(MeasurementError), failing_as("measuring memory failed"):
+                call = prepare(steady(network), conditions, images).factory()
+                peaks[name] = peak_memory(call, conditions.device)
+                del call
     return peaks
 
 

@@ -8,24 +8,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from senet_bench.bench.clock import Call, Clock, host_clock
+from senet_bench.bench.clock import Call, Clock, FreshCall, host_clock
 from senet_bench.bench.process import quiet
 from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
+from senet_bench.core.foreign import blame
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Judgement
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import ArmError, BenchError, MeasurementError, UsageError, out_of_memory
 
 SETTLED = 0.98
 WINDOW = 8
 MOST_WARM_CALLS = 10_000
 MOST_EPOCH_SHARE = 0.2
 """Rebuilding the arms may take at most this share of the budget."""
+MOST_VERIFYING = 0.05
+"""Comparing outputs with those of an untouched copy may take this share of the time."""
 RARE_CONTROL = 3
 FIRST_CONTROLS = 16
 ENOUGH_ROUNDS = 100
@@ -95,8 +98,8 @@ def measure_latency(
     `witness` turns a call's output into a number that must be finite and stay the same. While the generator
     lives, garbage collection is off. Raises `MeasurementError` on a non-finite output or a clock that stands.
     """
-    if baseline not in arms or len(arms) < 2 or CONTROL in arms:
-        raise UsageError(f"arms must hold the baseline {baseline!r} and a candidate, and none named {CONTROL!r}")
+    if baseline not in arms or CONTROL in arms:
+        raise UsageError(f"arms must hold the baseline {baseline!r} and none named {CONTROL!r}")
     plan = plan or Plan()
     with quiet(plan.pin):
         return (yield from _Session(dict(arms), baseline, plan, clock or host_clock(), witness).steps())
@@ -124,6 +127,7 @@ class _Session:
     epoch: int = 0
     epochs: int = 1
     alpha_spent: float = 0.0
+    verifying_s: float = 0.0
     _last: float = 0.0
 
     def __post_init__(self) -> None:
@@ -141,7 +145,7 @@ class _Session:
             yield from self._rounds_until(fraction)
             final = fraction == 1 or self._over()
             self._look(1.0 if final else fraction, final)
-            if final or not self._open():
+            if final or self._known():
                 break
         settled = not self.unsettled or self.samples.settled(self.unsettled)
         return comparison_of(self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1)
@@ -153,9 +157,13 @@ class _Session:
         self.calls = {}
         start = self.clock.now()
         for name in self._shuffled(self._open() | {self.baseline, CONTROL}):
-            self.calls[name] = self.arms[name]()
+            arm = self.baseline if name == CONTROL else name
+            self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
         for name, call in self.calls.items():
             self._check(name, call())
+            if self.epoch == 0 and isinstance(call, FreshCall):
+                call.renew()
+                self._verify(name, call())
         self.build_s = max(0.0, self.clock.now() - start)
 
     def _warm_up(self) -> Iterator[Progress]:
@@ -234,6 +242,9 @@ class _Session:
             elif block.seconds == 0:
                 raise MeasurementError(f"the clock stands still while {name} runs", "use a larger batch")
         self.samples.add(blocks, dropped, self.epoch)
+        if self.verifying_s <= MOST_VERIFYING * self.elapsed:
+            name = order[int(self.rng.integers(len(order)))]
+            self._verify(name, blocks[name].output)
         self._tick()
 
     def _check(self, name: str, output: object) -> None:
@@ -244,8 +255,22 @@ class _Session:
         if not math.isfinite(value):
             raise MeasurementError(f"the output of {name} is not finite", "look at its weights and its precision")
         first = self.outputs.setdefault(name, value)
-        if self.plan.steady and not math.isclose(value, first, rel_tol=CHANGED, abs_tol=1e-30):
+        fresh = isinstance(self.calls.get(name), FreshCall)
+        if self.plan.steady and not fresh and not math.isclose(value, first, rel_tol=CHANGED, abs_tol=1e-30):
             self.steady = False
+
+    def _verify(self, name: str, output: object) -> None:
+        """Raise `ArmError` when the output is not the network's; remember when it is random."""
+        call, start = self.calls[name], self.clock.now()
+        fault = call.fault(output) if isinstance(call, FreshCall) else None
+        self.verifying_s += max(0.0, self.clock.now() - start)
+        if fault == "stale":
+            raise ArmError(
+                self.baseline if name == CONTROL else name,
+                "its output is not what an untouched copy gives for the same images: it answers from what it kept",
+                "it is not ranked; compute every call from its input",
+            )
+        self.steady &= fault is None
 
     # --- looking --------------------------------------------------------------------------------------------
 
@@ -290,6 +315,13 @@ class _Session:
     def _open(self) -> set[str]:
         return set(self.arms) - {self.baseline, CONTROL} - set(self.final)
 
+    def _known(self) -> bool:
+        """Whether every arm is decided; of a baseline alone, whether its copy is known to the target."""
+        if len(self.arms) > 2:
+            return not self._open()
+        copies = self.samples.log_ratios(CONTROL, self.baseline)
+        return self._enough(statistics.judge(copies, gate=None, level=self.plan.alpha, alpha=self.plan.alpha))
+
     def _shuffled(self, names: Iterable[str]) -> list[str]:
         ordered = sorted(names)
         return [ordered[i] for i in self.rng.permutation(len(ordered))]
@@ -308,6 +340,24 @@ class _Session:
         now = self.clock.now()
         self.elapsed += max(0.0, now - self._last)
         self._last = now
+
+
+def _naming(arm: str, call: Any) -> Any:
+    """The call, or factory of calls, whose failure is an `ArmError` that names the arm; memory runs out as it does."""
+    if isinstance(call, FreshCall):
+        return replace(call, run=_naming(arm, call.run), fault=_naming(arm, call.fault))
+
+    def named(*arguments: object) -> object:
+        try:
+            return call(*arguments)
+        except BenchError:
+            raise
+        except (Exception, SystemExit, GeneratorExit) as error:
+            if out_of_memory(error):
+                raise
+            raise ArmError(arm, f"a call failed: {blame(error)}") from error
+
+    return named
 
 
 def _settled(times: list[float], limit_s: float) -> bool:

@@ -17,17 +17,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench.clock import Call
+from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judged, numbers
+from senet_bench.bench.clock import Call, Fault, FreshCall
+from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import RUNTIME_EXTRAS, check_conditions
+from senet_bench.core.foreign import blame
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
-from senet_bench.errors import MeasurementError, UsageError, one_line
+from senet_bench.errors import BenchError, MeasurementError, UsageError, out_of_memory
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
 """Largest |difference| from eager fp32, as a fraction of the largest |output|, that still counts as the same."""
@@ -44,13 +46,15 @@ class Prepared:
     """A network ready to be timed.
 
     `factory` builds a fresh copy each time. `difference` is its distance from eager fp32 as a fraction of the
-    largest output (training: of the first loss), `first_s` the seconds of building and the first call.
+    largest output (training: of the first loss), `first_s` the seconds of building and the first call, `weight_bytes`
+    what parameters and buffers take in this precision.
     """
 
     factory: Callable[[], Call]
     difference: float
     tolerance: float
     first_s: float
+    weight_bytes: int = 0
 
 
 def example(input_size: tuple[int, int, int], batch_size: int, seed: int = 0) -> Tensor:
@@ -62,36 +66,40 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
     """The network as a checked factory of calls; to be used inside `session(conditions)`. `network` is not changed.
 
     A call of mode infer returns the logits, one of mode train makes a step of SGD on cross entropy and returns
-    the loss. Raises `UsageError` for conditions that are not to be had, `MeasurementError` when building or
-    capturing fails or the outputs are not those of eager fp32. Out of memory is passed on as torch raises it.
+    the loss. BatchNorm statistics that nothing has trained are made those of random images. Raises `UsageError` for
+    conditions that are not to be had, `MeasurementError` when building or capturing fails or the outputs are not those
+    of eager fp32. Out of memory is passed on as torch raises it.
     """
     check_conditions(conditions)
-    if conditions.precision in REDUCED and conditions.mode == "infer":
-        network = _calibrated(network, images)
-    factory = functools.partial(_call, network, conditions, images)
-    tolerance = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
+    with failing_as("the network failed"):
+        network = calibrated(network, images) if conditions.mode == "infer" else network
     plain = Conditions(conditions.device, batch_size=conditions.batch_size, mode=conditions.mode)
+    allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
-        output = _numbers(_seeded(factory))
+        output = numbers(_seeded(functools.partial(_call, network, conditions, images)))
         first_s = time.perf_counter() - start
         same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
-        reference = output if same else _numbers(_seeded(functools.partial(_call, network, plain, images)))
-    difference = _distance(output, reference)
-    if not difference <= tolerance:
+        reference = output if same else numbers(_seeded(functools.partial(_call, network, plain, images)))
+        difference = distance(output, reference)
+        if not difference <= allowed and conditions.mode == "infer":
+            exact = exactly(network, images[: conditions.batch_size])
+            allowed, difference = judged(output, reference, exact, allowed)
+    if not difference <= allowed:
         raise MeasurementError(
-            f"{conditions.runtime} {conditions.precision} differs from eager fp32 by {difference:.2g} of the largest"
-            f" output, more than {tolerance:g}",
-            "use eager fp32",
+            f"{_named(conditions)} differs from eager fp32 by {difference:.2g} of the largest output, more than"
+            f" {allowed:g}",
+            "leave out what differs" if same else "use eager fp32",
         )
-    return Prepared(factory, difference, tolerance, first_s)
+    factory = functools.partial(_fresh, network, conditions, images, allowed)
+    reduced = REDUCED.get(conditions.precision) if conditions.mode == "infer" else None
+    held = copy.deepcopy(network).to(reduced) if reduced else network
+    return Prepared(factory, difference, allowed, first_s, weight_bytes(held))
 
 
-def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, on a device or on the host."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+def _named(conditions: Conditions) -> str:
+    """The runtime and what about it may change an output."""
+    return f"{conditions.runtime} {conditions.precision}{' channels last' * conditions.channels_last}"
 
 
 @contextlib.contextmanager
@@ -99,38 +107,15 @@ def failing_as(what: str) -> Iterator[None]:
     """Turn the failure of a network, compiler or exporter into a `MeasurementError`; not running out of memory."""
     try:
         yield
-    except FAILURES as error:
+    except BenchError:
+        raise
+    except (Exception, SystemExit, GeneratorExit) as error:
         if out_of_memory(error):
             raise
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        raise MeasurementError(f"{what}: {one_line(cause)}", "this row is left out") from error
-
-
-def witness(output: object) -> float:
-    """One number for an output: its mean absolute value."""
-    return float(np.abs(_array(output)).mean())
-
-
-def _numbers(call: Call) -> np.ndarray[Any, np.dtype[np.float64]]:
-    values = _array(call())
-    if not np.isfinite(values).all():
-        raise MeasurementError("the output is not finite", "look at the weights and the precision")
-    return values
-
-
-def _array(output: object) -> np.ndarray[Any, np.dtype[np.float64]]:
-    first = output[0] if isinstance(output, tuple | list) else output
-    if isinstance(first, Tensor):
-        return first.detach().to("cpu", torch.float64).numpy()
-    return np.asarray(first, dtype=np.float64)
-
-
-def _distance(output: Any, reference: Any) -> float:
-    if output.shape != reference.shape:
-        raise MeasurementError(f"the output has the shape {output.shape}, eager's is {reference.shape}")
-    return float(np.abs(output - reference).max() / max(np.abs(reference).max(), 1e-30))
+        raise MeasurementError(f"{what}: {blame(cause)}", "this row is left out") from error
 
 
 def _seeded(factory: Callable[[], Call]) -> Call:
@@ -141,33 +126,46 @@ def _seeded(factory: Callable[[], Call]) -> Call:
     return call
 
 
-def _calibrated(network: nn.Module, images: Tensor) -> nn.Module:
-    """A copy whose BatchNorm statistics fit its weights, so that fresh weights do not overflow half precision."""
-    network = copy.deepcopy(network).train()
-    norms = [m for m in network.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    momenta = [m.momentum for m in norms]
-    for norm in norms:
-        norm.momentum = 1.0
-    with torch.no_grad(), failing_as("the network failed"):
-        network(torch.cat([images[:1], images[:1].flip(-1)]).to(next(network.parameters()).device))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    return network
+def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: float) -> FreshCall:
+    """A fresh copy of the network under the conditions, as a call on images that are drawn anew before each."""
+    x = images[: conditions.batch_size].to(conditions.device).clone()
+    drawn, random = x.clone(), torch.Generator(x.device).manual_seed(1)
+    held: list[Tensor] = []
+
+    def renew() -> None:
+        held[0].copy_(drawn.normal_(generator=random))
+
+    def fault(output: object) -> Fault | None:
+        if conditions.mode == "train":
+            return None
+        plain = Conditions(conditions.device, batch_size=len(drawn))
+        return fault_of(output, drawn, network, functools.partial(_call, network, plain), allowed)
+
+    return FreshCall(_call(network, conditions, x, held), renew, fault)
 
 
-def _call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
-    """A fresh copy of the network under the conditions, as a call that has been made once if it compiles."""
-    x = images[: conditions.batch_size].to(conditions.device)
+def _call(network: nn.Module, conditions: Conditions, images: Tensor, held: list[Tensor] | None = None) -> Call:
+    """A fresh copy of the network under the conditions, as a call that has been made once if it compiles.
+
+    The call reads its images from a tensor of its own, which is added to `held`.
+    """
+    x = images[: conditions.batch_size].to(conditions.device).clone()
     fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
+    dtype = REDUCED.get(conditions.precision)
+    if conditions.mode == "infer" and dtype is not None and conditions.runtime not in RUNTIME_EXTRAS:
+        x = x.to(dtype)
+    if conditions.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    if held is not None:
+        held.append(x)
     if conditions.runtime in RUNTIME_EXTRAS:
         return exported_call(fresh, conditions, x)
     if conditions.runtime == "deploy":
         return _deployed(fresh, conditions, x)
     if conditions.channels_last:
-        fresh, x = fresh.to(memory_format=torch.channels_last), x.contiguous(memory_format=torch.channels_last)
-    dtype = REDUCED.get(conditions.precision)
+        fresh = fresh.to(memory_format=torch.channels_last)
     if conditions.mode == "infer" and dtype is not None:
-        fresh, x = fresh.to(dtype), x.to(dtype)
+        fresh = fresh.to(dtype)
     run: Callable[[Tensor], Any] = _compiled(fresh) if conditions.runtime == "compile" else fresh
     call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
     if conditions.runtime == "compile":
@@ -180,11 +178,7 @@ def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
     """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph."""
     if conditions.mode == "train":
         raise UsageError("runtime deploy is for inference only", "use --mode infer or another runtime")
-    dtype = REDUCED.get(conditions.precision, torch.float32)
-    x = x.to(dtype)
-    if conditions.channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
-    call = _inference(deploy(network).to(dtype), x)
+    call = _inference(deploy(network).to(x.dtype), x)
     device = device_of(x.device)
     return device.capture(call) if device.captures else call
 

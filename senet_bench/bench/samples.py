@@ -28,6 +28,7 @@ class Samples:
     arms: tuple[str, ...]
     seconds: list[tuple[float, ...]] = field(default_factory=list)
     cpu_seconds: list[tuple[float, ...]] = field(default_factory=list)
+    means: list[tuple[float, ...]] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
     epoch: list[int] = field(default_factory=list)
 
@@ -35,6 +36,7 @@ class Samples:
         """Record a round; `dropped` is why it does not count."""
         self.seconds.append(tuple(blocks[a].seconds if a in blocks else math.nan for a in self.arms))
         self.cpu_seconds.append(tuple(blocks[a].cpu_seconds if a in blocks else math.nan for a in self.arms))
+        self.means.append(tuple(blocks[a].mean if a in blocks else math.nan for a in self.arms))
         self.dropped.append(dropped)
         self.epoch.append(epoch)
 
@@ -61,6 +63,11 @@ class Samples:
         """CPU seconds of a call, in the kept blocks of an arm."""
         return self._kept(self.cpu_seconds, arm)
 
+    def mean_of(self, arm: str) -> float:
+        """Seconds of a call over all calls in the kept blocks of an arm, nan where no clock told them."""
+        means = self._kept(self.means, arm)
+        return float(means.mean()) if means.size else math.nan
+
     def log_ratios(self, arm: str, baseline: str, *, cpu: bool = False) -> Floats:
         """ln(arm / baseline) of the kept rounds in which both ran, of wall or CPU seconds."""
         columns = [self.arms.index(arm), self.arms.index(baseline)]
@@ -85,10 +92,14 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class ArmLatency:
-    """One arm: median and floor over its blocks in seconds of a call, CPU seconds, judgement (none: the baseline)."""
+    """One arm: median and floor over its blocks in seconds of a call, mean of all its calls, CPU seconds, judgement.
+
+    The baseline has no judgement.
+    """
 
     name: str
     seconds: float
+    mean: float
     floor: float
     cpu_seconds: float
     judgement: Judgement | None
@@ -120,6 +131,7 @@ class Comparison:
         latency = Latency(
             seconds=known.seconds,
             floor=known.floor,
+            mean_seconds=_finite(known.mean),
             cpu_seconds=_finite(known.cpu_seconds),
             rounds=self.rounds - sum(self.dropped.values()),
             settled=self.settled,
@@ -184,8 +196,10 @@ def _cpu_judgement(log_ratios: Floats) -> Judgement | None:
 def _arm(samples: Samples, name: str, judgement: Judgement | None) -> ArmLatency:
     seconds, cpu = samples.of(name), samples.cpu_of(name)
     if seconds.size == 0:
-        return ArmLatency(name, math.nan, math.nan, math.nan, judgement)
-    return ArmLatency(name, float(np.median(seconds)), float(seconds.min()), float(np.median(cpu)), judgement)
+        return ArmLatency(name, math.nan, math.nan, math.nan, math.nan, judgement)
+    mean, typical = samples.mean_of(name), float(np.median(seconds))
+    mean = mean if math.isfinite(mean) else typical
+    return ArmLatency(name, typical, mean, float(seconds.min()), float(np.median(cpu)), judgement)
 
 
 def _finite(value: float) -> float | None:

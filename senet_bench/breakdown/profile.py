@@ -15,7 +15,7 @@ from senet_bench.bench.device import device_of
 from senet_bench.bench.latency import measure_networks
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan
-from senet_bench.bench.runtimes import FAILURES, example, out_of_memory
+from senet_bench.bench.runtimes import FAILURES, example
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
 from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_parts
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
@@ -25,7 +25,7 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
-from senet_bench.errors import BenchError, UsageError
+from senet_bench.errors import BenchError, UsageError, out_of_memory
 from senet_bench.models import build_spec
 from senet_bench.run.record import Record, header
 

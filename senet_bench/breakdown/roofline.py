@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from senet_bench.bench.clock import Call, Clock
 from senet_bench.bench.device import device_of
-from senet_bench.bench.runtimes import FAILURES, REDUCED, example, out_of_memory, prepare
+from senet_bench.bench.runtimes import FAILURES, REDUCED, example, prepare
 from senet_bench.breakdown.rows import Bound, Ceilings, Limits, Part
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import BenchError, MeasurementError
+from senet_bench.errors import BenchError, MeasurementError, out_of_memory
 
 ASSUMED_CACHE = 64 << 20
 """Bytes taken for the last-level cache where the system does not tell."""

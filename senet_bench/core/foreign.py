@@ -72,6 +72,11 @@ def place_of(error: BaseException) -> str:
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
+def blame(error: BaseException) -> str:
+    """An error in one line, with its place where the code is a user's."""
+    return f"{one_line(error)}{place_of(error)}"
+
+
 def _after_ours(error: BaseException) -> list[traceback.FrameSummary]:
     """The frames of a traceback below the last one of senet-bench, but for those of this boundary."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]

@@ -126,7 +126,7 @@ METRICS: dict[str, Metric] = {
         Metric(key="operators", title="operators", quantity="count", gate="+0", portable=True),
         Metric(
             key="memory",
-            title="peak MiB",
+            title="a call's MiB",
             quantity="bytes",
             unit="MiB",
             scale=2**20,

@@ -22,6 +22,7 @@ class TimingSettings:
     cudnn_benchmark: bool | None = None
     tf32: bool | None = None
     gc: str | None = None
+    images: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,16 +78,17 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 class Latency:
     """Time of one call under `conditions`, measured in the same rounds as its baseline.
 
-    `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all; `ratio` the
-    Hodges-Lehmann estimate of variant / baseline with its interval `ci` at `confidence`; `mde` the relative slowdown,
-    from the gate if there is one, that such rounds show with 80 % power; `control_ratio` the same estimate for a second
-    copy of the baseline; `cpu_ratio` that of CPU times, the sharper one where others take the cores. `p_worse` and
-    `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `peak_bytes` is what a call holds beyond
-    the weights.
+    `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all, `mean_seconds` the
+    mean of all calls, from which `images_per_second` comes; `ratio` the Hodges-Lehmann estimate of variant / baseline
+    with its interval `ci` at `confidence`; `mde` the relative slowdown, from the gate if there is one, that such rounds
+    show with 80 % power; `control_ratio` the same estimate for a second copy of the baseline; `cpu_ratio` that of CPU
+    times. `p_worse` and `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are
+    those of parameters and buffers, `peak_bytes` is what a call holds at most beyond them and the images.
     """
 
     seconds: float
     floor: float | None = None
+    mean_seconds: float | None = None
     cpu_seconds: float | None = None
     ratio: float | None = None
     ci: tuple[float, float] | None = None
@@ -107,6 +109,7 @@ class Latency:
     epochs: int | None = None
     elapsed_s: float | None = None
     images_per_second: float | None = None
+    weight_bytes: int | None = None
     peak_bytes: int | None = None
     peak_method: str | None = None
     difference_from_eager: float | None = None

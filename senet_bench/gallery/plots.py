@@ -253,7 +253,7 @@ def _ratio_said(row: Row, latency: Latency) -> tuple[str, ...]:
     lines.append(f"{1e3 * latency.seconds:.4g} ms a call, {latency.rounds} rounds")
     if latency.control_ratio is not None:
         lines.append(f"control {_ratio(latency.control_ratio, latency.control_ci)}")
-    if latency.mde is not None:
+    if latency.mde is not None and latency.mean_seconds is not None:
         lines.append(f"a slowdown of {latency.mde:.1%} would have been seen")
     return tuple(lines)
 

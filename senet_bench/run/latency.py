@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,7 +68,7 @@ class Timing:
                 latencies = yield from self._timed(group, conditions, record, done, total)
                 for place, latency in latencies.items():
                     record.put(place, _with(record.document.rows[place], latency, first=index == 0))
-                record.failures += [f"{group.name}: {why}" for why in _reasons(latencies)]
+                record.failures += _failures(group, latencies, record.document.rows)
                 done += 1
                 yield record.progress(group.name, done, total)
         record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
@@ -89,10 +89,14 @@ class Timing:
             measured = yield from retold(
                 steps, lambda step: record.progress(what, done + step.done / step.total, total)
             )
-            peaks = self._peaks(measure_memory, networks, size, measured.conditions)
+            whole = {name: network for name, network in networks.items() if name not in measured.failed}
+            peaks = self._peaks(measure_memory, whole, size, measured.conditions)
             _keep(record.path.with_suffix(".samples.jsonl"), group.name, measured)
             batch = conditions.batch_size
-            return {place: _latency(arm, measured, peaks, batch) for place, arm in group.places.items()}
+            return {
+                place: measured.failed.get(arm) or _latency(arm, measured, peaks, batch)
+                for place, arm in group.places.items()
+            }
         except MeasurementError as error:
             return dict.fromkeys(group.places, str(error))
 
@@ -115,7 +119,7 @@ class _Group:
 
 
 def _groups(cases: Sequence[Case]) -> list[_Group]:
-    """One group for each baseline that is compared with something."""
+    """One group for each baseline, with what is compared with it."""
     groups: dict[tuple[str, int], _Group] = {}
     for place, case in enumerate(cases):
         base = case.baseline or case.spec
@@ -124,12 +128,15 @@ def _groups(cases: Sequence[Case]) -> list[_Group]:
         arm = base.name if case.baseline is None else f"{case.spec.name} #{place}"
         group.arms.setdefault(arm, case)
         group.places[place] = arm
-    return [group for group in groups.values() if len(group.arms) > 1]
+    return list(groups.values())
 
 
-def _reasons(latencies: Mapping[int, Latency | str]) -> Iterable[str]:
-    """Why there is no latency, each reason once."""
-    return dict.fromkeys(why for why in latencies.values() if isinstance(why, str))
+def _failures(group: _Group, latencies: Mapping[int, Latency | str], rows: Sequence[Row]) -> list[str]:
+    """Why there is no latency: once for all of a group, else by the row that it is wrong with."""
+    reasons = {place: why for place, why in latencies.items() if isinstance(why, str)}
+    if len(reasons) == len(latencies) and len(set(reasons.values())) == 1:
+        return [f"{group.name}: {next(iter(reasons.values()))}"]
+    return [f"{rows[place].label}: {why}" for place, why in reasons.items()]
 
 
 def _latency(arm: str, measured: Any, peaks: dict[str, tuple[int, str]], batch_size: int) -> Latency:

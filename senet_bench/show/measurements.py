@@ -13,6 +13,7 @@ Anything = TypeVar("Anything")
 Entry = tuple[Row, Latency]
 
 TIME_NOTES = (
+    "ms: the fastest call of each block, its median over the rounds: what the network can do, not a throughput",
     "ratio: SE / baseline in the same rounds (Hodges-Lehmann), its interval holds over all looks at the data",
     "control: a second copy of the baseline / the first, 1 where timing can be trusted",
 )
@@ -25,7 +26,8 @@ ALLOCATORS = {
 }
 WIDE_TIME_NOTES = (
     "sees: the slowdown that as many rounds show in 8 of 10 runs; its interval is then above 1",
-    "CPU ratio: the ratio of CPU times, the sharper one on a busy machine",
+    "images/s: over all calls, slow ones too",
+    "MiB: weights are parameters and buffers, a call's what it holds at most beyond them and the images",
 )
 
 
@@ -45,7 +47,7 @@ def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[
         f"Latency: {constant}",
         tuple(column for column, _ in columns),
         body,
-        (*reasons, *missing, *TIME_NOTES, *(() if narrow else WIDE_TIME_NOTES)),
+        (*reasons, *missing, *TIME_NOTES, *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ())),
     )
 
 
@@ -97,14 +99,37 @@ def _columns(
     yield Column("95 % interval" if _all_95(entries) else "interval"), lambda _, latency: _interval(latency)
     yield Column("control"), lambda _, latency: number(latency.control_ratio, ".3f")
     if not narrow:
-        yield Column("sees"), lambda _, latency: number(latency.mde, ".1%")
+        if _has_means(entries):
+            yield Column("sees"), lambda _, latency: number(_since_means(latency, latency.mde), ".1%")
         yield Column("CPU ratio"), lambda _, latency: number(latency.cpu_ratio, ".3f")
         yield Column("rounds"), lambda _, latency: str(latency.rounds)
-        yield Column("images/s"), lambda _, latency: number(latency.images_per_second, ".4g")
+        if _has_means(entries):
+            rate = Column("images/s")
+            yield rate, lambda _, latency: number(_since_means(latency, latency.images_per_second), ".4g")
+        if any(latency.weight_bytes for _, latency in entries):
+            yield Column("weights MiB"), lambda _, latency: number(latency.weight_bytes, ".1f", 2**-20)
         if any(latency.peak_bytes for _, latency in entries):
-            yield Column("peak MiB"), lambda _, latency: number(latency.peak_bytes, ".1f", 2**-20)
+            yield Column("a call's MiB"), lambda _, latency: number(latency.peak_bytes, ".1f", 2**-20)
+        if any(_total_bytes(latency) for _, latency in entries):
+            yield Column("total MiB"), lambda _, latency: number(_total_bytes(latency), ".1f", 2**-20)
     if any(_paper(row, latency) for row, latency in entries):
         yield Column("paper ms"), _paper
+
+
+def _has_means(entries: Sequence[Entry]) -> bool:
+    return any(latency.mean_seconds is not None for _, latency in entries)
+
+
+def _since_means(latency: Latency, value: float | None) -> float | None:
+    """The value, None where it was stored before the mean of all calls was: it had another meaning then."""
+    return value if latency.mean_seconds is not None else None
+
+
+def _total_bytes(latency: Latency) -> int | None:
+    """What a network takes: its weights, and what a call holds at most beyond them and the images."""
+    if latency.weight_bytes is None or latency.peak_bytes is None:
+        return None
+    return latency.weight_bytes + latency.peak_bytes
 
 
 def _condition_column(condition: str) -> tuple[Column, Callable[[Row, Latency], str]]:

@@ -41,7 +41,7 @@ def show(document: Document) -> None:
     What does not fit even then is printed in parts, some columns after the other, beside the first column.
     """
     terminal = sys.stdout.isatty()
-    console = Console(highlight=False, width=None if terminal else PIPED_WIDTH)
+    console = Console(highlight=False, emoji=False, width=None if terminal else PIPED_WIDTH)
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow
@@ -81,7 +81,7 @@ def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
     last: Progress | None = None
     drawn = not quiet and sys.stderr.isatty() and is_first_process()
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    console = Console(stderr=True, highlight=False, quiet=not drawn)
+    console = Console(stderr=True, highlight=False, emoji=False, quiet=not drawn)
     try:
         with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
             task, shown = bar.add_task("starting", total=None), 0.0  # no thread beside a timing

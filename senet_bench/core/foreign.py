@@ -209,7 +209,9 @@ def _torch_state(torch: Any, *, draws: bool) -> Callable[[], None]:
             torch.set_default_device(device)
         torch.set_default_dtype(dtype)
         torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(strict, warn_only=warn_only)
+        modes = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+        if modes != (strict, warn_only):  # it imports the compiler
+            torch.use_deterministic_algorithms(strict, warn_only=warn_only)
         if torch.get_float32_matmul_precision() != precision:
             torch.set_float32_matmul_precision(precision)
         torch.backends.cudnn.benchmark, torch.backends.cudnn.deterministic = cudnn

@@ -254,6 +254,8 @@ def _imported_module(name: str, path: str, what: str) -> Any:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
+    if name in sys.modules:
+        return sys.modules[name]
     with contained(path):
         try:
             return importlib.import_module(name)

@@ -71,8 +71,7 @@ class RuleCounts:
     seconds_slower: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SelftestConditions:
+class SelftestConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How many comparisons were made of each kind (`null`: of identical sides), and what they allocated with."""
 
     null: int

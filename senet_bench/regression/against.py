@@ -69,7 +69,9 @@ class Against:
         folder.mkdir()
         files = [folder / f"{side}.npz" for side in SIDES]
         request = {"network": network.request(), "counted": counted_metrics()}
-        first, second = answers(workers, Described, "facts", each=[{"keep": str(file)} for file in files], **request)
+        judged = "outputs" in self.config.metrics
+        each = [{"keep": str(file) if judged else None} for file in files]
+        first, second = answers(workers, Described, "facts", each=each, **request)
         problem = self._unlike(network.name, first, second)
         if problem is not None or first.value is None or second.value is None:
             return [problem] if problem is not None else []

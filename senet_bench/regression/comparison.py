@@ -83,7 +83,7 @@ class Rows:
     def _against_facts(self, network: Checked, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
-            now = measurement.facts_here(network)
+            now = measurement.facts_here(network, function="outputs" in self.config.metrics)
         except BenchError as error:
             yield _broken(name, error)
             return

@@ -183,9 +183,9 @@ def named_facts(
     return _with_function(portable, lambda: named_function(name, input_size, how, network=network, keep=keep))
 
 
-def counted_facts(name: str, input_size: tuple[int, int, int], how: How = None) -> Portable:
+def counted_facts(name: str, input_size: tuple[int, int, int], how: How = None, counted: Counted = ()) -> Portable:
     """The facts of the network called `name` without its function, which takes time."""
-    return _named_counts(name, input_size, (), how)[1]
+    return _named_counts(name, input_size, counted, how)[1]
 
 
 def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted, how: How) -> tuple[Any, Portable]:

@@ -51,10 +51,13 @@ class Servant:
                     return failure(error)
         return {}
 
-    def facts(self, network: list[Any], counted: list[Any], keep: str) -> dict[str, Any]:
-        """The portable facts and where the network's code is; its outputs are written to the file `keep`."""
+    def facts(self, network: list[Any], counted: list[Any], keep: str | None) -> dict[str, Any]:
+        """The portable facts and where the network's code is; its outputs are written to the file `keep`, if any."""
         name, size, how = network
-        facts = self.portable.named_facts(name, tuple(size), [tuple(one) for one in counted], keep, how)
+        if keep is None:
+            facts = self.portable.counted_facts(name, tuple(size), how, [tuple(one) for one in counted])
+        else:
+            facts = self.portable.named_facts(name, tuple(size), [tuple(one) for one in counted], keep, how)
         file, line = self.portable.code_place(name)
         return {"facts": asdict(facts), "file": file, "line": line}
 

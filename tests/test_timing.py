@@ -13,8 +13,10 @@ import pytest
 from senet_bench.bench import process
 from senet_bench.bench.clock import Call, HostClock, TimedCalls
 from senet_bench.bench.rounds import Factory, Plan, gated_plan, measure_latency
-from senet_bench.bench.samples import Comparison
+from senet_bench.bench.samples import Comparison, Samples, comparison_of
+from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, result_of
+from senet_bench.core.statistics import Judgement
 from senet_bench.errors import MeasurementError, UsageError
 
 MS = 1e-3
@@ -350,3 +352,27 @@ def test_pinning_is_undone() -> None:
     with process.quiet(pin=True):
         assert len(os.sched_getaffinity(0)) == 1
     assert os.sched_getaffinity(0) == before
+
+
+def test_the_cpu_ratio_s_interval_takes_epochs_for_replicates() -> None:
+    rng, missed = np.random.default_rng(3), 0
+    for _ in range(300):  # two copies that differ by 1 % as long as they live, and are built anew four times
+        samples = Samples(("base", "new"))
+        for epoch in range(4):
+            apart = rng.normal(0, 0.01)
+            for _ in range(10):
+                cpu = np.exp(rng.normal(0, 0.005, 2) + np.array([0, apart]))
+                blocks = {arm: TimedCalls(1.0, float(one)) for arm, one in zip(samples.arms, cpu)}
+                samples.add(blocks, "", epoch)
+        bounds = comparison_of(samples, "base", "base", {"new": judge([0.0] * 40)}, True, 1.0, 4).latency("new").cpu_ci
+        assert bounds is not None
+        missed += not bounds[0] <= 1 <= bounds[1]
+    assert missed <= 26  # 15 expected
+    samples.epoch = [0] * 40
+    lone = comparison_of(samples, "base", "base", {"new": judge([0.0] * 40)}, True, 1.0, 1).latency("new")
+    assert lone.cpu_ratio is not None
+    assert lone.cpu_ci is None
+
+
+def judge(log_ratios: list[float]) -> Judgement:
+    return statistics.judge(log_ratios, gate=None, level=0.025, alpha=0.025)

@@ -17,8 +17,8 @@ from senet_bench.errors import MeasurementError
 
 Floats = NDArray[np.float64]
 
-FEWEST_CPU_ROUNDS = 6
-"""With fewer rounds there is no 95 % interval."""
+FEWEST_CPU_EPOCHS = 3
+"""With fewer epochs the ratio of CPU times has no interval."""
 
 
 @dataclass(slots=True)
@@ -74,6 +74,15 @@ class Samples:
         pairs = self._matrix(self.cpu_seconds if cpu else self.seconds)[:, columns]
         pairs = pairs[(pairs > 0).all(axis=1)]
         return np.asarray(np.log(pairs[:, 0] / pairs[:, 1]))
+
+    def cpu_by_epoch(self, arm: str, baseline: str) -> Floats:
+        """ln(arm / baseline) of CPU times, the median of each epoch's kept rounds in which both ran."""
+        columns = [self.arms.index(arm), self.arms.index(baseline)]
+        pairs = self._matrix(self.cpu_seconds)[:, columns]
+        epochs = np.array([epoch for epoch, why in zip(self.epoch, self.dropped) if not why])
+        valid = (pairs > 0).all(axis=1)
+        ratios, epochs = np.log(pairs[valid, 0] / pairs[valid, 1]), epochs[valid]
+        return np.array([float(np.median(ratios[epochs == epoch])) for epoch in np.unique(epochs)])
 
     def settled(self, arms: Collection[str]) -> bool:
         """Whether no arm's later half is, at its median, over 2 % faster than the fastest of its earlier half."""
@@ -143,7 +152,7 @@ class Comparison:
 
     def _judged(self, latency: Latency, arm: str, judged: Judgement) -> Latency:
         """The latency with what its rounds say beside the baseline's."""
-        cpu = _cpu_judgement(self.samples.log_ratios(arm, self.baseline, cpu=True))
+        cpu = self.samples.cpu_by_epoch(arm, self.baseline)
         return replace(
             latency,
             ratio=_finite(judged.ratio),
@@ -155,8 +164,8 @@ class Comparison:
             reason=judged.reason,
             control_ratio=_finite(self.control.ratio),
             control_ci=_bounds(self.control),
-            cpu_ratio=_finite(cpu.ratio) if cpu else None,
-            cpu_ci=_bounds(cpu) if cpu else None,
+            cpu_ratio=math.exp(float(cpu.mean())) if cpu.size else None,
+            cpu_ci=_cpu_interval(cpu),
             p_worse=judged.p_worse,
             p_ok=judged.p_ok,
         )
@@ -186,11 +195,18 @@ def comparison_of(
     )
 
 
-def _cpu_judgement(log_ratios: Floats) -> Judgement | None:
-    """The ratio of CPU times with a plain 95 % interval: what is left when others take the cores."""
-    if log_ratios.size < FEWEST_CPU_ROUNDS:
+def _cpu_interval(by_epoch: Floats) -> tuple[float, float] | None:
+    """The 95 % t interval of the mean over epochs of the ratio of CPU times; None of fewer than `FEWEST_CPU_EPOCHS`.
+
+    Two copies of one network keep differing for as long as they live, so that the rounds of an epoch are no replicates.
+    """
+    from scipy.special import stdtrit
+
+    if by_epoch.size < FEWEST_CPU_EPOCHS:
         return None
-    return judge(log_ratios, gate=None, level=0.025, alpha=0.025)
+    half = float(stdtrit(by_epoch.size - 1, 0.975)) * float(by_epoch.std(ddof=1)) / math.sqrt(by_epoch.size)
+    middle = float(by_epoch.mean())
+    return math.exp(middle - half), math.exp(middle + half)
 
 
 def _arm(samples: Samples, name: str, judgement: Judgement | None) -> ArmLatency:

@@ -82,8 +82,9 @@ class Latency:
     mean of all calls, from which `images_per_second` comes; `ratio` the Hodges-Lehmann estimate of variant / baseline
     with its interval `ci` at `confidence`; `mde` the relative slowdown, from the gate if there is one, that such rounds
     show with 80 % power; `control_ratio` the same estimate for a second copy of the baseline; `cpu_ratio` that of CPU
-    times. `p_worse` and `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are
-    those of parameters and buffers, `peak_bytes` is what a call holds at most beyond them and the images.
+    times, its interval over epochs, in each of which every network is built anew. `p_worse` and `p_ok` are one-sided,
+    `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are those of parameters and buffers, `peak_bytes`
+    is what a call holds at most beyond them and the images.
     """
 
     seconds: float

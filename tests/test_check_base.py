@@ -68,6 +68,13 @@ def test_a_change_is_judged_by_its_base_and_what_it_loosens_is_a_row_each(tmp_pa
     assert loosened.reason == "latency of all networks: +2 % and +20 us -> any"
 
 
+def test_predictions_are_those_of_this_checkout_and_leaving_them_out_is_told(tmp_path: Path) -> None:
+    pair = '[[predictions]]\nnetwork = "resnet20_cifar"\nbase = "a.npz"\nhead = "b.npz"\n'
+    found = policy(tmp_path, BASE + pair, BASE + pair)
+    assert (found.rows, found.config.predictions[0].base) == ((), tmp_path / "head" / "a.npz")
+    assert [row.metric for row in policy(tmp_path, BASE, BASE + pair).rows] == ["gate dropped"]
+
+
 def test_a_tighter_or_equal_configuration_is_no_row_and_the_head_judges_where_it_is_asked_to(tmp_path: Path) -> None:
     assert not policy(tmp_path, BASE.replace('"+2 %"', '"+1 %"')).rows
     head = BASE.replace('"+2 %"', '"+3 %"')

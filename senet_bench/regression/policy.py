@@ -61,7 +61,7 @@ def policy_of(
         path=head.path,
         networks=(*kept, *new),
         ratios=tuple(ratios.values()),
-        predictions=before.predictions or head.predictions,
+        predictions=head.predictions,  # its files lie in this checkout
         budget_s=head.budget_s,
         launches=head.launches,
         allocator=head.allocator,
@@ -90,6 +90,8 @@ def _loosened(base: Config, head: Config) -> Iterator[LimitRow]:
 
 
 def _looser_settings(base: Config, head: Config) -> Iterator[LimitRow]:
+    for network in {pair.network for pair in base.predictions} - {pair.network for pair in head.predictions}:
+        yield _row("gate dropped", f"{network}/accuracy", f"predictions of {network} are judged by the base, not here")
     if base.drift and (head.drift is None or _looser(base.drift.limit, head.drift.limit)):
         yield _row("gate loosened", "drift", f"the limit of the drift since {base.drift.since} is wider or gone")
     if head.alpha < base.alpha:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -309,3 +310,76 @@ def test_what_would_change_nothing_in_a_training_is_refused(run: Run, options: t
     ended = run("train", *options)
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert text in ended.err
+
+
+def test_what_is_stored_is_not_trained_again_and_says_so(run: Run, tmp_path: Path) -> None:
+    asked = ("train", "seresnet20_cifar", "--recipe", "digits-smoke", "-q", "--format", "json")
+    first = json.loads(run(*asked).out)
+    (file,) = (tmp_path / "results" / "weights").glob("*.safetensors")
+    written = file.stat().st_mtime_ns
+    for more in ((), ("--resume",)):
+        again = json.loads(run(*asked, *more).out)
+        assert (again["rows"], again["summary"]) == (first["rows"], first["summary"])
+        assert "nothing was trained (--fresh trains again)" in again["conditions"]["notes"][-1]
+    assert file.stat().st_mtime_ns == written
+    fresh = json.loads(run(*asked, "--fresh").out)
+    assert "trained again with --fresh" in fresh["conditions"]["notes"][-1]
+    elsewhere = json.loads(run(*asked, "--out", "w.safetensors").out)
+    assert "trained again for its weights" in elsewhere["conditions"]["notes"][-1]
+    for name in (file.stem, file.stem[-8:]):
+        row = json.loads(run("evaluate", asked[1], "--weights", name, "--dataset", "digits", *asked[-3:]).out)
+        assert row["rows"][0]["top1_err"] == pytest.approx(first["summary"]["top1_err"], abs=1e-12)
+    for record in (tmp_path / "results" / "runs").glob("*/*train*.json"):
+        record.unlink()
+    assert "is stored, top-1 error" in run(*asked[:-2]).out
+
+
+def test_a_finished_training_that_is_no_trial_is_shown_when_it_is_resumed(run: Run) -> None:
+    asked = ("train", "seresnet20_cifar", "--recipe", "digits-smoke", "-q", "--format", "json")
+    run(*asked, "--out", "w.safetensors")
+    tuned = (*asked, "--weights", "w.safetensors", "--out", "v.safetensors")
+    first, again = (json.loads(run(*tuned, *more).out) for more in ((), ("--resume",)))
+    assert again["rows"] == first["rows"]
+    assert "this training has ended before; nothing was trained" in again["conditions"]["notes"][-1]
+
+
+class Tiny(torch.nn.Module):
+    """Two stages and a classifier."""
+
+    def __init__(self, num_classes: int = 10, in_chans: int = 1) -> None:
+        super().__init__()
+        self.conv1 = torch.nn.Conv2d(in_chans, 16, 3, padding=1)
+        self.conv2 = torch.nn.Conv2d(16, 32, 3, padding=1, stride=2)
+        self.fc = torch.nn.Linear(32, num_classes)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.conv2(torch.relu(self.conv1(x))))
+        return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def test_a_network_from_outside_with_attention_is_trained_evaluated_and_observed(run: Run, tmp_path: Path) -> None:
+    name = "tests.test_training_cli:Tiny"
+    images = ("--dataset", "digits", "-q", "--format", "json")
+    ended = run("train", name, "--attach", "--attention", "eca", "--epochs", "1", *images)
+    assert ended.code == 0, ended.err
+    (file,) = (tmp_path / "results" / "weights").glob("*.safetensors")
+    for model in ((name, "--attach"), (f"{name}+attach",)):
+        (row,) = json.loads(run("evaluate", *model, "--weights", file.stem[-8:], *images).out)["rows"]
+        assert (row["attention"]["block"], row["label"]) == ("eca", f"{name} + attention + eca")
+        assert row["top1_err"] == pytest.approx(json.loads(ended.out)["summary"]["top1_err"], abs=1e-12)
+    gates = run("excitations", name, "--attach", "--attention", "eca", "--weights", file.stem[-8:], *images)
+    assert gates.code == 0, gates.err
+    assert json.loads(gates.out)["rows"]
+
+
+def test_an_interrupted_training_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from senet_bench.show.terminal import Bar
+
+    def interrupt(bar: Bar, task: object, **moment: object) -> None:
+        if float(str(moment.get("completed", 0))) >= 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Bar, "update", interrupt)
+    ended = run("train", "seresnet20_cifar", "--recipe", "digits-smoke", "--epochs", "3")
+    assert (ended.code, ended.out) == (130, "")
+    assert ended.err.endswith("; go on with --resume\n")

@@ -46,7 +46,10 @@ class WeightOptions:
     PANEL: ClassVar[str] = "Weights"
     weights: Annotated[
         str | None,
-        typer.Option("--weights", help="A file, or a timm: or torchvision: name; on digits a network is trained here."),
+        typer.Option(
+            "--weights",
+            help="A file, a key or name in results/weights, or of timm:, torchvision:; on digits trained here.",
+        ),
     ] = None
     epochs: Annotated[
         int | None, typer.Option("--epochs", help="Epochs, where a network is trained here (0: not at all).")
@@ -103,7 +106,7 @@ def excitations(
         model=o.attached(model) if gates.attach else model,
         dataset=images.dataset.lower(),
         folder=images.data,
-        weights=origin.weights,
+        weights=showing.store.named_weights(origin.weights) if origin.weights else None,
         classes=tuple(name.strip() for name in images.classes.split(",")) if images.classes else (),
         images_per_class=images.images_per_class,
         channels=observing.channels,

@@ -124,7 +124,7 @@ class Switches:
 
 def attached(name: str) -> str:
     """The name of a network from outside with attention put in; a network of the catalog keeps its own."""
-    return f"{name}+attach" if is_outside(name) else name
+    return f"{name}+attach" if is_outside(name) and not name.endswith("+attach") else name
 
 
 @dataclass(frozen=True, slots=True)

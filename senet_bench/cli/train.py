@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.core.catalog import resolve
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import ModelSpec
@@ -69,6 +68,7 @@ class Weights:
     ] = None
     out: Annotated[Path | None, typer.Option("--out", help="Where the weights go (.safetensors).")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
     track: Annotated[Path | None, typer.Option("--track", help="Write TensorBoard event files to this folder.")] = None
 
 
@@ -148,11 +148,18 @@ class PerImage:
 def evaluate(
     model: Models,
     weights: Annotated[
-        list[str], typer.Option("--weights", help="A file, or a timm: or torchvision: name; one for each network.")
+        list[str],
+        typer.Option(
+            "--weights", help="A file, a key or a name in results/weights, or of timm: or torchvision:; one a network."
+        ),
     ],
     shown: TestImages = TestImages(),
     place: o.Where = o.Where(),
     kept: PerImage = PerImage(),
+    attach: Annotated[
+        bool,
+        typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=o.Switches.PANEL),
+    ] = False,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
@@ -160,8 +167,8 @@ def evaluate(
     from senet_bench.run import evaluate, tables
 
     asked = evaluate.Evaluation(
-        models=tuple(model),
-        weights=tuple(weights),
+        models=tuple(o.attached(name) if attach else name for name in model),
+        weights=tuple(map(showing.store.named_weights, weights)),
         dataset=shown.dataset.lower(),
         folder=shown.data,
         size=shown.img_size,
@@ -209,7 +216,7 @@ def _lesson(spec: ModelSpec) -> Lesson:
 
 def _evaluating(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     """The evaluation of detectors where one of the networks is one, else that of classifiers."""
-    if any(resolve(model).task == "detection" for model in asked.models):
+    if any(spec.task == "detection" for spec in asked.specs()):
         from senet_bench.detection.evaluate import evaluate
 
         return evaluate(asked, store)

@@ -15,7 +15,7 @@ class Progress:
     """A moment of a command: what is being done, and `done` steps of `total` (a fraction while one runs).
 
     `path` is where everything finished so far is stored, None where nothing is. A `forecast` says how long
-    it will take.
+    it will take. `remedy` is how to go on from here after an interruption.
     """
 
     what: str
@@ -23,6 +23,7 @@ class Progress:
     total: float
     path: Path | None = None
     forecast: bool = False
+    remedy: str = ""
 
 
 Steps: TypeAlias = Generator[Progress, None, Result]

@@ -56,6 +56,22 @@ class Store:
         """The finished trials of one machine."""
         return TrialStore(self.root / "runs" / machine / "trials", self.root / "runs")
 
+    @property
+    def weights(self) -> Path:
+        """The folder of weights that were trained here."""
+        return self.root / "weights"
+
+    def named_weights(self, name: str) -> str:
+        """The file of weights by its name in that folder, or by eight or more digits of a trial's key.
+
+        Another name is given back as it is.
+        """
+        if Path(name).is_file() or not re.fullmatch(r"[\w.+-]+", name):
+            return name
+        by_name = self.weights / f"{name.removesuffix('.safetensors')}.safetensors"
+        keyed = [*self.weights.glob(f"*-{name[:8]}*.safetensors")] if re.fullmatch("[0-9a-f]{8,16}", name) else []
+        return next((str(path) for path in (by_name, *keyed) if path.is_file()), name)
+
     def new_path(self, run: Document) -> Path:
         """A path for a new run that no other process will choose."""
         command = run.schema.partition(".")[2].partition("/")[0]

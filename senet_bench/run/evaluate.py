@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import structs
 
-from senet_bench.core.catalog import resolve
 from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
 from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.progress import Steps
-from senet_bench.core.specs import ModelSpec, Precision
+from senet_bench.core.specs import ModelSpec, Precision, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
-from senet_bench.run.cases import label
+from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
@@ -74,6 +73,10 @@ class Evaluation:
                 "give one --weights for each network",
             )
 
+    def specs(self) -> list[ModelSpec]:
+        """The networks; those from outside at the size of the images that they are shown."""
+        return [spec_of(model, Changes(img_size=self.size if is_outside(model) else None)) for model in self.models]
+
 
 def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     """The record of all errors of classifiers and, of several, each difference to the first."""
@@ -102,7 +105,7 @@ def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
     store.check()
     if asked.per_class is not None:
         check_writable(asked.per_class)
-    return [resolve(model) for model in asked.models]
+    return asked.specs()
 
 
 def begun(asked: Evaluation, images: Shown, store: Store) -> Record[Document]:

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.identity import Identity, NetworkIdentity, training
-from senet_bench.core.learning import EpochRow, TrainConditions, TrainSummary, TrialResult
+from senet_bench.core.learning import EpochRow, TrainConditions, TrainSummary
 from senet_bench.core.learning import Training as Document
-from senet_bench.core.progress import Steps, retold
+from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
-from senet_bench.run.record import Record, header, new_facts
+from senet_bench.run import reuse
+from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
@@ -29,7 +30,7 @@ class Training:
     """What `train` is asked: the network, what it learns from, how, and where its weights go.
 
     `spec` has the sizes and switches that were asked for; `trunk_weights` are those of a classifier, for the trunk of a
-    detector.
+    detector. What was trained before is taken as it is unless it is to be trained `fresh`.
     """
 
     spec: ModelSpec
@@ -52,6 +53,7 @@ class Training:
     resume: bool = False
     track: Path | None = None
     skip_corrupt: bool = False
+    fresh: bool = False
 
     def check(self) -> None:
         """Raise `UsageError` on options that do not go together."""
@@ -190,27 +192,27 @@ def classification() -> Lesson:
 def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
     """The record of a training run, its weights beside it; progress about once a second and every epoch.
 
-    Under torchrun every process trains, and the first alone writes.
+    What is stored with its weights is not trained again. Under torchrun every process trains, and the first alone
+    writes.
     """
     from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
     from senet_bench.train import loop, weights
-    from senet_bench.train.distributed import joined
+    from senet_bench.train.distributed import gathered, joined
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
     store.check()
     tracker = _tracker(asked.track)
     images = lesson.read(asked)
-    key = asked.identity(images).key
-    name = f"{asked.spec.name}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
-    out = asked.out or store.root / "weights" / name
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
-    weights.check_key(out, key)
+    identity = asked.identity(images)
+    out = _out(asked, store, identity.key)
     with joined(asked.device) as world:
+        before = reuse.before(store, identity.key, out, asked.is_trial, asked.resume)
+        if all(gathered(before.complete and not asked.fresh, world)):
+            return before.record(asked, store, out, world.size)
         network, about_weights = _built(asked, images)
-        notes = [*images.notes, *about_weights, *lesson.prepare(asked, network)]
+        notes = [*images.notes, *about_weights, *lesson.prepare(asked, network), *before.notes()]
         conditions = asked.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
         settings = asked.settings(out.with_suffix(".checkpoint"))
@@ -220,39 +222,32 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
             _track(tracker, row)
 
         steps = loop.train(network, images, asked.resolved(), settings, world, lesson.objective, ended)
-        yield from retold(steps, lambda step: record.progress(step.what, step.done, step.total))
+        yield from retold(steps, lambda step: _moment(record, step, settings.checkpoint))
         if world.is_main:
-            weights.save(network, out, asked.spec, **asked.described(), key=key)
-            _keep(asked, record, images)
-        summary = TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **_last(record.document.rows))
-        _put(record, world, summary=summary)
+            weights.save(network, out, asked.spec, **asked.described(), key=identity.key)
+            reuse.keep(asked, record, images, identity)
+        last = _last(record.document.rows) or before.errors()
+        _put(record, world, summary=TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **last))
     return record
 
 
-def _keep(asked: Training, record: Record[Document], images: Any) -> None:
-    """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
-    rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
-    last = rows[-1] if rows else None
-    if not asked.is_trial or last is None or last.top1_err is None:
-        return
-    result = TrialResult(
-        model=asked.spec.name,
-        attention=asked.spec.attention,
-        dataset=images.name,
-        recipe=recipe.name,
-        lr=recipe.lr,
-        epochs=recipe.epochs,
-        seed=asked.seed,
-        precision=asked.precision,
-        images=len(images.test),
-        top1_err=last.top1_err,
-        top5_err=last.top5_err,
-        test_loss=last.test_loss,
-        seconds=sum(row.seconds for row in rows),
-    )
-    identity = asked.identity(images)
-    del about["schema"]
-    record.store.trials(about["environment"].machine).put(identity.key, identity.as_dict(), result, about)
+def _out(asked: Training, store: Store, key: str) -> Path:
+    """Where the weights go; raises where they cannot, or where those of another training lie."""
+    from senet_bench.train import weights
+
+    model = asked.spec.name.replace(":", "-")
+    name = f"{model}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
+    out = asked.out or store.weights / name
+    out.parent.mkdir(parents=True, exist_ok=True)
+    check_writable(out)
+    weights.check_key(out, key)
+    return out
+
+
+def _moment(record: Record[Document], step: Progress, checkpoint: Path | None) -> Progress:
+    """A moment of the training, which says how to go on from here where that is possible."""
+    moment = record.progress(step.what, step.done, step.total)
+    return replace(moment, remedy="go on with --resume") if checkpoint and checkpoint.is_file() else moment
 
 
 def _put(record: Record[Document], world: World, **fields: Any) -> None:

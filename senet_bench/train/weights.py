@@ -71,12 +71,17 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
 
 def check_key(path: Path, key: str) -> None:
     """Raise `UsageError` for a file with the weights of another run than that of the key."""
-    try:
-        stored = contents(path).metadata.get("key", key) if path.is_file() else key
-    except BenchError:  # not weights of ours
-        return
-    if stored != key:
+    if path.is_file() and key_of(path) not in (None, key):
         raise UsageError(f"{path} holds the weights of another run", "move it away, or name another file with --out")
+
+
+def key_of(path: Path) -> str | None:
+    """The key of the run that weights of ours are of; None where a file says none."""
+    try:
+        key = contents(path).metadata.get("key")
+    except BenchError:  # not weights of ours
+        return None
+    return str(key) if key is not None else None
 
 
 def load(

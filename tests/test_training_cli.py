@@ -373,7 +373,7 @@ def test_a_network_from_outside_with_attention_is_trained_evaluated_and_observed
 
 
 def test_an_interrupted_training_says_how_to_go_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    from senet_bench.show.terminal import Bar
+    from rich.progress import Progress as Bar
 
     def interrupt(bar: Bar, task: object, **moment: object) -> None:
         if float(str(moment.get("completed", 0))) >= 1:

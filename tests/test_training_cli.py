@@ -278,7 +278,7 @@ def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> N
 
 def test_files_are_shown_at_the_networks_own_size(tmp_path: Path) -> None:
     from senet_bench.core.catalog import resolve
-    from senet_bench.run.train import Training
+    from senet_bench.run.training import Training
 
     tree = jpeg_tree(tmp_path / "set")
     sizes = {"inception_resnet_v2": 299, "seresnet20_cifar": 32, "resnet50": 224}

@@ -290,6 +290,14 @@ def present(name: str) -> Device:
     return device
 
 
+def every(name: str) -> list[str]:
+    """The devices that a name stands for: all of a kind that a machine may have several of, else the one it names."""
+    device = present(name)
+    if device.several and torch.device(name).index is None:
+        return [f"{name}:{index}" for index in range(device.count())]
+    return [name]
+
+
 def installed() -> list[tuple[str, Device]]:
     """The kinds that are there, by name, the CPU left out."""
     devices = [(kind, make(torch.device(kind))) for kind, make in DEVICE_CLASSES.items() if kind != "cpu"]

@@ -51,7 +51,7 @@ def compare(
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
-    sweep, limits = trials.sweep(running.precision, showing.results), overhead.limits()
+    sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
     showing.check()
     from senet_bench.overhead import answer, tables
     from senet_bench.run import cases, latency
@@ -102,7 +102,7 @@ def ablate(
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     chosen, conditions = axes.chosen(), running.conditions()
-    sweep = trials.sweep(running.precision, showing.results)
+    sweep = trials.sweep(running.precision, running.device, showing.results)
     showing.check()
     from senet_bench.run import forecast, tables
     from senet_bench.run import latency as timing

@@ -21,7 +21,7 @@ from senet_bench.core.specs import Conditions, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
-from senet_bench.run.engines import Engine, Local, RayCluster, Slurm
+from senet_bench.run.engines import GPU_OPTIONS, Engine, Local, RayCluster, Slurm
 from senet_bench.show import writers
 
 if TYPE_CHECKING:
@@ -276,13 +276,15 @@ class Trials:
     ] = None
     workers: Annotated[
         int | None,
-        typer.Option("--workers", min=1, max=MOST_THREADS, help="Trials at once on this machine; default: its cores."),
+        typer.Option(
+            "--workers", min=1, max=MOST_THREADS, help="Trials at once here, of each GPU; default: the cores, 1 a GPU."
+        ),
     ] = None
     shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
 
-    def sweep(self, precision: specs.Precision, results: Path) -> Sweep | None:
+    def sweep(self, precision: specs.Precision, device: str, results: Path) -> Sweep | None:
         """The sweep that these options ask for, None without a data set."""
-        engine = engine_of(self.engine, self.engine_address, self.engine_option or (), self.workers, results)
+        engine = engine_of(self.engine, self.engine_address, self.engine_option or (), self.workers, device, results)
         if self.dataset is None:
             return None
         from senet_bench.run.error import Sweep
@@ -299,6 +301,7 @@ class Trials:
             lr=self.lr,
             seeds=self.seeds,
             precision=precision,
+            device=device,
             shard=(int(share[1]), int(share[2])),
         )
 
@@ -381,20 +384,22 @@ class Showing:
 
 
 def engine_of(
-    name: EngineName, address: str | None, typed: Sequence[str], workers: int | None, results: Path
+    name: EngineName, address: str | None, typed: Sequence[str], workers: int | None, device: str, results: Path
 ) -> Engine:
     """The engine that the options ask for."""
-    options = _engine_options(typed)
+    options, gpu = _engine_options(typed), kind_of(device).gpu
     match name:
         case "local":
-            return Local(workers or cores())
+            return Local(workers or (1 if gpu else cores()), device)
         case "ray":
             unknown = options.keys() - {"cpus", "gpus"}
             if unknown:
                 raise UsageError(f"Ray has no option {min(unknown)!r} here", "use cpus=1 or gpus=0.5")
+            options |= {"gpus": 1} if gpu and "gpus" not in options else {}
             return RayCluster(address, **{key: float(value) for key, value in options.items()})
         case "slurm":
             cluster = str(options.pop("cluster", "slurm"))
+            options |= {"gpus_per_node": 1} if gpu and not GPU_OPTIONS & options.keys() else {}
             return Slurm(results / "slurm", cluster=cluster, options=options)
 
 

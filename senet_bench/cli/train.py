@@ -91,10 +91,11 @@ def train(
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
     from senet_bench.run import tables, train
+    from senet_bench.run.training import Training
     from senet_bench.show import terminal
 
     spec = _spec(model, lessons.dataset, switches, img_size)
-    asked = train.Training(
+    asked = Training(
         spec=spec,
         dataset=lessons.dataset.lower(),
         folder=lessons.data,

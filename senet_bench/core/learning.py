@@ -69,7 +69,10 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
 
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a trial ended in; earlier versions did not store all that it says of itself."""
+    """What a trial ended in; earlier versions did not store all that it says of itself.
+
+    `hardware` is the name of a GPU, `processes` how many trained it together.
+    """
 
     arm: str = ""
     model: str = ""
@@ -86,6 +89,16 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     test_loss: float | None = None
     seconds: float | None = None
     cpu_seconds: float | None = None
+    device: str = ""
+    hardware: str = ""
+    torch: str = ""
+    processes: int = 1
+
+    @property
+    def trained_on(self) -> str:
+        """The device for people; what earlier versions stored was trained on a CPU."""
+        kind = self.device.partition(":")[0] or "cpu"
+        return f"{self.hardware} ({kind})" if self.hardware else kind
 
 
 class ClassifierRow(

@@ -126,7 +126,8 @@ class Accuracy:
 
     `difference` is this network's error minus the baseline's over the same seeds and data order, with its interval;
     `control_difference` minus that of the constant gate, which is what attention itself brings. `p_holm` is adjusted
-    over the rows of the run. `protocol` is what must agree before two errors are compared.
+    over the rows of the run. `protocol` is what must agree before two errors are compared. `trained_on` names the
+    devices that the seeds were trained on.
     """
 
     dataset: str
@@ -143,6 +144,7 @@ class Accuracy:
     control_difference_ci: tuple[float, float] | None = None
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
     per_seed: dict[str, float] = field(default_factory=dict)
+    trained_on: list[str] = field(default_factory=list)
 
 
 UNTIMED = ("latency", "further latency")

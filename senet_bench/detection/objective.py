@@ -20,7 +20,8 @@ from senet_bench.detection.average_precision import AveragePrecision, Detection,
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.run.train import Lesson, Training
+from senet_bench.run.train import Lesson
+from senet_bench.run.training import Training
 from senet_bench.train.distributed import World, gathered, share
 from senet_bench.train.objective import Settings, Tested
 from senet_bench.train.optimisation import autocast, laid_out

@@ -160,7 +160,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
         )
     recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(asked.epochs)
     recipe = recipe if asked.lr is None else replace(recipe, lr=asked.lr)
-    trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset)
+    trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
     name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
     images = sets.load(asked.dataset, draw=asked.seed)

@@ -18,16 +18,20 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from senet_bench.bench.process import cores
+from senet_bench.core.devices import kind_of
 from senet_bench.errors import UsageError, one_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 
+GPU_OPTIONS = {"gpus_per_node", "slurm_gpus_per_node", "slurm_gres", "slurm_gpus_per_task"}
+"""What of submitit's options reserves GPUs."""
 ATTEMPTS = 3
 POLL_S = 0.5
 KNOCK_S = 3.0
@@ -49,21 +53,36 @@ class Engine(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Long-lived processes of this machine, each replaced when it dies; with one worker, this process itself."""
+    """Long-lived processes of this machine, each replaced when it dies; a single one is this process itself.
+
+    On GPUs there are `workers` for each that `device` stands for, and the function is handed the worker's own after
+    the job.
+    """
 
     workers: int
+    device: str = "cpu"
+
+    def places(self) -> list[str | None]:
+        """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
+        if not kind_of(self.device).gpu:
+            return [None] * self.workers
+        from senet_bench.bench.device import every
+
+        return [*every(self.device)] * self.workers
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
-        if self.workers == 1:
-            yield from ((job, _attempt(function, job)) for job in jobs)
+        places = self.places()
+        if len(places) == 1:
+            here = _at(function, places[0])
+            yield from ((job, _attempt(here, job)) for job in jobs)
             return
         idle: list[_Worker] = []
         busy: dict[Any, tuple[_Worker, Job, int]] = {}
         try:
             while True:
-                while len(busy) < self.workers and (following := _next(jobs)) is not None:
-                    worker = idle.pop() if idle else _Worker()
+                while (idle or places) and (following := _next(jobs)) is not None:
+                    worker = idle.pop() if idle else _Worker(places.pop(0))
                     worker.give(function, following[0])
                     busy[worker.pipe] = (worker, *following)
                 if not busy:
@@ -72,7 +91,7 @@ class Local:
                     worker, job, attempt = busy.pop(pipe)
                     outcome = worker.take()
                     if isinstance(outcome, _Died):
-                        worker = _Worker()
+                        worker = _Worker(worker.place)
                         if attempt < ATTEMPTS:
                             worker.give(function, job)
                             busy[worker.pipe] = (worker, job, attempt + 1)
@@ -95,7 +114,8 @@ class _Died:
 class _Worker:
     """A process that does one job after another; its death harms no other's job, as it would in a pool."""
 
-    def __init__(self) -> None:
+    def __init__(self, place: str | None = None) -> None:
+        self.place = place
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
@@ -104,7 +124,7 @@ class _Worker:
 
     def give(self, function: Callable[[Job], Result], job: Job) -> None:
         """Start a job; a process that has died meanwhile is found out by `take`."""
-        task = pickle.dumps((function, job))
+        task = pickle.dumps((_at(function, self.place), job))
         with contextlib.suppress(OSError):
             self.pipe.send_bytes(task)
 
@@ -164,13 +184,43 @@ def workers_of(engine: Engine) -> int | None:
     """How many jobs an engine runs at a time, None of a cluster that was not asked."""
     match engine:
         case Local():
-            return engine.workers
+            return len(engine.places())
         case Slurm():
             return engine.at_once
         case RayCluster(address=None):
             return max(1, int(cores() / (engine.cpus or 1)))
         case _:
             return None
+
+
+def _at(function: Callable[..., Result], place: str | None) -> Callable[[Any], Result]:
+    """The function of a job alone that is carried out on a device."""
+    return function if place is None else partial(_on, function, place)
+
+
+def _on(function: Callable[..., Result], place: str, job: Any) -> Result:
+    return function(job, place)
+
+
+def check_device(engine: Engine, device: str) -> None:
+    """Raise `UsageError` on a device that is not there, or GPUs that an engine would reserve for nothing."""
+    gpu = kind_of(device).gpu
+    match engine:
+        case RayCluster():
+            reserved, numbered = engine.gpus > 0, ":" in device
+        case Slurm():
+            reserved, numbered = bool(GPU_OPTIONS & engine.options.keys()), ":" in device
+        case _:
+            from senet_bench.bench.device import present
+
+            present(device)
+            return
+    if reserved and not gpu:
+        raise UsageError(f"the engine reserves GPUs for trials on {device}", "add --device cuda, or ask for no GPUs")
+    if numbered:
+        raise UsageError(f"{device} is chosen by the engine, which assigns the GPUs", "use --device cuda")
+    if gpu and not reserved:
+        raise UsageError(f"the engine reserves no GPUs for trials on {device}", "add --engine-option gpus=1")
 
 
 def _attempt(function: Callable[[Job], Result], job: Job) -> Result | Failure:

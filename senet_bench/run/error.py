@@ -19,7 +19,7 @@ from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
-from senet_bench.run.engines import Engine, Failure
+from senet_bench.run.engines import Engine, Failure, check_device
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Sweep:
     lr: float | None = None
     seeds: int = 8
     precision: Precision = "fp32"
+    device: str = "cpu"
     shard: tuple[int, int] = (1, 1)
 
     def check(self, cases: Sequence[Case]) -> None:
@@ -61,6 +62,7 @@ class Sweep:
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
         self.resolved()
+        check_device(self.engine, self.device)
         sets.load(self.dataset, self.folder)
 
     def resolved(self) -> Recipe:
@@ -115,6 +117,7 @@ class Sweep:
                 dataset=self.dataset,
                 folder=str(self.folder) if self.folder else None,
                 precision=self.precision,
+                device=self.device,
             )
             for seed in range(self.seeds)
             for place, case in enumerate(cases)
@@ -157,9 +160,10 @@ class Sweep:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of trials: the error by seed of each arm, and why trials of an arm failed."""
+    """What became of trials: the error by seed of each arm, the devices it was trained on, and why trials failed."""
 
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
+    devices: dict[int, dict[str, None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
 
     def add(self, trial: Trial, outcome: TrialResult | Failure) -> None:
@@ -168,6 +172,7 @@ class Outcomes:
             self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
         else:
             self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
+            self.devices.setdefault(int(trial.arm), {})[outcome.trained_on] = None
 
 
 def result_of(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
@@ -240,6 +245,8 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, sweep: Sweep) -> list[
         base = outcomes.errors.get(_place(rows, row.baseline, row), {})
         control = outcomes.errors.get(_control(rows, row), {})
         accuracy = _accuracy(own, base, control, sweep.protocol()) if own else None
+        if accuracy is not None:
+            accuracy = replace(accuracy, trained_on=sorted(outcomes.devices[place]))
         changed.append(replace(row, accuracy=accuracy, missing=missing))
     return with_holm(changed, _p_value, _with_p)
 

@@ -85,9 +85,9 @@ def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[d
         yield {"seconds": None, "from": None, **row}
 
 
-def _duration(trial: Trial, known: Mapping[str, list[float]], *, left: int) -> dict[str, Any]:
+def _duration(trial: Trial, known: Mapping[tuple[str, str], list[float]], *, left: int) -> dict[str, Any]:
     """The seconds a trial is likely to take, and how that is known; null where training fails at once."""
-    before = known.get(_likeness(definition(trial)), [])
+    before = known.get((_likeness(definition(trial)), _kind(trial.device)), [])
     if before:
         return {"seconds": sum(before) / len(before), "from": f"{len(before)} stored"}
     if not left:
@@ -98,13 +98,21 @@ def _duration(trial: Trial, known: Mapping[str, list[float]], *, left: int) -> d
         return {"seconds": None, "from": f"fails: {error}"}
 
 
-def _durations(kept: TrialStore) -> dict[str, list[float]]:
-    found: dict[str, list[float]] = {}
+def _kind(device: str) -> str:
+    """The kind of a device; trials of earlier versions ran on the CPU and name none."""
+    return device.partition(":")[0] or "cpu"
+
+
+def _durations(kept: TrialStore) -> dict[tuple[str, str], list[float]]:
+    """The seconds of stored trials, by what they have in common and the kind of device they ran on."""
+    found: dict[tuple[str, str], list[float]] = {}
     for path in sorted(kept.folder.glob("*.json")):
         document = header(read(path), str(path))
         result = kept.get(path.stem)
         if result is not None and result.seconds is not None:
-            found.setdefault(_likeness(document.get("definition", {})), []).append(result.seconds)
+            found.setdefault((_likeness(document.get("definition", {})), _kind(result.device)), []).append(
+                result.seconds
+            )
     return found
 
 
@@ -126,7 +134,7 @@ def _from_two_steps(trial: Trial) -> float:
     steps = Batches(
         images.training(), recipe.batch_size, 0, recipe.augmentation, images.size, max_steps=recipe.max_steps
     ).steps
-    settings = Settings(precision=trial.precision, evaluate_every=0, progress_every=0)
+    settings = Settings(device=trial.device, precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
     torch.set_num_threads(trial.threads)
     ends = [time.perf_counter(), *(time.perf_counter() for _ in train(network, images, short, settings))]

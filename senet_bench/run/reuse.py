@@ -15,7 +15,7 @@ from senet_bench.run.record import Record, header, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.identity import Identity
-    from senet_bench.run.train import Training
+    from senet_bench.run.training import Training
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +94,8 @@ def _fields(conditions: Any) -> dict[str, Any]:
 
 def keep(asked: Training, record: Record[Document], images: Any, identity: Identity) -> None:
     """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
+    from senet_bench.train.trials import place_of
+
     rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
     last = rows[-1] if rows else None
     if not asked.is_trial or last is None or last.top1_err is None:
@@ -112,6 +114,8 @@ def keep(asked: Training, record: Record[Document], images: Any, identity: Ident
         top5_err=last.top5_err,
         test_loss=last.test_loss,
         seconds=sum(row.seconds for row in rows),
+        processes=record.document.conditions.processes,
+        **place_of(asked.device),
     )
     del about["schema"]
     record.store.trials(about["environment"].machine).put(identity.key, identity.as_dict(), result, about)

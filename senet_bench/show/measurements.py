@@ -188,7 +188,22 @@ def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool
     recipe = trained[0][1].protocol.words
     missing = tuple(f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
     title = f"Top-1 error on {trained[0][1].dataset} ({recipe})"
-    return Table(title, tuple(column for column, _ in columns), body, (*missing, *fronts(rows, name), *ERROR_NOTES))
+    return Table(
+        title,
+        tuple(column for column, _ in columns),
+        body,
+        (*missing, *_places(trained, name), *fronts(rows, name), *ERROR_NOTES),
+    )
+
+
+def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str]) -> tuple[str, ...]:
+    """Where the rows were trained, unless all of them were on the CPU; in a line for each row where they differ."""
+    places = [", ".join(accuracy.trained_on) for _, accuracy in trained]
+    if set(places) <= {"", "cpu"}:
+        return ()
+    if len(set(places)) == 1:
+        return (f"trained on {places[0]}",)
+    return tuple(f"{name(row)}: trained on {place or 'cpu'}" for (row, _), place in zip(trained, places))
 
 
 def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:

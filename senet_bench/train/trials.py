@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import time
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
+from senet_bench.bench.device import device_of, present
+from senet_bench.core.devices import kind_of
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Recipe
@@ -25,7 +28,7 @@ from senet_bench.train.objective import Settings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One training run of one arm: everything its result depends on."""
+    """One training run of one arm: everything its result depends on, and the device it is trained on."""
 
     arm: str
     spec: ModelSpec
@@ -35,11 +38,12 @@ class Trial:
     folder: str | None = None
     precision: Precision = "fp32"
     threads: int = 1
+    device: str = "cpu"
 
 
-def run_trial(trial: Trial) -> TrialResult:
-    """Train and test one trial; the same whatever ran before in the process."""
-    return trained(trial)[1]
+def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
+    """Train and test one trial, on a worker's own `device` where it has one; the same whatever ran before."""
+    return trained(trial if device is None else replace(trial, device=device))[1]
 
 
 def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
@@ -49,11 +53,12 @@ def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
     arm for the layers that the arms share.
     """
     torch.set_num_threads(trial.threads)
+    present(trial.device).use(torch.device(trial.device).index or 0)
     started, cpu = time.perf_counter(), time.process_time()
     images, network = start(trial)
-    settings = Settings(seed=trial.seed, precision=trial.precision, evaluate_every=0)
+    settings = Settings(seed=trial.seed, device=trial.device, precision=trial.precision, evaluate_every=0)
     result_of(train(network, images, trial.recipe, settings))
-    viewing = Viewing(size=images.size, batch=256, precision=trial.precision)
+    viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
     seen = predict(network, images, images.test, viewing)
     return network, _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
 
@@ -84,7 +89,14 @@ def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: floa
         test_loss=seen.loss,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
+        **place_of(trial.device),
     )
+
+
+def place_of(device: str) -> dict[str, Any]:
+    """What a result says of where it was trained."""
+    hardware = device_of(device).name() if kind_of(device).gpu else ""
+    return {"device": device, "hardware": hardware, "torch": str(torch.__version__)}
 
 
 def initialise_by_name(network: nn.Module, seed: int) -> None:

@@ -1,0 +1,163 @@
+"""What `train` is asked: a network, what it learns from and how, as options and as the identity of a trial."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.core.identity import Identity, NetworkIdentity, training
+from senet_bench.core.learning import TrainConditions
+from senet_bench.core.specs import ModelSpec, Precision
+from senet_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from senet_bench.core.recipes import Recipe
+    from senet_bench.data.sets import DataSet
+    from senet_bench.train.objective import Settings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """What `train` is asked: the network, what it learns from, how, and where its weights go.
+
+    `spec` has the sizes and switches that were asked for; `trunk_weights` are those of a classifier, for the trunk of a
+    detector. What was trained before is taken as it is unless it is to be trained `fresh`.
+    """
+
+    spec: ModelSpec
+    dataset: str
+    folder: Path | None = None
+    recipe: str | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    seed: int = 0
+    device: str = "cpu"
+    precision: Precision = "fp32"
+    channels_last: bool = True
+    compile: bool = False
+    accumulate: int = 1
+    ema: float | None = None
+    weights: str | None = None
+    trunk_weights: str | None = None
+    out: Path | None = None
+    resume: bool = False
+    track: Path | None = None
+    skip_corrupt: bool = False
+    fresh: bool = False
+
+    def check(self) -> None:
+        """Raise `UsageError` on options that do not go together."""
+        from senet_bench.core.datasets import dataset
+
+        spec = self.spec
+        dataset(self.dataset, spec.task)
+        recipe = self.resolved()
+        if recipe.task != spec.task:
+            fits = "coco" if spec.task == "detection" else "imagenet"
+            raise UsageError(f"recipe {recipe.name} is for {recipe.task}, {spec.name} for {spec.task}", f"use {fits}")
+        self._check_numbers()
+        if self.trunk_weights is not None and spec.trunk is None:
+            raise UsageError(f"{spec.name} is no detector on a trunk", "give its weights with --weights")
+        if self.trunk_weights is not None and self.weights is not None:
+            raise UsageError("--weights and --trunk-weights exclude each other", "choose one of them")
+
+    def _check_numbers(self) -> None:
+        """Raise `UsageError` on a number that nothing can be trained with."""
+        if self.accumulate < 1:
+            raise UsageError(f"--accumulate must be a positive integer, not {self.accumulate}", "use 1")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"--ema {self.ema:g} is no decay of an average", "use 0.9999")
+        if self.lr is not None and not 0 < self.lr < 100:
+            raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"--seed must be an integer from 0 to 2^63 - 1, not {self.seed}", "use 0")
+
+    @property
+    def freeze_at(self) -> int:
+        """The last stage of a detector's trunk that keeps its weights; 0 where it starts from none."""
+        return self.resolved().freeze_at if self.trunk_weights or self.weights else 0
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether a classifier starts as in a sweep, each layer's weights drawn by its name: from no weights."""
+        return self.spec.task == "classification" and self.weights is None
+
+    def resolved(self) -> Recipe:
+        """The recipe with batch size (the learning rate scaled along), epochs and learning rate as asked."""
+        from senet_bench.core import recipes
+
+        found = recipes.recipe(self.recipe or recipes.DEFAULTS.get(self.dataset, "cifar"))
+        found = found.lasting(self.epochs).scaled(self.batch_size)
+        return found if self.lr is None else replace(found, lr=self.lr)
+
+    def settings(self, checkpoint: Path) -> Settings:
+        """How the recipe is carried out."""
+        from senet_bench.train.objective import Settings
+
+        spec = self.spec
+        identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
+        return Settings(
+            seed=self.seed,
+            device=self.device,
+            precision=self.precision,
+            channels_last=self.channels_last,
+            compile=self.compile,
+            accumulate=self.accumulate,
+            ema=self.ema,
+            checkpoint=checkpoint,
+            resume=self.resume,
+            skip_corrupt=self.skip_corrupt,
+            identity={**identity, "dataset": self.dataset, **self._of_detector()},
+        )
+
+    def identity(self, images: Any) -> Identity:
+        """What decides the weights that come out."""
+        from senet_bench.train.identity import data_of, described, start_of
+
+        recipe = self.resolved()
+        return Identity(
+            network=NetworkIdentity.of(self.spec),
+            data=data_of(self.dataset) if self.dataset.startswith("digits") else described(images),
+            recipe=training(recipe),
+            batch=recipe.batch_size,
+            seed=self.seed,
+            precision=self.precision,
+            start="" if self.is_trial else start_of(self.weights, self.trunk_weights),
+            ema=self.ema,
+            accumulate=self.accumulate,
+        )
+
+    def described(self) -> dict[str, Any]:
+        """What was asked, as it is written into the weights."""
+        return {
+            "model": self.spec.name,
+            "dataset": self.dataset,
+            "recipe": self.resolved().name,
+            "epochs": self.resolved().epochs,
+            "batch_size": self.resolved().batch_size,
+            "lr": self.resolved().lr,
+            "seed": self.seed,
+            "device": self.device,
+            "precision": self.precision,
+            **self._of_detector(),
+        }
+
+    def conditions(self, notes: Sequence[str], processes: int) -> TrainConditions:
+        """What the training's document says it was asked."""
+        deviations = list(self.resolved().deviations)
+        return TrainConditions(**self.described(), deviations=deviations, notes=list(notes), processes=processes)
+
+    def read(self) -> DataSet:
+        """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""
+        from senet_bench.data import sets
+
+        images = sets.load(self.dataset, self.folder, draw=self.seed)
+        files = isinstance(images.test, sets.Files)
+        return replace(images, size=self.spec.input_size[1]) if files else images
+
+    def _of_detector(self) -> dict[str, Any]:
+        detects = self.spec.task == "detection"
+        return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}

@@ -1,0 +1,113 @@
+"""Trials are trained where `--device` says, or nothing runs; rows say where that was. The GPUs here are pretended."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+import torch
+
+from senet_bench.bench.device import DEVICE_CLASSES, Cpu, every
+from senet_bench.cli.options import engine_of
+from senet_bench.core import catalog
+from senet_bench.core.learning import TrialResult
+from senet_bench.core.recipes import recipe
+from senet_bench.errors import UsageError
+from senet_bench.run.engines import Local, RayCluster, Slurm, check_device, workers_of
+from senet_bench.run.error import Sweep, definition
+from senet_bench.train import trials
+from senet_bench.train.trials import Trial
+from tests.conftest import Run
+
+A_TRIAL = Trial(arm="0", spec=catalog.resolve("seresnet20_cifar"), recipe=recipe("digits").lasting(1), seed=0)
+SWEEP = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4", "--dataset", "digits", "--epochs", "1", "-q")
+
+
+@dataclass(frozen=True)
+class Pretended(Cpu):
+    """Two GPUs that only say they are there."""
+
+    several: ClassVar[bool] = True
+
+    def count(self) -> int:
+        return 2
+
+    def name(self) -> str:
+        return "Abacus 3000"
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICE_CLASSES, "cuda", Pretended)
+
+
+def where(job: int, device: str = "") -> str:
+    return device
+
+
+@pytest.mark.usefixtures("gpus")
+def test_cuda_is_every_gpu_with_workers_on_each_and_a_number_is_that_one() -> None:
+    assert every("cuda") == ["cuda:0", "cuda:1"]
+    assert every("cuda:1") == ["cuda:1"]
+    assert Local(2, "cuda").places() == ["cuda:0", "cuda:1"] * 2
+    assert Local(1, "cuda:1").places() == ["cuda:1"]
+    assert Local(3, "cpu").places() == [None] * 3
+    assert workers_of(Local(2, "cuda")) == 4
+    assert set(dict(Local(1, "cuda").run(where, iter(range(6)))).values()) == {"cuda:0", "cuda:1"}
+    assert dict(Local(1, "cuda:1").run(where, iter(range(2)))) == {0: "cuda:1", 1: "cuda:1"}
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps", "abacus"])
+def test_a_device_that_is_not_there_is_a_usage_error_before_anything_runs(run: Run, device: str) -> None:
+    if device != "abacus" and device != "cuda:3" and DEVICE_CLASSES[device](torch.device(device)).count():
+        pytest.skip("it is there")
+    ended = run(*SWEEP, "--device", device)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert device in ended.err
+    assert not list(Path("results").glob("runs/*/trials/*"))
+
+
+@pytest.mark.usefixtures("gpus")
+def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    handed = set()
+
+    def trained(trial: Trial, device: str | None = None) -> TrialResult:
+        handed.add((trial.device, device))
+        return TrialResult(top1_err=0.1, device=device or trial.device, hardware="Abacus 3000")
+
+    monkeypatch.setattr(trials, "run_trial", trained)
+    ended = run(*SWEEP, "--device", "cuda:1", "--seeds", "1", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert handed == {("cuda:1", "cuda:1")}
+    assert {*(str(row["accuracy"]["trained_on"]) for row in json.loads(ended.out)["rows"])} == {
+        "['Abacus 3000 (cuda)']"
+    }
+    assert "trained on Abacus 3000 (cuda)" in run(*SWEEP, "--device", "cuda:1", "--seeds", "1").out
+
+
+def test_a_device_decides_no_key_and_is_part_of_the_result() -> None:
+    assert definition(replace(A_TRIAL, device="cuda:1")) == definition(A_TRIAL)
+    assert TrialResult(top1_err=0.1).trained_on == "cpu"
+    assert trials.place_of("cpu") == {"device": "cpu", "hardware": "", "torch": str(torch.__version__)}
+
+
+def test_engines_reserve_gpus_for_trials_on_gpus_and_for_no_others() -> None:
+    here = Path("results")
+    assert engine_of("ray", None, (), None, "cuda", here) == RayCluster(gpus=1)
+    assert engine_of("ray", None, ("gpus=0.5",), None, "cuda", here) == RayCluster(gpus=0.5)
+    slurm = engine_of("slurm", None, (), None, "cuda", here)
+    assert isinstance(slurm, Slurm)
+    assert slurm.options == {"gpus_per_node": 1}
+    for engine, device, text in (
+        (RayCluster(gpus=1), "cpu", "reserves GPUs for trials on cpu"),
+        (Slurm(here, options={"slurm_gres": "gpu:1"}), "cpu", "reserves GPUs for trials on cpu"),
+        (RayCluster(gpus=1), "cuda:1", "chosen by the engine"),
+        (RayCluster(), "cuda", "reserves no GPUs"),
+    ):
+        with pytest.raises(UsageError, match=text):
+            check_device(engine, device)
+    with pytest.raises(UsageError, match="reserves GPUs"):
+        Sweep(engine=RayCluster(gpus=1)).check([])

@@ -433,6 +433,9 @@ def test_a_class_that_wants_a_reduction_gets_the_paper_s() -> None:
     ("spec", "said"),
     [
         ({"block": "ec"}, ["'ec' is unknown", "did you mean eca", "package.module:Class"]),
+        ({"block": "outside_blocks.py:Scale"}, ["names a file", "did you mean outside_blocks:Scale?"]),
+        ({"block": "there/mine.py:Scale"}, ["no import string", "did you mean there.mine:Scale?"]),
+        ({"block": "outside_blocks.Scale"}, ["is unknown", "did you mean outside_blocks:Scale?"]),
         ({"block": "nowhere.at_all:X"}, ["there is no module nowhere", "install"]),
         ({"block": "outside_blocks:Scal"}, ["has no Scal", "did you mean Scale"]),
         ({"block": "broken_blocks:X"}, ["KeyError", "half"]),

@@ -19,6 +19,7 @@ from senet_bench.core.specs import (
     OptionValue,
     Placement,
     Squeeze,
+    import_hint,
     is_outside,
 )
 from senet_bench.errors import UsageError
@@ -57,10 +58,11 @@ class Axis:
             return tuple(dict.fromkeys(self.parse_one(item.strip()) for item in inside.split(",")))
         except ValueError as error:
             shown = ",".join(self.label(value) for value in self.values)
+            hint = next(filter(None, map(import_hint, inside.split(","))), "")
             remedy = (
                 f"the paper's values are {shown}"
                 if self.table
-                else f"choose from {shown}, or give package.module:Class"
+                else f"{hint} choose from {shown}, or give package.module:Class"
             )
             raise UsageError(f"--{self.name} {text}: {error}", remedy) from None
 

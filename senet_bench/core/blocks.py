@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from senet_bench.core.specs import AttentionSpec, OptionValue, is_outside
+from senet_bench.core.specs import AttentionSpec, OptionValue, import_hint, is_outside
 from senet_bench.errors import UsageError, nearest
 
 KINDS = {bool: "true or false", int: "an integer", float: "a number"}
@@ -186,7 +186,9 @@ def find_block(name: str) -> Block:
     """The row of a built-in block; `UsageError` when there is none."""
     if name not in BLOCKS:
         choice = f"choose from {', '.join(BLOCKS)}, or give package.module:Class"
-        raise UsageError(f"attention block {name!r} is unknown", f"{nearest(name, BLOCKS, most=1)} {choice}")
+        raise UsageError(
+            f"attention block {name!r} is unknown", f"{nearest(name, BLOCKS, most=1) or import_hint(name)} {choice}"
+        )
     return BLOCKS[name]
 
 

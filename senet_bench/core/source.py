@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.core.foreign import contained, place_of
+from senet_bench.core.specs import import_hint
 from senet_bench.errors import UsageError, nearest
 
 LIBRARIES = ("timm", "torchvision")
@@ -242,7 +243,9 @@ def imported(path: str, what: str) -> Any:
     """
     module, _, attribute = path.partition(":")
     if not (attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))):
-        raise UsageError(f"{what} {path!r} is no import string", IMPORT_FORM)
+        raise UsageError(f"{what} {path!r} is no import string", import_hint(path) or IMPORT_FORM)
+    if module.endswith(".py"):
+        raise UsageError(f"{what} {path!r} names a file, not a module", import_hint(path))
     found = _imported_module(module, path, what)
     if not hasattr(found, attribute):
         hint = nearest(attribute, [name for name in vars(found) if not name.startswith("_")])

@@ -28,6 +28,16 @@ Role = Literal["baseline", "variant", "control", "plain"]
 larger, to cost what attention costs."""
 
 
+def import_hint(path: str) -> str:
+    """`did you mean mine:Block?` for `mine.py:Block`, `./mine.py:Block` and `mine.Block`; empty for what is unlike."""
+    module, colon, attribute = path.partition(":")
+    if not colon:
+        module, _, attribute = path.rpartition(".")
+    module = module.removesuffix(".py").strip("./").replace("/", ".")
+    known = attribute.isidentifier() and attribute != "py" and all(part.isidentifier() for part in module.split("."))
+    return f"did you mean {module}:{attribute}?" if known and f"{module}:{attribute}" != path else ""
+
+
 def is_outside(name: str) -> bool:
     """Whether a network or a block is named as code from outside (`timm:NAME`, `package.module:name`)."""
     return ":" in name

@@ -16,6 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
@@ -180,7 +181,7 @@ def test_trials_of_earlier_versions_are_taken_and_those_left_out_are_named(
             "precision": "fp32",
             "code": "0123456789ab",
         }
-        document["result"] = fake(trial)
+        document["result"] = msgspec.to_builtins(fake(trial))
         path.with_name(f"{number:016x}.json").write_text(json.dumps(document))
         path.unlink()
     rows(run, *HERE)

@@ -245,3 +245,86 @@ def test_an_unknown_cluster_of_slurm_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     with pytest.raises(UsageError, match="Slurm cannot be used here"):
         list(Slurm(tmp_path / "slurm", cluster="abacus").run(double, iter([1])))
+
+
+class Submitted:
+    """A job of a pretended submitit, whose result is what lies in its folder."""
+
+    def __init__(self, result: Any, *, done: bool = True) -> None:
+        self.lies, self.ended, self.was_cancelled = result, done, False
+
+    def done(self) -> bool:
+        return self.ended
+
+    def exception(self) -> None:
+        return None
+
+    def result(self) -> Any:
+        return self.lies
+
+    def cancel(self) -> None:
+        self.was_cancelled = True
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A pretended submitit: `made` are its executors, `submit` what they do."""
+    from types import SimpleNamespace
+
+    state = SimpleNamespace(made=[], jobs=[], refuse=None)
+
+    class Executor:
+        def __init__(self, folder: Path, cluster: str) -> None:
+            state.made.append(folder)
+
+        def update_parameters(self, **options: Any) -> None:
+            if "timeout" in options:
+                raise NameError("Unknown argument: timeout")
+
+        def submit(self, function: Any, *arguments: Any) -> Submitted:
+            if state.refuse:
+                raise RuntimeError(state.refuse)
+            state.jobs.append(state.answer(function, *arguments))
+            job: Submitted = state.jobs[-1]
+            return job
+
+    state.answer = lambda function, *arguments: Submitted(function(*arguments))
+    monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
+    return state
+
+
+def test_the_result_of_another_slurm_job_is_never_taken(slurm: Any, tmp_path: Path) -> None:
+    engine = Slurm(tmp_path)
+    assert outcomes(engine, fails_at_3, [2, 3]) == {2: 4, 3: Failure("ValueError: three is not wanted")}
+    assert outcomes(engine, double, [5]) == {5: 10}
+    assert len(set(slurm.made)) == 2  # a folder for each front end
+    for lies in (("0123", 99), 99):
+        slurm.answer = lambda function, *arguments, lies=lies: Submitted(lies)
+        (outcome,) = outcomes(engine, double, [5]).values()
+        assert outcome == Failure(f"its Slurm job failed {ATTEMPTS} times: the result in its folder is of another job")
+
+
+def test_ctrl_c_cancels_slurm_jobs_and_says_so(slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    slurm.answer = lambda function, *arguments: Submitted(None, done=False)
+    monkeypatch.setattr(time, "sleep", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="3 Slurm jobs are cancelled"):
+        list(Slurm(tmp_path).run(double, iter(range(3))))
+    assert all(job.was_cancelled for job in slurm.jobs)
+
+
+def test_options_that_slurm_refuses_are_named(slurm: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"jobs with timeout=5 .*Unknown argument"):
+        list(Slurm(tmp_path, options={"timeout": 5}).run(double, iter([1])))
+    slurm.refuse = "sbatch: error: invalid partition specified: nope"
+    with pytest.raises(UsageError, match=r"slurm_partition=nope .*invalid partition"):
+        list(Slurm(tmp_path, options={"slurm_partition": "nope"}).run(double, iter([1])))
+
+
+def test_an_option_of_ray_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
+    from senet_bench.cli.options import engine_of
+
+    with pytest.raises(UsageError, match="cpus=two is no number"):
+        engine_of("ray", None, ["cpus=two"], None, "cpu", tmp_path)

@@ -395,6 +395,9 @@ def engine_of(
             unknown = options.keys() - {"cpus", "gpus"}
             if unknown:
                 raise UsageError(f"Ray has no option {min(unknown)!r} here", "use cpus=1 or gpus=0.5")
+            wrong = next((key for key, value in options.items() if isinstance(value, str)), None)
+            if wrong is not None:
+                raise UsageError(f"--engine-option {wrong}={options[wrong]} is no number", f"use {wrong}=1")
             options |= {"gpus": 1} if gpu and "gpus" not in options else {}
             return RayCluster(address, **{key: float(value) for key, value in options.items()})
         case "slurm":

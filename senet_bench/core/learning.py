@@ -93,6 +93,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     hardware: str = ""
     torch: str = ""
     processes: int = 1
+    note: str = ""
 
     @property
     def trained_on(self) -> str:

@@ -119,9 +119,14 @@ class TrialStore:
             raise UsageError(f"{path} is damaged ({error})", "move it away or restore it") from error
 
     def put(self, key: str, definition: Mapping[str, object], result: TrialResult, about: Mapping[str, object]) -> None:
-        """Store a finished trial."""
+        """Store a finished trial; its checkpoint is removed."""
         document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": result}
         write_atomically(self.folder / f"{key}.json", to_json(document))
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def checkpoint(self, key: str) -> Path:
+        """Where a trial that has begun keeps how far it is, beside its claim."""
+        return self.folder / ".claims" / f"{key}.checkpoint"
 
     def claim(self, key: str) -> FileLock | None:
         """The right to run a trial, None while another process has it; it ends with the process that holds it."""

@@ -144,7 +144,8 @@ class Sweep:
             if (result := result_of(trial, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
-                todo.append((key_of(definition(trial)), trial))
+                key = key_of(definition(trial))
+                todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute())))
         done = total - len(todo)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
             outcomes.add(trial, outcome)

@@ -99,7 +99,8 @@ def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
                     bar.refresh()
                     shown = time.monotonic()
     except KeyboardInterrupt as error:
-        raise InterruptedRunError(f"interrupted; {_saved(last)}", last.remedy if last else "") from error
+        told = f"{error}; " if str(error) else ""
+        raise InterruptedRunError(f"interrupted; {told}{_saved(last)}", last.remedy if last else "") from error
 
 
 class _Plain:

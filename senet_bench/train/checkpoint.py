@@ -14,6 +14,11 @@ from senet_bench.bench.device import DEVICE_CLASSES, Device
 from senet_bench.core.store import whole
 from senet_bench.errors import UsageError, one_line
 
+
+class UnfitCheckpointError(UsageError):
+    """A checkpoint that is damaged, or of another run."""
+
+
 FORMAT = "senet-bench.checkpoint/1"
 
 
@@ -27,20 +32,20 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The checkpoint in `path`, on the CPU; `UsageError` when it belongs to a run that differs from `identity`."""
+    """The checkpoint in `path`, on the CPU; `UnfitCheckpointError` if it is damaged, or of a run unlike `identity`."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         if content.get("format") != FORMAT:
             raise ValueError("not a checkpoint of senet-bench")
     except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise UsageError(
+        raise UnfitCheckpointError(
             f"{path} is not a checkpoint to resume from ({type(error).__name__})", "start anew, without --resume"
         ) from error
     stored = content["identity"]
     different = [key for key in sorted(stored.keys() | identity.keys()) if stored.get(key) != identity.get(key)]
     if different:
         key = different[0]
-        raise UsageError(
+        raise UnfitCheckpointError(
             f"{path} is of another run ({key}: {stored.get(key)!r} there, {identity.get(key)!r} here)",
             "give the same settings, or start anew without --resume",
         )

@@ -78,7 +78,7 @@ class _Run:
         self.objective = objective
         self.batches = self.objective.batches
         self._check_parts()
-        self.epoch, self.step = 0, 0
+        self.epoch, self.step, self.saved = 0, 0, time.perf_counter()
         self.loss_sum = torch.zeros((), dtype=device_of(self.device).accumulation, device=self.device)
         torch.manual_seed(settings.seed + 7919 * world.rank)
         self._restore()
@@ -101,7 +101,8 @@ class _Run:
             row = self._row(seconds, (self.batches.steps - steps_before) * self.batches.batch)
             self.epoch, self.step = self.epoch + 1, 0
             self.loss_sum.zero_()
-            self._save()
+            if self.settings.checkpoint_epochs or self._is_time():
+                self._save()
             rows.append(row)
             ended(row)
             yield Progress(f"epoch {row.epoch}/{row.epochs}", row.epoch, row.epochs)
@@ -120,7 +121,7 @@ class _Run:
             self._one_step(batch)
             self.step += 1
             every = self.settings.checkpoint_every
-            if every and self.step % every == 0 and self.step < self.batches.steps:
+            if self.step < self.batches.steps and ((every and self.step % every == 0) or self._is_time()):
                 self._save()
             now = time.perf_counter()
             if now - shown >= self.settings.progress_every:
@@ -202,6 +203,11 @@ class _Run:
         plain: dict[str, Any] = json.loads(json.dumps(known, default=str))
         return plain
 
+    def _is_time(self) -> bool:
+        """Whether the last checkpoint is old enough; several processes do not agree on that, and never ask."""
+        seconds = self.settings.checkpoint_seconds
+        return seconds is not None and not self.world.distributed and time.perf_counter() - self.saved >= seconds
+
     def _save(self) -> None:
         if self.settings.checkpoint is None:
             return
@@ -219,6 +225,7 @@ class _Run:
             "ema": self.average.values if self.average is not None else {},
         }
         checkpoint.write(self.settings.checkpoint, content)
+        self.saved = time.perf_counter()
 
     def _restore(self) -> None:
         path = self.settings.checkpoint

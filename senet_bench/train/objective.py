@@ -27,9 +27,10 @@ class Settings:
     """How a recipe is carried out here; none of it is part of the recipe.
 
     `accumulate` cuts a step into that many backward passes. `ema` is the decay of an average of the weights per
-    step (None: off), which is then evaluated and kept. `checkpoint` is written after every epoch and every
-    `checkpoint_every` steps; `resume` goes on from it when it is there. `evaluate_every` counts epochs: the last
-    is evaluated too, with 0 none is; plateau schedules look at every one. `progress_every` is in seconds.
+    step (None: off), which is then evaluated and kept. `checkpoint` is written after every epoch (unless
+    `checkpoint_epochs` is off), every `checkpoint_every` steps, and in a single process every `checkpoint_seconds`;
+    `resume` goes on from it when it is there. `evaluate_every` counts epochs: the last is evaluated too, with 0 none
+    is; plateau schedules look at every one. `progress_every` is in seconds.
     """
 
     seed: int = 0
@@ -42,6 +43,8 @@ class Settings:
     sync_batchnorm: bool = True
     checkpoint: Path | None = None
     checkpoint_every: int | None = None
+    checkpoint_seconds: float | None = None
+    checkpoint_epochs: bool = True
     resume: bool = False
     evaluate_every: int = 1
     progress_every: float = 1.0

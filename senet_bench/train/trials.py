@@ -8,9 +8,11 @@ from __future__ import annotations
 import time
 import zlib
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import structs
 from torch import nn
 
 from senet_bench.bench.device import device_of, present
@@ -21,14 +23,21 @@ from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
 from senet_bench.models import build_spec, initialise, initialised
+from senet_bench.train.checkpoint import UnfitCheckpointError
 from senet_bench.train.evaluation import Predictions, Viewing, predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
 
+CHECKPOINT_S = 60.0
+"""Seconds of training that the end of a process costs at most."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trial:
-    """One training run of one arm: everything its result depends on, and the device it is trained on."""
+    """One training run of one arm: everything its result depends on, and what does not decide it.
+
+    It is trained on `device`, and goes on from `checkpoint` where that is there.
+    """
 
     arm: str
     spec: ModelSpec
@@ -39,6 +48,7 @@ class Trial:
     precision: Precision = "fp32"
     threads: int = 1
     device: str = "cpu"
+    checkpoint: Path | None = None
 
 
 def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
@@ -55,12 +65,35 @@ def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
     torch.set_num_threads(trial.threads)
     present(trial.device).use(torch.device(trial.device).index or 0)
     started, cpu = time.perf_counter(), time.process_time()
-    images, network = start(trial)
-    settings = Settings(seed=trial.seed, device=trial.device, precision=trial.precision, evaluate_every=0)
-    result_of(train(network, images, trial.recipe, settings))
+    images, network, note = _learnt(trial)
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
     seen = predict(network, images, images.test, viewing)
-    return network, _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
+    result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
+    return network, structs.replace(result, note=note) if note else result
+
+
+def _learnt(trial: Trial) -> tuple[sets.DataSet, nn.Module, str]:
+    """The images and the trained network of a trial, and what is said where its checkpoint was of no use."""
+    kept = trial.checkpoint
+    settings = Settings(
+        seed=trial.seed,
+        device=trial.device,
+        precision=trial.precision,
+        evaluate_every=0,
+        checkpoint=kept,
+        checkpoint_seconds=CHECKPOINT_S,
+        checkpoint_epochs=False,
+        resume=kept is not None,
+        identity={"trial": kept.stem} if kept is not None else {},
+    )
+    images, network = start(trial)
+    try:
+        result_of(train(network, images, trial.recipe, settings))
+    except UnfitCheckpointError as error:
+        images, network = start(trial)
+        result_of(train(network, images, trial.recipe, replace(settings, resume=False)))
+        return images, network, f"trained from its beginning: {error.problem}"
+    return images, network, ""
 
 
 def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:

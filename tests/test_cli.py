@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,13 @@ def test_an_interrupted_run_keeps_its_rows_and_says_so(
     assert "2 of 20 steps are saved" in ended.err
     (stored,) = (tmp_path / "results" / "runs").glob("*/*.json")
     assert len(json.loads(stored.read_text())["rows"]) == 2
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device"])
+def test_what_is_no_regular_file_is_refused_in_the_results_folder(run: Run, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "results" / "runs" / "m" / "a.json"
+    path.parent.mkdir(parents=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    ended = run("compare", "resnet20_cifar", "--no-latency")
+    assert ended.code == 2
+    assert "a.json is no regular file; move it away" in ended.err

@@ -60,7 +60,7 @@ class Launching:
             **choice("as-is", "tuned"),
         ),
     ] = None
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the order of rounds.")] = 0
+    seed: Annotated[int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of the order of rounds.")] = 0
 
     def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
         """The config of a file, with what is typed in place of its own."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.parameters import within
 from senet_bench.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -29,10 +30,22 @@ Latency = Annotated[
     typer.Option("--latency", help="Time all settings in the same rounds.", rich_help_panel="What is measured"),
 ]
 PairBudget = Annotated[
-    float, typer.Option("--budget", help="Seconds of timing for a pair.", rich_help_panel="What is measured")
+    float,
+    typer.Option(
+        "--budget",
+        help="Seconds of timing for a pair.",
+        **within(0.001, o.LONGEST_BUDGET_S),
+        rich_help_panel="What is measured",
+    ),
 ]
 AxisBudget = Annotated[
-    float, typer.Option("--budget", help="Seconds of timing for all settings.", rich_help_panel="What is measured")
+    float,
+    typer.Option(
+        "--budget",
+        help="Seconds of timing for all settings.",
+        **within(0.001, o.LONGEST_BUDGET_S),
+        rich_help_panel="What is measured",
+    ),
 ]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.parameters import within
 
 if TYPE_CHECKING:
     from senet_bench.gates.excitations import Excitations
@@ -30,11 +31,24 @@ class ImageOptions:
         str | None, typer.Option("--classes", help="Classes to show one by one: 3,8 or goldfish,pug; names or places.")
     ] = None
     images_per_class: Annotated[
-        int | None, typer.Option("--images-per-class", help="Draw as many of each class (the paper: 50); default: all.")
+        int | None,
+        typer.Option(
+            "--images-per-class",
+            min=1,
+            max=o.LARGEST_BATCH,
+            help="Draw as many of each class (the paper: 50); default: all.",
+        ),
     ] = None
     img_size: o.ImageSide = None
     batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of small ones 256.")
+        int | None,
+        typer.Option(
+            "-b",
+            "--batch-size",
+            min=1,
+            max=o.LARGEST_BATCH,
+            help="Images a forward pass; default: 64, of small ones 256.",
+        ),
     ] = None
     skip_corrupt: o.SkipCorrupt = False
 
@@ -52,10 +66,16 @@ class WeightOptions:
         ),
     ] = None
     epochs: Annotated[
-        int | None, typer.Option("--epochs", help="Epochs, where a network is trained here (0: not at all).")
+        int | None,
+        typer.Option(
+            "--epochs", min=0, max=o.MOST_EPOCHS, help="Epochs, where a network is trained here (0: not at all)."
+        ),
     ] = None
     lr: o.Rate = None
-    seed: Annotated[int, typer.Option("--seed", help="Seed of the training here and of the images drawn.")] = 0
+    seed: Annotated[
+        int,
+        typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of the training here and of the images drawn."),
+    ] = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +87,23 @@ class Observing:
         bool,
         typer.Option("--input-channels", help="Put an SE gate on the RGB input and show which colours it raises."),
     ] = False
-    channels: Annotated[int, typer.Option("--channels", help="Channels of a block to keep, uniformly spaced.")] = 64
-    near: Annotated[float, typer.Option("--near", help="How close to 0 or 1 a gate counts as saturated.")] = 0.05
+    channels: Annotated[
+        int,
+        typer.Option(
+            "--channels",
+            min=1,
+            max=o.LARGEST_BATCH,
+            help="Channels of a block to keep, uniformly spaced.",
+        ),
+    ] = 64
+    near: Annotated[
+        float,
+        typer.Option(
+            "--near",
+            help="How close to 0 or 1 a gate counts as saturated.",
+            **within(0, 0.5),
+        ),
+    ] = 0.05
     removal: Annotated[
         bool, typer.Option("--removal/--no-removal", help="Measure the error without each block (two passes a block).")
     ] = True

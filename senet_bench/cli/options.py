@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 import typer
 
 from senet_bench.bench.process import cores
-from senet_bench.cli.parameters import choice
+from senet_bench.cli.parameters import choice, within
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
@@ -47,10 +47,13 @@ ALLOCATOR = "tuned: let glibc keep freed memory (Linux), for all sides alike."
 _ERRS_LEAST = "What errs least within this ratio to the baseline's"
 _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
-LARGEST_SEED, MOST_EPOCHS = 2**31 - 1, 100_000
+LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
+LONGEST_BUDGET_S = 3600.0
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
-Rate = Annotated[float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.")]
+Rate = Annotated[
+    float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.", **within(1e-12, 1e6))
+]
 Epochs = Annotated[int | None, typer.Option("--epochs", min=1, max=MOST_EPOCHS, help="Epochs instead of the recipe's.")]
 ImageSide = Annotated[
     int | None,
@@ -418,9 +421,10 @@ def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
 
 def _batches(text: str) -> list[int]:
     sizes = [item.strip() for item in text.split(",")]
-    wrong = next((size for size in sizes if not (size.isascii() and size.isdigit() and int(size))), None)
+    wrong = next((size for size in sizes if not re.fullmatch("0{0,9}[1-9][0-9]{0,6}", size)), None)
     if wrong is not None:
-        raise UsageError(f"--batch-size {wrong!r} is no positive integer", "give one, or several: 1,8")
+        shown = f"{wrong[:20]}..." if wrong[20:] else wrong
+        raise UsageError(f"--batch-size {shown!r} is no positive integer below 10 million", "give one, or several: 1,8")
     return [int(size) for size in sizes]
 
 

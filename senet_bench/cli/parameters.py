@@ -11,12 +11,16 @@ import copy
 import dataclasses
 import functools
 import inspect
+import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 import typer.core
 from typer.models import ParameterInfo
+
+from senet_bench.core.store import kind_of_path
 
 OTHER = "Options"
 
@@ -41,6 +45,9 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def called(**values: Any) -> None:
+        for value in values.values():
+            if isinstance(value, Path):
+                kind_of_path(value)  # one that cannot be is refused, whichever option it was
         command(**{name: _made(kind, values) for name, kind in groups.items()}, **values)
 
     called.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
@@ -112,3 +119,18 @@ def choice(*values: str) -> dict[str, Any]:
         return text
 
     return {"parser": parsed, "metavar": f"<{'|'.join(values)}>"}
+
+
+def within(least: float, most: float) -> dict[str, Any]:
+    """What makes an option take a number between two bounds, and no `nan`: `typer.Option(**within(0, 1))`."""
+
+    def parsed(text: str | float) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not least <= value <= most or (isinstance(text, str) and not text.isascii()):
+            raise typer.BadParameter(f"{str(text)[:20]!r} is no number from {least:g} to {most:g}")
+        return value
+
+    return {"parser": parsed, "metavar": "FLOAT"}

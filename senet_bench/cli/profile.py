@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.cli.parameters import choice
+from senet_bench.cli.parameters import choice, within
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
@@ -18,7 +18,12 @@ def profile(
     network: o.ProfiledNetwork = o.ProfiledNetwork(),
     running: o.Running = o.Running(),
     budget: Annotated[
-        float, typer.Option("--budget", help="Seconds of paired rounds; the whole takes about 1.6x.")
+        float,
+        typer.Option(
+            "--budget",
+            help="Seconds of paired rounds; the whole takes about 1.6x.",
+            **within(0.001, o.LONGEST_BUDGET_S),
+        ),
     ] = 30.0,
     seed: o.Seed = 0,
     showing: o.Showing = o.Showing(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.parameters import within
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import ModelSpec
@@ -46,12 +47,24 @@ class Lessons:
     epochs: o.Epochs = None
     batch_size: Annotated[
         int | None,
-        typer.Option("-b", "--batch-size", help="Images a step over all processes; the learning rate scales."),
+        typer.Option(
+            "-b",
+            "--batch-size",
+            min=1,
+            max=o.LARGEST_BATCH,
+            help="Images a step over all processes; the learning rate scales.",
+        ),
     ] = None
     lr: o.Rate = None
-    accumulate: Annotated[int, typer.Option("--accumulate", help="Backward passes a step.")] = 1
-    ema: Annotated[float | None, typer.Option("--ema", help="Decay of an average of the weights: 0.9999.")] = None
-    seed: Annotated[int, typer.Option("--seed", help="Seed of weights, order and augmentation.")] = 0
+    accumulate: Annotated[
+        int, typer.Option("--accumulate", min=1, max=o.LARGEST_BATCH, help="Backward passes a step.")
+    ] = 1
+    ema: Annotated[
+        float | None, typer.Option("--ema", help="Decay of an average of the weights: 0.9999.", **within(0, 1))
+    ] = None
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of weights, order and augmentation.")
+    ] = 0
     skip_corrupt: o.SkipCorrupt = False
 
 
@@ -128,7 +141,14 @@ class TestImages:
     data: o.DataFolder = None
     img_size: o.ImageSide = None
     batch_size: Annotated[
-        int | None, typer.Option("-b", "--batch-size", help="Images a forward pass; default: 64, of a detector 1.")
+        int | None,
+        typer.Option(
+            "-b",
+            "--batch-size",
+            min=1,
+            max=o.LARGEST_BATCH,
+            help="Images a forward pass; default: 64, of a detector 1.",
+        ),
     ] = None
     fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None

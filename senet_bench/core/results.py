@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pkgutil
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -239,7 +240,11 @@ def schema_of(command: str) -> str:
 
 def to_json(document: object) -> str:
     """A document as indented JSON, ended by a newline; a NaN or an infinity becomes null."""
-    return msgspec.json.format(msgspec.json.encode(document), indent=1).decode() + "\n"
+    try:
+        data = msgspec.json.encode(document)
+    except UnicodeEncodeError:  # a path of bytes that are no UTF-8
+        data = json.dumps(msgspec.to_builtins(document), ensure_ascii=False).encode(errors="replace")
+    return msgspec.json.format(data, indent=1).decode() + "\n"
 
 
 KINDS = {

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -18,6 +20,9 @@ from filelock import FileLock, Timeout
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import Document, Run, from_json, header, schema_of, to_json
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
+
+LONGEST_SHOWN = 120
+"""Characters of a path that cannot be used which are shown of it."""
 
 
 class Store:
@@ -35,7 +40,7 @@ class Store:
 
     def survey(self) -> Iterator[tuple[Path, Document | BenchError]]:
         """Every stored document, oldest first; in place of a damaged or foreign one the error that names it."""
-        if self.root.exists() and not self.root.is_dir():
+        if kind_of_path(self.root) == "file":
             raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
         for path in sorted((self.root / "runs").glob("*/*.json"), key=lambda path: (path.name, path.parent.name)):
             try:
@@ -154,9 +159,24 @@ def file_name(*parts: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
 
 
-def read(path: Path) -> bytes:
-    """The bytes of a file; `UsageError` when it cannot be read."""
+def kind_of_path(path: Path) -> Literal["folder", "file"] | None:
+    """What lies at a path, None for nothing; `UsageError` for a path that cannot be (too long, not to be encoded)."""
     try:
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        shown = str(path).encode(errors="replace").decode()
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+        raise UsageError(f"{shown} is no path that can be used ({reason})", "name another") from error
+
+
+def read(path: Path) -> bytes:
+    """The bytes of a regular file; `UsageError` when it cannot be read, or is a pipe or device that may never end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is no regular file", "move it away, or put the file itself in its place")
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
@@ -167,7 +187,7 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 
     Raises `MeasurementError` where the disk does not take it.
     """
-    data = text.encode() if isinstance(text, str) else text
+    data = text.encode(errors="replace") if isinstance(text, str) else text
     with whole(path) as temporary:
         temporary.write_bytes(data)
 
@@ -204,7 +224,7 @@ def append_line(path: Path, line: str) -> None:
     """Append a line to a file in one write; raises `MeasurementError` where the disk does not take it."""
     try:
         with path.open("ab") as file:
-            file.write(line.encode() + b"\n")
+            file.write(line.encode(errors="replace") + b"\n")
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written ({error.strerror})", "free some space or name another path"
@@ -213,9 +233,10 @@ def append_line(path: Path, line: str) -> None:
 
 def check_writable(path: Path) -> None:
     """Raise `UsageError` if a file could not be written at `path`, before anything is measured for it."""
-    if path.is_dir():
+    kind = kind_of_path(path)
+    if kind == "folder":
         raise UsageError(f"output {path} is a folder", "name a file")
-    if not path.absolute().parent.is_dir():
+    if kind_of_path(path.absolute().parent) != "folder":
         raise UsageError(f"output folder {path.absolute().parent} does not exist", "make it, or name another path")
-    if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+    if not os.access(path if kind else path.absolute().parent, os.W_OK):
         raise UsageError(f"output {path} cannot be written", "name a path in a folder you may write to")

@@ -63,7 +63,7 @@ def _table(path: Path) -> dict[str, object] | None:
         raise UsageError(f"{path} has {len(data)} bytes", "a config is a few lines; name the right file")
     try:
         whole = tomllib.loads(data.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UsageError(f"{path} is no TOML ({error})", "correct it") from error
     found: Any = whole
     if "tool" in whole or path.name == "pyproject.toml":

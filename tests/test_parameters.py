@@ -104,7 +104,7 @@ def test_no_value_of_any_option_ends_in_more_than_one_line(tmp_path: Path, monke
     for names, command in commands(group):
         given = [*names, *ARGUMENTS.get(names[0], "").split()]
         for option in command.params:
-            described = option.get_help_record(typer.Context(command)) or ()
+            described = tuple[str, ...](option.get_help_record(typer.Context(command)) or ())
             if option.param_type_name != "option" or option.is_flag or described in seen:
                 continue  # what several commands share is tried in the first
             seen.add(described)

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.bench.device import DEVICE_CLASSES, Cpu
 from senet_bench.core.progress import result_of
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train.distributed import World, share, watching, with_global_batchnorm
+from senet_bench.train.distributed import GlobalBatchNorm2d, World, joined, own, share, watching, with_global_batchnorm
 from senet_bench.train.evaluation import predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
@@ -42,7 +43,9 @@ digits = sets.load("digits")
 try:
     with joined(timeout_s=60) as world:
         network = small(dropout=0)
-        settings = Settings(checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0)
+        settings = Settings(
+            sync_batchnorm=True, checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0
+        )
         losses = []
         ended = lambda row: losses.append((row.train_loss, row.test_loss))
         for event in train(network, digits, short(epochs), settings, world, ended=ended):
@@ -132,6 +135,42 @@ def test_only_the_loss_of_another_process_is_turned_into_its_error() -> None:
         raise RuntimeError("[gloo] Connection closed by peer")
     with pytest.raises(RuntimeError, match="shape"), watching(World(0, 2), None):
         raise RuntimeError("shape mismatch")
+
+
+def test_each_rank_has_the_gpu_of_its_place_or_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = []
+
+    class Pretended(Cpu):
+        several = True
+
+        def count(self) -> int:
+            return 2
+
+        def use(self, rank: int) -> None:
+            used.append((str(self.place), rank))
+
+    monkeypatch.setitem(DEVICE_CLASSES, "cuda", Pretended)
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda *_, **__: None)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    for rank, local in ((0, 0), (1, 1), (2, 0)):
+        for name, value in (("RANK", rank), ("WORLD_SIZE", 3), ("LOCAL_RANK", local)):
+            monkeypatch.setenv(name, str(value))
+        with joined("cuda") as world:
+            assert own("cuda", world) == f"cuda:{local}"
+    assert used == [("cuda:0", 0), ("cuda:1", 1), ("cuda:0", 0)]
+    assert own("cpu", World(1, 2, 1)) == "cpu"
+    assert own("cuda:1", World()) == "cuda:1"
+    with pytest.raises(UsageError, match="cuda:1 cannot be shared by 2 processes; use --device cuda"):
+        own("cuda:1", World(1, 2, 1))
+    with pytest.raises(UsageError, match="cuda:2 is not there; this machine has 2"):
+        own("cuda", World(2, 3, 2))
+
+
+def test_batchnorm_over_all_processes_is_torchs_on_cuda_and_ours_elsewhere() -> None:
+    on_gpu = with_global_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), World(0, 2), torch.device("cuda:0"))
+    on_cpu = with_global_batchnorm(nn.Sequential(nn.BatchNorm2d(3)), World(0, 2), torch.device("cpu"))
+    kinds = [type(network[0]) for network in (on_gpu, on_cpu)]  # type: ignore[index]
+    assert kinds == [nn.SyncBatchNorm, GlobalBatchNorm2d]
 
 
 def test_one_process_changes_nothing_and_unaffine_batchnorm_is_refused() -> None:

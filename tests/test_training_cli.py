@@ -206,7 +206,11 @@ def test_torchrun_trains_with_two_processes(run: Run, tmp_path: Path) -> None:
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [*launcher, *command, "--out", "two.safetensors"], env=environment, capture_output=True, text=True, check=False
+        [*launcher, *command, "--sync-bn", "--out", "two.safetensors"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     two = json.loads(done.stdout)

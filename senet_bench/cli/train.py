@@ -95,6 +95,14 @@ def train(
     torchcompile: Annotated[
         bool, typer.Option("--torchcompile", help="Compile the step.", rich_help_panel=o.Where.PANEL)
     ] = False,
+    sync_bn: Annotated[
+        bool,
+        typer.Option(
+            "--sync-bn",
+            help="Under torchrun, BatchNorm over the whole batch; default: over each process's part.",
+            rich_help_panel=o.Where.PANEL,
+        ),
+    ] = False,
     channels_last: Annotated[
         bool,
         typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.", rich_help_panel=o.Where.PANEL),
@@ -121,6 +129,7 @@ def train(
         precision=place.precision,
         channels_last=channels_last,
         compile=torchcompile,
+        sync_bn=sync_bn,
         accumulate=lessons.accumulate,
         ema=lessons.ema,
         skip_corrupt=lessons.skip_corrupt,

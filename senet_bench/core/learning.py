@@ -99,7 +99,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     def trained_on(self) -> str:
         """The device for people; what earlier versions stored was trained on a CPU."""
         kind = self.device.partition(":")[0] or "cpu"
-        return f"{self.hardware} ({kind})" if self.hardware else kind
+        name = f"{self.hardware} ({kind})" if self.hardware else kind
+        return f"{name} x {self.processes}" if self.processes > 1 else name
 
 
 class ClassifierRow(

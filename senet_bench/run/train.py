@@ -50,7 +50,7 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
     from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
     from senet_bench.train import loop, weights
-    from senet_bench.train.distributed import gathered, joined
+    from senet_bench.train.distributed import gathered, joined, own
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
@@ -65,9 +65,10 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
             return before.record(asked, store, out, world.size)
         network, about_weights = _built(asked, images)
         notes = [*images.notes, *about_weights, *lesson.prepare(asked, network), *before.notes()]
+        notes += asked.about_processes(world.size)
         conditions = asked.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
-        settings = asked.settings(out.with_suffix(".checkpoint"))
+        settings = replace(asked.settings(out.with_suffix(".checkpoint")), device=own(asked.device, world))
 
         def ended(row: EpochRow) -> None:
             _put(record, world, rows=[*record.document.rows, row])

@@ -38,6 +38,7 @@ class Training:
     precision: Precision = "fp32"
     channels_last: bool = True
     compile: bool = False
+    sync_bn: bool = False
     accumulate: int = 1
     ema: float | None = None
     weights: str | None = None
@@ -96,6 +97,7 @@ class Training:
     def settings(self, checkpoint: Path) -> Settings:
         """How the recipe is carried out."""
         from senet_bench.train.objective import Settings
+        from senet_bench.train.trials import CHECKPOINT_S
 
         spec = self.spec
         identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
@@ -105,6 +107,8 @@ class Training:
             precision=self.precision,
             channels_last=self.channels_last,
             compile=self.compile,
+            sync_batchnorm=self.sync_bn,
+            checkpoint_seconds=CHECKPOINT_S,
             accumulate=self.accumulate,
             ema=self.ema,
             checkpoint=checkpoint,
@@ -149,6 +153,13 @@ class Training:
         """What the training's document says it was asked."""
         deviations = list(self.resolved().deviations)
         return TrainConditions(**self.described(), deviations=deviations, notes=list(notes), processes=processes)
+
+    def about_processes(self, processes: int) -> tuple[str, ...]:
+        """What is said of a training by several processes, which see a part of each batch."""
+        if processes == 1 or self.sync_bn:
+            return ()
+        images = self.resolved().batch_size // processes
+        return (f"BatchNorm over the {images} images of each of {processes} processes (--sync-bn: over all)",)
 
     def read(self) -> DataSet:
         """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from senet_bench.bench.device import device_of
+from senet_bench.bench.device import device_of, present
 from senet_bench.errors import MeasurementError, UsageError
 
 LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "gloo", "nccl", "timed out")
@@ -53,7 +53,7 @@ def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
         yield World()
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    place = device_of(device)
+    place = device_of(own(device, world))
     place.use(world.local_rank)
     try:
         dist.init_process_group(place.backend, timeout=timedelta(seconds=timeout_s))
@@ -61,6 +61,17 @@ def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
         raise MeasurementError(f"the {size} processes did not meet ({_line(error)})", "start with torchrun") from error
     yield world
     dist.destroy_process_group()  # not after an error: with a process gone it can abort this one at its end
+
+
+def own(device: str, world: World) -> str:
+    """The device of this process: of several GPUs that of its place on its machine."""
+    if not (world.distributed and device_of(device).several):
+        return device
+    if torch.device(device).index is not None:
+        raise UsageError(f"{device} cannot be shared by {world.size} processes", "use --device cuda: a GPU for each")
+    name = f"{device}:{world.local_rank}"
+    present(name)
+    return name
 
 
 @contextlib.contextmanager
@@ -155,8 +166,14 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def with_global_batchnorm(network: nn.Module, world: World) -> nn.Module:
-    """The network, its BatchNorms changed in place to `GlobalBatchNorm2d` where there are several processes."""
+def with_global_batchnorm(network: nn.Module, world: World, device: torch.device | None = None) -> nn.Module:
+    """The network with BatchNorms over the images of all processes, where there are several.
+
+    They are torch's SyncBatchNorm on CUDA; elsewhere its own are changed in place to `GlobalBatchNorm2d`.
+    """
+    if world.distributed and device is not None and device_of(device).backend == "nccl":
+        synchronised: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(network)  # type: ignore[no-untyped-call]
+        return synchronised
     for module in network.modules() if world.distributed else ():
         if type(module) is nn.BatchNorm2d:
             if not module.affine:

@@ -68,7 +68,7 @@ class _Run:
         if settings.channels_last:
             self.network = self.network.to(memory_format=torch.channels_last)
         if settings.sync_batchnorm:
-            with_global_batchnorm(self.network, world)
+            self.network = with_global_batchnorm(self.network, world, self.device)
         self.optimizer = Sgd(
             self.network.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov
         )

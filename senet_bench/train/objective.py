@@ -40,7 +40,7 @@ class Settings:
     compile: bool = False
     accumulate: int = 1
     ema: float | None = None
-    sync_batchnorm: bool = True
+    sync_batchnorm: bool = False
     checkpoint: Path | None = None
     checkpoint_every: int | None = None
     checkpoint_seconds: float | None = None

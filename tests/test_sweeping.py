@@ -483,3 +483,26 @@ def test_shares_of_a_sweep_add_up_over_machines(tmp_path: Path) -> None:
     store = Store(tmp_path)
     store.trials("machine-a").put("0123", {}, TrialResult(top1_err=0.5), {})
     assert store.trials("machine-b").get("0123") == TrialResult(top1_err=0.5)
+
+
+def test_weights_of_a_sweep_are_kept_and_taken_by_key_and_fresh_trains_again(run: Run, tmp_path: Path) -> None:
+    asked = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "digits", "--recipe", "digits-smoke", "-q")
+    options = ("--seeds", "1", "--workers", "1", "--format", "json")
+    first = rows(run, *asked, *options, "--keep-weights")
+    files = sorted((tmp_path / "results" / "weights").glob("*.safetensors"))
+    assert len(files) == 3
+    keys = {path.stem[:8] for path in trial_files(tmp_path)}
+    assert {path.stem[-8:] for path in files} == keys
+    base = next(path for path in files if path.name.startswith("resnet20"))
+    told = rows(run, "evaluate", "resnet20_cifar", "--weights", base.stem[-8:], "--dataset", "digits", *options[-2:])
+    assert told[0]["top1_err"] == pytest.approx(first[0]["accuracy"]["top1_err"], abs=1e-12)
+    trained = run("train", "resnet20_cifar", "--recipe", "digits-smoke", "-q")
+    assert "nothing was trained" in trained.out
+    before = {path: path.stat().st_mtime_ns for path in trial_files(tmp_path)}
+    again = rows(run, *asked, *options, "--fresh")
+    assert [row["accuracy"]["per_seed"] for row in again] == [row["accuracy"]["per_seed"] for row in first]
+    assert all(path.stat().st_mtime_ns != before[path] for path in trial_files(tmp_path))
+    dry = run(*asked, *options, "--seeds", "2", "--dry-run")
+    summary = json.loads(dry.out)["summary"]
+    assert (summary["stored"], summary["to_run"]) == (3, 3)
+    assert summary["device_seconds"] >= summary["seconds"] > 0

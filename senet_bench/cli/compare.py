@@ -22,6 +22,7 @@ What = Annotated[
     list[str] | None,
     typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
 NoLatency = Annotated[
     bool, typer.Option("--no-latency", help="Leave the timing out.", rich_help_panel="What is measured")
 ]
@@ -60,6 +61,7 @@ def compare(
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
+    dry_run: DryRun = False,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
@@ -67,7 +69,8 @@ def compare(
     sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
     showing.check()
     from senet_bench.overhead import answer, tables
-    from senet_bench.run import cases, latency
+    from senet_bench.run import cases, forecast, latency
+    from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import compare
     from senet_bench.show import documents
 
@@ -81,6 +84,9 @@ def compare(
         measures["latency"] = latency.Timing(conditions, budget, seed)
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
+    if dry_run:
+        showing.emit(run_tables.forecast(forecast.of_comparison(named, showing.store, changes, measures)))
+        return
     steps = compare(named, showing.store, changes, counting.count(), measures, bought.plain if bought else None)
     record = showing.follow(steps)
     document = documents.of_run(record.document, cases.selected_studies(what or ()))
@@ -108,9 +114,7 @@ def ablate(
     seed: o.Seed = 0,
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")
-    ] = False,
+    dry_run: DryRun = False,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""

@@ -284,6 +284,10 @@ class Trials:
         ),
     ] = None
     shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
+    keep_weights: Annotated[
+        bool, typer.Option("--keep-weights", help="Leave every trained network in results/weights.")
+    ] = False
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
 
     def sweep(self, precision: specs.Precision, device: str, results: Path) -> Sweep | None:
         """The sweep that these options ask for, None without a data set."""
@@ -306,6 +310,8 @@ class Trials:
             precision=precision,
             device=device,
             shard=(int(share[1]), int(share[2])),
+            keep_weights=self.keep_weights,
+            fresh=self.fresh,
         )
 
 

@@ -66,6 +66,10 @@ class Store:
         """The folder of weights that were trained here."""
         return self.root / "weights"
 
+    def trained_weights(self, model: str, dataset: str, recipe: str, key: str) -> Path:
+        """Where the weights of a training lie unless told otherwise."""
+        return self.weights / f"{model.replace(':', '-')}-{dataset}-{recipe}-{key[:8]}.safetensors"
+
     def named_weights(self, name: str) -> str:
         """The file of weights by its name in that folder, or by eight or more digits of a trial's key.
 
@@ -127,6 +131,13 @@ class TrialStore:
         """Store a finished trial; its checkpoint is removed."""
         document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": result}
         write_atomically(self.folder / f"{key}.json", to_json(document))
+        self.checkpoint(key).unlink(missing_ok=True)
+
+    def forget(self, key: str) -> None:
+        """Put a trial's result aside, under its name with `.before` behind, so that it is trained anew."""
+        path = self.folder / f"{key}.json"
+        if path.exists():
+            path.replace(path.with_suffix(".before"))
         self.checkpoint(key).unlink(missing_ok=True)
 
     def checkpoint(self, key: str) -> Path:

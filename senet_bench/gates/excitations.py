@@ -184,9 +184,7 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
     told = definition(trial)
     store.trials(about["environment"].machine).put(key_of(told), told, result, about)
-    how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
-    about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
-    weights.save(network, file, trial.spec, **how, **about)
+    weights.save(network, file, trial.spec, **trials.described(trial))
 
 
 def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:

@@ -34,7 +34,10 @@ ELSEWHERE_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sweep:
-    """What every network is trained and tested on: `seeds` runs each, or the share `shard` (i of n) of them all."""
+    """What every network is trained and tested on: `seeds` runs each, or the share `shard` (i of n) of them all.
+
+    With `keep_weights` every trained network is left in a file; what is stored is taken unless it is to be `fresh`.
+    """
 
     engine: Engine
     dataset: str = "digits"
@@ -46,6 +49,8 @@ class Sweep:
     precision: Precision = "fp32"
     device: str = "cpu"
     shard: tuple[int, int] = (1, 1)
+    keep_weights: bool = False
+    fresh: bool = False
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
@@ -141,12 +146,18 @@ class Sweep:
         rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
         outcomes, todo = Outcomes(), []
         for trial in self.plan(cases):
-            if (result := result_of(trial, kept, before)) is not None:
+            anew = self.fresh and trial in mine
+            if not anew and (result := result_of(trial, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
                 key = key_of(definition(trial))
-                todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute())))
+                file = record.store.trained_weights(trial.spec.name, self.dataset, trial.recipe.name, key).absolute()
+                weights = file if self.keep_weights else None
+                todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
         done = total - len(todo)
+        if self.fresh:
+            for key, _ in todo:
+                kept.forget(key)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
             outcomes.add(trial, outcome)
             done += 1

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from senet_bench.core.results import AnyFacts, header
 from senet_bench.core.store import Store, TrialStore, read
 from senet_bench.errors import BenchError
-from senet_bench.run.cases import Case, Changes, label, spec_of
+from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
 from senet_bench.run.engines import workers_of
@@ -40,14 +40,35 @@ def forecast(
     Trains two steps where nothing like a trial is stored; nothing is stored. Raises as the run would.
     """
     measures = measures or {}
-    sweep = next((measure for measure in measures.values() if isinstance(measure, Sweep)), None)
-    timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
-    cases, left_out = settings(model, axes, changes, count or Count(), controls=sweep is not None)
-    check_measures(cases, measures)
+    cases, left_out = settings(model, axes, changes, count or Count(), controls=has_errors(measures))
     typed = {name: text or "paper" for name, text in axes.items()}
     about: dict[str, Any] = {"model": spec_of(model).name, "axes": typed}
     about |= {"left_out": left_out} if left_out else {}
-    facts = new_facts("forecast", about | ({"accuracy": sweep.protocol()} if sweep else {}))
+    return _of_cases(cases, about, store, measures)
+
+
+def of_comparison(
+    what: Sequence[str], store: Store, changes: Changes | None = None, measures: Mapping[str, Measure] | None = None
+) -> AnyFacts:
+    """The same for what `compare` would run: a row for each network."""
+    measures, cases = measures or {}, select(what, changes)
+    cases = with_controls(cases) if has_errors(measures) else cases
+    return _of_cases(cases, {"what": list(what) or list(TABLES_2_AND_3)}, store, measures)
+
+
+def has_errors(measures: Mapping[str, Measure]) -> bool:
+    """Whether errors are among the measures."""
+    return any(isinstance(measure, Sweep) for measure in measures.values())
+
+
+def _of_cases(
+    cases: Sequence[Case], about: Mapping[str, Any], store: Store, measures: Mapping[str, Measure]
+) -> AnyFacts:
+    """A row for each case, and the whole: seconds until the end, and those of all devices together."""
+    sweep = next((measure for measure in measures.values() if isinstance(measure, Sweep)), None)
+    timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
+    check_measures(cases, measures)
+    facts = new_facts("forecast", dict(about) | ({"accuracy": sweep.protocol()} if sweep else {}))
     kept = store.trials(facts.environment.machine)
     rows: list[dict[str, Any]] = [{"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases]
     if sweep is not None:
@@ -63,6 +84,7 @@ def forecast(
         "to_run": left,
         "at_once": at_once,
         "latency_seconds": timing_s,
+        "device_seconds": timing_s + sum(seconds),
         "seconds": timing_s + sum(seconds) / at_once,
     }
     return replace(facts, rows=rows, summary=summary)

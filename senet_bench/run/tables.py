@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -239,8 +240,12 @@ def _printed(row: DetectorRow, metric: str) -> str:
     return f"{cell.printed} ({cell.status})" if cell else EMPTY
 
 
+LONG_S = 60.0
+"""From how many seconds on a forecast says when it would end."""
+
+
 def forecast(facts: AnyFacts) -> Document:
-    """What an ablation would run, a line a setting, and how long in total."""
+    """What would run, a line a setting, how long in total, and when it would end if it began now."""
     names = ("setting", "stored", "to run", "seconds each", "known from")
     lines = tuple(
         (
@@ -254,7 +259,11 @@ def forecast(facts: AnyFacts) -> Document:
     )
     total = facts.summary
     share = f"{total['to_run']} of {total['trials']} trials to run, {total['at_once']} at once"
+    end = datetime.now(UTC).astimezone() + timedelta(seconds=total["seconds"])
+    hours = total["device_seconds"] / 3600
     note = f"{share}: about {total['seconds']:.0f} s"
+    if total["seconds"] >= LONG_S:
+        note += f", {hours:.1f} device-hours, until {end:%Y-%m-%d %H:%M}"
     columns = tuple(Column(name, numeric=name not in ("setting", "known from")) for name in names)
     table = Table("What would run", columns, lines, (note, "nothing was stored"))
     return Document(facts, (table,), (table,), tuple(facts.rows))

@@ -88,9 +88,7 @@ def _out(asked: Training, store: Store, key: str) -> Path:
     """Where the weights go; raises where they cannot, or where those of another training lie."""
     from senet_bench.train import weights
 
-    model = asked.spec.name.replace(":", "-")
-    name = f"{model}-{asked.dataset}-{asked.resolved().name}-{key[:8]}.safetensors"
-    out = asked.out or store.weights / name
+    out = asked.out or store.trained_weights(asked.spec.name, asked.dataset, asked.resolved().name, key)
     out.parent.mkdir(parents=True, exist_ok=True)
     check_writable(out)
     weights.check_key(out, key)

@@ -27,6 +27,7 @@ from senet_bench.train.checkpoint import UnfitCheckpointError
 from senet_bench.train.evaluation import Predictions, Viewing, predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
+from senet_bench.train.weights import save
 
 CHECKPOINT_S = 60.0
 """Seconds of training that the end of a process costs at most."""
@@ -36,7 +37,7 @@ CHECKPOINT_S = 60.0
 class Trial:
     """One training run of one arm: everything its result depends on, and what does not decide it.
 
-    It is trained on `device`, and goes on from `checkpoint` where that is there.
+    It is trained on `device`, goes on from `checkpoint` where that is there, and leaves its network in `weights`.
     """
 
     arm: str
@@ -49,11 +50,24 @@ class Trial:
     threads: int = 1
     device: str = "cpu"
     checkpoint: Path | None = None
+    weights: Path | None = None
 
 
 def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
     """Train and test one trial, on a worker's own `device` where it has one; the same whatever ran before."""
-    return trained(trial if device is None else replace(trial, device=device))[1]
+    trial = trial if device is None else replace(trial, device=device)
+    network, result = trained(trial)
+    if trial.weights is not None:
+        key = trial.checkpoint.stem if trial.checkpoint else None
+        save(network, trial.weights, trial.spec, **described(trial), key=key)
+    return result
+
+
+def described(trial: Trial) -> dict[str, Any]:
+    """What weights say of the trial that they are of."""
+    how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
+    about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
+    return {**how, **about}
 
 
 def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:

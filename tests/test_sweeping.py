@@ -506,3 +506,14 @@ def test_weights_of_a_sweep_are_kept_and_taken_by_key_and_fresh_trains_again(run
     summary = json.loads(dry.out)["summary"]
     assert (summary["stored"], summary["to_run"]) == (3, 3)
     assert summary["device_seconds"] >= summary["seconds"] > 0
+
+
+def test_progress_tells_how_many_trials_run_and_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from senet_bench.run.cases import Changes
+    from senet_bench.run.compare import compare
+
+    monkeypatch.setattr(trials, "run_trial", lambda trial: 1 / 0 if trial.arm == "1" else fake(trial))
+    sweep = Sweep(engine=Local(1), seeds=1, epochs=1)
+    steps = compare(["resnet20_cifar"], Store(tmp_path), sweep.fitted(Changes()), measures={"accuracy": sweep})
+    told = [step.what for step in steps if step.what.startswith("seed")]
+    assert [what.partition("; ")[2] for what in told] == ["1 running", "1 running, 1 failed", "0 running, 1 failed"]

@@ -19,7 +19,7 @@ from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
-from senet_bench.run.engines import Engine, Failure, check_device
+from senet_bench.run.engines import Engine, Failure, check_device, workers_of
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -154,14 +154,16 @@ class Sweep:
                 file = record.store.trained_weights(trial.spec.name, self.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
-        done = total - len(todo)
+        done, failed, at_once = total - len(todo), 0, workers_of(self.engine) or 1
         if self.fresh:
             for key, _ in todo:
                 kept.forget(key)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):
             outcomes.add(trial, outcome)
-            done += 1
-            yield record.progress(f"seed {trial.seed} of {rows[int(trial.arm)].label}", done, total)
+            done, failed = done + 1, failed + isinstance(outcome, Failure)
+            trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
+            state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
+            yield record.progress(f"{trained}; {state}", done, total)
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
         record.change(rows=_with_errors(rows, outcomes, self))
         if todo and before.left_out:

@@ -119,3 +119,31 @@ def test_a_counted_metric_is_its_function_and_its_row(run: Run, monkeypatch: pyt
     ended = run("compare", SMALL, "--no-latency", "--format", "json")
     assert [row["counts"] for row in json.loads(ended.out)["rows"]] == [{"convolutions": 21}] * 2
     assert "convolutions" in run("compare", SMALL, "--no-latency").out
+
+
+def test_given_networks_are_a_pair_and_a_network_alone_is_timed(run: Run) -> None:
+    pair = run("compare", "resnet20_cifar", "wrn16_8_cifar", "--pair", "--no-latency", "--format", "json")
+    rows = json.loads(pair.out)["rows"]
+    assert [(row["model"], row["role"], row["baseline"]) for row in rows] == [
+        ("resnet20_cifar", "baseline", None),
+        ("wrn16_8_cifar", "plain", "resnet20_cifar"),
+    ]
+    alone = run(
+        "compare", "resnet20_cifar", "--alone", "--budget", "0.2", "--runtime", "eager,deploy", "--format", "json"
+    )
+    (row,) = json.loads(alone.out)["rows"]
+    assert row["latency"]["seconds"] > 0
+    assert row["latency"].get("ratio") is None
+    assert [further["conditions"]["runtime"] for further in row["more_latency"]] == ["deploy"]
+    for typed, said in {
+        ("resnet20_cifar", "--pair"): "--pair wants 2 networks or more",
+        ("--alone",): "--alone wants 1 networks or more",
+        (
+            "resnet20_cifar",
+            "resnet18",
+            "--pair",
+        ): "take other images (3x32x32 and 3x224x224); name one size",
+        ("resnet20_cifar", "--pair", "--alone"): "exclude each other",
+    }.items():
+        ended = run("compare", *typed, "--no-latency")
+        assert (ended.code, said in ended.err) == (2, True), ended.err

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
-from senet_bench.errors import MeasurementError
+from senet_bench.errors import MeasurementError, UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.results import Run
@@ -29,6 +30,15 @@ NoLatency = Annotated[
 Latency = Annotated[
     bool,
     typer.Option("--latency", help="Time all settings in the same rounds.", rich_help_panel="What is measured"),
+]
+Pair = Annotated[
+    bool,
+    typer.Option(
+        "--pair", help="Compare the networks as named with the first of them.", rich_help_panel=o.Switches.PANEL
+    ),
+]
+Alone = Annotated[
+    bool, typer.Option("--alone", help="The networks as named, without partners.", rich_help_panel=o.Switches.PANEL)
 ]
 PairBudget = Annotated[
     float,
@@ -54,6 +64,8 @@ def compare(
     what: What = None,
     switches: o.Switches = o.Switches(),
     sizes: o.Sizes = o.Sizes(),
+    pair: Pair = False,
+    alone: Alone = False,
     counting: o.Counting = o.Counting(),
     no_latency: NoLatency = False,
     budget: PairBudget = 10.0,
@@ -68,6 +80,8 @@ def compare(
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
     sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
     showing.check()
+    if pair and alone:
+        raise UsageError("--pair and --alone exclude each other", "leave one out")
     from senet_bench.overhead import answer, tables
     from senet_bench.run import cases, forecast, latency
     from senet_bench.run import tables as run_tables
@@ -78,7 +92,7 @@ def compare(
     if bought is not None and sweep is None:
         showing.emit(_answer(named, bought, showing))
         return
-    changes = sizes.changes(typed)
+    changes = replace(sizes.changes(typed), against="first" if pair else "none" if alone else "partner")
     measures: dict[str, Measure] = {}
     if not no_latency:
         measures["latency"] = latency.Timing(conditions, budget, seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import switched
@@ -18,17 +18,23 @@ if TYPE_CHECKING:
     from torch import nn
 
 ATTACH = "+attach"
+Against = Literal["partner", "first", "none"]
 
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What a command line changes in every network it builds; None leaves the network's own."""
+    """What a command line changes in every network it builds; None leaves the network's own.
+
+    `against` says whom a network is compared with: its partner with or without attention, the first that is named, or
+    no one.
+    """
 
     img_size: int | None = None
     classes: int | None = None
     in_channels: int | None = None
     cardinality: int | None = None
     attention: Mapping[str, Any] = field(default_factory=dict)
+    against: Against = "partner"
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
         """The network with the sizes and (where it has attention) the switches changed."""
@@ -73,12 +79,31 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
 
     Tables 2 and 3 when there are none.
     """
+    if changes is not None and changes.against != "partner":
+        return _given(what, changes)
     cases: dict[tuple[str, AttentionSpec | None, int], Case] = {}
     for case in itertools.chain.from_iterable(_named(name, changes or Changes()) for name in what or TABLES_2_AND_3):
         key = (case.spec.name, case.spec.attention, case.spec.classes)
         known = cases.get(key, case)
         cases[key] = replace(known, studies=tuple(dict.fromkeys((*known.studies, *case.studies))))
     return tuple(cases.values())
+
+
+def _given(names: Sequence[str], changes: Changes) -> tuple[Case, ...]:
+    """The networks as they are named, without partners: the first as the baseline of the others, or each alone."""
+    option, fewest = ("--pair", 2) if changes.against == "first" else ("--alone", 1)
+    specs = list(dict.fromkeys(spec_of(name, changes) for name in names))
+    if len(specs) < fewest:
+        raise UsageError(f"{option} wants {fewest} networks or more by name", "name them, the baseline first")
+    first = specs[0]
+    if option == "--alone":
+        return tuple(Case(spec, "baseline", None, (None,)) for spec in specs)
+    other = next((spec for spec in specs if spec.input_size != first.input_size), None)
+    if other is not None:
+        shown = " and ".join("x".join(map(str, spec.input_size)) for spec in (first, other))
+        raise UsageError(f"{first.name} and {other.name} take other images ({shown})", "name one size: --img-size")
+    others = (Case(spec, "plain", first, (None,)) for spec in specs[1:])
+    return (Case(first, "baseline", None, (None,)), *others)
 
 
 TABLES_2_AND_3 = ("table2", "table3")

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from senet_bench.show.tables import Column, Table
+from senet_bench.show.writers import latex
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
@@ -86,3 +88,20 @@ def test_an_error_of_our_own_is_said_to_be_one(run: Run, monkeypatch: pytest.Mon
     ended = run("models")
     assert ended.code == 5
     assert "internal error: TypeError" in ended.err
+
+
+def test_a_reader_that_has_read_enough_is_no_error() -> None:
+    ended = subprocess.run(
+        ["/bin/bash", "-c", f'set -o pipefail; "{sys.executable}" -m senet_bench models | true'],
+        capture_output=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
+def test_latex_names_its_packages_and_escapes_its_caption() -> None:
+    text = latex([Table("net_a: 5 % #1", (Column("x"),), (("1",),))])
+    assert text.startswith("% \\usepackage{booktabs,multirow}\n")
+    assert r"\caption{net\_a: 5 \% \#1}" in text
+    assert r"\label{tab:net-a-5-1}" in text

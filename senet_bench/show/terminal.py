@@ -41,7 +41,7 @@ def show(document: Document) -> None:
     What does not fit even then is printed in parts, some columns after the other, beside the first column.
     """
     terminal = sys.stdout.isatty()
-    console = Console(highlight=False, emoji=False, width=None if terminal else PIPED_WIDTH)
+    console = _Console(highlight=False, emoji=False, width=None if terminal else PIPED_WIDTH)
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow
@@ -68,8 +68,26 @@ def is_first_process() -> bool:
 
 def write(text: str) -> None:
     """Print a machine format to stdout as it is."""
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _say_no_more()
+
+
+def _say_no_more() -> None:
+    """Let what is still printed go nowhere: who reads the standard output has read enough, as `head` does."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+class _Console(Console):
+    """A console whose reader may leave, which changes no exit code."""
+
+    def on_broken_pipe(self) -> None:
+        """Print nothing more."""
+        self.quiet = True
+        _say_no_more()
 
 
 def run(steps: Steps[Result], *, quiet: bool = False) -> Result:

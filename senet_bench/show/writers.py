@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.results import to_json
+from senet_bench.core.store import file_name
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import Document
 from senet_bench.show.style import digest, stylesheet
@@ -46,7 +48,7 @@ def markdown(tables: Sequence[Table]) -> str:
 
 def latex(tables: Sequence[Table]) -> str:
     r"""One `table` environment for each, with booktabs rules; needs `\usepackage{booktabs,multirow}`."""
-    parts = []
+    parts = [r"% \usepackage{booktabs,multirow}" + "\n"]
     for table in tables:
         styler = (
             _frame(table, _two_lines)
@@ -56,7 +58,8 @@ def latex(tables: Sequence[Table]) -> str:
         )
         text = styler.to_latex(
             hrules=True,
-            caption=f"{table.title}",
+            caption=re.sub(r"([&%$#_{}])", r"\\\1", table.title),
+            label=f"tab:{file_name(table.title)}",
             column_format="".join("r" if column.numeric else "l" for column in table.columns),
             multicol_align="c",
         )

@@ -15,6 +15,8 @@ from typer.testing import CliRunner
 from senet_bench.cli import app as application
 from senet_bench.cli import completed
 from senet_bench.cli.parameters import Command, choice, flat
+from senet_bench.errors import UsageError
+from senet_bench.regression.configfile import load_config
 from senet_bench.show import terminal
 
 
@@ -115,3 +117,10 @@ def test_no_value_of_any_option_ends_in_more_than_one_line(tmp_path: Path, monke
                 if code not in allowed or len(text.splitlines()) > 1 or "internal error" in text:
                     wrong.append(f"{' '.join(names)} {option.opts[-1]} {value[:20]!r}: {code} {text[-150:]!a}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_a_number_of_thousands_of_digits_in_a_config_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "senet-bench.toml"
+    path.write_text(f"launches = {'9' * 5000}\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="is no TOML"):
+        load_config(path)

@@ -337,7 +337,7 @@ def test_a_block_is_its_fastest_call() -> None:
         t += next(costs)
         return "out"
 
-    assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [TimedCalls(1.0, 2.0, "out")]
+    assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [TimedCalls(1.0, 2.0, "out", 2.0)]
 
 
 def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:

@@ -436,7 +436,7 @@ def test_attention_attached_to_a_network_from_outside_is_observed(run: Run, tmp_
         (("seresnet20_cifar", "--near", "0.7"), 2, "--near"),
         (("seresnet20_cifar", "--images-per-class", "0"), 2, "--images-per-class"),
         (("seresnet20_cifar", "--epochs", "0"), 2, "--epochs"),
-        (("seresnet20_cifar", "--lr", "-1"), 2, "learning rate"),
+        (("seresnet20_cifar", "--lr", "-1"), 2, "--lr"),
         (("seresnet20_cifar", "--classes", "eleven", "--epochs", "1"), 2, "no class 'eleven'"),
         (("seresnet20_cifar", "--device", "cuda:97"), 2, "cuda:97"),
         (("seresnet20_cifar", "--attention", "cba", "--epochs", "1"), 2, "cbam"),

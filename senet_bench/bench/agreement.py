@@ -5,17 +5,15 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from senet_bench.bench.clock import Call, Fault
+from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError, out_of_memory
-
-Floats: TypeAlias = NDArray[np.float64]
 
 AS_FAR = 3.0
 """How many times eager's own distance from double precision another way to run a network may have."""

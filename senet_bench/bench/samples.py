@@ -8,14 +8,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from senet_bench.bench.clock import TimedCalls
 from senet_bench.core.results import Latency
-from senet_bench.core.statistics import CONTROL_LEVEL, Judgement, judge
+from senet_bench.core.statistics import CONTROL_LEVEL, Floats, Judgement, judge
 from senet_bench.errors import MeasurementError
-
-Floats = NDArray[np.float64]
 
 FEWEST_CPU_EPOCHS = 3
 """With fewer epochs the ratio of CPU times has no interval."""

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from senet_bench.bench.latency import NetworkLatency
 from senet_bench.bench.rounds import CONTROL, Plan
@@ -25,6 +24,7 @@ from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profil
 from senet_bench.breakdown.timeline import WHOLE_CALL, Profiled, StageTimes
 from senet_bench.core import statistics
 from senet_bench.core.specs import Conditions
+from senet_bench.core.statistics import Floats
 
 BETWEEN = "(between)"
 NOT_SPLIT = "a block without squeeze() and excitation() is measured as a whole"
@@ -40,7 +40,6 @@ ORDER: dict[Part, tuple[str, str]] = {
     "attention": ("full", "without"),
 }
 """The part is what the first arm takes longer than the second."""
-Floats = NDArray[np.float64]
 
 
 @dataclass(slots=True)

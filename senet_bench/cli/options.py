@@ -17,7 +17,7 @@ from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
 from senet_bench.core.progress import Result, Steps
-from senet_bench.core.specs import Conditions, is_outside
+from senet_bench.core.specs import Conditions, CounterName, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 
 FORMATS = ("table", *writers.FORMATS)
-CounterName = Literal["shapes", "fvcore"]
 EngineName = Literal["local", "ray", "slurm"]
 AllocatorChoice = Literal["as-is", "tuned"]
 PAPER = "paper"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
-from senet_bench.core.specs import Runtime
-
-Timing = Literal["end-to-end", "device"]
+from senet_bench.core.specs import Runtime, Timing
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,14 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
 Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "openvino"]
 Timing = Literal["end-to-end", "device"]
+CounterName = Literal["shapes", "fvcore"]
 Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
 AxisValue = bool | int | str | tuple[int, ...]
+ATTACH = "+attach"
+"""What stands behind the name of a network from outside that attention is put into."""
 USUAL_REDUCTION = 16
 """The paper's r."""
 Role = Literal["baseline", "variant", "control", "plain"]

@@ -75,11 +75,11 @@ class Store:
 
         Another name is given back as it is.
         """
-        if Path(name).is_file() or not re.fullmatch(r"[\w.+-]+", name):
+        if kind_of_path(Path(name)) == "file" or not re.fullmatch(r"[\w.+-]+", name):
             return name
         by_name = self.weights / f"{name.removesuffix('.safetensors')}.safetensors"
         keyed = [*self.weights.glob(f"*-{name[:8]}*.safetensors")] if re.fullmatch("[0-9a-f]{8,16}", name) else []
-        return next((str(path) for path in (by_name, *keyed) if path.is_file()), name)
+        return next((str(path) for path in (by_name, *keyed) if kind_of_path(path) == "file"), name)
 
     def new_path(self, run: Document) -> Path:
         """A path for a new run that no other process will choose."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 from senet_bench.core.paper import TABLES
 from senet_bench.core.specs import (
@@ -17,7 +17,6 @@ from senet_bench.core.specs import (
 from senet_bench.errors import UsageError
 
 Kind = Literal["comparison", "ablation"]
-AxisValue: TypeAlias = int | bool | str | tuple[int, ...]
 
 SE = AttentionSpec()
 

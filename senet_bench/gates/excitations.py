@@ -12,7 +12,7 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.statistics import holm
-from senet_bench.core.store import Store, file_name, key_of
+from senet_bench.core.store import Store, file_name, key_of, kind_of_path
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 from senet_bench.run.cases import Changes, label, pair_of, spec_of
@@ -165,7 +165,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     file = store.root / "weights" / f"{name}.safetensors"
     images = sets.load(asked.dataset, draw=asked.seed)
     chosen_classes(asked.classes, images)  # raises before anything is trained
-    if not file.is_file():
+    if kind_of_path(file) != "file":
         _train(trial, file, store)
     loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     how = f"trained here: recipe {recipe.name}, {recipe.epochs} epochs, seed {trial.seed}"

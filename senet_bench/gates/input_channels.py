@@ -16,7 +16,7 @@ import numpy as np
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
-from senet_bench.core.store import Store, file_name
+from senet_bench.core.store import Store, file_name, kind_of_path
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
 from senet_bench.gates.rows import (
@@ -114,7 +114,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
     file = Path(asked.weights).expanduser() if asked.weights else None
-    if file is not None and file.is_file() and weights.read(file)[1].get("model") == gated.name:
+    if file is not None and kind_of_path(file) == "file" and weights.read(file)[1].get("model") == gated.name:
         loaded = weights.load(gated, str(file), classes=len(images.classes), in_channels=images.channels)
         about = loaded.metadata
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from senet_bench.core.statistics import Floats
 from senet_bench.data.sets import Labels
 
-Floats = npt.NDArray[np.float64]
 NEAR = 0.05
 LEAST_DEVIATION = 1e-5
 """Gates that deviate less from their channel's mean are taken for constant: float32 rounds them by about 1e-7."""

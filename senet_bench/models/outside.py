@@ -18,13 +18,12 @@ from torch import nn
 
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
-from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.specs import ATTACH, AttentionSpec, ModelSpec
 from senet_bench.errors import BenchError, CallTimeoutError, UsageError, nearest
 from senet_bench.models.attach import attach_with, is_gated, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.graph import on_meta, tensors
 
-ATTACH = "+attach"
 BUILDER = "senet_bench.models.outside:network"
 # What torchvision's networks need so as to give logits alone, and to start without minutes of sampling.
 TORCHVISION_OPTIONS: dict[str, dict[str, Any]] = {

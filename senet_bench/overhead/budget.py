@@ -54,8 +54,10 @@ class Difference:
 
     @property
     def told_apart(self) -> bool | None:
-        """Whether the interval leaves out zero; None where there is no interval."""
-        return None if self.ci is None else not self.ci[0] <= 0 <= self.ci[1]
+        """Whether the interval leaves out zero; without one, equal errors are not told apart, of others it is None."""
+        if self.ci is None:
+            return None if self.value else False
+        return not self.ci[0] <= 0 <= self.ci[1]
 
 
 @dataclass(frozen=True, slots=True)

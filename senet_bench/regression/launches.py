@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError
 from senet_bench.regression.config import Checked
 from senet_bench.regression.limits import Limit
@@ -30,7 +30,6 @@ from senet_bench.regression.outcome import LimitRow, Verdict
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
 from senet_bench.regression.workers import BLOCK_LIMIT_S, Orders, Worker, answers
 
-Floats = NDArray[np.float64]
 ARMS = ("base", "head", "base_again", "head_again")
 FEWEST_PAIRED = 4
 """With fewer rounds a launch has no ratio."""

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
-from senet_bench.core.specs import AttentionSpec, AxisValue, ModelSpec, Role, is_outside
+from senet_bench.core.specs import ATTACH, AttentionSpec, AxisValue, ModelSpec, Role, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from torch import nn
 
-ATTACH = "+attach"
 Against = Literal["partner", "first", "none"]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
@@ -16,7 +16,7 @@ from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import judge
 from senet_bench.core.results import Row, Run, RunConditions
-from senet_bench.core.specs import ModelSpec
+from senet_bench.core.specs import CounterName, ModelSpec
 from senet_bench.core.studies import find_study
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case, label, refuse
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from senet_bench.bench.count import Counts
 
-CounterName = Literal["shapes", "fvcore"]
 NOT_ASKED = {"latency": "not asked for", "accuracy": "not asked for"}
 UNLIKE_PAPER = "its cells are for the network's own image size, channels, classes and cardinality"
 

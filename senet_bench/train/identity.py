@@ -18,7 +18,7 @@ from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, ca
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import header
 from senet_bench.core.specs import AttentionSpec, is_outside
-from senet_bench.core.store import TrialStore, read
+from senet_bench.core.store import TrialStore, kind_of_path, read
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
 from senet_bench.train.trials import Trial
@@ -81,7 +81,10 @@ def _of_objects(images: Any) -> Data:
 def start_of(weights: str | None, trunk: str | None = None) -> str:
     """What `train` starts from: weights by the digest of their file or by name, else layers drawn one after another."""
     told = [(what, name) for what, name in (("weights", weights), ("trunk", trunk)) if name is not None]
-    named = (f"{what} {_digest([Path(name).read_bytes()]) if Path(name).is_file() else name}" for what, name in told)
+    named = (
+        f"{what} {_digest([Path(name).read_bytes()]) if kind_of_path(Path(name)) == 'file' else name}"
+        for what, name in told
+    )
     return ", ".join(named) or "layers in their order"
 
 

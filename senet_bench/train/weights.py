@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.core.store import whole
+from senet_bench.core.store import kind_of_path, whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
@@ -190,7 +190,7 @@ def _located(weights: str, spec: ModelSpec) -> tuple[Path, str | None]:
     What no test has proven to compute what `spec` does is compared with it, before anything is downloaded.
     """
     path = Path(weights).expanduser()
-    if path.is_file():
+    if kind_of_path(path) == "file":
         return path, None
     tagged = weights.rpartition(":")[2]
     name = tagged.split(".")[0]

@@ -49,7 +49,7 @@ def contained(name: str, *, limited: bool = True, draws: bool = False) -> Iterat
     code is interrupted after the seconds of `--call-timeout`. Threads, default dtype, grad mode, deterministic flags
     are those from before, and so is the random state unless what is made `draws` its weights.
     """
-    with _within(name, _limit() if limited else None), _state_kept(draws=draws), _streams_kept(), _staying():
+    with _within(name, _limit() if limited else None), _state_kept(draws=draws), _streams_kept(), staying():
         try:
             yield
         except (BenchError, Interrupted):
@@ -135,7 +135,7 @@ def _give_up(name: str, seconds: float, leave: Callable[[int], NoReturn]) -> Non
 
 
 @contextlib.contextmanager
-def _staying() -> Iterator[None]:
+def staying() -> Iterator[None]:
     """Turn `os._exit` into `SystemExit`; a child of a fork ends as it likes."""
     leave, process = os._exit, os.getpid()
 

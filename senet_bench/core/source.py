@@ -253,10 +253,14 @@ def imported(path: str, what: str) -> Any:
     return getattr(found, attribute)
 
 
-def _imported_module(name: str, path: str, what: str) -> Any:
-    here = str(Path.cwd())
-    if here not in sys.path:
+def find_modules_here() -> None:
+    """Let modules of the current folder be imported, after the installed ones."""
+    if (here := str(Path.cwd())) not in sys.path:
         sys.path.append(here)
+
+
+def _imported_module(name: str, path: str, what: str) -> Any:
+    find_modules_here()
     if name in sys.modules:
         return sys.modules[name]
     with contained(path):

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from senet_bench.bench.process import allocator_of_process, check_allocator
 from senet_bench.bench.rounds import CONTROL
 from senet_bench.core import statistics
+from senet_bench.core.foreign import staying
 from senet_bench.core.progress import Steps
+from senet_bench.core.source import find_modules_here
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact
@@ -71,24 +71,14 @@ def contained(name: str) -> Iterator[None]:
 
     Modules of the current folder are found, after the installed ones. Only Ctrl-C passes through.
     """
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    leave, process = os._exit, os.getpid()
-
-    def refused(status: int) -> NoReturn:
-        if os.getpid() != process:  # a child of a fork ends as it likes
-            leave(status)
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refused
-    try:
-        yield
-    except (KeyboardInterrupt, MeasurementError):
-        raise
-    except BaseException as error:
-        raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
-    finally:
-        os._exit = leave
+    find_modules_here()
+    with staying():
+        try:
+            yield
+        except (KeyboardInterrupt, MeasurementError):
+            raise
+        except BaseException as error:
+            raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
 
 
 def peak(network: Checked, config: Config) -> int:

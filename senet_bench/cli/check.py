@@ -16,13 +16,12 @@ from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import BenchError, InterruptedRunError, UsageError
-from senet_bench.regression import configfile
-from senet_bench.regression.baselines import Baselines
 
 HEAD = "head"
 """What --config is called with where this checkout's configuration is to judge."""
 
 if TYPE_CHECKING:
+    from senet_bench.regression.baselines import Baselines
     from senet_bench.regression.config import Config
     from senet_bench.regression.outcome import Report
 
@@ -64,6 +63,8 @@ class Launching:
 
     def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
         """The config of a file, with what is typed in place of its own."""
+        from senet_bench.regression import configfile
+
         config = replace(configfile.load_config(path), path=path)
         return config.overridden(self.budget, self.launches, self.allocator, inconclusive)
 
@@ -163,6 +164,8 @@ class Keeping:
     @property
     def baselines(self) -> Baselines:
         """The recorded facts."""
+        from senet_bench.regression.baselines import Baselines
+
         return Baselines(self.results / "baselines")
 
 
@@ -212,6 +215,7 @@ def _checked(selection: Selection, judging: Judging, timing: Launching, showing:
         raise UsageError("--config head judges against a commit", "name it with --base")
     config = timing.config(path, "fail" if judging.strict else judging.inconclusive)
     from senet_bench.regression import check
+    from senet_bench.regression.baselines import Baselines
     from senet_bench.regression.comparison import Options
     from senet_bench.show import terminal
 
@@ -312,6 +316,7 @@ def baseline_show(
 ) -> None:
     """What is recorded, and who accepted which change."""
     printing.check()
+    from senet_bench.regression.baselines import Baselines
     from senet_bench.regression.record import recorded_document
 
     printing.emit(recorded_document(Baselines(results / "baselines")))

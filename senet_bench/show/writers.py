@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 from senet_bench.core.results import to_json
 from senet_bench.core.store import file_name
 from senet_bench.errors import UsageError
-from senet_bench.show.documents import Document
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from senet_bench.show.documents import Document
 
 ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
 """The formats that a table is kept in, by the ending of its file."""

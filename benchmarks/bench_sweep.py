@@ -31,8 +31,9 @@ from senet_bench.core.store import TrialStore, key_of
 from senet_bench.data import sets
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
-from senet_bench.run.engines import Engine, Local, RayCluster
+from senet_bench.run.engines import Engine, Local
 from senet_bench.run.error import _carried_out, definition
+from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.train.optimisation import Rate
 from senet_bench.train.trials import Trial, run_trial, start
 

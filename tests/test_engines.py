@@ -17,7 +17,9 @@ import psutil
 import pytest
 
 from senet_bench.errors import UsageError
-from senet_bench.run.engines import ATTEMPTS, Engine, Failure, Local, RayCluster, Slurm
+from senet_bench.run.engines import ATTEMPTS, Engine, Failure, Local
+from senet_bench.run.ray_cluster import RayCluster
+from senet_bench.run.slurm import Slurm
 
 TESTS = Path(__file__).parent.parent
 

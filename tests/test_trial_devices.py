@@ -16,8 +16,10 @@ from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.errors import UsageError
-from senet_bench.run.engines import Local, RayCluster, Slurm, check_device, workers_of
+from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep, definition
+from senet_bench.run.ray_cluster import RayCluster
+from senet_bench.run.slurm import Slurm
 from senet_bench.train import trials
 from senet_bench.train.trials import Trial
 from tests.conftest import Run
@@ -55,7 +57,7 @@ def test_cuda_is_every_gpu_with_workers_on_each_and_a_number_is_that_one() -> No
     assert Local(2, "cuda").places() == ["cuda:0", "cuda:1"] * 2
     assert Local(1, "cuda:1").places() == ["cuda:1"]
     assert Local(3, "cpu").places() == [None] * 3
-    assert workers_of(Local(2, "cuda")) == 4
+    assert Local(2, "cuda").at_a_time() == 4
     assert set(dict(Local(1, "cuda").run(where, iter(range(6)))).values()) == {"cuda:0", "cuda:1"}
     assert dict(Local(1, "cuda:1").run(where, iter(range(2)))) == {0: "cuda:1", 1: "cuda:1"}
 
@@ -108,6 +110,6 @@ def test_engines_reserve_gpus_for_trials_on_gpus_and_for_no_others() -> None:
         (RayCluster(), "cuda", "reserves no GPUs"),
     ):
         with pytest.raises(UsageError, match=text):
-            check_device(engine, device)
+            engine.check(device)
     with pytest.raises(UsageError, match="reserves GPUs"):
         Sweep(engine=RayCluster(gpus=1)).check([])

@@ -21,7 +21,9 @@ from senet_bench.core.specs import Conditions, CounterName, is_outside
 from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
-from senet_bench.run.engines import GPU_OPTIONS, Engine, Local, RayCluster, Slurm
+from senet_bench.run.engines import Engine, Local
+from senet_bench.run.ray_cluster import RayCluster
+from senet_bench.run.slurm import GPU_OPTIONS, Slurm
 from senet_bench.show import writers
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
-from senet_bench.run.engines import Engine, Failure, check_device, workers_of
+from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Sweep:
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
         self.resolved()
-        check_device(self.engine, self.device)
+        self.engine.check(self.device)
         sets.load(self.dataset, self.folder)
 
     def resolved(self) -> Recipe:
@@ -154,7 +154,7 @@ class Sweep:
                 file = record.store.trained_weights(trial.spec.name, self.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
-        done, failed, at_once = total - len(todo), 0, workers_of(self.engine) or 1
+        done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
             for key, _ in todo:
                 kept.forget(key)

@@ -15,7 +15,6 @@ from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
-from senet_bench.run.engines import workers_of
 from senet_bench.run.error import Sweep, definition, result_of
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
@@ -75,7 +74,7 @@ def _of_cases(
         rows = [{**row, **trials} for row, trials in zip(rows, _trials(sweep, cases, kept))]
     left = sum(row.get("to_run", 0) for row in rows)
     seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
-    at_once = max(1, min(workers_of(sweep.engine) or 1, left)) if sweep else 1
+    at_once = max(1, min(sweep.engine.at_a_time() or 1, left)) if sweep else 1
     timing_s = timing.budget_s * timing.steps(cases) if timing else 0.0
     summary = {
         "networks": len(rows),

@@ -34,7 +34,7 @@ from senet_bench.data.batches import Batches
 from senet_bench.run.engines import Engine, Local
 from senet_bench.run.error import _carried_out, definition
 from senet_bench.run.ray_cluster import RayCluster
-from senet_bench.train.optimisation import Rate
+from senet_bench.train.optimisation import LearningRate
 from senet_bench.train.trials import Trial, run_trial, start
 
 BATCH = 256
@@ -60,7 +60,7 @@ def plain(trial: Trial) -> float:
     plan = trial.recipe
     batches = Batches(pictures.training(), plan.batch_size, trial.seed, plan.augmentation, pictures.size)
     optimizer = torch.optim.SGD(network.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
-    rate = Rate(plan)
+    rate = LearningRate(plan)
 
     def shown(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for step, (x, y) in enumerate(batches.epoch(epoch)):

@@ -38,7 +38,7 @@ from senet_bench.models import build
 from senet_bench.train.evaluation import predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
-from senet_bench.train.optimisation import Rate
+from senet_bench.train.optimisation import LearningRate
 from senet_bench.train.trials import initialise_by_name
 
 SEEDS = 12
@@ -135,7 +135,7 @@ def error() -> None:
     torch.set_num_threads(1)
     plan, gaps, means = recipe("digits"), [], []
     for seed in range(SEEDS):
-        pictures = sets.load("digits", draw=seed)
+        pictures = sets.load_images("digits", draw=seed)
         networks = [build("resnet20_cifar", classes=10, in_channels=1) for _ in range(2)]
         for network in networks:
             initialise_by_name(network, seed)
@@ -145,7 +145,7 @@ def error() -> None:
         split = Pictures(pictures.training(), transforms.Compose(steps))  # type: ignore[arg-type]
         loader = DataLoader(split, batch_size=plan.batch_size, shuffle=True, drop_last=True)
         optimizer = torch.optim.SGD(networks[0].parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)
-        rate = Rate(plan)
+        rate = LearningRate(plan)
         for epoch in range(plan.epochs):
             reference_epoch(networks[0], optimizer, rated(loader, optimizer, rate, epoch))
         result_of(train(networks[1], pictures, plan, Settings(seed=seed, evaluate_every=0)))
@@ -160,7 +160,7 @@ def error() -> None:
     )
 
 
-def rated(loader: Any, optimizer: torch.optim.Optimizer, rate: Rate, epoch: int) -> Iterator[Any]:
+def rated(loader: Any, optimizer: torch.optim.Optimizer, rate: LearningRate, epoch: int) -> Iterator[Any]:
     """The loader's batches, the learning rate set before each."""
     for step, batch in enumerate(loader):
         for group in optimizer.param_groups:
@@ -189,7 +189,7 @@ def jpegs(root: Path, count: int = 384) -> sets.Files:
         coarse = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8)).resize((500, 375), 3)
         noisy = np.asarray(coarse).astype(int) + rng.normal(0, 12, (375, 500, 1)).astype(int)
         Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(root / "c" / f"{index:04}.jpg", quality=92)
-    read = sets.load("folder", root).test
+    read = sets.load_images("folder", root).test
     assert isinstance(read, sets.Files)
     return read
 

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from senet_bench.regression.limits import Limit
     from senet_bench.regression.outcome import LimitRow
 
-SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
-METRICS = ("params", "flops", "outputs", "shapes", "state_dict", "operators")
+TIMING_SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
+FACTS = ("params", "flops", "outputs", "shapes", "state_dict", "operators")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class SenetBench:
         if before.input_size != input_size:
             pytest.fail(f"{name} was recorded for {before.input_size} images, not {input_size}", pytrace=False)
         free = not self._limit("state_dict").judged
-        rows = [exact_row(name, metric, before, now, self._limit(metric), weights_free=free) for metric in METRICS]
+        rows = [exact_row(name, metric, before, now, self._limit(metric), weights_free=free) for metric in FACTS]
         failed = [row.reason for row in rows if row.verdict == "fail"]
         if failed:
             pytest.fail("; ".join(failed) + again, pytrace=False)
@@ -145,10 +145,10 @@ def senet_bench(request: pytest.FixtureRequest) -> SenetBench:
     """Limits for networks; thresholds and settings come from `@pytest.mark.senet_bench(...)`."""
     marks = reversed(list(request.node.iter_markers("senet_bench")))
     wanted = {key: value for mark in marks for key, value in mark.kwargs.items()}
-    unknown = [key for key in wanted if key not in (*METRICS, "latency", *SETTINGS)]
+    unknown = [key for key in wanted if key not in (*FACTS, "latency", *TIMING_SETTINGS)]
     if unknown:
         raise pytest.UsageError(
-            f"senet_bench has no {unknown[0]!r}; there are {', '.join((*METRICS, 'latency', *SETTINGS))}"
+            f"senet_bench has no {unknown[0]!r}; there are {', '.join((*FACTS, 'latency', *TIMING_SETTINGS))}"
         )
     folder = request.config.rootpath / str(request.config.getini("senet_bench_baselines"))
     return SenetBench(request.node.nodeid, folder, request.config.getoption("--senet-bench-record") or "", wanted)

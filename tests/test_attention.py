@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import nn
 
-from senet_bench.core.specs import AttentionSpec, Excitation, Squeeze
+from senet_bench.core.specs import AttentionSpec, Excitation, SqueezeName
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, initialise
 from senet_bench.models.attention import ConstantGate, SqueezeExcitation, attend_with
@@ -43,8 +43,8 @@ def weights(layer: nn.Module) -> tuple[Array, Array]:
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("excitation", get_args(Excitation))
-@pytest.mark.parametrize("squeeze", get_args(Squeeze))
-def test_the_block_computes_equations_2_to_4(squeeze: Squeeze, excitation: Excitation, bias: bool) -> None:
+@pytest.mark.parametrize("squeeze", get_args(SqueezeName))
+def test_the_block_computes_equations_2_to_4(squeeze: SqueezeName, excitation: Excitation, bias: bool) -> None:
     block = block_of(AttentionSpec(squeeze=squeeze, excitation=excitation, bias=bias))
     x = np.random.default_rng(0).normal(size=(2, 12, 5, 4))
     (w1, b1), (w2, b2) = weights(block.fc1), weights(block.fc2)

@@ -9,14 +9,26 @@ from typing import Any
 import pytest
 
 from senet_bench.errors import UsageError
-from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, difference, interpolated, judge, limit, place
+from senet_bench.overhead.budget import (
+    BudgetVerdict,
+    Candidate,
+    CandidateKind,
+    Cost,
+    error_difference,
+    interpolated,
+    limit,
+    place,
+    rank_candidates,
+)
 from senet_bench.overhead.tables import as_values, sentences, table
 
 BASE = {"0": 0.10, "1": 0.12, "2": 0.11, "3": 0.13}
 BETTER = {seed: error - gain for (seed, error), gain in zip(BASE.items(), (0.020, 0.021, 0.019, 0.020))}
 
 
-def one(label: str, kind: Kind = "attention", latency: Any = None, flops: float = 1.0, **fields: Any) -> Candidate:
+def one(
+    label: str, kind: CandidateKind = "attention", latency: Any = None, flops: float = 1.0, **fields: Any
+) -> Candidate:
     """A network whose latency is a ratio, or an interval with the ratio in its middle."""
     ratios: dict[Cost, float] = {"flops": flops, "params": 1.0}
     intervals: dict[Cost, tuple[float, float]] = {}
@@ -30,8 +42,8 @@ def one(label: str, kind: Kind = "attention", latency: Any = None, flops: float 
 
 
 def said(*candidates: Candidate, table: str | None = None, **limits: float) -> list[str]:
-    judged = judge(limits, candidates)  # type: ignore[arg-type]
-    return list(sentences(Verdict("base", "Base", "measured", table, limits, "", judged)))  # type: ignore[arg-type]
+    judged = rank_candidates(limits, candidates)  # type: ignore[arg-type]
+    return list(sentences(BudgetVerdict("base", "Base", "measured", table, limits, "", judged)))  # type: ignore[arg-type]
 
 
 BASELINE = one("Base", "baseline", latency=1.0, errors=BASE)
@@ -79,7 +91,7 @@ def test_the_lowest_error_surely_inside_wins_even_if_a_lower_one_is_undecided() 
     undecided = one("Undecided", latency=(1.0, 1.06), errors={seed: e - 0.05 for seed, e in BASE.items()})
     outside = one("Outside", latency=(1.1, 1.2), errors={seed: e - 0.09 for seed, e in BASE.items()})
     inside = one("Inside", latency=(1.0, 1.02), errors=BETTER)
-    judged = judge({"latency": 1.03}, [BASELINE, undecided, outside, inside])
+    judged = rank_candidates({"latency": 1.03}, [BASELINE, undecided, outside, inside])
     assert judged.best is not None
     assert judged.best.candidate is inside
     assert [row.place for row in judged.rows] == ["inside", "undecided", "outside", "inside"]
@@ -93,7 +105,7 @@ def test_the_lowest_error_surely_inside_wins_even_if_a_lower_one_is_undecided() 
 def test_what_the_seeds_cannot_tell_apart_is_tied_the_baseline_too() -> None:
     noisy = one("Noisy", errors={"0": 0.13, "1": 0.08, "2": 0.12, "3": 0.10})
     like = one("Like", errors={"0": 0.12, "1": 0.09, "2": 0.11, "3": 0.12})
-    judged = judge({"flops": 1.01}, [BASELINE, noisy, like])
+    judged = rank_candidates({"flops": 1.01}, [BASELINE, noisy, like])
     assert judged.best is not None
     assert judged.best.candidate is noisy
     assert [row.candidate.label for row in judged.tied] == ["Base", "Like"]
@@ -101,7 +113,7 @@ def test_what_the_seeds_cannot_tell_apart_is_tied_the_baseline_too() -> None:
 
 
 def test_of_equal_errors_the_first_wins_and_the_other_is_tied() -> None:
-    judged = judge({"flops": 1.01}, [BASELINE, one("First", errors=BETTER), one("Second", errors=BETTER)])
+    judged = rank_candidates({"flops": 1.01}, [BASELINE, one("First", errors=BETTER), one("Second", errors=BETTER)])
     assert judged.best is not None
     assert judged.best.candidate.label == "First"
     assert [row.candidate.label for row in judged.tied] == ["Second"]
@@ -109,7 +121,7 @@ def test_of_equal_errors_the_first_wins_and_the_other_is_tied() -> None:
 
 def test_printed_errors_have_a_difference_but_no_test() -> None:
     base, se = one("Base", "baseline", error=0.248, basis="printed"), one("SE", error=0.2329, basis="printed")
-    judged = judge({"flops": 1.01}, [base, se])
+    judged = rank_candidates({"flops": 1.01}, [base, se])
     assert judged.rows[1].to_baseline is not None
     assert judged.rows[1].to_baseline.value == pytest.approx(-0.0151)
     assert judged.rows[1].to_baseline.told_apart is None
@@ -121,7 +133,7 @@ def test_printed_errors_have_a_difference_but_no_test() -> None:
 def test_the_control_and_plain_networks_are_never_the_best_network_with_attention() -> None:
     control = one("Fixed", "control", errors=dict.fromkeys(BASE, 0.01))
     wide = one("Wide", "plain", errors=dict.fromkeys(BASE, 0.02))
-    judged = judge({"flops": 1.01}, [BASELINE, control, wide, one("SE", errors=BETTER)])
+    judged = rank_candidates({"flops": 1.01}, [BASELINE, control, wide, one("SE", errors=BETTER)])
     assert judged.best is not None
     assert judged.best.candidate.label == "SE"
     lines = said(BASELINE, control, wide, one("SE", errors=BETTER), flops=1.01)
@@ -152,11 +164,11 @@ def test_a_best_network_that_is_no_better_than_the_baseline_is_not_recommended()
 
 
 def test_one_seed_gives_no_interval_and_unlike_seeds_only_a_difference() -> None:
-    lone = difference(one("a", errors={"0": 0.2}), one("b", errors={"0": 0.1, "1": 0.9}))
+    lone = error_difference(one("a", errors={"0": 0.2}), one("b", errors={"0": 0.1, "1": 0.9}))
     assert lone is not None
     assert lone.value == pytest.approx(0.1)
     assert lone.ci is None
-    apart = difference(one("a", errors={"7": 0.2}), one("b", errors={"0": 0.1}))
+    apart = error_difference(one("a", errors={"7": 0.2}), one("b", errors={"0": 0.1}))
     assert apart is not None
     assert apart.told_apart is None
 
@@ -173,7 +185,9 @@ def test_interpolation_is_on_the_line_between_neighbours_and_nowhere_else() -> N
 def test_a_table_has_the_costs_asked_for_and_json_the_whole() -> None:
     candidates = [BASELINE, one("SE", latency=(1.01, 1.02), flops=1.002, errors=BETTER)]
     limits: dict[Cost, float] = {"latency": 1.03}
-    verdict = Verdict("base", "Base", "measured on digits", None, limits, "cpu", judge(limits, candidates))
+    verdict = BudgetVerdict(
+        "base", "Base", "measured on digits", None, limits, "cpu", rank_candidates(limits, candidates)
+    )
     wide, narrow = table(verdict), table(verdict, narrow=True)
     assert wide.title == "Base within latency +3 %, errors measured on digits"
     assert [column.name for column in wide.columns[1:4]] == ["latency +%", "FLOPs +%", "params +%"]

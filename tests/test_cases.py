@@ -9,7 +9,7 @@ from torch import nn
 from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
-from senet_bench.run.cases import Changes, grid, label, select, with_controls
+from senet_bench.run.cases import Changes, grid_cases, label, select, with_controls
 from tests.conftest import Run
 
 SMALL = "seresnet20_cifar"
@@ -41,11 +41,11 @@ def test_the_control_of_another_block_has_its_gates_fixed() -> None:
 
 def test_all_impossible_settings_are_named_at_once() -> None:
     with pytest.raises(UsageError, match=r"2 impossible: .*integration=pre.*integration=post"):
-        grid(SMALL, {"integration": "pre,post", "placement": "3x3"})
+        grid_cases(SMALL, {"integration": "pre,post", "placement": "3x3"})
 
 
 def test_an_option_of_a_block_is_written_as_it_is_typed() -> None:
-    base, setting = grid("seresnet50", {"attention": "ge/extent=4"})
+    base, setting = grid_cases("seresnet50", {"attention": "ge/extent=4"})
     assert label(setting.spec) == "ResNet-50 + ge (extent=4)"
     assert base.role == "baseline"
 

@@ -13,7 +13,7 @@ from senet_bench.regression.ci import error_lines, junit
 from senet_bench.regression.limits import StoredLimit
 from senet_bench.regression.outcome import (
     SCHEMA,
-    TITLES,
+    VERDICT_TITLES,
     Base,
     Control,
     Family,
@@ -39,7 +39,7 @@ def report(rows: list[LimitRow]) -> Report:
         schema=SCHEMA,
         version="1",
         created="2026-11-21T04:00:00Z",
-        verdict=TITLES[code],
+        verdict=VERDICT_TITLES[code],
         exit_code=code,
         environment=Environment(packages={"torch": "2.15.0"}),
         conditions={"config": "senet-bench.toml"},

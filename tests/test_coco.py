@@ -20,8 +20,8 @@ from senet_bench.core.catalog import resolve
 from senet_bench.core.learning import EpochRow
 from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Scaling
-from senet_bench.detection.average_precision import AveragePrecision, Detection, judged
-from senet_bench.detection.coco import Annotation, Category, DetectionSet, DetectionSplit, Listing, load
+from senet_bench.detection.average_precision import AveragePrecision, Detection, precision_of
+from senet_bench.detection.coco import Annotation, Category, DetectionSet, DetectionSplit, Listing, load_detection
 from senet_bench.detection.coco import Image as Listed
 from senet_bench.detection.evaluate import beside_paper
 from senet_bench.detection.objective import Detecting, Looking, detect
@@ -42,7 +42,7 @@ def colours(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_objects_are_read_without_crowds_and_in_consecutive_labels(colours: Path) -> None:
-    images = load("coco", colours)
+    images = load_detection("coco", colours)
     assert images.classes == ("colour 1", "colour 5", "colour 9")
     assert "8 images and 3 categories" in images.notes[0]
     objects = images.training().objects()
@@ -69,7 +69,7 @@ def test_images_are_scaled_as_detectron_scales_them(size: tuple[int, int], scale
 
 
 def test_a_mirrored_image_has_mirrored_boxes(colours: Path) -> None:
-    images = load("coco", colours)
+    images = load_detection("coco", colours)
     scenes = Scenes(images, images.training(), Scaling(192, 400))
     objects = images.training().objects()[1]
     plain, mirrored = scenes.scene(1, objects), scenes.scene(1, objects, True)
@@ -91,8 +91,8 @@ def found(split: DetectionSplit, shift: float = 0.0) -> list[Detection]:
 
 
 def test_perfect_detections_have_an_average_precision_of_one(colours: Path) -> None:
-    split = load("coco", colours).test
-    precision = judged(split, found(split))
+    split = load_detection("coco", colours).test
+    precision = precision_of(split, found(split))
     assert (precision.ap, precision.ap50, precision.ap75) == (1.0, 1.0, 1.0)
     assert set(precision.by_class) == {"colour 1", "colour 5", "colour 9"}
     assert set(precision.by_class.values()) == {1.0}
@@ -100,18 +100,18 @@ def test_perfect_detections_have_an_average_precision_of_one(colours: Path) -> N
 
 
 def test_shifted_detections_have_the_average_precision_of_their_overlap(colours: Path) -> None:
-    split = load("coco", colours).test
+    split = load_detection("coco", colours).test
     # a shift by a fifth of the width leaves 0.8 / 1.2 = 0.667 of the union: right at IoU 0.50, 0.55, 0.60 and 0.65
-    precision = judged(split, found(split, 0.2))
+    precision = precision_of(split, found(split, 0.2))
     assert precision.ap == pytest.approx(0.4)
     assert (precision.ap50, precision.ap75) == (1.0, 0.0)
 
 
 def test_nothing_found_is_zero_and_images_left_out_do_not_count(colours: Path) -> None:
-    split = load("coco", colours).test
-    assert judged(split, []).ap == 0.0
+    split = load_detection("coco", colours).test
+    assert precision_of(split, []).ap == 0.0
     half = [one for one in found(split) if one.image_id >= 14]
-    assert judged(split, half, left_out=[10, 11, 12, 13]).ap == 1.0
+    assert precision_of(split, half, left_out=[10, 11, 12, 13]).ap == 1.0
 
 
 def whole_coco() -> DetectionSet:
@@ -130,7 +130,7 @@ def test_average_precision_stands_beside_the_papers_on_the_whole_set_by_the_pape
     assert (cells["ap50"].printed, cells["ap50"].status) == ("61.0", "differs")
     for unlike in ({}, {**trained_so, "epochs": 12}, {**trained_so, "trunk_weights": None}):
         assert {cell.status for cell in beside_paper(whole_coco(), spec, found, unlike)} == {"not measured"}
-    assert beside_paper(load("coco", colours), spec, found, trained_so) == []
+    assert beside_paper(load_detection("coco", colours), spec, found, trained_so) == []
     assert beside_paper(whole_coco(), resolve("fasterrcnn_seresnet50_c4"), found, trained_so) == []
 
 
@@ -178,14 +178,14 @@ def test_a_damaged_set_is_one_clear_line(damage: Damage, message: str, tmp_path:
     root = coco_set(tmp_path / "coco")
     damage(root)
     with pytest.raises(MeasurementError, match=message) as caught:
-        load("coco", root)
+        load_detection("coco", root)
     assert "\n" not in str(caught.value)
 
 
 def test_a_set_without_training_images_can_be_evaluated_on(tmp_path: Path) -> None:
     root = coco_set(tmp_path / "coco")
     (root / "annotations" / "instances_train2017.json").unlink()
-    images = load("coco", root)
+    images = load_detection("coco", root)
     assert len(images.test) == 8
     with pytest.raises(MeasurementError, match="no training images"):
         images.training()
@@ -206,7 +206,7 @@ def test_the_recipe_is_detectrons_two_times_schedule() -> None:
 
 def trained(root: Path, **settings: Any) -> tuple[FasterRCNN, list[EpochRow]]:
     network = small()
-    events = train(network, load("coco", root), SMALL, Settings(**settings), task=Detecting)
+    events = train(network, load_detection("coco", root), SMALL, Settings(**settings), task=Detecting)
     return network, result_of(events)
 
 
@@ -215,7 +215,11 @@ def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path
     assert len(ends) == SMALL.epochs
     checkpoint = tmp_path / "d.checkpoint"
     events = train(
-        small(), load("coco", colours), SMALL, Settings(evaluate_every=0, checkpoint=checkpoint), task=Detecting
+        small(),
+        load_detection("coco", colours),
+        SMALL,
+        Settings(evaluate_every=0, checkpoint=checkpoint),
+        task=Detecting,
     )
     assert next(event for event in events if event.what == f"epoch 1/{SMALL.epochs}").done == 1
     events.close()
@@ -226,7 +230,7 @@ def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path
 
 
 def test_every_image_is_seen_once_and_boxes_come_back_in_file_pixels(colours: Path, tmp_path: Path) -> None:
-    images = load("coco", colours)
+    images = load_detection("coco", colours)
     network = small()
     network.roi_heads.score_thresh = 0.0
     looks = [detect(network, images, images.test, Looking(scaling=Scaling(side, 400), batch=3)) for side in (96, 192)]
@@ -245,7 +249,7 @@ def test_a_corrupt_image_is_named_or_left_out(tmp_path: Path) -> None:
     root = coco_set(tmp_path / "coco", images=3)
     broken = root / "val2017" / "0001.png"
     broken.write_bytes(b"not an image")
-    images, network = load("coco", root), small()
+    images, network = load_detection("coco", root), small()
     with pytest.raises(MeasurementError, match=r"0001\.png"):
         detect(network, images, images.test, Looking(scaling=Scaling(96, 160)))
     seen = detect(network, images, images.test, Looking(scaling=Scaling(96, 160), skip_corrupt=True))
@@ -260,7 +264,7 @@ def test_a_detector_learns_a_small_set_by_heart(tmp_path: Path) -> None:
     shutil.copy(root / "annotations" / "instances_train2017.json", root / "annotations" / "instances_val2017.json")
     schedule = recipes.Schedule("steps", (16,), warmup=1)
     recipe = replace(SMALL, epochs=20, max_steps=None, batch_size=4, lr=0.01, schedule=schedule)
-    events = train(small(), load("coco", root), recipe, Settings(evaluate_every=20), task=Detecting)
+    events = train(small(), load_detection("coco", root), recipe, Settings(evaluate_every=20), task=Detecting)
     ends = result_of(events)
     losses = [end.train_loss for end in ends]
     assert np.mean(losses[-5:]) < 0.5 * np.mean(losses[:5])  # 0.45 and 1.9 where this was written

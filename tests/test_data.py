@@ -49,7 +49,7 @@ def tree(root: Path, classes: int = 2, per_class: int = 3, splits: tuple[str, ..
 
 
 def test_digits_have_ten_training_images_of_each_class() -> None:
-    digits = sets.load("digits-100")
+    digits = sets.load_images("digits-100")
     train = digits.training()
     assert isinstance(train, sets.Arrays)
     assert isinstance(digits.test, sets.Arrays)
@@ -66,18 +66,18 @@ def _sklearn_pixels() -> Pixels:
 
 
 def test_another_draw_chooses_other_digits_and_the_same_draw_the_same() -> None:
-    first, again, other = (sets.load("digits", draw=draw).training() for draw in (1, 1, 2))
+    first, again, other = (sets.load_images("digits", draw=draw).training() for draw in (1, 1, 2))
     assert isinstance(first, sets.Arrays)
     assert isinstance(again, sets.Arrays)
     assert isinstance(other, sets.Arrays)
     assert np.array_equal(first.images, again.images)
     assert not np.array_equal(first.images, other.images)
-    assert len(sets.load("digits-full").training()) == 1437
+    assert len(sets.load_images("digits-full").training()) == 1437
 
 
 def test_cifar_is_read_and_said_to_differ_from_the_official_files(tmp_path: Path) -> None:
     cifar(tmp_path)
-    read = sets.load("cifar10", tmp_path)
+    read = sets.load_images("cifar10", tmp_path)
     assert isinstance(read.train, sets.Arrays)
     assert (len(read.train), len(read.test), read.channels, read.size) == (20, 4, 3, 32)
     assert read.classes[3] == "thing3"
@@ -90,14 +90,14 @@ def test_an_incomplete_cifar_names_the_missing_file(tmp_path: Path) -> None:
     folder = cifar(tmp_path)
     (folder / "data_batch_3").unlink()
     with pytest.raises(MeasurementError, match=r"expected .*data_batch_3"):
-        sets.load("cifar10", tmp_path)
+        sets.load_images("cifar10", tmp_path)
 
 
 def test_a_truncated_cifar_file_is_named(tmp_path: Path) -> None:
     file = cifar(tmp_path) / "test_batch"
     file.write_bytes(file.read_bytes()[:2000])
     with pytest.raises(MeasurementError, match="test_batch is damaged"):
-        sets.load("cifar10", tmp_path)
+        sets.load_images("cifar10", tmp_path)
 
 
 def test_a_cifar_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_a_cifar_file_that_would_run_code_is_refused(tmp_path: Path) -> None:
 
     (cifar(tmp_path) / "data_batch_1").write_bytes(pickle.dumps({"data": Evil(), "labels": [0]}))
     with pytest.raises(MeasurementError, match="never needs"):
-        sets.load("cifar10", tmp_path)
+        sets.load_images("cifar10", tmp_path)
 
 
 def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
@@ -117,15 +117,15 @@ def test_cifar100_reads_fine_labels(tmp_path: Path) -> None:
         content = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [7, 99], "coarse_labels": [0, 1]}
         (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "meta").write_bytes(pickle.dumps({"fine_label_names": [str(i) for i in range(100)]}, protocol=2))
-    assert sets.load("cifar100", tmp_path).test.labels.tolist() == [7, 99]
+    assert sets.load_images("cifar100", tmp_path).test.labels.tolist() == [7, 99]
 
 
 def test_imagenet_needs_all_its_classes(tmp_path: Path) -> None:
     tree(tmp_path)
     with pytest.raises(MeasurementError, match=r"expected 1000 class folders in .*val, found 2"):
-        sets.load("imagenet", tmp_path)
+        sets.load_images("imagenet", tmp_path)
     with pytest.raises(MeasurementError, match="expected the folder"):
-        sets.load("imagenet", tmp_path / "train")
+        sets.load_images("imagenet", tmp_path / "train")
 
 
 def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
@@ -135,11 +135,11 @@ def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
         folder = tmp_path / "val" / f"n{label:08d}"
         folder.mkdir(parents=True)
         (folder / "a.JPEG").write_bytes(content)
-    read = sets.load("imagenet", tmp_path)
+    read = sets.load_images("imagenet", tmp_path)
     assert (len(read.test), len(read.classes), read.train) == (1000, 1000, None)
     assert "1,000 of 50,000" in read.notes[0]
     torch.save(({f"n{label:08d}": (f"name{label}", "other") for label in range(1000)}, []), tmp_path / "meta.bin")
-    assert sets.load("imagenet", tmp_path).classes[17] == "name17"
+    assert sets.load_images("imagenet", tmp_path).classes[17] == "name17"
 
 
 def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path) -> None:
@@ -148,7 +148,7 @@ def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path) -> Non
         folder = tmp_path / "val" / str(label)
         folder.mkdir(parents=True)
         (folder / "a.JPEG").write_bytes((tmp_path / "one.jpg").read_bytes())
-    read = sets.load("imagenet", tmp_path)
+    read = sets.load_images("imagenet", tmp_path)
     assert isinstance(read.test, sets.Files)
     assert [int(path.parent.name) for path in read.test.paths] == read.test.labels.tolist()
     assert read.classes == tuple(map(str, range(1000)))
@@ -159,40 +159,40 @@ def test_imagenet_reads_a_flat_folder_by_its_validation_list(tmp_path: Path) -> 
         jpeg(tmp_path / "val" / f"ILSVRC2012_val_{index:08d}.JPEG", seed=index)
     lines = [f"ILSVRC2012_val_{index:08d}.JPEG {300 * index}" for index in range(3)]
     (tmp_path / "val.txt").write_text("\n".join(lines))
-    assert sets.load("imagenet", tmp_path).test.labels.tolist() == [0, 300, 600]
+    assert sets.load_images("imagenet", tmp_path).test.labels.tolist() == [0, 300, 600]
     (tmp_path / "val.txt").write_text("\n".join([*lines, "ILSVRC2012_val_00000009.JPEG 1"]))
     with pytest.raises(MeasurementError, match=r"1 of 4 listed images are missing, first .*00000009"):
-        sets.load("imagenet", tmp_path)
+        sets.load_images("imagenet", tmp_path)
 
 
 def test_places365_follows_its_lists(tmp_path: Path) -> None:
     with pytest.raises(MeasurementError, match=r"expected .*val_256"):
-        sets.load("places365", tmp_path)
+        sets.load_images("places365", tmp_path)
     jpeg(tmp_path / "val_256" / "Places365_val_00000001.jpg")
     with pytest.raises(MeasurementError, match=r"expected .*categories_places365.txt"):
-        sets.load("places365", tmp_path)
+        sets.load_images("places365", tmp_path)
     (tmp_path / "categories_places365.txt").write_text("/a/airfield 0\n/a/alcove 1\n")
     (tmp_path / "places365_val.txt").write_text("Places365_val_00000001.jpg 1\n")
-    read = sets.load("places365", tmp_path)
+    read = sets.load_images("places365", tmp_path)
     assert (read.test.labels.tolist(), len(read.classes)) == ([1], 2)
     assert "differ from the official lists" in read.notes[0]
 
 
 def test_a_folder_tree_is_read_and_its_classes_must_agree(tmp_path: Path) -> None:
-    read = sets.load("folder", tree(tmp_path))
+    read = sets.load_images("folder", tree(tmp_path))
     assert (len(read.training()), len(read.test), read.classes) == (6, 6, ("c0000", "c0001"))
     jpeg(tmp_path / "train" / "c0002" / "0.jpg")
     with pytest.raises(MeasurementError, match="different classes"):
-        sets.load("folder", tmp_path)
+        sets.load_images("folder", tmp_path)
 
 
 def test_unknown_sets_and_missing_folders_are_one_line_errors(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="did you mean cifar10"):
-        sets.load("cifar11")
+        sets.load_images("cifar11")
     with pytest.raises(UsageError, match="--data DIR"):
-        sets.load("cifar10")
+        sets.load_images("cifar10")
     with pytest.raises(MeasurementError, match="there is no folder"):
-        sets.load("folder", tmp_path / "nowhere")
+        sets.load_images("folder", tmp_path / "nowhere")
 
 
 def test_whole_batch_augmentation_is_a_padded_crop_and_a_flip() -> None:
@@ -251,7 +251,7 @@ def test_the_papers_crops() -> None:
 
 
 def test_crops_come_in_order_and_a_corrupt_image_is_named_or_counted(tmp_path: Path) -> None:
-    files = sets.load("folder", tree(tmp_path, per_class=5)).test
+    files = sets.load_images("folder", tree(tmp_path, per_class=5)).test
     assert isinstance(files, sets.Files)
     crop = images.CentreCrop(40, 32)
     batches = list(images.centre_crops(files, crop, batch=4, workers=2))
@@ -267,7 +267,7 @@ def test_crops_come_in_order_and_a_corrupt_image_is_named_or_counted(tmp_path: P
 
 
 def test_the_cache_holds_the_crops_and_follows_changed_files(tmp_path: Path) -> None:
-    files = sets.load("folder", tree(tmp_path / "set")).test
+    files = sets.load_images("folder", tree(tmp_path / "set")).test
     assert isinstance(files, sets.Files)
     crop, folder = images.CentreCrop(40, 32), tmp_path / "cache"
     for _ in range(2):
@@ -283,7 +283,7 @@ def test_the_cache_holds_the_crops_and_follows_changed_files(tmp_path: Path) -> 
 
 
 def test_batches_are_a_function_of_epoch_and_step_and_ranks_share_them(tmp_path: Path) -> None:
-    digits = sets.load("digits").training()
+    digits = sets.load_images("digits").training()
     augmentation = Augmentation(pad=1, flip=True)
     whole = [list(Batches(digits, 20, 3, augmentation, 8).epoch(epoch)) for epoch in (0, 1)]
     later = list(Batches(digits, 20, 3, augmentation, 8).epoch(1, start=3))
@@ -298,7 +298,7 @@ def test_batches_are_a_function_of_epoch_and_step_and_ranks_share_them(tmp_path:
 
 
 def test_training_crops_of_files_do_not_depend_on_where_an_epoch_is_entered(tmp_path: Path) -> None:
-    split = sets.load("folder", tree(tmp_path)).training()
+    split = sets.load_images("folder", tree(tmp_path)).training()
     batches = Batches(split, 2, 0, Augmentation(flip=True), 24)
     epoch = list(batches.epoch(0))
     assert [tuple(x.shape) for x, _ in epoch] == [(2, 3, 24, 24)] * 3
@@ -307,7 +307,7 @@ def test_training_crops_of_files_do_not_depend_on_where_an_epoch_is_entered(tmp_
 
 
 def test_the_digits_file_is_the_one_scikit_learn_ships() -> None:
-    digits = sets.load("digits-full")
+    digits = sets.load_images("digits-full")
     assert isinstance(digits.test, sets.Arrays)
     assert int(digits.test.images.max()) == 240
     assert len(hashlib.sha256(digits.test.images.tobytes()).hexdigest()) == 64

@@ -27,7 +27,7 @@ from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.data import sets
 from senet_bench.deployment import convolution, deploy
 from senet_bench.deployment.graph import kind
-from senet_bench.deployment.parts import Squeeze
+from senet_bench.deployment.parts import EarlySqueeze
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attention import SqueezeExcitation, maker
@@ -152,7 +152,7 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
     spec = PLACES.get(place, AttentionSpec())
     name = "seresnet164_cifar" if place == "3x3" else "seresnet20_cifar"
     torch.manual_seed(0)
-    digits = sets.load("digits-full")
+    digits = sets.load_images("digits-full")
     network = build(name, classes=10, in_channels=1, attention=spec)
     ends = result_of(train(network, digits, recipe("digits").lasting(3), Settings()))
     plain, fast = (predict(one, digits, digits.test) for one in (network, deploy(network)))
@@ -178,7 +178,7 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
     ],
 )
 def test_the_gate_is_early_wherever_a_convolution_comes_first(name: str, spec: AttentionSpec, early: int) -> None:
-    squeezes = [m for m in deploy(build(name, attention=spec)).modules() if isinstance(m, Squeeze)]
+    squeezes = [m for m in deploy(build(name, attention=spec)).modules() if isinstance(m, EarlySqueeze)]
     assert sum(squeeze.early for squeeze in squeezes) == early
 
 

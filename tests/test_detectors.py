@@ -117,7 +117,9 @@ def test_torchvisions_detector_gives_the_same_boxes(tmp_path: Path) -> None:
     with_statistics(theirs)
     nn.init.normal_(theirs.roi_heads.box_predictor.cls_score.weight, std=0.5)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
-    ours = weights.load(resolve("fasterrcnn_resnet50_v1_5_fpn"), str(tmp_path / "theirs.pth"), classes=4).network.eval()
+    ours = weights.load_weights(
+        resolve("fasterrcnn_resnet50_v1_5_fpn"), str(tmp_path / "theirs.pth"), classes=4
+    ).network.eval()
     assert isinstance(ours, FasterRCNN)
     ours.roi_heads.score_thresh = 0.0
     image = torch.rand(3, 160, 224)
@@ -134,7 +136,7 @@ def test_a_detectors_checkpoint_of_the_other_layout_is_refused(tmp_path: Path) -
     theirs = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=5)
     torch.save(theirs.state_dict(), tmp_path / "theirs.pth")
     with pytest.raises(UsageError, match="use fasterrcnn_resnet50_v1_5_fpn"):
-        weights.load(resolve("fasterrcnn_resnet50_fpn"), str(tmp_path / "theirs.pth"), classes=4)
+        weights.load_weights(resolve("fasterrcnn_resnet50_fpn"), str(tmp_path / "theirs.pth"), classes=4)
 
 
 @pytest.mark.parametrize("head", ["fpn", "c4"])

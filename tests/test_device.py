@@ -100,8 +100,8 @@ def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pyt
 
 @pytest.mark.parametrize("kind", DEVICE_CLASSES)
 def test_every_device_has_a_row_that_is_read_before_torch(kind: str) -> None:
-    assert devices.KINDS.keys() == DEVICE_CLASSES.keys()
-    assert DEVICE_CLASSES[kind](torch.device(kind)).captures == ("cudagraph" in devices.KINDS[kind].runtimes)
+    assert devices.DEVICE_KINDS.keys() == DEVICE_CLASSES.keys()
+    assert DEVICE_CLASSES[kind](torch.device(kind)).captures == ("cudagraph" in devices.DEVICE_KINDS[kind].runtimes)
 
 
 def test_metal_adds_in_single_precision_because_it_has_no_other() -> None:

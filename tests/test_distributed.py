@@ -39,7 +39,7 @@ from senet_bench.train.objective import Settings
 from senet_bench.train.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
-digits = sets.load("digits")
+digits = sets.load_images("digits")
 try:
     with joined(timeout_s=60) as world:
         network = small(dropout=0)
@@ -82,7 +82,7 @@ def _finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 
 def _alone(epochs: int = 3) -> tuple[nn.Module, list[tuple[float, float | None]]]:
-    network, digits = small(dropout=0), sets.load("digits")
+    network, digits = small(dropout=0), sets.load_images("digits")
     rows = result_of(train(network, digits, short(epochs), Settings()))
     return network, [(row.train_loss, row.test_loss) for row in rows]
 
@@ -181,5 +181,5 @@ def test_one_process_changes_nothing_and_unaffine_batchnorm_is_refused() -> None
 
 
 def test_prediction_alone_is_the_whole_set() -> None:
-    digits = sets.load("digits")
+    digits = sets.load_images("digits")
     assert len(predict(small(), digits, digits.test, world=World())) == 1697

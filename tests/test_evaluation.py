@@ -16,7 +16,7 @@ from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.run.evaluate import differences
 from senet_bench.show.measurements import pareto
-from senet_bench.train.evaluation import Predictions, Viewing, compare, predict
+from senet_bench.train.evaluation import Predictions, Viewing, paired_errors, predict
 from tests.support import stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -109,10 +109,10 @@ def test_kept_predictions_come_back(tmp_path: Path) -> None:
 
 def test_a_pair_is_compared_image_by_image() -> None:
     first, second = predictions([0, 0, 0, 1], [0, 1, 2, 1]), predictions([0, 1, 0, 1], [0, 1, 2, 1])
-    found = compare(first, second)
+    found = paired_errors(first, second)
     assert (found.difference, found.n, found.p_value) == (-0.25, 4, 1.0)
     with pytest.raises(NotComparableError, match="same images"):
-        compare(first, predictions([0], [0]))
+        paired_errors(first, predictions([0], [0]))
 
 
 def test_a_row_says_what_is_not_fair() -> None:
@@ -134,7 +134,7 @@ class Sums(nn.Module):
 
 
 def test_every_image_is_seen_once_and_the_network_keeps_its_mode() -> None:
-    digits = sets.load("digits")
+    digits = sets.load_images("digits")
     network = Sums(10)
     network.train()
     seen = predict(network, digits, digits.test, Viewing(size=8, batch=100))
@@ -145,7 +145,7 @@ def test_every_image_is_seen_once_and_the_network_keeps_its_mode() -> None:
 def test_files_are_shown_by_their_crop_and_corrupt_ones_counted(tmp_path: Path) -> None:
     from tests.test_data import tree
 
-    folder = sets.load("folder", tree(tmp_path))
+    folder = sets.load_images("folder", tree(tmp_path))
     assert isinstance(folder.test, sets.Files)
     folder.test.paths[1].write_bytes(b"no image")
     with pytest.raises(MeasurementError, match="--skip-corrupt"):
@@ -159,6 +159,6 @@ def test_outputs_that_are_no_numbers_are_an_error() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return torch.full((len(x), 10), float("nan"))
 
-    digits = sets.load("digits")
+    digits = sets.load_images("digits")
     with pytest.raises(MeasurementError, match="not finite"):
         predict(Broken(), digits, digits.test)

@@ -314,7 +314,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[GateFacts, Store]:
     torch.set_num_threads(1)
     store = Store(tmp_path_factory.mktemp("results"))
     asked = Excitations(model="seresnet20_cifar", epochs=1, images_per_class=20)
-    return terminal.run(excitations(asked, store), quiet=True).document, store
+    return terminal.run_steps(excitations(asked, store), quiet=True).document, store
 
 
 def test_every_block_has_its_gates_its_numbers_and_its_worth(stored: tuple[GateFacts, Store]) -> None:
@@ -347,7 +347,7 @@ def test_report_writes_the_same_bytes_again(stored: tuple[GateFacts, Store]) -> 
     made = {path: path.read_bytes() for path in paths}
     for path in paths:
         path.unlink()
-    assert set(paths) <= set(report.write(report.read(store), store.root))
+    assert set(paths) <= set(report.write_gallery(report.read_gallery(store), store.root))
     assert {path: path.read_bytes() for path in paths} == made
     channels = next(path for path in paths if path.name.endswith("-channels.csv"))
     lines = list(csv.DictReader(channels.read_text().splitlines()))
@@ -357,12 +357,12 @@ def test_report_writes_the_same_bytes_again(stored: tuple[GateFacts, Store]) -> 
 
 @pytest.mark.parametrize("format", ["md", "csv", "json", "latex", "html"])
 def test_every_format_shows_every_block(stored: tuple[GateFacts, Store], format: str) -> None:  # noqa: A002
-    text = writers.render(tables.document(stored[0]), format).replace("\\_", "_")
+    text = writers.render(tables.gates_document(stored[0]), format).replace("\\_", "_")
     assert all(f"SE_{stage}_{index}" in text for stage in (2, 3, 4) for index in (1, 2, 3))
 
 
 def test_the_narrow_table_fits_80_columns(stored: tuple[GateFacts, Store]) -> None:
-    (table,) = tables.document(stored[0]).narrow
+    (table,) = tables.gates_document(stored[0]).narrow
     cells = zip(*([column.name for column in table.columns], *table.rows))
     assert sum(max(map(len, column)) + 2 for column in cells) <= 80
     assert table.rows[-1][0] == "all blocks"

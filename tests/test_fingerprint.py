@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from senet_bench.core.fingerprint import Function, first_difference, function_difference, same
 from senet_bench.models import build
-from senet_bench.models.fingerprint import filled, function_of
+from senet_bench.models.fingerprint import fingerprintable, function_of
 
 
 def function(network: nn.Module, side: int = 32, *, modules: bool = False) -> Function:
@@ -116,7 +116,7 @@ def test_the_order_of_construction_does_not_matter_and_the_network_stays_as_it_w
 
 
 def test_batchnorm_has_statistics_that_are_not_0_and_1() -> None:
-    for module in batchnorms(filled(build("resnet20_cifar"))):
+    for module in batchnorms(fingerprintable(build("resnet20_cifar"))):
         assert module.running_mean is not None
         assert module.running_var is not None
         assert module.running_mean.std() > 0.05

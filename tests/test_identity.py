@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from senet_bench.core import catalog
-from senet_bench.core.identity import Data, Identity, NetworkIdentity, canonical, training
+from senet_bench.core.identity import Data, Identity, NetworkIdentity, canonical, recipe_facts
 from senet_bench.core.recipes import recipe
 from senet_bench.core.source import source_of
 from senet_bench.core.specs import AttentionSpec
@@ -152,15 +152,17 @@ def identity(name: str = "seresnet20_cifar", attention: AttentionSpec | None = N
     spec = catalog.resolve(name)
     spec = spec if attention is None else replace(spec, attention=attention)
     plan = recipe("digits")
-    return Identity(network=NetworkIdentity.of(spec), data=DATA, recipe=training(plan), batch=plan.batch_size, seed=0)
+    return Identity(
+        network=NetworkIdentity.of(spec), data=DATA, recipe=recipe_facts(plan), batch=plan.batch_size, seed=0
+    )
 
 
 OTHERS = {
     "network": identity("resnet20_cifar"),
     "reduction": identity(attention=AttentionSpec(reduction=4)),
     "data": replace(identity(), data=replace(DATA, labels="c")),
-    "lr": replace(identity(), recipe=training(replace(recipe("digits"), lr=0.05))),
-    "flip": replace(identity(), recipe=training(recipe("cifar"))),
+    "lr": replace(identity(), recipe=recipe_facts(replace(recipe("digits"), lr=0.05))),
+    "flip": replace(identity(), recipe=recipe_facts(recipe("cifar"))),
     "batch": replace(identity(), batch=25),
     "seed": replace(identity(), seed=1),
     "precision": replace(identity(), precision="bf16"),
@@ -179,7 +181,7 @@ def test_the_key_changes_with_all_that_decides_a_result() -> None:
 
 def test_the_key_stays_with_what_decides_nothing() -> None:
     renamed = replace(recipe("digits"), name="mine", source="somewhere", deviations=("none",))
-    assert replace(identity(), recipe=training(renamed)).key == identity().key
+    assert replace(identity(), recipe=recipe_facts(renamed)).key == identity().key
     assert identity("resnet20_cifar", AttentionSpec()).key == identity("seresnet20_cifar").key
     assert identity().key == "179861c3f26356c5"  # what is stored under it stays known
 

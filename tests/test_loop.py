@@ -61,7 +61,7 @@ def weights(network: nn.Module) -> torch.Tensor:
 
 
 def run(network: nn.Module, row: Recipe, **settings: Any) -> list[EpochRow]:
-    return result_of(train(network, sets.load("digits"), row, Settings(**settings)))
+    return result_of(train(network, sets.load_images("digits"), row, Settings(**settings)))
 
 
 def test_training_learns_the_digits_and_reports_every_epoch() -> None:
@@ -84,7 +84,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others() -> None:
 
 
 def test_progress_is_reported_within_an_epoch() -> None:
-    events = list(train(small(), sets.load("digits"), short(1), Settings(progress_every=0.0)))
+    events = list(train(small(), sets.load_images("digits"), short(1), Settings(progress_every=0.0)))
     assert [event.done for event in events] == [0.2, 0.4, 0.6, 0.8, 1, 1]
     assert {event.total for event in events} == {1}
     assert all("nan" not in event.what and "images/s" in event.what for event in events[:-1])
@@ -158,12 +158,12 @@ def test_an_interrupted_run_goes_on_with_the_same_bits(tmp_path: Path) -> None:
     whole, file = small(), tmp_path / "run.ckpt"
     ends = run(whole, short(), ema=0.9)
     stopped = small()
-    row, digits = short(), sets.load("digits")
+    row, digits = short(), sets.load_images("digits")
     settings = Settings(checkpoint=file, checkpoint_every=2, ema=0.9, progress_every=0.0)
     for event in train(stopped, digits, row, settings):
         if event.done == 2:  # the last step of the second epoch, which is not over yet
             break
-    assert checkpoint.read(file, torch.load(file, weights_only=True)["identity"])["position"]["step"] == 4
+    assert checkpoint.read_checkpoint(file, torch.load(file, weights_only=True)["identity"])["position"]["step"] == 4
     resumed = small(seed=5)
     rest = result_of(train(resumed, digits, row, replace(settings, resume=True, progress_every=9)))
     assert torch.equal(weights(resumed), weights(whole))
@@ -182,15 +182,15 @@ def test_a_checkpoint_of_another_run_or_a_broken_one_is_refused(tmp_path: Path) 
 
 def test_a_failed_write_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "run.ckpt"
-    checkpoint.write(file, {"identity": {}, "n": 1})
+    checkpoint.write_checkpoint(file, {"identity": {}, "n": 1})
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(MeasurementError, match="No space left"):
-        checkpoint.write(file, {"identity": {}, "n": 2})
-    assert checkpoint.read(file, {})["n"] == 1
+        checkpoint.write_checkpoint(file, {"identity": {}, "n": 2})
+    assert checkpoint.read_checkpoint(file, {})["n"] == 1
     assert list(tmp_path.iterdir()) == [file]
 
 
@@ -205,7 +205,7 @@ from senet_bench.train.loop import train
 from tests.test_loop import short, small
 network, file = small(), Path(sys.argv[1])
 settings = Settings(checkpoint=file, checkpoint_every=1, resume=True, progress_every=0.0)
-for event in train(network, sets.load("digits"), short(int(sys.argv[2])), settings):
+for event in train(network, sets.load_images("digits"), short(int(sys.argv[2])), settings):
     print(event.done, flush=True)
 torch.save(network.state_dict(), sys.argv[3])
 """
@@ -249,7 +249,7 @@ def test_a_compiled_run_agrees_with_an_eager_one() -> None:
 def test_every_smoke_recipe_runs(tmp_path: Path) -> None:
     from tests.test_data import tree
 
-    folder = replace(sets.load("folder", tree(tmp_path, per_class=8)), size=32)
+    folder = replace(sets.load_images("folder", tree(tmp_path, per_class=8)), size=32)
     for name in ("imagenet", "ablation", "senet154", "mobile"):
         network = nn.Sequential(nn.Conv2d(3, 4, 3, 4), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(256, 2))
         row = replace(recipe(f"{name}-smoke"), batch_size=4)

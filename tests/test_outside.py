@@ -19,7 +19,7 @@ from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import Position, attach, positions
-from senet_bench.models.outside import attached, load, pair, resolve
+from senet_bench.models.outside import attached, load_outside, pair_outside, resolve_outside
 
 SE = AttentionSpec()
 SIZE = (3, 64, 64)
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
-        return load(name)
+        return load_outside(name)
 
 
 # --- the same as what is built in -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_se_resnet50_s_counts_at_224_px() -> None:
 
 
 def test_positions_are_listed_without_changing_the_network() -> None:
-    network = filled(load("torchvision:resnet18", 5)).train()
+    network = filled(load_outside("torchvision:resnet18", 5)).train()
     network.layer2.eval()  # type: ignore[union-attr]
     keys, modes = list(network.state_dict()), [m.training for m in network.modules()]
     listed = positions(network, SIZE)
@@ -158,7 +158,7 @@ def test_positions_are_listed_without_changing_the_network() -> None:
 
 
 def test_an_attached_network_trains_and_follows_its_mode() -> None:
-    mine, _ = attach(load("torchvision:resnet18", 5), SE, SIZE)
+    mine, _ = attach(load_outside("torchvision:resnet18", 5), SE, SIZE)
     x = torch.rand(4, *SIZE)
     F.cross_entropy(mine(x), torch.tensor([0, 1, 2, 3])).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mine.parameters())
@@ -296,8 +296,8 @@ def test_a_tower_that_is_called_twice_has_one_block_a_place() -> None:
 
 def test_a_network_with_attention_of_its_own_is_remarked_upon() -> None:
     pytest.importorskip("timm")
-    assert attached(resolve("torchvision:mobilenet_v3_small")).label.endswith(" + attention beside its own")
-    assert attached(resolve("torchvision:resnet18")).label.endswith(":resnet18 + attention")
+    assert attached(resolve_outside("torchvision:mobilenet_v3_small")).label.endswith(" + attention beside its own")
+    assert attached(resolve_outside("torchvision:resnet18")).label.endswith(":resnet18 + attention")
 
 
 def test_dropout_called_as_a_function_follows_the_mode() -> None:
@@ -461,7 +461,7 @@ SLOW: dict[str, tuple[int, int] | str] = {
 
 def check_outcome(name: str, outcome: tuple[int, int] | str) -> None:
     pytest.importorskip(name.partition(":")[0])
-    spec = resolve(name)
+    spec = resolve_outside(name)
     if isinstance(outcome, str):
         with pytest.raises(UsageError, match=outcome):
             attached(spec)
@@ -486,7 +486,7 @@ def test_more_networks_are_attached_to_or_refused_with_the_reason(name: str) -> 
 @pytest.mark.parametrize("name", ["timm:resnet26d", "torchvision:convnext_tiny", "timm:regnetx_002"])
 def test_gct_attached_changes_nothing_before_it_is_trained(name: str) -> None:
     """GCT starts as the identity."""
-    network = load(name, 7)
+    network = load_outside(name, 7)
     mine, found = attach(network.eval(), AttentionSpec(block="gct"), SIZE)
     image = torch.rand(1, *SIZE)
     with torch.no_grad():
@@ -558,17 +558,17 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("module")
 def test_classes_and_channels_are_those_asked_for(name: str) -> None:
     pytest.importorskip("timm")
-    network = load(name, 7, 1).eval()
+    network = load_outside(name, 7, 1).eval()
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.usefixtures("module")
 def test_a_callable_has_its_own_sizes_unless_asked() -> None:
-    assert load("outside_networks:fixed")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
-    assert load("outside_networks:strict", 6, 2)(torch.rand(1, 2, 8, 8)).shape == (1, 6)
-    one, other = load("outside_networks:instance"), load("outside_networks:instance", 4)
+    assert load_outside("outside_networks:fixed")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
+    assert load_outside("outside_networks:strict", 6, 2)(torch.rand(1, 2, 8, 8)).shape == (1, 6)
+    one, other = load_outside("outside_networks:instance"), load_outside("outside_networks:instance", 4)
     assert one is not other
-    spec = resolve("outside_networks:Net")
+    spec = resolve_outside("outside_networks:Net")
     assert (spec.classes, spec.input_size, spec.params) == (4, (3, 224, 224), 448 + 68)
 
 
@@ -584,7 +584,7 @@ def test_a_callable_has_its_own_sizes_unless_asked() -> None:
 def test_a_network_says_its_classes_by_a_call_and_none_are_handed_back(
     name: str, classes: int, params: int, size: int
 ) -> None:
-    spec = resolve(f"outside_networks:{name}")
+    spec = resolve_outside(f"outside_networks:{name}")
     assert (spec.classes, spec.params, spec.input_size) == (classes, params, (3, size, size))
     assert parameters(build_spec(spec, device="meta")) == params
     network = build_spec(replace(spec, classes=9), device="meta")
@@ -593,18 +593,18 @@ def test_a_network_says_its_classes_by_a_call_and_none_are_handed_back(
 
 @pytest.mark.usefixtures("module")
 def test_the_stem_is_the_convolution_that_reads_the_image() -> None:
-    assert load("outside_networks:Late", 4, 1)(torch.rand(1, 1, 8, 8)).shape == (1, 4)
+    assert load_outside("outside_networks:Late", 4, 1)(torch.rand(1, 1, 8, 8)).shape == (1, 4)
 
 
 def test_a_network_without_a_head_is_given_none() -> None:
     pytest.importorskip("timm")
-    spec = resolve("timm:eva02_base_patch14_224")
+    spec = resolve_outside("timm:eva02_base_patch14_224")
     assert spec.params == 85_758_720
     assert parameters(build_spec(spec, device="meta")) == 85_758_720
 
 
 def test_googlenet_and_inception_give_logits_alone() -> None:
-    assert load("torchvision:googlenet", 3)(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+    assert load_outside("torchvision:googlenet", 3)(torch.rand(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.usefixtures("module")
@@ -628,7 +628,7 @@ def test_googlenet_and_inception_give_logits_alone() -> None:
 def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, int], said: list[str]) -> None:
     pytest.importorskip("timm")
     with pytest.raises(UsageError) as caught:
-        load(name, **sizes)
+        load_outside(name, **sizes)
     assert all(words in str(caught.value) for words in said), str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -636,15 +636,15 @@ def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, i
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"timm cannot be imported .*; pip install 'senet-bench\[timm\]'"):
-        load("timm:resnet18")
+        load_outside("timm:resnet18")
 
 
 def test_a_row_builds_what_its_name_says_on_any_device() -> None:
-    base, variant = pair(resolve("torchvision:resnet18"))
+    base, variant = pair_outside(resolve_outside("torchvision:resnet18"))
     assert (base.name, variant.name) == ("torchvision:resnet18", "torchvision:resnet18+attach")
     assert (variant.baseline, variant.stages, variant.attention) == (base.name, (2, 3, 4, 5), SE)
     assert (base.params, variant.params) == (11_689_512, 11_778_592)
-    assert pair(resolve("torchvision:resnet18+attach")) == (base, variant)
+    assert pair_outside(resolve_outside("torchvision:resnet18+attach")) == (base, variant)
     for spec in (base, variant):
         network = build_spec(replace(spec, input_size=(1, 64, 64)), 5, in_channels=1)
         assert network(torch.rand(2, 1, 64, 64)).shape == (2, 5)

@@ -58,7 +58,7 @@ class Tags(HTMLParser):
 
 def build(root: Path) -> str:
     """Write the whole report, return its page."""
-    for _ in report.write(report.read(Store(root)), root):
+    for _ in report.write_gallery(report.read_gallery(Store(root)), root):
         pass
     return (root / "index.html").read_text(encoding="utf-8")
 

@@ -11,7 +11,7 @@ import pytest
 from senet_bench.core.store import Store
 from senet_bench.gallery import report as reporting
 from senet_bench.gallery.page import build
-from senet_bench.show.chart import render
+from senet_bench.show.chart import draw_chart
 from tests.support import browser, stored
 
 FLOPS = "#error-vs-flops"
@@ -36,10 +36,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     stored.store(root, stored.ablation("bbbbbbbbbbbb"), "20261120T100001Z-ablate-2")
     stored.store(root, stored.evaluated(stored.HOSTILE), "20261120T100002Z-evaluate-3")
     stored.store(root, stored.gates(stored.HOSTILE, stored.HOSTILE), "20261120T100003Z-excitations-4")
-    report = reporting.read(Store(root))
-    drawn = {chart.name: render(chart, "svg") for chart in report.content.charts()}
+    report = reporting.read_gallery(Store(root))
+    drawn = {chart.name: draw_chart(chart, "svg") for chart in report.content.charts()}
     written = root / "index.html"
-    written.write_text(build.page(report.collection, report.content, drawn), encoding="utf-8")
+    written.write_text(build.build_page(report.collection, report.content, drawn), encoding="utf-8")
     return written.as_uri()
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from senet_bench.core import catalog
 from senet_bench.core.recipes import DEFAULTS, recipe
-from senet_bench.core.reproduction import judge
+from senet_bench.core.reproduction import cells_of
 from senet_bench.core.results import Row
 from senet_bench.run.cases import select
 from tests.conftest import Run
@@ -64,7 +64,7 @@ def test_a_network_stands_in_a_table_only_with_that_table_s_classes() -> None:
         row = Row(
             model=name, label="", family="", input_size=spec.input_size, classes=classes, attention=spec.attention
         )
-        return {cell.table for cell in judge(row, ["table2", "table4", "table5", "table6"])}
+        return {cell.table for cell in cells_of(row, ["table2", "table4", "table5", "table6"])}
 
     assert (tables("resnet152", 1000), tables("resnet152", 365)) == ({"2"}, {"6"})
     assert (tables("seresnet110_cifar", 10), tables("seresnet110_cifar", 100)) == ({"4"}, {"5"})

@@ -9,13 +9,13 @@ import pytest
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.recipes import DEFAULTS, RECIPES, recipe, smoke
 from senet_bench.errors import UsageError
-from senet_bench.train.optimisation import Rate
+from senet_bench.train.optimisation import LearningRate
 
 
 def test_the_imagenet_recipe_is_the_papers() -> None:
     r = recipe("imagenet")
     assert (r.momentum, r.batch_size, r.lr, r.epochs) == (0.9, 1024, 0.6, 100)  # recipe.imagenet.*
-    rate = Rate(r)
+    rate = LearningRate(r)
     expected = [(0, 0.6), (29.9, 0.6), (30, 0.06), (60, 0.006), (95, 0.0006)]
     assert [rate.at(epoch) for epoch, _ in expected] == pytest.approx([lr for _, lr in expected])
     assert r.augmentation.flip
@@ -61,7 +61,7 @@ def test_a_smoke_variant_is_two_short_epochs() -> None:
 
 
 def test_a_plateau_drops_three_times_and_then_ends() -> None:
-    rate = Rate(recipe("ablation"))
+    rate = LearningRate(recipe("ablation"))
     rates, epochs = [], 0
     rate.epoch_ended(1.0)
     while not rate.finished:
@@ -69,13 +69,13 @@ def test_a_plateau_drops_three_times_and_then_ends() -> None:
         epochs += 1
         rates.append(round(rate.at(epochs), 8))
     assert (epochs, sorted(set(rates), reverse=True)) == (40, [0.1, 0.01, 0.001, 0.0001])
-    again = Rate(recipe("ablation"))
+    again = LearningRate(recipe("ablation"))
     again.restore(rate.state())
     assert again == rate
 
 
 def test_a_cosine_warms_up_and_ends_at_zero() -> None:
-    rate = Rate(recipe("digits"))
+    rate = LearningRate(recipe("digits"))
     assert rate.at(0) < 0.001
     assert rate.at(2) == pytest.approx(0.1)
     assert math.isclose(rate.at(60), 0, abs_tol=1e-12)

@@ -90,4 +90,4 @@ def test_every_module_that_is_imported_belongs_to_a_declared_dependency() -> Non
 
 
 def test_every_writer_is_a_choice_of_format() -> None:
-    assert ("table", *FORMATS) == options.FORMATS
+    assert ("table", *FORMATS) == options.FORMAT_NAMES

@@ -286,7 +286,7 @@ def test_training_follows_timing_in_one_process() -> None:
 
     with session(Conditions()):
         pass
-    images = sets.load("digits")
+    images = sets.load_images("digits")
     short = recipe("digits-smoke")
     assert list(loop.train(build("resnet20_cifar", in_channels=1), images, short))
 
@@ -403,6 +403,8 @@ def test_a_fresh_network_is_given_statistics_and_trained_ones_are_left() -> None
 
 def test_a_runtime_is_judged_by_double_precision_where_eager_is_far_from_it_too() -> None:
     exact, eager = np.array([1.0, 0.0]), np.array([1.2, 0.0])
-    assert agreement.judged(np.array([0.75, 0.0]), eager, exact, 1e-3) == pytest.approx((0.5, 0.25))
-    assert agreement.judged(np.array([0.75, 0.0]), np.array([1.001, 0.0]), exact, 1e-3) == pytest.approx((0.003, 0.25))
-    assert agreement.judged(np.array([1.1, 0.0]), eager, None, 1e-3)[1] == pytest.approx(1 / 12)
+    assert agreement.judge_output(np.array([0.75, 0.0]), eager, exact, 1e-3) == pytest.approx((0.5, 0.25))
+    assert agreement.judge_output(np.array([0.75, 0.0]), np.array([1.001, 0.0]), exact, 1e-3) == pytest.approx(
+        (0.003, 0.25)
+    )
+    assert agreement.judge_output(np.array([1.1, 0.0]), eager, None, 1e-3)[1] == pytest.approx(1 / 12)

@@ -270,24 +270,24 @@ def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, opt
 def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
     from senet_bench.core.recipes import recipe
     from senet_bench.core.results import Facts, from_json, schema_of, to_json
-    from senet_bench.run.tables import training
+    from senet_bench.run.tables import training_document
 
     about = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1, "epochs": 1, "seed": 0}
     about |= {"device": "cpu", "precision": "fp32", "deviations": list(recipe("cifar").deviations)}
     document = {"schema": schema_of("train"), "version": "", "created": "", "environment": {}, "conditions": about}
     facts = from_json(to_json(document).encode(), "f")
     assert isinstance(facts, Facts)
-    assert any("64k iterations taken as 164 epochs" in note for note in training(facts).wide[0].notes)
+    assert any("64k iterations taken as 164 epochs" in note for note in training_document(facts).wide[0].notes)
 
 
 def test_files_are_shown_at_the_networks_own_size(tmp_path: Path) -> None:
     from senet_bench.core.catalog import resolve
-    from senet_bench.run.training import Training
+    from senet_bench.run.training import TrainingRequest
 
     tree = jpeg_tree(tmp_path / "set")
     sizes = {"inception_resnet_v2": 299, "seresnet20_cifar": 32, "resnet50": 224}
     for model, size in sizes.items():
-        assert Training(spec=resolve(model), dataset="folder", folder=tree).read().size == size
+        assert TrainingRequest(spec=resolve(model), dataset="folder", folder=tree).read().size == size
 
 
 def test_a_training_is_the_trial_of_a_sweep_at_its_settings_and_seed(run: Run) -> None:

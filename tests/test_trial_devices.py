@@ -93,7 +93,7 @@ def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch:
 def test_a_device_decides_no_key_and_is_part_of_the_result() -> None:
     assert definition(replace(A_TRIAL, device="cuda:1")) == definition(A_TRIAL)
     assert TrialResult(top1_err=0.1).trained_on == "cpu"
-    assert trials.place_of("cpu") == {"device": "cpu", "hardware": "", "torch": str(torch.__version__)}
+    assert trials.trained_place("cpu") == {"device": "cpu", "hardware": "", "torch": str(torch.__version__)}
 
 
 def test_engines_reserve_gpus_for_trials_on_gpus_and_for_no_others() -> None:

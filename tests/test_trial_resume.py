@@ -40,7 +40,7 @@ def test_an_interrupted_trial_ends_in_the_bits_of_an_undisturbed_one(
 ) -> None:
     monkeypatch.setattr(trials, "CHECKPOINT_S", 0.0)
     whole, result = trained(A_TRIAL)
-    file, write, written = tmp_path / "k.checkpoint", checkpoint.write, []
+    file, write, written = tmp_path / "k.checkpoint", checkpoint.write_checkpoint, []
 
     def cut(path: Path, content: dict[str, Any]) -> None:
         write(path, content)
@@ -48,7 +48,7 @@ def test_an_interrupted_trial_ends_in_the_bits_of_an_undisturbed_one(
         if len(written) in (1, 3):
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "write", cut)
+    monkeypatch.setattr(checkpoint, "write_checkpoint", cut)
     kept = replace(A_TRIAL, checkpoint=file)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

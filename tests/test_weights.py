@@ -70,7 +70,7 @@ def agree(first: nn.Module, second: nn.Module, side: int = 65) -> None:
 def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path) -> None:
     source, network = SOURCES[name], theirs(name)
     file = stored(network, tmp_path / ("w.safetensors" if source.library == "timm" else "w.pth"))
-    loaded = weights.load(catalog.resolve(source.ours), str(file))
+    loaded = weights.load_weights(catalog.resolve(source.ours), str(file))
     agree(network, loaded.network)
     assert loaded.fresh == ()
     told = {"torchvision:resnext50_32x4d", "torchvision:resnext101_64x4d"}
@@ -83,23 +83,23 @@ def test_every_known_checkpoint_gives_its_own_outputs(name: str, tmp_path: Path)
 def test_a_network_without_se_refuses_weights_that_have_it(name: str, tmp_path: Path) -> None:
     file = stored(torchvision.models.get_model(name, weights=None), tmp_path / "w.pth")
     with pytest.raises(UsageError, match=rf"attention blocks and {name}_nose has none: .*; use {name}$"):
-        weights.load(catalog.resolve(f"{name}_nose"), str(file))
+        weights.load_weights(catalog.resolve(f"{name}_nose"), str(file))
 
 
 def test_a_resnet_refuses_weights_of_its_se_network(tmp_path: Path) -> None:
     weights.save(build("seresnet20_cifar"), tmp_path / "a.safetensors", replace(catalog.resolve("resnet20_cifar")))
     with pytest.raises(UsageError, match=r"holds 9 attention blocks and resnet20_cifar has none.*use seresnet20_cifar"):
-        weights.load(catalog.resolve("resnet20_cifar"), str(tmp_path / "a.safetensors"))
+        weights.load_weights(catalog.resolve("resnet20_cifar"), str(tmp_path / "a.safetensors"))
 
 
 def test_an_se_mobilenet_takes_a_plain_one_s_weights(tmp_path: Path) -> None:
     file = stored(torchvision.models.mobilenet_v2(), tmp_path / "w.pth")
-    assert len(weights.load(catalog.resolve("semobilenet_v2"), str(file)).fresh) == 17
+    assert len(weights.load_weights(catalog.resolve("semobilenet_v2"), str(file)).fresh) == 17
 
 
 def test_a_name_that_both_libraries_have_needs_its_library() -> None:
     with pytest.raises(UsageError, match="write timm:efficientnet_b0 or torchvision:efficientnet_b0"):
-        weights.load(catalog.resolve("efficientnet_b0"), "efficientnet_b0.ra_in1k")
+        weights.load_weights(catalog.resolve("efficientnet_b0"), "efficientnet_b0.ra_in1k")
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_name_that_both_libraries_have_needs_its_library() -> None:
 )
 def test_tensorflow_s_padding_is_refused_by_name(name: str, ours: str | None) -> None:
     with pytest.raises(UsageError, match="as TensorFlow does"):
-        weights.load(catalog.resolve(ours or "mobilenet_v3_large"), name)
+        weights.load_weights(catalog.resolve(ours or "mobilenet_v3_large"), name)
 
 
 @torch.inference_mode()
@@ -118,7 +118,7 @@ def test_the_refused_networks_do_compute_another_function(tmp_path: Path) -> Non
         ours = SOURCES[f"timm:{name.removeprefix('tf_')}"].ours
         x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(1))
         for module in (
-            loaded := weights.load(catalog.resolve(ours), str(stored(theirs_, tmp_path / "w.pth")))
+            loaded := weights.load_weights(catalog.resolve(ours), str(stored(theirs_, tmp_path / "w.pth")))
         ).network.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eps = 1e-3  # as theirs: what is left is the padding
@@ -131,10 +131,10 @@ def test_images_are_normalised_as_the_weights_were_trained(monkeypatch: pytest.M
     network = theirs("timm:mobilenetv1_100")
     file = stored(network, tmp_path / "w.safetensors")
     monkeypatch.setattr(downloads, "fetch", lambda library, name: file)
-    half = weights.load(catalog.resolve("mobilenet_v1"), "mobilenetv1_100.ra4_e3600_r224_in1k")
+    half = weights.load_weights(catalog.resolve("mobilenet_v1"), "mobilenetv1_100.ra4_e3600_r224_in1k")
     assert half.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     assert "mean (0.5, 0.5, 0.5)" in half.notes[0]
-    assert weights.load(catalog.resolve("mobilenet_v1"), str(file)).normalisation is None
+    assert weights.load_weights(catalog.resolve("mobilenet_v1"), str(file)).normalisation is None
 
 
 def test_the_padded_pool_of_torchvisions_resnext_is_taken_over_and_told() -> None:
@@ -162,12 +162,12 @@ def test_the_other_layout_is_refused_with_the_id_that_fits() -> None:
 def test_a_file_of_the_other_layout_is_refused_by_its_names(tmp_path: Path) -> None:
     file = stored(torchvision.models.resnet18(), tmp_path / "w.pth")
     with pytest.raises(UsageError, match="resnet18_v1_5"):
-        weights.load(catalog.resolve("resnet18"), str(file))
+        weights.load_weights(catalog.resolve("resnet18"), str(file))
 
 
 def test_an_se_network_takes_a_baselines_weights_and_says_what_is_fresh(tmp_path: Path) -> None:
     network = theirs("torchvision:resnet18")
-    loaded = weights.load(catalog.resolve("seresnet18_v1_5"), str(stored(network, tmp_path / "w.safetensors")))
+    loaded = weights.load_weights(catalog.resolve("seresnet18_v1_5"), str(stored(network, tmp_path / "w.safetensors")))
     assert len(loaded.fresh) == 8
     assert "8 attention blocks keep their initial values" in loaded.notes[0]
     assert torch.equal(loaded.network.state_dict()["stem.0.weight"], network.state_dict()["conv1.weight"])
@@ -176,21 +176,21 @@ def test_an_se_network_takes_a_baselines_weights_and_says_what_is_fresh(tmp_path
 def test_our_own_checkpoints_come_back_with_what_they_are(tmp_path: Path) -> None:
     spec, network = catalog.resolve("seresnet20_cifar"), build("seresnet20_cifar")
     weights.save(network.to(memory_format=torch.channels_last), tmp_path / "a.safetensors", spec, epochs=3)
-    loaded = weights.load(spec, str(tmp_path / "a.safetensors"))
+    loaded = weights.load_weights(spec, str(tmp_path / "a.safetensors"))
     assert loaded.metadata["epochs"] == 3
     agree(network.to(memory_format=torch.contiguous_format), loaded.network, 32)
     with pytest.raises(UsageError, match="holds seresnet20_cifar"):
-        weights.load(catalog.resolve("resnet110_cifar"), str(tmp_path / "a.safetensors"))
+        weights.load_weights(catalog.resolve("resnet110_cifar"), str(tmp_path / "a.safetensors"))
 
 
 def test_another_reduction_is_refused(tmp_path: Path) -> None:
     spec = catalog.resolve("seresnet20_cifar")
     weights.save(build("seresnet20_cifar", reduction=4), tmp_path / "a.safetensors", spec)
     with pytest.raises(UsageError, match="does not fit"):
-        weights.load(spec, str(tmp_path / "a.safetensors"))
+        weights.load_weights(spec, str(tmp_path / "a.safetensors"))
     weights.save(build("seresnet20_cifar"), tmp_path / "b.safetensors", spec)
     with pytest.raises(UsageError, match="classes"):
-        weights.load(spec, str(tmp_path / "b.safetensors"), classes=7)
+        weights.load_weights(spec, str(tmp_path / "b.safetensors"), classes=7)
 
 
 def test_a_pickle_that_would_run_code_is_never_opened(tmp_path: Path) -> None:
@@ -200,21 +200,21 @@ def test_a_pickle_that_would_run_code_is_never_opened(tmp_path: Path) -> None:
 
     torch.save({"weight": Evil()}, tmp_path / "evil.pth")
     with pytest.raises(UsageError, match="not opened"):
-        weights.load(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))
+        weights.load_weights(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": Evil()}, protocol=2))
     with pytest.raises(UsageError, match="not opened"):
-        weights.load(catalog.resolve("resnet50"), str(tmp_path / "plain.pth"))
+        weights.load_weights(catalog.resolve("resnet50"), str(tmp_path / "plain.pth"))
 
 
 def test_damaged_missing_and_unknown_weights_are_one_line_errors(tmp_path: Path) -> None:
     spec = catalog.resolve("resnet50")
     (tmp_path / "a.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{nonsense")
     with pytest.raises(MeasurementError, match="no readable weights"):
-        weights.load(spec, str(tmp_path / "a.safetensors"))
+        weights.load_weights(spec, str(tmp_path / "a.safetensors"))
     with pytest.raises(MeasurementError, match="there is no weights file"):
-        weights.load(spec, str(tmp_path / "missing.pth"))
+        weights.load_weights(spec, str(tmp_path / "missing.pth"))
     with pytest.raises(UsageError, match="unknown weights 'resnet999'"):
-        weights.load(spec, "resnet999")
+        weights.load_weights(spec, "resnet999")
 
 
 def test_a_name_leads_to_its_file_without_the_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,7 +227,7 @@ def test_a_name_leads_to_its_file_without_the_network(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(downloads, "fetch", fetch)
     for name in ("resnet18", "torchvision:resnet18.IMAGENET1K_V1"):
-        agree(network, weights.load(catalog.resolve("resnet18_v1_5"), name).network, 64)
+        agree(network, weights.load_weights(catalog.resolve("resnet18_v1_5"), name).network, 64)
     assert asked == [("torchvision", "resnet18"), ("torchvision", "resnet18.IMAGENET1K_V1")]
 
 
@@ -289,8 +289,8 @@ def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
 
     state: dict[str, Tensor] = build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": state, "ema": {}}
-    checkpoint.write(tmp_path / "run.ckpt", content)
-    tensors, metadata = weights.read(tmp_path / "run.ckpt")
+    checkpoint.write_checkpoint(tmp_path / "run.ckpt", content)
+    tensors, metadata = weights.read_tensors(tmp_path / "run.ckpt")
     assert metadata["model"] == "resnet20_cifar"
     assert torch.equal(tensors["classifier.bias"], state["classifier.bias"])
 
@@ -299,7 +299,7 @@ def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
 def test_a_relu_after_the_second_batchnorm_is_refused(name: str, tmp_path: Path) -> None:
     theirs_ = theirs("timm:legacy_seresnet34" if "34" in name else "timm:legacy_seresnet18")
     with pytest.raises(UsageError, match="ReLU after its second BatchNorm, which no network here has"):
-        weights.load(catalog.resolve(name), str(stored(theirs_, tmp_path / "w.safetensors")))
+        weights.load_weights(catalog.resolve(name), str(stored(theirs_, tmp_path / "w.safetensors")))
 
 
 @pytest.mark.parametrize("name", ["resnetaa50", "resnetblur50"])
@@ -311,15 +311,15 @@ def test_the_tensors_of_resnet_50_with_another_function_are_refused(name: str, w
         file = f"{name}_a1h-4cf422b3.pth" if way.startswith("name") else "model.safetensors"
         given = str(stored(theirs(f"timm:{name}"), tmp_path / file))
     with pytest.raises(UsageError, match=rf"timm:{name} computes another function than resnet50_v1_5.*by \d\.\d+"):
-        weights.load(catalog.resolve("resnet50_v1_5"), given)
+        weights.load_weights(catalog.resolve("resnet50_v1_5"), given)
 
 
 def test_a_file_that_does_not_say_whose_it_is_is_taken_for_torchvisions_and_told(tmp_path: Path) -> None:
     network = torchvision.models.resnet18()
     spec = catalog.resolve("resnet18_v1_5")
-    (note,) = weights.load(spec, str(stored(network, tmp_path / "w.pth"))).notes
+    (note,) = weights.load_weights(spec, str(stored(network, tmp_path / "w.pth"))).notes
     assert note == "taken for torchvision's weights: those of timm's resnetblur18 have the same names"
-    assert weights.load(spec, str(stored(network, tmp_path / "resnet18-f37072fd.pth"))).notes == ()
+    assert weights.load_weights(spec, str(stored(network, tmp_path / "resnet18-f37072fd.pth"))).notes == ()
 
 
 def test_weights_of_another_name_with_the_same_function_are_proven_and_taken(
@@ -327,10 +327,10 @@ def test_weights_of_another_name_with_the_same_function_are_proven_and_taken(
 ) -> None:
     network = theirs("timm:resnet18")
     monkeypatch.setattr(downloads, "fetch", lambda library, name: stored(network, tmp_path / "w.safetensors"))
-    loaded = weights.load(catalog.resolve("resnet18_v1_5"), "timm:resnet18.a1_in1k")
+    loaded = weights.load_weights(catalog.resolve("resnet18_v1_5"), "timm:resnet18.a1_in1k")
     agree(network, loaded.network, 64)
     with pytest.raises(UsageError, match="other layout"):
-        weights.load(catalog.resolve("resnet18"), "timm:resnet18.a1_in1k")
+        weights.load_weights(catalog.resolve("resnet18"), "timm:resnet18.a1_in1k")
 
 
 PREFIXES = ("_orig_mod.", "module.", "module._orig_mod.", "model.", "model.module.", "_orig_mod.module.")
@@ -344,7 +344,7 @@ def test_what_wrappers_put_before_names_is_taken_off(prefix: str, model: str, tm
     state = {prefix + name: value for name, value in network.state_dict().items()}
     content = {"state_dict": state, "pytorch-lightning_version": "2.5"} if prefix.startswith("model") else state
     torch.save(content, tmp_path / "w.ckpt")
-    loaded = weights.load(catalog.resolve(model if ours else "resnet18_v1_5"), str(tmp_path / "w.ckpt"))
+    loaded = weights.load_weights(catalog.resolve(model if ours else "resnet18_v1_5"), str(tmp_path / "w.ckpt"))
     agree(network, loaded.network, 32)
 
 
@@ -373,14 +373,14 @@ def test_a_trainers_file_is_opened_and_says_which_of_its_weights_were_taken(
     with torch.no_grad():
         averaged.conv1.weight.mul_(2)  # type: ignore[operator,union-attr]
     file = str(trainers_file(tmp_path / "resnet18-last.pth.tar", raw, averaged, keys))
-    loaded = weights.load(spec, file)
+    loaded = weights.load_weights(spec, file)
     agree(raw, loaded.network, 64)
     assert loaded.notes == ("taken: the raw weights of the file, which holds the average (EMA) too",)
-    average = weights.load(spec, file, average=True)
+    average = weights.load_weights(spec, file, average=True)
     agree(averaged, average.network, 64)
     assert average.notes == ("taken: the average (EMA) of the file, which holds the raw weights too",)
     with pytest.raises(UsageError, match="holds no average"):
-        weights.load(spec, str(stored(raw, tmp_path / "w.pth")), average=True)
+        weights.load_weights(spec, str(stored(raw, tmp_path / "w.pth")), average=True)
 
 
 def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: Path) -> None:
@@ -388,10 +388,10 @@ def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: 
 
     raw, averaged = build("resnet20_cifar").state_dict(), build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": raw, "ema": averaged}
-    checkpoint.write(tmp_path / "run.checkpoint", content)
+    checkpoint.write_checkpoint(tmp_path / "run.checkpoint", content)
     spec = catalog.resolve("resnet20_cifar")
     for average, state in ((None, averaged), (True, averaged), (False, raw)):
-        loaded = weights.load(spec, str(tmp_path / "run.checkpoint"), average=average)
+        loaded = weights.load_weights(spec, str(tmp_path / "run.checkpoint"), average=average)
         assert torch.equal(loaded.network.state_dict()["classifier.bias"], state["classifier.bias"])
         assert torch.equal(loaded.network.state_dict()["classifier.weight"], state["classifier.weight"])
         assert "taken: the " in loaded.notes[0]
@@ -400,7 +400,7 @@ def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: 
 def test_a_file_name_in_capitals_is_known(tmp_path: Path) -> None:
     network = theirs("torchvision:resnet18")
     file = stored(network, tmp_path / "w.safetensors").rename(tmp_path / "RESNET18.SAFETENSORS")
-    agree(network, weights.load(catalog.resolve("resnet18_v1_5"), str(file)).network, 64)
+    agree(network, weights.load_weights(catalog.resolve("resnet18_v1_5"), str(file)).network, 64)
 
 
 def test_a_trainers_file_with_code_inside_is_still_refused(tmp_path: Path) -> None:
@@ -410,4 +410,4 @@ def test_a_trainers_file_with_code_inside_is_still_refused(tmp_path: Path) -> No
 
     torch.save({"state_dict": {}, "args": argparse.Namespace(evil=Evil())}, tmp_path / "evil.pth")
     with pytest.raises(UsageError, match="not opened"):
-        weights.load(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))
+        weights.load_weights(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))

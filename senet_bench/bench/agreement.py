@@ -53,7 +53,7 @@ def distance(output: Floats, reference: Floats) -> float:
     return float(np.abs(output - reference).max() / max(np.abs(reference).max(), 1e-30))
 
 
-def judged(output: Floats, eager: Floats, exact: Floats | None, allowed: float) -> tuple[float, float]:
+def judge_output(output: Floats, eager: Floats, exact: Floats | None, allowed: float) -> tuple[float, float]:
     """What is allowed, and the difference: from double precision, as far as eager is from it, where that is known."""
     if exact is None:
         return allowed, distance(output, eager)
@@ -76,7 +76,7 @@ def fault_of(
         return None
     if distance(array(call(images)()), own) > allowed:
         return "random"
-    allowed, difference = judged(given, own, exactly(network, images), allowed)
+    allowed, difference = judge_output(given, own, exactly(network, images), allowed)
     return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judged, numbers
+from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judge_output, numbers
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
@@ -84,7 +84,7 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
         difference = distance(output, reference)
         if not difference <= allowed and conditions.mode == "infer":
             exact = exactly(network, images[: conditions.batch_size])
-            allowed, difference = judged(output, reference, exact, allowed)
+            allowed, difference = judge_output(output, reference, exact, allowed)
     if not difference <= allowed:
         raise MeasurementError(
             f"{_named(conditions)} differs from eager fp32 by {difference:.2g} of the largest output, more than"

@@ -17,7 +17,7 @@ NOTES = (
 )
 
 
-def document(facts: ProfileFacts) -> Document:
+def profile_document(facts: ProfileFacts) -> Document:
     """A profile as two tables."""
     conditions, seconds = facts.conditions, facts.summary.seconds
     call = EMPTY if seconds is None else f", {1e3 * seconds:.4g} ms a call"

@@ -13,7 +13,7 @@ import typer.core
 
 from senet_bench import __version__
 from senet_bench.cli import check, compare, excitations, listing, profile, train
-from senet_bench.cli.options import PAPER
+from senet_bench.cli.options import PAPER_VALUE
 from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.axes import AXES
 from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of
@@ -75,7 +75,7 @@ def completed(arguments: Sequence[str]) -> list[str]:
     for argument, following in zip(rest, [*rest[1:], "-"]):
         found.append(argument)
         if argument in axes and following.startswith("-"):
-            found.append(PAPER)
+            found.append(PAPER_VALUE)
     return found
 
 

@@ -230,7 +230,7 @@ def _checked(selection: Selection, judging: Judging, timing: Launching, showing:
         benchmarks=judging.benchmarks(),
     )
     steps = check.run_check(config, Baselines(showing.results / "baselines"), options)
-    return terminal.run(steps, quiet=showing.quiet or showing.no_progress)
+    return terminal.run_steps(steps, quiet=showing.quiet or showing.no_progress)
 
 
 def _show(report: Report, showing: o.Showing) -> None:
@@ -243,7 +243,7 @@ def _show(report: Report, showing: o.Showing) -> None:
     if own is None:
         o.emit(text.report_document(report), showing.format, showing.output)
     elif showing.output is None:
-        terminal.write(own(report))
+        terminal.print_text(own(report))
     else:
         write_atomically(showing.output, own(report))
 
@@ -283,7 +283,7 @@ def baseline_record(selection: Selection, timing: Launching, keeping: Keeping) -
 
     config = timing.config(selection.config)
     steps = record.record_facts(config, keeping.baselines, only=selection.only, seed=timing.seed)
-    recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
+    recorded = terminal.run_steps(steps, quiet=keeping.quiet or keeping.no_progress)
     terminal.remark(_summary("recorded", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
 
@@ -306,7 +306,7 @@ def baseline_accept(
 
     whole = timing.config(config)
     steps = record.accept(whole, keeping.baselines, rows or (), reason, every=every, seed=timing.seed)
-    recorded = terminal.run(steps, quiet=keeping.quiet or keeping.no_progress)
+    recorded = terminal.run_steps(steps, quiet=keeping.quiet or keeping.no_progress)
     terminal.remark(_summary("accepted", recorded.ids, recorded.paths), quiet=keeping.quiet)
 
 

@@ -99,13 +99,13 @@ def compare(
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
     if dry_run:
-        showing.emit(run_tables.forecast(forecast.of_comparison(named, showing.store, changes, measures)))
+        showing.emit(run_tables.forecast_document(forecast.of_comparison(named, showing.store, changes, measures)))
         return
     steps = compare(named, showing.store, changes, counting.count(), measures, bought.plain if bought else None)
     record = showing.follow(steps)
     document = documents.of_run(record.document, cases.selected_studies(what or ()))
     if bought is not None:
-        document = tables.with_verdicts(document, answer.judged(named, showing.store, bought))
+        document = tables.with_verdicts(document, answer.budget_verdicts(named, showing.store, bought))
     _finish(record, document, showing)
 
 
@@ -145,7 +145,7 @@ def ablate(
     measures |= {} if sweep is None else {"accuracy": sweep}
     if dry_run:
         facts = forecast.forecast(model, chosen, showing.store, changes, counting.count(), measures)
-        showing.emit(tables.forecast(facts))
+        showing.emit(tables.forecast_document(facts))
         return
     record = showing.follow(ablate(model, chosen, showing.store, changes, counting.count(), measures))
     _finish(record, documents.of_run(record.document), showing)

@@ -138,7 +138,7 @@ def excitations(
     from senet_bench.run.cases import Changes
 
     asked = Excitations(
-        model=o.attached(model) if gates.attach else model,
+        model=o.attached_name(model) if gates.attach else model,
         dataset=images.dataset.lower(),
         folder=images.data,
         weights=showing.store.named_weights(origin.weights) if origin.weights else None,
@@ -170,10 +170,10 @@ def _finish(asked: Excitations, input_channels: bool, showing: o.Showing) -> Non
     record: Record[GateFacts] | Record[ColourFacts]
     if input_channels:
         record = colours = showing.follow(of_input.input_channels(asked, showing.store))
-        showing.emit(colour_tables.document(colours.document))
+        showing.emit(colour_tables.colours_document(colours.document))
     else:
         record = blocks = showing.follow(of_blocks.excitations(asked, showing.store))
-        showing.emit(tables.document(blocks.document))
+        showing.emit(tables.gates_document(blocks.document))
     showing.stored(record.path)
     for path in report.observation_files(record.document, showing.store.root):
         terminal.remark(str(path), quiet=showing.quiet)

@@ -36,7 +36,7 @@ def doctor(
     from senet_bench.run import tables
 
     found, failed = doctor.diagnose(device)
-    printing.emit(tables.checks(found, environment()))
+    printing.emit(tables.doctor_document(found, environment()))
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
@@ -46,8 +46,8 @@ def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None
     from senet_bench.gallery import report
     from senet_bench.show import terminal
 
-    found = report.read(Store(results))
-    for path in report.write(found, results):
+    found = report.read_gallery(Store(results))
+    for path in report.write_gallery(found, results):
         terminal.remark(str(path), quiet=quiet)
     for one in found.collection.left_out:
         terminal.remark(f"left out: {one.error}")

@@ -33,10 +33,10 @@ if TYPE_CHECKING:
     from senet_bench.show.documents import Document
 
 
-FORMATS = ("table", *writers.FORMATS)
+FORMAT_NAMES = ("table", *writers.FORMATS)
 EngineName = Literal["local", "ray", "slurm"]
 AllocatorChoice = Literal["as-is", "tuned"]
-PAPER = "paper"
+PAPER_VALUE = "paper"
 """What an axis of `ablate` is given when it stands without a value."""
 
 
@@ -123,10 +123,10 @@ class Switches:
 
     def named(self, names: Sequence[str] | None) -> list[str]:
         """The networks' names; those from outside with attention attached where that is asked for."""
-        return [attached(name) if self.attach else name for name in names or ()]
+        return [attached_name(name) if self.attach else name for name in names or ()]
 
 
-def attached(name: str) -> str:
+def attached_name(name: str) -> str:
     """The name of a network from outside with attention put in; a network of the catalog keeps its own."""
     return f"{name}+attach" if is_outside(name) and not name.endswith("+attach") else name
 
@@ -169,7 +169,7 @@ class Axes:
     def chosen(self) -> dict[str, str | None]:
         """The axes that were typed, with their values, None for the paper's."""
         typed = {name.replace("_", "-"): text for name, text in self.values.items() if text is not None}
-        return {name: None if text == PAPER else text for name, text in typed.items()}
+        return {name: None if text == PAPER_VALUE else text for name, text in typed.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +344,9 @@ class Printing:
     """How a result is shown that is not kept."""
 
     PANEL: ClassVar[str] = "How it is shown and kept"
-    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMATS))] = "table"
+    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMAT_NAMES))] = (
+        "table"
+    )
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None
 
     def check(self) -> None:
@@ -361,7 +363,9 @@ class Showing:
     """How a result is shown and where it is kept."""
 
     PANEL: ClassVar[str] = "How it is shown and kept"
-    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMATS))] = "table"
+    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMAT_NAMES))] = (
+        "table"
+    )
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None
     results: Annotated[Path, typer.Option("--results", help="The results folder.")] = Path("results")
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")] = False
@@ -380,7 +384,7 @@ class Showing:
         """Draw the progress to its end and return the result."""
         from senet_bench.show import terminal
 
-        return terminal.run(steps, quiet=self.quiet or self.no_progress)
+        return terminal.run_steps(steps, quiet=self.quiet or self.no_progress)
 
     def emit(self, document: Document) -> None:
         """Show a document, or write it in a machine format."""
@@ -461,4 +465,4 @@ def emit(document: Document, format: str, output: Path | None) -> None:  # noqa:
         terminal.show(document)
         return
     text = writers.render(document, "md" if format == "table" else format)
-    terminal.write(text) if output is None else write_atomically(output, text)
+    terminal.print_text(text) if output is None else write_atomically(output, text)

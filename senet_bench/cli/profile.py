@@ -37,7 +37,7 @@ def profile(
 
     spec = spec_of(model, network.changes())
     record = showing.follow(run_profile(spec, showing.store, conditions=conditions, budget_s=budget, seed=seed))
-    showing.emit(tables.document(record.document))
+    showing.emit(tables.profile_document(record.document))
     showing.stored(record.path)
 
 
@@ -87,5 +87,5 @@ def selftest(
         seed=seed,
     )
     record = showing.follow(selftest.run(showing.store, amounts, allocator=allocator))
-    showing.emit(tables.selftest(record.document))
+    showing.emit(tables.selftest_document(record.document))
     showing.stored(record.path)

@@ -18,11 +18,11 @@ from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.learning import Evaluation as Document
-    from senet_bench.run.evaluate import Evaluation
+    from senet_bench.run.evaluate import EvaluationRequest
     from senet_bench.run.record import Record
     from senet_bench.run.train import Lesson
 
-ImageSide = Annotated[
+TrainedSide = Annotated[
     int | None,
     typer.Option(
         "--img-size",
@@ -88,7 +88,7 @@ class Weights:
 def train(
     model: Model,
     switches: o.Switches = o.Switches(),
-    img_size: ImageSide = None,
+    img_size: TrainedSide = None,
     lessons: Lessons = Lessons(),
     weights: Weights = Weights(),
     place: o.Where = o.Where(),
@@ -112,11 +112,11 @@ def train(
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
     from senet_bench.run import tables, train
-    from senet_bench.run.training import Training
+    from senet_bench.run.training import TrainingRequest
     from senet_bench.show import terminal
 
     spec = _spec(model, lessons.dataset, switches, img_size)
-    asked = Training(
+    asked = TrainingRequest(
         spec=spec,
         dataset=lessons.dataset.lower(),
         folder=lessons.data,
@@ -137,7 +137,7 @@ def train(
     )
     record = showing.follow(train.train(asked, showing.store, _lesson(spec)))
     if terminal.is_first_process():
-        showing.emit(tables.training(record.document))
+        showing.emit(tables.training_document(record.document))
         showing.stored(record.path)
 
 
@@ -196,8 +196,8 @@ def evaluate(
     showing.check()
     from senet_bench.run import evaluate, tables
 
-    asked = evaluate.Evaluation(
-        models=tuple(o.attached(name) if attach else name for name in model),
+    asked = evaluate.EvaluationRequest(
+        models=tuple(o.attached_name(name) if attach else name for name in model),
         weights=tuple(map(showing.store.named_weights, weights)),
         dataset=shown.dataset.lower(),
         folder=shown.data,
@@ -244,7 +244,7 @@ def _lesson(spec: ModelSpec) -> Lesson:
     return classification()
 
 
-def _evaluating(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
+def _evaluating(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The evaluation of detectors where one of the networks is one, else that of classifiers."""
     if any(spec.task == "detection" for spec in asked.specs()):
         from senet_bench.detection.evaluate import evaluate

@@ -18,7 +18,7 @@ from senet_bench.core.specs import (
     Integration,
     OptionValue,
     Placement,
-    Squeeze,
+    SqueezeName,
     import_hint,
     is_outside,
 )
@@ -176,7 +176,7 @@ _ROWS = (
         parse_one=_reduction,
         switches=_set("reduction"),
     ),
-    _row("squeeze", 11, "avg, max or none.", ("max", "avg"), parse_one=_of(Squeeze), switches=_set("squeeze")),
+    _row("squeeze", 11, "avg, max or none.", ("max", "avg"), parse_one=_of(SqueezeName), switches=_set("squeeze")),
     _row(
         "excitation",
         12,

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from senet_bench.core.specs import AttentionSpec, OptionValue, import_hint, is_outside
 from senet_bench.errors import UsageError, nearest
 
-KINDS = {bool: "true or false", int: "an integer", float: "a number"}
+TYPE_NAMES = {bool: "true or false", int: "an integer", float: "a number"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +30,16 @@ class Option:
     def form(self) -> str:
         """What may be given, in words."""
         bounds = "" if self.kind is bool else f" from {self.least:g} to {self.most:g}"
-        kind = {"all": KINDS[self.kind], "odd": "an odd integer", "powers of two": "a power of two"}[self.only]
+        kind = {"all": TYPE_NAMES[self.kind], "odd": "an odd integer", "powers of two": "a power of two"}[self.only]
         return f"{kind}{bounds}"
 
     def fault(self, value: OptionValue) -> str:
         """What is wrong with a value, in a few words; empty when nothing is."""
         if self.kind is bool:
-            return "" if isinstance(value, bool) else f"is not {KINDS[bool]}"
+            return "" if isinstance(value, bool) else f"is not {TYPE_NAMES[bool]}"
         whole = isinstance(value, int) and not isinstance(value, bool)
         if isinstance(value, str) or not (whole or (self.kind is float and isinstance(value, float))):
-            return f"is not {KINDS[self.kind]}"
+            return f"is not {TYPE_NAMES[self.kind]}"
         if not self.least <= value <= self.most:
             return f"is not between {self.least:g} and {self.most:g}"
         if self.only == "odd" and not int(value) % 2:
@@ -75,7 +75,7 @@ class Block:
                 raise UsageError(f"{self.name}'s {name} {value} {fault}", f"give {known[name].form}")
 
 
-SE = "senet_bench.models.attention:SqueezeExcitation"
+SE_CLASS = "senet_bench.models.attention:SqueezeExcitation"
 GE = "senet_bench.models.blocks:GatherExcite"
 KERNEL = Option("kernel", int, 1, 63, "odd")
 EXTENT = Option("extent", int, 2, 64, "powers of two")
@@ -87,7 +87,7 @@ BLOCKS: dict[str, Block] = {
     for row in (
         Block(
             name="se",
-            factory=SE,
+            factory=SE_CLASS,
             title="Squeeze-and-Excitation",
             source="Hu et al., arXiv 1709.01507v4",
             reduces=True,
@@ -161,7 +161,7 @@ BLOCKS: dict[str, Block] = {
         ),
         Block(
             name="se_hard",
-            factory=SE,
+            factory=SE_CLASS,
             title="SE of MobileNetV3",
             source="Howard et al., arXiv 1905.02244",
             reduces=True,
@@ -170,7 +170,7 @@ BLOCKS: dict[str, Block] = {
         ),
         Block(
             name="se_silu",
-            factory=SE,
+            factory=SE_CLASS,
             title="SE of EfficientNet",
             source="Tan and Le, arXiv 1905.11946",
             reduces=True,

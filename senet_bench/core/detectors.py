@@ -15,7 +15,7 @@ LAYOUTS: dict[Head, str] = {
 }
 INPUT_SIZE = (3, 800, 1216)
 """A COCO image of 2:3 with its shorter side at 800 px, as Detectron scales it, padded to multiples of 32."""
-CLASSES = 80
+COCO_CLASSES = 80
 
 PARAMS: dict[tuple[str, Head], tuple[int, int]] = {
     ("resnet18", "fpn"): (28_678_756, 28_767_836),
@@ -49,7 +49,7 @@ def _row(trunk: ModelSpec, head: Head, params: int, baseline: str | None) -> Mod
         params=params,
         options={"head": head, **trunk.options},
         input_size=INPUT_SIZE,
-        classes=CLASSES,
+        classes=COCO_CLASSES,
         baseline=baseline,
         trunk=trunk.name,
     )

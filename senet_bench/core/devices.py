@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from senet_bench.core.specs import Runtime, Timing
+from senet_bench.core.specs import Runtime, TimingName
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,10 +13,10 @@ class DeviceKind:
 
     gpu: bool
     runtimes: tuple[Runtime, ...] = ("eager",)
-    clocks: tuple[Timing, ...] = ("end-to-end",)
+    clocks: tuple[TimingName, ...] = ("end-to-end",)
 
 
-KINDS: dict[str, DeviceKind] = {
+DEVICE_KINDS: dict[str, DeviceKind] = {
     "cpu": DeviceKind(gpu=False),
     "cuda": DeviceKind(gpu=True, runtimes=("eager", "cudagraph"), clocks=("end-to-end", "device")),
     "mps": DeviceKind(gpu=True),
@@ -26,4 +26,4 @@ KINDS: dict[str, DeviceKind] = {
 
 def kind_of(device: str) -> DeviceKind:
     """The row of a device such as `cuda:1`; that of the CPU for one that is unknown, which is refused later."""
-    return KINDS.get(device.partition(":")[0], KINDS["cpu"])
+    return DEVICE_KINDS.get(device.partition(":")[0], DEVICE_KINDS["cpu"])

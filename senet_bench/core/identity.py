@@ -96,7 +96,7 @@ class Identity:
         return plain
 
 
-def training(recipe: Recipe) -> dict[str, Any]:
+def recipe_facts(recipe: Recipe) -> dict[str, Any]:
     """What a recipe trains by, apart from its batch size; `Identity.batch` has that."""
     plain: dict[str, Any] = canonical(recipe)
     return {name: value for name, value in plain.items() if name not in (*TEXTS, "batch_size")}

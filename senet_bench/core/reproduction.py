@@ -9,7 +9,7 @@ from senet_bench.core.catalog import CATALOG, resolve
 from senet_bench.core.paper import RULES, CellStatus, PrintedCell, cells, compare_cell
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.core.studies import SE, STUDIES, Kind, Study, Subject, find_study
+from senet_bench.core.studies import SE, STUDIES, Study, StudyKind, Subject, find_study
 
 _OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
@@ -47,7 +47,7 @@ def _as_catalogued(spec: ModelSpec) -> bool:
     return (spec.input_size, spec.classes, spec.cardinality, spec.options) == own
 
 
-def _plainly(spec: ModelSpec, kind: Kind) -> AttentionSpec | None:
+def _plainly(spec: ModelSpec, kind: StudyKind) -> AttentionSpec | None:
     """The attention with two spellings of one block made one; an ablation's FC biases are left open by the paper."""
     attention = spec.attention
     if attention is None:
@@ -62,7 +62,7 @@ def _plainly(spec: ModelSpec, kind: Kind) -> AttentionSpec | None:
     )
 
 
-def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
+def cells_of(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     """The paper's cells of a row in some studies (None: the network's own rows), each beside what was counted.
 
     Empty for a network whose image size, channels, classes or cardinality are not those of the table.
@@ -79,9 +79,9 @@ def judge(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     return [compare_cell(cell, measured) for cell in meant]
 
 
-def judged(rows: Iterable[Row], study: str) -> list[Row]:
+def of_study(rows: Iterable[Row], study: str) -> list[Row]:
     """The rows, each with its cells of one study alone."""
-    return [replace(row, paper=judge(row, [study])) for row in rows]
+    return [replace(row, paper=cells_of(row, [study])) for row in rows]
 
 
 def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:

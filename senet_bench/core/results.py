@@ -230,7 +230,7 @@ class Facts(Generic[Conditioned, FactsRow, Summarised, Detail]):
 
 
 AnyFacts = Facts[Any, Any, Any, Any]
-Document = Run | AnyFacts
+StoredDocument = Run | AnyFacts
 
 
 def schema_of(command: str) -> str:
@@ -247,7 +247,7 @@ def to_json(document: object) -> str:
     return msgspec.json.format(data, indent=1).decode() + "\n"
 
 
-KINDS = {
+DOCUMENT_KINDS = {
     schema_of("compare"): "senet_bench.core.results:Run",
     schema_of("ablate"): "senet_bench.core.results:Run",
     schema_of("profile"): "senet_bench.breakdown.rows:ProfileFacts",
@@ -264,14 +264,14 @@ document is read.
 """
 
 
-def from_json(data: bytes, source: str) -> Document:
+def from_json(data: bytes, source: str) -> StoredDocument:
     """The stored document in `data`, checked.
 
     Raises `UsageError` for what is not JSON or not of the right shape, `NotComparableError` for a foreign schema;
     both name `source`.
     """
-    document = header(data, source)
-    name = KINDS.get(str(document.get("schema")))
+    document = json_object(data, source)
+    name = DOCUMENT_KINDS.get(str(document.get("schema")))
     if name is None:
         raise NotComparableError(
             f"{source} has the schema {document.get('schema')!r}, which this version does not know",
@@ -279,13 +279,13 @@ def from_json(data: bytes, source: str) -> Document:
         )
     kind = pkgutil.resolve_name(name)
     try:
-        read: Document = msgspec.convert(as_of_today(document), kind)
+        read: StoredDocument = msgspec.convert(as_of_today(document), kind)
     except (msgspec.ValidationError, UsageError) as error:
         raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
     return read
 
 
-def header(data: bytes, source: str) -> dict[str, Any]:
+def json_object(data: bytes, source: str) -> dict[str, Any]:
     """The JSON object in `data`; `UsageError`, naming `source`, where there is none."""
     try:
         return msgspec.json.decode(data, type=dict[str, Any])

@@ -8,14 +8,14 @@ from typing import Any, Literal, get_args
 
 from senet_bench.errors import UsageError
 
-Squeeze = Literal["avg", "max", "none"]
+SqueezeName = Literal["avg", "max", "none"]
 Excitation = Literal["sigmoid", "tanh", "relu"]
 Integration = Literal["standard", "pre", "post", "identity"]
 Placement = Literal["standard", "3x3"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
 Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "openvino"]
-Timing = Literal["end-to-end", "device"]
+TimingName = Literal["end-to-end", "device"]
 CounterName = Literal["shapes", "fvcore"]
 Cache = Literal["warm", "cold"]
 Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
@@ -59,7 +59,7 @@ class AttentionSpec:
 
     block: str = "se"
     reduction: int | tuple[int, ...] | None = None
-    squeeze: Squeeze = "avg"
+    squeeze: SqueezeName = "avg"
     excitation: Excitation = "sigmoid"
     integration: Integration = "standard"
     placement: Placement = "standard"
@@ -69,7 +69,7 @@ class AttentionSpec:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""
-        _check_choice("squeeze", self.squeeze, get_args(Squeeze))
+        _check_choice("squeeze", self.squeeze, get_args(SqueezeName))
         _check_choice("excitation", self.excitation, get_args(Excitation))
         _check_choice("integration", self.integration, get_args(Integration))
         _check_choice("placement", self.placement, get_args(Placement))
@@ -160,7 +160,7 @@ class Conditions:
     threads: int = 1
     batch_size: int = 1
     mode: Mode = "infer"
-    timing: Timing = "end-to-end"
+    timing: TimingName = "end-to-end"
     cache: Cache = "warm"
     allocator: Allocator = "as-is"
 

@@ -18,7 +18,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from senet_bench.core.learning import TrialResult
-from senet_bench.core.results import Document, Run, from_json, header, schema_of, to_json
+from senet_bench.core.results import Run, StoredDocument, from_json, json_object, schema_of, to_json
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
 
 LONGEST_SHOWN = 120
@@ -31,14 +31,14 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
 
-    def documents(self) -> Iterator[tuple[Path, Document]]:
+    def documents(self) -> Iterator[tuple[Path, StoredDocument]]:
         """Every stored document with its path, oldest first; raises on a damaged or foreign file."""
         for path, found in self.survey():
             if isinstance(found, BenchError):
                 raise found
             yield path, found
 
-    def survey(self) -> Iterator[tuple[Path, Document | BenchError]]:
+    def survey(self) -> Iterator[tuple[Path, StoredDocument | BenchError]]:
         """Every stored document, oldest first; in place of a damaged or foreign one the error that names it."""
         if kind_of_path(self.root) == "file":
             raise UsageError(f"results folder {self.root} is a file", "name a folder with --results")
@@ -81,14 +81,14 @@ class Store:
         keyed = [*self.weights.glob(f"*-{name[:8]}*.safetensors")] if re.fullmatch("[0-9a-f]{8,16}", name) else []
         return next((str(path) for path in (by_name, *keyed) if kind_of_path(path) == "file"), name)
 
-    def new_path(self, run: Document) -> Path:
+    def new_path(self, run: StoredDocument) -> Path:
         """A path for a new run that no other process will choose."""
         command = run.schema.partition(".")[2].partition("/")[0]
         stamp = run.created.replace(":", "").replace("-", "")
         machine = run.environment.machine
         return self.root / "runs" / machine / f"{stamp}-{command}-{secrets.token_hex(3)}.json"
 
-    def write(self, run: Document, path: Path) -> None:
+    def write(self, run: StoredDocument, path: Path) -> None:
         """Write or rewrite a run in progress."""
         write_atomically(path, to_json(run))
 
@@ -119,7 +119,7 @@ class TrialStore:
     @staticmethod
     def read(path: Path) -> TrialResult:
         """The result of the trial in a file; raises on a damaged or foreign one."""
-        document = header(read(path), str(path))
+        document = json_object(read(path), str(path))
         if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):
             raise NotComparableError(f"{path} is no trial of this version", "move it away")
         try:
@@ -199,12 +199,12 @@ def write_atomically(path: Path, text: str | bytes) -> None:
     Raises `MeasurementError` where the disk does not take it.
     """
     data = text.encode(errors="replace") if isinstance(text, str) else text
-    with whole(path) as temporary:
+    with written_whole(path) as temporary:
         temporary.write_bytes(data)
 
 
 @contextlib.contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends, flushed to the disk; where it fails nothing is left.
 
     What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not

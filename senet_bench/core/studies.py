@@ -16,7 +16,7 @@ from senet_bench.core.specs import (
 )
 from senet_bench.errors import UsageError
 
-Kind = Literal["comparison", "ablation"]
+StudyKind = Literal["comparison", "ablation"]
 
 SE = AttentionSpec()
 
@@ -41,7 +41,7 @@ class Study:
 
     id: str
     title: str
-    kind: Kind
+    kind: StudyKind
     subjects: tuple[Subject, ...]
     classes: int | None = None
 
@@ -74,7 +74,7 @@ def _variant(row: str, label: str = "", **switches: Any) -> Subject:
     return Subject(label or row, "seresnet50", replace(SE, **switches), row)
 
 
-def _study(table: int, kind: Kind, *subjects: Subject, classes: int | None = None) -> dict[str, Study]:
+def _study(table: int, kind: StudyKind, *subjects: Subject, classes: int | None = None) -> dict[str, Study]:
     return {f"table{table}": Study(f"table{table}", TABLES[str(table)].title, kind, subjects, classes)}
 
 

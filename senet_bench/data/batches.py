@@ -81,7 +81,7 @@ class Batches:
         """Random-resized crops, decoded ahead by threads; the crop of an image depends on its row and the epoch."""
         cut = partial(_random_crop, size=self.size, augmentation=self.augmentation, seed=(self.seed, epoch, 2))
         rows = np.concatenate([rows for rows, _ in plans]) if plans else np.empty(0, dtype=np.int64)
-        ready = images.read(
+        ready = images.read_images(
             split, rows, self.batch // self.world, self.size, cut, workers=cores(), corrupt=self.corrupt
         )
         for (planned, draws), crops in zip(plans, ready):

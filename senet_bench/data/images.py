@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.process import cores
-from senet_bench.core.store import whole
+from senet_bench.core.store import written_whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.sets import Arrays, Files, Labels
 from senet_bench.errors import MeasurementError
@@ -144,7 +144,7 @@ def random_resized(
     return _resized(image[:, top : top + h, left : left + w], size, size).numpy()
 
 
-def read(
+def read_images(
     files: Files, rows: Labels, batch: int, size: int, cut: Crop, *, workers: int = 2, corrupt: list[Path] | None = None
 ) -> Iterator[Crops]:
     """The images `rows` in batches of at most `batch`, decoded ahead by `workers` threads.
@@ -214,10 +214,10 @@ def centre_crops(
     workers: int | None = None,
     corrupt: list[Path] | None = None,
 ) -> Iterator[Crops]:
-    """Evaluation crops of a split (or its `rows`), in order; see `read`. `workers` is all cores unless given."""
+    """Evaluation crops of a split (or its `rows`), in order; see `read_images`. `workers` is all cores unless given."""
     cut = exact if fidelity == "exact" else fast
     chosen = np.arange(len(files)) if rows is None else rows
-    return read(
+    return read_images(
         files, chosen, batch, crop.size, lambda path, _: cut(path, crop), workers=workers or cores(), corrupt=corrupt
     )
 
@@ -231,7 +231,7 @@ def cached(files: Files, crop: CentreCrop, folder: Path, *, fidelity: Fidelity =
     target = folder / f"crops-{_digest(files, crop, fidelity)}.npy"
     if not target.is_file():
         shape = (len(files), crop.size, crop.size, 3)
-        with whole(target) as partial:
+        with written_whole(target) as partial:
             stored = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
             for crops in centre_crops(files, crop, fidelity=fidelity):
                 stored[crops.rows] = crops.images.transpose(0, 2, 3, 1)

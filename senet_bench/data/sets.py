@@ -79,7 +79,7 @@ class DataSet:
         return self.train
 
 
-def load(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
+def load_images(name: str, folder: Path | str | None = None, *, draw: int = 0) -> DataSet:
     """The data set for classifiers of that name (a row of `core.datasets`), read from `folder` where it has files.
 
     `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it.

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
-from senet_bench.deployment.parts import AS_MAP, Activation, Affine, Product, Squeeze, Term
+from senet_bench.deployment.parts import AS_MAP, Activation, Affine, EarlySqueeze, Product, Term
 
 MAP_SIDES = (["2", "3"], ["-1", "-2"])
 IN_PLACE_ACTIVATIONS: dict[object, Activation] = {
@@ -79,7 +79,7 @@ def _activation_after(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, A
 
 
 def _is_flat(module: fx.GraphModule, node: Any) -> bool:
-    return kind(module, node) in (Squeeze, Product)
+    return kind(module, node) in (EarlySqueeze, Product)
 
 
 def is_mean(node: fx.Node) -> bool:
@@ -135,7 +135,7 @@ def _keeps(node: fx.Node) -> bool:
 
 
 def _put(module: fx.GraphModule, node: fx.Node, mean: Affine, activation: Activation | None) -> None:
-    squeeze = Squeeze(mean, next(module.parameters()).dtype, activation)
+    squeeze = EarlySqueeze(mean, next(module.parameters()).dtype, activation)
     keeps = is_mean(node) and _keeps(node)
     new = put(module, node, "squeeze", squeeze, tuple(term.source for term in mean.terms))
     if keeps:

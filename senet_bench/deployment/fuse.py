@@ -17,10 +17,10 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from senet_bench.deployment.convolution import Convolution, gated_sum
 from senet_bench.deployment.early_squeeze import is_mean
 from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
-from senet_bench.deployment.parts import Product, Squeeze
+from senet_bench.deployment.parts import EarlySqueeze, Product
 
 WRITERS = {
-    *(Convolution, Squeeze, Product, nn.Conv2d, nn.Linear, nn.BatchNorm2d),
+    *(Convolution, EarlySqueeze, Product, nn.Conv2d, nn.Linear, nn.BatchNorm2d),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d),
     *(operator.add, operator.mul, F.relu, gated_sum, torch.cat, torch.sigmoid, torch.tanh),
 }

@@ -35,7 +35,7 @@ class Affine:
     early: bool = True
 
 
-class Squeeze(nn.Module):
+class EarlySqueeze(nn.Module):
     """Maps the sources (N, K, H, W) of an affine mean to (N, outputs), with one product and an activation."""
 
     def __init__(self, mean: Affine, dtype: torch.dtype, activation: Activation | None = None) -> None:

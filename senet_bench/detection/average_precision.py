@@ -52,7 +52,9 @@ def check_installed() -> None:
         ) from error
 
 
-def judged(split: DetectionSplit, detections: Iterable[Detection], left_out: Sequence[int] = ()) -> AveragePrecision:
+def precision_of(
+    split: DetectionSplit, detections: Iterable[Detection], left_out: Sequence[int] = ()
+) -> AveragePrecision:
     """The average precision of detections on a split, but for the images `left_out` (by COCO's ids)."""
     check_installed()
     from pycocotools.coco import COCO

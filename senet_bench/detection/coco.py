@@ -124,7 +124,7 @@ class DetectionSet:
         return self.train
 
 
-def load(name: str, folder: Path | str | None = None) -> DetectionSet:
+def load_detection(name: str, folder: Path | str | None = None) -> DetectionSet:
     """The set of images with boxes of that name (a row of `core.datasets`), read from `folder`."""
     row = dataset(name, "detection")
     images: DetectionSet = loader(row)(existing(row.key, folder))

@@ -19,20 +19,20 @@ from senet_bench.core.store import Store, write_atomically
 from senet_bench.detection.average_precision import AveragePrecision, check_installed
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
-from senet_bench.run.evaluate import Evaluation, begun, checked, differences, names_of
+from senet_bench.run.evaluate import EvaluationRequest, begun, checked, differences, names_of
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
     from senet_bench.detection.coco import DetectionSet
 
 
-def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
+def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The record of all average precisions and, of several detectors, each difference to the first."""
     from senet_bench.detection import coco
 
     specs = checked(asked, store)
     _check(asked, specs)
-    images = coco.load(asked.dataset, asked.folder)
+    images = coco.load_detection(asked.dataset, asked.folder)
     record, classes = begun(asked, images, store), dict[str, AveragePrecision]()
     for spec, name, source in zip(specs, names_of(specs), asked.weights):
         row, classes[name] = evaluated(asked, images, spec, name, source)
@@ -43,7 +43,7 @@ def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     return record
 
 
-def _check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
+def _check(asked: EvaluationRequest, specs: Sequence[ModelSpec]) -> None:
     """Raise `UsageError` on what detectors cannot be asked."""
     other = next((spec for spec in specs if spec.task != "detection"), None)
     if other is not None:
@@ -58,14 +58,14 @@ def _check(asked: Evaluation, specs: Sequence[ModelSpec]) -> None:
 
 
 def evaluated(
-    asked: Evaluation, images: DetectionSet, spec: ModelSpec, name: str, source: str
+    asked: EvaluationRequest, images: DetectionSet, spec: ModelSpec, name: str, source: str
 ) -> tuple[DetectorRow, AveragePrecision]:
     """The row of one detector, which files call `name`, and its average precision."""
     from senet_bench.core import recipes
     from senet_bench.detection.objective import Looking, detect
     from senet_bench.train import weights
 
-    loaded = weights.load(spec, source, classes=len(images.classes), as_trained=True)
+    loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True)
     usual = recipes.Scaling()
     longest = usual.longest if asked.size is None else round(asked.size * usual.longest / usual.shorter)
     scaling = recipes.Scaling(asked.size or usual.shorter, longest)

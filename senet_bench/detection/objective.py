@@ -16,12 +16,12 @@ from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import write_atomically
 from senet_bench.detection import coco
-from senet_bench.detection.average_precision import AveragePrecision, Detection, check_installed, judged
+from senet_bench.detection.average_precision import AveragePrecision, Detection, check_installed, precision_of
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.train import Lesson
-from senet_bench.run.training import Training
+from senet_bench.run.training import TrainingRequest
 from senet_bench.train.distributed import World, gathered, share
 from senet_bench.train.objective import Settings, Tested
 from senet_bench.train.optimisation import autocast, laid_out
@@ -104,7 +104,7 @@ class Detections:
         """COCO's average precisions over the images seen."""
         unread = set(self.skipped)
         rows = [image.id for image, path in zip(self.split.listing.images, self.split.paths) if str(path) in unread]
-        return judged(self.split, self.found, rows)
+        return precision_of(self.split, self.found, rows)
 
     def save(self, path: Path) -> None:
         """Keep the detections in COCO's own results format."""
@@ -164,10 +164,10 @@ FROM_NOTHING = "the trunk starts from no weights, so that none of its stages is 
 
 def detection() -> Lesson:
     """The lesson of detectors."""
-    return Lesson(lambda asked: coco.load(asked.dataset, asked.folder), Detecting, _frozen)
+    return Lesson(lambda asked: coco.load_detection(asked.dataset, asked.folder), Detecting, _frozen)
 
 
-def _frozen(asked: Training, network: Any) -> tuple[str, ...]:
+def _frozen(asked: TrainingRequest, network: Any) -> tuple[str, ...]:
     """Keep the first stages of a detector's trunk as they are; says where it has none worth keeping."""
     network.freeze(asked.freeze_at)
     return () if asked.freeze_at else (FROM_NOTHING,)

@@ -26,7 +26,7 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train.distributed import World
 from senet_bench.train.objective import Settings
 
-Rows = npt.NDArray[np.int64]
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -138,7 +138,7 @@ class SceneBatches:
         plans = [self._plan(order, epoch, step) for step in range(start, self.steps)]
         yield from self.scenes.read(plans, self.corrupt if self.skips else None)
 
-    def _plan(self, order: Rows, epoch: int, step: int) -> list[tuple[Any, ...]]:
+    def _plan(self, order: Positions, epoch: int, step: int) -> list[tuple[Any, ...]]:
         rows = order[step * self.batch : (step + 1) * self.batch]
         draws = np.random.default_rng((self.seed, epoch, 1, step)).random(self.batch)
         rank, size = self.world.rank, self.world.size

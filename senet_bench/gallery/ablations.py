@@ -11,7 +11,7 @@ from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
-from senet_bench.core.reproduction import find, judged
+from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Row, Run
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.gallery.collection import Collection, StoredRun, Timed
@@ -25,7 +25,7 @@ def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
     rows, found = collection.rows("compare", "ablate"), []
     for study in STUDIES.values():
         if study.kind == "ablation":
-            known = judged(rows, study.id)
+            known = of_study(rows, study.id)
             by_row = {cell.row: row for row in known for cell in row.paper if cell.table == study.table}
             chosen = [(subject, by_row[subject.row]) for subject in study.subjects if subject.row in by_row]
             if len(chosen) > 1:

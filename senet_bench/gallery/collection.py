@@ -11,7 +11,7 @@ import msgspec
 from senet_bench.breakdown import tables as profiles
 from senet_bench.core.devices import kind_of
 from senet_bench.core.environment import Environment
-from senet_bench.core.results import AnyFacts, Document, Facts, Latency, Row, Run, schema_of
+from senet_bench.core.results import AnyFacts, Facts, Latency, Row, Run, StoredDocument, schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.core.store import key_of
 from senet_bench.errors import BenchError
@@ -19,13 +19,13 @@ from senet_bench.gates import colour_tables, tables
 from senet_bench.run import tables as commands
 from senet_bench.show import documents
 
-TABLES: dict[str, Callable[[AnyFacts], documents.Document]] = {
+DOCUMENTS_OF: dict[str, Callable[[AnyFacts], documents.Document]] = {
     "evaluate": commands.evaluation,
-    "selftest": commands.selftest,
-    "train": commands.training,
-    "profile": profiles.document,
-    "excitations": tables.document,
-    "input-channels": colour_tables.document,
+    "selftest": commands.selftest_document,
+    "train": commands.training_document,
+    "profile": profiles.profile_document,
+    "excitations": tables.gates_document,
+    "input-channels": colour_tables.colours_document,
 }
 """How the facts of a command are laid out in tables."""
 
@@ -35,7 +35,7 @@ class StoredRun:
     """A stored document and where it lies, relative to the results folder."""
 
     path: str
-    document: Document
+    document: StoredDocument
 
     @property
     def command(self) -> str:
@@ -163,7 +163,7 @@ class Collection:
         return {source.machine: source.document.environment for source in self.sources}
 
 
-def gather(root: Path, survey: Iterable[tuple[Path, Document | BenchError]]) -> Collection:
+def gather(root: Path, survey: Iterable[tuple[Path, StoredDocument | BenchError]]) -> Collection:
     """The documents under `root` that can be read, and the others with their reasons."""
     sources, left_out = [], []
     for path, found in survey:

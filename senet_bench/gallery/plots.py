@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from senet_bench.core.metrics import Metric
 from senet_bench.core.results import Latency, Row
 from senet_bench.gallery.collection import Timed, conditions_label
-from senet_bench.gallery.points import TITLES, Point
+from senet_bench.gallery.points import DATASET_NAMES, Point
 from senet_bench.show.chart import Chart, Mark, drawing, name_of, settle, shown
 from senet_bench.show.measurements import pareto
 from senet_bench.show.style import LIGHT
@@ -48,7 +48,7 @@ def tradeoff(found: Sequence[Point], dataset: str, metric: Metric, name: str, wh
         heads = list(_arrows(axes, points, metric))
         marks = [_mark(axes, place, point, metric) for place, point in enumerate(points)]
         names = list(_names(axes, points, metric))
-    title = f"Top-1 error on {TITLES.get(dataset, dataset)} against {metric.label}"
+    title = f"Top-1 error on {DATASET_NAMES.get(dataset, dataset)} against {metric.label}"
     return Chart(name, f"{title}{f', {where}' if where else ''}", figure, (*heads, *marks, *names), axes)
 
 
@@ -74,7 +74,7 @@ def _frame(axes: Axes, points: Sequence[Point], dataset: str, metric: Metric, wh
     axes.set_xticks(decades, [f"{tick:g}" for tick in decades])
     axes.set_xticks([], minor=True)
     axes.set_xlabel(metric.axis + (f": {shown(where, 90)}" if where else ""))
-    axes.set_ylabel(f"top-1 error on {shown(TITLES.get(dataset, dataset), 30)}, %")
+    axes.set_ylabel(f"top-1 error on {shown(DATASET_NAMES.get(dataset, dataset), 30)}, %")
     axes.tick_params(length=0)
     axes.set_axisbelow(True)
 
@@ -208,7 +208,7 @@ def _legend(axes: Axes, points: Sequence[Point], fronts: set[str]) -> None:
     )
 
 
-CONTROL = "A/A control (a second copy of the baseline)"
+CONTROL_LABEL = "A/A control (a second copy of the baseline)"
 
 
 def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
@@ -239,7 +239,7 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
         axes.set_xlabel("time with SE / time of its baseline, in the same rounds")
         handles = [
             axes.plot([], [], "o-", color=LIGHT["here"], ms=6, label="SE / baseline, interval over all looks")[0],
-            axes.plot([], [], "|-", color=LIGHT["muted"], ms=7, label=CONTROL)[0],
+            axes.plot([], [], "|-", color=LIGHT["muted"], ms=7, label=CONTROL_LABEL)[0],
         ]
         axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
         settle(figure)

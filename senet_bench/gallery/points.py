@@ -9,7 +9,7 @@ from typing import Literal
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.metrics import costs
-from senet_bench.core.reproduction import find, judged
+from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.gallery.collection import Collection, Timed
@@ -21,12 +21,12 @@ PAPER: dict[str, tuple[str, ...]] = {
     "places365": ("table6",),
 }
 """Where the paper prints the top-1 errors of a data set; the rows of one table share a recipe."""
-TITLES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
-CLASSES = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
+DATASET_NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
+CLASS_COUNTS = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
 
 
 @dataclass(frozen=True, slots=True)
-class Cost:
+class PointCost:
     """What one metric of a point is, in its unit; `printed` are the paper's digits where it is theirs."""
 
     value: float
@@ -48,7 +48,7 @@ class Point:
     pair: str
     error: float
     interval: tuple[float, float] | None
-    costs: Mapping[str, Cost]
+    costs: Mapping[str, PointCost]
     about: tuple[str, ...]
 
 
@@ -61,7 +61,7 @@ def points(collection: Collection, timed: Timed | None = None) -> list[Point]:
 def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
     for dataset, studies in PAPER.items():
         for study in studies:
-            for row in judged(rows, study):
+            for row in of_study(rows, study):
                 cell = find(row, study.removeprefix("table"), "top1_err")
                 if cell is None or cell.number is None:
                     continue
@@ -82,8 +82,8 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
 
 def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
     """A remark where the costs are those of the network with another number of classes."""
-    alike = row.classes == CLASSES[dataset]
-    return () if alike else (f"cost of the network with {row.classes} classes, not {CLASSES[dataset]}",)
+    alike = row.classes == CLASS_COUNTS[dataset]
+    return () if alike else (f"cost of the network with {row.classes} classes, not {CLASS_COUNTS[dataset]}",)
 
 
 def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
@@ -147,7 +147,7 @@ def _same_block(row: Row, line: ClassifierRow) -> bool:
     return own == theirs
 
 
-def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, Cost]:
+def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, PointCost]:
     """By metric what the paper prints for it in the same table, else what was counted or timed here."""
     latency = timed.latency_of(row) if timed else None
     known = replace(row, latency=latency)
@@ -155,11 +155,11 @@ def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, Cost]:
     for metric in costs():
         value = metric.of(known)
         if value:
-            found[metric.key] = Cost(value / metric.scale)
+            found[metric.key] = PointCost(value / metric.scale)
         for form in metric.forms if table else ():
             cell = find(row, table, form.key)
             if cell is not None and cell.number is not None:
-                found[metric.key] = Cost(cell.number * form.scale / metric.scale, cell.printed)
+                found[metric.key] = PointCost(cell.number * form.scale / metric.scale, cell.printed)
     if latency is not None and "latency" in found:
         found["latency"] = replace(found["latency"], ratio=latency.ratio, ratio_ci=latency.ci)
     return found

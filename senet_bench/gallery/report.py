@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
-from senet_bench.core.reproduction import judged
+from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import AnyFacts, Run, schema_of
 from senet_bench.core.store import Store, write_atomically
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.gallery.collection import Collection, LeftOut, gather
-from senet_bench.gallery.page.build import page
+from senet_bench.gallery.page.build import build_page
 from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
@@ -45,7 +45,7 @@ class IncompleteReportError(BenchError):
         self.exit_code = first.error.exit_code
 
 
-def read(store: Store) -> Gallery:
+def read_gallery(store: Store) -> Gallery:
     """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
     collection = gather(store.root, store.survey())
     if not collection.sources and not collection.left_out:
@@ -53,7 +53,7 @@ def read(store: Store) -> Gallery:
     return Gallery(collection, content(collection))
 
 
-def write(report: Gallery, root: Path) -> Iterator[Path]:
+def write_gallery(report: Gallery, root: Path) -> Iterator[Path]:
     """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
     for name, document in _tables(report):
         for place, text in writers.kept(name, document):
@@ -68,7 +68,7 @@ def write(report: Gallery, root: Path) -> Iterator[Path]:
     for place, data in rendered.items():
         yield _written(root / place, data)
     drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
-    yield _written(root / PAGE, page(report.collection, report.content, drawn))
+    yield _written(root / PAGE, build_page(report.collection, report.content, drawn))
 
 
 def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
@@ -76,7 +76,7 @@ def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
     rows = report.collection.rows()
     for study in STUDIES.values():
         run = Run(schema=schema_of("compare"), version=__version__, created="")
-        document = documents.of_run(replace(run, rows=[row for row in judged(rows, study.id) if row.paper]), [study])
+        document = documents.of_run(replace(run, rows=[row for row in of_study(rows, study.id) if row.paper]), [study])
         if document.wide:
             yield study.id, document
     for name, table in report.content.tables():

@@ -14,7 +14,7 @@ from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
 from senet_bench.show.chart import Chart, drawing, files_of, settle, shown
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Column, Table, points, unreadable
+from senet_bench.show.tables import EMPTY, Column, Table, points_text, unreadable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 LISTED = 40
 
 
-def document(facts: ColourFacts) -> Document:
+def colours_document(facts: ColourFacts) -> Document:
     """A line an image, the first forty; the CSV has them all."""
     names = ("image", "class", *(f"{colour} gate" for colour in COLOUR_NAMES), *COLOUR_NAMES, "raised")
     columns = tuple(Column(name, numeric=name not in ("image", "class", "raised")) for name in names)
@@ -65,7 +65,7 @@ def _notes(facts: ColourFacts) -> list[str]:
 
 
 def _change(paired: Paired) -> str:
-    return points(paired.difference, paired.ci)
+    return points_text(paired.difference, paired.ci)
 
 
 def _record(row: ColourRow) -> dict[str, object]:

@@ -132,10 +132,10 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
 
     if asked.weights is None:
         return _trained_here(asked, spec, store)
-    images = sets.load(asked.dataset, asked.folder)
-    loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    images = sets.load_images(asked.dataset, asked.folder)
+    loaded = weights.load_weights(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
     if loaded.metadata.get("dataset") == asked.dataset == "digits":
-        images = sets.load(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
+        images = sets.load_images(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
     if loaded.fresh:
         raise UsageError(
             f"{asked.weights} has no attention: {len(loaded.fresh)} blocks would keep random values",
@@ -153,7 +153,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
 
     if asked.dataset not in TRAINED_HERE:
         if asked.dataset not in DATASETS:
-            sets.load(asked.dataset, asked.folder)  # raises, with the name that is meant
+            sets.load_images(asked.dataset, asked.folder)  # raises, with the name that is meant
         raise UsageError(
             f"no weights given, and on {asked.dataset} no network is trained here",
             "give --weights FILE or a name such as timm:legacy_seresnet50 (make a file with `senet-bench train`)",
@@ -163,17 +163,17 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
     name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
-    images = sets.load(asked.dataset, draw=asked.seed)
+    images = sets.load_images(asked.dataset, draw=asked.seed)
     chosen_classes(asked.classes, images)  # raises before anything is trained
     if kind_of_path(file) != "file":
         _train(trial, file, store)
-    loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load_weights(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     how = f"trained here: recipe {recipe.name}, {recipe.epochs} epochs, seed {trial.seed}"
     return Observation(loaded.network, spec, images, file.name, (how,))
 
 
 def _train(trial: Trial, file: Path, store: Store) -> None:
-    """Carry out a trial, store its result where `compare` looks for it, and its weights in `file`."""
+    """Carry out a trial, store its result where `paired_errors` looks for it, and its weights in `file`."""
     import torch
 
     from senet_bench.train import trials, weights
@@ -184,7 +184,7 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
     told = definition(trial)
     store.trials(about["environment"].machine).put(key_of(told), told, result, about)
-    weights.save(network, file, trial.spec, **trials.described(trial))
+    weights.save(network, file, trial.spec, **trials.trial_facts(trial))
 
 
 def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
@@ -293,8 +293,8 @@ def _with_all_changed(summary: GateSummary, watch: Watch) -> GateSummary:
 
 def _change(watch: Watch, variant: str) -> ErrorChange:
     """The error of a variant less that of the network as it is, on the same images."""
-    from senet_bench.train.evaluation import compare
+    from senet_bench.train.evaluation import paired_errors
 
-    paired = compare(watch.seen, watch.held[variant])
+    paired = paired_errors(watch.seen, watch.held[variant])
     assert paired.p_value is not None  # McNemar's test has one for any number of images
     return ErrorChange(value=paired.difference, ci=paired.ci, confidence=paired.confidence, p=paired.p_value)

@@ -75,7 +75,7 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
 
     check_conditions(Conditions(device=asked.device))
     store.check()
-    images = sets.load(asked.dataset, asked.folder)
+    images = sets.load_images(asked.dataset, asked.folder)
     if images.channels != len(COLOUR_NAMES):
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
     rows = _shown(asked, images)
@@ -114,8 +114,8 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
     file = Path(asked.weights).expanduser() if asked.weights else None
-    if file is not None and kind_of_path(file) == "file" and weights.read(file)[1].get("model") == gated.name:
-        loaded = weights.load(gated, str(file), classes=len(images.classes), in_channels=images.channels)
+    if file is not None and kind_of_path(file) == "file" and weights.read_tensors(file)[1].get("model") == gated.name:
+        loaded = weights.load_weights(gated, str(file), classes=len(images.classes), in_channels=images.channels)
         about = loaded.metadata
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
         assert isinstance(loaded.network, GatedInput)
@@ -128,7 +128,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     trials.initialise_by_name(network, asked.seed)
     network.start_even()
     if asked.weights:
-        inner = weights.load(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
+        inner = weights.load_weights(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
         network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
     return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
@@ -163,7 +163,7 @@ def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: St
     spec = prepared.spec
     file = store.root / "weights" / f"{file_name(spec.name, asked.dataset)}.safetensors"
     weights.save(prepared.network, file, spec, dataset=asked.dataset, epochs=prepared.epochs, seed=asked.seed)
-    loaded = weights.load(spec, str(file), classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load_weights(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     assert isinstance(loaded.network, GatedInput)
     return replace(prepared, network=loaded.network, weights=file.name)
 
@@ -266,7 +266,7 @@ def _summary(
 ) -> ColourSummary:
     """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate fixed."""
     from senet_bench.gates.watch import Watch, variants
-    from senet_bench.train.evaluation import compare
+    from senet_bench.train.evaluation import paired_errors
 
     watch = Watch(network, images, rows, shown)
     for _ in watch.observe():
@@ -284,6 +284,6 @@ def _summary(
         between_class_share=tally.between_class_share(),
         error=watch.seen.top1_err,
         error_ci=watch.seen.interval(),
-        difference=compare(watch.seen, watch.held[f"{GATE}=1"]),
-        difference_at_mean=compare(watch.seen, watch.held[f"{GATE}=mean"]),
+        difference=paired_errors(watch.seen, watch.held[f"{GATE}=1"]),
+        difference_at_mean=paired_errors(watch.seen, watch.held[f"{GATE}=mean"]),
     )

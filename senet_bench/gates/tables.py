@@ -11,7 +11,7 @@ from senet_bench.show import writers
 from senet_bench.show.chart import Chart, files_of
 from senet_bench.show.curves import Line, Panel, Series, curves
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Column, Table, number, points, unreadable
+from senet_bench.show.tables import EMPTY, Column, Table, number, points_text, unreadable
 
 RECORDED = (
     "model",
@@ -39,7 +39,7 @@ LEAST_P = 1e-9
 GateCell = Callable[[GateRow], str]
 
 
-def document(facts: GateFacts) -> Document:
+def gates_document(facts: GateFacts) -> Document:
     """A line a block and one for all blocks; narrow, only what the paper speaks of."""
     wide, narrow = (_table(facts, narrow=is_narrow) for is_narrow in (False, True))
     return Document(facts, (wide,), (narrow,), tuple(map(_record, facts.rows)))
@@ -113,11 +113,11 @@ def _definitions(facts: GateFacts) -> list[str]:
 
 
 def _points(change: ErrorChange | None) -> str:
-    return EMPTY if change is None else points(change.value)
+    return EMPTY if change is None else points_text(change.value)
 
 
 def _change(change: ErrorChange | None) -> str:
-    return EMPTY if change is None else points(change.value, change.ci)
+    return EMPTY if change is None else points_text(change.value, change.ci)
 
 
 def _p(change: ErrorChange | None) -> str:
@@ -194,7 +194,7 @@ def _changed(changes: Iterable[ErrorChange | None]) -> tuple[Line]:
 
 def tables(facts: GateFacts) -> Iterator[tuple[str, str]]:
     """The table of the blocks in every format and the CSV of every channel, by their paths below the results folder."""
-    yield from writers.kept(file_stem(facts), document(facts))
+    yield from writers.kept(file_stem(facts), gates_document(facts))
     yield f"tables/{file_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
 
 

@@ -23,7 +23,7 @@ from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR, GateTally, evenly
 from senet_bench.models import attention_blocks
 from senet_bench.models.attention import SqueezeExcitation
-from senet_bench.train.evaluation import Predictions, Shown, Viewing, assembled, crops_of, show
+from senet_bench.train.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
 SMALL = 64
 MISFIT = 1e-3
@@ -69,7 +69,7 @@ class Watch:
 
     def observe(self) -> Iterator[int]:
         """Show the images once, each block's gates counted into its tally; a block that is not run has none."""
-        parts: list[Shown] = []
+        parts: list[BatchAnswers] = []
         corrupt: list[Path] = []
         with _evaluating(self.network, self.viewing):
             for done, crops in self._batches(corrupt):
@@ -84,7 +84,7 @@ class Watch:
 
     def hold(self, variants: Mapping[str, Mapping[str, Tensor]]) -> Iterator[int]:
         """Show the images once to every variant: the blocks that each names, held at the gates (C,) it gives them."""
-        parts: dict[str, list[Shown]] = {variant: [] for variant in variants}
+        parts: dict[str, list[BatchAnswers]] = {variant: [] for variant in variants}
         corrupt: list[Path] = []
         with _evaluating(self.network, self.viewing):
             for done, crops in self._batches(corrupt):
@@ -113,10 +113,10 @@ class Watch:
             done += len(crops.rows)
             yield done, crops
 
-    def _show(self, crops: Crops) -> Shown:
+    def _show(self, crops: Crops) -> BatchAnswers:
         device = torch.device(self.viewing.device)
         with torch.inference_mode():
-            return show(self.network, self.data, self.split.labels, crops, self.viewing, device)
+            return answers_of(self.network, self.data, self.split.labels, crops, self.viewing, device)
 
 
 def variants(means: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:

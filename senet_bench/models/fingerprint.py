@@ -53,9 +53,9 @@ def function_of(
     """
     asked = _Asked(tuple(input_size), modules, keep)
     try:
-        return _function(filled(network, own=own), asked, torch.float64)
+        return _function(fingerprintable(network, own=own), asked, torch.float64)
     except (_LowPrecisionError, RuntimeError, TypeError):  # it makes tensors of its own precision
-        return _function(filled(network, torch.float32, own=own), asked, torch.float32)
+        return _function(fingerprintable(network, torch.float32, own=own), asked, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ class _Asked:
     keep: str | None
 
 
-def whole(meta: nn.Module) -> nn.Module | None:
+def materialised(meta: nn.Module) -> nn.Module | None:
     """A network on the CPU whose tensors hold nothing yet, from one on `meta`; None where some are constants."""
     constants = (
         name
@@ -85,7 +85,7 @@ def whole(meta: nn.Module) -> nn.Module | None:
     return empty
 
 
-def filled(network: nn.Module, dtype: torch.dtype = torch.float64, *, own: bool = False) -> nn.Module:
+def fingerprintable(network: nn.Module, dtype: torch.dtype = torch.float64, *, own: bool = False) -> nn.Module:
     """A copy in evaluation whose parameters and BatchNorm statistics are functions of their names and shapes.
 
     Other buffers, which are constants of the function, stay as they are. A network of one's `own` is not copied.

@@ -16,7 +16,7 @@ from senet_bench.models.conv import conv_bn, conv_bn_relu
 # Output channels and stride of the thirteen depthwise separable convolutions.
 V1_UNITS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *((512, 1),) * 5, (1024, 2), (1024, 1))
 LayerMaker = Callable[[], nn.Module]
-ACTIVATION_LAYERS: dict[str, LayerMaker] = {
+ACTIVATIONS: dict[str, LayerMaker] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
     "hardswish": lambda: nn.Hardswish(inplace=True),
@@ -101,7 +101,7 @@ class InvertedResidual(nn.Module):
         self.adds = unit.stride == 1 and inputs == unit.outputs
         attend = attend if unit.attends else _nothing
         summed = attend if self.adds else _nothing
-        activation = ACTIVATION_LAYERS[unit.activation]
+        activation = ACTIVATIONS[unit.activation]
         layers: list[nn.Module] = []
         if unit.expanded != inputs:
             layers += [*conv_bn(inputs, unit.expanded, 1, eps=eps), activation()]
@@ -217,7 +217,7 @@ class InvertedNet(nn.Module):
         last = {"v2": "relu6", "b0": "silu"}.get(version, "hardswish")
         eps = eps or (1e-3 if version.startswith("v3") else 1e-5)
         channels = 16 if version.startswith("v3") else 32
-        self.stem = nn.Sequential(*conv_bn(in_channels, channels, 3, 2, eps=eps), ACTIVATION_LAYERS[last]())
+        self.stem = nn.Sequential(*conv_bn(in_channels, channels, 3, 2, eps=eps), ACTIVATIONS[last]())
         self.units, stage = nn.Sequential(), 1
         for index, unit in enumerate(units):
             stage += unit.stride - 1
@@ -227,11 +227,11 @@ class InvertedNet(nn.Module):
             )
             channels = unit.outputs
         wide = {"v2": 1280, "b0": 1280}.get(version, 6 * channels)
-        self.head = nn.Sequential(*conv_bn(channels, wide, 1, eps=eps), ACTIVATION_LAYERS[last]())
+        self.head = nn.Sequential(*conv_bn(channels, wide, 1, eps=eps), ACTIVATIONS[last]())
         layers: list[nn.Module] = []
         if version.startswith("v3"):
             width = make_divisible(1280 if version == "v3_large" else 1024)
-            layers, wide = [nn.Linear(wide, width), ACTIVATION_LAYERS[last]()], width
+            layers, wide = [nn.Linear(wide, width), ACTIVATIONS[last]()], width
         self.classifier = nn.Sequential(*layers, nn.Dropout(dropout), nn.Linear(wide, classes))
         if version.startswith("v3"):
             for module in self.modules():

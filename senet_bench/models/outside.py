@@ -1,6 +1,6 @@
 """Networks from outside: `timm:NAME`, `torchvision:NAME` and `package.module:callable`, and their rows for a command.
 
-`resolve` gives such a name what the catalog gives its own: a `ModelSpec` that every command can build. The name
+`resolve_outside` gives such a name what the catalog gives its own: a `ModelSpec` that every command can build. The name
 with `+attach` behind it is the same network with attention attached (`senet_bench.models.attach`).
 """
 
@@ -34,7 +34,7 @@ TRIED_SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512,
 """Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
-def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
+def load_outside(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
     """The network called `timm:NAME`, `torchvision:NAME` or `package.module:callable`, without trained weights.
 
     It maps (N, in_channels, H, W) to (N, classes); without `classes` it has its own number. A callable is given
@@ -52,11 +52,11 @@ def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Modu
     return made
 
 
-def resolve(name: str) -> ModelSpec:
-    """The row of a network from outside, or with `+attach` of it with SE; `UsageError` as `load` and `attach` raise."""
+def resolve_outside(name: str) -> ModelSpec:
+    """The row of a network from outside, or with `+attach` of it with SE; errors as of `load_outside` and `attach`."""
     source = name.removesuffix(ATTACH)
     with torch.device("meta"):
-        network = load(source)
+        network = load_outside(source)
     size, classes = _sizes(source, network)
     plain = ModelSpec(
         name=source,
@@ -99,19 +99,19 @@ def attached(spec: ModelSpec, attention: AttentionSpec | None = None) -> ModelSp
 def network(
     attend: Attend, *, classes: int, in_channels: int, source: str, own: int, size: tuple[int, int] | None = None
 ) -> nn.Module:
-    """What the rows of `resolve` build: the network alone, or where they give a size with what `attend` hands out."""
+    """What the rows of `resolve_outside` build: the network, with what `attend` hands out where they give a size."""
     bare = _own(source, own, classes, in_channels)
     return attach_with(bare, attend, (in_channels, *size))[0] if size else bare
 
 
 def _own(source: str, own: int, classes: int, in_channels: int) -> nn.Module:
     """The network with that many classes; with its `own` number nothing is handed to what makes it."""
-    return load(source, None if classes == own else classes, in_channels)
+    return load_outside(source, None if classes == own else classes, in_channels)
 
 
-def pair(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
-    """The baseline and the variant with attention of a row of `resolve`; what `catalog.pair` is for its own."""
-    return (resolve(spec.baseline), spec) if spec.baseline else (spec, attached(spec))
+def pair_outside(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
+    """The baseline and the variant with attention of a row of `resolve_outside`; what `catalog.pair` is for its own."""
+    return (resolve_outside(spec.baseline), spec) if spec.baseline else (spec, attached(spec))
 
 
 def _parameters(network: nn.Module) -> int:

@@ -12,8 +12,17 @@ from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
-from senet_bench.overhead.budget import Candidate, Cost, Kind, Verdict, interpolated, judge
-from senet_bench.overhead.origins import Error, Network, Origin, latencies, printed, printed_error, stored, subjects_of
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, interpolated, rank_candidates
+from senet_bench.overhead.origins import (
+    Error,
+    Network,
+    Origin,
+    latest_latencies,
+    printed,
+    printed_error,
+    stored,
+    subjects_of,
+)
 from senet_bench.run.cases import TABLES_2_AND_3, Case, baselines, label, select, spec_of
 from senet_bench.run.count import Count
 from senet_bench.run.record import new_run
@@ -85,15 +94,15 @@ def _ratios(row: Row, base: Row) -> dict[Cost, float]:
     return {"flops": row.flops["macs"] / base.flops["macs"], "params": row.params / base.params}
 
 
-def judged(what: Sequence[str], store: Store, budget: Budget) -> list[Verdict]:
+def budget_verdicts(what: Sequence[str], store: Store, budget: Budget) -> list[BudgetVerdict]:
     """The verdicts on what `compare`'s arguments name, from what is stored and printed; nothing is measured."""
     return [verdict for base in baselines(select(what)) for verdict in verdicts(base, store, budget)]
 
 
-def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[Verdict]]:
-    """`judged`, and an empty run for its document; `UsageError` where no error is known."""
+def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[BudgetVerdict]]:
+    """`budget_verdicts`, and an empty run for its document; `UsageError` where no error is known."""
     store.check()
-    found = judged(what, store, budget)
+    found = budget_verdicts(what, store, budget)
     if not found:
         names = [base.name for base in baselines(select(what))]
         raise UsageError(
@@ -119,14 +128,14 @@ def _folder(dataset: str) -> str:
     return "" if dataset.startswith("digits") else " --data DIR"
 
 
-def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[Verdict]:
+def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[BudgetVerdict]:
     """A verdict for each origin of errors that has the baseline's variants: measured ones first, then the paper's."""
     for origin in (*stored(base, store), *printed(base)):
         if any(attention is not None and attention.block != "constant" for _, attention in origin.errors):
             asked = budget.conditions if "latency" in budget.limits else ()
-            times, about = latencies(base, origin, store, asked) if asked else ({}, "")
-            found = judge(budget.limits, tuple(_candidates(base, origin, budget, times)))
-            yield Verdict(base.name, base.label, origin.source, origin.table, budget.limits, about, found)
+            times, about = latest_latencies(base, origin, store, asked) if asked else ({}, "")
+            found = rank_candidates(budget.limits, tuple(_candidates(base, origin, budget, times)))
+            yield BudgetVerdict(base.name, base.label, origin.source, origin.table, budget.limits, about, found)
 
 
 def _candidates(
@@ -167,7 +176,7 @@ def _costs(
     return {**ratios, "latency": latency.ratio}, {"latency": latency.ci} if latency.ci else {}
 
 
-def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> Kind:
+def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> CandidateKind:
     if attention is None:
         return "baseline" if model == base.name else "plain"
     return "control" if attention.block == "constant" else "attention"

@@ -15,10 +15,10 @@ from typing import Literal
 from senet_bench.errors import UsageError
 
 Cost = Literal["latency", "flops", "params"]
-Place = Literal["inside", "undecided", "not measured", "outside"]
-Kind = Literal["baseline", "attention", "control", "plain"]
+Standing = Literal["inside", "undecided", "not measured", "outside"]
+CandidateKind = Literal["baseline", "attention", "control", "plain"]
 Basis = Literal["measured", "printed", "interpolated"]
-PLACES: tuple[Place, ...] = ("inside", "undecided", "not measured", "outside")
+STANDINGS: tuple[Standing, ...] = ("inside", "undecided", "not measured", "outside")
 """From the best to the worst; a network stands at the worst of its costs."""
 LARGEST = 10.0
 
@@ -34,7 +34,7 @@ class Candidate:
 
     model: str
     label: str
-    kind: Kind
+    kind: CandidateKind
     ratios: Mapping[Cost, float]
     intervals: Mapping[Cost, tuple[float, float]] = field(default_factory=dict)
     error: float | None = None
@@ -65,7 +65,7 @@ class Judged:
     """A candidate, where it stands to the budget, and its error minus the baseline's and minus the best's."""
 
     candidate: Candidate
-    place: Place
+    place: Standing
     to_baseline: Difference | None
     to_best: Difference | None
 
@@ -83,13 +83,13 @@ class Ranking:
     tied: tuple[Judged, ...]
     untested: tuple[Judged, ...]
 
-    def of(self, kind: Kind) -> tuple[Judged, ...]:
+    def of(self, kind: CandidateKind) -> tuple[Judged, ...]:
         """The rows of one kind."""
         return tuple(row for row in self.rows if row.candidate.kind == kind)
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class BudgetVerdict:
     """The judgement on one baseline and its variants, by errors of one source that may be compared.
 
     `table` is the printed table that the errors stand in, `latency` the conditions and machine of the latencies.
@@ -113,7 +113,7 @@ def limit(cost: Cost, text: str) -> float:
     return found
 
 
-def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Ranking:
+def rank_candidates(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Ranking:
     """Where every candidate stands, and which errs least of those with attention that are surely inside.
 
     With equal errors the one that comes first wins. Networks with other data are not for one call.
@@ -122,7 +122,9 @@ def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Rank
     placed = [(one, place(limits, one)) for one in candidates]
     inside = [one for one, where in placed if one.kind == "attention" and where == "inside" and one.error is not None]
     winner = min(inside, key=lambda one: one.error or 0.0, default=None)
-    rows = tuple(Judged(one, where, difference(one, base), difference(one, winner)) for one, where in placed)
+    rows = tuple(
+        Judged(one, where, error_difference(one, base), error_difference(one, winner)) for one, where in placed
+    )
     rivals = [row for row in rows if row.to_best is not None and row.place != "outside"]
     return Ranking(
         rows,
@@ -132,13 +134,13 @@ def judge(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Rank
     )
 
 
-def place(limits: Mapping[Cost, float], candidate: Candidate) -> Place:
+def place(limits: Mapping[Cost, float], candidate: Candidate) -> Standing:
     """Where a candidate stands to all limits at once: at the worst of its places."""
     places = [_place(candidate, cost, most) for cost, most in limits.items()]
-    return max(places, key=PLACES.index, default="inside")
+    return max(places, key=STANDINGS.index, default="inside")
 
 
-def _place(candidate: Candidate, cost: Cost, most: float) -> Place:
+def _place(candidate: Candidate, cost: Cost, most: float) -> Standing:
     ratio = candidate.ratios.get(cost)
     if ratio is None:
         return "not measured"
@@ -148,7 +150,7 @@ def _place(candidate: Candidate, cost: Cost, most: float) -> Place:
     return "inside" if high <= most else "outside" if low > most else "undecided"
 
 
-def difference(candidate: Candidate, other: Candidate | None) -> Difference | None:
+def error_difference(candidate: Candidate, other: Candidate | None) -> Difference | None:
     """The candidate's error minus another's; None of itself and where one has no error.
 
     Over the seeds that both have, with the 95 % t interval from two on.

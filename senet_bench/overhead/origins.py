@@ -138,7 +138,7 @@ def printed_error(study: Study, subject: PrintedSubject) -> float | None:
     return next((cell.value / 100 for cell in printed if cell.value is not None), None)
 
 
-def latencies(
+def latest_latencies(
     base: ModelSpec, origin: Origin, store: Store, conditions: Sequence[Conditions]
 ) -> tuple[dict[Network, Latency], str]:
     """The newest latency of each network under the conditions on the machine that timed last, and what that was."""

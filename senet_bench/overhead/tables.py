@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from senet_bench.overhead.budget import Candidate, Cost, Difference, Judged, Verdict
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, Difference, Judged
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table
 
-NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
-SHOWN = 4
+COST_NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
+SHOWN_ATTEMPTS = 4
 HINTS: dict[Cost, str] = {"flops": "FLOPs", "params": "params", "latency": "latency"}
 
 
-def with_verdicts(document: Document, verdicts: Sequence[Verdict]) -> Document:
+def with_verdicts(document: Document, verdicts: Sequence[BudgetVerdict]) -> Document:
     """The document with a table for each verdict, and in its JSON the field `verdict`."""
     if not verdicts:
         return document
@@ -31,7 +31,7 @@ def with_verdicts(document: Document, verdicts: Sequence[Verdict]) -> Document:
     )
 
 
-def as_values(verdict: Verdict) -> dict[str, Any]:
+def as_values(verdict: BudgetVerdict) -> dict[str, Any]:
     """A verdict as JSON has it: fractions and ratios, null where nothing is known."""
     found = verdict.judgement
     return {
@@ -57,7 +57,7 @@ def _values(row: Judged) -> dict[str, Any]:
     }
 
 
-def _records(verdict: Verdict) -> Iterator[Mapping[str, Any]]:
+def _records(verdict: BudgetVerdict) -> Iterator[Mapping[str, Any]]:
     for row in verdict.judgement.rows:
         one = row.candidate
         yield {
@@ -66,7 +66,7 @@ def _records(verdict: Verdict) -> Iterator[Mapping[str, Any]]:
             "baseline": verdict.baseline,
             "verdict_source": verdict.source,
             "verdict_kind": one.kind,
-            **{f"verdict_{cost}_ratio": one.ratios.get(cost) for cost in NAMES},
+            **{f"verdict_{cost}_ratio": one.ratios.get(cost) for cost in COST_NAMES},
             "verdict_place": row.place,
             "verdict_top1_err": one.error,
             "verdict_basis": one.basis,
@@ -74,9 +74,9 @@ def _records(verdict: Verdict) -> Iterator[Mapping[str, Any]]:
         }
 
 
-def table(verdict: Verdict, *, narrow: bool = False) -> Table:
+def table(verdict: BudgetVerdict, *, narrow: bool = False) -> Table:
     """A line a network: costs over the baseline's, where it stands to the budget, error, difference to the baseline."""
-    costs = [cost for cost in NAMES if cost in verdict.limits or (cost != "latency" and not narrow)]
+    costs = [cost for cost in COST_NAMES if cost in verdict.limits or (cost != "latency" and not narrow)]
     columns = [Column("network", numeric=False)]
     columns += [Column(f"{HINTS[cost]} +%") for cost in costs]
     columns += [Column("budget", numeric=False), Column("error %"), Column("to baseline")]
@@ -90,12 +90,12 @@ def table(verdict: Verdict, *, narrow: bool = False) -> Table:
         )
         for row in verdict.judgement.rows
     )
-    limits = " and ".join(f"{NAMES[cost]} +{100 * (most - 1):.3g} %" for cost, most in verdict.limits.items())
+    limits = " and ".join(f"{COST_NAMES[cost]} +{100 * (most - 1):.3g} %" for cost, most in verdict.limits.items())
     title = f"{verdict.label} within {limits}, errors {verdict.source}"
     return Table(title, tuple(columns), lines, tuple(sentences(verdict)))
 
 
-def sentences(verdict: Verdict) -> Iterator[str]:
+def sentences(verdict: BudgetVerdict) -> Iterator[str]:
     """What follows: the best, what may be as good, what is undecided, and what the same costs without attention."""
     found = verdict.judgement
     if verdict.latency:
@@ -115,7 +115,7 @@ def sentences(verdict: Verdict) -> Iterator[str]:
     yield from _without_attention(verdict)
 
 
-def _best(verdict: Verdict) -> str:
+def _best(verdict: BudgetVerdict) -> str:
     best = verdict.judgement.best
     if best is None:
         rows = verdict.judgement.of("attention")
@@ -133,7 +133,7 @@ def _best(verdict: Verdict) -> str:
     )
 
 
-def _without_attention(verdict: Verdict) -> Iterator[str]:
+def _without_attention(verdict: BudgetVerdict) -> Iterator[str]:
     """The same overhead in width or depth; nothing of networks that have no other size."""
     rows = verdict.judgement.of("plain")
     if not rows:
@@ -155,15 +155,15 @@ def _without_attention(verdict: Verdict) -> Iterator[str]:
 def _sized(row: Judged) -> str:
     """A plain network with the name to train it by, and what it costs."""
     one = row.candidate
-    costs = ", ".join(f"{NAMES[cost]} {_cost(one, cost)} %" for cost in NAMES if cost in one.ratios)
+    costs = ", ".join(f"{COST_NAMES[cost]} {_cost(one, cost)} %" for cost in COST_NAMES if cost in one.ratios)
     where = EMPTY if row.place == "inside" else f", {row.place}"
     return f"{one.model or one.label} ({costs}{where})"
 
 
 def _names(rows: Sequence[Judged]) -> str:
     """The labels, of many the first few."""
-    more = f" and {len(rows) - SHOWN} more" if len(rows) > SHOWN + 1 else EMPTY
-    return ", ".join(row.candidate.label for row in (rows[:SHOWN] if more else rows)) + more
+    more = f" and {len(rows) - SHOWN_ATTEMPTS} more" if len(rows) > SHOWN_ATTEMPTS + 1 else EMPTY
+    return ", ".join(row.candidate.label for row in (rows[:SHOWN_ATTEMPTS] if more else rows)) + more
 
 
 def _cost(candidate: Candidate, cost: Cost) -> str:

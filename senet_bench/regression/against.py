@@ -19,7 +19,7 @@ from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.outcome import LimitRow, failed
-from senet_bench.regression.timing import Deadline, Timing
+from senet_bench.regression.timing import Deadline, Duel
 from senet_bench.regression.workers import Answer, Checkout, Described, Orders, Worker, answers
 
 SIDES = ("base", "head")
@@ -27,7 +27,7 @@ BROKEN = "the base works and this change does not"
 
 
 @dataclass(frozen=True, slots=True)
-class Against:
+class CheckAgainst:
     """A check against a commit: under which configuration, of which checkout, with which orders."""
 
     config: Config
@@ -60,7 +60,7 @@ class Against:
                     timed.append(network)
         if "latency" in self.config.metrics and timed:
             until = replace(deadline, start_s=start_s)
-            timing = Timing(self.base.folder, self.head, self.config, self.seed, until)
+            timing = Duel(self.base.folder, self.head, self.config, self.seed, until)
             rows += yield from timing.rows(timed, self.work)
         return rows
 

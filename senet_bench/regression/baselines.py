@@ -19,7 +19,7 @@ import msgspec
 
 from senet_bench import __version__
 from senet_bench.core.fingerprint import Function
-from senet_bench.core.results import header, to_json
+from senet_bench.core.results import json_object, to_json
 from senet_bench.core.specs import Allocator
 from senet_bench.core.store import append_line, read, write_atomically
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
@@ -28,9 +28,9 @@ from senet_bench.regression.facts import Portable
 PORTABLE = "senet-bench.baseline/1"
 MACHINE = "senet-bench.machine-baseline/1"
 HISTORY = "HISTORY.jsonl"
-LARGEST_FILE = 64 << 20
+LARGEST_BASELINE = 64 << 20
 RECORD = "record it with `senet-bench baseline record`"
-Count = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+StoredCount = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
@@ -43,13 +43,13 @@ class StoredFacts:
     """
 
     input_size: tuple[Size, Size, Size]
-    params: dict[str, Count]
-    flops: dict[str, Count]
+    params: dict[str, StoredCount]
+    flops: dict[str, StoredCount]
     state: dict[str, str]
-    operators: dict[str, Count]
+    operators: dict[str, StoredCount]
     outputs: Function | list[str] | None = None
     shapes: list[str] = field(default_factory=list)
-    counts: dict[str, Count] = field(default_factory=dict)
+    counts: dict[str, StoredCount] = field(default_factory=dict)
 
     @property
     def function(self) -> Function | None:
@@ -70,7 +70,7 @@ class StoredLatency:
 
     seconds: Seconds
     floor: Seconds
-    rounds: Count = 0
+    rounds: StoredCount = 0
     between: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     threads: Size = 1
     batch_size: Size = 1
@@ -87,7 +87,7 @@ class StoredLatency:
 class MachineFacts:
     """Facts of a network that depend on the machine."""
 
-    peak_bytes: Count | None = None
+    peak_bytes: StoredCount | None = None
     latency: StoredLatency | None = None
 
 
@@ -201,13 +201,15 @@ class Baselines:
         path = self.history_path
         if not path.exists():
             return []
-        return [header(line, f"{path} line {i}") for i, line in enumerate(_bytes(path).splitlines(), 1) if line.strip()]
+        return [
+            json_object(line, f"{path} line {i}") for i, line in enumerate(_bytes(path).splitlines(), 1) if line.strip()
+        ]
 
 
 def _load(path: Path, kind: type[File], schema: str) -> File | None:
     if not path.exists():
         return None
-    document = header(_bytes(path), str(path))
+    document = json_object(_bytes(path), str(path))
     if document.get("schema") != schema:
         raise NotComparableError(
             f"{path} has the schema {document.get('schema')!r}, not {schema!r}", f"move it away and {RECORD}"
@@ -222,8 +224,8 @@ def _bytes(path: Path) -> bytes:
     """The bytes of a file of a size that a baseline can have."""
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is no file", "move it away")
-    if path.is_file() and path.stat().st_size > LARGEST_FILE:
-        raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "it is no baseline; move it away")
+    if path.is_file() and path.stat().st_size > LARGEST_BASELINE:
+        raise UsageError(f"{path} is larger than {LARGEST_BASELINE >> 20} MiB", "it is no baseline; move it away")
     return read(path)
 
 

@@ -14,14 +14,14 @@ from senet_bench import __version__
 from senet_bench.bench.process import Health, allocator_of_process, check_allocator
 from senet_bench.core.progress import Steps
 from senet_bench.errors import UsageError
-from senet_bench.regression.against import Against
+from senet_bench.regression.against import CheckAgainst
 from senet_bench.regression.baselines import Baselines, commit_of, git
 from senet_bench.regression.comparison import Options, Rows, vanished
 from senet_bench.regression.config import Config
 from senet_bench.regression.drift import drift_rows
 from senet_bench.regression.outcome import (
     SCHEMA,
-    TITLES,
+    VERDICT_TITLES,
     Base,
     Control,
     Family,
@@ -71,7 +71,7 @@ def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list
     policy = policy_of(whole, base, by_head=options.by_head, only=options.only, typed=options.inconclusive)
     run = replace(run, config=policy.config)
     rows = [*policy.rows, *(vanished(name, "is in the base and not in the check") for name in policy.vanished)]
-    against = Against(policy.config, base, options.folder, run.work, options.seed)
+    against = CheckAgainst(policy.config, base, options.folder, run.work, options.seed)
     rows += yield from against.rows(Deadline(policy.config.max_seconds))
     run.facts.update(against.facts)
     return run, with_acceptances(rows, baselines, baselines.beside(options.folder, base.folder), against.facts)
@@ -131,7 +131,7 @@ def _verdict(rows: Sequence[LimitRow], code: int) -> str:
     """The one word of the verdict line; undecided rows that are let pass still are told."""
     if any(row.verdict == "inconclusive" for row in rows) and code in (0, 1):
         return "FAIL" if code else "PASS"
-    return TITLES[code]
+    return VERDICT_TITLES[code]
 
 
 def _shown(options: Options, config: Config) -> str:

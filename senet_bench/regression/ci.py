@@ -99,7 +99,7 @@ def failure_files(error: BenchError, created: str) -> dict[str, str]:
     return {
         "junit": f'<?xml version="1.0" encoding="UTF-8"?>\n{suite}{case}</testsuite>\n',
         "markdown": f"{MARKER}\n### senet-bench: not checked\n\n{plain_markdown(why)}\n",
-        "html": writers.page([Table("", (), (), (why,))], "senet-bench: not checked"),
+        "html": writers.html_page([Table("", (), (), (why,))], "senet-bench: not checked"),
         "json": to_json(document),
     }
 

@@ -15,7 +15,7 @@ from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline,
 from senet_bench.regression.config import Checked, Config, Inconclusive, Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
-from senet_bench.regression.outcome import LimitRow, Verdict, failed
+from senet_bench.regression.outcome import GateVerdict, LimitRow, failed
 from senet_bench.regression.timing import CONFIRMING_SEED
 from senet_bench.regression.workers import Orders
 
@@ -211,5 +211,5 @@ def vanished(name: str, where: str) -> LimitRow:
 
 def _broken(name: str, error: BenchError) -> LimitRow:
     """The row of a network that was recorded and cannot be run now: the change broke it, unless memory ran out."""
-    verdict: Verdict = "error" if "memory" in str(error).lower() else "fail"
+    verdict: GateVerdict = "error" if "memory" in str(error).lower() else "fail"
     return failed(name, "build", f"{error}; it could when it was recorded", verdict)

@@ -34,7 +34,7 @@ from senet_bench.regression.limits import Limit, judged_metrics, limit_of, usual
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
-LARGEST_FILE = 1 << 20
+LARGEST_CONFIG = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
 SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
 KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow", "drift")
@@ -59,7 +59,7 @@ def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
 def _table(path: Path) -> dict[str, object] | None:
     """The check's table of a TOML file, None where a file has none."""
     data = read(path)
-    if len(data) > LARGEST_FILE:
+    if len(data) > LARGEST_CONFIG:
         raise UsageError(f"{path} has {len(data)} bytes", "a config is a few lines; name the right file")
     try:
         whole = tomllib.loads(data.decode())

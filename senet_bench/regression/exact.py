@@ -15,7 +15,7 @@ from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import LimitRow, failed
 
-Changes = list[tuple[str, int | str]]
+FactChanges = list[tuple[str, int | str]]
 NOT_RECORDED = "recorded by an earlier version, `senet-bench baseline record` adds what they compute"
 FREE_WEIGHTS = "judged by their shapes alone: the gate of state_dict lets names and shapes of weights change"
 MACS = ("conv", "linear", "se_excitation", "se_scale")
@@ -136,7 +136,7 @@ def _counted(network: str, metric: str, count: Totals, limit: Limit) -> LimitRow
     """A count: it fails beyond the limit, and when a kind of operation came that was not there."""
     base, now = count.base, count.now
     worse = limit.judged and (limit.exceeded(base, now) or count.grown)
-    explain: Changes = [*count.changes]
+    explain: FactChanges = [*count.changes]
     return LimitRow(
         id=f"{network}/{metric}",
         network=network,
@@ -157,7 +157,7 @@ def _same(
     network: str, metric: str, values: tuple[str, str], changes: Sequence[tuple[str, str]], limit: Limit
 ) -> LimitRow:
     """A description: it is the same or it fails."""
-    explain: Changes = [*changes]
+    explain: FactChanges = [*changes]
     return LimitRow(
         id=f"{network}/{metric}",
         network=network,
@@ -203,7 +203,7 @@ def total_of(metric: str, facts: Portable) -> int:
 
 # --- what changed, by name: `params +12,288: layer3.0.se.fc1` ----------------------------------------------------
 
-SHOWN = 6
+SHOWN_OPERATORS = 6
 """So many names are written out in a sentence."""
 
 
@@ -232,8 +232,10 @@ def changed_texts(base: Mapping[str, str], now: Mapping[str, str]) -> list[tuple
 
 def sentence(what: str, changes: Sequence[tuple[str, int | str]], total: int | None = None) -> str:
     """One line: the total, then the names with their changes, the rest as a number."""
-    shown = [_shown(name, change, alone=len(changes) == 1 and total == change) for name, change in changes[:SHOWN]]
-    rest = f", and {len(changes) - SHOWN} more" if len(changes) > SHOWN else ""
+    shown = [
+        _shown(name, change, alone=len(changes) == 1 and total == change) for name, change in changes[:SHOWN_OPERATORS]
+    ]
+    rest = f", and {len(changes) - SHOWN_OPERATORS} more" if len(changes) > SHOWN_OPERATORS else ""
     amount = "" if total is None else f" {total:+,}"
     return f"{what}{amount}: {', '.join(shown)}{rest}" if shown else f"{what}{amount}"
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-Counted = Sequence[tuple[str, str]]
+CountedMetrics = Sequence[tuple[str, str]]
 """Metrics that a function of (network, input size) counts: key and import string."""
 How = Mapping[str, Any] | None
 """How a network is made and called: `arguments` and `inputs`."""
@@ -173,7 +173,7 @@ def peak_bytes(call: Callable[[], object]) -> int:
 
 
 def named_facts(
-    name: str, input_size: tuple[int, int, int], counted: Counted = (), keep: str | None = None, how: How = None
+    name: str, input_size: tuple[int, int, int], counted: CountedMetrics = (), keep: str | None = None, how: How = None
 ) -> Portable:
     """The facts of the network called `name`; without memory for its weights where it can be built so.
 
@@ -183,12 +183,16 @@ def named_facts(
     return _with_function(portable, lambda: named_function(name, input_size, how, network=network, keep=keep))
 
 
-def counted_facts(name: str, input_size: tuple[int, int, int], how: How = None, counted: Counted = ()) -> Portable:
+def counted_facts(
+    name: str, input_size: tuple[int, int, int], how: How = None, counted: CountedMetrics = ()
+) -> Portable:
     """The facts of the network called `name` without its function, which takes time."""
     return _named_counts(name, input_size, counted, how)[1]
 
 
-def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted, how: How) -> tuple[Any, Portable]:
+def _named_counts(
+    name: str, input_size: tuple[int, int, int], counted: CountedMetrics, how: How
+) -> tuple[Any, Portable]:
     try:
         network = built(name, "meta", how)
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
@@ -196,7 +200,7 @@ def _named_counts(name: str, input_size: tuple[int, int, int], counted: Counted,
     return network, _counted_facts(network, input_size, counted)
 
 
-def network_facts(network: Any, input_size: tuple[int, int, int], counted: Counted = ()) -> Portable:
+def network_facts(network: Any, input_size: tuple[int, int, int], counted: CountedMetrics = ()) -> Portable:
     """The facts of a network, which is not changed. Raises what its forward pass raises."""
     portable = _counted_facts(network, input_size, counted)
     return _with_function(portable, lambda: _ours(FINGERPRINT).function_of(network, input_size))
@@ -235,7 +239,7 @@ def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _counted_facts(network: Any, input_size: tuple[int, int, int], counted: Counted) -> Portable:
+def _counted_facts(network: Any, input_size: tuple[int, int, int], counted: CountedMetrics) -> Portable:
     from senet_bench.bench.count import count
 
     state = {key: _shape(value) for key, value in network.state_dict().items()}
@@ -253,7 +257,9 @@ def _counted_facts(network: Any, input_size: tuple[int, int, int], counted: Coun
     )
 
 
-def _counts(network: Any, input_size: tuple[int, int, int], counted: Counted) -> tuple[dict[str, int], dict[str, str]]:
+def _counts(
+    network: Any, input_size: tuple[int, int, int], counted: CountedMetrics
+) -> tuple[dict[str, int], dict[str, str]]:
     """What each function counts, by key, and why some could not: one that fails takes no other with it."""
     counts, uncounted = dict[str, int](), dict[str, str]()
     for key, name in counted:

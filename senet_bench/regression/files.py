@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
-from senet_bench.core.results import header
+from senet_bench.core.results import json_object
 from senet_bench.core.store import read
 from senet_bench.errors import BenchError, MeasurementError, UsageError
 from senet_bench.regression.config import PredictionPair
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import LimitRow, Verdict, failed
+from senet_bench.regression.outcome import GateVerdict, LimitRow, failed
 
 if TYPE_CHECKING:
     from senet_bench.train.evaluation import Predictions
 
-LARGEST_FILE = 256 << 20
-FEWEST_ROUNDS = 5
+LARGEST_BENCHMARK = 256 << 20
+FEWEST_STORED_ROUNDS = 5
 BETWEEN_PROCESSES = 0.01
 """Two processes of identical code differ by this much, which no file tells (the sd of the logarithm of times)."""
 Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
@@ -41,7 +41,7 @@ class Stats(msgspec.Struct):
     @property
     def variance(self) -> float | None:
         """That of the logarithm of the median, None where the file has no spread."""
-        if self.stddev is None or self.rounds < FEWEST_ROUNDS:
+        if self.stddev is None or self.rounds < FEWEST_STORED_ROUNDS:
             return None
         return (math.pi / 2) * (self.stddev / self.median) ** 2 / self.rounds + BETWEEN_PROCESSES**2
 
@@ -59,7 +59,7 @@ class Benchmark(msgspec.Struct):
         return self.fullname or self.name
 
 
-class File(msgspec.Struct):
+class BenchmarkFile(msgspec.Struct):
     """A file that pytest-benchmark saved."""
 
     benchmarks: list[Benchmark]
@@ -100,17 +100,19 @@ def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> Limi
     row = replace(row, ci=(math.exp(change - half), math.exp(change + half)), confidence=1 - 2 * alpha)
     if not limit.judged:
         return row
-    verdict: Verdict = "fail" if change - half > allowed else "pass" if change + half < allowed else "inconclusive"
+    verdict: GateVerdict = "fail" if change - half > allowed else "pass" if change + half < allowed else "inconclusive"
     return replace(row, verdict=verdict)
 
 
 def benchmark_stats(path: Path) -> dict[str, Stats]:
     """The statistics in a file of pytest-benchmark by full name; `UsageError` for another or a damaged file."""
     data = read(path)
-    if len(data) > LARGEST_FILE:
-        raise UsageError(f"{path} is larger than {LARGEST_FILE >> 20} MiB", "save it without --benchmark-save-data")
+    if len(data) > LARGEST_BENCHMARK:
+        raise UsageError(
+            f"{path} is larger than {LARGEST_BENCHMARK >> 20} MiB", "save it without --benchmark-save-data"
+        )
     try:
-        found = msgspec.convert(header(data, str(path)), File)
+        found = msgspec.convert(json_object(data, str(path)), BenchmarkFile)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path} is no file of pytest-benchmark ({error})", "make it with --benchmark-json") from error
     if not found.benchmarks:
@@ -131,14 +133,14 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
     It fails only where the one-sided interval at `alpha` lies above the limit, and passes only where it lies below;
     McNemar's p, against no difference at all, is told beside it.
     """
-    from senet_bench.train.evaluation import compare
+    from senet_bench.train.evaluation import paired_errors
 
     first, second = (_loaded(path) for path in (pair.base, pair.head))
-    paired = compare(first, second, 1 - 2 * alpha)
+    paired = paired_errors(first, second, 1 - 2 * alpha)
     worse, most = paired.difference, limit.absolute or 0.0
     low, high = paired.ci or (-1.0, 1.0)
     p = paired.p_value if paired.p_value is not None else 1.0
-    found: Verdict = "inconclusive"
+    found: GateVerdict = "inconclusive"
     if low > most:
         found = "fail"
     elif high < most or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):

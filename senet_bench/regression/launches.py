@@ -26,7 +26,7 @@ from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError
 from senet_bench.regression.config import Checked
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import LimitRow, Verdict
+from senet_bench.regression.outcome import GateVerdict, LimitRow
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
 from senet_bench.regression.workers import BLOCK_LIMIT_S, Orders, Worker, answers
 
@@ -37,7 +37,7 @@ SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
 MOST_ROUNDS = 100
 """More rounds in a launch tell no more: processes differ by ten times what these leave open."""
-FEWEST_ROUNDS = 6
+FEWEST_ROUNDS_OF_A_LAUNCH = 6
 STOLEN = 0.1
 """A round in which other guests had more than this share of the time is dropped."""
 
@@ -129,7 +129,7 @@ def _rounds(
 
     names, began, done, dropped = list(workers), now(), 0, 0
     columns: dict[str, list[float]] = {name: [] for name in names}
-    while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS):
+    while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS_OF_A_LAUNCH):
         if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
             break
         start, stolen = now(), stolen_seconds()
@@ -203,7 +203,7 @@ def latency_row(network: str, launches: Sequence[Launch], limit: Limit, *, level
         return replace(row, reason="too few rounds in a launch; increase --budget")
     allowed = limit.fraction(base)
     judged = statistics.judge(pairs, gate=allowed, level=level, alpha=alpha)
-    found: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
+    found: dict[str, GateVerdict] = {"regressed": "fail", "ok": "pass"}
     row = replace(
         row,
         verdict=found.get(judged.verdict, "inconclusive") if limit.judged else "info",

@@ -13,7 +13,7 @@ from senet_bench.core import metrics
 from senet_bench.core.metrics import Metric
 from senet_bench.errors import UsageError
 
-UNITS: dict[str, dict[str, float]] = {
+UNIT_FACTORS: dict[str, dict[str, float]] = {
     "count": {"": 1},
     "seconds": {"s": 1, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9},
     "bytes": {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9},
@@ -150,11 +150,11 @@ def threshold(metric: str, typed: object, where: str) -> tuple[float, bool]:
     number, unit = Decimal(parts[1].replace(",", "")), parts[2]
     if unit == "%":
         return float(number / 100), True
-    if unit not in UNITS[quantity]:
+    if unit not in UNIT_FACTORS[quantity]:
         raise UsageError(
             f"{where} {typed!r}: {metric} is not counted in {unit or 'bare numbers'}", f"write it as {example}"
         )
-    value = float(number * Decimal(str(UNITS[quantity][unit])))
+    value = float(number * Decimal(str(UNIT_FACTORS[quantity][unit])))
     if not math.isfinite(value):
         raise UsageError(f"{where} {typed!r} is too large", f"write it as {example}")
     return value, False

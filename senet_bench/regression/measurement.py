@@ -25,7 +25,7 @@ from senet_bench.regression.config import Checked, Config, Ratio
 from senet_bench.regression.facts import Portable, counted_facts, named_facts
 from senet_bench.regression.launches import Launched, Launches, launch
 from senet_bench.regression.limits import Limit, counted_metrics
-from senet_bench.regression.outcome import LimitRow, Verdict
+from senet_bench.regression.outcome import GateVerdict, LimitRow
 from senet_bench.regression.workers import Orders
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def ratio_row(ratio: Ratio, latency: Comparison) -> LimitRow:
     arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
     assert arm.judgement is not None
     judged, copies = arm.judgement, latency.samples.log_ratios(CONTROL, latency.baseline)
-    verdicts: dict[str, Verdict] = {"regressed": "fail", "ok": "pass"}
+    verdicts: dict[str, GateVerdict] = {"regressed": "fail", "ok": "pass"}
     return LimitRow(
         id=ratio.id,
         network=ratio.network,
@@ -195,7 +195,7 @@ def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Lim
     if spread is None:
         return replace(row, verdict="inconclusive", reason=f"{row.reason}; record it with several launches to gate it")
     margin = max(math.log1p(limit.fraction(base.floor)), 3 * spread)
-    found: Verdict = "fail" if math.log(ratio) > margin else "pass"
+    found: GateVerdict = "fail" if math.log(ratio) > margin else "pass"
     return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
 
 

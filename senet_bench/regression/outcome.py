@@ -14,12 +14,12 @@ from senet_bench.core.results import schema_of
 from senet_bench.regression.config import Config, Inconclusive
 from senet_bench.regression.limits import Limit, StoredLimit, counted_metrics
 
-Verdict = Literal["fail", "error", "not comparable", "inconclusive", "allowed", "accepted", "pass", "info", "new"]
-Kind = Literal["exact", "statistical", "paired", "stored", "ratio", "config"]
+GateVerdict = Literal["fail", "error", "not comparable", "inconclusive", "allowed", "accepted", "pass", "info", "new"]
+GateKind = Literal["exact", "statistical", "paired", "stored", "ratio", "config"]
 SCHEMA = schema_of("check")
-EXITS: dict[Verdict, int] = {"fail": 1, "error": 5, "not comparable": 4, "inconclusive": 3}
+EXITS: dict[GateVerdict, int] = {"fail": 1, "error": 5, "not comparable": 4, "inconclusive": 3}
 """What makes a check not pass, the gravest first, and its exit code."""
-TITLES = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "NOT COMPARABLE", 5: "ERROR"}
+VERDICT_TITLES = {0: "PASS", 1: "FAIL", 3: "INCONCLUSIVE", 4: "NOT COMPARABLE", 5: "ERROR"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,8 +36,8 @@ class LimitRow:
     id: str
     network: str
     metric: str
-    kind: Kind
-    verdict: Verdict
+    kind: GateKind
+    verdict: GateVerdict
     reason: str = ""
     base: float | str | None = None
     now: float | str | None = None
@@ -145,7 +145,7 @@ class Report:
     judge: Literal["base", "head"] | None = None
 
 
-def failed(network: str, metric: str, why: str, verdict: Verdict = "error") -> LimitRow:
+def failed(network: str, metric: str, why: str, verdict: GateVerdict = "error") -> LimitRow:
     """The row of something that could not be measured or compared."""
     return LimitRow(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
 

@@ -271,7 +271,7 @@ COLUMNS = ("network", "images", "params", "operations", "operators", "memory", "
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class RecordedNetwork:
     """What is recorded of a network; memory and seconds are of this machine."""
 
     network: str
@@ -284,7 +284,7 @@ class Entry:
     seconds: float | None
 
 
-def entries(baselines: Baselines) -> list[Entry]:
+def entries(baselines: Baselines) -> list[RecordedNetwork]:
     """What is recorded, network by network; raises where nothing is recorded."""
     portable, machine = baselines.portable(), baselines.here()
     if portable is None and not machine.networks:
@@ -294,9 +294,9 @@ def entries(baselines: Baselines) -> list[Entry]:
     return [_entry(name, facts.get(name), machine.networks.get(name, MachineFacts())) for name in names]
 
 
-def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> Entry:
+def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> RecordedNetwork:
     facts = own.portable() if own else None
-    return Entry(
+    return RecordedNetwork(
         network=name,
         input_size=list(facts.input_size) if facts else None,
         params=facts.total if facts else None,
@@ -335,7 +335,7 @@ def _changes(history: Sequence[Mapping[str, Any]]) -> Table:
     return Table("Accepted changes", tuple(Column(name, numeric=False) for name in names), lines)
 
 
-def _line(entry: Entry) -> tuple[str, ...]:
+def _line(entry: RecordedNetwork) -> tuple[str, ...]:
     counts = (value(number, "") for number in (entry.params, entry.operations, entry.operators))
     images = "x".join(map(str, entry.input_size or ()))
     return (entry.network, images, *counts, value(entry.peak_bytes, "bytes"), value(entry.seconds, "s"))

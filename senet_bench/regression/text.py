@@ -24,7 +24,7 @@ COMMENT_CHARACTERS = 65_000
 SUMMARY_BYTES = 1_000_000
 """A job summary of more than 1 MiB is thrown away as a whole."""
 LONGEST_REASON = 400
-HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
+CHECK_HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
 GRAVITY = [*EXITS, "new", "allowed", "accepted", "info", "pass"]
 MARKER = "<!-- senet-bench check -->"
 """The first line of a comment, by which it is found again."""
@@ -61,7 +61,7 @@ def ordered(rows: Sequence[LimitRow]) -> list[LimitRow]:
 
 
 def row_cells(row: LimitRow) -> tuple[str, ...]:
-    """A row as text, under `HEADINGS`."""
+    """A row as text, under `CHECK_HEADINGS`."""
     interval = "" if row.ci is None else f"{_percent(row.ci[0])} .. {_percent(row.ci[1])}"
     verdict = f"{row.verdict}, baseline is stale" if row.stale else row.verdict
     why = row.reason if len(row.reason) <= LONGEST_REASON else f"{row.reason[:LONGEST_REASON]}..."
@@ -146,7 +146,7 @@ def _kinds(rows: Sequence[LimitRow]) -> str:
 def _table(rows: Sequence[LimitRow], room: int) -> str:
     if not rows:
         return ""
-    lines = [f"| {' | '.join(HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
+    lines = [f"| {' | '.join(CHECK_HEADINGS)} |", "|---|---|--:|--:|--:|---|--:|---|---|"]
     used = sum(map(len, lines))
     for shown, row in enumerate(rows):
         texts = [plain_markdown(cell) for cell in row_cells(row)]
@@ -233,7 +233,7 @@ def software(report: Report) -> str:
 def report_document(report: Report) -> Document:
     """The report for a terminal and for the formats that tables are written in."""
     rows = ordered(report.rows)
-    columns = tuple(Column(name, numeric=name in ("base", "now", "change", "gate")) for name in HEADINGS)
+    columns = tuple(Column(name, numeric=name in ("base", "now", "change", "gate")) for name in CHECK_HEADINGS)
     notes = [*sureness(report), f"base {base_text(report)}", f"reproduce: {report.reproduce}"]
     notes += [f"accept: {report.accept}"] if report.accept else []
     wide = Table(verdict_line(report), columns, tuple(_coloured(row) for row in rows), tuple(notes))
@@ -259,12 +259,14 @@ def report_page(report: Report) -> str:
     folded = tuple(lines[row.id] for row in rest)
     tables += [Table(_kinds(rest), whole.columns, folded, folded=True)] if rest else []
     tables.append(Table("How sure is this", (), (), whole.notes))
-    return writers.page(tables, f"senet-bench: {verdict_line(report)}")
+    return writers.html_page(tables, f"senet-bench: {verdict_line(report)}")
 
 
 def _coloured(row: LimitRow) -> tuple[str | Cell, ...]:
-    """A row under `HEADINGS`, its verdict with the colour it has."""
-    return tuple(Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(HEADINGS, row_cells(row)))
+    """A row under `CHECK_HEADINGS`, its verdict with the colour it has."""
+    return tuple(
+        Cell(text, row.verdict) if name == "verdict" else text for name, text in zip(CHECK_HEADINGS, row_cells(row))
+    )
 
 
 def _record(row: LimitRow) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class Deadline:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class Duel:
     """Base and head to be timed: their folders, under which configuration, from which seed, until when."""
 
     base: Path

@@ -17,7 +17,7 @@ from senet_bench.errors import UsageError
 if TYPE_CHECKING:
     from torch import nn
 
-Against = Literal["partner", "first", "none"]
+Reference = Literal["partner", "first", "none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Changes:
     in_channels: int | None = None
     cardinality: int | None = None
     attention: Mapping[str, Any] = field(default_factory=dict)
-    against: Against = "partner"
+    against: Reference = "partner"
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
         """The network with the sizes and (where it has attention) the switches changed."""
@@ -148,7 +148,7 @@ def _case(spec: ModelSpec, changes: Changes, study: str | None = None) -> Case:
     return Case(changes.apply(spec), "variant", changes.apply(base), (study,))
 
 
-def grid(name: str, axes: Mapping[str, str | None], changes: Changes | None = None) -> tuple[Case, ...]:
+def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | None = None) -> tuple[Case, ...]:
     """The baseline of a network and every combination of the axes' values (None: the paper's) of its attention.
 
     Raises one `UsageError` that names every combination which makes no sense.
@@ -183,7 +183,7 @@ def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:
         return (changes or Changes()).apply(resolve(name))
     from senet_bench.models import outside
 
-    plain = (changes or Changes()).apply(outside.resolve(name.removesuffix(ATTACH)))
+    plain = (changes or Changes()).apply(outside.resolve_outside(name.removesuffix(ATTACH)))
     if not name.endswith(ATTACH):
         return plain
     return outside.attached(plain, switched(AttentionSpec(), (changes or Changes()).attention))
@@ -201,7 +201,7 @@ def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
 
     if spec.attention is None:
         return spec, outside.attached(spec)
-    base = outside.resolve(spec.name.removesuffix(ATTACH))
+    base = outside.resolve_outside(spec.name.removesuffix(ATTACH))
     return replace(base, input_size=spec.input_size, classes=spec.classes), spec
 
 

@@ -9,7 +9,7 @@ from typing import Protocol
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
-from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid, select, spec_of, with_controls
+from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, select, spec_of, with_controls
 from senet_bench.run.count import Count
 from senet_bench.run.record import Record, new_run
 
@@ -82,7 +82,7 @@ def settings(
 
     Raises one `UsageError` that names all impossible settings where their values were typed.
     """
-    cases = grid(model, axes, changes)
+    cases = grid_cases(model, axes, changes)
     cases = with_controls(cases) if controls else cases
     impossible = count.impossible(cases)
     possible = tuple(case for case in cases if case.name not in impossible)

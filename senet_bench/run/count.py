@@ -14,7 +14,7 @@ from senet_bench.core.catalog import resolve
 from senet_bench.core.foreign import contained
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
-from senet_bench.core.reproduction import judge
+from senet_bench.core.reproduction import cells_of
 from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import CounterName, ModelSpec
 from senet_bench.core.studies import find_study
@@ -122,7 +122,7 @@ class Count:
             missing=NOT_ASKED,
         )
         missing = NOT_ASKED if case.spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
-        return replace(row, paper=judge(row, case.studies), missing=missing)
+        return replace(row, paper=cells_of(row, case.studies), missing=missing)
 
 
 def _row(case: Case, **counted: Any) -> Row:

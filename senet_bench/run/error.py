@@ -68,7 +68,7 @@ class Sweep:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
         self.resolved()
         self.engine.check(self.device)
-        sets.load(self.dataset, self.folder)
+        sets.load_images(self.dataset, self.folder)
 
     def resolved(self) -> Recipe:
         """The recipe with its epochs and learning rate as asked."""
@@ -147,7 +147,7 @@ class Sweep:
         outcomes, todo = Outcomes(), []
         for trial in self.plan(cases):
             anew = self.fresh and trial in mine
-            if not anew and (result := result_of(trial, kept, before)) is not None:
+            if not anew and (result := stored_result(trial, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
                 key = key_of(definition(trial))
@@ -189,7 +189,7 @@ class Outcomes:
             self.devices.setdefault(int(trial.arm), {})[outcome.trained_on] = None
 
 
-def result_of(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
+def stored_result(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
     """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
     result = kept.get(key_of(definition(trial)))
     return result if result is not None else before.result(trial)

@@ -29,7 +29,7 @@ COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 """What two evaluations must have in common."""
 
 
-class Shown(Protocol):
+class DataFacts(Protocol):
     """What an evaluation says of its data set, whatever the networks do with it."""
 
     @property
@@ -42,7 +42,7 @@ class Shown(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
+class EvaluationRequest:
     """What `evaluate` is asked: networks with their weights, and the images they are shown.
 
     `size` is the side of the single centre crop in pixels, by default the network's own (the shorter edge is first
@@ -78,12 +78,12 @@ class Evaluation:
         return [spec_of(model, Changes(img_size=self.size if is_outside(model) else None)) for model in self.models]
 
 
-def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
+def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The record of all errors of classifiers and, of several, each difference to the first."""
     from senet_bench.data import sets
 
     specs = checked(asked, store)
-    images = sets.load(asked.dataset, asked.folder)
+    images = sets.load_images(asked.dataset, asked.folder)
     record, seen = begun(asked, images, store), list[Any]()
     names = names_of(specs)
     for spec, name, source in zip(specs, names, asked.weights):
@@ -96,7 +96,7 @@ def evaluate(asked: Evaluation, store: Store) -> Steps[Record[Document]]:
     return record
 
 
-def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
+def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
     """The networks that are to be evaluated; raises on what could not be carried out or stored."""
     from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
@@ -108,7 +108,7 @@ def checked(asked: Evaluation, store: Store) -> list[ModelSpec]:
     return asked.specs()
 
 
-def begun(asked: Evaluation, images: Shown, store: Store) -> Record[Document]:
+def begun(asked: EvaluationRequest, images: DataFacts, store: Store) -> Record[Document]:
     """The record of an evaluation on these images, without a row yet."""
     conditions = EvaluationConditions(dataset=asked.dataset, images=len(images.test), notes=list(images.notes))
     return Record.begin(store, new_facts("evaluate", conditions))
@@ -122,13 +122,15 @@ def names_of(specs: Sequence[ModelSpec]) -> list[str]:
 
 
 def _evaluated(
-    asked: Evaluation, images: DataSet, spec: ModelSpec, name: str, source: str
+    asked: EvaluationRequest, images: DataSet, spec: ModelSpec, name: str, source: str
 ) -> tuple[ClassifierRow, Predictions]:
     from senet_bench.data.sets import Files
     from senet_bench.train import weights
     from senet_bench.train.evaluation import Viewing, predict
 
-    loaded = weights.load(spec, source, classes=len(images.classes), in_channels=images.channels, as_trained=True)
+    loaded = weights.load_weights(
+        spec, source, classes=len(images.classes), in_channels=images.channels, as_trained=True
+    )
     network = loaded.network.to(asked.device)
     if loaded.normalisation is not None:
         images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
@@ -147,7 +149,7 @@ def _evaluated(
     return _row(loaded, viewing, images, seen), seen
 
 
-def _shown(asked: Evaluation, split: Split, viewing: Viewing) -> Split:
+def _shown(asked: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
     """The split, from the cache of its crops where one is asked for."""
     from senet_bench.data.images import cached, centre_crop
     from senet_bench.data.sets import Files
@@ -182,11 +184,11 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
 
 def _against(rows: Sequence[EvaluationRow], seen: Sequence[Predictions], row: ClassifierRow) -> ClassifierRow:
     """The row with its difference to the first network on the same images, and what makes the comparison unfair."""
-    from senet_bench.train.evaluation import compare
+    from senet_bench.train.evaluation import paired_errors
 
     if not rows:
         return row
-    paired = compare(seen[0], seen[-1])
+    paired = paired_errors(seen[0], seen[-1])
     return structs.replace(
         row,
         against=rows[0].model,

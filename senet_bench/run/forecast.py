@@ -9,13 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.results import AnyFacts, header
+from senet_bench.core.results import AnyFacts, json_object
 from senet_bench.core.store import Store, TrialStore, read
 from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
-from senet_bench.run.error import Sweep, definition, result_of
+from senet_bench.run.error import Sweep, definition, stored_result
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
 
@@ -99,7 +99,7 @@ def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[d
         by_place.setdefault(int(trial.arm), []).append(trial)
     for place in range(len(cases)):
         planned = by_place.get(place, [])
-        done = sum(result_of(trial, kept, before) is not None for trial in planned)
+        done = sum(stored_result(trial, kept, before) is not None for trial in planned)
         row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
             row |= _duration(planned[0], known, left=len(planned) - done)
@@ -128,7 +128,7 @@ def _durations(kept: TrialStore) -> dict[tuple[str, str], list[float]]:
     """The seconds of stored trials, by what they have in common and the kind of device they ran on."""
     found: dict[tuple[str, str], list[float]] = {}
     for path in sorted(kept.folder.glob("*.json")):
-        document = header(read(path), str(path))
+        document = json_object(read(path), str(path))
         result = kept.get(path.stem)
         if result is not None and result.seconds is not None:
             found.setdefault((_likeness(document.get("definition", {})), _kind(result.device)), []).append(

@@ -9,10 +9,10 @@ from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
 from senet_bench.core.progress import Progress
-from senet_bench.core.results import Document, Facts, Run, RunConditions, schema_of
+from senet_bench.core.results import Facts, Run, RunConditions, StoredDocument, schema_of
 from senet_bench.core.store import Store
 
-Doc = TypeVar("Doc", bound=Document)
+Doc = TypeVar("Doc", bound=StoredDocument)
 
 
 @dataclass(slots=True)

@@ -15,7 +15,7 @@ from senet_bench.run.record import Record, header, new_facts
 
 if TYPE_CHECKING:
     from senet_bench.core.identity import Identity
-    from senet_bench.run.training import Training
+    from senet_bench.run.training import TrainingRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Before:
         why = "with --fresh" if self.weights else "for its weights"
         return (f"{self._stored()}; trained again {why}",)
 
-    def record(self, asked: Training, store: Store, out: Path, processes: int) -> Record[Document]:
+    def record(self, asked: TrainingRequest, store: Store, out: Path, processes: int) -> Record[Document]:
         """The record of the training that was, with its epochs where they were stored."""
         note = f"{self._stored()}; nothing was trained (--fresh trains again)"
         if self.told is not None:
@@ -75,7 +75,7 @@ def before(store: Store, key: str, out: Path, is_trial: bool, resume: bool) -> B
     from senet_bench.train import weights
 
     trial = store.trials(environment().machine).get(key) if is_trial else None
-    known = out.is_file() and weights.key_of(out) == key
+    known = out.is_file() and weights.key_in(out) == key
     return Before(key, trial, known, next(_records(store, out), None) if known else None)
 
 
@@ -92,9 +92,9 @@ def _fields(conditions: Any) -> dict[str, Any]:
     return {name: getattr(conditions, name) for name in conditions.__struct_fields__}
 
 
-def keep(asked: Training, record: Record[Document], images: Any, identity: Identity) -> None:
+def keep(asked: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
     """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
-    from senet_bench.train.trials import place_of
+    from senet_bench.train.trials import trained_place
 
     rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
     last = rows[-1] if rows else None
@@ -115,7 +115,7 @@ def keep(asked: Training, record: Record[Document], images: Any, identity: Ident
         test_loss=last.test_loss,
         seconds=sum(row.seconds for row in rows),
         processes=record.document.conditions.processes,
-        **place_of(asked.device),
+        **trained_place(asked.device),
     )
     del about["schema"]
     record.store.trials(about["environment"].machine).put(identity.key, identity.as_dict(), result, about)

@@ -1,4 +1,4 @@
-"""What `models`, `doctor`, `selftest`, `train`, `evaluate` and `--dry-run` have to say, as tables."""
+"""What `models`, `doctor`, `selftest_document`, `train`, `evaluate` and `--dry-run` have to say, as tables."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from senet_bench.core.results import AnyFacts, Finding
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import Document, envelope
-from senet_bench.show.tables import EMPTY, Column, Table, interval, number, unreadable
+from senet_bench.show.tables import EMPTY, Column, Table, interval_text, number, unreadable
 
 if TYPE_CHECKING:
     from senet_bench.run.selftest import SelftestFacts
@@ -89,7 +89,7 @@ def catalog(families: Sequence[str]) -> Document:
     return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
 
 
-def checks(checks: Sequence[Finding], environment: Environment) -> Document:
+def doctor_document(checks: Sequence[Finding], environment: Environment) -> Document:
     """What `doctor` found."""
     table = Table(
         "This machine",
@@ -100,7 +100,7 @@ def checks(checks: Sequence[Finding], environment: Environment) -> Document:
     return Document(envelope("doctor", rows, environment), (table,), (table,), rows)
 
 
-def selftest(facts: SelftestFacts) -> Document:
+def selftest_document(facts: SelftestFacts) -> Document:
     """The rules side by side, and what the paired rule could see."""
     rules = Table(
         "Decision rules on this machine: identical sides, and +5 % of real work",
@@ -134,7 +134,7 @@ def _shown(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def training(facts: Training) -> Document:
+def training_document(facts: Training) -> Document:
     """The epochs of a training run; on a narrow terminal or a long run the last ten."""
     detects = any(row.ap50 is not None for row in facts.rows)
     tested = ("AP", "AP50") if detects else ("top-1 %", "top-5 %")
@@ -178,7 +178,7 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
             row.label,
             str(row.images),
             number(row.top1_err, ".2f", 100),
-            interval(row.ci, ".2f", 100),
+            interval_text(row.ci, ".2f", 100),
             number(row.top5_err, ".2f", 100),
             *((_difference(row), number(row.mcnemar_p, ".2g")) if several else ()),
         )
@@ -222,7 +222,7 @@ def _precisions(asked: EvaluationConditions, rows: Sequence[DetectorRow]) -> Tab
 def _difference(row: ClassifierRow) -> str:
     if row.difference is None:
         return EMPTY
-    around = f" [{interval(row.difference_ci, '.2f', 100)}]" if row.difference_ci else EMPTY
+    around = f" [{interval_text(row.difference_ci, '.2f', 100)}]" if row.difference_ci else EMPTY
     return number(row.difference, "+.2f", 100) + around
 
 
@@ -244,7 +244,7 @@ LONG_S = 60.0
 """From how many seconds on a forecast says when it would end."""
 
 
-def forecast(facts: AnyFacts) -> Document:
+def forecast_document(facts: AnyFacts) -> Document:
     """What would run, a line a setting, how long in total, and when it would end if it began now."""
     names = ("setting", "stored", "to run", "seconds each", "known from")
     lines = tuple(

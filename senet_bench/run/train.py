@@ -15,7 +15,7 @@ from senet_bench.core.store import Store, check_writable
 from senet_bench.errors import UsageError
 from senet_bench.run import reuse
 from senet_bench.run.record import Record, new_facts
-from senet_bench.run.training import Training
+from senet_bench.run.training import TrainingRequest
 
 if TYPE_CHECKING:
     from senet_bench.train.distributed import World
@@ -29,19 +29,19 @@ class Lesson:
     `prepare` changes the network in place, before its first step, and gives what a reader must know of that.
     """
 
-    read: Callable[[Training], Any]
+    read: Callable[[TrainingRequest], Any]
     objective: Aim
-    prepare: Callable[[Training, Any], tuple[str, ...]]
+    prepare: Callable[[TrainingRequest, Any], tuple[str, ...]]
 
 
 def classification() -> Lesson:
     """The lesson of classifiers."""
     from senet_bench.train.objective import Classifying
 
-    return Lesson(Training.read, Classifying, lambda *_: ())
+    return Lesson(TrainingRequest.read, Classifying, lambda *_: ())
 
 
-def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
+def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
     """The record of a training run, its weights beside it; progress about once a second and every epoch.
 
     What is stored with its weights is not trained again. Under torchrun every process trains, and the first alone
@@ -84,7 +84,7 @@ def train(asked: Training, store: Store, lesson: Lesson) -> Steps[Record[Documen
     return record
 
 
-def _out(asked: Training, store: Store, key: str) -> Path:
+def _out(asked: TrainingRequest, store: Store, key: str) -> Path:
     """Where the weights go; raises where they cannot, or where those of another training lie."""
     from senet_bench.train import weights
 
@@ -109,7 +109,7 @@ def _put(record: Record[Document], world: World, **fields: Any) -> None:
         record.document = replace(record.document, **fields)
 
 
-def _built(asked: Training, images: Any) -> tuple[Any, tuple[str, ...]]:
+def _built(asked: TrainingRequest, images: Any) -> tuple[Any, tuple[str, ...]]:
     import torch
 
     from senet_bench.models import build_spec
@@ -123,7 +123,7 @@ def _built(asked: Training, images: Any) -> tuple[Any, tuple[str, ...]]:
         if asked.is_trial:
             initialise_by_name(network, asked.seed)
         return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
-    loaded = weights.load(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load_weights(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
     return loaded.network, loaded.notes
 
 

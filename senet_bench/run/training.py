@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.identity import Identity, NetworkIdentity, training
+from senet_bench.core.identity import Identity, NetworkIdentity, recipe_facts
 from senet_bench.core.learning import TrainConditions
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.errors import UsageError
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Training:
+class TrainingRequest:
     """What `train` is asked: the network, what it learns from, how, and where its weights go.
 
     `spec` has the sizes and switches that were asked for; `trunk_weights` are those of a classifier, for the trunk of a
@@ -119,13 +119,13 @@ class Training:
 
     def identity(self, images: Any) -> Identity:
         """What decides the weights that come out."""
-        from senet_bench.train.identity import data_of, described, start_of
+        from senet_bench.train.identity import data_of, read_data, start_of
 
         recipe = self.resolved()
         return Identity(
             network=NetworkIdentity.of(self.spec),
-            data=data_of(self.dataset) if self.dataset.startswith("digits") else described(images),
-            recipe=training(recipe),
+            data=data_of(self.dataset) if self.dataset.startswith("digits") else read_data(images),
+            recipe=recipe_facts(recipe),
             batch=recipe.batch_size,
             seed=self.seed,
             precision=self.precision,
@@ -165,7 +165,7 @@ class Training:
         """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""
         from senet_bench.data import sets
 
-        images = sets.load(self.dataset, self.folder, draw=self.seed)
+        images = sets.load_images(self.dataset, self.folder, draw=self.seed)
         files = isinstance(images.test, sets.Files)
         return replace(images, size=self.spec.input_size[1]) if files else images
 

@@ -96,7 +96,7 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def render(chart: Chart, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 - matplotlib's own word
+def draw_chart(chart: Chart, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 - matplotlib's own word
     """The bytes of a chart as svg or png."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}
@@ -108,8 +108,8 @@ def render(chart: Chart, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 
 def files_of(charts: Iterable[Chart]) -> Iterator[tuple[str, bytes]]:
     """Charts as svg and png by their paths below the results folder."""
     for one in charts:
-        yield f"plots/{one.name}.svg", render(one, "svg")
-        yield f"plots/{one.name}.png", render(one, "png")
+        yield f"plots/{one.name}.svg", draw_chart(one, "svg")
+        yield f"plots/{one.name}.png", draw_chart(one, "png")
 
 
 def name_of(text: str) -> str:

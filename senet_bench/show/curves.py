@@ -55,7 +55,7 @@ class Series:
 
 
 SHAPES = {"paper": "D", "here": "o"}
-NAMES = {"paper": "the paper's", "here": "here"}
+SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
 REFERENCES = ("baseline", "gates fixed at 0.5")
 _CHARACTERS = 26
 
@@ -121,5 +121,5 @@ def _drawn(axes: Axes, series: Series, panel: Panel, line: Line, place: int) -> 
         hollow: Any = {"mfc": "none", "ms": 7, "mew": 1.3} if line.source == "paper" else {"ms": 4.5}
         axes.plot(x, y, SHAPES[line.source], color=colour, ls="", gid=own, **hollow)
         between = f" ({ci[0]:.4g} to {ci[1]:.4g})" if ci else ""
-        text = (f"{series.settings[x]}", f"{panel.title}", f"{NAMES[line.source]}: {y:.4g}{between}")
+        text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {y:.4g}{between}")
         yield Mark(own, text, x, y)

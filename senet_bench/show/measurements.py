@@ -7,17 +7,17 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from senet_bench.core.results import UNTIMED, Accuracy, Latency, Row
-from senet_bench.show.tables import EMPTY, Column, Table, interval, number, points
+from senet_bench.show.tables import EMPTY, Column, Table, interval_text, number, points_text
 
 Anything = TypeVar("Anything")
-Entry = tuple[Row, Latency]
+TimedRow = tuple[Row, Latency]
 
 TIME_NOTES = (
     "ms: the fastest call of each block, its median over the rounds: what the network can do, not a throughput",
     "ratio: SE / baseline in the same rounds (Hodges-Lehmann), its interval holds over all looks at the data",
     "control: a second copy of the baseline / the first, 1 where timing can be trusted",
 )
-ALLOCATORS = {
+ALLOCATOR_NAMES = {
     "as-is": EMPTY,  # not noted: a document from before it was
     "default": "default allocator",
     "tuned": "tuned allocator",
@@ -66,7 +66,7 @@ def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
         "threads": {threads: f"{threads} thread{'s' * (threads != 1)}" for threads in range(1, 1025)},
         "channels_last": {True: "channels last", False: EMPTY},
         "cache": {"warm": EMPTY, "cold": "cold cache"},
-        "allocator": ALLOCATORS,
+        "allocator": ALLOCATOR_NAMES,
     }
     order = (
         "mode",
@@ -89,7 +89,7 @@ def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
 
 
 def _columns(
-    entries: Sequence[Entry], varying: Sequence[str], name: Callable[[Row], str], narrow: bool
+    entries: Sequence[TimedRow], varying: Sequence[str], name: Callable[[Row], str], narrow: bool
 ) -> Iterator[tuple[Column, Callable[[Row, Latency], str]]]:
     yield Column("network", numeric=False), lambda row, _: name(row)
     for condition in varying:
@@ -116,7 +116,7 @@ def _columns(
         yield Column("paper ms"), _paper
 
 
-def _has_means(entries: Sequence[Entry]) -> bool:
+def _has_means(entries: Sequence[TimedRow]) -> bool:
     return any(latency.mean_seconds is not None for _, latency in entries)
 
 
@@ -146,14 +146,14 @@ def _paper(row: Row, latency: Latency) -> str:
     return next((cell.printed for cell in row.paper if cell.metric == metric), EMPTY)
 
 
-def _all_95(entries: Sequence[Entry]) -> bool:
+def _all_95(entries: Sequence[TimedRow]) -> bool:
     found = {latency.confidence for _, latency in entries if latency.confidence is not None}
     return found == {0.95}
 
 
 def _interval(latency: Latency) -> str:
     odd = latency.ci is not None and latency.confidence not in (None, 0.95)
-    return interval(latency.ci, ".3f", between="–") + (f" ({latency.confidence:.0%})" if odd else EMPTY)
+    return interval_text(latency.ci, ".3f", between="–") + (f" ({latency.confidence:.0%})" if odd else EMPTY)
 
 
 ERROR_NOTES = (
@@ -172,7 +172,7 @@ def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool
         (Column("network", numeric=False), lambda row, _: name(row)),
         (Column("error %"), lambda _, found: number(found.top1_err, ".2f", 100)),
         (Column("sd"), lambda _, found: number(found.sd, ".2f", 100)),
-        (Column("difference"), lambda _, found: points(found.difference, found.difference_ci)),
+        (Column("difference"), lambda _, found: points_text(found.difference, found.difference_ci)),
         (Column("p"), lambda _, found: number(found.p_holm, ".2g")),
     ]
     if not narrow:
@@ -181,7 +181,7 @@ def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool
         columns.append(
             (
                 Column("over fixed gates"),
-                lambda _, found: points(found.control_difference, found.control_difference_ci),
+                lambda _, found: points_text(found.control_difference, found.control_difference_ci),
             )
         )
     body = tuple(tuple(text(row, found) for _, text in columns) for row, found in trained)
@@ -253,8 +253,8 @@ def _told_apart(row: Row, best: Row) -> bool:
     shared = sorted(ours.keys() & theirs.keys())
     if len(shared) < 2:
         return False
-    interval = paired_seeds([theirs[seed] for seed in shared], [ours[seed] for seed in shared]).ci
-    return interval is not None and not interval[0] <= 0 <= interval[1]
+    interval_text = paired_seeds([theirs[seed] for seed in shared], [ours[seed] for seed in shared]).ci
+    return interval_text is not None and not interval_text[0] <= 0 <= interval_text[1]
 
 
 def _error(row: Row) -> float:

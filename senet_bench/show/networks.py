@@ -11,9 +11,9 @@ from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.reproduction import find
 from senet_bench.core.results import UNTIMED, Row
-from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, filled
+from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, table_of
 
-Pair = tuple[Row, Row]
+RowPair = tuple[Row, Row]
 """A baseline and its variant."""
 
 
@@ -28,7 +28,7 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
     ]
     flops = "mflops" if any(cell.metric == "mflops" for row in rows for cell in row.paper) else "gflops"
     metrics = [flops] + ["params_m"] * any(c.metric == "params_m" and c.table == number for r in rows for c in r.paper)
-    fields: list[Field[Pair]] = [(Column("network", numeric=False), lambda pair: pair[0].label)]
+    fields: list[Field[RowPair]] = [(Column("network", numeric=False), lambda pair: pair[0].label)]
     errors = ("top1_err", "top5_err")
     fields += [(Column(HEADINGS[error], "original"), _of(0, number, "original", error)) for error in errors]
     for column, group in (("reimplementation", "re-implementation"), ("senet", "SENet")):
@@ -42,10 +42,10 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
         for more in counts(rows):
             if not more.forms:  # the paper prints the others, or has no place for them here
                 fields.append((Column(more.title, group), _count_of(more, int(column == "senet"))))
-    return filled(title, fields, pairs, notes(rows, number))
+    return table_of(title, fields, pairs, notes(rows, number))
 
 
-def _count_of(metric: Metric, side: int) -> Callable[[Pair], str]:
+def _count_of(metric: Metric, side: int) -> Callable[[RowPair], str]:
     return lambda pair: metric.shown(metric.of(pair[side]))
 
 
@@ -68,7 +68,7 @@ def network_table(
             fields += _counted(metric, form, _Around(rows, number, bool(printed_forms), narrow))
     printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
-    return filled(title, fields, rows, notes(rows, number))
+    return table_of(title, fields, rows, notes(rows, number))
 
 
 DAGGER = "† by the convention bn-inclusive, else by macs"
@@ -219,7 +219,7 @@ def _decimals(printed: str) -> int:
 
 def _of(
     side: int, number: str, column: str, metric: str, show: Callable[[CellStatus | None], str | Cell] = printed_text
-) -> Callable[[Pair], str | Cell]:
+) -> Callable[[RowPair], str | Cell]:
     """How the baseline (side 0) or the variant (side 1) of a pair fills a column."""
     return lambda pair: show(find(pair[side], number, metric, column))
 

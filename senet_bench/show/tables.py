@@ -53,7 +53,7 @@ Field = tuple[Column, Callable[[Item], str | Cell]]
 """A column and how an item fills it."""
 
 
-def filled(title: str, fields: Sequence[Field[Item]], items: Iterable[Item], notes: Iterable[str] = ()) -> Table:
+def table_of(title: str, fields: Sequence[Field[Item]], items: Iterable[Item], notes: Iterable[str] = ()) -> Table:
     """A table of a line an item; the notes of its cells come first, each once."""
     rows = tuple(tuple(text(item) for _, text in fields) for item in items)
     own = dict.fromkeys(cell.note for row in rows for cell in row if isinstance(cell, Cell) and cell.note)
@@ -65,14 +65,14 @@ def number(value: float | None, form: str = ".2f", scale: float = 1) -> str:
     return EMPTY if value is None else format(scale * value, form)
 
 
-def interval(bounds: Sequence[float] | None, form: str = ".2f", scale: float = 1, between: str = " to ") -> str:
+def interval_text(bounds: Sequence[float] | None, form: str = ".2f", scale: float = 1, between: str = " to ") -> str:
     """The two bounds of an interval, empty where there is none."""
     return EMPTY if bounds is None else between.join(number(bound, form, scale) for bound in bounds)
 
 
-def points(value: float | None, bounds: Sequence[float] | None = None, form: str = "+.2f") -> str:
+def points_text(value: float | None, bounds: Sequence[float] | None = None, form: str = "+.2f") -> str:
     """A fraction in points, signed, with its interval in brackets where there is one."""
-    around = f" [{interval(bounds, form, 100, ', ')}]" if value is not None and bounds else EMPTY
+    around = f" [{interval_text(bounds, form, 100, ', ')}]" if value is not None and bounds else EMPTY
     return number(value, form, 100) + around
 
 

@@ -66,7 +66,7 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def write(text: str) -> None:
+def print_text(text: str) -> None:
     """Print a machine format to stdout as it is."""
     try:
         sys.stdout.write(text)
@@ -90,7 +90,7 @@ class _Console(Console):
         _say_no_more()
 
 
-def run(steps: Steps[Result], *, quiet: bool = False) -> Result:
+def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
     """Draw the progress of a command to its end, and return its result; nothing is drawn when `quiet`.
 
     In a CI (its variable `CI` is set) progress is a line every 15 seconds instead. Ctrl-C becomes an

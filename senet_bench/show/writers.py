@@ -71,7 +71,7 @@ def latex(tables: Sequence[Table]) -> str:
     return "\n".join(parts)
 
 
-def page(tables: Sequence[Table], title: str = "") -> str:
+def html_page(tables: Sequence[Table], title: str = "") -> str:
     """A page of the tables, every value escaped, nothing loaded from elsewhere; folded tables open on a click."""
     style = stylesheet()
     policy = f"default-src 'none'; style-src '{digest(style)}'; img-src data:"
@@ -144,6 +144,6 @@ FORMATS: dict[str, Callable[[Document], str]] = {
     "csv": lambda document: csv(document.records),
     "json": lambda document: to_json(document.json),
     "latex": lambda document: latex(document.wide),
-    "html": lambda document: page(document.wide),
+    "html": lambda document: html_page(document.wide),
 }
 """The machine formats: what `--format` is called with, and the function that writes it."""

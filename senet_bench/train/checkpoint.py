@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from senet_bench.bench.device import DEVICE_CLASSES, Device
-from senet_bench.core.store import whole
+from senet_bench.core.store import written_whole
 from senet_bench.errors import UsageError, one_line
 
 
@@ -19,23 +19,23 @@ class UnfitCheckpointError(UsageError):
     """A checkpoint that is damaged, or of another run."""
 
 
-FORMAT = "senet-bench.checkpoint/1"
+CHECKPOINT_FORMAT = "senet-bench.checkpoint/1"
 
 
-def write(path: Path, content: dict[str, Any]) -> None:
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Store `content` under `path`, whole or not at all."""
-    with whole(path) as partial:
+    with written_whole(path) as partial:
         try:
-            torch.save({"format": FORMAT, **content}, partial)
+            torch.save({"format": CHECKPOINT_FORMAT, **content}, partial)
         except RuntimeError as error:  # torch's writer does not say that the disk is full
             raise OSError(one_line(error)) from error
 
 
-def read(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     """The checkpoint in `path`, on the CPU; `UnfitCheckpointError` if it is damaged, or of a run unlike `identity`."""
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        if content.get("format") != FORMAT:
+        if content.get("format") != CHECKPOINT_FORMAT:
             raise ValueError("not a checkpoint of senet-bench")
     except (OSError, RuntimeError, ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
         raise UnfitCheckpointError(

@@ -23,7 +23,7 @@ from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.train.distributed import World, gathered, share
 from senet_bench.train.optimisation import autocast, laid_out
 
-Shown = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
+BatchAnswers = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
 
 
@@ -130,7 +130,7 @@ def predict(
     try:
         with torch.inference_mode(), autocast(device, viewing.precision):
             parts = [
-                show(network, data, split.labels, crops, viewing, device)
+                answers_of(network, data, split.labels, crops, viewing, device)
                 for crops in crops_of(split, viewing, np.arange(len(split))[share(len(split), world)], corrupt)
             ]
     finally:
@@ -140,7 +140,7 @@ def predict(
     return assembled([part for parts, _ in found for part in parts], data, split, skipped)
 
 
-def assembled(parts: Sequence[Shown], data: DataSet, split: Split, skipped: Sequence[str]) -> Predictions:
+def assembled(parts: Sequence[BatchAnswers], data: DataSet, split: Split, skipped: Sequence[str]) -> Predictions:
     """The batches that a network was shown, as one; `MeasurementError` where they hold no image."""
     if not sum(len(part[0]) for part in parts):
         raise MeasurementError(f"{data.name}: not one image could be read", "check the files")
@@ -169,9 +169,9 @@ def crops_of(split: Split, viewing: Viewing, rows: Labels, corrupt: list[Path]) 
         yield Crops(some, np.asarray(split.images[some]))
 
 
-def show(
+def answers_of(
     network: nn.Module, data: DataSet, labels: Labels, crops: Crops, viewing: Viewing, device: torch.device
-) -> Shown:
+) -> BatchAnswers:
     """Some images' rows, five best classes and losses; the mode of the network and the arithmetic are the caller's."""
     images = laid_out(torch.from_numpy(crops.images), device, viewing.channels_last)
     logits = network(normalised(images, data.mean, data.std)).float()
@@ -183,7 +183,7 @@ def show(
     return crops.rows, best.cpu().numpy(), losses.cpu().numpy()
 
 
-def compare(first: Predictions, second: Predictions, confidence: float = 0.95) -> Paired:
+def paired_errors(first: Predictions, second: Predictions, confidence: float = 0.95) -> Paired:
     """Second minus first error over the images both have seen; `NotComparableError` for different images."""
     if not (np.array_equal(first.rows, second.rows) and np.array_equal(first.labels, second.labels)):
         raise NotComparableError(

@@ -14,9 +14,9 @@ import msgspec
 import numpy as np
 
 from senet_bench.core import catalog
-from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, training
+from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts
 from senet_bench.core.learning import TrialResult
-from senet_bench.core.results import header
+from senet_bench.core.results import json_object
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore, kind_of_path, read
 from senet_bench.data import sets
@@ -34,7 +34,7 @@ def identity_of(trial: Trial) -> Identity:
     return Identity(
         network=NetworkIdentity.of(trial.spec),
         data=data_of(trial.dataset, trial.folder),
-        recipe=training(trial.recipe),
+        recipe=recipe_facts(trial.recipe),
         batch=trial.recipe.batch_size,
         seed=trial.seed,
         precision=trial.precision,
@@ -44,10 +44,10 @@ def identity_of(trial: Trial) -> Identity:
 @functools.cache
 def data_of(dataset: str, folder: str | None = None) -> Data:
     """What is in a data set; of `digits`, what is in its first draw, from which the seeds draw theirs."""
-    return described(sets.load(dataset, folder))
+    return read_data(sets.load_images(dataset, folder))
 
 
-def described(images: Any) -> Data:
+def read_data(images: Any) -> Data:
     """What is in a data set that was read; a detector's images have sides of their own."""
     if not isinstance(images, sets.DataSet):
         return _of_objects(images)
@@ -131,7 +131,7 @@ def former(kept: TrialStore) -> Former:
     paths, left_out = dict[str, Path](), 0
     for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
         try:
-            definition = header(read(path), str(path)).get("definition")
+            definition = json_object(read(path), str(path)).get("definition")
         except BenchError:  # raised where it is asked for by its key
             continue
         if not isinstance(definition, dict) or "code" not in definition:

@@ -25,7 +25,7 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.train.objective import Aim, Classifying, Objective, Settings, Tested
-from senet_bench.train.optimisation import Average, Rate, Sgd, autocast, compiled
+from senet_bench.train.optimisation import Average, LearningRate, Sgd, autocast, compiled
 
 
 def train(
@@ -73,7 +73,7 @@ class _Run:
             self.network.parameters(), recipe.lr, recipe.momentum, recipe.weight_decay, recipe.nesterov
         )
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=settings.precision == "fp16")
-        self.rate = Rate(recipe)
+        self.rate = LearningRate(recipe)
         self.average = Average(self.network, settings.ema) if settings.ema is not None else None
         self.objective = objective
         self.batches = self.objective.batches
@@ -224,14 +224,14 @@ class _Run:
             "position": {"epoch": self.epoch, "step": self.step, "loss_sum": float(self.loss_sum)},
             "ema": self.average.values if self.average is not None else {},
         }
-        checkpoint.write(self.settings.checkpoint, content)
+        checkpoint.write_checkpoint(self.settings.checkpoint, content)
         self.saved = time.perf_counter()
 
     def _restore(self) -> None:
         path = self.settings.checkpoint
         if path is None or not self.settings.resume or not path.is_file():
             return
-        content = checkpoint.read(path, self._identity())
+        content = checkpoint.read_checkpoint(path, self._identity())
         self.network.load_state_dict(content["model"])
         self.optimizer.load_state_dict(content["optimizer"])
         self.rate.restore(content["schedule"])

@@ -65,7 +65,7 @@ class Sgd:
 
 
 @dataclass(slots=True)
-class Rate:
+class LearningRate:
     """The learning rate of a recipe as training goes on; `state` and `restore` for checkpoints."""
 
     recipe: Recipe

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import UsageError
-from senet_bench.models.fingerprint import filled
-from senet_bench.train.renaming import SOURCES, source_of
+from senet_bench.models.fingerprint import fingerprintable
+from senet_bench.train.renaming import SOURCES, checkpoint_of
 
 TWINS = {"resnet18_v1_5": ("resnetblur18",), "resnet50_v1_5": ("resnetaa50", "resnetblur50")}
 """timm's networks that have all the tensors of one of ours and compute another function."""
@@ -51,7 +51,7 @@ def named(weights: str) -> str | None:
     """
     library, _, tagged = weights.rpartition(":")
     model = tagged.split(".")[0]
-    if source_of(weights) is not None:
+    if checkpoint_of(weights) is not None:
         return next(key for key in SOURCES if key in (f"{library}:{model}", f"timm:{model}", f"torchvision:{model}"))
     return f"timm:{model}" if library in ("", "timm") and model in _of_timm() else None
 
@@ -89,7 +89,7 @@ def check_function(origin: str, spec: ModelSpec, loaded: Callable[[Mapping[str, 
     """
     if origin in SOURCES:
         return
-    theirs = filled(_built(origin, "cpu"))
+    theirs = fingerprintable(_built(origin, "cpu"))
     ours = loaded({name: value.float() for name, value in theirs.state_dict().items()}).double().eval()
     theirs.load_state_dict({name: value.float() for name, value in theirs.state_dict().items()})
     images = torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -109,4 +109,4 @@ def _built(origin: str, device: str) -> nn.Module:
     from senet_bench.models import outside
 
     with torch.device(device):
-        return outside.load(origin)
+        return outside.load_outside(origin)

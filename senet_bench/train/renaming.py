@@ -115,7 +115,7 @@ SOURCES: dict[str, Checkpoint] = {
 }
 
 
-def source_of(name: str) -> Checkpoint | None:
+def checkpoint_of(name: str) -> Checkpoint | None:
     """What is known of a checkpoint by its name, with or without its library and its tag; None for an unknown one.
 
     Raises `UsageError` for a name that both libraries have.
@@ -199,7 +199,7 @@ RENAMES: dict[Style, Rename] = {
     "inverted": torchvision_name,
     "detector": _detector,
 }
-FAMILIES: dict[Style, tuple[str, ...]] = {
+FAMILIES_OF_STYLE: dict[Style, tuple[str, ...]] = {
     "legacy": ("resnet", "resnext", "senet"),
     "plain": ("resnet", "resnext"),
     "vgg": ("vgg",),
@@ -224,9 +224,9 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
     """
     if style == "ours":
         return spec, None
-    if spec.family not in FAMILIES[style]:
+    if spec.family not in FAMILIES_OF_STYLE[style]:
         raise UsageError(
-            f"these weights are of the {'/'.join(FAMILIES[style])} family, {spec.name} is of {spec.family}",
+            f"these weights are of the {'/'.join(FAMILIES_OF_STYLE[style])} family, {spec.name} is of {spec.family}",
             "name a network of that family",
         )
     if style == "mobilenet" and str(spec.options.get("version")).startswith("v3"):

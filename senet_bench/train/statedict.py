@@ -67,7 +67,7 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
         ) from error
     except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
         raise MeasurementError(f"{path} is no readable weights file ({error})", "download or save it again") from error
-    ours = isinstance(content, dict) and content.get("format") == checkpoint.FORMAT
+    ours = isinstance(content, dict) and content.get("format") == checkpoint.CHECKPOINT_FORMAT
     metadata = dict(content["identity"]) if ours else {}
     content, notes = _chosen(path, content, ours if average is None and ours else average)
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -92,7 +92,7 @@ def _chosen(path: Path, content: Any, average: bool | None) -> tuple[Any, tuple[
         return content, ()
     raw = next((content[key] for key in RAW if isinstance(content.get(key), dict)), None)
     averaged = next((content[key] for key in AVERAGES if isinstance(content.get(key), dict) and content[key]), None)
-    if average and averaged is None and (raw is None or content.get("format") != checkpoint.FORMAT):
+    if average and averaged is None and (raw is None or content.get("format") != checkpoint.CHECKPOINT_FORMAT):
         raise UsageError(f"{path} holds no average of the weights (EMA)", "take its raw weights")
     if raw is None and averaged is None:
         return content, ()

@@ -59,11 +59,11 @@ def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
     network, result = trained(trial)
     if trial.weights is not None:
         key = trial.checkpoint.stem if trial.checkpoint else None
-        save(network, trial.weights, trial.spec, **described(trial), key=key)
+        save(network, trial.weights, trial.spec, **trial_facts(trial), key=key)
     return result
 
 
-def described(trial: Trial) -> dict[str, Any]:
+def trial_facts(trial: Trial) -> dict[str, Any]:
     """What weights say of the trial that they are of."""
     how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
     about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
@@ -112,7 +112,7 @@ def _learnt(trial: Trial) -> tuple[sets.DataSet, nn.Module, str]:
 
 def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:
     """The images of a trial and its network as it starts."""
-    images = sets.load(trial.dataset, trial.folder, draw=trial.seed)
+    images = sets.load_images(trial.dataset, trial.folder, draw=trial.seed)
     torch.manual_seed(trial.seed)  # for what starts by its own rule: blocks from outside, one-dimensional convolutions
     network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
     initialise_by_name(network, trial.seed)
@@ -136,11 +136,11 @@ def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: floa
         test_loss=seen.loss,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
-        **place_of(trial.device),
+        **trained_place(trial.device),
     )
 
 
-def place_of(device: str) -> dict[str, Any]:
+def trained_place(device: str) -> dict[str, Any]:
     """What a result says of where it was trained."""
     hardware = device_of(device).name() if kind_of(device).gpu else ""
     return {"device": device, "hardware": hardware, "torch": str(torch.__version__)}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.core.store import kind_of_path, whole
+from senet_bench.core.store import kind_of_path, written_whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
@@ -32,8 +32,8 @@ from senet_bench.train.renaming import (
 )
 from senet_bench.train.statedict import contents, unwrapped
 
-FORMAT = "senet-bench.weights/1"
-CLASSES = 1000
+WEIGHTS_FORMAT = "senet-bench.weights/1"
+IMAGENET_CLASSES = 1000
 """Of the networks of timm and torchvision, unless told otherwise."""
 
 
@@ -61,8 +61,8 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
     from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
-    about = {"format": FORMAT, "model": spec.name, "attention": _attention(spec), **metadata}
-    with whole(path) as partial:
+    about = {"format": WEIGHTS_FORMAT, "model": spec.name, "attention": _attention(spec), **metadata}
+    with written_whole(path) as partial:
         try:
             save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
         except SafetensorError as error:
@@ -71,11 +71,11 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
 
 def check_key(path: Path, key: str) -> None:
     """Raise `UsageError` for a file with the weights of another run than that of the key."""
-    if path.is_file() and key_of(path) not in (None, key):
+    if path.is_file() and key_in(path) not in (None, key):
         raise UsageError(f"{path} holds the weights of another run", "move it away, or name another file with --out")
 
 
-def key_of(path: Path) -> str | None:
+def key_in(path: Path) -> str | None:
     """The key of the run that weights of ours are of; None where a file says none."""
     try:
         key = contents(path).metadata.get("key")
@@ -84,7 +84,7 @@ def key_of(path: Path) -> str | None:
     return str(key) if key is not None else None
 
 
-def load(
+def load_weights(
     spec: ModelSpec,
     weights: str,
     *,
@@ -103,7 +103,7 @@ def load(
     """
     path, origin = _located(weights, spec)
     held = contents(path, average=average)
-    as_named = held.metadata.get("format") == FORMAT or spec.outside  # ours, or of a network that is not ours
+    as_named = held.metadata.get("format") == WEIGHTS_FORMAT or spec.outside  # ours, or of a network that is not ours
     own = build_spec(spec, device="meta").state_dict() if spec.outside else ()
     tensors = unwrapped(held.tensors, own)
     source = SOURCES.get(origin or "")
@@ -142,7 +142,7 @@ def _proven(spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: 
     fitted(spec, style)  # raises for another family or layout, before anything is built
     origin = origin_of(path)
     if origin is not None and is_of(origin, tensors):
-        check_function(origin, spec, lambda theirs: _built(spec, style, theirs, path, CLASSES).network)
+        check_function(origin, spec, lambda theirs: _built(spec, style, theirs, path, IMAGENET_CLASSES).network)
         return []
     twins = TWINS.get(spec.name, ()) if style == "plain" else ()
     return [f"taken for torchvision's weights: those of timm's {' and '.join(twins)} have the same names"] * bool(twins)
@@ -163,7 +163,7 @@ def _normalisation(weights: str, origin: str | None) -> downloads.Normalisation 
 def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, ...]:
     """Put a classifier's weights into the trunk of a detector; what must be said about them.
 
-    They come from a file or by a name, as in `load`, and must be those of the trunk (`spec.trunk`, or its baseline).
+    They come from a file or by a name, as in `load_weights`, and are of the trunk (`spec.trunk`, or its baseline).
     """
     trunk = replace(catalog.resolve(spec.trunk or ""), attention=spec.attention)
     path, origin = _located(weights, trunk)
@@ -210,12 +210,12 @@ def _check_named(origin: str, spec: ModelSpec) -> None:
     """Raise `UsageError` unless the network called so computes what that of the row does."""
 
     def loaded(theirs: Mapping[str, Tensor]) -> nn.Module:
-        return _built(spec, _style(theirs, origin), theirs, Path(origin), CLASSES).network
+        return _built(spec, _style(theirs, origin), theirs, Path(origin), IMAGENET_CLASSES).network
 
     check_function(origin, spec, loaded)
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors of a file under plain names and its metadata; see `contents`."""
     held = contents(path)
     return unwrapped(held.tensors), held.metadata

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from senet_bench.core.results import Document, Run
+from senet_bench.core.results import Run, StoredDocument
 from senet_bench.core.store import Store
 from senet_bench.show import documents, writers
 from tests.documentation.pages import ROOT, Block, blocks, option_table, pages
@@ -144,7 +144,7 @@ def generated(text: str) -> str:
     return GENERATED.sub(part, text)
 
 
-def kept() -> list[tuple[Path, Document]]:
+def kept() -> list[tuple[Path, StoredDocument]]:
     """The runs that are committed; outside git, all there are."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "results/runs"], check=False, capture_output=True, text=True, cwd=ROOT
@@ -168,7 +168,7 @@ def run_table() -> str:
     return "\n".join(lines)
 
 
-def machine(document: Document) -> str:
+def machine(document: StoredDocument) -> str:
     """The hardware and torch of a run, in words."""
     hard = document.environment.hard
     gpu = f"{hard.gpu}, CUDA {hard.cuda}, " if hard.gpu else ""
@@ -176,7 +176,7 @@ def machine(document: Document) -> str:
     return f"{gpu}{hard.cpu} {hard.isa}, {hard.cores} cores{virtual}, torch {hard.torch}"
 
 
-def command(document: Document) -> str:
+def command(document: StoredDocument) -> str:
     """What was typed, as the run's conditions tell it."""
     name, asked = document.schema.partition(".")[2].partition("/")[0], msgspec.to_builtins(document.conditions)
     words = [name]

@@ -14,12 +14,12 @@ from senet_bench.core.environment import Environment
 from senet_bench.core.learning import ClassifierRow, Evaluation, EvaluationConditions
 from senet_bench.core.results import (
     Accuracy,
-    Document,
     Facts,
     Latency,
     Row,
     Run,
     RunConditions,
+    StoredDocument,
     TrainingProtocol,
     schema_of,
     to_json,
@@ -51,7 +51,7 @@ def made(command: str, machine: str = "aaaaaaaaaaaa", **conditions: Any) -> dict
     return about | {"environment": msgspec.convert(about["environment"], Environment)}
 
 
-def store(root: Path, document: Document, name: str) -> Path:
+def store(root: Path, document: StoredDocument, name: str) -> Path:
     """Write a document where a command would have."""
     path = root / "runs" / document.environment.machine / f"{name}.json"
     write_atomically(path, to_json(document))

@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
 
 
-def page(collection: Collection, content: Content, drawn: Mapping[str, bytes]) -> str:
+def build_page(collection: Collection, content: Content, drawn: Mapping[str, bytes]) -> str:
     """The whole page; `drawn` has the svg of each chart under its name. The same facts give the same text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup

@@ -8,16 +8,16 @@ from itertools import repeat
 
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import TABLES, Collection, StoredRun, Timed, conditions_label, main_timing
+from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, StoredRun, Timed, conditions_label, main_timing
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import PAPER, TITLES, Point, points
+from senet_bench.gallery.points import DATASET_NAMES, PAPER, Point, points
 from senet_bench.gates import tables as excitations
 from senet_bench.show.chart import Chart, name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.documents import setting_of
 from senet_bench.show.measurements import error_table, latency_table
-from senet_bench.show.tables import Column, Table, interval
+from senet_bench.show.tables import Column, Table, interval_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +101,7 @@ def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
             elif shown:
                 tabs.append(Leaf(metric.tab, leaves=shown))
         if tabs:
-            leaves.append(Leaf(TITLES.get(dataset, dataset), leaves=tuple(tabs)))
+            leaves.append(Leaf(DATASET_NAMES.get(dataset, dataset), leaves=tuple(tabs)))
     return leaves
 
 
@@ -121,7 +121,7 @@ def _cost(known: Sequence[Point], dataset: str, metric: Metric, name: str, where
             cost.printed if cost.printed and len(metric.forms) == 1 else f"{cost.value:.4g}",
             "printed" if cost.printed else here,
             f"{point.error:.2f}",
-            interval(point.interval),
+            interval_text(point.interval),
         )
         for point, cost in ((point, point.costs[metric.key]) for point in own)
     )
@@ -181,7 +181,7 @@ def _gates(collection: Collection) -> list[Leaf]:
     leaves = []
     for facts in collection.observations("excitations"):
         *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
-        table = excitations.document(facts).wide[0]
+        table = excitations.gates_document(facts).wide[0]
         leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
     return leaves
 
@@ -194,7 +194,7 @@ def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
         newest[repr((source.machine, question))] = source
     found = []
     for source in newest.values():
-        tables = TABLES[command](source.document).wide  # type: ignore[arg-type]  # checked when it was gathered
+        tables = DOCUMENTS_OF[command](source.document).wide  # type: ignore[arg-type]  # checked when it was gathered
         stem = source.path.rpartition("/")[2].removesuffix(".json")
         for place, table in enumerate(tables):
             name = f"selftest-{source.machine}" if command == "selftest" else stem

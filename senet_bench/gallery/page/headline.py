@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from senet_bench.core.paper import TABLES, CellStatus, Status, cells, compare_cell
-from senet_bench.core.reproduction import find, judged
+from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.studies import STUDIES
@@ -90,7 +90,7 @@ def statuses(number: str, rows: Iterable[Row]) -> list[CellStatus]:
     study = f"table{number}"
     if study not in STUDIES:
         return []
-    return [cell for row in judged(rows, study) for cell in row.paper if cell.table == number]
+    return [cell for row in of_study(rows, study) for cell in row.paper if cell.table == number]
 
 
 def tally(found: Iterable[Grid]) -> Mapping[Status, int]:
@@ -163,7 +163,7 @@ def _title(figures: Sequence[Figure]) -> str:
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
     """Baseline and SE variant of each printed row of Table 2."""
-    printed = judged(rows, PAIRS_OF)
+    printed = of_study(rows, PAIRS_OF)
     bases = {row.model: row for row in printed if row.paper and row.attention is None}
     return [
         (bases[row.baseline], row)

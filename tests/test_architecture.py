@@ -126,8 +126,8 @@ def test_names_load_neither_torch_nor_pandas(arguments: list[str], tmp_path: Pat
 
 def test_types_of_stored_documents_are_read_without_torch(tmp_path: Path) -> None:
     code = (
-        "import pkgutil, sys\nfrom senet_bench.core.results import KINDS\n"
-        "for name in KINDS.values():\n    pkgutil.resolve_name(name)\n"
+        "import pkgutil, sys\nfrom senet_bench.core.results import DOCUMENT_KINDS\n"
+        "for name in DOCUMENT_KINDS.values():\n    pkgutil.resolve_name(name)\n"
         "assert not {'torch', 'pandas', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

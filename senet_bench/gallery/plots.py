@@ -12,13 +12,13 @@ from senet_bench.core.results import Latency, Row
 from senet_bench.gallery.collection import Timed, conditions_label
 from senet_bench.gallery.points import DATASET_NAMES, Point
 from senet_bench.show.chart import Chart, Mark, drawing, name_of, settle, shown
+from senet_bench.show.curves import SHAPES
 from senet_bench.show.measurements import pareto
 from senet_bench.show.style import LIGHT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-SHAPES = {"paper": "D", "here": "o", "control": "s"}
 _LABEL = 8.0
 PLACES = (
     *((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center")),

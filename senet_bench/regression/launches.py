@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+from senet_bench.bench.clock import SLOW_CALL_S, STOLEN
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Floats
@@ -33,13 +34,9 @@ from senet_bench.regression.workers import BLOCK_LIMIT_S, Orders, Worker, answer
 ARMS = ("base", "head", "base_again", "head_again")
 FEWEST_PAIRED = 4
 """With fewer rounds a launch has no ratio."""
-SLOW_CALL_S = 20e-3
-"""Of calls this slow a block holds one."""
 MOST_ROUNDS = 100
 """More rounds in a launch tell no more: processes differ by ten times what these leave open."""
 FEWEST_ROUNDS_OF_A_LAUNCH = 6
-STOLEN = 0.1
-"""A round in which other guests had more than this share of the time is dropped."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,7 @@ class Series:
     source: str = ""
 
 
-SHAPES = {"paper": "D", "here": "o"}
+SHAPES = {"paper": "D", "here": "o", "control": "s"}
 SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
 REFERENCES = ("baseline", "gates fixed at 0.5")
 _CHARACTERS = 26

@@ -40,6 +40,14 @@ Pair = Annotated[
 Alone = Annotated[
     bool, typer.Option("--alone", help="The networks as named, without partners.", rich_help_panel=o.Switches.PANEL)
 ]
+Only = Annotated[
+    str | None,
+    typer.Option(
+        "--only",
+        help="Only networks whose name, label or printed row matches: 'ResNet-110*'.",
+        rich_help_panel=o.Switches.PANEL,
+    ),
+]
 PairBudget = Annotated[
     float,
     typer.Option(
@@ -66,6 +74,7 @@ def compare(
     sizes: o.Sizes = o.Sizes(),
     pair: Pair = False,
     alone: Alone = False,
+    only: Only = None,
     counting: o.Counting = o.Counting(),
     no_latency: NoLatency = False,
     budget: PairBudget = 10.0,
@@ -92,7 +101,7 @@ def compare(
     if bought is not None and sweep is None:
         showing.emit(_answer(named, bought, showing))
         return
-    changes = replace(sizes.changes(typed), against="first" if pair else "none" if alone else "partner")
+    changes = replace(sizes.changes(typed), against="first" if pair else "none" if alone else "partner", only=only)
     measures: dict[str, Measure] = {}
     if not no_latency:
         measures["latency"] = latency.Timing(conditions, budget, seed)

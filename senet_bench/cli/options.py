@@ -260,7 +260,10 @@ class Trials:
         typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
     ] = None
     data: DataFolder = None
-    recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="How to train; default: that of the row in its table, else the data set's own."),
+    ] = None
     epochs: Epochs = None
     lr: Rate = None
     seeds: Annotated[

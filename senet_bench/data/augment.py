@@ -21,21 +21,26 @@ Pixels = npt.NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Draws:
-    """The random choices for N images: offsets (N, 2) in 0..2 pad, and who is mirrored (N,)."""
+    """The random choices for N images: offsets (N, 2) in 0..2 pad, and who is mirrored (N,).
+
+    `middles` (N, 2) is where the middle of what is cut out lies, in fractions of height and width.
+    """
 
     offsets: npt.NDArray[np.int64]
     flips: npt.NDArray[np.bool_]
+    middles: npt.NDArray[np.float64]
 
-    def part(self, rows: slice) -> Draws:
+    def part(self, rows: slice | npt.NDArray[np.bool_]) -> Draws:
         """The draws of some of the images."""
-        return Draws(self.offsets[rows], self.flips[rows])
+        return Draws(self.offsets[rows], self.flips[rows], self.middles[rows])
 
 
 def draw(augmentation: Augmentation, count: int, rng: np.random.Generator) -> Draws:
     """Fresh choices for `count` images; the same number of draws whatever is switched on."""
     offsets = rng.integers(0, 2 * augmentation.pad + 1, size=(count, 2))
     flips = rng.random(count) < 0.5 if augmentation.flip else np.zeros(count, dtype=bool)
-    return Draws(offsets, flips)
+    middles = rng.random((count, 2)) if augmentation.cutout else np.zeros((count, 2))  # drawn last: no other changes
+    return Draws(offsets, flips, middles)
 
 
 def empty(count: int, channels: int, height: int, width: int) -> Pixels:
@@ -64,6 +69,15 @@ def cropped(padded: Pixels, rows: npt.NDArray[np.int64], draws: Draws, size: tup
         window = padded[row, :, y : y + height, x : x + width]
         target[:] = window[:, :, ::-1] if flip else window
     return out
+
+
+def cut_out(images: Pixels, draws: Draws, side: int, colour: tuple[int, ...]) -> None:
+    """Paint a square of `side` pixels in one colour into each of (N, C, H, W), cut off at the image's borders."""
+    height, width = images.shape[2:]
+    tops, lefts = (draws.middles * (height, width)).astype(np.int64).T - side // 2
+    paint = np.array(colour, dtype=np.uint8)[:, None, None]
+    for image, top, left in zip(images, tops.tolist(), lefts.tolist()):
+        image[:, max(0, top) : top + side, max(0, left) : left + side] = paint
 
 
 def normalised(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

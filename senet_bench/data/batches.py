@@ -17,7 +17,7 @@ from torch import Tensor
 from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images
-from senet_bench.data.augment import Draws, Pixels, cropped, draw, zero_padded
+from senet_bench.data.augment import Draws, Pixels, cropped, cut_out, draw, zero_padded
 from senet_bench.data.sets import Files, Labels, Split
 from senet_bench.errors import UsageError
 
@@ -27,7 +27,8 @@ class Batches:
     """Shuffled, augmented batches of a split.
 
     `batch` is the global batch size; this process gets the part `rank` of `world`. A last, smaller batch is left
-    out of an epoch. Images that cannot be read raise, or are collected in `corrupt` where that is a list.
+    out of an epoch. Images that cannot be read raise, or are collected in `corrupt` where that is a list. `colour`
+    (0..255 a channel) is what is painted where something is cut out.
     """
 
     split: Split
@@ -39,6 +40,7 @@ class Batches:
     world: int = 1
     max_steps: int | None = None
     corrupt: list[Path] | None = None
+    colour: tuple[int, ...] = ()
     _padded: Pixels | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -67,6 +69,7 @@ class Batches:
         size = (self.split.images.shape[2], self.split.images.shape[3])
         for rows, draws in plans:
             pixels = cropped(self._padded, rows, draws, size)
+            self._cut(pixels, draws)
             yield torch.from_numpy(pixels), torch.from_numpy(self.split.labels[rows])
 
     def _plan(self, order: Labels, epoch: int, step: int) -> tuple[Labels, Draws]:
@@ -85,9 +88,15 @@ class Batches:
             split, rows, self.batch // self.world, self.size, cut, workers=cores(), corrupt=self.corrupt
         )
         for (planned, draws), crops in zip(plans, ready):
-            flips = draws.flips[np.isin(planned, crops.rows)]
-            crops.images[flips] = crops.images[flips, :, :, ::-1]
+            drawn = draws.part(np.isin(planned, crops.rows))
+            crops.images[drawn.flips] = crops.images[drawn.flips, :, :, ::-1]
+            self._cut(crops.images, drawn)
             yield torch.from_numpy(crops.images), torch.from_numpy(split.labels[crops.rows])
+
+    def _cut(self, pixels: Pixels, draws: Draws) -> None:
+        """Cut a square out of each image where the augmentation has it."""
+        if self.augmentation.cutout:
+            cut_out(pixels, draws, self.augmentation.cutout, self.colour or (0,) * pixels.shape[1])
 
 
 def check_shared(batch: int, processes: int) -> None:

@@ -194,13 +194,20 @@ class _Places365(datasets.Places365):  # type: ignore[misc]
 
 
 def places365(root: Path) -> DataSet:
-    """Places365-Standard: devkit lists and the folders val_256 or val_large (data_256_standard to train) in `root`."""
+    """Places365: devkit lists and the folders val_256 or val_large in `root`.
+
+    To train, Places365-Challenge (8 million images, as the paper has) where data_256_challenge or data_large_challenge
+    is there, else Places365-Standard (1.8 million).
+    """
     _, test, classes = _places(root, "val", ("val_256", "val_large"))
     lists = (_Places365._CATEGORIES_META, _Places365._FILE_LIST_META["val"])
     unofficial = [file for file, md5 in lists if not check_integrity(str(root / file), md5)]
     train = None
-    if (root / "data_256_standard").is_dir() or (root / "data_large_standard").is_dir():
-        _, train, _ = _places(root, "train-standard", ("data_256_standard", "data_large_standard"))
+    for variant in ("challenge", "standard"):
+        folders = (f"data_256_{variant}", f"data_large_{variant}")
+        if any((root / name).is_dir() for name in folders):
+            _, train, _ = _places(root, f"train-{variant}", folders)
+            break
     notes = (f"places365: {', '.join(unofficial)} differ from the official lists",) if unofficial else ()
     return DataSet("places365", classes, train, test, IMAGENET_MEAN, IMAGENET_STD, 224, notes)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import importlib.util
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,10 @@ class DataSet:
     def channels(self) -> int:
         """Colour channels of an image."""
         return len(self.mean)
+
+    def seen_at(self, side: int) -> DataSet:
+        """The same with files shown in squares of `side` pixels; images in memory keep their size."""
+        return replace(self, size=side) if isinstance(self.test, Files) else self
 
     def training(self) -> Split:
         """The training split; `MeasurementError` when there is none on disk."""

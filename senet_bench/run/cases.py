@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
+from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import ATTACH, AttentionSpec, AxisValue, ModelSpec, Role, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
@@ -25,7 +27,7 @@ class Changes:
     """What a command line changes in every network it builds; None leaves the network's own.
 
     `against` says whom a network is compared with: its partner with or without attention, the first that is named, or
-    no one.
+    no one. `only` is a pattern that a network's name, label or printed row must match to be compared at all.
     """
 
     img_size: int | None = None
@@ -34,6 +36,7 @@ class Changes:
     cardinality: int | None = None
     attention: Mapping[str, Any] = field(default_factory=dict)
     against: Reference = "partner"
+    only: str | None = None
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
         """The network with the sizes and (where it has attention) the switches changed."""
@@ -78,6 +81,8 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
 
     Tables 2 and 3 when there are none.
     """
+    if changes is not None and changes.only is not None:
+        return matching_cases(select(what, replace(changes, only=None)), changes.only)
     if changes is not None and changes.against != "partner":
         return _given(what, changes)
     cases: dict[tuple[str, AttentionSpec | None, int], Case] = {}
@@ -203,6 +208,26 @@ def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
         return spec, outside.attached(spec)
     base = outside.resolve_outside(spec.name.removesuffix(ATTACH))
     return replace(base, input_size=spec.input_size, classes=spec.classes), spec
+
+
+def matching_cases(cases: Sequence[Case], pattern: str) -> tuple[Case, ...]:
+    """The cases of which a name, a label or a printed row matches a pattern such as `ResNet-110*`, in any case.
+
+    The baseline of a case that stays does too. `UsageError` where nothing matches.
+    """
+    named = [(case, case_names(case)) for case in cases]
+    kept = [case for case, names in named if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in names)]
+    if not kept:
+        known = ", ".join(dict.fromkeys(names[0] for _, names in named))
+        raise UsageError(f"--only {pattern!r} matches none of what is to be compared", f"choose from {known}")
+    bases = {case.baseline for case in kept}
+    return tuple(case for case in cases if case in kept or case.spec in bases)
+
+
+def case_names(case: Case) -> list[str]:
+    """What a case is called: its printed rows, its label, the network's name."""
+    rows = (cell.row for study in case.studies if study for cell in paper_cells(case.spec, study))
+    return list(dict.fromkeys((*rows, label(case.spec), case.spec.name)))
 
 
 def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:

@@ -20,7 +20,7 @@ class Measure(Protocol):
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on what this machine, its data or these networks cannot offer."""
 
-    def described(self, asked: RunConditions) -> RunConditions:
+    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of this measure."""
 
     def steps(self, cases: Sequence[Case]) -> int:
@@ -109,7 +109,7 @@ def measured(
     """Count the cases, then take every measure of them; the run, stored after each row."""
     parts: list[Measure] = [count, *measures.values()]
     for part in parts:
-        asked = part.described(asked)
+        asked = part.described(asked, cases)
     record = Record.begin(store, new_run(command, asked))
     total, done = sum(part.steps(cases) for part in parts), 0
     for part in parts:

@@ -64,7 +64,7 @@ class Count:
                 continue  # its row says so, and the others go on
         return reasons
 
-    def described(self, asked: RunConditions) -> RunConditions:
+    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with how it counts."""
         return structs.replace(asked, counter=self.counter, verified=self.verify)
 

@@ -17,6 +17,7 @@ from senet_bench.core.results import Accuracy, Row, Run, RunConditions, Training
 from senet_bench.core.specs import Precision
 from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
+from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.engines import Engine, Failure
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from senet_bench.train.trials import Trial
 
 ELSEWHERE_S = 0.5
+SMOKE = "smoke"
+"""The recipe that is each row's own, cut to two short epochs."""
+
+
+def root_name(case: Case) -> str:
+    """The network without attention that a case belongs to; those of one root are compared, and trained alike."""
+    return (case.baseline or case.spec).name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +74,31 @@ class Sweep:
             raise UsageError(f"--seeds must be a positive integer, not {self.seeds}", "use 8")
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
-        self.resolved()
+        self.recipes(cases)
         self.engine.check(self.device)
         sets.load_images(self.dataset, self.folder)
 
-    def resolved(self) -> Recipe:
-        """The recipe with its epochs and learning rate as asked."""
+    def recipes(self, cases: Sequence[Case]) -> list[Recipe]:
+        """What each case is trained by: the recipe that was asked for, else that of its row in the paper's table.
+
+        A case that no table of this data set names, and none of whose relatives it does, has the data set's own.
+        """
         from senet_bench.core import recipes
 
-        found = recipes.recipe(self.recipe or recipes.DEFAULTS.get(self.dataset, "cifar")).lasting(self.epochs)
+        usual = recipes.DEFAULTS.get(self.dataset, "cifar")
+        own = dict[str, str]()
+        for case in cases:
+            for study in filter(None, (STUDIES.get(name or "") for name in case.studies)):
+                if study.dataset == self.dataset:
+                    own.setdefault(root_name(case), study.recipe_of(root_name(case)))
+        return [self._resolved(own.get(root_name(case), usual)) for case in cases] or [self._resolved(usual)]
+
+    def _resolved(self, own: str) -> Recipe:
+        """A recipe with its epochs and learning rate as asked; `own` where none is."""
+        from senet_bench.core import recipes
+
+        found = recipes.recipe({None: own, SMOKE: f"{own}-{SMOKE}"}.get(self.recipe, self.recipe or own))
+        found = found.lasting(self.epochs)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
         return found if self.lr is None else replace(found, lr=self.lr)
@@ -90,34 +114,36 @@ class Sweep:
                 raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
         return replace(changes, **fixed)
 
-    def described(self, asked: RunConditions) -> RunConditions:
+    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its trainings."""
-        return structs.replace(asked, accuracy=self.protocol())
+        return structs.replace(asked, accuracy=self.protocol(*self.recipes(cases)))
 
-    def protocol(self) -> TrainingProtocol:
-        """What decides whether two errors may be compared."""
-        recipe = self.resolved()
+    def protocol(self, *recipes: Recipe) -> TrainingProtocol:
+        """What decides whether two errors may be compared; of several recipes what all of them have."""
+        first = recipes[0]
+        shared = {
+            name: getattr(first, name) if len({getattr(recipe, name) for recipe in recipes}) == 1 else None
+            for name in ("epochs", "lr", "batch_size")
+        }
         return TrainingProtocol(
             dataset=self.dataset,
             folder=str(self.folder) if self.folder else None,
-            recipe=recipe.name,
-            epochs=recipe.epochs,
-            lr=recipe.lr,
-            batch_size=recipe.batch_size,
+            recipe=first.name if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
+            **shared,
         )
 
     def plan(self, cases: Sequence[Case]) -> list[Trial]:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
         from senet_bench.train.trials import Trial
 
-        recipe = self.resolved()
+        recipes = self.recipes(cases)
         return [
             Trial(
                 arm=str(place),
                 spec=case.spec,
-                recipe=recipe,
+                recipe=recipes[place],
                 seed=seed,
                 dataset=self.dataset,
                 folder=str(self.folder) if self.folder else None,
@@ -165,7 +191,8 @@ class Sweep:
             state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
             yield record.progress(f"{trained}; {state}", done, total)
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
-        record.change(rows=_with_errors(rows, outcomes, self))
+        protocols = [self.protocol(recipe) for recipe in self.recipes(cases)]
+        record.change(rows=_with_errors(rows, outcomes, protocols))
         if todo and before.left_out:
             asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
             record.change(conditions=asked)
@@ -247,18 +274,19 @@ def _carried_out(
             time.sleep(ELSEWHERE_S)
 
 
-def _with_errors(rows: Sequence[Row], outcomes: Outcomes, sweep: Sweep) -> list[Row]:
+def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[TrainingProtocol]) -> list[Row]:
     """The rows with mean error, sd, and paired differences to the baseline and to the constant gate."""
     changed = []
-    for place, row in enumerate(rows):
+    for place, (row, protocol) in enumerate(zip(rows, protocols)):
+        seeds = protocol.seeds or 0
         own = outcomes.errors.get(place, {})
         missing = {name: why for name, why in row.missing.items() if name != "accuracy"}
-        if len(own) < sweep.seeds:
+        if len(own) < seeds:
             why = outcomes.failed.get(place, "not run here (another shard?)")
-            missing["accuracy"] = f"{sweep.seeds - len(own)} of {sweep.seeds} seeds: {why}"
+            missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
         base = outcomes.errors.get(_place(rows, row.baseline, row), {})
         control = outcomes.errors.get(_control(rows, row), {})
-        accuracy = _accuracy(own, base, control, sweep.protocol()) if own else None
+        accuracy = _accuracy(own, base, control, protocol) if own else None
         if accuracy is not None:
             accuracy = replace(accuracy, trained_on=sorted(outcomes.devices[place]))
         changed.append(replace(row, accuracy=accuracy, missing=missing))

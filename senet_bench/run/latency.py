@@ -51,7 +51,7 @@ class Timing:
         for conditions in self.conditions:
             check_conditions(conditions)
 
-    def described(self, asked: RunConditions) -> RunConditions:
+    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its timing."""
         plan = TimingPlan(budget_s=self.budget_s, seed=self.seed, conditions=list(self.conditions))
         return structs.replace(asked, latency=plan)

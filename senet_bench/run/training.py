@@ -165,9 +165,7 @@ class TrainingRequest:
         """The images to learn from; files are shown at the network's own size, as `evaluate` shows them."""
         from senet_bench.data import sets
 
-        images = sets.load_images(self.dataset, self.folder, draw=self.seed)
-        files = isinstance(images.test, sets.Files)
-        return replace(images, size=self.spec.input_size[1]) if files else images
+        return sets.load_images(self.dataset, self.folder, draw=self.seed).seen_at(self.spec.input_size[1])
 
     def _of_detector(self) -> dict[str, Any]:
         detects = self.spec.task == "detection"

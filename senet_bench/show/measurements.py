@@ -184,15 +184,18 @@ def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool
                 lambda _, found: points_text(found.control_difference, found.control_difference_ci),
             )
         )
+    recipes = list(dict.fromkeys(found.protocol.words for _, found in trained))
+    if len(recipes) > 1:
+        columns.append((Column("recipe", numeric=False), lambda _, found: found.protocol.words))
     body = tuple(tuple(text(row, found) for _, text in columns) for row, found in trained)
-    recipe = trained[0][1].protocol.words
     missing = tuple(f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
-    title = f"Top-1 error on {trained[0][1].dataset} ({recipe})"
+    how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
+    title = f"Top-1 error on {trained[0][1].dataset} ({how})"
     return Table(
         title,
         tuple(column for column, _ in columns),
         body,
-        (*missing, *_places(trained, name), *fronts(rows, name), *ERROR_NOTES),
+        (*missing, *_places(trained, name), *(fronts(rows, name) if len(recipes) == 1 else ()), *ERROR_NOTES),
     )
 
 

@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from senet_bench.core import catalog
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import json_object
@@ -33,7 +34,7 @@ def identity_of(trial: Trial) -> Identity:
     """What decides a trial's result. Its data are read once for all trials on them."""
     return Identity(
         network=NetworkIdentity.of(trial.spec),
-        data=data_of(trial.dataset, trial.folder),
+        data=data_at(data_of(trial.dataset, trial.folder), trial.spec.input_size[1]),
         recipe=recipe_facts(trial.recipe),
         batch=trial.recipe.batch_size,
         seed=trial.seed,
@@ -45,6 +46,12 @@ def identity_of(trial: Trial) -> Identity:
 def data_of(dataset: str, folder: str | None = None) -> Data:
     """What is in a data set; of `digits`, what is in its first draw, from which the seeds draw theirs."""
     return read_data(sets.load_images(dataset, folder))
+
+
+def data_at(data: Data, side: int) -> Data:
+    """What is in a data set whose files are shown in squares of `side` pixels; images in memory have their own."""
+    files = DATASETS[data.name].side is None if data.name in DATASETS else False
+    return replace(data, size=side) if files else data
 
 
 def read_data(images: Any) -> Data:

@@ -119,6 +119,7 @@ class Classifying:
             world.size,
             recipe.max_steps,
             self.corrupt if settings.skip_corrupt else None,
+            tuple(round(255 * mean) for mean in data.mean),
         )
 
     @property

@@ -79,6 +79,8 @@ class LearningRate:
         schedule, lr = self.recipe.schedule, self.recipe.lr
         if epoch < schedule.warmup:
             return lr * (epoch + 1e-3) / schedule.warmup
+        if epoch < schedule.low:
+            return lr * schedule.factor
         match schedule.kind:
             case "steps":
                 return lr * schedule.factor ** sum(epoch >= milestone for milestone in schedule.milestones)

@@ -112,7 +112,7 @@ def _learnt(trial: Trial) -> tuple[sets.DataSet, nn.Module, str]:
 
 def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:
     """The images of a trial and its network as it starts."""
-    images = sets.load_images(trial.dataset, trial.folder, draw=trial.seed)
+    images = sets.load_images(trial.dataset, trial.folder, draw=trial.seed).seen_at(trial.spec.input_size[1])
     torch.manual_seed(trial.seed)  # for what starts by its own rule: blocks from outside, one-dimensional convolutions
     network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
     initialise_by_name(network, trial.seed)

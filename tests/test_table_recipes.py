@@ -1,0 +1,143 @@
+"""The rows of the paper's tables are trained by recipes of their own, Cutout among their augmentations."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from senet_bench.core.learning import TrialResult
+from senet_bench.core.recipes import RECIPES, Augmentation, recipe
+from senet_bench.data.augment import cut_out, draw, empty
+from senet_bench.data.batches import Batches
+from senet_bench.data.sets import Arrays
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import Changes, select, with_controls
+from senet_bench.run.engines import Local
+from senet_bench.run.error import Sweep
+from senet_bench.train import trials
+from senet_bench.train.optimisation import LearningRate
+from senet_bench.train.trials import Trial
+from tests.conftest import Run
+
+
+def cifar(folder: Path, images: int = 20) -> Path:
+    """A small set in CIFAR-10's own files: `images` in each batch."""
+    root = folder / "cifar-10-batches-py"
+    root.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        pixels = rng.integers(0, 255, (images, 3072), dtype=np.uint8)
+        (root / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [i % 10 for i in range(images)]}))
+    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": [f"c{i}".encode() for i in range(10)]}))
+    for path in root.iterdir():
+        content = {key.decode(): value for key, value in pickle.loads(path.read_bytes()).items()}
+        path.write_bytes(pickle.dumps(content))
+    return folder
+
+
+def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
+    sweep = Sweep(engine=Local(1), dataset="cifar10", seeds=1)
+    cases = with_controls(select(["table4"]))
+    names = dict(zip([case.spec.name for case in cases], [found.name for found in sweep.recipes(cases)]))
+    assert names == {
+        **dict.fromkeys(
+            ("resnet110_cifar", "seresnet110_cifar", "resnet164_cifar", "seresnet164_cifar"), "cifar-preact"
+        ),
+        **dict.fromkeys(("wrn16_8_cifar", "sewrn16_8_cifar"), "cifar-wrn"),
+        **dict.fromkeys(("shakeshake26_2x96d_cifar", "seshakeshake26_2x96d_cifar"), "cifar-shakeshake"),
+    }
+    controls = [found.name for case, found in zip(cases, sweep.recipes(cases)) if case.role == "control"]
+    assert controls == ["cifar-preact", "cifar-preact", "cifar-wrn", "cifar-shakeshake"]
+    other = Sweep(engine=Local(1), dataset="cifar10", recipe="smoke")
+    assert [found.name for found in other.recipes(cases)][:3] == ["cifar-preact-smoke"] * 3
+    assert sweep.recipes(select(["resnet110_cifar"]))[0].name == "cifar"
+    (seventh,) = {found.name for found in Sweep(engine=Local(1), dataset="imagenet").recipes(select(["table10"]))}
+    assert seventh == "ablation"
+
+
+def test_the_recipes_are_those_of_the_networks_papers() -> None:
+    wrn, shake, even = (recipe(f"cifar-{name}") for name in ("wrn", "shakeshake", "shakeeven"))
+    assert (wrn.epochs, wrn.batch_size, wrn.lr, wrn.weight_decay, wrn.nesterov) == (200, 128, 0.1, 5e-4, True)
+    assert [LearningRate(wrn).at(epoch) for epoch in (0, 60, 120, 160)] == pytest.approx([0.1, 0.02, 0.004, 0.0008])
+    assert (shake.epochs, shake.batch_size, shake.lr, shake.weight_decay) == (1800, 128, 0.2, 1e-4)
+    assert (even.epochs, even.batch_size, even.lr, even.weight_decay) == (1800, 32, 0.025, 5e-4)
+    assert (shake.augmentation.cutout, even.augmentation.cutout, shake.schedule.kind) == (16, 8, "cosine")
+    rate = LearningRate(recipe("cifar-preact"))
+    expected = [(0, 0.01), (1.02, 0.01), (1.03, 0.1), (81.9, 0.1), (82, 0.01), (123, 0.001)]
+    assert [rate.at(epoch) for epoch, _ in expected] == pytest.approx([lr for _, lr in expected])
+    assert all("arXiv" in RECIPES[name].source and RECIPES[name].deviations for name in RECIPES if "cifar-" in name)
+    assert recipe("cifar-preact").lasting(82).schedule.low == pytest.approx(200 / 390)
+
+
+def test_switches_that_came_later_are_in_no_earlier_recipe() -> None:
+    told = recipe("cifar").as_dict()
+    assert ("low" in told["schedule"], "cutout" in told["augmentation"]) == (False, False)
+    assert recipe("cifar-shakeeven").as_dict()["augmentation"]["cutout"] == 8
+
+
+def test_cutout_paints_one_square_an_image_and_changes_no_other_draw() -> None:
+    plain, cut = Augmentation(pad=4, flip=True), Augmentation(pad=4, flip=True, cutout=8)
+    one, other = (draw(augmentation, 50, np.random.default_rng(5)) for augmentation in (plain, cut))
+    assert np.array_equal(one.offsets, other.offsets)
+    assert np.array_equal(one.flips, other.flips)
+    images = empty(50, 3, 32, 32)
+    images[:] = 200
+    cut_out(images, other, 8, (1, 2, 3))
+    holes = (images[:, 0] == 1).sum((1, 2))
+    assert holes.max() == 64
+    assert holes.min() >= 16  # a quarter stays where the middle is in a corner
+    assert set(np.unique(images)) == {1, 2, 3, 200}
+    split = Arrays(np.full((20, 3, 32, 32), 200, dtype=np.uint8), np.zeros(20, dtype=np.int64))
+    batch, _ = next(Batches(split, 10, 0, Augmentation(cutout=8), 32, colour=(9, 9, 9)).epoch(0))
+    assert {9, 200} == set(np.unique(batch.numpy()))
+
+
+def test_only_the_rows_that_match_are_compared() -> None:
+    cases = select(["table4"], Changes(only="resnet-110*"))
+    assert [case.spec.name for case in cases] == ["resnet110_cifar", "seresnet110_cifar"]
+    alone = select(["table4"], Changes(only="SE-WRN*"))
+    assert [case.spec.name for case in alone] == ["wrn16_8_cifar", "sewrn16_8_cifar"]
+    assert [case.spec.attention.reduction for case in select(["10"], Changes(only="r=8")) if case.spec.attention] == [8]
+    with pytest.raises(UsageError, match="matches none"):
+        select(["table4"], Changes(only="vgg*"))
+
+
+def test_a_table_is_trained_row_by_row_and_goes_on_where_it_was_killed(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = list[Trial]()
+
+    def fake(trial: Trial) -> TrialResult:
+        if len(ran) == 1:
+            ran.append(trial)
+            raise KeyboardInterrupt
+        ran.append(trial)
+        return TrialResult(model=trial.spec.name, top1_err=0.1 + 0.01 * trial.seed, images=20)
+
+    monkeypatch.setattr(trials, "run_trial", fake)
+    data = str(cifar(tmp_path / "data"))
+    asked: tuple[str, ...] = (
+        "compare",
+        "table4",
+        "--only",
+        "ResNet-110*",
+        "--no-latency",
+        "--dataset",
+        "cifar10",
+        "--data",
+        data,
+    )
+    asked += ("--recipe", "smoke", "--seeds", "1", "--workers", "1")
+    assert run(*asked).code == 130
+    done = run(*asked, "--format", "json")
+    assert done.code == 0, done.err
+    assert [trial.recipe.name for trial in ran] == ["cifar-preact-smoke"] * len(ran)
+    rows = json.loads(done.out)["rows"]
+    assert len(ran) == len(rows) + 1  # the killed one twice, no other
+    assert {row["accuracy"]["protocol"]["recipe"] for row in rows} == {"cifar-preact-smoke"}
+    plan = run(*asked, "--dry-run", "--format", "json")
+    assert json.loads(plan.out)["summary"]["stored"] == len(rows)

@@ -9,16 +9,26 @@ from senet_bench.core.specs import Runtime, TimingName
 
 @dataclass(frozen=True, slots=True)
 class DeviceKind:
-    """`runtimes` and `clocks` are what is measured unless told otherwise; a GPU's label says no threads."""
+    """What a kind of device has.
+
+    `runtimes` and `clocks` are what is measured unless told otherwise; a GPU's label says no threads. `graphs`: calls
+    can be captured and replayed. `draws`: random numbers come from a generator of its own that torch can fork.
+    `packs`: there are convolutions with weights in another order.
+    """
 
     gpu: bool
     runtimes: tuple[Runtime, ...] = ("eager",)
     clocks: tuple[TimingName, ...] = ("end-to-end",)
+    graphs: bool = False
+    draws: bool = False
+    packs: bool = False
 
 
 DEVICE_KINDS: dict[str, DeviceKind] = {
-    "cpu": DeviceKind(gpu=False),
-    "cuda": DeviceKind(gpu=True, runtimes=("eager", "cudagraph"), clocks=("end-to-end", "device")),
+    "cpu": DeviceKind(gpu=False, packs=True),
+    "cuda": DeviceKind(
+        gpu=True, runtimes=("eager", "cudagraph"), clocks=("end-to-end", "device"), graphs=True, draws=True
+    ),
     "mps": DeviceKind(gpu=True),
 }
 """By the name that torch gives them; ROCm's torch calls itself cuda."""

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_bench.core.devices import kind_of
+
 LARGE_MAP, HUGE_MAP = 1 << 19, 1 << 21
 """From this many bytes of one image on, a map is gated image by image, so that its ReLU finds it in the cache; from the
 second on, it is convolved image by image too."""
@@ -58,9 +60,9 @@ class Packing:
 
     def of(self, weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor | None:
         """`weight` packed for inputs of x's shape; done once as long as both stay, values included."""
-        key = (x.shape, x.dtype, x.is_cpu, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
+        key = (x.shape, x.dtype, x.device, weight.data_ptr(), 0 if weight.is_inference() else weight._version)
         if key != self.key or weight is not self.source:
-            known = x.is_cpu and x.dtype is torch.float32 and has_prepacked()
+            known = kind_of(x.device.type).packs and x.dtype is torch.float32 and has_prepacked()
             self.weight = packed(weight, x, geometry) if known else None
             self.shape = (weight.shape[0], *geometry.sides(x.shape[2:], weight.shape[2:]))
             self.key, self.source = key, weight

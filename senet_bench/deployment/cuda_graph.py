@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.devices import kind_of
+
 
 @dataclass(frozen=True, slots=True)
 class Graph:
@@ -49,7 +51,7 @@ class Captured(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output, in memory of its own."""
-        if not x.is_cuda or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or not kind_of(x.device.type).graphs:
             return self.body(x)  # type: ignore[no-any-return]
         key = (x.shape, x.dtype, x.device)
         if key not in self.captures:

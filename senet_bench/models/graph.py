@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
+from senet_bench.core.devices import kind_of
 from senet_bench.core.source import first_line
 from senet_bench.errors import UsageError
 
@@ -58,7 +59,7 @@ def difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
 
     Infinite where their outputs have other forms. Raises what a forward pass raises.
     """
-    devices = [image.device] if image.is_cuda else []
+    devices = [image.device] if kind_of(image.device.type).draws else []
     outputs = []
     with torch.no_grad(), torch.random.fork_rng(devices):
         for called in (network, other):

@@ -31,9 +31,9 @@ from torch import Tensor, nn
 
 from senet_bench.bench.machine import environment
 from senet_bench.bench.process import applied_allocator
+from senet_bench.core.files import write_atomically
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.core.store import write_atomically
 from senet_bench.deployment import deploy
 from senet_bench.deployment.convolution import gated_sum
 from senet_bench.models import build

@@ -122,7 +122,7 @@ class ReportFiles:
 
     def write_failure(self, error: BenchError, showing: o.Showing) -> None:
         """Write why there is no report, to the files that were named and where GitHub shows it."""
-        from senet_bench.core.store import write_atomically
+        from senet_bench.core.files import write_atomically
         from senet_bench.regression import ci
 
         texts = ci.failure_files(error, datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"))
@@ -138,8 +138,8 @@ class ReportFiles:
 
     def write(self, report: Report, *, strict: bool) -> None:
         """Write those that were named."""
+        from senet_bench.core.files import write_atomically
         from senet_bench.core.results import to_json
-        from senet_bench.core.store import write_atomically
         from senet_bench.regression import ci, text
 
         if self.junit is not None:
@@ -235,7 +235,7 @@ def _checked(selection: Selection, judging: Judging, timing: Launching, showing:
 
 def _show(report: Report, showing: o.Showing) -> None:
     """The report itself; as Markdown and as a page in forms of its own."""
-    from senet_bench.core.store import write_atomically
+    from senet_bench.core.files import write_atomically
     from senet_bench.regression import text
     from senet_bench.show import terminal
 

@@ -91,8 +91,11 @@ def compare(
     showing.check()
     if pair and alone:
         raise UsageError("--pair and --alone exclude each other", "leave one out")
+    from senet_bench.run import cases
+
+    cases.check_names(named)
     from senet_bench.overhead import answer, tables
-    from senet_bench.run import cases, forecast, latency
+    from senet_bench.run import forecast, latency
     from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import compare
     from senet_bench.show import documents
@@ -144,6 +147,9 @@ def ablate(
     chosen, conditions = axes.chosen(), running.conditions()
     sweep = trials.sweep(running.precision, running.device, showing.results)
     showing.check()
+    from senet_bench.run.cases import check_names
+
+    check_names([model])
     from senet_bench.run import forecast, tables
     from senet_bench.run import latency as timing
     from senet_bench.run.compare import ablate

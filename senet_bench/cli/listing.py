@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError
 
 
@@ -43,6 +42,7 @@ def doctor(
 
 def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
+    from senet_bench.core.store import Store
     from senet_bench.gallery import report
     from senet_bench.show import terminal
 

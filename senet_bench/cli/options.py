@@ -16,19 +16,18 @@ from senet_bench.cli.parameters import choice, within
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
+from senet_bench.core.files import check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
 from senet_bench.core.specs import Conditions, CounterName, is_outside
-from senet_bench.core.store import Store, check_writable, write_atomically
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
-from senet_bench.run.engines import Engine, Local
-from senet_bench.run.ray_cluster import RayCluster
-from senet_bench.run.slurm import GPU_OPTIONS, Slurm
 from senet_bench.show import writers
 
 if TYPE_CHECKING:
+    from senet_bench.core.store import Store
     from senet_bench.run.cases import Changes
     from senet_bench.run.count import Count
+    from senet_bench.run.engines import Engine
     from senet_bench.run.error import Sweep
     from senet_bench.show.documents import Document
 
@@ -377,6 +376,8 @@ class Showing:
     @property
     def store(self) -> Store:
         """The results folder."""
+        from senet_bench.core.store import Store
+
         return Store(self.results)
 
     def check(self) -> None:
@@ -404,6 +405,10 @@ def engine_of(
     name: EngineName, address: str | None, typed: Sequence[str], workers: int | None, device: str, results: Path
 ) -> Engine:
     """The engine that the options ask for."""
+    from senet_bench.run.engines import Local
+    from senet_bench.run.ray_cluster import RayCluster
+    from senet_bench.run.slurm import GPU_OPTIONS, Slurm
+
     options, gpu = _engine_options(typed), kind_of(device).gpu
     match name:
         case "local":

@@ -20,7 +20,7 @@ import typer
 import typer.core
 from typer.models import ParameterInfo
 
-from senet_bench.core.store import kind_of_path
+from senet_bench.core.files import kind_of_path
 
 OTHER = "Options"
 

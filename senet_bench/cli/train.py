@@ -13,11 +13,11 @@ from senet_bench.cli.parameters import within
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import ModelSpec
-from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.learning import Evaluation as Document
+    from senet_bench.core.store import Store
     from senet_bench.run.evaluate import EvaluationRequest
     from senet_bench.run.record import Record
     from senet_bench.run.train import Lesson

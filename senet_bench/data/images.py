@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.process import cores
-from senet_bench.core.store import written_whole
+from senet_bench.core.files import written_whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.sets import Arrays, Files, Labels
 from senet_bench.errors import MeasurementError

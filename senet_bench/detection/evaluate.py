@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from senet_bench.core.files import write_atomically
 from senet_bench.core.learning import DetectorRow, EvaluationRow
 from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus, compare_cell, protocol_name
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import ModelSpec
-from senet_bench.core.store import Store, write_atomically
+from senet_bench.core.store import Store
 from senet_bench.detection.average_precision import AveragePrecision, check_installed
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from senet_bench.core.files import write_atomically
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.core.specs import Precision
-from senet_bench.core.store import write_atomically
 from senet_bench.detection import coco
 from senet_bench.detection.average_precision import AveragePrecision, Detection, check_installed, precision_of
 from senet_bench.detection.coco import DetectionSet, DetectionSplit

@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
+from senet_bench.core.files import write_atomically
 from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import AnyFacts, Run, schema_of
-from senet_bench.core.store import Store, write_atomically
+from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.gallery.collection import Collection, LeftOut, gather

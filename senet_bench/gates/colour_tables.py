@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.files import file_name
 from senet_bench.core.intervals import Paired
-from senet_bench.core.store import file_name
 from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
 from senet_bench.show.chart import Chart, drawing, files_of, settle, shown

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.files import file_name, kind_of_path
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.statistics import holm
-from senet_bench.core.store import Store, file_name, key_of, kind_of_path
+from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 from senet_bench.run.cases import Changes, label, pair_of, spec_of

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 import msgspec
 import numpy as np
 
+from senet_bench.core.files import file_name, kind_of_path
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
-from senet_bench.core.store import Store, file_name, kind_of_path
+from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.excitations import Excitations, viewing
 from senet_bench.gates.rows import (

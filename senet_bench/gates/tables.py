@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from senet_bench.core.store import file_name
+from senet_bench.core.files import file_name
 from senet_bench.gates import plots
 from senet_bench.gates.rows import ErrorChange, GateFacts, GateRow
 from senet_bench.show import writers

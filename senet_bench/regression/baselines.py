@@ -18,10 +18,10 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from senet_bench import __version__
+from senet_bench.core.files import append_line, read_file, write_atomically
 from senet_bench.core.fingerprint import Function
 from senet_bench.core.results import json_object, to_json
 from senet_bench.core.specs import Allocator
-from senet_bench.core.store import append_line, read, write_atomically
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.regression.facts import Portable
 
@@ -226,7 +226,7 @@ def _bytes(path: Path) -> bytes:
         raise UsageError(f"{path} is no file", "move it away")
     if path.is_file() and path.stat().st_size > LARGEST_BASELINE:
         raise UsageError(f"{path} is larger than {LARGEST_BASELINE >> 20} MiB", "it is no baseline; move it away")
-    return read(path)
+    return read_file(path)
 
 
 def facts_stored(facts: Portable) -> StoredFacts:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from senet_bench.core.catalog import CATALOG, normalise, resolve
-from senet_bench.core.store import read
+from senet_bench.core.files import read_file
 from senet_bench.errors import UsageError, nearest
 from senet_bench.regression.config import (
     ALLOCATORS,
@@ -58,7 +58,7 @@ def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
 
 def _table(path: Path) -> dict[str, object] | None:
     """The check's table of a TOML file, None where a file has none."""
-    data = read(path)
+    data = read_file(path)
     if len(data) > LARGEST_CONFIG:
         raise UsageError(f"{path} has {len(data)} bytes", "a config is a few lines; name the right file")
     try:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
+from senet_bench.core.files import read_file
 from senet_bench.core.results import json_object
-from senet_bench.core.store import read
 from senet_bench.errors import BenchError, MeasurementError, UsageError
 from senet_bench.regression.config import PredictionPair
 from senet_bench.regression.limits import Limit
@@ -106,7 +106,7 @@ def _row(name: str, base: Stats, now: Stats, limit: Limit, alpha: float) -> Limi
 
 def benchmark_stats(path: Path) -> dict[str, Stats]:
     """The statistics in a file of pytest-benchmark by full name; `UsageError` for another or a damaged file."""
-    data = read(path)
+    data = read_file(path)
     if len(data) > LARGEST_BENCHMARK:
         raise UsageError(
             f"{path} is larger than {LARGEST_BENCHMARK >> 20} MiB", "save it without --benchmark-save-data"

@@ -118,6 +118,15 @@ def selected_studies(what: Sequence[str]) -> tuple[Study, ...]:
     return tuple(find_study(name) for name in what or TABLES_2_AND_3 if _is_table(name))
 
 
+def check_names(names: Iterable[str]) -> None:
+    """Raise `UsageError` on a name that is none; those from outside are looked up where torch is at hand."""
+    for name in names:
+        if _is_table(name):
+            find_study(name)
+        elif not is_outside(name) and normalise(name) not in {"all", *map(normalise, FAMILIES)}:
+            resolve(name)
+
+
 def _is_table(name: str) -> bool:
     key = normalise(name)
     return key.isdigit() or (key.startswith("table") and key[5:].isdigit())

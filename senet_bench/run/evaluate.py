@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import structs
 
+from senet_bench.core.files import check_writable, write_atomically
 from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
 from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import ModelSpec, Precision, is_outside
-from senet_bench.core.store import Store, check_writable, write_atomically
+from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.files import read_file
 from senet_bench.core.results import AnyFacts, json_object
-from senet_bench.core.store import Store, TrialStore, read
+from senet_bench.core.store import Store, TrialStore
 from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
@@ -128,7 +129,7 @@ def _durations(kept: TrialStore) -> dict[tuple[str, str], list[float]]:
     """The seconds of stored trials, by what they have in common and the kind of device they ran on."""
     found: dict[tuple[str, str], list[float]] = {}
     for path in sorted(kept.folder.glob("*.json")):
-        document = json_object(read(path), str(path))
+        document = json_object(read_file(path), str(path))
         result = kept.get(path.stem)
         if result is not None and result.seconds is not None:
             found.setdefault((_likeness(document.get("definition", {})), _kind(result.device)), []).append(

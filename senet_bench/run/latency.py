@@ -10,11 +10,11 @@ from typing import Any
 
 from msgspec import structs
 
+from senet_bench.core.files import append_line
 from senet_bench.core.progress import Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
 from senet_bench.core.specs import Conditions
 from senet_bench.core.statistics import with_holm
-from senet_bench.core.store import append_line
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case
 from senet_bench.run.record import Record

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_bench.core.files import check_writable
 from senet_bench.core.learning import EpochRow, TrainSummary
 from senet_bench.core.learning import Training as Document
 from senet_bench.core.progress import Progress, Steps, retold
-from senet_bench.core.store import Store, check_writable
+from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run import reuse
 from senet_bench.run.record import Record, new_facts

@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.results import to_json
-from senet_bench.core.store import file_name
+from senet_bench.core.files import file_name
 from senet_bench.errors import UsageError
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Table
@@ -139,10 +138,16 @@ def _frame(table: Table, heading: Callable[[str, str], Any]) -> pd.DataFrame:
     return pd.DataFrame([list(row) for row in table.texts], columns=index)
 
 
+def _json(document: Document) -> str:
+    from senet_bench.core.results import to_json
+
+    return to_json(document.json)
+
+
 FORMATS: dict[str, Callable[[Document], str]] = {
     "md": lambda document: markdown(document.wide),
     "csv": lambda document: csv(document.records),
-    "json": lambda document: to_json(document.json),
+    "json": _json,
     "latex": lambda document: latex(document.wide),
     "html": lambda document: html_page(document.wide),
 }

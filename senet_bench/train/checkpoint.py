@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from senet_bench.bench.device import DEVICE_CLASSES, Device
-from senet_bench.core.store import written_whole
+from senet_bench.core.files import written_whole
 from senet_bench.errors import UsageError, one_line
 
 

@@ -15,11 +15,12 @@ import numpy as np
 
 from senet_bench.core import catalog
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.files import kind_of_path, read_file
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import json_object
 from senet_bench.core.specs import AttentionSpec, is_outside
-from senet_bench.core.store import TrialStore, kind_of_path, read
+from senet_bench.core.store import TrialStore
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
 from senet_bench.train.trials import Trial
@@ -138,7 +139,7 @@ def former(kept: TrialStore) -> Former:
     paths, left_out = dict[str, Path](), 0
     for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
         try:
-            definition = json_object(read(path), str(path)).get("definition")
+            definition = json_object(read_file(path), str(path)).get("definition")
         except BenchError:  # raised where it is asked for by its key
             continue
         if not isinstance(definition, dict) or "code" not in definition:

@@ -13,8 +13,8 @@ import msgspec
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
+from senet_bench.core.files import kind_of_path, written_whole
 from senet_bench.core.specs import AttentionSpec, ModelSpec
-from senet_bench.core.store import kind_of_path, written_whole
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from senet_bench.core.environment import Environment
+from senet_bench.core.files import write_atomically
 from senet_bench.core.learning import ClassifierRow, Evaluation, EvaluationConditions
 from senet_bench.core.results import (
     Accuracy,
@@ -25,7 +26,6 @@ from senet_bench.core.results import (
     to_json,
 )
 from senet_bench.core.specs import AttentionSpec, Conditions, Role
-from senet_bench.core.store import write_atomically
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 
 COMMITTED = Path(__file__).parents[2] / "results"

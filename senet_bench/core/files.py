@@ -1,0 +1,105 @@
+"""Files: read where they are regular ones, written whole or not at all; each failure is one line."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from senet_bench.errors import MeasurementError, UsageError
+
+LONGEST_SHOWN = 120
+"""Characters of a path that cannot be used which are shown of it."""
+
+
+def file_name(*parts: str) -> str:
+    """The parts joined by hyphens, in lower case, of letters, digits and hyphens alone."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+
+
+def kind_of_path(path: Path) -> Literal["folder", "file"] | None:
+    """What lies at a path, None for nothing; `UsageError` for a path that cannot be (too long, not to be encoded)."""
+    try:
+        return "folder" if stat.S_ISDIR(path.stat().st_mode) else "file"
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        shown = str(path).encode(errors="replace").decode()
+        shown = shown if len(shown) <= LONGEST_SHOWN else f"{shown[:LONGEST_SHOWN]}..."
+        raise UsageError(f"{shown} is no path that can be used ({reason})", "name another") from error
+
+
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file; `UsageError` when it cannot be read, or is a pipe or device that may never end."""
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UsageError(f"{path} is no regular file", "move it away, or put the file itself in its place")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
+
+
+def write_atomically(path: Path, text: str | bytes) -> None:
+    """Write a file whole or not at all: to a temporary name beside it, then renamed.
+
+    Raises `MeasurementError` where the disk does not take it.
+    """
+    data = text.encode(errors="replace") if isinstance(text, str) else text
+    with written_whole(path) as temporary:
+        temporary.write_bytes(data)
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A path to write to that becomes `path` when the block ends, flushed to the disk; where it fails nothing is left.
+
+    What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not
+    take it.
+    """
+    direct = path.exists() and not path.is_file()  # a pipe or a device has no name to rename to
+    temporary = path if direct else path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(3)}")
+    try:
+        if not direct:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            if not direct:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                temporary.chmod(0o644)
+                temporary.replace(path)
+        finally:
+            if not direct:
+                temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror or error})", "free some space or name another path"
+        ) from error
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a file in one write; raises `MeasurementError` where the disk does not take it."""
+    try:
+        with path.open("ab") as file:
+            file.write(line.encode(errors="replace") + b"\n")
+    except OSError as error:
+        raise MeasurementError(
+            f"{path} cannot be written ({error.strerror})", "free some space or name another path"
+        ) from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise `UsageError` if a file could not be written at `path`, before anything is measured for it."""
+    kind = kind_of_path(path)
+    if kind == "folder":
+        raise UsageError(f"output {path} is a folder", "name a file")
+    if kind_of_path(path.absolute().parent) != "folder":
+        raise UsageError(f"output folder {path.absolute().parent} does not exist", "make it, or name another path")
+    if not os.access(path if kind else path.absolute().parent, os.W_OK):
+        raise UsageError(f"output {path} cannot be written", "name a path in a folder you may write to")

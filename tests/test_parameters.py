@@ -98,7 +98,7 @@ def test_no_value_of_any_option_ends_in_more_than_one_line(tmp_path: Path, monke
     def begin(*_: object, **__: object) -> None:
         raise BegunError
 
-    for function in ("run", "show", "write", "remark"):
+    for function in ("run_steps", "show", "print_text", "remark"):
         monkeypatch.setattr(terminal, function, begin)
     monkeypatch.chdir(tmp_path)
     group: Any = typer.main.get_command(application)

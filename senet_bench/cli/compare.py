@@ -10,7 +10,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError
 
 if TYPE_CHECKING:
     from senet_bench.core.results import Run
@@ -24,38 +24,9 @@ What = Annotated[
     typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
-NoLatency = Annotated[
-    bool, typer.Option("--no-latency", help="Leave the timing out.", rich_help_panel="What is measured")
-]
-Latency = Annotated[
+WithLatency = Annotated[
     bool,
     typer.Option("--latency", help="Time all settings in the same rounds.", rich_help_panel="What is measured"),
-]
-Pair = Annotated[
-    bool,
-    typer.Option(
-        "--pair", help="Compare the networks as named with the first of them.", rich_help_panel=o.Switches.PANEL
-    ),
-]
-Alone = Annotated[
-    bool, typer.Option("--alone", help="The networks as named, without partners.", rich_help_panel=o.Switches.PANEL)
-]
-Only = Annotated[
-    str | None,
-    typer.Option(
-        "--only",
-        help="Only networks whose name, label or printed row matches: 'ResNet-110*'.",
-        rich_help_panel=o.Switches.PANEL,
-    ),
-]
-PairBudget = Annotated[
-    float,
-    typer.Option(
-        "--budget",
-        help="Seconds of timing for a pair.",
-        **within(0.001, o.LONGEST_BUDGET_S),
-        rich_help_panel="What is measured",
-    ),
 ]
 AxisBudget = Annotated[
     float,
@@ -72,13 +43,9 @@ def compare(
     what: What = None,
     switches: o.Switches = o.Switches(),
     sizes: o.Sizes = o.Sizes(),
-    pair: Pair = False,
-    alone: Alone = False,
-    only: Only = None,
+    partners: o.Partners = o.Partners(),
     counting: o.Counting = o.Counting(),
-    no_latency: NoLatency = False,
-    budget: PairBudget = 10.0,
-    seed: o.Seed = 0,
+    timing: o.Timing = o.Timing(),
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
@@ -89,13 +56,12 @@ def compare(
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
     sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
     showing.check()
-    if pair and alone:
-        raise UsageError("--pair and --alone exclude each other", "leave one out")
+    reference = partners.reference()
     from senet_bench.run import cases
 
     cases.check_names(named)
     from senet_bench.overhead import answer, tables
-    from senet_bench.run import forecast, latency
+    from senet_bench.run import forecast
     from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import compare
     from senet_bench.show import documents
@@ -104,10 +70,8 @@ def compare(
     if bought is not None and sweep is None:
         showing.emit(_answer(named, bought, showing))
         return
-    changes = replace(sizes.changes(typed), against="first" if pair else "none" if alone else "partner", only=only)
-    measures: dict[str, Measure] = {}
-    if not no_latency:
-        measures["latency"] = latency.Timing(conditions, budget, seed)
+    changes = replace(sizes.changes(typed), against=reference, only=partners.only)
+    measures = timing.measures(conditions)
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
     if dry_run:
@@ -135,7 +99,7 @@ def ablate(
     axes: o.Axes = o.Axes(),
     sizes: o.Sizes = o.Sizes(),
     counting: o.Counting = o.Counting(),
-    latency: Latency = False,
+    latency: WithLatency = False,
     budget: AxisBudget = 30.0,
     seed: o.Seed = 0,
     running: o.Running = o.Running(),

@@ -25,7 +25,8 @@ from senet_bench.show import writers
 
 if TYPE_CHECKING:
     from senet_bench.core.store import Store
-    from senet_bench.run.cases import Changes
+    from senet_bench.run.cases import Changes, Reference
+    from senet_bench.run.compare import Measure
     from senet_bench.run.count import Count
     from senet_bench.run.engines import Engine
     from senet_bench.run.error import Sweep
@@ -188,6 +189,43 @@ class Counting:
         from senet_bench.run.count import Count
 
         return Count(self.counter, self.verify)
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long pairs are timed, if they are."""
+
+    PANEL: ClassVar[str] = "What is measured"
+    no_latency: Annotated[bool, typer.Option("--no-latency", help="Leave the timing out.")] = False
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of timing for a pair.", **within(0.001, LONGEST_BUDGET_S))
+    ] = 10.0
+    seed: Seed = 0
+
+    def measures(self, conditions: tuple[Conditions, ...]) -> dict[str, Measure]:
+        """The timing that these options ask for, under some conditions."""
+        from senet_bench.run.latency import Timing as Timer
+
+        return {} if self.no_latency else {"latency": Timer(conditions, self.budget, self.seed)}
+
+
+@dataclass(frozen=True, slots=True)
+class Partners:
+    """What the networks of a comparison are compared with."""
+
+    PANEL: ClassVar[str] = Switches.PANEL
+    pair: Annotated[bool, typer.Option("--pair", help="Compare the networks as named with the first of them.")] = False
+    alone: Annotated[bool, typer.Option("--alone", help="The networks as named, without partners.")] = False
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Only networks whose name, label or printed row matches: 'ResNet-110*'."),
+    ] = None
+
+    def reference(self) -> Reference:
+        """What each network is compared with."""
+        if self.pair and self.alone:
+            raise UsageError("--pair and --alone exclude each other", "leave one out")
+        return "first" if self.pair else "none" if self.alone else "partner"
 
 
 @dataclass(frozen=True, slots=True)
@@ -361,14 +399,9 @@ class Printing:
 
 
 @dataclass(frozen=True, slots=True)
-class Showing:
+class Showing(Printing):
     """How a result is shown and where it is kept."""
 
-    PANEL: ClassVar[str] = "How it is shown and kept"
-    format: Annotated[str, typer.Option("--format", help="How the result is written.", **choice(*FORMAT_NAMES))] = (
-        "table"
-    )
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="Write to this file instead of stdout.")] = None
     results: Annotated[Path, typer.Option("--results", help="The results folder.")] = Path("results")
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")] = False
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False
@@ -380,19 +413,11 @@ class Showing:
 
         return Store(self.results)
 
-    def check(self) -> None:
-        """Raise `UsageError` if the output could not be written, before anything is measured for it."""
-        check_output(self.output)
-
     def follow(self, steps: Steps[Result]) -> Result:
         """Draw the progress to its end and return the result."""
         from senet_bench.show import terminal
 
         return terminal.run_steps(steps, quiet=self.quiet or self.no_progress)
-
-    def emit(self, document: Document) -> None:
-        """Show a document, or write it in a machine format."""
-        emit(document, self.format, self.output)
 
     def stored(self, path: Path) -> None:
         """Say where the run is stored."""

@@ -15,11 +15,12 @@ from senet_bench.errors import MeasurementError, UsageError
 
 LONGEST_SHOWN = 120
 """Characters of a path that cannot be used which are shown of it."""
+LONGEST_NAME = 150
 
 
 def file_name(*parts: str) -> str:
-    """The parts joined by hyphens, in lower case, of letters, digits and hyphens alone."""
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")
+    """The parts joined by hyphens, in lower case, of letters, digits and hyphens alone, a name that a disk takes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(parts).lower()).strip("-")[:LONGEST_NAME]
 
 
 def kind_of_path(path: Path) -> Literal["folder", "file"] | None:

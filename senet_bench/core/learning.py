@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, TypeAlias
+from typing import TypeAlias
 
 import msgspec
 
 from senet_bench.core.paper import CellStatus
-from senet_bench.core.results import Facts
+from senet_bench.core.results import Change, Facts, Fraction, Magnitude, StoredCount
 from senet_bench.core.specs import AttentionSpec, Precision
-
-Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,17 +19,17 @@ class EpochRow:
     `seconds_left` is an estimate for the rest of the training, `skipped` counts images that could not be read.
     """
 
-    epoch: int
-    epochs: int
+    epoch: StoredCount
+    epochs: StoredCount
     train_loss: float
     lr: float
-    images_per_second: float
-    seconds: float
-    seconds_left: float
+    images_per_second: Magnitude
+    seconds: Magnitude
+    seconds_left: Magnitude
     test_loss: float | None = None
     top1_err: Fraction | None = None
     top5_err: Fraction | None = None
-    skipped: int = 0
+    skipped: StoredCount = 0
     ap: Fraction | None = None
     ap50: Fraction | None = None
 
@@ -42,17 +40,17 @@ class TrainConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=T
     model: str
     dataset: str
     recipe: str
-    epochs: int
-    batch_size: int
+    epochs: StoredCount
+    batch_size: StoredCount
     lr: float
-    seed: int
+    seed: StoredCount
     device: str
     precision: Precision
     trunk_weights: str | None = None
     freeze_at: int | None = None
     deviations: list[str]
     notes: list[str]
-    processes: int
+    processes: StoredCount
 
 
 class TrainSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -80,19 +78,19 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     dataset: str = ""
     recipe: str = ""
     lr: float | None = None
-    epochs: int | None = None
-    seed: int | None = None
+    epochs: StoredCount | None = None
+    seed: StoredCount | None = None
     precision: str = ""
-    images: int | None = None
+    images: StoredCount | None = None
     top1_err: Fraction
     top5_err: Fraction | None = None
     test_loss: float | None = None
-    seconds: float | None = None
-    cpu_seconds: float | None = None
+    seconds: Magnitude | None = None
+    cpu_seconds: Magnitude | None = None
     device: str = ""
     hardware: str = ""
     torch: str = ""
-    processes: int = 1
+    processes: StoredCount = 1
     note: str = ""
 
     @property
@@ -117,22 +115,22 @@ class ClassifierRow(
     weights: str
     notes: list[str]
     dataset: str
-    size: int
+    size: StoredCount
     precision: Precision
     mean: list[float]
     std: list[float]
-    images: int
+    images: StoredCount
     skipped: list[str]
     top1_err: Fraction
-    ci: tuple[float, float]
+    ci: tuple[Fraction, Fraction]
     top5_err: Fraction | None
     loss: float | None
     recipe: str | None
-    epochs: int | None
+    epochs: StoredCount | None
     against: str | None = None
-    difference: float | None = None
+    difference: Change | None = None
     difference_ci: tuple[float, float] | None = None
-    mcnemar_p: float | None = None
+    mcnemar_p: Fraction | None = None
     differs_in: list[str] | None = None
 
 
@@ -148,12 +146,12 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     weights: str
     notes: list[str]
     dataset: str
-    size: int
-    longest: int
+    size: StoredCount
+    longest: StoredCount
     precision: Precision
-    images: int
+    images: StoredCount
     skipped: list[str]
-    detections: int
+    detections: StoredCount
     ap: Fraction | None
     ap50: Fraction | None
     ap75: Fraction | None
@@ -163,9 +161,9 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ar100: Fraction | None
     paper: list[CellStatus]
     recipe: str | None
-    epochs: int | None
+    epochs: StoredCount | None
     against: str | None = None
-    difference: float | None = None
+    difference: Change | None = None
     differs_in: list[str] | None = None
 
 

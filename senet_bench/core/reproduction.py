@@ -10,6 +10,7 @@ from senet_bench.core.paper import RULES, CellStatus, PrintedCell, cells, compar
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.core.studies import SE, STUDIES, Study, StudyKind, Subject, find_study
+from senet_bench.errors import UsageError
 
 _OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
@@ -65,11 +66,16 @@ def _plainly(spec: ModelSpec, kind: StudyKind) -> AttentionSpec | None:
 def cells_of(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     """The paper's cells of a row in some studies (None: the network's own rows), each beside what was counted.
 
-    Empty for a network whose image size, channels, classes or cardinality are not those of the table.
+    Empty for a network from outside or one that this version does not know, and where image size, channels, classes or
+    cardinality are not those of the table.
     """
-    if row.outside:  # a network from outside is in no table of the paper
+    try:
+        known = None if row.outside else resolve(row.model)
+    except UsageError:
+        known = None
+    if known is None:
         return []
-    spec = replace(resolve(row.model), attention=row.attention)
+    spec = replace(known, attention=row.attention)
     if (row.input_size, row.cardinality) != (spec.input_size, None):
         return []
     measured = {**row.flops, **({} if row.params is None else {"trainable": row.params})}

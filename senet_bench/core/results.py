@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pkgutil
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 
@@ -14,6 +14,16 @@ from senet_bench.core.history import as_of_today
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, Precision, Role, is_outside
 from senet_bench.errors import NotComparableError, UsageError
+
+LARGEST_NUMBER = 1e100
+"""What is measured and counted is far below it, and its square is still a number."""
+RESTORE = "move it away or restore it"
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Change = Annotated[float, msgspec.Meta(ge=-1, le=1)]
+"""A difference of two fractions."""
+StoredCount = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+Magnitude = Annotated[float, msgspec.Meta(ge=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,34 +98,34 @@ class Latency:
     is what a call holds at most beyond them and the images.
     """
 
-    seconds: float
-    floor: float | None = None
-    mean_seconds: float | None = None
-    cpu_seconds: float | None = None
-    ratio: float | None = None
-    ci: tuple[float, float] | None = None
-    confidence: float | None = None
-    rounds: int = 0
-    mde: float | None = None
-    control_ratio: float | None = None
-    control_ci: tuple[float, float] | None = None
-    cpu_ratio: float | None = None
-    cpu_ci: tuple[float, float] | None = None
-    p_worse: float | None = None
-    p_ok: float | None = None
-    p_slower_holm: float | None = None
+    seconds: Seconds
+    floor: Seconds | None = None
+    mean_seconds: Seconds | None = None
+    cpu_seconds: Magnitude | None = None
+    ratio: Magnitude | None = None
+    ci: tuple[Magnitude, Magnitude] | None = None
+    confidence: Fraction | None = None
+    rounds: StoredCount = 0
+    mde: Magnitude | None = None
+    control_ratio: Magnitude | None = None
+    control_ci: tuple[Magnitude, Magnitude] | None = None
+    cpu_ratio: Magnitude | None = None
+    cpu_ci: tuple[Magnitude, Magnitude] | None = None
+    p_worse: Fraction | None = None
+    p_ok: Fraction | None = None
+    p_slower_holm: Fraction | None = None
     verdict: str | None = None
     reason: str | None = None
     settled: bool | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
-    epochs: int | None = None
-    elapsed_s: float | None = None
-    images_per_second: float | None = None
-    weight_bytes: int | None = None
-    peak_bytes: int | None = None
+    dropped: dict[str, StoredCount] = field(default_factory=dict)
+    epochs: StoredCount | None = None
+    elapsed_s: Magnitude | None = None
+    images_per_second: Magnitude | None = None
+    weight_bytes: StoredCount | None = None
+    peak_bytes: StoredCount | None = None
     peak_method: str | None = None
-    difference_from_eager: float | None = None
-    first_call_s: float | None = None
+    difference_from_eager: Magnitude | None = None
+    first_call_s: Seconds | None = None
     other_processes: list[int] = field(default_factory=list)
     conditions: Conditions = field(default_factory=Conditions)
     settings: TimingSettings = field(default_factory=TimingSettings)
@@ -132,19 +142,19 @@ class Accuracy:
     """
 
     dataset: str
-    top1_err: float
+    top1_err: Fraction
     ci: tuple[float, float] | None = None
-    top5_err: float | None = None
-    sd: float | None = None
-    seeds: int = 1
-    difference: float | None = None
+    top5_err: Fraction | None = None
+    sd: Fraction | None = None
+    seeds: StoredCount = 1
+    difference: Change | None = None
     difference_ci: tuple[float, float] | None = None
-    p_value: float | None = None
-    p_holm: float | None = None
-    control_difference: float | None = None
+    p_value: Fraction | None = None
+    p_holm: Fraction | None = None
+    control_difference: Change | None = None
     control_difference_ci: tuple[float, float] | None = None
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
-    per_seed: dict[str, float] = field(default_factory=dict)
+    per_seed: dict[str, Fraction] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
 
 
@@ -164,17 +174,17 @@ class Row:
     model: str
     label: str
     family: str
-    input_size: tuple[int, int, int]
-    classes: int
+    input_size: tuple[StoredCount, StoredCount, StoredCount]
+    classes: StoredCount
     cardinality: int | None = None
     baseline: str | None = None
     role: Role = "baseline"
     attention: AttentionSpec | None = None
     axes: dict[str, AxisValue] | None = None
-    params: int | None = None
-    flops: dict[str, int] = field(default_factory=dict)
-    flops_by_kind: dict[str, int] = field(default_factory=dict)
-    counts: dict[str, int] = field(default_factory=dict)
+    params: StoredCount | None = None
+    flops: dict[str, StoredCount] = field(default_factory=dict)
+    flops_by_kind: dict[str, StoredCount] = field(default_factory=dict)
+    counts: dict[str, StoredCount] = field(default_factory=dict)
     latency: Latency | None = None
     more_latency: list[Latency] = field(default_factory=list)
     accuracy: Accuracy | None = None
@@ -277,17 +287,36 @@ def from_json(data: bytes, source: str) -> StoredDocument:
             f"{source} has the schema {document.get('schema')!r}, which this version does not know",
             "move it away, or use the version of senet-bench that wrote it",
         )
-    kind = pkgutil.resolve_name(name)
-    try:
-        read: StoredDocument = msgspec.convert(as_of_today(document), kind)
-    except (msgspec.ValidationError, UsageError) as error:
-        raise UsageError(f"{source} is damaged ({error})", "move it away or restore it") from error
+    if "rows" not in document:
+        raise UsageError(f"{source} is damaged (it has no rows)", RESTORE)
+    read: StoredDocument = of_type(as_of_today(document), pkgutil.resolve_name(name), source)
     return read
 
 
-def json_object(data: bytes, source: str) -> dict[str, Any]:
-    """The JSON object in `data`; `UsageError`, naming `source`, where there is none."""
+def of_type(document: object, kind: Any, source: str, remedy: str = RESTORE) -> Any:
+    """Plain JSON as a `kind`; `UsageError`, naming `source`, where a value has another type or is out of its range."""
     try:
-        return msgspec.json.decode(data, type=dict[str, Any])
+        return msgspec.convert(document, kind)
+    except (msgspec.ValidationError, UsageError, RecursionError) as error:
+        raise UsageError(f"{source} is damaged ({error})", remedy) from error
+
+
+def json_object(data: bytes, source: str) -> dict[str, Any]:
+    """The JSON object in `data`; `UsageError`, naming `source`, where there is none or a number is too large."""
+    try:
+        document: dict[str, Any] = msgspec.json.decode(data, type=dict[str, Any])
+        large = _too_large(document)
     except (msgspec.DecodeError, msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
-        raise UsageError(f"{source} is not a results file ({error})", "move it away or restore it") from error
+        raise UsageError(f"{source} is not a results file ({error})", RESTORE) from error
+    if large is not None:
+        raise UsageError(f"{source} is damaged ({large} holds a number beyond {LARGEST_NUMBER:g})", RESTORE)
+    return document
+
+
+def _too_large(tree: object, place: str = "$") -> str | None:
+    """Where in plain JSON a number stands that nothing measured can be, None where there is none."""
+    if isinstance(tree, dict | list):
+        parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
+        places = (_too_large(part, f"{place}[{str(key)[:40]!r}]") for key, part in parts)
+        return next((where for where in places if where is not None), None)
+    return place if isinstance(tree, int | float) and not -LARGEST_NUMBER <= tree <= LARGEST_NUMBER else None

@@ -10,12 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
 from filelock import FileLock, Timeout
 
 from senet_bench.core.files import kind_of_path, read_file, write_atomically
 from senet_bench.core.learning import TrialResult
-from senet_bench.core.results import Run, StoredDocument, from_json, json_object, schema_of, to_json
+from senet_bench.core.results import Run, StoredDocument, from_json, json_object, of_type, schema_of, to_json
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
 
 
@@ -116,10 +115,8 @@ class TrialStore:
         document = json_object(read_file(path), str(path))
         if document.get("schema") != TRIAL or not isinstance(document.get("result"), dict):
             raise NotComparableError(f"{path} is no trial of this version", "move it away")
-        try:
-            return msgspec.convert(document["result"], TrialResult)
-        except msgspec.ValidationError as error:
-            raise UsageError(f"{path} is damaged ({error})", "move it away or restore it") from error
+        result: TrialResult = of_type(document["result"], TrialResult, str(path))
+        return result
 
     def put(self, key: str, definition: Mapping[str, object], result: TrialResult, about: Mapping[str, object]) -> None:
         """Store a finished trial; its checkpoint is removed."""

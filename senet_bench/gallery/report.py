@@ -9,11 +9,11 @@ from pathlib import Path
 from senet_bench import __version__
 from senet_bench.core.files import write_atomically
 from senet_bench.core.reproduction import of_study
-from senet_bench.core.results import AnyFacts, Run, schema_of
+from senet_bench.core.results import RESTORE, AnyFacts, Run, schema_of
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
-from senet_bench.errors import BenchError, UsageError
-from senet_bench.gallery.collection import Collection, LeftOut, gather
+from senet_bench.errors import BenchError, UsageError, one_line
+from senet_bench.gallery.collection import Collection, LeftOut, StoredRun, gather
 from senet_bench.gallery.page.build import build_page
 from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
@@ -25,15 +25,12 @@ PAGE = "index.html"
 
 @dataclass(frozen=True, slots=True)
 class Gallery:
-    """What is stored and what is shown of it."""
+    """What is stored, what is shown of it, in short for a terminal, and as files by their places below the folder."""
 
     collection: Collection
     content: Content
-
-    @property
-    def summary(self) -> documents.Document:
-        """The same in short, for a terminal."""
-        return summary(self.collection, self.content.grids, self.content.missing)
+    summary: documents.Document
+    files: tuple[tuple[str, str | bytes], ...]
 
 
 class IncompleteReportError(BenchError):
@@ -47,40 +44,70 @@ class IncompleteReportError(BenchError):
 
 
 def read_gallery(store: Store) -> Gallery:
-    """Everything that is stored; what cannot be read is left out and named. `UsageError` where there is nothing."""
+    """Everything that is stored; what cannot be read or shown is left out and named.
+
+    Raises `UsageError` where there is nothing.
+    """
     collection = gather(store.root, store.survey())
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
-    return Gallery(collection, content(collection))
+    try:
+        return _gallery(collection)
+    except Exception:  # whatever a damaged value does where it is laid out
+        faults = {source.path: _fault(source) for source in collection.sources}
+        bad = tuple(LeftOut(path, fault) for path, fault in faults.items() if fault is not None)
+        if not bad:
+            raise
+        kept = tuple(source for source in collection.sources if faults[source.path] is None)
+        return _gallery(Collection(kept, (*collection.left_out, *bad)))
+
+
+def _gallery(collection: Collection) -> Gallery:
+    """What is shown of a collection, every file of it made."""
+    shown = content(collection)
+    short = summary(collection, shown.grids, shown.missing)
+    return Gallery(collection, shown, short, tuple(_files(collection, shown)))
+
+
+def _fault(source: StoredRun) -> BenchError | None:
+    """Why a document cannot be shown though its types are right, None where it can."""
+    try:
+        _gallery(Collection((source,)))
+    except Exception as error:  # noqa: BLE001 - it is named, and the others are shown
+        return UsageError(f"{source.path} is damaged (it cannot be shown: {one_line(error)})", RESTORE)
+    return None
 
 
 def write_gallery(report: Gallery, root: Path) -> Iterator[Path]:
     """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
-    for name, document in _tables(report):
-        for place, text in writers.kept(name, document):
-            yield _written(root / place, text)
-    for facts in report.collection.observations("excitations"):
-        for place, text in tables.tables(facts):
-            yield _written(root / place, text)
-    for facts in report.collection.observations("input-channels"):
-        yield from observation_files(facts, root)
-    charts = report.content.charts()
-    rendered = dict(chart.files_of(charts))
-    for place, data in rendered.items():
+    for place, data in report.files:
         yield _written(root / place, data)
+
+
+def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | bytes]]:
+    """Every file below the results folder, by its place there."""
+    for name, document in _tables(collection, shown):
+        yield from writers.kept(name, document)
+    for facts in collection.observations("excitations"):
+        yield from tables.tables(facts)
+    for facts in collection.observations("input-channels"):
+        yield from colour_tables.colour_files(facts)
+    charts = shown.charts()
+    rendered = dict(chart.files_of(charts))
+    yield from rendered.items()
     drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
-    yield _written(root / PAGE, build_page(report.collection, report.content, drawn))
+    yield PAGE, build_page(collection, shown, drawn)
 
 
-def _tables(report: Gallery) -> Iterator[tuple[str, documents.Document]]:
+def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, documents.Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
-    rows = report.collection.rows()
+    rows = collection.rows()
     for study in STUDIES.values():
         run = Run(schema=schema_of("compare"), version=__version__, created="")
         document = documents.of_run(replace(run, rows=[row for row in of_study(rows, study.id) if row.paper]), [study])
         if document.wide:
             yield study.id, document
-    for name, table in report.content.tables():
+    for name, table in shown.tables():
         yield name, documents.of_table(table)
 
 

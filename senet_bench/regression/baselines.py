@@ -20,7 +20,7 @@ import msgspec
 from senet_bench import __version__
 from senet_bench.core.files import append_line, read_file, write_atomically
 from senet_bench.core.fingerprint import Function
-from senet_bench.core.results import json_object, to_json
+from senet_bench.core.results import Seconds, StoredCount, json_object, of_type, to_json
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.regression.facts import Portable
@@ -30,8 +30,6 @@ MACHINE = "senet-bench.machine-baseline/1"
 HISTORY = "HISTORY.jsonl"
 LARGEST_BASELINE = 64 << 20
 RECORD = "record it with `senet-bench baseline record`"
-StoredCount = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 
 
@@ -214,10 +212,8 @@ def _load(path: Path, kind: type[File], schema: str) -> File | None:
         raise NotComparableError(
             f"{path} has the schema {document.get('schema')!r}, not {schema!r}", f"move it away and {RECORD}"
         )
-    try:
-        return msgspec.convert(document, kind)
-    except (msgspec.ValidationError, OverflowError) as error:
-        raise UsageError(f"{path} is damaged ({error})", f"restore it, or move it away and {RECORD}") from error
+    read: File = of_type(document, kind, str(path), f"restore it, or move it away and {RECORD}")
+    return read
 
 
 def _bytes(path: Path) -> bytes:

@@ -6,9 +6,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
-from senet_bench.core.results import json_object
+from senet_bench.core.results import json_object, of_type
 from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import Baselines, PortableBaseline, git
 from senet_bench.regression.config import Drift
@@ -84,6 +82,6 @@ def _recorded(folder: Path, commit: str, baselines: Baselines) -> PortableBaseli
     """The portable facts as a commit has them, None where it has none that can be read."""
     text = git(folder, "show", f"{commit}:./{_path(folder, baselines)}")
     try:
-        return msgspec.convert(json_object(text.encode(), commit), PortableBaseline) if text else None
-    except (msgspec.ValidationError, BenchError):
+        return of_type(json_object(text.encode(), commit), PortableBaseline, commit) if text else None
+    except BenchError:
         return None

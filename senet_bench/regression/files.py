@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import msgspec
 
 from senet_bench.core.files import read_file
-from senet_bench.core.results import json_object
+from senet_bench.core.results import Seconds, json_object
 from senet_bench.errors import BenchError, MeasurementError, UsageError
 from senet_bench.regression.config import PredictionPair
 from senet_bench.regression.limits import Limit
@@ -27,14 +27,13 @@ LARGEST_BENCHMARK = 256 << 20
 FEWEST_STORED_ROUNDS = 5
 BETWEEN_PROCESSES = 0.01
 """Two processes of identical code differ by this much, which no file tells (the sd of the logarithm of times)."""
-Positive = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 
 
 class Stats(msgspec.Struct):
     """The part of a benchmark's statistics that is read; seconds."""
 
-    min: Positive
-    median: Positive
+    min: Seconds
+    median: Seconds
     rounds: Annotated[int, msgspec.Meta(ge=1)]
     stddev: Annotated[float, msgspec.Meta(ge=0, le=1e9)] | None = None
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from senet_bench.core.results import of_type
 from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import Baselines, StoredFacts
 from senet_bench.regression.config import Allowed, Config, Inconclusive
@@ -153,7 +154,7 @@ def with_acceptances(
     `facts` are those measured of the head: what is accepted is what is recorded there, not whatever came since.
     """
     before = base.history()
-    fresh = [msgspec.convert(line, Acceptance) for line in head.history() if line not in before]
+    fresh = [of_type(line, Acceptance, str(head.history_path)) for line in head.history() if line not in before]
     stored = head.portable() if fresh else None
     if stored is None:
         return list(rows)

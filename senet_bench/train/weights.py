@@ -9,11 +9,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.files import kind_of_path, written_whole
+from senet_bench.core.results import of_type
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
@@ -110,7 +110,7 @@ def load_weights(
     style = source.style if source else "ours" if as_named else _style(tensors, path)
     notes = list(held.notes)
     if style == "ours":
-        spec = _as_trained(spec, held.metadata) if as_trained else spec
+        spec = _as_trained(spec, held.metadata, path) if as_trained else spec
         _check_same_network(spec, held.metadata, path)
     elif source is None:
         notes += _proven(spec, style, tensors, path)
@@ -227,11 +227,11 @@ def _attention(spec: ModelSpec) -> dict[str, Any] | None:
     return plain
 
 
-def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any]) -> ModelSpec:
+def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> ModelSpec:
     """The row with the attention of a checkpoint of the same network."""
     if metadata.get("model") != spec.name or "attention" not in metadata:
         return spec
-    return replace(spec, attention=msgspec.convert(metadata["attention"], AttentionSpec | None))
+    return replace(spec, attention=of_type(metadata["attention"], AttentionSpec | None, str(path)))
 
 
 def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> None:

@@ -24,9 +24,10 @@ from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.paper import TABLES
 from senet_bench.core.results import RunConditions
 from senet_bench.core.store import Store
+from senet_bench.core.union import StoredRun, ablations
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
-from senet_bench.gallery.collection import Collection, StoredRun, gather
+from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.headline import COMPARED, grids, headline
 from senet_bench.gallery.points import points
@@ -258,9 +259,9 @@ def test_a_file_that_cannot_be_read_is_left_out_and_named(run: Run, tmp_path: Pa
 
 def test_machines_are_never_mixed(everything: Path) -> None:
     collection = collection_of(everything)
-    assert [timed.machine for timed in collection.timings()] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    assert [timed.machine for timed in collection.timings] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
     assert collection.name_of("aaaaaaaaaaaa") == "Test CPU, 4 cores (aaaaaaaaaaaa)"
-    for timed in collection.timings():
+    for timed in collection.timings:
         known = [point for point in points(collection, timed) if "latency" in point.costs]
         assert known
         own = {1e3 * row.latency.seconds for row in timed.rows if row.latency}
@@ -274,7 +275,7 @@ def test_the_newest_row_of_a_network_counts_but_no_run_takes_a_latency_away(tmp_
     stored.store(tmp_path, replace(first, schema="senet-bench.compare/1", rows=untimed), "20261120T110000Z-compare-2")
     collection = collection_of(tmp_path)
     assert {row.params for row in collection.rows()} == {1}
-    assert len(collection.timings()[0].rows) == len(first.rows)
+    assert len(collection.timings[0].rows) == len(first.rows)
 
 
 def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Path) -> None:
@@ -292,7 +293,7 @@ def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Pa
 
 
 def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> None:
-    series = of_ablation(StoredRun("runs/a/b.json", stored.ablation()), stored.ablation())
+    series = of_ablation(ablations([StoredRun("runs/a/b.json", stored.ablation())])[0], [])
     assert series.settings == ("2", "4", "8")
     assert series.ordered
     error = series.panels[0]
@@ -317,7 +318,7 @@ def test_a_row_of_the_table_of_metrics_is_a_column_a_panel_and_an_axis(
         assert [row[at] for row in table.texts] == ["1.0", "2.0", "3.0", "4.0", "5.0"]
         assert [row[at + 1] for row in table.texts][:2] == ["", "+100.00"]
     assert [line["reads"] for line in document.records] == [1000, 2000, 3000, 4000, 5000]
-    panels = {panel.name: panel for panel in of_ablation(StoredRun("runs/a/b.json", run), run).panels}
+    panels = {panel.name: panel for panel in of_ablation(ablations([StoredRun("runs/a/b.json", run)])[0], []).panels}
     assert panels["reads"].lines[0].values == (2.0, 3.0, 4.0)
     compared = replace(run, schema="senet-bench.compare/1", conditions=RunConditions())
     stored.store(tmp_path, compared, "20261120T100000Z-compare-1")

@@ -50,18 +50,21 @@ def compare(
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
     dry_run: DryRun = False,
+    tables: o.Tables = o.Tables(),
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
     sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
+    layout = tables.layout()
     showing.check()
     reference = partners.reference()
     from senet_bench.run import cases
 
     cases.check_names(named)
-    from senet_bench.overhead import answer, tables
-    from senet_bench.run import forecast
+    from senet_bench.overhead import answer
+    from senet_bench.overhead.tables import with_verdicts
+    from senet_bench.run import count, forecast
     from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import compare
     from senet_bench.show import documents
@@ -74,14 +77,16 @@ def compare(
     measures = timing.measures(conditions)
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
+    selected = cases.select(named, changes)
+    layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
     if dry_run:
         showing.emit(run_tables.forecast_document(forecast.of_comparison(named, showing.store, changes, measures)))
         return
     steps = compare(named, showing.store, changes, counting.count(), measures, bought.plain if bought else None)
     record = showing.follow(steps)
-    document = documents.of_run(record.document, cases.selected_studies(what or ()))
+    document = documents.of_run(record.document, cases.selected_studies(what or ()), layout)
     if bought is not None:
-        document = tables.with_verdicts(document, answer.budget_verdicts(named, showing.store, bought))
+        document = with_verdicts(document, answer.budget_verdicts(named, showing.store, bought))
     _finish(record, document, showing)
 
 
@@ -105,29 +110,33 @@ def ablate(
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     dry_run: DryRun = False,
+    tables: o.Tables = o.Tables(),
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     chosen, conditions = axes.chosen(), running.conditions()
-    sweep = trials.sweep(running.precision, running.device, showing.results)
+    sweep, layout = trials.sweep(running.precision, running.device, showing.results), tables.layout()
     showing.check()
-    from senet_bench.run.cases import check_names
+    from senet_bench.run import cases
 
-    check_names([model])
-    from senet_bench.run import forecast, tables
+    cases.check_names([model])
+    from senet_bench.run import count, forecast
     from senet_bench.run import latency as timing
+    from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import ablate
     from senet_bench.show import documents
 
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
     measures: dict[str, Measure] = {"latency": timing.Timing(conditions, budget, seed)} if latency else {}
     measures |= {} if sweep is None else {"accuracy": sweep}
+    settings = cases.grid_cases(model, chosen, changes)
+    layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
     if dry_run:
         facts = forecast.forecast(model, chosen, showing.store, changes, counting.count(), measures)
-        showing.emit(tables.forecast_document(facts))
+        showing.emit(run_tables.forecast_document(facts))
         return
     record = showing.follow(ablate(model, chosen, showing.store, changes, counting.count(), measures))
-    _finish(record, documents.of_run(record.document), showing)
+    _finish(record, documents.of_run(record.document, layout=layout), showing)
 
 
 def _finish(record: Record[Run], document: Document, showing: o.Showing) -> None:

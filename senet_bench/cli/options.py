@@ -22,6 +22,7 @@ from senet_bench.core.specs import Conditions, CounterName, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.show import writers
+from senet_bench.show.layout import Layout, Spread, labels
 
 if TYPE_CHECKING:
     from senet_bench.core.store import Store
@@ -377,6 +378,54 @@ class Overhead:
             "params": self.budget_params,
         }
         return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Which rows and columns tables have, under which names, and what they are compared with."""
+
+    PANEL: ClassVar[str] = "How it is shown and kept"
+    against: Annotated[
+        str | None,
+        typer.Option("--against", help="The row that errors and counts are compared with: se, a label, a network."),
+    ] = None
+    rows: Annotated[
+        str | None, typer.Option("--rows", help="Only these rows, by label, setting, block or network: none,se,eca.")
+    ] = None
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Only these columns, in this order: 'params,error %,difference'.")
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Another name for a row, KEY=TEXT: 'mine:Gate=Gate'. Several times for several."),
+    ] = None
+    spread: Annotated[
+        Spread,
+        typer.Option(
+            "--spread",
+            help="Errors with sd in a column of its own, behind the mean, or with the mean's interval.",
+            **choice(*get_args(Spread)),
+        ),
+    ] = "columns"
+    decimals: Annotated[
+        int, typer.Option("--decimals", min=0, max=6, help="Digits after the point of errors and differences.")
+    ] = 2
+
+    def layout(self) -> Layout:
+        """What these options ask for."""
+        return Layout(
+            against=self.against,
+            rows=listed(self.rows),
+            columns=listed(self.columns),
+            labels=labels(self.label or ()),
+            spread=self.spread,
+            decimals=self.decimals,
+        )
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a text between its commas, none for no text."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())
 
 
 @dataclass(frozen=True, slots=True)

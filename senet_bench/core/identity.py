@@ -37,14 +37,11 @@ class NetworkIdentity:
     @classmethod
     def of(cls, spec: ModelSpec) -> Self:
         """The network of a row; imports what it names from outside."""
-        outside = [spec.options["source"]] if spec.outside else []
-        if spec.attention is not None and is_outside(spec.attention.block):
-            outside.append(spec.attention.block)
         return cls(
             name=spec.baseline or spec.name,
             options=spec.options,
             attention=spec.attention,
-            source="-".join(source_of(name).digest for name in outside),
+            source=source_digest(spec),
         )
 
 
@@ -94,6 +91,14 @@ class Identity:
         """Its plain values, those left out that are a default: a switch added later changes no key."""
         plain: dict[str, Any] = canonical(self)
         return plain
+
+
+def source_digest(spec: ModelSpec) -> str:
+    """A digest of the code from outside that a network and its attention are made of, empty where none is."""
+    outside = [spec.options["source"]] if spec.outside else []
+    if spec.attention is not None and is_outside(spec.attention.block):
+        outside.append(spec.attention.block)
+    return "-".join(source_of(name).digest for name in outside)
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, Any]:

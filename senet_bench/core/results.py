@@ -38,7 +38,10 @@ class TimingSettings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingProtocol:
-    """What networks were trained and tested on; two errors may be compared where all but `seeds` agree."""
+    """What networks were trained and tested on; two errors may be compared where all but `seeds` agree.
+
+    `revision` is that of the training arithmetic, None where an older file does not say.
+    """
 
     dataset: str | None = None
     folder: str | None = None
@@ -48,6 +51,7 @@ class TrainingProtocol:
     batch_size: int | None = None
     seeds: int | None = None
     precision: Precision | None = None
+    revision: int | None = None
 
     @property
     def words(self) -> str:
@@ -132,13 +136,33 @@ class Latency:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """A network's error minus another row's, as a fraction, over the seeds that both have (`pairs` of them).
+
+    `ci` is the 95 % interval of this difference alone and `p_value` its test; `joint_ci` holds together with those of
+    all `family` rows of the table (Bonferroni), and `p_holm` is adjusted over them.
+    """
+
+    row: str
+    value: Change
+    pairs: StoredCount
+    ci: tuple[float, float] | None = None
+    joint_ci: tuple[float, float] | None = None
+    p_value: Fraction | None = None
+    p_holm: Fraction | None = None
+    family: StoredCount = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Accuracy:
     """Top-1 error on a dataset, as fractions: of one network, or the mean over seeds with its sd.
 
-    `difference` is this network's error minus the baseline's over the same seeds and data order, with its interval;
-    `control_difference` minus that of the constant gate, which is what attention itself brings. `p_holm` is adjusted
-    over the rows of the run. `protocol` is what must agree before two errors are compared. `trained_on` names the
-    devices that the seeds were trained on.
+    `difference` is this network's error minus the baseline's over the same seeds and data order (`pairs` of them), with
+    its interval; `control_difference` minus that of the constant gate, which is what attention itself brings.
+    `difference_ci` and `p_value` are of this row alone; `difference_joint_ci` and `p_holm` hold over all `family` rows
+    that are compared with a baseline in the table, the control not among them, `control_p_holm` over those compared
+    with the control. `against` is the difference to another row that was asked for. `protocol` is what must agree
+    before two errors are compared. `trained_on` names the devices that the seeds were trained on.
     """
 
     dataset: str
@@ -149,10 +173,16 @@ class Accuracy:
     seeds: StoredCount = 1
     difference: Change | None = None
     difference_ci: tuple[float, float] | None = None
+    difference_joint_ci: tuple[float, float] | None = None
+    pairs: StoredCount | None = None
     p_value: Fraction | None = None
     p_holm: Fraction | None = None
+    family: StoredCount | None = None
     control_difference: Change | None = None
     control_difference_ci: tuple[float, float] | None = None
+    control_p_value: Fraction | None = None
+    control_p_holm: Fraction | None = None
+    against: Difference | None = None
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
     per_seed: dict[str, Fraction] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
@@ -167,7 +197,8 @@ class Row:
     """One network under one attention: what was counted and measured, beside what the paper prints.
 
     `role` is what it is compared as; `axes` is the setting of an ablation; `counts` are those of further metrics by
-    their keys. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
+    their keys; `source` is a digest of the code from outside that it was made of, empty where none is or an older file
+    does not say. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
     `UNTIMED`; `uncounted` names the operators whose work is not in `flops`.
     """
 
@@ -180,6 +211,7 @@ class Row:
     baseline: str | None = None
     role: Role = "baseline"
     attention: AttentionSpec | None = None
+    source: str = ""
     axes: dict[str, AxisValue] | None = None
     params: StoredCount | None = None
     flops: dict[str, StoredCount] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,14 @@ from senet_bench.core.catalog import CATALOG
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
-from senet_bench.core.results import Row, Run
+from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.store import key_of
 from senet_bench.core.studies import STUDIES, Study
-from senet_bench.gallery.collection import Collection, StoredRun, Timed
-from senet_bench.gallery.points import mean_interval
+from senet_bench.core.union import Ablation, Timed
+from senet_bench.gallery.collection import Collection, conditions_label
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
+from senet_bench.show.measurements import mean_interval
 
 
 def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
@@ -62,31 +64,59 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10")
 
 
-def of_ablation(source: StoredRun, run: Run) -> Series:
-    """One `ablate` run: every number it has, over its settings."""
-    axes = list(run.conditions.axes or {})
-    settings = [row for row in run.rows if row.role == "variant"]
-    others = [("baseline", row) for row in run.rows if row.role == "baseline"]
-    others += [("gates fixed at 0.5", row) for row in run.rows if row.role == "control"]
+def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[str], str] = str) -> Series:
+    """The settings of one network along the same axes: every number there is of them; `named` names a machine."""
+    axes = ablation.axes
+    settings = [row for row in ablation.rows if row.role == "variant"]
+    others = [("baseline", row) for row in ablation.rows if row.role == "baseline"]
+    others += [("gates fixed at 0.5", row) for row in ablation.rows if row.role == "control"]
 
     def panel(metric: Metric) -> Panel:
-        if metric.quantity != "count":
-            return _ratios(metric, settings)
         line = Line("here", tuple(_scaled(row, metric) for row in settings))
         return Panel(metric.label, (line,), _known((name, _scaled(row, metric)) for name, row in others), metric.name)
 
-    accuracy = next((row.accuracy for row in run.rows if row.accuracy), None)
+    accuracy = next((row.accuracy for row in ablation.rows if row.accuracy), None)
     name = f"top-1 error on {accuracy.dataset if accuracy else None}"
     errors = Line("here", tuple(map(_error, settings)), tuple(map(_error_interval, settings)))
     references = _known((reference, _error(row)) for reference, row in others)
-    panels = [Panel(f"{name}, %", (errors,), references, name), *map(panel, costs())]
-    model = run.conditions.model or run.rows[-1].model
-    about = f", on {accuracy.dataset}, {accuracy.seeds} seeds" if accuracy else ", counted"
-    title = f"{CATALOG[model].label if model in CATALOG else model} by {' x '.join(axes)}{about}{_same(panels)}"
-    stem = ("ablation", *axes, model, accuracy.dataset if accuracy else "counts", source.machine, source.digest)
-    ordered = axes == ["reduction"] and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
+    panels = [Panel(f"{name}, %", (errors,), references, name)]
+    for metric in costs():
+        panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
+    about = f", on {_protocol(accuracy)}" if accuracy else ", counted"
+    label = CATALOG[ablation.model].label if ablation.model in CATALOG else ablation.model
+    title = f"{label} by {' x '.join(axes)}{about}{_same(panels)}"
+    ordered = axes == ("reduction",) and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
-    return Series(name_of("-".join(stem)), title, names, _useful(panels), ordered, source.path)
+    series = Series("", title, names, _useful(panels), ordered, ablation.sources)
+    stem = (
+        "ablation",
+        *axes,
+        ablation.model,
+        accuracy.dataset if accuracy else "counts",
+        key_of({"": repr(series)})[:6],
+    )
+    return replace(series, name=name_of("-".join(stem)))
+
+
+def _protocol(accuracy: Accuracy) -> str:
+    seeds = accuracy.protocol.seeds or accuracy.seeds
+    return f"{accuracy.dataset} ({accuracy.protocol.words}), {seeds} seed{'s' * (seeds != 1)}"
+
+
+def _timed_panels(
+    metric: Metric, settings: Sequence[Row], timings: Sequence[Timed], named: Callable[[str], str]
+) -> list[Panel]:
+    """The ratios of each machine and conditions under which two settings or more were timed."""
+    known = [(timed, [timed.latency_of(row) for row in settings]) for timed in timings]
+    known = [(timed, latencies) for timed, latencies in known if sum(one is not None for one in latencies) > 1]
+    panels = []
+    for timed, latencies in known:
+        rows = [replace(row, latency=latency) for row, latency in zip(settings, latencies)]
+        where = f", {named(timed.machine)}" if len({one.machine for one, _ in known}) > 1 else ""
+        where += f", {conditions_label(timed.conditions)}" if len(known) > 1 else ""
+        panel = _ratios(metric, rows)
+        panels.append(replace(panel, title=f"{panel.title}{where}", name=f"{panel.name}{where}"))
+    return panels
 
 
 def _known(references: Iterable[tuple[str, float | None]]) -> tuple[tuple[str, float], ...]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
-import msgspec
-
 from senet_bench.breakdown import tables as profiles
+from senet_bench.core import union
 from senet_bench.core.devices import kind_of
 from senet_bench.core.environment import Environment
-from senet_bench.core.results import AnyFacts, Facts, Latency, Row, Run, StoredDocument, schema_of
+from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument, schema_of
 from senet_bench.core.specs import Conditions
-from senet_bench.core.store import key_of
+from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, tables
 from senet_bench.run import tables as commands
@@ -31,35 +31,6 @@ DOCUMENTS_OF: dict[str, Callable[[AnyFacts], documents.Document]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class StoredRun:
-    """A stored document and where it lies, relative to the results folder."""
-
-    path: str
-    document: StoredDocument
-
-    @property
-    def command(self) -> str:
-        """The command that wrote it."""
-        return self.document.schema.partition(".")[2].partition("/")[0]
-
-    @property
-    def machine(self) -> str:
-        """The key of the machine it was written on."""
-        return self.document.environment.machine
-
-    @property
-    def digest(self) -> str:
-        """Six digits of what the command was asked, by which the files of two runs are told apart."""
-        return key_of(self.asked)[:6]
-
-    @property
-    def asked(self) -> Mapping[str, object]:
-        """What the command was asked, as it is stored."""
-        asked: Mapping[str, object] = msgspec.to_builtins(self.document.conditions)
-        return asked
-
-
-@dataclass(frozen=True, slots=True)
 class LeftOut:
     """A file that could not be read, and why."""
 
@@ -67,21 +38,7 @@ class LeftOut:
     error: BenchError
 
 
-@dataclass(frozen=True, slots=True)
-class Timed:
-    """Rows timed on one machine under the same conditions, each with that latency."""
-
-    machine: str
-    conditions: Conditions
-    rows: tuple[Row, ...]
-    sources: tuple[str, ...]
-
-    def latency_of(self, row: Row) -> Latency | None:
-        """The latency of the same network, None when it was not timed."""
-        return next((one.latency for one in self.rows if identity(one) == identity(row)), None)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Collection:
     """Everything a report is made of, oldest first."""
 
@@ -105,45 +62,38 @@ class Collection:
         return [(source, source.document) for source in self.of(command) if isinstance(source.document, Facts)]
 
     def rows(self, *commands: str) -> list[Row]:
-        """The newest row of each network, attention and setting, in the order they were first measured."""
-        found = {identity(row): row for _, run in self.runs(*(commands or ("compare",))) for row in run.rows}
-        return list(found.values())
+        """The newest row of each network, attention and setting."""
+        return union.latest(union.entries(source for source, _ in self.runs(*(commands or ("compare",)))))
 
-    def trained(self) -> list[Row]:
-        """The newest row of each network, attention and training recipe that has an error of its own."""
-        found: dict[object, Row] = {}
+    @cached_property
+    def entries(self) -> list[union.Entry]:
+        """Every stored row of a network with the run it stands in."""
+        return union.entries(self.sources)
+
+    @cached_property
+    def errors(self) -> list[union.Errors]:
+        """The errors of each protocol, of all runs together."""
+        return union.errors(self.entries)
+
+    @cached_property
+    def timings(self) -> list[union.Timed]:
+        """The latencies of each machine, version of torch and conditions."""
+        return union.timings(self.entries)
+
+    @cached_property
+    def ablations(self) -> list[union.Ablation]:
+        """The settings of each network, axes and protocol, of all runs together."""
+        return union.ablations(self.sources)
+
+    @cached_property
+    def unfinished(self) -> dict[str, int]:
+        """How many runs were to train on a data set and have no error: interrupted, or all of it failed."""
+        found: dict[str, int] = {}
         for _, run in self.runs():
-            for row in run.rows:
-                if row.accuracy is not None:
-                    recipe = replace(row.accuracy.protocol, seeds=0)
-                    found[identity(row), row.accuracy.dataset, recipe] = row
-        return list(found.values())
-
-    def timings(self) -> list[Timed]:
-        """The newest latency of each network, by machine and conditions; machines are never mixed."""
-        found: dict[tuple[str, Conditions], dict[object, tuple[Row, str]]] = {}
-        for source, run in self.runs():
-            for row in run.rows:
-                for latency in (*([row.latency] if row.latency else []), *row.more_latency):
-                    group = found.setdefault((source.machine, latency.conditions), {})
-                    group[identity(row)] = (replace(row, latency=latency, more_latency=[]), source.path)
-        return [
-            Timed(
-                machine, conditions, tuple(row for row, _ in group.values()), _once(path for _, path in group.values())
-            )
-            for (machine, conditions), group in found.items()
-        ]
-
-    def ablations(self) -> list[tuple[StoredRun, Run]]:
-        """The newest ablation of each network, axes, data set and machine."""
-        found: dict[str, tuple[StoredRun, Run]] = {}
-        for source, run in self.runs("ablate"):
-            if run.rows:
-                asked = run.conditions
-                dataset = asked.accuracy.dataset if asked.accuracy else None
-                timed = asked.latency is not None
-                found[repr((asked.model, asked.axes, dataset, timed, source.machine))] = (source, run)
-        return list(found.values())
+            asked = run.conditions.accuracy
+            if asked is not None and asked.dataset and all(row.accuracy is None for row in run.rows):
+                found[asked.dataset] = found.get(asked.dataset, 0) + 1
+        return found
 
     def observations(self, command: str) -> list[AnyFacts]:
         """The newest gates, `excitations` or `input-channels`, of each network and data set."""
@@ -172,12 +122,7 @@ def gather(root: Path, survey: Iterable[tuple[Path, StoredDocument | BenchError]
             left_out.append(LeftOut(place, found))
         else:
             sources.append(StoredRun(place, found))
-    return Collection(tuple(sources), tuple(left_out))
-
-
-def identity(row: Row) -> tuple[object, ...]:
-    """What makes two rows one network."""
-    return row.model, row.attention, row.input_size, row.classes, row.cardinality
+    return Collection(tuple(sorted(sources, key=lambda source: source.age)), tuple(left_out))
 
 
 def main_timing(timings: Sequence[Timed]) -> Timed | None:
@@ -203,10 +148,6 @@ def conditions_label(conditions: Conditions) -> str:
         str(value) for name, value in asdict(conditions).items() if name in ("timing", "cache") and value != usual[name]
     ]
     return ", ".join(words)
-
-
-def _once(paths: Iterable[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(paths))
 
 
 def newest(found: Sequence[tuple[StoredRun, AnyFacts]]) -> list[tuple[StoredRun, AnyFacts]]:

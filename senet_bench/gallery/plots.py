@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.metrics import Metric
 from senet_bench.core.results import Latency, Row
-from senet_bench.gallery.collection import Timed, conditions_label
+from senet_bench.core.union import Timed
+from senet_bench.gallery.collection import conditions_label
 from senet_bench.gallery.points import DATASET_NAMES, Point
 from senet_bench.show.chart import Chart, Mark, drawing, name_of, settle, shown
 from senet_bench.show.curves import SHAPES

@@ -12,7 +12,9 @@ from senet_bench.core.metrics import costs
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Row
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.gallery.collection import Collection, Timed
+from senet_bench.core.union import Timed
+from senet_bench.gallery.collection import Collection
+from senet_bench.show.measurements import mean_interval
 
 PAPER: dict[str, tuple[str, ...]] = {
     "imagenet": ("table2", "table3"),
@@ -55,7 +57,8 @@ class Point:
 def points(collection: Collection, timed: Timed | None = None) -> list[Point]:
     """Every known error with its costs; times are those of `timed`, one machine under one set of conditions."""
     rows = collection.rows()
-    return [*_printed(rows, timed), *_trained(collection.trained(), timed), *_evaluated(collection, rows, timed)]
+    trained = [row for errors in collection.errors for row in errors.rows]
+    return [*_printed(rows, timed), *_trained(trained, timed), *_evaluated(collection, rows, timed)]
 
 
 def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
@@ -163,16 +166,6 @@ def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, PointC
     if latency is not None and "latency" in found:
         found["latency"] = replace(found["latency"], ratio=latency.ratio, ratio_ci=latency.ci)
     return found
-
-
-def mean_interval(found: Accuracy) -> tuple[float, float] | None:
-    """The 95 % t interval of the mean error over seeds, else the interval that is stored."""
-    from senet_bench.core.intervals import paired_seeds
-
-    values = list(found.per_seed.values())
-    if len(values) < 2:
-        return found.ci
-    return paired_seeds([0.0] * len(values), values).ci
 
 
 def _kind(attention: AttentionSpec | None) -> Literal["baseline", "attention", "control"]:

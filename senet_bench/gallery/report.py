@@ -12,8 +12,9 @@ from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import RESTORE, AnyFacts, Run, schema_of
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
+from senet_bench.core.union import StoredRun
 from senet_bench.errors import BenchError, UsageError, one_line
-from senet_bench.gallery.collection import Collection, LeftOut, StoredRun, gather
+from senet_bench.gallery.collection import Collection, LeftOut, gather
 from senet_bench.gallery.page.build import build_page
 from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary

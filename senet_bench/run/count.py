@@ -12,6 +12,7 @@ from msgspec import structs
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.foreign import contained
+from senet_bench.core.identity import source_digest
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import cells_of
@@ -120,9 +121,23 @@ class Count:
             uncounted=list(counts.uncounted),
             counts=counted.further,
             missing=NOT_ASKED,
+            source=_source(case.spec),
         )
         missing = NOT_ASKED if case.spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
         return replace(row, paper=cells_of(row, case.studies), missing=missing)
+
+
+def _source(spec: ModelSpec) -> str:
+    """The digest of its code from outside, empty where that has no file."""
+    try:
+        return source_digest(spec)
+    except UsageError:
+        return ""
+
+
+def uncounted(cases: Sequence[Case]) -> list[Row]:
+    """The rows of cases that nothing is known of but what they are."""
+    return [_row(case) for case in cases]
 
 
 def _row(case: Case, **counted: Any) -> Row:

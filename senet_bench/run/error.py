@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import structs
 
+from senet_bench.core.comparisons import compared, of_seeds
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.identity import REVISION
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import Accuracy, Row, Run, RunConditions, TrainingProtocol
+from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
-from senet_bench.core.statistics import with_holm
 from senet_bench.core.store import TrialStore, key_of
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
@@ -131,6 +132,7 @@ class Sweep:
             recipe=first.name if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
+            revision=REVISION,
             **shared,
         )
 
@@ -284,63 +286,6 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[Tr
         if len(own) < seeds:
             why = outcomes.failed.get(place, "not run here (another shard?)")
             missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
-        base = outcomes.errors.get(_place(rows, row.baseline, row), {})
-        control = outcomes.errors.get(_control(rows, row), {})
-        accuracy = _accuracy(own, base, control, protocol) if own else None
-        if accuracy is not None:
-            accuracy = replace(accuracy, trained_on=sorted(outcomes.devices[place]))
+        accuracy = of_seeds(own, protocol, sorted(outcomes.devices.get(place, ()))) if own else None
         changed.append(replace(row, accuracy=accuracy, missing=missing))
-    return with_holm(changed, _p_value, _with_p)
-
-
-def _place(rows: Sequence[Row], model: str | None, like: Row) -> int:
-    """The place of a baseline among the rows, -1 when there is none."""
-    return next(
-        (
-            p
-            for p, row in enumerate(rows)
-            if row.model == model and row.attention is None and row.classes == like.classes and row is not like
-        ),
-        -1,
-    )
-
-
-def _control(rows: Sequence[Row], row: Row) -> int:
-    """The place of the constant-gate control with the same baseline, -1 for a control itself."""
-    if row.role != "variant":
-        return -1
-    controls = (p for p, other in enumerate(rows) if other.role == "control" and other.baseline == row.baseline)
-    return next(controls, -1)
-
-
-def _accuracy(
-    own: Mapping[int, float], base: Mapping[int, float], control: Mapping[int, float], protocol: TrainingProtocol
-) -> Accuracy:
-    from senet_bench.core.intervals import paired_seeds, sd
-
-    values = list(own.values())
-    against: dict[str, Any] = {}
-    for other, name in ((base, "difference"), (control, "control_difference")):
-        shared = sorted(own.keys() & other.keys())
-        if shared:
-            paired = paired_seeds([other[seed] for seed in shared], [own[seed] for seed in shared])
-            against |= {name: paired.difference, f"{name}_ci": paired.ci}
-            if name == "difference":
-                against["p_value"] = paired.p_value
-    return Accuracy(
-        dataset=protocol.dataset or "",
-        top1_err=sum(values) / len(values),
-        sd=sd(values) if len(values) > 1 else None,
-        seeds=len(values),
-        protocol=protocol,
-        per_seed={str(seed): value for seed, value in sorted(own.items())},
-        **against,
-    )
-
-
-def _p_value(row: Row) -> float | None:
-    return row.accuracy.p_value if row.accuracy else None
-
-
-def _with_p(row: Row, p: float) -> Row:
-    return replace(row, accuracy=replace(row.accuracy, p_holm=p)) if row.accuracy else row
+    return compared(changed)

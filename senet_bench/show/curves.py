@@ -51,7 +51,7 @@ class Series:
     settings: tuple[str, ...]
     panels: tuple[Panel, ...]
     ordered: bool
-    source: str = ""
+    sources: tuple[str, ...] = ()
 
 
 SHAPES = {"paper": "D", "here": "o", "control": "s"}

@@ -13,6 +13,7 @@ from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run, schema_of
 from senet_bench.core.studies import STUDIES, Study
+from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.networks import HEADINGS, network_table, paper_table, record
 from senet_bench.show.tables import Table
@@ -28,10 +29,25 @@ class Document:
     records: tuple[Mapping[str, Any], ...]
 
 
-def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
+def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS) -> Document:
     """A run: a table for each of `studies` that its rows stand in, and one for the other rows."""
-    if run.schema == schema_of("ablate"):
-        return _of_ablation(run)
+    laid_out = layout.of_run(run)
+    shown = replace(laid_out, rows=layout.labelled(laid_out.rows))
+    document = (
+        _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
+    )
+    return laid(replace(document, json=laid_out), layout)
+
+
+def laid(document: Document, layout: Layout) -> Document:
+    """The document with the columns that were asked for."""
+    if not layout.columns:
+        return document
+    tables = layout.of_tables(document.wide, dict.fromkeys(field for record in document.records for field in record))
+    return replace(document, wide=tables, narrow=tables, records=layout.of_records(document.records))
+
+
+def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> Document:
     wide, narrow = [], []
     for study in studies:
         rows = _as_printed([row for row in run.rows if stands_in(row, study)], study)
@@ -45,9 +61,9 @@ def of_run(run: Run, studies: Sequence[Study] = ()) -> Document:
     rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
     if rest:
         title = "Other networks" if studies else "Networks"
-        wide.append(network_table(title, rest))
-        narrow.append(network_table(title, rest, narrow=True))
-    _add_measured(wide, narrow, run, lambda row: row.label)
+        wide.append(network_table(title, rest, against=layout.against))
+        narrow.append(network_table(title, rest, narrow=True, against=layout.against))
+    _add_measured(wide, narrow, run, lambda row: row.label, layout)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
@@ -76,27 +92,27 @@ def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
     return sorted(rows, key=position)
 
 
-def _of_ablation(run: Run) -> Document:
+def _of_ablation(run: Run, layout: Layout) -> Document:
     """All rows of an ablation in one table, beside the printed one where a single axis has it."""
     axes = list(run.conditions.axes or {})
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
-    lines = partial(network_table, title, run.rows, study.table if study else None, name=setting_of)
+    number = study.table if study else None
+    lines = partial(network_table, title, run.rows, number, name=setting_of, against=layout.against)
     left_out = tuple(f"left out: {name}: {why}" for name, why in (run.conditions.left_out or {}).items())
     wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
-    _add_measured(wide, narrow, run, setting_of)
+    _add_measured(wide, narrow, run, setting_of, layout)
     return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
 
 
-def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str]) -> None:
+def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str], layout: Layout) -> None:
     """Append latencies and errors, where there are any, to the tables in both widths."""
-    for make in (latency_table, error_table):
-        table, small = (make(run.rows, narrow=is_narrow, name=name) for is_narrow in (False, True))
-        if table and small:
-            notes = _about_trials(run) if make is error_table else ()
-            wide.append(replace(table, notes=(*table.notes, *notes)))
-            narrow.append(replace(small, notes=(*small.notes, *notes)))
+    for tables, is_narrow in ((wide, False), (narrow, True)):
+        if times := latency_table(run.rows, narrow=is_narrow, name=name):
+            tables.append(times)
+        if errors := error_table(run.rows, narrow=is_narrow, name=name, layout=layout):
+            tables.append(replace(errors, notes=(*errors.notes, *_about_trials(run))))
 
 
 def _about_trials(run: Run) -> tuple[str, ...]:
@@ -112,7 +128,7 @@ def _title(study: Study) -> str:
 
 def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
-    if row.attention is not None and row.attention.is_constant:
+    if row.attention is not None and row.attention.is_constant and row.axes is not None:
         return "gates fixed at 0.5"
     return setting_label(row.axes) if row.axes else row.label
 

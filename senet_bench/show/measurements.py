@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
-from senet_bench.core.results import UNTIMED, Accuracy, Latency, Row
-from senet_bench.show.tables import EMPTY, Column, Table, interval_text, number, points_text
+from senet_bench.core.comparisons import lowest
+from senet_bench.core.results import UNTIMED, Accuracy, Difference, Latency, Row
+from senet_bench.show.layout import AS_IS, Layout
+from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
 Anything = TypeVar("Anything")
 TimedRow = tuple[Row, Latency]
+Trained = tuple[Row, Accuracy]
 
 TIME_NOTES = (
     "ms: the fastest call of each block, its median over the rounds: what the network can do, not a throughput",
@@ -156,47 +159,139 @@ def _interval(latency: Latency) -> str:
     return interval_text(latency.ci, ".3f", between="–") + (f" ({latency.confidence:.0%})" if odd else EMPTY)
 
 
-ERROR_NOTES = (
-    "difference: minus the baseline's error over the same seeds and data order, in points, with its 95 % interval",
-    "p: two-sided, by Holm over all rows",
-    "over fixed gates: minus the error of the network with gates fixed at 0.5: what attention itself brings",
+DIFFERENCE_NOTE = "difference: minus the baseline's error over the same seeds and data order, in points"
+AGAINST_NOTE = "minus {row}: the difference of errors over the same seeds and data order, in points"
+INTERVAL_NOTE = (
+    "in brackets the 95 % interval of that difference alone, to which p alone belongs; p Holm is adjusted over the "
+    "{family}, the joint intervals hold together over them (Bonferroni)"
 )
+CONTROL_NOTE = (
+    "over fixed gates: minus the error of the network with gates fixed at 0.5: what attention itself brings; its p by "
+    "Holm over the rows that have one"
+)
+PAIRS_NOTE = "pairs: seeds that both networks of a difference have"
 
 
-def error_table(rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool = False) -> Table | None:
+def error_table(
+    rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool = False, layout: Layout = AS_IS
+) -> Table | None:
     """One line a network that was trained; None when none was."""
     trained = [(row, row.accuracy) for row in rows if row.accuracy is not None]
     if not trained:
         return None
-    columns: list[tuple[Column, Callable[[Row, Accuracy], str]]] = [
-        (Column("network", numeric=False), lambda row, _: name(row)),
-        (Column("error %"), lambda _, found: number(found.top1_err, ".2f", 100)),
-        (Column("sd"), lambda _, found: number(found.sd, ".2f", 100)),
-        (Column("difference"), lambda _, found: points_text(found.difference, found.difference_ci)),
-        (Column("p"), lambda _, found: number(found.p_holm, ".2g")),
-    ]
-    if not narrow:
-        columns.insert(3, (Column("seeds"), lambda _, found: str(found.seeds)))
-    if any(found.control_difference is not None for _, found in trained):
-        columns.append(
-            (
-                Column("over fixed gates"),
-                lambda _, found: points_text(found.control_difference, found.control_difference_ci),
-            )
-        )
-    recipes = list(dict.fromkeys(found.protocol.words for _, found in trained))
+    fields = [*_error_fields(trained, name, narrow, layout), *_difference_fields(trained, narrow, layout)]
+    fields += _control_fields(trained, narrow, layout)
+    missing = (f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
+    recipes = list(dict.fromkeys(accuracy.protocol.words for _, accuracy in trained))
     if len(recipes) > 1:
-        columns.append((Column("recipe", numeric=False), lambda _, found: found.protocol.words))
-    body = tuple(tuple(text(row, found) for _, text in columns) for row, found in trained)
-    missing = tuple(f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
+        fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
+    best = fronts(rows, name) if len(recipes) == 1 else ()
+    notes = (*missing, *_places(trained, name), *best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
     title = f"Top-1 error on {trained[0][1].dataset} ({how})"
-    return Table(
-        title,
-        tuple(column for column, _ in columns),
-        body,
-        (*missing, *_places(trained, name), *(fronts(rows, name) if len(recipes) == 1 else ()), *ERROR_NOTES),
+    return table_of(title, fields, trained, notes)
+
+
+def _error_fields(
+    trained: Sequence[Trained], name: Callable[[Row], str], narrow: bool, layout: Layout
+) -> Iterator[Field[Trained]]:
+    form = f".{layout.decimals}f"
+    yield Column("network", numeric=False), lambda entry: name(entry[0])
+    if layout.spread == "columns":
+        yield Column("error %"), lambda entry: number(entry[1].top1_err, form, 100)
+        yield Column("sd"), lambda entry: number(entry[1].sd, form, 100)
+    elif layout.spread == "sd":
+        yield Column("error %"), lambda entry: _beside(entry[1], form, f" ± {number(entry[1].sd, form, 100)}")
+    else:
+        yield (
+            Column("error %"),
+            lambda entry: _beside(entry[1], form, f" [{interval_text(mean_interval(entry[1]), form, 100, ', ')}]"),
+        )
+    if not narrow:
+        yield Column("seeds"), lambda entry: str(entry[1].seeds)
+    if any(accuracy.pairs not in (None, accuracy.seeds) for _, accuracy in trained):
+        yield Column("pairs"), lambda entry: number(entry[1].pairs, "d")
+
+
+def _beside(accuracy: Accuracy, form: str, spread: str) -> str:
+    """The mean error with its spread behind it, alone where it is of one seed."""
+    return number(accuracy.top1_err, form, 100) + (spread if accuracy.seeds > 1 or accuracy.ci else EMPTY)
+
+
+def mean_interval(accuracy: Accuracy) -> tuple[float, float] | None:
+    """The 95 % t interval of the mean error over seeds, within 0 and 1, else the interval that is stored."""
+    from senet_bench.core.intervals import paired_seeds
+
+    values = list(accuracy.per_seed.values())
+    bounds = accuracy.ci if len(values) < 2 else paired_seeds([0.0] * len(values), values).ci
+    return None if bounds is None else (max(0.0, bounds[0]), min(1.0, bounds[1]))
+
+
+def _difference_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) -> Iterator[Field[Trained]]:
+    """The differences to the baseline, or to the row that was asked for."""
+    form = f"+.{layout.decimals}f"
+    heading = next((f"minus {accuracy.against.row}" for _, accuracy in trained if accuracy.against), "difference")
+
+    def of(entry: Trained) -> Difference | None:
+        return entry[1].against if heading != "difference" else to_baseline(entry[1])
+
+    def points_of(entry: Trained) -> str:
+        difference = of(entry)
+        return points_text(difference.value, difference.ci, form) if difference else EMPTY
+
+    def joint_of(entry: Trained) -> str:
+        difference = of(entry)
+        return interval_text(difference.joint_ci, form, 100) if difference else EMPTY
+
+    yield Column(heading), points_of
+    if not narrow:
+        yield Column("p alone"), lambda entry: number(one.p_value if (one := of(entry)) else None, ".2g")
+        yield Column("joint interval"), joint_of
+    yield Column("p Holm"), lambda entry: number(one.p_holm if (one := of(entry)) else None, ".2g")
+
+
+def to_baseline(accuracy: Accuracy) -> Difference | None:
+    """The difference to the baseline as one thing, None where there is none."""
+    if accuracy.difference is None:
+        return None
+    return Difference(
+        row="the baseline",
+        value=accuracy.difference,
+        pairs=accuracy.pairs or accuracy.seeds,
+        ci=accuracy.difference_ci,
+        joint_ci=accuracy.difference_joint_ci,
+        p_value=accuracy.p_value,
+        p_holm=accuracy.p_holm,
+        family=accuracy.family or 1,
     )
+
+
+def _control_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) -> Iterator[Field[Trained]]:
+    if not any(accuracy.control_difference is not None for _, accuracy in trained):
+        return
+    yield (
+        Column("over fixed gates"),
+        lambda entry: points_text(entry[1].control_difference, entry[1].control_difference_ci, f"+.{layout.decimals}f"),
+    )
+    if not narrow:
+        yield Column("its p"), lambda entry: number(entry[1].control_p_holm, ".2g")
+
+
+def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
+    """What the columns are."""
+    against = next((accuracy.against for _, accuracy in trained if accuracy.against), None)
+    compared = [found for _, accuracy in trained if (found := accuracy.against or to_baseline(accuracy))]
+    if against is not None:
+        yield AGAINST_NOTE.format(row=against.row)
+    elif compared:
+        yield DIFFERENCE_NOTE
+    family = max((one.family for one in compared), default=1)
+    if any(one.p_holm is not None for one in compared):
+        yield INTERVAL_NOTE.format(family=f"{family} rows compared" if family > 1 else "one row compared")
+    if any(accuracy.pairs not in (None, accuracy.seeds) for _, accuracy in trained):
+        yield PAIRS_NOTE
+    if any(accuracy.control_difference is not None for _, accuracy in trained):
+        yield CONTROL_NOTE if not narrow else CONTROL_NOTE.partition(";")[0]
 
 
 def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str]) -> tuple[str, ...]:
@@ -210,9 +305,10 @@ def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str])
 
 
 def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
-    """The Pareto front of error against each cost, and which settings the data cannot tell from the best."""
-    settings = [row for row in rows if row.accuracy is not None and not _is_control(row)]
-    if len(settings) < 2:
+    """The Pareto front of error against each cost, and which settings are told not to err least."""
+    settings = [row for row in rows if row.accuracy is not None and row.role != "control"]
+    best = lowest(rows)
+    if best is None:
         return ()
     costs: dict[str, Callable[[Row], float | None]] = {
         "FLOPs": lambda row: row.flops.get("macs"),
@@ -223,13 +319,16 @@ def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
     for cost, of in costs.items():
         if all(of(row) is not None for row in settings):
             lines.append(f"Pareto front of error against {cost}: {', '.join(name(row) for row in front(settings, of))}")
-    best = min(settings, key=_error)
-    tied = [name(row) for row in settings if row is not best and not _told_apart(row, best)]
-    lines.append(
-        f"lowest error: {name(best)}"
-        + (f"; the data cannot tell it from {', '.join(tied)}" if tied else "; the data tell it from all others")
-    )
-    return tuple(lines)
+    told = []
+    if best.tied:
+        told.append(f"the data cannot tell it from {', '.join(map(name, best.tied))}")
+    if best.worse:
+        others = len(best.tied) + len(best.worse)
+        told.append(
+            f"not the lowest, by tests corrected for {others} other row{'s' * (others != 1)}: "
+            f"{', '.join(map(name, best.worse))}"
+        )
+    return (*lines, "; ".join((f"lowest error: {name(best.row)}", *told)))
 
 
 def front(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> list[Row]:
@@ -248,24 +347,8 @@ def pareto(
     return kept
 
 
-def _told_apart(row: Row, best: Row) -> bool:
-    """Whether the 95 % t interval of the paired difference leaves out zero."""
-    from senet_bench.core.intervals import paired_seeds
-
-    ours, theirs = (one.accuracy.per_seed if one.accuracy else {} for one in (row, best))
-    shared = sorted(ours.keys() & theirs.keys())
-    if len(shared) < 2:
-        return False
-    interval_text = paired_seeds([theirs[seed] for seed in shared], [ours[seed] for seed in shared]).ci
-    return interval_text is not None and not interval_text[0] <= 0 <= interval_text[1]
-
-
 def _error(row: Row) -> float:
     return row.accuracy.top1_err if row.accuracy else 1.0
-
-
-def _is_control(row: Row) -> bool:
-    return row.role == "control"
 
 
 def _relative_latency(row: Row) -> float | None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
+from senet_bench.core import comparisons
 from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.reproduction import find
@@ -56,16 +57,19 @@ def network_table(
     *,
     narrow: bool = False,
     name: Callable[[Row], str] = lambda row: row.label,
+    against: str | None = None,
 ) -> Table:
     """One network a line: counted and measured, beside the cells of table `number` (else of the row's own).
 
-    `narrow` leaves out what does not fit 80 columns.
+    `narrow` leaves out what does not fit 80 columns; increases are over the row called `against`, else the baseline.
     """
+    others = comparisons.references(rows, against) if against else [comparisons.baseline_of(row, rows) for row in rows]
+    bases = {id(row): other for row, other in zip(rows, others) if other is not None}
     fields: list[Field[Row]] = [(Column("network", numeric=False), name)]
     for metric in counts(rows):
         printed_forms = [form for form in metric.forms if _has(rows, number, form.key)]
         for form in printed_forms or [metric.form_for(rows)]:
-            fields += _counted(metric, form, _Around(rows, number, bool(printed_forms), narrow))
+            fields += _counted(metric, form, _Around(bases, number, bool(printed_forms), narrow, against))
     printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
     fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
     return table_of(title, fields, rows, notes(rows, number))
@@ -80,12 +84,17 @@ def _printed(metric: str, number: str | None) -> Field[Row]:
 
 @dataclass(frozen=True, slots=True)
 class _Around:
-    """What the columns of a count depend on: the rows, the printed table, whether it has that count, the width."""
+    """What the columns of a count depend on.
 
-    rows: Sequence[Row]
+    The row that each is compared with (by its id), the printed table, whether it has that count, the width, and what
+    the row compared with is called where it is not the baseline.
+    """
+
+    bases: Mapping[int, Row]
     number: str | None
     printed: bool
     narrow: bool
+    against: str | None = None
 
 
 def _counted(metric: Metric, form: Form, around: _Around) -> list[Field[Row]]:
@@ -96,9 +105,9 @@ def _counted(metric: Metric, form: Form, around: _Around) -> list[Field[Row]]:
         return find(row, number, form.key)
 
     fields: list[Field[Row]] = [(Column("counted", group), lambda row: counted(cell(row)) or form.text(metric.of(row)))]
-    if any(row.baseline for row in around.rows) and not (narrow and number):
-        bases = {(row.model, row.input_size, row.classes): row for row in around.rows if row.attention is None}
-        fields.append((Column("+%", group), lambda row: increase(row, bases, metric)))
+    if around.bases and not (narrow and number):
+        heading = f"+% to {around.against}" if around.against else "+%"
+        fields.append((Column(heading, group), lambda row: increase(row, around.bases.get(id(row)), metric)))
     if around.printed:
         fields.append((Column("paper", group), lambda row: printed_text(cell(row))))
         if not narrow:
@@ -152,9 +161,8 @@ def short_status(cell: CellStatus | None) -> str | Cell:
     return Cell(f"{cell.status}†", cell.status, DAGGER) if second else Cell(cell.status, cell.status)
 
 
-def increase(row: Row, baselines: dict[tuple[str, tuple[int, int, int], int], Row], metric: Metric) -> str:
-    """How much more than its baseline, in per cent."""
-    base = baselines.get((row.baseline or EMPTY, row.input_size, row.classes))
+def increase(row: Row, base: Row | None, metric: Metric) -> str:
+    """How much more than the row that it is compared with, in per cent."""
     ours, theirs = metric.of(row), metric.of(base) if base else None
     return f"{100 * (ours / theirs - 1):+.2f}" if ours and theirs else EMPTY
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
-from senet_bench.gallery.collection import Collection, StoredRun, machine_label, main_timing
+from senet_bench.core.union import StoredRun
+from senet_bench.gallery.collection import Collection, machine_label, main_timing
 from senet_bench.gallery.page.content import Content
 from senet_bench.gallery.page.headline import SIGNS, headline, tally
 from senet_bench.show.chart import Chart, Mark
@@ -38,7 +39,7 @@ def build_page(collection: Collection, content: Content, drawn: Mapping[str, byt
     counts = {status: count for status, count in tally(content.grids).items() if count}
     text = environment.get_template("page.html.j2").render(
         content=content,
-        headline=headline(collection, main_timing(collection.timings())),
+        headline=headline(collection, main_timing(collection.timings)),
         tally=counts,
         signs=SIGNS,
         machines=_machines(collection),

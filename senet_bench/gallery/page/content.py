@@ -7,16 +7,17 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 
 from senet_bench.core.metrics import Metric, costs
+from senet_bench.core.union import StoredRun, Timed
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, StoredRun, Timed, conditions_label, main_timing
+from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import DATASET_NAMES, PAPER, Point, points
+from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.show.chart import Chart, name_of
 from senet_bench.show.curves import curves
-from senet_bench.show.documents import setting_of
-from senet_bench.show.measurements import error_table, latency_table
+from senet_bench.show.measurements import latency_table
 from senet_bench.show.tables import Column, Table, interval_text
 
 
@@ -63,7 +64,7 @@ def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
 
 def content(collection: Collection) -> Content:
     """Everything that the stored facts have to show."""
-    timings = collection.timings()
+    timings = collection.timings
     known = points(collection)
     return Content(
         cost=tuple(_costs(collection, timings)),
@@ -71,7 +72,7 @@ def content(collection: Collection) -> Content:
         grids=tuple(grids(collection.rows())),
         ablations=tuple(_ablations(collection, main_timing(timings))),
         latency=tuple(_latencies(collection, timings)),
-        errors=tuple(_errors(collection)),
+        errors=tuple(error_tables(collection)),
         gates=tuple(_gates(collection)),
         selftests=tuple(_tables_of(collection, "selftest")),
         others=tuple(one for name in ("evaluate", "profile", "train") for one in _tables_of(collection, name)),
@@ -92,7 +93,7 @@ def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
             if metric.quantity == "count":
                 own = [_cost(plain, dataset, metric, stem)]
             else:
-                names = [f"{stem}-{_timed_name(timed, timings, place)}" for place, timed in enumerate(timings)]
+                names = [f"{stem}-{_timed_name(timed, timings)}" for timed in timings]
                 wheres = [_where(collection, timed) for timed in timings]
                 own = [_cost(*one) for one in zip(by_time, repeat(dataset), repeat(metric), names, wheres)]
             shown = tuple(leaf for leaf in own if leaf is not None)
@@ -131,50 +132,36 @@ def _cost(known: Sequence[Point], dataset: str, metric: Metric, name: str, where
 
 
 def _ablations(collection: Collection, timed: Timed | None) -> list[Leaf]:
-    own = []
-    for source, run in collection.ablations():
-        series = ablations.of_ablation(source, run)
-        own.append(replace(series, title=f"{series.title} ({collection.name_of(source.machine)})"))
+    timings, named = collection.timings, collection.name_of
+    own = [ablations.of_ablation(ablation, timings, named) for ablation in collection.ablations]
     found = [*(series for series in own if series.settings), *ablations.of_studies(collection, timed)]
     return [Leaf(series.title, chart) for series in found if (chart := curves(series)) is not None]
 
 
 def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     leaves = []
-    for place, timed in enumerate(timings):
-        name = _timed_name(timed, timings, place)
+    for timed in timings:
+        name = _timed_name(timed, timings)
         chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
         table = latency_table(timed.rows, name=lambda row: row.label)
+        table = table and replace(table, notes=(*timed.notes, *table.notes))
         leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
     return leaves
 
 
 def _where(collection: Collection, timed: Timed) -> str:
-    return f"{collection.name_of(timed.machine)}: {conditions_label(timed.conditions)}"
+    versions = {one.torch for one in collection.timings if one.machine == timed.machine}
+    torch = f", torch {timed.torch}" if len(versions) > 1 else ""
+    return f"{collection.name_of(timed.machine)}{torch}: {conditions_label(timed.conditions)}"
 
 
-def _timed_name(timed: Timed, timings: Sequence[Timed], place: int) -> str:
-    """The machine's key, and the conditions where it has several."""
-    several = sum(one.machine == timed.machine for one in timings) > 1
+def _timed_name(timed: Timed, timings: Sequence[Timed]) -> str:
+    """The machine's key, and the version of torch and the conditions where it has several."""
+    own = [one for one in timings if one.machine == timed.machine]
+    torch = timed.torch if len({one.torch for one in own}) > 1 else ""
+    several = sum(one.torch == timed.torch for one in own) > 1
     words = "-".join(str(value) for value in asdict(timed.conditions).values()) if several else ""
-    return name_of("-".join(filter(None, (timed.machine, words))))
-
-
-def _errors(collection: Collection) -> list[tuple[str, Table]]:
-    """The error tables of the newest ablations and of every comparison that trained."""
-    found: dict[str, Table] = {}
-    for source, run in [*collection.runs("compare"), *collection.ablations()]:
-        name = setting_of if source.command == "ablate" else (lambda row: row.label)
-        table = error_table(run.rows, name)
-        if table is not None:
-            asked = list(run.conditions.axes or run.conditions.what or [])
-            subject = run.conditions.model or source.command
-            title = (
-                f"{table.title}: {subject} {' x '.join(map(str, asked))}, run on {collection.name_of(source.machine)}"
-            )
-            stem = "-".join(map(str, ("errors", subject, *asked, source.machine)))
-            found[name_of(stem)] = replace(table, title=title)
-    return list(found.items())
+    return name_of("-".join(filter(None, (timed.machine, torch and f"torch{torch}", words))))
 
 
 def _gates(collection: Collection) -> list[Leaf]:

@@ -12,7 +12,8 @@ from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.studies import STUDIES
-from senet_bench.gallery.collection import Collection, Timed, conditions_label, main_timing
+from senet_bench.core.union import Timed
+from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.documents import Document
 from senet_bench.show.networks import HEADINGS, counted, delta
 from senet_bench.show.tables import EMPTY, Column, Table
@@ -212,7 +213,7 @@ def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Col
 def _measured(collection: Collection) -> list[str]:
     """A sentence for each data set on which SE was trained here, about the r that is nearest to the paper's 16."""
     nearest: dict[str, tuple[float, str]] = {}
-    for row in collection.trained():
+    for row in (row for errors in collection.errors for row in errors.rows):
         found = row.accuracy
         if found is None or found.difference is None or row.attention is None or row.attention.block != "se":
             continue
@@ -237,7 +238,7 @@ def _minus(value: float, digits: int) -> str:
 
 def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str, tuple[str, str]]) -> Document:
     """Three tables at most, in one width that fits 80 columns."""
-    first = headline(collection, main_timing(collection.timings()))
+    first = headline(collection, main_timing(collection.timings))
     tables = []
     if first.figures:
         columns: tuple[Column, ...] = (

@@ -1,0 +1,329 @@
+"""The rows of many runs as those of one table: the one way from what is stored to what a table is made of.
+
+A table is of a protocol. Seeds of one network are joined whatever run brought them, of equal measurements the latest
+counts, and what is left out is counted. The order in which the runs are given changes nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import msgspec
+
+from senet_bench.core.axes import AXES
+from senet_bench.core.blocks import BLOCKS
+from senet_bench.core.catalog import CATALOG
+from senet_bench.core.comparisons import compared, of_seeds
+from senet_bench.core.datasets import DATASETS
+from senet_bench.core.results import Accuracy, Latency, Row, Run, StoredDocument, TrainingProtocol
+from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions
+from senet_bench.core.store import key_of
+
+Key = tuple[object, ...]
+Anything = TypeVar("Anything")
+ROLES = ("baseline", "variant", "control", "plain")
+MODELS = {name: place for place, name in enumerate(CATALOG)}
+BLOCK_PLACES = {name: place for place, name in enumerate(BLOCKS)}
+FIRST_REVISION = 1
+"""The training arithmetic of what does not say its revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRun:
+    """A stored document and where it lies, relative to the results folder."""
+
+    path: str
+    document: StoredDocument
+
+    @property
+    def command(self) -> str:
+        """The command that wrote it."""
+        return self.document.schema.partition(".")[2].partition("/")[0]
+
+    @property
+    def machine(self) -> str:
+        """The key of the machine it was written on."""
+        return self.document.environment.machine
+
+    @property
+    def torch(self) -> str:
+        """The version of torch that it was measured with, empty where it does not say."""
+        return self.document.environment.packages.get("torch", "")
+
+    @property
+    def age(self) -> tuple[str, str]:
+        """What sorts documents from the oldest to the newest."""
+        return self.document.created, self.path.rpartition("/")[2]
+
+    @property
+    def digest(self) -> str:
+        """Six digits of what the command was asked, by which the files of two runs are told apart."""
+        return key_of(self.asked)[:6]
+
+    @property
+    def asked(self) -> Mapping[str, object]:
+        """What the command was asked, as it is stored."""
+        asked: Mapping[str, object] = msgspec.to_builtins(self.document.conditions)
+        return asked
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A stored row and the run it stands in."""
+
+    row: Row
+    run: StoredRun
+
+
+@dataclass(frozen=True, slots=True)
+class Union:
+    """The rows of one table, what of the stored ones was left out, in words, and the files they come from."""
+
+    rows: tuple[Row, ...]
+    left_out: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a table says of its own making, empty for the rows of a single run."""
+        joined = f"joined from {len(self.sources)} runs" if len(self.sources) > 1 else ""
+        left = f"left out: {', '.join(self.left_out)}" if self.left_out else ""
+        return tuple(filter(None, ("; ".join(filter(None, (joined, left))),)))
+
+
+@dataclass(frozen=True, slots=True)
+class Errors(Union):
+    """The errors measured under one protocol, by images of one size; `protocol.seeds` is the most that a row has."""
+
+    protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
+    size: tuple[int, int, int] = (0, 0, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Timed(Union):
+    """Rows timed on one machine by one version of torch under the same conditions, each with that latency."""
+
+    machine: str = ""
+    torch: str = ""
+    conditions: Conditions = field(default_factory=Conditions)
+    by_network: Mapping[Key, Latency] = field(default_factory=dict, compare=False, repr=False)
+
+    def latency_of(self, row: Row) -> Latency | None:
+        """The latency of the same network, None when it was not timed."""
+        return self.by_network.get(identity(row))
+
+
+@dataclass(frozen=True, slots=True)
+class Ablation(Union):
+    """The settings of one network along the same axes, under one protocol where they were trained."""
+
+    model: str = ""
+    axes: tuple[str, ...] = ()
+    protocol: TrainingProtocol | None = None
+
+
+def identity(row: Row) -> Key:
+    """What makes two rows one network, whatever its code from outside was then."""
+    return row.model, row.baseline, _function(row.attention), row.input_size, row.classes, row.cardinality
+
+
+def _function(attention: AttentionSpec | None) -> AttentionSpec | None:
+    """The attention without what changes nothing: gates fixed at 0.5 have no r, no squeeze and no excitation."""
+    if attention is None or not attention.is_constant:
+        return attention
+    plain = AttentionSpec(block="constant")
+    return replace(plain, integration=attention.integration, placement=attention.placement, stages=attention.stages)
+
+
+def entries(runs: Iterable[StoredRun]) -> list[Entry]:
+    """Every row of the runs whose rows are networks, oldest first, in an order that the runs' own does not change."""
+    ordered = sorted((run for run in runs if isinstance(run.document, Run)), key=lambda run: run.age)
+    return [Entry(row, run) for run in ordered for row in run.document.rows]
+
+
+def latest(entries: Iterable[Entry]) -> list[Row]:
+    """The newest row of each network, attention and setting, in the order of tables."""
+    return in_order({identity(entry.row): entry.row for entry in entries}.values())
+
+
+def errors(entries: Iterable[Entry]) -> list[Errors]:
+    """The errors of each protocol, the protocol of the most seeds first."""
+    groups: dict[Key, list[Entry]] = {}
+    for entry in entries:
+        if entry.row.accuracy is not None:
+            groups.setdefault((protocol_of(entry.row.accuracy), entry.row.input_size), []).append(entry)
+    tables = [_errors_of(group) for group in groups.values()]
+    return sorted(tables, key=lambda table: (-(table.protocol.seeds or 0), -len(table.rows), repr(table.protocol)))
+
+
+def protocol_of(accuracy: Accuracy) -> TrainingProtocol:
+    """What must agree before two errors are compared: all but the seeds, and where known data lie."""
+    protocol = replace(accuracy.protocol, seeds=None, revision=None, dataset=accuracy.dataset)
+    own = DATASETS.get(accuracy.dataset)
+    return protocol if own is None or own.classes is None else replace(protocol, folder=None)
+
+
+def _errors_of(group: Sequence[Entry]) -> Errors:
+    current, left_out = _current(group)
+    by_network: dict[Key, list[Entry]] = {}
+    for entry in current:
+        by_network.setdefault(identity(entry.row), []).append(entry)
+    rows = compared(in_order(_joined(same) for same in by_network.values()))
+    most = max(row.accuracy.seeds for row in rows if row.accuracy)
+    first = rows[0].accuracy
+    assert first is not None
+    protocol = replace(protocol_of(first), seeds=most)
+    return Errors(tuple(rows), left_out, _paths(current), protocol, rows[0].input_size)
+
+
+def _joined(same: Sequence[Entry]) -> Row:
+    """The latest row of a network with the errors of all seeds that any of its rows has."""
+    newest = same[-1].row
+    measured = [entry.row.accuracy for entry in same if entry.row.accuracy]
+    errors = {seed: error for accuracy in measured for seed, error in accuracy.per_seed.items()}
+    assert newest.accuracy is not None
+    role = "control" if any(entry.row.role == "control" for entry in same) else newest.role
+    if not errors:
+        return replace(newest, role=role)
+    places = sorted({place for accuracy in measured for place in accuracy.trained_on})
+    protocol = replace(newest.accuracy.protocol, seeds=len(errors))
+    accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places)
+    missing = {what: why for what, why in newest.missing.items() if what != "accuracy" or len(errors) < _planned(same)}
+    timed = next((entry.row.latency for entry in reversed(same) if entry.row.latency), None)
+    return replace(newest, role=role, accuracy=accuracy, missing=missing, latency=timed)
+
+
+def _planned(same: Sequence[Entry]) -> int:
+    """The most seeds that any run planned for a network."""
+    return max((entry.row.accuracy.protocol.seeds or 0 for entry in same if entry.row.accuracy), default=0)
+
+
+def _current(group: Sequence[Entry]) -> tuple[list[Entry], tuple[str, ...]]:
+    """The entries of the newest training arithmetic and of the newest source of each network, and what is left out."""
+    newest = max(_revision(entry) for entry in group)
+    current = [entry for entry in group if _revision(entry) == newest]
+    older = len(group) - len(current)
+    sources = {identity(entry.row): entry.row.source for entry in current}  # the last one stays
+    kept = [entry for entry in current if entry.row.source == sources[identity(entry.row)]]
+    names = dict.fromkeys(_outside(entry.row) for entry in current if entry.row.source != sources[identity(entry.row)])
+    words = [_counted(older, "row", f"of an older training arithmetic (revision below {newest})")] if older else []
+    if len(kept) < len(current):
+        words.append(_counted(len(current) - len(kept), "row", f"of an older revision of {', '.join(names)}"))
+    return kept, tuple(words)
+
+
+def _revision(entry: Entry) -> int:
+    accuracy = entry.row.accuracy
+    return (accuracy.protocol.revision if accuracy else None) or FIRST_REVISION
+
+
+def _outside(row: Row) -> str:
+    """The code from outside that a row has, by its name."""
+    return row.attention.block if row.attention and ":" in row.attention.block else row.model
+
+
+def timings(entries: Iterable[Entry]) -> list[Timed]:
+    """The latencies of each machine, version of torch and conditions, of a network the latest that can be relied on.
+
+    Machines and versions are never mixed. A latency with a reason against it counts where there is no other.
+    """
+    groups: dict[tuple[str, str, Conditions], list[tuple[Entry, Latency]]] = {}
+    for entry in entries:
+        for latency in (*([entry.row.latency] if entry.row.latency else []), *entry.row.more_latency):
+            groups.setdefault((entry.run.machine, entry.run.torch, latency.conditions), []).append((entry, latency))
+    tables = [_timed(*key, group) for key, group in groups.items()]
+    return sorted(tables, key=lambda table: (table.machine, table.torch, repr(table.conditions)))
+
+
+def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tuple[Entry, Latency]]) -> Timed:
+    chosen: dict[Key, tuple[Entry, Latency]] = {}
+    for entry, latency in group:
+        key = identity(entry.row)
+        if key not in chosen or not latency.reason or chosen[key][1].reason:
+            chosen[key] = entry, latency
+    rows = in_order(replace(entry.row, latency=latency, more_latency=[]) for entry, latency in chosen.values())
+    earlier = len(group) - len(chosen)
+    left_out = (_counted(earlier, "other measurement", "of the same networks"),) if earlier else ()
+    known = {key: latency for key, (_, latency) in chosen.items()}
+    sources = _paths(entry for entry, _ in chosen.values())
+    return Timed(tuple(rows), left_out, sources, machine, torch, conditions, known)
+
+
+def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
+    """The settings of each network, axes and protocol, those with the most seeds first."""
+    groups: dict[tuple[str, tuple[str, ...], TrainingProtocol | None, Key], list[StoredRun]] = {}
+    for run in runs:
+        if isinstance(run.document, Run) and run.command == "ablate" and run.document.rows:
+            asked = run.document.conditions
+            trained = next((row.accuracy for row in run.document.rows if row.accuracy), None)
+            protocol = protocol_of(trained) if trained else None
+            model = asked.model or run.document.rows[-1].model
+            size = run.document.rows[0].input_size
+            groups.setdefault((model, tuple(sorted(asked.axes or {})), protocol, size), []).append(run)
+    tables = [_ablation(*key[:3], group) for key, group in groups.items()]
+    return sorted(tables, key=lambda table: (-_most_seeds(table.rows), table.model, table.axes, repr(table.protocol)))
+
+
+def _ablation(
+    model: str, axes: tuple[str, ...], protocol: TrainingProtocol | None, runs: Sequence[StoredRun]
+) -> Ablation:
+    stored = entries(runs)
+    if protocol is None:
+        return Ablation(tuple(latest(stored)), (), _paths(stored), model, axes)
+    trained = _errors_of([entry for entry in stored if entry.row.accuracy])
+    known = {identity(row) for row in trained.rows}
+    untrained = [row for row in latest(stored) if identity(row) not in known]
+    rows = (*trained.rows, *untrained)
+    return Ablation(tuple(in_order(rows)), trained.left_out, _paths(stored), model, axes, trained.protocol)
+
+
+def _most_seeds(rows: Iterable[Row]) -> int:
+    return max((row.accuracy.seeds for row in rows if row.accuracy), default=0)
+
+
+def in_order(rows: Iterable[Row]) -> list[Row]:
+    """Rows as tables have them: each baseline, then what is compared with it, plain SE before other blocks."""
+    return sorted(rows, key=_place)
+
+
+def _place(row: Row) -> Key:
+    base = row.baseline or row.model
+    attention = row.attention
+    block = attention.block if attention else ""
+    return (
+        MODELS.get(base, len(MODELS)),
+        _natural(base),
+        row.input_size,
+        row.classes,
+        ROLES.index(row.role),
+        BLOCK_PLACES.get(block, len(BLOCK_PLACES)),
+        block,
+        attention.reductions if attention else (),
+        tuple(_axis_place(name, value) for name, value in sorted((row.axes or {}).items())),
+        repr(attention),
+        _natural(row.model),
+    )
+
+
+def _axis_place(name: str, value: AxisValue) -> Key:
+    """Where a value stands on its axis: in the paper's order, others by their own."""
+    known = AXES[name].values if name in AXES else ()
+    if isinstance(value, int) and not isinstance(value, bool):
+        return 0, value, ""
+    return (0, known.index(value), "") if value in known else (1, 0, str(value))
+
+
+def _natural(text: str) -> Key:
+    """Text that sorts by its numbers: resnet20 before resnet110."""
+    return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d{1,15})", text))
+
+
+def _paths(entries: Iterable[Entry]) -> tuple[str, ...]:
+    return tuple(sorted({entry.run.path for entry in entries}))
+
+
+def _counted(count: int, noun: str, what: str) -> str:
+    return f"{count} {noun}{'s' * (count != 1)} {what}"

@@ -1,0 +1,29 @@
+"""The tables of what was measured, of all stored runs together."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from senet_bench.core.store import key_of
+from senet_bench.gallery.collection import Collection
+from senet_bench.show.chart import name_of
+from senet_bench.show.measurements import error_table
+from senet_bench.show.tables import Table
+
+
+def error_tables(collection: Collection) -> list[tuple[str, Table]]:
+    """The error table of each protocol, of all stored rows; that of the most seeds first."""
+    found: dict[str, Table] = {}
+    unfinished = collection.unfinished
+    for errors in collection.errors:
+        table = error_table(errors.rows, lambda row: row.label)
+        if table is None:
+            continue
+        size = "x".join(map(str, errors.size[1:]))
+        digest = key_of({"": repr((errors.protocol, errors.size))})[:6]
+        stem = f"errors-{errors.protocol.dataset}-{errors.protocol.recipe}-{errors.protocol.epochs}-{digest}"
+        lost = unfinished.get(errors.protocol.dataset or "", 0)
+        more = (f"{lost} run{'s' * (lost != 1)} on {errors.protocol.dataset} without any error: not finished",)
+        notes = (*errors.notes, *(more if lost else ()), *table.notes)
+        found[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
+    return list(found.items())

@@ -1,0 +1,119 @@
+"""How tables are laid out for their readers: which rows and columns, under which names, compared with which row."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from senet_bench.core import comparisons
+from senet_bench.core.results import Row, Run
+from senet_bench.errors import UsageError, nearest
+from senet_bench.show.tables import Column, Table
+
+Spread = Literal["columns", "sd", "interval"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a reader wants of tables; what is empty leaves them as they are.
+
+    `against` names the row that errors and counts are compared with, `rows` and `columns` what is kept (columns also
+    in that order), `labels` the names that rows are given. `spread` says how errors show their spread: sd in a column
+    of its own, behind the mean, or the mean's 95 % interval instead; `decimals` is of errors and their differences.
+    """
+
+    against: str | None = None
+    rows: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    spread: Spread = "columns"
+    decimals: int = 2
+
+    def of_run(self, run: Run) -> Run:
+        """The run with its rows compared as asked and the others left out; `UsageError` for a row that is not there."""
+        return replace(run, rows=self.of_rows(run.rows)) if self.against or self.rows else run
+
+    def check(self, rows: Sequence[Row]) -> None:
+        """Raise `UsageError` where a name means none of the rows, or one to compare with means several."""
+        self.labelled(self.of_rows(rows))
+
+    def of_rows(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows compared as asked, in their order, without those that were not asked for, under the names given."""
+        compared = comparisons.against(rows, self.against) if self.against else list(rows)
+        kept = {id(row) for name in self.rows for row in matching(compared, name)}
+        return [row for row in compared if not self.rows or id(row) in kept]
+
+    def labelled(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows under the names that they were given, which stand in the place of a setting too."""
+        names = {id(row): text for name, text in self.labels.items() for row in matching(rows, name)}
+        return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
+
+    def of_table(self, table: Table) -> Table:
+        """The table with the columns asked for, in that order, behind its first one; itself where it has none."""
+        if not self.columns:
+            return table
+        places = [place for name in self.columns for place in _places(table.columns, name) if place]
+        if not places:
+            return table
+        chosen = [0, *dict.fromkeys(places)]
+        rows = tuple(tuple(row[place] for place in chosen) for row in table.rows)
+        return replace(table, columns=tuple(table.columns[place] for place in chosen), rows=rows)
+
+    def of_tables(self, tables: Iterable[Table], fields: Iterable[str] = ()) -> tuple[Table, ...]:
+        """The tables that have a column which was asked for; `UsageError` for one that is none, nor one of `fields`."""
+        tables, others = tuple(tables), {_plain(field) for field in fields}
+        for name in self.columns:
+            if _plain(name) not in others and not any(_places(table.columns, name) for table in tables):
+                known = list(dict.fromkeys(_full(column) for table in tables for column in table.columns))
+                hint = nearest(name, known, most=1) or f"choose from {', '.join(known)}"
+                raise UsageError(f"no table has a column {name!r}", hint)
+        kept = [table for table in tables if any(_places(table.columns, name) for name in self.columns)]
+        return tuple(map(self.of_table, kept)) if kept else tables
+
+    def of_records(self, records: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
+        """The records with the fields asked for behind their names, all where no name of a column is one of a field."""
+        fields = [
+            field for name in self.columns for record in records for field in record if _plain(field) == _plain(name)
+        ]
+        chosen = list(dict.fromkeys(["label", *fields] if fields else ()))
+        return tuple({name: record.get(name) for name in chosen} if chosen else record for record in records)
+
+
+AS_IS = Layout()
+
+
+def matching(rows: Sequence[Row], name: str) -> list[Row]:
+    """Every row that a name means; `UsageError` where it means none."""
+    wanted = name.strip().lower()
+    found = [row for row in rows if wanted in comparisons.names(row)]
+    return found or comparisons.named(rows, name)
+
+
+def _places(columns: Sequence[Column], name: str) -> list[int]:
+    """The places of the columns of a name; a group's name means all of its columns, `difference` that to any row."""
+    wanted = _plain(name)
+    if wanted in ("difference", "minus"):
+        wanted = next((_plain(column.name) for column in columns if column.name.startswith("minus ")), wanted)
+    exact = [place for place, column in enumerate(columns) if wanted in (_plain(_full(column)), _plain(column.name))]
+    return exact or [place for place, column in enumerate(columns) if wanted == _plain(column.group)]
+
+
+def _full(column: Column) -> str:
+    return f"{column.group} {column.name}".strip()
+
+
+def _plain(text: str) -> str:
+    """A name without case, spaces and marks: `error %` is `error`, `p Holm` is `pholm`."""
+    return "".join(char for char in text.lower() if char.isalnum() or char in "+Δ")
+
+
+def labels(typed: Iterable[str]) -> dict[str, str]:
+    """The names given to rows by what they are called, of texts `KEY=TEXT`; KEY may hold equals signs itself."""
+    found: dict[str, str] = {}
+    for text in typed:
+        key, equals, name = text.rpartition("=")
+        if not (key and equals and name):
+            raise UsageError(f"--label {text!r} is not KEY=TEXT", "use 'mine:Gate=Gate', for example")
+        found[key] = name
+    return found

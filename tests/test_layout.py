@@ -1,0 +1,61 @@
+"""Tables as their readers want them: rows, columns, names, and what is compared with what."""
+
+from __future__ import annotations
+
+import pytest
+
+from senet_bench.errors import UsageError
+from senet_bench.show.documents import of_run
+from senet_bench.show.layout import Layout, labels
+from senet_bench.show.writers import render
+from tests.support import stored
+
+
+def test_rows_columns_and_names_are_those_asked_for_in_every_format() -> None:
+    layout = Layout(
+        rows=("none", "reduction=4", "constant"), columns=("error %", "params, M"), labels={"reduction=4": "Ours"}
+    )
+    document = of_run(stored.ablation(), layout=layout)
+    counts, errors = document.wide
+    assert [row[0] for row in counts.texts] == ["ResNet-20", "Ours", "gates fixed at 0.5"]
+    assert [f"{column.group} {column.name}" for column in counts.columns[1:]] == ["params, M counted", "params, M +%"]
+    assert [column.name for column in errors.columns] == ["network", "error %"]
+    assert "| Ours " in render(document, "md")
+    assert "Ours" in render(document, "latex")
+    assert '"label":"SE-ResNet-20 (reduction=4)"' in render(document, "json").replace('": ', '":')
+
+
+def test_fields_of_csv_can_be_named() -> None:
+    document = of_run(stored.ablation(), layout=Layout(columns=("accuracy_top1_err", "error %")))
+    assert render(document, "csv").splitlines()[0] == "label,accuracy_top1_err"
+
+
+def test_differences_are_to_the_row_asked_for() -> None:
+    document = of_run(stored.ablation(), layout=Layout(against="reduction=2", spread="interval", decimals=1))
+    counts, _, errors = document.wide
+    assert [column.name for column in counts.columns] == ["network", "counted", "+% to reduction=2"] * 1 + [
+        "counted",
+        "+% to reduction=2",
+    ]
+    names = [column.name for column in errors.columns]
+    assert names[1] == "error %"
+    assert errors.texts[0][1] == "10.6 [9.8, 11.4]"
+    difference = names.index("minus SE-ResNet-20 (reduction=2)")
+    assert [row[difference] for row in errors.texts] == ["+1.0", "", "-0.5", "-0.2", "+0.5"]
+    found = render(document, "json")
+    assert '"against"' in found
+
+
+def test_a_name_that_is_none_is_one_line() -> None:
+    for layout, message in (
+        (Layout(against="cbam"), "no row is called 'cbam'; choose from ResNet-20, reduction=2"),
+        (Layout(rows=("reduction=3",)), "no row is called 'reduction=3'; did you mean"),
+        (Layout(columns=("eror",)), "no table has a column 'eror'; did you mean"),
+        (Layout(labels={"x": "y"}), "no row is called 'x'"),
+    ):
+        with pytest.raises(UsageError) as error:
+            of_run(stored.ablation(), layout=layout)
+        assert message in str(error.value)
+    assert labels(["mine:SimAM/lam=0.01=SimAM"]) == {"mine:SimAM/lam=0.01": "SimAM"}
+    with pytest.raises(UsageError, match="--label 'x' is not KEY=TEXT"):
+        labels(["x"])

@@ -1,0 +1,231 @@
+"""Tables of all stored runs together: of one protocol, whatever the history of the folder."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from senet_bench.core import comparisons, union
+from senet_bench.core.results import Accuracy, Row, Run, RunConditions
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.store import Store
+from senet_bench.core.union import StoredRun
+from senet_bench.errors import UsageError
+from senet_bench.gallery.collection import Collection, gather
+from senet_bench.gallery.tables import error_tables
+from senet_bench.show.measurements import error_table
+from tests.support import stored
+
+SE = AttentionSpec()
+ERRORS = {
+    None: {0: 0.10, 1: 0.12, 2: 0.11, 3: 0.13, 4: 0.12},
+    "se": {0: 0.08, 1: 0.105, 2: 0.085, 3: 0.115, 4: 0.10},
+    "eca": {0: 0.09, 1: 0.12, 2: 0.10, 3: 0.12, 4: 0.12},
+    "constant": {0: 0.10, 1: 0.11, 2: 0.12, 3: 0.12, 4: 0.13},
+}
+
+
+def sweep(
+    seeds: range, blocks: tuple[str, ...] = ("se", "constant"), *, created: int = 0, shift: float = 0.0, **protocol: Any
+) -> StoredRun:
+    """A stored `compare` that trained the baseline and some blocks with some seeds."""
+    asked = replace(stored.PROTOCOL, seeds=len(seeds), **protocol)
+    rows = []
+    for block in (None, *blocks):
+        attention = AttentionSpec(block=block) if block else None
+        plain = stored.row(f"+ {block}" if block else "ResNet-20", attention, 0.1)
+        errors = {seed: ERRORS[block][seed] + shift for seed in seeds}
+        rows.append(replace(plain, accuracy=comparisons.of_seeds(errors, asked)))
+    moment = f"2026-11-20T10:{created:02}:00Z"
+    conditions = RunConditions(what=["resnet20_cifar"], accuracy=asked)
+    run = Run(**stored.made("compare") | {"conditions": conditions, "created": moment}, rows=comparisons.compared(rows))
+    return StoredRun(f"runs/aaaaaaaaaaaa/{created:03}-compare.json", run)
+
+
+def collected(*runs: StoredRun) -> Collection:
+    return Collection(tuple(sorted(runs, key=lambda run: run.age)))
+
+
+def tables(*runs: StoredRun) -> list[tuple[str, Any]]:
+    return [(name, table) for name, table in error_tables(collected(*runs))]
+
+
+def body(*runs: StoredRun) -> list[tuple[tuple[str, ...], ...]]:
+    return [table.texts for _, table in tables(*runs)]
+
+
+def on_machine(run: StoredRun, machine: str) -> StoredRun:
+    environment = replace(run.document.environment, machine=machine)
+    return StoredRun(run.path.replace("aaaaaaaaaaaa", machine), replace(run.document, environment=environment))
+
+
+WHOLE = sweep(range(5))
+HISTORIES = {
+    "repeated": (sweep(range(5)), sweep(range(5), created=1)),
+    "partial": (sweep(range(2)), sweep(range(5), created=1)),
+    "sharded": (sweep(range(0, 5, 2)), sweep(range(1, 5, 2), created=1)),
+    "merged": (sweep(range(3)), on_machine(sweep(range(3, 5), created=1), "bbbbbbbbbbbb")),
+    "interrupted": (sweep(range(5)), sweep(range(4), created=1)),
+    "blocks apart": (sweep(range(5), ("se",)), sweep(range(5), ("constant",), created=1)),
+}
+
+
+@pytest.mark.parametrize("history", HISTORIES)
+def test_whatever_the_history_the_table_is_that_of_the_whole_sweep(history: str) -> None:
+    for order in itertools.permutations(HISTORIES[history]):
+        assert body(*order) == body(WHOLE)
+        moments = [f"2026-11-21T10:{at:02}:00Z" for at in range(len(order))]
+        again = [replace(run, document=replace(run.document, created=at)) for run, at in zip(order, moments)]
+        assert body(*again) == body(WHOLE)  # nor does it matter which was made first
+
+
+def test_a_try_out_a_failure_and_a_run_without_an_end_hide_nothing() -> None:
+    short = sweep(range(2), created=5, epochs=3)
+    empty = sweep(range(2), created=6)
+    rows = [replace(row, accuracy=None, missing={"accuracy": "not asked for"}) for row in empty.document.rows]
+    interrupted = replace(empty, document=replace(empty.document, rows=rows))
+    (first, long), (second, quick) = tables(WHOLE, short, interrupted)
+    assert first != second
+    assert long.texts == body(WHOLE)[0]
+    assert "60 epochs" in long.title
+    assert "3 epochs" in quick.title
+    assert long.notes[0] == "1 run on digits without any error: not finished"
+    assert [row[3] for row in quick.texts] == ["2", "2", "2"]
+
+
+def test_an_edited_block_is_not_pooled_with_what_it_was() -> None:
+    def of(source: str, run: StoredRun) -> StoredRun:
+        rows = [
+            replace(row, attention=AttentionSpec(block="mine:Gate"), label="+ mine:Gate", source=source)
+            if row.role == "variant"
+            else row
+            for row in run.document.rows
+        ]
+        return replace(run, document=replace(run.document, rows=rows))
+
+    before, after = of("aaaa", sweep(range(5))), of("bbbb", sweep(range(3), created=1, shift=0.05))
+    ((_, table),) = tables(after, before)
+    assert table.notes[0] == "joined from 2 runs; left out: 1 row of an older revision of mine:Gate"
+    gate = next(row for row in table.texts if row[0] == "+ mine:Gate")
+    assert gate[3] == "3"
+
+
+def test_an_older_training_arithmetic_is_left_out_and_counted() -> None:
+    ((_, table),) = tables(sweep(range(5)), sweep(range(2), created=1, revision=2))
+    assert {row[3] for row in table.texts} == {"2"}
+    assert table.notes[0] == "left out: 3 rows of an older training arithmetic (revision below 2)"
+
+
+def test_an_older_schema_and_a_damaged_file_of_each_kind_change_no_table(tmp_path: Path) -> None:
+    path = stored.store(tmp_path, WHOLE.document, "20261120T100000Z-compare-1")
+    document = json.loads(path.read_text())
+    for row in document["rows"]:
+        del row["role"]
+        for name in ("pairs", "family", "difference_joint_ci", "control_p_value", "control_p_holm"):
+            row["accuracy"].pop(name, None)
+    path.write_text(json.dumps(document))
+    (tmp_path / "runs" / "aaaaaaaaaaaa" / "20261120T100001Z-compare-2.json").write_text("{")
+    (tmp_path / "runs" / "aaaaaaaaaaaa" / "20261120T100002Z-ablate-3.json").write_text('{"schema": "x/9"}')
+    collection = gather(tmp_path, Store(tmp_path).survey())
+    assert [table.texts for _, table in error_tables(collection)] == body(WHOLE)
+    assert [left.path.rpartition("-")[2] for left in collection.left_out] == ["2.json", "3.json"]
+
+
+def test_two_ablations_along_one_axis_are_one_whatever_machine_and_never_pool_times() -> None:
+    first, second = stored.ablation(), stored.ablation("bbbbbbbbbbbb")
+    wider = replace(second, rows=[*second.rows, stored.row("r16", SE, 0.08, axes={"reduction": 16})])
+    runs = [StoredRun("runs/a/1-ablate.json", first), StoredRun("runs/b/2-ablate.json", wider)]
+    (joined,) = union.ablations(runs)
+    assert [(row.axes or {}).get("reduction") for row in joined.rows] == [None, 2, 4, 8, 16, None]
+    assert [timed.machine for timed in union.timings(union.entries(runs))] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    assert (joined,) == tuple(union.ablations(runs[::-1]))
+
+
+def test_a_time_that_cannot_be_relied_on_hides_none_that_can() -> None:
+    good = stored.ablation()
+    timed = [
+        replace(row, latency=replace(row.latency, reason="too few rounds", ratio=9.0))
+        for row in good.rows
+        if row.latency
+    ]
+    bad = replace(good, created="2026-11-21T10:00:00Z", rows=timed)
+    (table,) = union.timings(union.entries([StoredRun("runs/a/2.json", bad), StoredRun("runs/a/1.json", good)]))
+    assert 9.0 not in {row.latency.ratio for row in table.rows if row.latency}
+    assert table.left_out == ("5 other measurements of the same networks",)
+
+
+def rows_of(**errors: list[float]) -> list[Row]:
+    """A baseline `none` and blocks with these errors by seed."""
+    made = []
+    for name, values in errors.items():
+        attention = None if name == "none" else AttentionSpec(block=name)
+        accuracy = comparisons.of_seeds(dict(enumerate(values)), stored.PROTOCOL)
+        made.append(replace(stored.row(name, attention, 0.1), accuracy=accuracy))
+    return comparisons.compared(made)
+
+
+NOISE = [0.0, 0.004, -0.003, 0.006, -0.002, 0.001]
+
+
+def test_the_built_in_control_is_in_no_family() -> None:
+    shifts = {"none": 0.1, "se": 0.08, "eca": 0.09, "constant": 0.1}
+    rows = rows_of(
+        **{
+            name: [shift + NOISE[(at * (place + 1)) % 6] for at in range(6)]
+            for place, (name, shift) in enumerate(shifts.items())
+        }
+    )
+    found: dict[str, Accuracy] = {row.label: row.accuracy for row in rows if row.accuracy}
+    assert (found["se"].family, found["eca"].family, found["constant"].family) == (2, 2, None)
+    assert found["constant"].p_value is not None
+    assert found["constant"].p_holm is None
+    smaller = min(found["se"].p_value or 1, found["eca"].p_value or 1)
+    assert min(found["se"].p_holm or 1, found["eca"].p_holm or 1) == pytest.approx(min(1, 2 * smaller))
+    assert found["se"].control_p_value is not None
+    for accuracy in (found["se"], found["eca"]):
+        alone, joint = accuracy.difference_ci, accuracy.difference_joint_ci
+        assert alone is not None
+        assert joint is not None
+        assert joint[0] < alone[0] < alone[1] < joint[1]
+    table = error_table(rows, lambda row: row.label)
+    assert table is not None
+    names = [column.name for column in table.columns]
+    assert names[4:] == ["difference", "p alone", "joint interval", "p Holm", "over fixed gates", "its p"]
+
+
+def test_lowest_is_told_from_what_corrected_tests_tell() -> None:
+    near = [0.100 + one for one in NOISE]
+    rows = rows_of(none=near, se=[0.06 + one / 4 for one in NOISE], eca=[0.061 + one / 3 for one in NOISE[::-1]])
+    best = comparisons.lowest(rows)
+    assert best is not None
+    assert best.row.label == "se"
+    assert [row.label for row in best.tied] == ["eca"]
+    assert [row.label for row in best.worse] == ["none"]
+    table = error_table(rows, lambda row: row.label)
+    assert table is not None
+    assert (
+        "lowest error: se; the data cannot tell it from eca; not the lowest, by tests corrected for 2 other rows: none"
+        in table.notes
+    )
+
+
+def test_any_row_can_be_compared_with() -> None:
+    rows = rows_of(none=[0.1, 0.12, 0.11, 0.13], se=[0.08, 0.11, 0.085, 0.11], eca=[0.09, 0.1, 0.1, 0.12])
+    changed = {row.label: row.accuracy.against for row in comparisons.against(rows, "se") if row.accuracy}
+    assert changed["se"] is None
+    assert changed["eca"] is not None
+    assert changed["eca"].value == pytest.approx((0.01 - 0.01 + 0.015 + 0.01) / 4)
+    assert (changed["eca"].row, changed["eca"].pairs, changed["eca"].family) == ("se", 4, 2)
+    assert changed["none"] is not None
+    assert changed["none"].value == pytest.approx(0.01875)
+    with pytest.raises(UsageError, match="no row is called 'cbam'; choose from none, se, eca"):
+        comparisons.against(rows, "cbam")
+    r = [stored.row(f"r{r}", AttentionSpec(reduction=r), 0.1, axes={"reduction": r}) for r in (4, 8)]
+    with pytest.raises(UsageError, match="'se' is the name of 2 rows: reduction=4, reduction=8"):
+        comparisons.named(r, "se")
+    assert [row.label for row in comparisons.named(r, "reduction=8")] == ["r8"]

@@ -6,7 +6,7 @@ import pytest
 
 from senet_bench.regression.exact import by_module, changed_texts, exact_row, memory_row, sentence
 from senet_bench.regression.facts import Portable, leaves, named_facts
-from senet_bench.regression.limits import Limit, usual_limits
+from senet_bench.regression.limits import Limit, limit_of, usual_limits
 from senet_bench.regression.outcome import LimitRow
 
 SIZE = (3, 32, 32)
@@ -56,6 +56,23 @@ def test_one_more_kind_of_flops_fails_whatever_the_total_is(base: Portable) -> N
     assert "max_pool +10" in found.reason
 
 
+def test_another_list_of_what_is_not_counted_fails_by_name(base: Portable) -> None:
+    assert base.uncounted == []
+    more = row("flops", base, replace(base, uncounted=["fft_c2c"]))
+    assert (more.verdict, more.reason) == ("fail", "operators: fft_c2c is not counted")
+    fewer = row("flops", replace(base, uncounted=["fft_c2c"]), base)
+    assert (fewer.verdict, fewer.stale) == ("fail", False)
+    assert "fft_c2c is not among the uncounted any more" in fewer.reason
+    loose = exact_row(
+        "n", "flops", base, replace(base, uncounted=["fft_c2c"]), limit_of("flops", {"max": "any"}, "", Limit())
+    )
+    assert loose.verdict == "pass"
+    unknown = row("flops", replace(base, uncounted=None), replace(base, uncounted=["fft_c2c"]))
+    assert unknown.verdict == "pass"
+    assert "baseline record" in unknown.reason
+    assert row("flops", replace(base, uncounted=None), base).reason == ""
+
+
 def test_an_operator_more_is_named(base: Portable) -> None:
     found = row("operators", base, replace(base, operators={**base.operators, "aten::sin": 1}))
     assert (found.verdict, found.reason) == ("fail", "operators +1: aten::sin")
@@ -84,7 +101,7 @@ def test_another_function_fails_and_one_that_was_not_recorded_is_judged_by_its_s
     found = row("outputs", old, base)
     assert (found.verdict, "baseline record" in found.reason) == ("pass", True)
     assert row("outputs", old, replace(base, shapes=["float32[1, 11]"])).verdict == "fail"
-    broken = replace(base, function=None, uncounted={"outputs": "ValueError: no"})
+    broken = replace(base, function=None, failures={"outputs": "ValueError: no"})
     assert (row("outputs", base, broken).verdict, row("outputs", broken, broken).verdict) == ("fail", "pass")
 
 

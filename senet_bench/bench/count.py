@@ -18,13 +18,15 @@ import contextlib
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench.operators import counted_operators, largest
 from senet_bench.bench.shapes import ShapeMode
+from senet_bench.core.formulas import Call, Formulas
 from senet_bench.errors import UsageError
 
 ACTIVATION_LAYERS = frozenset(
@@ -55,9 +57,10 @@ KNOWN = ("linalg_vector_norm", "torchvision.nms", "torchvision.roi_align", "prim
 class Counts:
     """Operations for one image, by kind. `conv` and `linear` are those outside attention blocks.
 
-    `bn`, `max_pool` and `global_pool` are in elements, and enter `bn_inclusive` alone. `uncounted` names the operators
-    whose work is in no count: those no formula is known for, and in an attention block arithmetic over the map that
-    is neither an activation nor the one multiplication.
+    `bn`, `max_pool` and `global_pool` are in elements, and enter `bn_inclusive` alone. `formulas` are those that a
+    user's formulas count outside attention blocks, `by_formula` what each of them counts anywhere. `uncounted` names
+    the operators whose work is in no count: those no formula is known for, and in an attention block arithmetic over
+    the map that is neither an activation nor the one multiplication.
     """
 
     conv: int = 0
@@ -67,12 +70,14 @@ class Counts:
     bn: int = 0
     max_pool: int = 0
     global_pool: int = 0
+    formulas: int = 0
+    by_formula: tuple[tuple[str, int], ...] = field(default=(), compare=False)
     uncounted: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def macs(self) -> int:
         """Multiply-adds under the convention `macs`."""
-        return self.conv + self.linear + self.se_excitation + self.se_scale
+        return self.conv + self.linear + self.se_excitation + self.se_scale + self.formulas
 
     @property
     def bn_inclusive(self) -> int:
@@ -80,8 +85,12 @@ class Counts:
         return self.macs + self.bn + self.max_pool + self.global_pool
 
     def by_kind(self) -> dict[str, int]:
-        """The counts as a dictionary, in the order of the fields."""
-        return {name: amount for name, amount in asdict(self).items() if name != "uncounted"}
+        """The counts as a dictionary; that of formulas where there are any."""
+        return {kind: getattr(self, kind) for kind in KINDS} | ({"formulas": self.formulas} if self.by_formula else {})
+
+
+KINDS = ("conv", "linear", "se_excitation", "se_scale", "bn", "max_pool", "global_pool")
+"""The kinds of operations that are counted of every network."""
 
 
 def parameters(network: nn.Module) -> int:
@@ -89,31 +98,40 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def count(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
+def count(network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None) -> Counts:
     """Operations of one forward pass in evaluation of an image of `input_size` (C, H, W).
 
-    The network is not changed; give it on device `meta` to save a copy. Raises `UsageError` where the network
-    cannot take images of that size.
+    The network is not changed; give it on device `meta` to save a copy. `formulas` count what is not counted here.
+    Raises `UsageError` where the network cannot take images of that size.
     """
-    tally = tallied(network, input_size)
-    return Counts(**tally.counts, uncounted=tuple(sorted(tally.uncounted)))
+    tally = tallied(network, input_size, formulas)
+    by_formula = tuple(sorted(tally.by_formula.items()))
+    return Counts(**tally.counts, by_formula=by_formula, uncounted=tuple(sorted(tally.uncounted)))
 
 
-def tallied(network: nn.Module, input_size: tuple[int, int, int]) -> Tally:
+def tallied(network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None) -> Tally:
     """What `count` is made from; a network with a scripted module, which cannot be without memory, is run."""
+    _refuse_known(formulas)
     scripted = not _is_meta(network) and any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
     if not _is_meta(network):
         network = copy.deepcopy(network).to("cpu" if scripted else "meta")
     network = steady(network, dense=True)
-    tally = Tally()
+    tally = Tally(formulas)
     image = torch.zeros((1, *input_size), device="cpu" if scripted else "meta")
     mode = ShapeMode(tally, image, everything=not _is_plain(network), computes=scripted)
-    with evaluating(network), tally.inside_attention(network), torch.no_grad(), mode:
+    with evaluating(network), tally.watching(network), torch.no_grad(), mode:
         try:
             network(image)
         except (RuntimeError, ValueError) as error:
             raise cannot_take(input_size, error) from error
     return tally
+
+
+def _refuse_known(formulas: Formulas | None) -> None:
+    """Raise `UsageError` for a formula of an operator that is counted here."""
+    known = next((name for name in formulas.functions if name in counted_operators()), None) if formulas else None
+    if formulas and known is not None:
+        raise UsageError(f"{formulas.source} has a formula for {known!r}, which is counted already", "leave it out")
 
 
 def _is_plain(network: nn.Module) -> bool:
@@ -145,30 +163,38 @@ def cannot_take(input_size: tuple[int, int, int], error: Exception) -> UsageErro
 class Tally:
     """Counts by kind; what is counted inside an attention block goes to `se_excitation`, its pools nowhere.
 
-    `squeezes` are the elements of pools whose result became a gate outside of such a block.
+    `squeezes` are the elements of pools whose result became a gate outside of such a block. A module with a formula of
+    its own is counted by that alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, formulas: Formulas | None = None) -> None:
+        self.formulas = formulas or Formulas("", {})
         self.counts: Counter[str] = Counter()
+        self.by_formula: Counter[str] = Counter()
         self.uncounted: set[str] = set()
         self.squeezes = 0
         self.depth = 0
+        self._whole = 0  # modules around that are counted by their formulas
         self._pools: Counter[int] = Counter()
         self._map = 0  # elements of the map that the attention block around acts on
         self._products = 0  # multiplications of that map so far
 
     def add(self, kind: str, amount: int) -> None:
         """Add operations of a kind (a field of `Counts`)."""
+        if self._whole:
+            return
         if self.depth == 0:
             self.counts[kind] += amount
             self._pools[amount] += kind == "global_pool"
-        elif kind in ("conv", "linear"):
+        elif kind in ("conv", "linear", "formulas"):
             self.counts["se_excitation"] += amount
 
-    def scale(self, elements: int) -> None:
+    def scale(self, elements: int, call: Call) -> None:
         """Add the multiplication of a map by a gate: inside an attention block its one; outside, a squeeze before."""
         if self.depth:
-            self.leave_out("mul", elements)
+            self.leave_out("mul", call)
+            return
+        if self._whole:
             return
         self.counts["se_scale"] += elements
         if self._pools[elements]:
@@ -176,22 +202,48 @@ class Tally:
             self.squeezes += elements
             self.counts["global_pool"] -= elements
 
-    def leave_out(self, operator: str, elements: int) -> None:
-        """Note an operator without a count: an elementwise one in an attention block, else one that is not (`*`)."""
+    def leave_out(self, operator: str, call: Call) -> None:
+        """Count an operator by its formula or note it: an elementwise one in an attention block, else others (`*`)."""
         name = operator.removeprefix("*").lstrip("_").rstrip("_")
-        if operator.startswith("*"):
+        if not self._whole and self._is_work(name, call, elementwise=not operator.startswith("*")):
+            amount = self.formulas.operations(name, call)
+            if amount is None:
+                self.uncounted.add(name)
+            else:
+                self._by_formula(name, amount)
+
+    def _is_work(self, name: str, call: Call, *, elementwise: bool) -> bool:
+        """Whether an operator that has no count here does what should have one."""
+        if not elementwise:
             foreign = "." in name  # of another library than torch
-            if (foreign or name.startswith(WORK)) and not name.startswith(KNOWN):
-                self.uncounted.add(name)
-        elif self.depth and self._map and elements >= self._map and name not in ACTIVATION_LAYERS:
-            self._products += name == "mul"
-            if name != "mul" or self._products > 1:
-                self.uncounted.add(name)
+            return name in self.formulas.functions or (
+                (foreign or name.startswith(WORK)) and not name.startswith(KNOWN)
+            )
+        if not self.depth or not self._map or largest(call) < self._map or name in ACTIVATION_LAYERS:
+            return False
+        self._products += name == "mul"
+        return name != "mul" or self._products > 1
+
+    def _by_formula(self, name: str, amount: int) -> None:
+        self.by_formula[name] += amount
+        self.add("formulas", amount)
 
     @contextlib.contextmanager
-    def inside_attention(self, network: nn.Module) -> Iterator[None]:
-        """While entered, forward passes of `network` know when they are inside an attention block."""
+    def watching(self, network: nn.Module) -> Iterator[None]:
+        """While entered, forward passes know when they are in attention blocks and in modules with formulas."""
+        with contextlib.ExitStack() as stack:
+            for module in network.modules():
+                name = self.formulas.name_of(type(module))
+                if name is not None:
+                    self._watch_whole(module, name, stack)
+                if hasattr(module, "attention_place"):
+                    self._watch_attention(module, stack)
+                elif type(module).__name__ == "FrozenBatchNorm2d":  # a product and a sum, by no operator of its own
+                    hook = module.register_forward_hook(lambda _, inputs, output: self.add("bn", output.numel()))
+                    stack.callback(hook.remove)
+            yield
 
+    def _watch_attention(self, module: nn.Module, stack: contextlib.ExitStack) -> None:
         def enter(module: nn.Module, inputs: Any) -> None:
             self.depth += 1
             if self.depth == 1:
@@ -199,20 +251,26 @@ class Tally:
 
         def leave(module: nn.Module, inputs: Any, output: Tensor) -> None:
             self.depth -= 1
-            if self.depth == 0:
+            if self.depth == 0 and not self._whole:
                 self.counts["se_scale"] += output.numel()
 
-        def normalised(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            self.add("bn", output.numel())
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave).remove)
 
-        with contextlib.ExitStack() as stack:
-            for module in network.modules():
-                if hasattr(module, "attention_place"):
-                    stack.callback(module.register_forward_pre_hook(enter).remove)
-                    stack.callback(module.register_forward_hook(leave).remove)
-                elif type(module).__name__ == "FrozenBatchNorm2d":  # a product and a sum, by no operator of its own
-                    stack.callback(module.register_forward_hook(normalised).remove)
-            yield
+    def _watch_whole(self, module: nn.Module, name: str, stack: contextlib.ExitStack) -> None:
+        """Count the calls of a module by the formula of that name."""
+
+        def enter(module: nn.Module, inputs: Any) -> None:
+            self._whole += 1
+
+        def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+            self._whole -= 1
+            amount = None if self._whole else self.formulas.operations(name, Call(args, kwargs, output))
+            if amount is not None:
+                self._by_formula(name, amount)
+
+        stack.callback(module.register_forward_pre_hook(enter).remove)
+        stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
 
 
 @contextlib.contextmanager

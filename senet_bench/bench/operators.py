@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from senet_bench.core.formulas import Call
+
 aten = torch.ops.aten
 
 
@@ -20,15 +22,17 @@ class OperatorTally(Protocol):
     def add(self, kind: str, amount: int) -> None:
         """Add operations of a kind: conv, linear, bn, max_pool or global_pool."""
 
-    def scale(self, elements: int) -> None:
+    def scale(self, elements: int, call: Call) -> None:
         """Add the multiplication of a map of that many elements by a gate for each channel."""
 
-    def leave_out(self, operator: str, elements: int) -> None:
-        """Note an operator that is not counted and goes over that many elements."""
+    def leave_out(self, operator: str, call: Call) -> None:
+        """Note a call of an operator that is not counted."""
 
 
 class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts ATen operators: whatever a function is called, it arrives here."""
+
+    _should_skip_dynamo = classmethod(lambda cls: False)  # else its first call imports the compiler
 
     def __init__(self, tally: OperatorTally) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -57,11 +61,11 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif packet in AVERAGE_OPERATORS and is_global_pool(args[0], out):
             self.tally.add("global_pool", args[0].numel())
         elif packet in MULTIPLICATIONS and (scaled := scaled_elements(*args[-2:])):
-            self.tally.scale(scaled)
+            self.tally.scale(scaled, Call(args, kwargs, out))
         elif not func.is_view and packet not in SQUEEZES:
             name = str(packet).removeprefix("aten.").rstrip("_")
             arithmetic = torch.Tag.pointwise in func.tags and name not in MOVES
-            self.tally.leave_out(name if arithmetic else f"*{name}", _largest(args, out))
+            self.tally.leave_out(name if arithmetic else f"*{name}", Call(args, kwargs, out))
 
 
 def marked(answer: Any, args: Any, kwargs: Any) -> Any:
@@ -80,8 +84,9 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def _largest(args: Any, out: Any) -> int:
-    return max((tensor.numel() for tensor in _tensors((*args, out))), default=0)
+def largest(call: Call) -> int:
+    """The elements of the largest tensor that a call takes or gives."""
+    return max((tensor.numel() for tensor in _tensors((*call.args, call.out))), default=0)
 
 
 def scaled_elements(one: Any, other: Any) -> int:
@@ -129,6 +134,13 @@ MOVES = {"clone", "copy", "_to_copy", "fill", "zero", "where", "masked_fill", "d
 BATCH_NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm}
 MAX_POOLS = {aten.max_pool2d_with_indices, aten.max_pool2d}
 AVERAGE_OPERATORS = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
+
+
+def counted_operators() -> frozenset[str]:
+    """The names of operators that have a count here, be it none."""
+    packets = [*flop_registry, *SQUEEZES, *BATCH_NORMS, *MAX_POOLS, *AVERAGE_OPERATORS]
+    names = [*map(str, packets), *COUNTED_PRODUCTS]
+    return frozenset(name.removeprefix("aten.").strip("_") for name in names)
 
 
 def is_global_pool(x: Tensor, out: Tensor) -> bool:

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from senet_bench.bench.operators import OperatorMode, OperatorTally, marked, scaled_elements
+from senet_bench.core.formulas import Call
 
 
 class ShapeMode(TorchFunctionMode):
@@ -55,7 +56,7 @@ class ShapeMode(TorchFunctionMode):
         answer = None if shortcut is None else shortcut(self.tally, *args, **kwargs)
         if answer is not None:
             if shortcut is _elementwise:
-                self.tally.leave_out(func.__name__.strip("_"), answer.numel())
+                self.tally.leave_out(func.__name__.strip("_"), Call(args, kwargs, answer))
         else:
             quiet = self.everything or (shortcut is None and func in UNCOUNTED)
             with contextlib.nullcontext() if quiet else self.dispatch:
@@ -143,10 +144,11 @@ def _mul(tally: OperatorTally, input: Tensor, other: Any, **named: Any) -> Tenso
     answer = _elementwise(tally, input, other, **named)
     if answer is None or not isinstance(other, Tensor):
         return answer
+    call = Call((input, other), {}, answer)
     if scaled := scaled_elements(input, other):
-        tally.scale(scaled)
+        tally.scale(scaled, call)
     else:
-        tally.leave_out("mul", answer.numel())
+        tally.leave_out("mul", call)
     return answer
 
 

@@ -21,6 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from senet_bench.bench.count import cannot_take, evaluating
 from senet_bench.breakdown.rows import Part
+from senet_bench.core.formulas import Call, Formulas
 
 ATTENTION_PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]
@@ -41,7 +42,8 @@ class Work:
     """What operators do: their number, elements they read and write (`activations` of one image, `parameters` once).
 
     Every operator is taken to read its inputs and write its output once, as eager torch does; views move nothing.
-    `operations` of one image are floating-point: two per multiply-add, one per element of any other operator.
+    `operations` of one image are floating-point: two per multiply-add, those of a user's formulas too, one per element
+    of any other operator.
     """
 
     operators: int = 0
@@ -135,8 +137,11 @@ def _split_class(kind: type[Any], name: str, around: Around) -> type[Any]:
 class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Adds what each ATen operator does to where the forward pass is."""
 
-    def __init__(self, network: nn.Module) -> None:
+    _should_skip_dynamo = classmethod(lambda cls: False)  # else its first call imports the compiler
+
+    def __init__(self, network: nn.Module, formulas: Formulas | None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
+        self.formulas = formulas or Formulas("", {})
         self.own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
         self.inside: list[str] = []
         self.counts: dict[str, Counter[str]] = {}
@@ -165,22 +170,43 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         counts["parameters"] += sum(t.numel() for t, own in zip(tensors, mine) if own)
         counts["activations"] += sum(t.numel() for t, own in zip(tensors, mine) if not own)
         formula = flop_registry.get(func.overloadpacket)
-        plain = max((t.numel() for t in tensors), default=0)
-        counts["operations"] += int(formula(*args, **kwargs, out_val=out)) if formula else plain
+        name = str(func.overloadpacket).removeprefix("aten.").strip("_")
+        known = int(formula(*args, **kwargs, out_val=out)) if formula else self.twice(name, Call(args, kwargs, out))
+        counts["operations"] += max((t.numel() for t in tensors), default=0) if known is None else known
         if self.inside[-1].startswith("excitation:") and isinstance(out, Tensor):
             self.gates[self.inside[-1].partition(":")[2]] = tuple(out.shape[1:])
 
+    def twice(self, name: str, call: Call) -> int | None:
+        """Twice the multiply-adds of a call by a user's formula, None without one."""
+        amount = self.formulas.operations(name, call)
+        return None if amount is None else 2 * amount
 
-def trace_parts(network: nn.Module, input_size: tuple[int, int, int]) -> tuple[tuple[Stage, ...], dict[str, Traced]]:
+    def count_whole(self, block: nn.Module, name: str) -> None:
+        """Let an attention block whose class has a formula be counted by it."""
+        formula = self.formulas.name_of(type(block))
+        if formula is not None:
+
+            def counted(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+                amount = self.twice(formula, Call(args, kwargs, out))
+                self.counts[f"attention:{name}"]["operations"] = amount or 0
+
+            block.register_forward_hook(counted, with_kwargs=True)
+
+
+def trace_parts(
+    network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None
+) -> tuple[tuple[Stage, ...], dict[str, Traced]]:
     """The stages of a network and its attention blocks by name, seen in one forward pass of one image.
 
     Blocks that are never called are left out. Raises `UsageError` where it cannot take images of that size.
     """
-    work, shapes = _Counting(network), dict[str, tuple[int, ...]]()
+    work, shapes = _Counting(network, formulas), dict[str, tuple[int, ...]]()
     names = [name for group in _groups(network) for name in group.names] + list(attention_names(network))
     watched = annotated(network, (), work.around)
     for name in names:
         watched.get_submodule(name).register_forward_hook(_noting(shapes, name))
+    for name in attention_names(network):
+        work.count_whole(watched.get_submodule(name), name)
     own = next((p for p in network.parameters()), torch.empty(0))
     image = torch.zeros((1, *input_size), device=own.device, dtype=own.dtype)
     with evaluating(watched), torch.no_grad(), work:

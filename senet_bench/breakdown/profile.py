@@ -21,6 +21,7 @@ from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_p
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
 from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
+from senet_bench.core.formulas import Formulas
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
@@ -41,6 +42,7 @@ def profile_network(
     conditions: Conditions | None = None,
     plan: Plan | None = None,
     clock: Clock | None = None,
+    formulas: Formulas | None = None,
 ) -> Steps[Profile]:
     """The profile of a network of (C, H, W) images, which is not changed; yields what is done and the budget's use.
 
@@ -51,7 +53,8 @@ def profile_network(
     conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
     yield Progress("trace", 0.0, plan.budget_s)
     with session(conditions):
-        seen = _seen(network, input_size, conditions, replace(plan, looks=1, gate=None, family=False))
+        traced = trace_parts(network, input_size, formulas)
+        seen = _seen(network, traced, input_size, conditions, replace(plan, looks=1, gate=None, family=False))
     if seen.traced:
         made = arms(network, seen.traced, seen.stages, conditions.batch_size, split=seen.split)
         seen.latency = yield from measure_networks(
@@ -63,9 +66,15 @@ def profile_network(
     return profile_of(seen)
 
 
-def _seen(network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan) -> Seen:
+def _seen(
+    network: nn.Module,
+    parts: tuple[tuple[Stage, ...], dict[str, Traced]],
+    input_size: tuple[int, int, int],
+    conditions: Conditions,
+    plan: Plan,
+) -> Seen:
     """The network's structure, and whether its attention can be taken apart under these conditions."""
-    stages, traced = trace_parts(network, input_size)
+    stages, traced = parts
     if not traced and not _by_module(conditions):
         raise UsageError("a network without attention is profiled in eager inference only", "use --runtime eager")
     apart = all(splits(network.get_submodule(name)) for name in traced)
@@ -118,7 +127,13 @@ def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
 
 
 def run_profile(
-    spec: ModelSpec, store: Store, *, conditions: Conditions, budget_s: float, seed: int
+    spec: ModelSpec,
+    store: Store,
+    *,
+    conditions: Conditions,
+    budget_s: float,
+    seed: int,
+    formulas: Formulas | None = None,
 ) -> Steps[Record[ProfileFacts]]:
     """The record of a profile: the parts of attention as rows, the stages as details; yields the budget's use."""
     store.check()
@@ -127,9 +142,17 @@ def run_profile(
     conditions = settled(conditions)
     if spec.trunk is not None:
         raise UsageError(f"{spec.name} is a detector, of which SE's share is not taken apart", f"profile {spec.trunk}")
-    network = ProfileConditions(model=spec.name, label=spec.label, budget_s=budget_s, **asdict(conditions))
+    network = ProfileConditions(
+        model=spec.name,
+        label=spec.label,
+        budget_s=budget_s,
+        flops_of=formulas.source if formulas else None,
+        **asdict(conditions),
+    )
     begun, plan = header("profile", network), Plan(budget_s=budget_s, seed=seed)
-    profile = yield from profile_network(build_spec(spec), spec.input_size, conditions=conditions, plan=plan)
+    profile = yield from profile_network(
+        build_spec(spec), spec.input_size, conditions=conditions, plan=plan, formulas=formulas
+    )
     rows, stages = list(profile.parts), list(profile.stages)
     facts: ProfileFacts = Facts(**begun, rows=rows, details=stages, summary=profile.summary)
     record = Record.begin(store, facts)

@@ -100,11 +100,15 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileConditions(Conditions):
-    """The conditions of the calls, and which network they were of, with the seconds of paired rounds."""
+    """The conditions of the calls, and which network they were of, with the seconds of paired rounds.
+
+    `flops_of` is the import string of the user's formulas.
+    """
 
     model: str
     label: str
     budget_s: float
+    flops_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,7 @@ from senet_bench.show import writers
 from senet_bench.show.layout import Layout, Spread, labels
 
 if TYPE_CHECKING:
+    from senet_bench.core.formulas import Formulas
     from senet_bench.core.store import Store
     from senet_bench.run.cases import Changes, Reference
     from senet_bench.run.compare import Measure
@@ -51,6 +52,10 @@ _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
 LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
 LONGEST_BUDGET_S = 3600.0
+FlopsOf = Annotated[
+    str | None,
+    typer.Option("--flops-of", help="Your formulas for operators that no counter knows: package.module:formulas."),
+]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
 Rate = Annotated[
@@ -173,11 +178,21 @@ class Axes:
         return {name: None if text == PAPER_VALUE else text for name, text in typed.items()}
 
 
+def formulas_of(path: str | None) -> Formulas | None:
+    """The user's formulas at an import string."""
+    if path is None:
+        return None
+    from senet_bench.core.formulas import formulas_at
+
+    return formulas_at(path)
+
+
 @dataclass(frozen=True, slots=True)
 class Counting:
     """Who counts."""
 
     PANEL: ClassVar[str] = "What is measured"
+    flops_of: FlopsOf = None
     counter: Annotated[CounterName, typer.Option("--counter", help="Who counts.", **choice("shapes", "fvcore"))] = (
         "shapes"
     )
@@ -189,7 +204,9 @@ class Counting:
         """The measure that these options ask for."""
         from senet_bench.run.count import Count
 
-        return Count(self.counter, self.verify)
+        if self.flops_of is not None and self.counter != "shapes":
+            raise UsageError("--flops-of and --counter fvcore exclude each other", "leave out --counter fvcore")
+        return Count(self.counter, self.verify, formulas_of(self.flops_of))
 
 
 @dataclass(frozen=True, slots=True)

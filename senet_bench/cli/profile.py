@@ -26,17 +26,19 @@ def profile(
         ),
     ] = 30.0,
     seed: o.Seed = 0,
+    flops_of: o.FlopsOf = None,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
-    conditions = _one(running)
+    conditions, formulas = _one(running), o.formulas_of(flops_of)
     showing.check()
     from senet_bench.breakdown import tables
     from senet_bench.breakdown.profile import run_profile
     from senet_bench.run.cases import spec_of
 
     spec = spec_of(model, network.changes())
-    record = showing.follow(run_profile(spec, showing.store, conditions=conditions, budget_s=budget, seed=seed))
+    steps = run_profile(spec, showing.store, conditions=conditions, budget_s=budget, seed=seed, formulas=formulas)
+    record = showing.follow(steps)
     showing.emit(tables.profile_document(record.document))
     showing.stored(record.path)
 

@@ -74,7 +74,7 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     `budget` is what a cost may be, as a multiple of the baseline's.
 
     `left_out` says why a setting of a bare axis is not there, `trials_left_out` how many trials of earlier versions
-    say too little to be taken.
+    say too little to be taken. `flops_of` is the import string of the user's formulas.
     """
 
     what: list[str] | None = None
@@ -87,6 +87,7 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     latency: TimingPlan | None = None
     accuracy: TrainingProtocol | None = None
     trials_left_out: int | None = None
+    flops_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,7 +200,8 @@ class Row:
     `role` is what it is compared as; `axes` is the setting of an ablation; `counts` are those of further metrics by
     their keys; `source` is a digest of the code from outside that it was made of, empty where none is or an older file
     does not say. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
-    `UNTIMED`; `uncounted` names the operators whose work is not in `flops`.
+    `UNTIMED`; `uncounted` names the operators whose work is not in `flops`, `formulas` what the user's formulas
+    (`--flops-of`) count in it, by the name of each.
     """
 
     model: str
@@ -223,6 +225,7 @@ class Row:
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     uncounted: list[str] = field(default_factory=list)
+    formulas: dict[str, int] = field(default_factory=dict)
 
     @property
     def outside(self) -> bool:

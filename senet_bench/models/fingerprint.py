@@ -144,6 +144,8 @@ class _LowPrecisionError(Exception):
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Raises where an operator returns floats of less precision than the network was given."""
 
+    _should_skip_dynamo = classmethod(lambda cls: False)  # else its first call imports the compiler
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         for _, tensor in _leaves(out):

@@ -37,7 +37,7 @@ Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 class StoredFacts:
     """`Portable` as it is read from a file, every value within its range.
 
-    `outputs` is what the network computes. Old files hold no `counts`, and the shapes in its place.
+    `outputs` is what the network computes. Old files hold no `counts` and `uncounted`, and the shapes in its place.
     """
 
     input_size: tuple[Size, Size, Size]
@@ -48,6 +48,7 @@ class StoredFacts:
     outputs: Function | list[str] | None = None
     shapes: list[str] = field(default_factory=list)
     counts: dict[str, StoredCount] = field(default_factory=dict)
+    uncounted: list[str] | None = None
 
     @property
     def function(self) -> Function | None:
@@ -227,10 +228,10 @@ def _bytes(path: Path) -> bytes:
 
 def facts_stored(facts: Portable) -> StoredFacts:
     """Facts as they are written; raises `MeasurementError` where a metric could not be counted."""
-    for metric, why in facts.uncounted.items():
+    for metric, why in facts.failures.items():
         if metric != "outputs":  # without the function its shapes are judged
             raise MeasurementError(f"{metric} cannot be counted: {why}")
-    kept = {key: part for key, part in asdict(facts).items() if key not in ("uncounted", "function")}
+    kept = {key: part for key, part in asdict(facts).items() if key not in ("failures", "function")}
     function = None if facts.function is None else msgspec.convert(facts.function, Function)
     return StoredFacts(**kept, outputs=function)
 

@@ -24,20 +24,23 @@ FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
 class Checked:
     """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W).
 
-    It is made with `arguments`, and called with `inputs` instead of images where there are any.
+    It is made with `arguments`, and called with `inputs` instead of images where there are any. `flops_of` is the
+    import string of formulas for operators that are not counted.
     """
 
     name: str
     input_size: tuple[int, int, int]
     arguments: Mapping[str, object] = field(default_factory=dict)
     inputs: tuple[Mapping[str, object], ...] = ()
+    flops_of: str | None = None
 
     @property
     def how(self) -> dict[str, object] | None:
-        """How it is made and called, None where as usual."""
-        if not self.arguments and not self.inputs:
+        """How it is made, called and counted, None where as usual."""
+        if not self.arguments and not self.inputs and self.flops_of is None:
             return None
-        return {"arguments": dict(self.arguments), "inputs": [dict(one) for one in self.inputs] or None}
+        inputs = [dict(one) for one in self.inputs] or None
+        return {"arguments": dict(self.arguments), "inputs": inputs, "flops_of": self.flops_of}
 
     def request(self) -> list[object]:
         """What a worker is told of it."""

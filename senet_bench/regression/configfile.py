@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ SECTION = "tool.senet-bench.check"
 LARGEST_CONFIG = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
 SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
-KEYS = ("networks", "metrics", *SETTINGS, "gate", "ratio", "predictions", "allow", "drift")
+KEYS = ("networks", "metrics", "flops_of", *SETTINGS, "gate", "ratio", "predictions", "allow", "drift")
 
 
 def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
@@ -86,7 +87,8 @@ def parse(table: Mapping[str, object], source: str, folder: Path) -> Config:
 
 def _parsed(table: Mapping[str, object], source: str, folder: Path) -> Config:
     _known(table, KEYS, "")
-    networks = _networks(table.get("networks"))
+    flops_of = _flops_of(table)
+    networks = tuple(replace(one, flops_of=flops_of) for one in _networks(table.get("networks")))
     names = tuple(one.name for one in networks)
     gate = _a_table(table.get("gate", {}), "gate")
     limits, special = _limits(gate, names)
@@ -111,6 +113,18 @@ def _parsed(table: Mapping[str, object], source: str, folder: Path) -> Config:
         allocator=_one_of(table.get("allocator", "as-is"), ALLOCATORS, "allocator"),  # type: ignore[arg-type]
         inconclusive=meaning(gate.get("inconclusive", "warn"), "gate.inconclusive"),
     )
+
+
+def _flops_of(table: Mapping[str, object]) -> str | None:
+    """The import string of formulas for operators that are not counted, None where there are none."""
+    if "flops_of" not in table:
+        return None
+    remedy = 'write flops_of = "package.module:formulas"'
+    path = _text(table, "flops_of", "flops_of must be an import string", remedy)
+    module, _, name = path.partition(":")
+    if not (name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+        raise UsageError(f"flops_of {path[:60]!r} is no import string", remedy)
+    return path
 
 
 def _networks(listed: object) -> tuple[Checked, ...]:

@@ -13,12 +13,13 @@ from senet_bench.core.fingerprint import Function, function_difference, toleranc
 from senet_bench.regression.config import Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import Limit
-from senet_bench.regression.outcome import LimitRow, failed
+from senet_bench.regression.outcome import GateVerdict, LimitRow, failed
 
 FactChanges = list[tuple[str, int | str]]
 NOT_RECORDED = "recorded by an earlier version, `senet-bench baseline record` adds what they compute"
+UNLISTED = "whether that was so is not recorded, `senet-bench baseline record` adds it"
 FREE_WEIGHTS = "judged by their shapes alone: the gate of state_dict lets names and shapes of weights change"
-MACS = ("conv", "linear", "se_excitation", "se_scale")
+MACS = ("conv", "linear", "se_excitation", "se_scale", "formulas")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +50,7 @@ def exact_row(
             changes = by_module(changed_counts(base.params, now.params))
             return _counted(network, metric, Totals(base.total, now.total, changes), limit)
         case "flops":
-            return _counted(network, metric, Totals.of_names(base.flops, now.flops), limit)
+            return _flops_row(network, base, now, limit)
         case "operators":
             return _operators_row(network, base, now, limit)
         case "outputs":
@@ -64,6 +65,22 @@ def exact_row(
             return _same(network, metric, (f"{len(base.state)} keys", f"{len(now.state)} keys"), texts, limit)
         case _:
             return _by_function(network, metric, base, now, limit)
+
+
+def _flops_row(network: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
+    """The row of the operations; it fails too where other operators than before are in no count."""
+    row = _counted(network, "flops", Totals.of_names(base.flops, now.flops), limit)
+    was, listed = base.uncounted, now.uncounted or []
+    if was is None and listed:
+        why = f"not counted: {', '.join(listed)}; {UNLISTED}"
+        return replace(row, reason="; ".join(filter(None, (row.reason, why))))
+    if was is None or set(was) == set(listed):
+        return row
+    changes = [(name, "is not counted") for name in listed if name not in was]
+    changes += [(name, "is not among the uncounted any more") for name in was if name not in listed]
+    reason = "; ".join(filter(None, (row.reason, sentence("operators", changes))))
+    verdict: GateVerdict = "fail" if limit.judged else row.verdict
+    return replace(row, verdict=verdict, reason=reason, explain=[*row.explain, *changes], stale=False)
 
 
 def _operators_row(network: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
@@ -98,11 +115,11 @@ def _function_row(network: str, base: Portable, now: Portable, limit: Limit) -> 
 def _by_shapes_alone(row: LimitRow, base: Portable, now: Portable) -> LimitRow:
     """The row, with why the function is not compared; a network that no longer runs is worse, whatever it returned."""
     if now.function is None:
-        why = f"it cannot be run on seeded images ({now.uncounted.get('outputs', 'unknown')})"
+        why = f"it cannot be run on seeded images ({now.failures.get('outputs', 'unknown')})"
         if base.function is not None:
             return replace(row, verdict="fail", reason=f"outputs: {why}")
     else:
-        known = base.uncounted.get("outputs")
+        known = base.failures.get("outputs")
         why = f"the base cannot be run on seeded images ({known})" if known else NOT_RECORDED
     return replace(row, reason="; ".join(filter(None, (row.reason, f"judged by their shapes alone: {why}"))))
 
@@ -121,7 +138,7 @@ def judged_function(row: LimitRow, apart: float, most: float, limit: Limit, rena
 def _by_function(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
     """The row of a metric that a function counts; one that the base was not counted by is new, and never fails."""
     if metric not in now.counts:
-        return failed(network, metric, f"{metric} cannot be counted: {now.uncounted.get(metric, 'no function')}")
+        return failed(network, metric, f"{metric} cannot be counted: {now.failures.get(metric, 'no function')}")
     if metric not in base.counts:
         row = failed(network, metric, f"no {metric} of {network} in the base", "new")
         return replace(row, now=now.counts[metric], gate=limit.stored())

@@ -21,7 +21,7 @@ from typing import Any
 CountedMetrics = Sequence[tuple[str, str]]
 """Metrics that a function of (network, input size) counts: key and import string."""
 How = Mapping[str, Any] | None
-"""How a network is made and called: `arguments` and `inputs`."""
+"""How a network is made, called and counted: `arguments`, `inputs` and `flops_of`."""
 OWN = "senet_bench."
 FINGERPRINT = "senet_bench.models.fingerprint"
 
@@ -33,8 +33,9 @@ class Portable:
     `params` are trainable elements by tensor name, `flops` operations by kind, `state` the state dict's keys with
     dtype and shape, `shapes` those of what it returns for one image, `operators` how often each ATen operator
     is called in evaluation, `function` what it computes, as the fields of a `core.fingerprint.Function`, None where
-    that is not known, `counts` what the functions of other metrics count, `uncounted` why one of them, or the
-    function (`outputs`), could not.
+    that is not known, `counts` what the functions of other metrics count, `failures` why one of them, or the
+    function (`outputs`), could not. `uncounted` names the operators whose work is in no count, None where that was not
+    recorded.
     """
 
     input_size: tuple[int, int, int]
@@ -45,7 +46,8 @@ class Portable:
     function: dict[str, object] | None = None
     operators: dict[str, int] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
-    uncounted: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    uncounted: list[str] | None = None
 
     @property
     def total(self) -> int:
@@ -197,7 +199,7 @@ def _named_counts(
         network = built(name, "meta", how)
     except Exception:  # noqa: BLE001 - a network of the user's own may need real tensors
         network = built(name, how=how)
-    return network, _counted_facts(network, input_size, counted)
+    return network, _counted_facts(network, input_size, counted, (how or {}).get("flops_of"))
 
 
 def network_facts(network: Any, input_size: tuple[int, int, int], counted: CountedMetrics = ()) -> Portable:
@@ -232,28 +234,33 @@ def _with_function(portable: Portable, function: Callable[[], dict[str, object]]
     try:
         return replace(portable, function=function())
     except Exception as error:  # noqa: BLE001 - told in the row of the outputs
-        return replace(portable, uncounted={**portable.uncounted, "outputs": _line(error)})
+        return replace(portable, failures={**portable.failures, "outputs": _line(error)})
 
 
 def _line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 
-def _counted_facts(network: Any, input_size: tuple[int, int, int], counted: CountedMetrics) -> Portable:
+def _counted_facts(
+    network: Any, input_size: tuple[int, int, int], counted: CountedMetrics, flops_of: str | None = None
+) -> Portable:
     from senet_bench.bench.count import count
 
+    own = [importlib.import_module("senet_bench.core.formulas").formulas_at(flops_of)] if flops_of else []
+    operations = count(network, input_size, *own)
     state = {key: _shape(value) for key, value in network.state_dict().items()}
     shapes, operators = _called(network, input_size)
-    counts, uncounted = _counts(network, input_size, counted)
+    counts, failures = _counts(network, input_size, counted)
     return Portable(
         input_size=input_size,
         params={name: p.numel() for name, p in network.named_parameters() if p.requires_grad},
-        flops={kind: amount for kind, amount in count(network, input_size).by_kind().items() if amount},
+        flops={kind: amount for kind, amount in operations.by_kind().items() if amount},
         state=state,
         shapes=shapes,
         operators=operators,
         counts=counts,
-        uncounted=uncounted,
+        failures=failures,
+        uncounted=list(getattr(operations, "uncounted", ())),
     )
 
 
@@ -261,13 +268,13 @@ def _counts(
     network: Any, input_size: tuple[int, int, int], counted: CountedMetrics
 ) -> tuple[dict[str, int], dict[str, str]]:
     """What each function counts, by key, and why some could not: one that fails takes no other with it."""
-    counts, uncounted = dict[str, int](), dict[str, str]()
+    counts, failures = dict[str, int](), dict[str, str]()
     for key, name in counted:
         try:
             counts[key] = int(_function(name)(network, input_size))
         except Exception as error:  # noqa: BLE001 - told in the row of this metric
-            uncounted[key] = _line(error)
-    return counts, uncounted
+            failures[key] = _line(error)
+    return counts, failures
 
 
 def _function(name: str) -> Any:
@@ -306,6 +313,8 @@ def _called(network: Any, input_size: tuple[int, int, int]) -> tuple[list[str], 
     seen: Counter[str] = Counter()
 
     class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+        _should_skip_dynamo = classmethod(lambda cls: False)  # else its first call imports the compiler
+
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             seen[str(func.overloadpacket).replace("aten.", "aten::", 1)] += 1
             return func(*args, **(kwargs or {}))

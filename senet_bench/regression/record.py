@@ -35,14 +35,14 @@ from senet_bench.show.tables import Column, Table
 
 MACHINE_METRICS = ("memory", "latency")
 FIELDS = {
-    "params": "params",
-    "flops": "flops",
-    "outputs": "outputs",
-    "shapes": "shapes",
-    "state_dict": "state",
-    "operators": "operators",
+    "params": ("params",),
+    "flops": ("flops", "uncounted"),
+    "outputs": ("outputs", "shapes"),
+    "shapes": ("shapes",),
+    "state_dict": ("state",),
+    "operators": ("operators",),
 }
-"""The field of the stored facts that a metric stands for."""
+"""The fields of the stored facts that a metric stands for, its value first."""
 WHOLE = "all"
 Note = tuple[str, object, object]
 """What was accepted, its old and its new value."""
@@ -85,7 +85,9 @@ def _agree(old: StoredFacts, now: StoredFacts) -> bool:
     if old.portable().shapes != now.shapes or (recorded and here and not same(recorded, here)):
         return False
     counts = {key: now.counts.get(key, count) for key, count in old.counts.items()}
-    return replace(old, outputs=None, shapes=[]) == replace(now, outputs=None, shapes=[], counts=counts)
+    uncounted = None if old.uncounted is None else now.uncounted
+    compared = replace(now, outputs=None, shapes=[], counts=counts, uncounted=uncounted)
+    return replace(old, outputs=None, shapes=[]) == compared
 
 
 def _lacking(old: StoredFacts | None, now: StoredFacts) -> list[str]:
@@ -93,6 +95,7 @@ def _lacking(old: StoredFacts | None, now: StoredFacts) -> list[str]:
     if old is None:
         return list(portable_metrics())
     counts = [key for key in portable_metrics() if key in now.counts and key not in old.counts]
+    counts += ["flops"] * (old.uncounted is None)
     return counts + ["outputs"] * (old.function is None and now.function is not None)
 
 
@@ -235,15 +238,13 @@ def _replaced(old: StoredFacts | None, new: StoredFacts, metric: str) -> StoredF
         raise UsageError("the image size of the network has changed", "accept the whole network, without a metric")
     if metric in dict(counted_metrics()):
         return replace(old, counts={**old.counts, metric: new.counts[metric]})
-    if metric == "outputs":
-        old = replace(old, shapes=new.shapes)
-    return replace(old, **{FIELDS[metric]: getattr(new, FIELDS[metric])})
+    return replace(old, **{field: getattr(new, field) for field in FIELDS[metric]})
 
 
 def _part(facts: StoredFacts | None, metric: str) -> object:
     if facts is None or metric == WHOLE:
         return facts
-    return facts.counts.get(metric) if metric in facts.counts else getattr(facts, FIELDS.get(metric, ""), None)
+    return facts.counts.get(metric) if metric in facts.counts else getattr(facts, FIELDS.get(metric, ("",))[0], None)
 
 
 def _measured_here(

@@ -12,6 +12,7 @@ from msgspec import structs
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.foreign import contained
+from senet_bench.core.formulas import Formulas
 from senet_bench.core.identity import source_digest
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.progress import Steps
@@ -43,10 +44,14 @@ class Counted:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Who counts, and whether the count is checked against the two reference counters; what was counted so far."""
+    """Who counts, and whether the count is checked against the two reference counters; what was counted so far.
+
+    `formulas` are the user's for what no counter knows; what is checked is the count without them.
+    """
 
     counter: CounterName = "shapes"
     verify: bool = False
+    formulas: Formulas | None = None
     counted: dict[ModelSpec, Counted | MeasurementError] = field(default_factory=dict, compare=False)
 
     def check(self, cases: Sequence[Case]) -> None:
@@ -67,7 +72,8 @@ class Count:
 
     def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with how it counts."""
-        return structs.replace(asked, counter=self.counter, verified=self.verify)
+        source = self.formulas.source if self.formulas else None
+        return structs.replace(asked, counter=self.counter, verified=self.verify, flops_of=source)
 
     def steps(self, cases: Sequence[Case]) -> int:
         """One a case."""
@@ -87,7 +93,7 @@ class Count:
     def of(self, case: Case) -> Counted:
         """What is counted of a case, at the first call."""
         if case.spec not in self.counted:
-            name = case.spec.foreign
+            name = case.spec.foreign or (self.formulas and self.formulas.source)
             try:
                 with contained(name) if name else contextlib.nullcontext():
                     self.counted[case.spec] = self._count(case)
@@ -102,10 +108,12 @@ class Count:
         from senet_bench.bench import count, reference_counters
 
         network, size = case.build("meta"), case.spec.input_size
-        counter = count.count if self.counter == "shapes" else reference_counters.count_fvcore
-        counts = counter(network, size)
+        if self.counter == "fvcore":
+            counts = reference_counters.count_fvcore(network, size)
+        else:
+            counts = count.count(network, size, self.formulas)
         if self.verify:
-            reference_counters.verify(network, size, counts)
+            reference_counters.verify(network, size, count.count(network, size) if self.formulas else counts)
         further = {key: counter(network, size) for key, counter in counters().items()}
         return Counted(count.parameters(network), counts, further)
 
@@ -119,6 +127,7 @@ class Count:
             flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
             flops_by_kind=counts.by_kind(),
             uncounted=list(counts.uncounted),
+            formulas=dict(counts.by_formula),
             counts=counted.further,
             missing=NOT_ASKED,
             source=_source(case.spec),

@@ -181,6 +181,9 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
         if row.uncounted:
             found.setdefault(f"not counted: {', '.join(row.uncounted)}", []).append(row.label)
+        if row.formulas:
+            own = ", ".join(f"{name} {amount:,}" for name, amount in row.formulas.items())
+            found.setdefault(f"counted by formulas of your own: {own}", []).append(row.label)
     general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * ("top1_err" in metrics)
     general += [DETECTORS] * any(row.family == "detection" for row in rows)
     general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]

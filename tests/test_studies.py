@@ -205,6 +205,8 @@ def test_a_network_stands_beside_its_own_rows_and_the_times_of_the_text() -> Non
         ("2", "original", "6.7"),
         ("8", "224", "23.0"),
         ("8", "224", "6.7"),
+        ("8", "320/299", "21.3"),
+        ("8", "320/299", "5.5"),
     ]
 
 

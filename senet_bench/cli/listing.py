@@ -40,13 +40,13 @@ def doctor(
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
 
-def report(results: o.Results = Path("results"), quiet: o.Quiet = False) -> None:
+def report(results: o.Results = Path("results"), any_protocol: o.AnyProtocol = False, quiet: o.Quiet = False) -> None:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     from senet_bench.core.store import Store
     from senet_bench.gallery import report
     from senet_bench.show import terminal
 
-    found = report.read_gallery(Store(results))
+    found = report.read_gallery(Store(results), any_protocol=any_protocol)
     for path in report.write_gallery(found, results):
         terminal.remark(str(path), quiet=quiet)
     for one in found.collection.left_out:

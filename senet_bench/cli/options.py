@@ -58,6 +58,10 @@ FlopsOf = Annotated[
 ]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
+AnyProtocol = Annotated[
+    bool,
+    typer.Option("--any-protocol", help="Errors measured by another protocol beside the paper's too, marked so."),
+]
 Rate = Annotated[
     float | None, typer.Option("--lr", help="Learning rate instead of the recipe's.", **within(1e-12, 1e6))
 ]
@@ -199,6 +203,7 @@ class Counting:
     verify: Annotated[bool, typer.Option("--verify", help="Check every count against fvcore and FlopCounterMode.")] = (
         False
     )
+    any_protocol: AnyProtocol = False
 
     def count(self) -> Count:
         """The measure that these options ask for."""
@@ -206,7 +211,7 @@ class Counting:
 
         if self.flops_of is not None and self.counter != "shapes":
             raise UsageError("--flops-of and --counter fvcore exclude each other", "leave out --counter fvcore")
-        return Count(self.counter, self.verify, formulas_of(self.flops_of))
+        return Count(self.counter, self.verify, formulas_of(self.flops_of), any_protocol=self.any_protocol)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ TrainedSide = Annotated[
     ),
 ]
 Model = Annotated[str, typer.Argument(help="The network.")]
-Models = Annotated[list[str], typer.Argument(help="One network, or several to be compared on the same images.")]
+Models = Annotated[list[str], typer.Argument(help="One network, several to be compared on the same images, or table2.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +162,12 @@ class TestImages:
     fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None
     skip_corrupt: o.SkipCorrupt = False
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels", help="v2: --data holds ImageNetV2; or ImageNet-Real's real.json for the validation images."
+        ),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +186,9 @@ def evaluate(
     weights: Annotated[
         list[str],
         typer.Option(
-            "--weights", help="A file, a key or a name in results/weights, or of timm: or torchvision:; one a network."
+            "--weights",
+            help="A file, a key or a name in results/weights, or of timm: or torchvision:; one a network. "
+            "released: the authors' own.",
         ),
     ],
     shown: TestImages = TestImages(),
@@ -195,10 +203,12 @@ def evaluate(
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     showing.check()
     from senet_bench.run import evaluate, tables
+    from senet_bench.run.released import weighted
 
+    chosen = weighted(model, weights, shown.dataset.lower(), shown.img_size)
     asked = evaluate.EvaluationRequest(
-        models=tuple(o.attached_name(name) if attach else name for name in model),
-        weights=tuple(map(showing.store.named_weights, weights)),
+        models=tuple(o.attached_name(name) if attach else name for name in chosen.models),
+        weights=tuple(map(showing.store.named_weights, chosen.weights)),
         dataset=shown.dataset.lower(),
         folder=shown.data,
         size=shown.img_size,
@@ -210,6 +220,8 @@ def evaluate(
         per_class=kept.per_class,
         predictions=kept.keep_predictions,
         skip_corrupt=shown.skip_corrupt,
+        labels=shown.labels,
+        notes=chosen.notes,
     )
     record = showing.follow(_evaluating(asked, showing.store))
     showing.emit(tables.evaluation(record.document))

@@ -18,7 +18,8 @@ class Dataset:
 
     `side` in pixels, `channels` and `classes` are None where they are the network's or the files' own. `loader` is
     "module:function" and takes the folder of `--data`, or the number of the draw where the images are `embedded` in
-    an installed package. `recipe` is what networks are trained by unless another is named.
+    an installed package. `recipe` is what networks are trained by unless another is named. `images` are how many there
+    are to train and to test on where that is fixed.
     """
 
     key: str
@@ -30,6 +31,7 @@ class Dataset:
     classes: int | None = None
     task: Task = "classification"
     embedded: bool = False
+    images: tuple[int, int] | None = None
     aliases: tuple[str, ...] = ()
 
 
@@ -63,6 +65,7 @@ _ROWS = (
         side=32,
         channels=3,
         classes=10,
+        images=(50_000, 10_000),
     ),
     Dataset(
         key="cifar100",
@@ -72,6 +75,7 @@ _ROWS = (
         side=32,
         channels=3,
         classes=100,
+        images=(50_000, 10_000),
     ),
     Dataset(
         key="imagenet",
@@ -79,6 +83,7 @@ _ROWS = (
         loader="senet_bench.data.disk:imagenet",
         recipe="imagenet",
         classes=1000,
+        images=(1_281_167, 50_000),
     ),
     Dataset(
         key="places365",
@@ -86,6 +91,7 @@ _ROWS = (
         loader="senet_bench.data.disk:places365",
         recipe="places365",
         classes=365,
+        images=(1_803_460, 36_500),
     ),
     Dataset(
         key="folder",

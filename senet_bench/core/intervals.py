@@ -83,6 +83,11 @@ def paired_seeds(first: Sequence[float], second: Sequence[float], confidence: fl
     return Paired(mean, (mean - half, mean + half), 2 * float(stdtr(n - 1, -abs(mean) / error)), n, confidence)
 
 
+def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
+    """The t interval of a mean; None for fewer than two values, or for equal ones, whose spread is none to go by."""
+    return paired_seeds([0.0] * len(values), values, confidence).ci if len(values) > 1 else None
+
+
 def sd(values: Sequence[float]) -> float:
     """Standard deviation of a sample (n - 1); 0 for one value."""
     if len(values) < 2:

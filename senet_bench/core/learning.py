@@ -106,7 +106,9 @@ class ClassifierRow(
 ):
     """The errors of a network with weights on a data set, and its difference to the first one on the same images.
 
-    `size` is the side of the images in pixels, `differs_in` what makes the two networks unlike.
+    `size` is the side of the images in pixels, `differs_in` what makes the two networks unlike. `origin` is the
+    `timm:NAME` or `torchvision:NAME` that weights of others are of, `trial` the key of the trial that ours are of,
+    `labels` whose labels the images have where those are not the data set's.
     """
 
     model: str
@@ -132,6 +134,11 @@ class ClassifierRow(
     difference_ci: tuple[float, float] | None = None
     mcnemar_p: Fraction | None = None
     differs_in: list[str] | None = None
+    classes: int | None = None
+    origin: str | None = None
+    trial: str | None = None
+    labels: str | None = None
+    paper: list[CellStatus] = []
 
 
 class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="detection"):

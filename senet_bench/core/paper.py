@@ -14,9 +14,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
 
+import msgspec
+
 from senet_bench.errors import UsageError
 
-Status = Literal["match", "near", "differs", "not reproduced", "not measured"]
+Status = Literal[
+    "match",
+    "near",
+    "differs",
+    "not reproduced",
+    "not measured",
+    "other protocol",
+    "released weights",
+    "same sign and inside",
+    "same sign",
+    "not shown",
+    "opposite",
+]
+"""What a printed number is beside a measured one; the last four are those of a gain."""
 
 UNITS: Mapping[str, str] = {
     "ap": "%",
@@ -175,15 +190,17 @@ _UNMEASURED: Mapping[str, str] = {
     "ap": _NEEDS_COCO,
     "ap50": _NEEDS_COCO,
 }
-_NEEDS_TRAINING = "needs a network trained by the recipe of this table, see its protocol; `evaluate` takes such weights"
+NEEDS_TRAINING = "needs a network trained by the recipe of this table, see its protocol; `evaluate` takes such weights"
 _SCALES: Mapping[str, Decimal] = {"%": Decimal("0.01"), "ms": Decimal("0.001")}
 
 
-@dataclass(frozen=True, slots=True)
-class CellStatus:
+class CellStatus(msgspec.Struct, frozen=True, omit_defaults=True):
     """A printed cell beside what was measured; `measured` is in the cell's unit, `delta` a fraction of the printed.
 
-    `convention` names how `measured` was counted; `explanation` says why the status is what it is.
+    `convention` names how `measured` was counted, or the protocol of an error; `explanation` says why the status is
+    what it is. Of an error, `ci` is the 95 % interval in the cell's unit, over `seeds` where `ci_over` says so, else
+    over images; `differs_in` is what its protocol differs in from the cell's. `command` brings what was not measured;
+    where it trains, in about `training_operations` floating-point operations.
     """
 
     table: str
@@ -196,6 +213,12 @@ class CellStatus:
     status: Status
     convention: str | None
     explanation: str
+    ci: tuple[float, float] | None = None
+    ci_over: Literal["seeds", "images"] | None = None
+    seeds: int | None = None
+    differs_in: tuple[str, ...] = ()
+    command: str | None = None
+    training_operations: float | None = None
 
     @property
     def number(self) -> float | None:
@@ -211,13 +234,13 @@ def compare_cell(cell: PrintedCell, measured: Mapping[str, float] | None = None)
     cell's own protocol (`protocol_name(cell)`): anything measured under another one is left out.
     """
     if cell.number is None:
-        return _not_measured(cell, "the paper leaves this cell empty" if cell.printed == "-" else "no plain number")
+        return not_measured(cell, "the paper leaves this cell empty" if cell.printed == "-" else "no plain number")
     rule = RULES.get(cell.metric) or _protocol_rule(cell)
     given = measured or {}
     values = {name: _decimal(given[name]) / rule.scale for name in rule.conventions if name in given}
     if not values:
-        reason = "was not counted" if cell.metric in RULES else _UNMEASURED.get(cell.metric, _NEEDS_TRAINING)
-        return _not_measured(cell, reason)
+        reason = "was not counted" if cell.metric in RULES else _UNMEASURED.get(cell.metric, NEEDS_TRAINING)
+        return not_measured(cell, reason)
     for name, value in values.items():
         if value.quantize(Decimal(1).scaleb(-cell.digits), rule.conventions[name]) == cell.number:
             how = "truncated" if rule.conventions[name] == ROUND_DOWN else "rounded"
@@ -254,6 +277,7 @@ def _judged(
     return CellStatus(*place, float(measured), delta, status, convention, explanation)
 
 
-def _not_measured(cell: PrintedCell, explanation: str) -> CellStatus:
+def not_measured(cell: PrintedCell, explanation: str) -> CellStatus:
+    """The status of a printed cell that nothing stands beside, and why."""
     place = (cell.table, cell.row, cell.column, cell.metric, cell.printed)
     return CellStatus(*place, None, None, "not measured", None, explanation)

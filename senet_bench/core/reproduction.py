@@ -6,13 +6,22 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from senet_bench.core.catalog import CATALOG, resolve
+from senet_bench.core.error_cells import ERRORS, Asked, error_cell, gain_cells
 from senet_bench.core.paper import RULES, CellStatus, PrintedCell, cells, compare_cell
+from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.results import Row
 from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.studies import SE, STUDIES, Study, StudyKind, Subject, find_study
 from senet_bench.errors import UsageError
 
 _OWN_ROWS = ("table2", "table3", "table4", "table5", "table7", "table8")
+BESIDE = {
+    ("2", "reimplementation"): ("original",),
+    ("3", "reimplementation"): ("original",),
+    ("8", "224"): (LARGE_CROPS,),
+}
+"""The columns of a table that are of the same network as another one."""
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
 
 
@@ -37,7 +46,7 @@ def _beside(spec: ModelSpec, study: Study, subject: Subject) -> tuple[PrintedCel
     """The cells of a subject when it is this network with this attention, else none."""
     known_as = (spec.name, spec.baseline, f"se{spec.name}")
     same = subject.model in known_as and _plainly(spec, study.kind) == subject.attention
-    columns = (subject.column, "original") if subject.column == "reimplementation" else (subject.column,)
+    columns = (subject.column, *BESIDE.get((study.table, subject.column), ()))
     return tuple(cell for column in columns if same for cell in cells(study.table, subject.row, column))
 
 
@@ -63,11 +72,14 @@ def _plainly(spec: ModelSpec, kind: StudyKind) -> AttentionSpec | None:
     )
 
 
-def cells_of(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
-    """The paper's cells of a row in some studies (None: the network's own rows), each beside what was counted.
+def cells_of(
+    row: Row, studies: Iterable[str | None], stored: StoredErrors | None = None, *, any_protocol: bool = False
+) -> list[CellStatus]:
+    """The paper's cells of a row in some studies (None: the network's own rows), beside what was counted and stored.
 
-    Empty for a network from outside or one that this version does not know, and where image size, channels, classes or
-    cardinality are not those of the table.
+    Errors that are `stored` are judged where they are of a cell's own protocol; those of another one are shown with
+    `any_protocol`. Empty for a network from outside or one that this version does not know, and where image size,
+    channels, classes or cardinality are not those of the table.
     """
     try:
         known = None if row.outside else resolve(row.model)
@@ -82,12 +94,21 @@ def cells_of(row: Row, studies: Iterable[str | None]) -> list[CellStatus]:
     printed = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
     classes = {study.table: study.classes for study in STUDIES.values()}
     meant = [cell for cell in printed if row.classes == (classes.get(cell.table) or spec.classes)]
-    return [compare_cell(cell, measured) for cell in meant]
+    asked = Asked(replace(spec, classes=row.classes), stored or StoredErrors(), any_protocol, row.flops.get("macs"))
+    judged = [error_cell(cell, asked) if is_error(cell) else compare_cell(cell, measured) for cell in meant]
+    return [*judged, *gain_cells(meant, asked)]
 
 
-def of_study(rows: Iterable[Row], study: str) -> list[Row]:
+def is_error(cell: PrintedCell | CellStatus) -> bool:
+    """Whether a cell is a classifier's error."""
+    return cell.metric in ERRORS
+
+
+def of_study(
+    rows: Iterable[Row], study: str, stored: StoredErrors | None = None, *, any_protocol: bool = False
+) -> list[Row]:
     """The rows, each with its cells of one study alone."""
-    return [replace(row, paper=cells_of(row, [study])) for row in rows]
+    return [replace(row, paper=cells_of(row, [study], stored, any_protocol=any_protocol)) for row in rows]
 
 
 def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:

@@ -71,10 +71,9 @@ class TimingPlan:
 class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a run was asked: `what` by `compare`, `model` and `axes` (as typed) by `ablate`, and each measure's plan.
 
-    `budget` is what a cost may be, as a multiple of the baseline's.
-
-    `left_out` says why a setting of a bare axis is not there, `trials_left_out` how many trials of earlier versions
-    say too little to be taken. `flops_of` is the import string of the user's formulas.
+    `budget` is what a cost may be, as a multiple of the baseline's. `any_protocol` says that errors of other
+    protocols stand beside the paper's. `left_out` says why a setting of a bare axis is not there, `trials_left_out` how
+    many trials of earlier versions say too little to be taken. `flops_of` is the import string of the user's formulas.
     """
 
     what: list[str] | None = None
@@ -88,6 +87,7 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     accuracy: TrainingProtocol | None = None
     trials_left_out: int | None = None
     flops_of: str | None = None
+    any_protocol: bool | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

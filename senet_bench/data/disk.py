@@ -146,6 +146,13 @@ def _classes_of(name: str, folder: Path, root: Path) -> tuple[Files, tuple[str, 
     return Files(paths, np.asarray(tree.targets, dtype=np.int64)), classes
 
 
+def numbered_classes(name: str, folder: Path) -> DataSet:
+    """A tree of 1,000 folders that are named by the label, to test on alone."""
+    test, classes = _classes_of("imagenet", folder, folder)
+    _expect_classes(folder, len(classes))
+    return DataSet(name, classes, None, test, IMAGENET_MEAN, IMAGENET_STD, 224, ())
+
+
 class _Numbered(datasets.ImageFolder):  # type: ignore[misc]
     """Class folders whose names are the labels themselves where all of them are numbers, else sorted by name."""
 

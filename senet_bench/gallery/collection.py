@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from senet_bench.breakdown import tables as profiles
 from senet_bench.core import union
 from senet_bench.core.devices import kind_of
 from senet_bench.core.environment import Environment
+from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument, schema_of
 from senet_bench.core.specs import Conditions
+from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, tables
@@ -40,10 +42,15 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Collection:
-    """Everything a report is made of, oldest first."""
+    """Everything a report is made of, oldest first.
+
+    The paper's errors are judged against those `stored`, with `any_protocol` against those of another one too.
+    """
 
     sources: tuple[StoredRun, ...]
     left_out: tuple[LeftOut, ...] = ()
+    stored: StoredErrors = field(default_factory=StoredErrors)
+    any_protocol: bool = False
 
     def of(self, command: str) -> tuple[StoredRun, ...]:
         """The documents of one command."""
@@ -56,6 +63,10 @@ class Collection:
             for source in self.sources
             if isinstance(source.document, Run) and (not commands or source.command in commands)
         ]
+
+    def of_study(self, study: str) -> list[Row]:
+        """The newest row of each network, each with its cells of one study alone."""
+        return of_study(self.rows(), study, self.stored, any_protocol=self.any_protocol)
 
     def facts(self, command: str) -> list[tuple[StoredRun, AnyFacts]]:
         """The documents of one command whose rows are not networks."""

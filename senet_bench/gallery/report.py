@@ -8,9 +8,9 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.core.files import write_atomically
-from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import RESTORE, AnyFacts, Run, schema_of
 from senet_bench.core.store import Store
+from senet_bench.core.stored_errors import stored_errors
 from senet_bench.core.studies import STUDIES
 from senet_bench.core.union import StoredRun
 from senet_bench.errors import BenchError, UsageError, one_line
@@ -44,12 +44,14 @@ class IncompleteReportError(BenchError):
         self.exit_code = first.error.exit_code
 
 
-def read_gallery(store: Store) -> Gallery:
+def read_gallery(store: Store, *, any_protocol: bool = False) -> Gallery:
     """Everything that is stored; what cannot be read or shown is left out and named.
 
+    With `any_protocol` errors of another protocol than a table's stand in its cells too.
     Raises `UsageError` where there is nothing.
     """
     collection = gather(store.root, store.survey())
+    collection = replace(collection, stored=stored_errors(store), any_protocol=any_protocol)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
     try:
@@ -60,7 +62,7 @@ def read_gallery(store: Store) -> Gallery:
         if not bad:
             raise
         kept = tuple(source for source in collection.sources if faults[source.path] is None)
-        return _gallery(Collection(kept, (*collection.left_out, *bad)))
+        return _gallery(replace(collection, sources=kept, left_out=(*collection.left_out, *bad)))
 
 
 def _gallery(collection: Collection) -> Gallery:
@@ -102,10 +104,10 @@ def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | 
 
 def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, documents.Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
-    rows = collection.rows()
     for study in STUDIES.values():
         run = Run(schema=schema_of("compare"), version=__version__, created="")
-        document = documents.of_run(replace(run, rows=[row for row in of_study(rows, study.id) if row.paper]), [study])
+        rows = [row for row in collection.of_study(study.id) if row.paper]
+        document = documents.of_run(replace(run, rows=rows), [study])
         if document.wide:
             yield study.id, document
     for name, table in shown.tables():

@@ -115,26 +115,27 @@ TABLES_2_AND_3 = ("table2", "table3")
 
 def selected_studies(what: Sequence[str]) -> tuple[Study, ...]:
     """The studies among `compare`'s arguments."""
-    return tuple(find_study(name) for name in what or TABLES_2_AND_3 if _is_table(name))
+    return tuple(find_study(name) for name in what or TABLES_2_AND_3 if is_table(name))
 
 
 def check_names(names: Iterable[str]) -> None:
     """Raise `UsageError` on a name that is none; those from outside are looked up where torch is at hand."""
     for name in names:
-        if _is_table(name):
+        if is_table(name):
             find_study(name)
         elif not is_outside(name) and normalise(name) not in {"all", *map(normalise, FAMILIES)}:
             resolve(name)
 
 
-def _is_table(name: str) -> bool:
+def is_table(name: str) -> bool:
+    """Whether a name is that of a table of the paper."""
     key = normalise(name)
     return key.isdigit() or (key.startswith("table") and key[5:].isdigit())
 
 
 def _named(name: str, changes: Changes) -> Iterator[Case]:
     """The cases of one argument: a table, a family, all, or a network with its partner."""
-    if _is_table(name):
+    if is_table(name):
         study = find_study(name)
         for subject in study.subjects:
             spec = resolve(subject.model)

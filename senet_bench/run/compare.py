@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Protocol
 
 from senet_bench.core.progress import Progress, Steps, retold
+from senet_bench.core.reproduction import cells_of, is_error
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
+from senet_bench.core.stored_errors import stored_errors
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, select, spec_of, with_controls
 from senet_bench.run.count import Count
 from senet_bench.run.record import Record, new_run
@@ -115,7 +118,22 @@ def measured(
     for part in parts:
         yield from retold(part.run(cases, record), partial(_moment, record, done, total))
         done += part.steps(cases)
+        if part is count or ("accuracy" in measures and part is measures["accuracy"]):
+            _judge(record, cases, any_protocol=count.any_protocol)
     return record
+
+
+def _judge(record: Record[Run], cases: Sequence[Case], *, any_protocol: bool) -> None:
+    """Put the paper's errors beside the stored ones in every row."""
+    rows = record.document.rows
+    if not any(is_error(cell) for row in rows for cell in row.paper):
+        return
+    stored = stored_errors(record.store)
+    judged = [
+        replace(row, paper=cells_of(row, case.studies, stored, any_protocol=any_protocol)) if row.paper else row
+        for row, case in zip(rows, cases)
+    ]
+    record.change(rows=judged)
 
 
 def _moment(record: Record[Run], done: int, total: int, step: Progress) -> Progress:

@@ -46,13 +46,15 @@ class Counted:
 class Count:
     """Who counts, and whether the count is checked against the two reference counters; what was counted so far.
 
-    `formulas` are the user's for what no counter knows; what is checked is the count without them.
+    `formulas` are the user's for what no counter knows; what is checked is the count without them. With `any_protocol`
+    the paper's errors stand beside stored ones that were measured by another protocol, too.
     """
 
     counter: CounterName = "shapes"
     verify: bool = False
     formulas: Formulas | None = None
     counted: dict[ModelSpec, Counted | MeasurementError] = field(default_factory=dict, compare=False)
+    any_protocol: bool = False
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise one `UsageError` that lists every case that cannot be built or cannot take the images."""
@@ -72,8 +74,13 @@ class Count:
 
     def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with how it counts."""
-        source = self.formulas.source if self.formulas else None
-        return structs.replace(asked, counter=self.counter, verified=self.verify, flops_of=source)
+        return structs.replace(
+            asked,
+            counter=self.counter,
+            verified=self.verify,
+            flops_of=self.formulas.source if self.formulas else None,
+            any_protocol=self.any_protocol or None,
+        )
 
     def steps(self, cases: Sequence[Case]) -> int:
         """One a case."""

@@ -4,30 +4,39 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence, Sized
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from msgspec import structs
 
+from senet_bench.core.catalog import resolve
+from senet_bench.core.error_cells import Asked, error_cell, gain_cells
 from senet_bench.core.files import check_writable, write_atomically
 from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
 from senet_bench.core.learning import Evaluation as Document
+from senet_bench.core.paper import CellStatus
 from senet_bench.core.progress import Steps
+from senet_bench.core.reproduction import is_error, paper_cells
 from senet_bench.core.specs import ModelSpec, Precision, is_outside
 from senet_bench.core.store import Store
+from senet_bench.core.stored_errors import Network, StoredError, StoredErrors, of_evaluation, trial_errors
+from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
+    from senet_bench.data.labels import Labels
     from senet_bench.data.sets import DataSet, Split
     from senet_bench.train.evaluation import Predictions, Viewing
     from senet_bench.train.weights import Loaded
 
 COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 """What two evaluations must have in common."""
+V2 = "ImageNetV2"
+"""What images are called that have labels of their own."""
 
 
 class DataFacts(Protocol):
@@ -49,7 +58,7 @@ class EvaluationRequest:
     `size` is the side of the single centre crop in pixels, by default the network's own (the shorter edge is first
     scaled to 256 for 224, to 352 for 299 and 320); for a detector, which sees whole images, their shorter side, by
     default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
-    PIL's resize.
+    PIL's resize. `labels` are those of ImageNetV2, with its images, or ImageNet-Real's in a file.
     """
 
     models: tuple[str, ...]
@@ -65,6 +74,8 @@ class EvaluationRequest:
     per_class: Path | None = None
     predictions: Path | None = None
     skip_corrupt: bool = False
+    labels: str | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise `UsageError` unless there are weights for every network."""
@@ -81,20 +92,33 @@ class EvaluationRequest:
 
 def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The record of all errors of classifiers and, of several, each difference to the first."""
-    from senet_bench.data import sets
-
     specs = checked(asked, store)
-    images = sets.load_images(asked.dataset, asked.folder)
-    record, seen = begun(asked, images, store), list[Any]()
+    images, labels = _labelled(asked)
+    record, seen, trials = begun(asked, images, store), list[Any](), trial_errors(store)
     names = names_of(specs)
     for spec, name, source in zip(specs, names, asked.weights):
-        row, predictions = _evaluated(asked, images, spec, name, source)
+        row, predictions = _evaluated(asked, images, labels, spec, name, source)
         seen.append(predictions)
-        record.add(_against(record.document.rows, seen, row))
+        row = _against(record.document.rows, seen, row)
+        record.add(structs.replace(row, paper=beside_paper(row, trials)))
         yield record.progress(row.label, len(seen), len(specs))
     if asked.per_class is not None:
         write_atomically(asked.per_class, _by_class(images, names, seen))
     return record
+
+
+def _labelled(asked: EvaluationRequest) -> tuple[DataSet, Labels | None]:
+    """The images, and other labels for them where those are asked for."""
+    from senet_bench.data import labels, sets
+
+    if asked.labels is None:
+        return sets.load_images(asked.dataset, asked.folder), None
+    if asked.dataset != "imagenet":
+        raise UsageError(f"--labels are for ImageNet, not {asked.dataset}", "use --dataset imagenet")
+    if asked.labels.lower() in labels.OF_V2:
+        return labels.images_of_v2(asked.folder), None
+    images = sets.load_images(asked.dataset, asked.folder)
+    return images, labels.real_labels(Path(asked.labels), images)
 
 
 def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
@@ -111,7 +135,8 @@ def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
 
 def begun(asked: EvaluationRequest, images: DataFacts, store: Store) -> Record[Document]:
     """The record of an evaluation on these images, without a row yet."""
-    conditions = EvaluationConditions(dataset=asked.dataset, images=len(images.test), notes=list(images.notes))
+    notes = [*images.notes, *asked.notes]
+    conditions = EvaluationConditions(dataset=asked.dataset, images=len(images.test), notes=notes)
     return Record.begin(store, new_facts("evaluate", conditions))
 
 
@@ -123,7 +148,7 @@ def names_of(specs: Sequence[ModelSpec]) -> list[str]:
 
 
 def _evaluated(
-    asked: EvaluationRequest, images: DataSet, spec: ModelSpec, name: str, source: str
+    asked: EvaluationRequest, images: DataSet, labels: Labels | None, spec: ModelSpec, name: str, source: str
 ) -> tuple[ClassifierRow, Predictions]:
     from senet_bench.data.sets import Files
     from senet_bench.train import weights
@@ -147,7 +172,12 @@ def _evaluated(
     seen = predict(network, images, _shown(asked, images.test, viewing), viewing)
     if asked.predictions is not None:
         seen.save(asked.predictions / f"{name}-{asked.dataset}.npz")
-    return _row(loaded, viewing, images, seen), seen
+    row = _row(loaded, viewing, images, seen if labels is None else seen.relabelled(labels.right))
+    if labels is None:
+        return structs.replace(row, labels=images.name if images.name == V2 else None), seen
+    left_out = [f"{len(seen) - row.images:,} of {len(seen):,} images have no label in {labels.name}"]
+    row = structs.replace(row, labels=labels.name, loss=None, notes=[*row.notes, *left_out])
+    return row, seen.relabelled(labels.right)
 
 
 def _shown(asked: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
@@ -180,7 +210,27 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
         loss=seen.loss,
         recipe=loaded.metadata.get("recipe"),
         epochs=loaded.metadata.get("epochs"),
+        classes=len(images.classes),
+        origin=loaded.origin,
+        trial=loaded.metadata.get("key"),
     )
+
+
+def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[Network, StoredError]]) -> list[CellStatus]:
+    """The paper's cells that an error stands beside; where it stands beside none, those of its network with the reason.
+
+    Of a network of our own the trial tells what it was trained by.
+    """
+    if is_outside(row.model):
+        return []
+    spec = replace(resolve(row.model), attention=row.attention, classes=row.classes or resolve(row.model).classes)
+    network, error = of_evaluation(row, trials)
+    asked = Asked(spec, StoredErrors([(network, error)]))
+    studies = [study for study in STUDIES.values() if (study.classes or resolve(row.model).classes) == spec.classes]
+    printed = list(dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study.id)))
+    judged = [error_cell(cell, asked) for cell in printed if is_error(cell)]
+    judged += gain_cells(printed, asked)
+    return [cell for cell in judged if cell.status != "not measured"] or [cell for cell in judged if cell.differs_in]
 
 
 def _against(rows: Sequence[EvaluationRow], seen: Sequence[Predictions], row: ClassifierRow) -> ClassifierRow:

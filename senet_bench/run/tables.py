@@ -173,6 +173,9 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
     columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
     several = len(rows) > 1
     columns += ["difference", "McNemar p"] if several else []
+    beside = [(cell.table, cell.column) for row in rows for cell in row.paper if cell.metric == "top1_err"]
+    places = list(dict.fromkeys(beside))
+    columns += [heading for table, column in places for heading in (f"Table {table}, {column}", "status")]
     lines = tuple(
         (
             row.label,
@@ -181,6 +184,7 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
             interval_text(row.ci, ".2f", 100),
             number(row.top5_err, ".2f", 100),
             *((_difference(row), number(row.mcnemar_p, ".2g")) if several else ()),
+            *(text for place in places for text in _printed_error(row, *place)),
         )
         for row in rows
     )
@@ -232,6 +236,14 @@ def _remarks(rows: Sequence[EvaluationRow]) -> tuple[str, ...]:
     notes += [f"{row.label}: {note}" for row in rows for note in unreadable(row.skipped)]
     notes += [f"not like for like: {what}" for row in rows for what in row.differs_in or ()]
     return tuple(notes)
+
+
+def _printed_error(row: ClassifierRow, table: str, column: str) -> tuple[str, str]:
+    """A printed top-1 error beside an evaluated network, and its status."""
+    for cell in row.paper:
+        if (cell.table, cell.column, cell.metric) == (table, column, "top1_err"):
+            return cell.printed, ", ".join(cell.differs_in) if cell.status == "not measured" else cell.status
+    return EMPTY, EMPTY
 
 
 def _printed(row: DetectorRow, metric: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from senet_bench.core import comparisons
 from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
+from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.reproduction import find
 from senet_bench.core.results import UNTIMED, Row
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, table_of
@@ -34,7 +35,12 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
     fields += [(Column(HEADINGS[error], "original"), _of(0, number, "original", error)) for error in errors]
     for column, group in (("reimplementation", "re-implementation"), ("senet", "SENet")):
         side = partial(_of, int(column == "senet"))
-        fields += [(Column(HEADINGS[error], group), side(number, column, error)) for error in errors]
+        gain = ["top1_gain"] * (column == "senet" and _is_measured(rows, number, "top1_gain"))
+        for error in (*errors, *gain):
+            fields.append((Column(HEADINGS[error], group), side(number, column, error)))
+            if _is_measured(rows, number, error):
+                fields.append((Column("measured", group), side(number, column, error, measured_text)))
+                fields.append((Column("status", group, numeric=False), side(number, column, error, error_status)))
         for metric in metrics:
             fields.append((Column(HEADINGS[metric], group), side(number, column, metric)))
             fields.append((Column("counted", group), side(number, column, metric, counted)))
@@ -70,16 +76,60 @@ def network_table(
         printed_forms = [form for form in metric.forms if _has(rows, number, form.key)]
         for form in printed_forms or [metric.form_for(rows)]:
             fields += _counted(metric, form, _Around(bases, number, bool(printed_forms), narrow, against))
-    printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "ap", "ap50")
-    fields += [_printed(metric, number) for metric in printed if _has(rows, number, metric)]
+    printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "top1_gain", "ap", "ap50")
+    for error in printed:
+        if _has(rows, number, error) and (error != "top1_gain" or _is_measured(rows, number, error)):
+            fields += _printed(error, number, measured=_is_measured(rows, number, error))
     return table_of(title, fields, rows, notes(rows, number))
 
 
 DAGGER = "† by the convention bn-inclusive, else by macs"
 
 
-def _printed(metric: str, number: str | None) -> Field[Row]:
-    return Column(HEADINGS[metric], "paper"), lambda row: printed_text(find(row, number, metric))
+def _printed(metric: str, number: str | None, *, measured: bool) -> list[Field[Row]]:
+    """The columns of an error: printed, and what was measured with its status where anything was."""
+    fields: list[Field[Row]] = []
+    for column in CROPS if number == "8" else (None,):
+        heading = HEADINGS[metric] if column is None else f"{HEADINGS[metric]} at {column} px"
+        cell = partial(find, number=number, metric=metric, column=column)
+        if not measured:
+            fields.append((Column(heading, "paper"), lambda row, cell=cell: printed_text(cell(row))))  # type: ignore[misc]
+            continue
+        fields.append((Column("paper", heading), lambda row, cell=cell: printed_text(cell(row))))  # type: ignore[misc]
+        fields.append((Column("measured", heading), lambda row, cell=cell: measured_text(cell(row))))  # type: ignore[misc]
+        status_column = Column("status", heading, numeric=False)
+        fields.append((status_column, lambda row, cell=cell: error_status(cell(row))))  # type: ignore[misc]
+    return fields
+
+
+CROPS = ("224", LARGE_CROPS)
+"""The columns of Table 8."""
+
+
+def _is_measured(rows: Sequence[Row], number: str | None, metric: str) -> bool:
+    """Whether anything stands beside a printed error, or is said of what was stored; detectors are shown elsewhere."""
+    cells = (cell for row in rows for cell in row.paper if cell.metric == metric and number in (None, cell.table))
+    return metric in MEASURED and any(cell.status != "not measured" or cell.differs_in for cell in cells)
+
+
+MEASURED = ("top1_err", "top5_err", "top1_gain")
+"""The metrics of a classifier's training."""
+
+
+def measured_text(cell: CellStatus | None) -> str:
+    """What was measured, with its 95 % interval."""
+    if cell is None or cell.measured is None:
+        return EMPTY
+    return f"{cell.measured:.2f}" + (f" ({cell.ci[0]:.2f} to {cell.ci[1]:.2f})" if cell.ci else EMPTY)
+
+
+def error_status(cell: CellStatus | None) -> str | Cell:
+    """The status of an error or a gain; what differs in the protocol where nothing else is said."""
+    if cell is None:
+        return EMPTY
+    words = ", ".join(cell.differs_in) if cell.status in ("not measured", "other protocol") else EMPTY
+    text = words if cell.status == "not measured" and words else f"{cell.status}: {words}" if words else cell.status
+    return Cell(text, cell.status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +170,7 @@ def _counted(metric: Metric, form: Form, around: _Around) -> list[Field[Row]]:
 HEADINGS = {form.key: form.heading for metric in METRICS.values() for form in metric.forms} | {
     "top1_err": "top-1 %",
     "top5_err": "top-5 %",
+    "top1_gain": "gain, points",
     "ap": "AP",
     "ap50": "AP50",
     "cpu_ms": "CPU ms",
@@ -173,7 +224,7 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     metrics = {cell.metric for row in rows for cell in row.paper if number in (None, cell.table)}
     for row in rows:
         for cell in row.paper:
-            if number in (None, cell.table) and cell.explanation and cell.status not in ("match", "not measured"):
+            if number in (None, cell.table) and cell.explanation and cell.status not in UNEXPLAINED:
                 found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
         for what, why in row.missing.items():
             if what in (*UNTIMED, "accuracy"):
@@ -184,7 +235,9 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
         if row.formulas:
             own = ", ".join(f"{name} {amount:,}" for name, amount in row.formulas.items())
             found.setdefault(f"counted by formulas of your own: {own}", []).append(row.label)
-    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"}) + [PRINTED_ERRORS] * ("top1_err" in metrics)
+    known = [metric for metric in MEASURED if _is_measured(rows, number, metric)]
+    general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"})
+    general += [*_about_errors(rows, number, known)] if known else [PRINTED_ERRORS] * ("top1_err" in metrics)
     general += [DETECTORS] * any(row.family == "detection" for row in rows)
     general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]
     return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
@@ -194,6 +247,33 @@ CONVENTIONS = (
     "macs: multiply-adds of convolutions and linear layers, one operation per element scaled by SE, compared rounded; "
     "bn-inclusive: macs and one per BatchNorm output, max-pool input and final-pool input, compared truncated "
     "(fitted to the paper's tables, its authors do not document it)"
+)
+UNEXPLAINED = frozenset(
+    ("match", "not measured", "other protocol", "same sign and inside", "same sign", "not shown", "opposite")
+)
+"""The statuses that say it all, or whose explanation stands in the cell."""
+
+
+def _about_errors(rows: Sequence[Row], number: str | None, known: Sequence[str]) -> Iterator[str]:
+    """How measured errors are judged, and what brings those that are missing, at about which cost."""
+    cells = [cell for row in rows for cell in row.paper if number in (None, cell.table) and cell.metric in MEASURED]
+    over = {cell.ci_over: cell.seeds for cell in cells if cell.metric != "top1_gain" and cell.ci_over}
+    kinds = [f"over {over.get('seeds')} seeds (t)"] * ("seeds" in over) + ["over images (Wilson's)"] * (
+        "images" in over
+    )
+    yield f"{INTERVALS} {' or '.join(kinds) or 'over seeds, else over images'}"
+    if "top1_gain" in known:
+        yield GAINS
+    missing = {cell.command: cell.training_operations for cell in cells if cell.command and cell.metric == "top1_err"}
+    for command, operations in missing.items():
+        cost = f" (about {operations:.1e} floating-point operations a seed)" if operations else EMPTY
+        yield f"to measure: {command}{cost}"
+
+
+INTERVALS = "match: the print lies inside the 95 % interval of what was measured by the table's own protocol,"
+GAINS = (
+    "gain: the baseline's error minus its own, paired, in points; the same sign where its 95 % interval leaves out 0, "
+    "inside where the printed gain lies in it, not shown where 0 does"
 )
 PRINTED_ERRORS = (
     "errors are the paper's, as printed: reaching them takes the training that the table's protocol describes"
@@ -253,6 +333,9 @@ def record(row: Row) -> dict[str, Any]:
     for cell in row.paper:
         key = f"table{cell.table}_{cell.column}_{cell.metric}".replace(" ", "_")
         flat |= {key: cell.printed, f"{key}_status": cell.status}
+        if cell.metric in MEASURED and cell.measured is not None:
+            flat[f"{key}_measured"] = cell.measured
+            flat |= {f"{key}_low": cell.ci[0], f"{key}_high": cell.ci[1]} if cell.ci else {}
     return flat
 
 

@@ -86,6 +86,19 @@ class Predictions:
         """Wilson's interval of the top-1 error."""
         return wilson(int(self.wrong.sum()), len(self), confidence)
 
+    def relabelled(self, right: Sequence[frozenset[int]]) -> Predictions:
+        """The same images where several classes may be right (by row of the split); those without any are left out.
+
+        A predicted class that is right becomes the first of those, which is the label. The losses are not theirs.
+        """
+        kept = np.array([bool(right[row]) for row in self.rows], dtype=bool)
+        sets = [right[row] for row in self.rows[kept]]
+        labels = np.array([min(classes) for classes in sets], dtype=np.int64)
+        best = self.best[kept].copy()
+        for own, classes, label in zip(best, sets, labels):
+            own[np.isin(own, list(classes))] = label
+        return Predictions(self.rows[kept], labels, best, self.losses[kept], self.skipped)
+
     def by_class(self, classes: tuple[str, ...]) -> list[tuple[str, int, int]]:
         """Per class its name, its images and how many of them the network got wrong."""
         images = np.bincount(self.labels, minlength=len(classes))

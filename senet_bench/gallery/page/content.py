@@ -69,7 +69,7 @@ def content(collection: Collection) -> Content:
     return Content(
         cost=tuple(_costs(collection, timings)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
-        grids=tuple(grids(collection.rows())),
+        grids=tuple(grids(collection)),
         ablations=tuple(_ablations(collection, main_timing(timings))),
         latency=tuple(_latencies(collection, timings)),
         errors=tuple(error_tables(collection)),

@@ -18,7 +18,19 @@ from senet_bench.show.documents import Document
 from senet_bench.show.networks import HEADINGS, counted, delta
 from senet_bench.show.tables import EMPTY, Column, Table
 
-SIGNS: dict[Status, str] = {"match": "✓", "near": "≈", "differs": "≠", "not reproduced": "✗", "not measured": "–"}
+SIGNS: dict[Status, str] = {
+    "match": "✓",
+    "near": "≈",
+    "differs": "≠",
+    "not reproduced": "✗",
+    "not measured": "–",
+    "other protocol": "≁",
+    "released weights": "◇",
+    "same sign and inside": "✓",
+    "same sign": "≈",
+    "not shown": "?",
+    "opposite": "≠",
+}
 WORDS = {"top1_gain": "top-1 gain", "top5_gain": "top-5 gain", "crop": "crop, px", "extra_data": "extra data"}
 GROUPS = {
     "reimplementation": "re-implementation",
@@ -55,20 +67,21 @@ class Grid:
     command: str
 
 
-def grids(rows: Sequence[Row]) -> list[Grid]:
-    """Every table of numbers that the paper prints, judged against the newest counts."""
-    return [grid(number, rows) for number in COMPARED]
+def grids(collection: Collection) -> list[Grid]:
+    """Every table of numbers that the paper prints, judged against the newest counts and the stored errors."""
+    return [grid(number, collection) for number in COMPARED]
 
 
-def grid(number: str, rows: Sequence[Row]) -> Grid:
+def grid(number: str, collection: Collection) -> Grid:
     """One printed table; cells that nothing was measured for are there too, with the reason."""
     printed = cells(number)
-    known = {(one.row, one.column, one.metric): one for one in statuses(number, rows)}
+    known = {(one.row, one.column, one.metric): one for one in statuses(number, collection)}
     found = {
         (cell.row, cell.column, cell.metric): known.get((cell.row, cell.column, cell.metric)) or compare_cell(cell)
         for cell in printed
     }
-    columns = tuple(dict.fromkeys((cell.column, cell.metric) for cell in printed))
+    found |= {key: one for key, one in known.items() if key not in found}  # gains that are not printed
+    columns = tuple(dict.fromkeys((one.column, one.metric) for one in found.values()))
     names = tuple(dict.fromkeys(cell.row for cell in printed))
     study = f"table{number}" if f"table{number}" in STUDIES else None
     counts = tuple((status, sum(one.status == status for one in found.values())) for status in SIGNS)
@@ -86,12 +99,12 @@ def grid(number: str, rows: Sequence[Row]) -> Grid:
     )
 
 
-def statuses(number: str, rows: Iterable[Row]) -> list[CellStatus]:
+def statuses(number: str, collection: Collection) -> list[CellStatus]:
     """The cells of a printed table that a stored row stands beside."""
     study = f"table{number}"
     if study not in STUDIES:
         return []
-    return [cell for row in of_study(rows, study) for cell in row.paper if cell.table == number]
+    return [cell for row in collection.of_study(study) for cell in row.paper if cell.table == number]
 
 
 def tally(found: Iterable[Grid]) -> Mapping[Status, int]:
@@ -108,7 +121,9 @@ def _cell(one: CellStatus | None) -> GridCell:
         return GridCell()
     ours = counted(one)
     tip = [f"{one.row}: {HEADINGS.get(one.metric) or WORDS.get(one.metric, one.metric)}, {one.status}"]
-    tip.append(f"printed {one.printed}" + (f", counted {ours} ({delta(one)})" if ours else ""))
+    how = "measured" if one.ci or one.differs_in else "counted"
+    interval = f", {one.ci[0]:.2f} to {one.ci[1]:.2f}" if one.ci else ""
+    tip.append(f"printed {one.printed}" + (f", {how} {ours} ({delta(one)}){interval}" if ours else ""))
     if one.explanation:
         tip.append(one.explanation)
     sign = "" if one.printed == "-" else SIGNS[one.status]

@@ -1,0 +1,242 @@
+"""The errors that are stored of networks, of trials and of evaluations alike, each with what it was measured by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+import msgspec
+
+from senet_bench.core.catalog import CATALOG
+from senet_bench.core.files import read_file
+from senet_bench.core.identity import TEXTS
+from senet_bench.core.intervals import interval_of_mean, wilson
+from senet_bench.core.learning import ClassifierRow, TrialResult
+from senet_bench.core.results import Facts, json_object
+from senet_bench.core.specs import AttentionSpec, Precision
+from senet_bench.core.store import TRIAL, Store
+from senet_bench.errors import BenchError
+
+RELEASED = {
+    name: f"timm:legacy_{name}"
+    for name in ("seresnet50", "seresnet101", "seresnet152", "seresnext50_32x4d", "seresnext101_32x4d", "senet154")
+}
+"""timm's copies of the weights that the authors released, by our name of the network."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """What an error was measured by; of two equal ones the errors differ by their seeds alone.
+
+    `facts` is what the recipe trains by, None where that is not known; `size` the side of the centre crop in pixels.
+    `weights` names what was evaluated, empty for a trial.
+    """
+
+    dataset: str
+    size: int
+    train_images: int | None
+    test_images: int
+    recipe: str | None
+    facts: Mapping[str, Any] | None = field(default=None, hash=False)
+    epochs: int | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    precision: Precision | str = "fp32"
+    start: str = ""
+    averaged: bool = False
+    weights: str = ""
+    labels: str = ""
+
+    @property
+    def released(self) -> bool:
+        """Whether it is of the weights that the authors released."""
+        return self.weights.partition(".")[0] in RELEASED.values()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredError:
+    """The errors of one network on one seed, as fractions; `gain` those of a baseline on the same images minus its own.
+
+    `gain_ci` is the 95 % interval of that.
+    """
+
+    origin: Origin
+    seed: int | None
+    top1_err: float
+    top5_err: float | None
+    gain: float | None = None
+    gain_ci: tuple[float, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorGroup:
+    """The errors of one network by one origin, by seed."""
+
+    origin: Origin
+    errors: tuple[StoredError, ...]
+
+    def mean(self, metric: str) -> float | None:
+        """The mean of `top1_err` or `top5_err`, None where a seed has none."""
+        values = self._values(metric)
+        return sum(values) / len(values) if values else None
+
+    def interval(self, metric: str) -> tuple[float, float] | None:
+        """Its 95 % interval: of the mean over seeds where there are several that differ, else Wilson's over images."""
+        values = self._values(metric)
+        if not values:
+            return None
+        over_seeds = interval_of_mean(values)
+        images = self.origin.test_images
+        return over_seeds or wilson(round(values[0] * images), images)
+
+    def over_seeds(self, metric: str) -> bool:
+        """Whether the interval is one over seeds."""
+        return interval_of_mean(self._values(metric)) is not None
+
+    def by_seed(self) -> dict[int, float]:
+        """The top-1 error of every seed."""
+        return {error.seed: error.top1_err for error in self.errors if error.seed is not None}
+
+    def _values(self, metric: str) -> list[float]:
+        values = [getattr(error, metric) for error in self.errors]
+        return [] if None in values else values
+
+
+Network: TypeAlias = tuple[str, AttentionSpec | None, int]
+"""What makes two networks one: the name of the one without attention, the attention, the number of classes."""
+
+
+class StoredErrors:
+    """The stored errors by network; later ones of equal origin and seed win."""
+
+    def __init__(self, found: Iterable[tuple[Network, StoredError]] = ()) -> None:
+        by_origin: dict[Network, dict[str, dict[int | None, StoredError]]] = {}
+        for network, error in found:
+            by_origin.setdefault(network, {}).setdefault(repr(error.origin), {})[error.seed] = error
+        self.groups = {network: [_group(by_seed) for by_seed in known.values()] for network, known in by_origin.items()}
+
+    def of(self, network: Network) -> list[ErrorGroup]:
+        """The errors of one network, a group for each origin."""
+        return self.groups.get(network, [])
+
+
+def _group(by_seed: Mapping[int | None, StoredError]) -> ErrorGroup:
+    errors = tuple(by_seed.values())
+    return ErrorGroup(errors[-1].origin, errors)
+
+
+def root_of(model: str) -> str:
+    """The name of a network without its attention."""
+    row = CATALOG.get(model)
+    return (row.baseline or row.name) if row else model
+
+
+def stored_errors(store: Store) -> StoredErrors:
+    """Every error of a results folder; files that cannot be read are left out here, and named where they are asked for.
+
+    An evaluation of weights that were trained here has the origin of that trial, at its own crop.
+    """
+    trials = trial_errors(store)
+    return StoredErrors([*trials.values(), *_evaluations(store, trials)])
+
+
+def trial_errors(store: Store) -> dict[str, tuple[Network, StoredError]]:
+    """The errors of every machine's trials, by their keys."""
+    return dict(_trials(store))
+
+
+def _trials(store: Store) -> Iterator[tuple[str, tuple[Network, StoredError]]]:
+    """The trials of every machine, by their keys."""
+    for path in sorted((store.root / "runs").glob("*/trials/*.json")):
+        try:
+            document = json_object(read_file(path), str(path))
+            result = msgspec.convert(document.get("result"), TrialResult)
+        except (BenchError, msgspec.ValidationError):
+            continue
+        definition = document.get("definition")
+        if document.get("schema") != TRIAL or not isinstance(definition, dict) or not result.model:
+            continue
+        data = definition.get("data")
+        data = data if isinstance(data, dict) else {}
+        row = CATALOG.get(result.model)
+        classes = data.get("classes") or (row.classes if row else 0)
+        network = (root_of(result.model), result.attention, classes)
+        error = StoredError(
+            origin=_of_trial(definition, data, result),
+            seed=result.seed,
+            top1_err=result.top1_err,
+            top5_err=result.top5_err,
+        )
+        yield path.stem, (network, error)
+
+
+def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> Origin:
+    """What a trial was measured by; earlier versions did not store all of it."""
+    recipe, former = definition.get("recipe"), "code" in definition
+    row = CATALOG.get(result.model)
+    return Origin(
+        dataset=result.dataset,
+        size=data.get("size") or (row.input_size[1] if row else 0),
+        train_images=data.get("train"),
+        test_images=result.images or data.get("test") or 0,
+        recipe=result.recipe,
+        facts=None if former or not isinstance(recipe, dict) else _without_texts(recipe),
+        epochs=result.epochs,
+        lr=result.lr,
+        batch_size=definition.get("batch"),
+        precision=result.precision,
+        start=str(definition.get("start", "")),
+        averaged=definition.get("ema") is not None,
+    )
+
+
+def _without_texts(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in recipe.items() if name not in TEXTS}
+
+
+def _evaluations(
+    store: Store, trials: Mapping[str, tuple[Network, StoredError]]
+) -> Iterator[tuple[Network, StoredError]]:
+    for _, document in store.survey():
+        if isinstance(document, BenchError) or not isinstance(document, Facts):
+            continue
+        for row in document.rows:
+            if isinstance(row, ClassifierRow):
+                yield of_evaluation(row, trials)
+
+
+def of_evaluation(
+    row: ClassifierRow, trials: Mapping[str, tuple[Network, StoredError]] | None = None
+) -> tuple[Network, StoredError]:
+    """The network and the error of an evaluated row."""
+    known = (trials or {}).get(row.trial or "")
+    seed = known[1].seed if known else None
+    trained = known[1].origin if known else None
+    if trained is None:
+        trained = Origin(
+            dataset=row.dataset,
+            size=row.size,
+            train_images=None,
+            test_images=row.images,
+            recipe=row.recipe,
+            epochs=row.epochs,
+            precision=row.precision,
+        )
+    origin = replace(
+        trained,
+        dataset=row.dataset,
+        size=row.size,
+        test_images=row.images,
+        weights=row.origin or row.weights,
+        labels=row.labels or "",
+    )
+    paired = row.against is not None and root_of(row.model) == row.against and row.difference is not None
+    return (root_of(row.model), row.attention, row.classes or 1000), StoredError(
+        origin=origin,
+        seed=seed,
+        top1_err=row.top1_err,
+        top5_err=row.top5_err,
+        gain=-row.difference if paired and row.difference is not None else None,
+        gain_ci=(-row.difference_ci[1], -row.difference_ci[0]) if paired and row.difference_ci else None,
+    )

@@ -264,7 +264,7 @@ def test_report_rebuilds_the_same_bytes(run: Run, tmp_path: Path) -> None:
         assert run("report").code == 0
         files = sorted(path for part in ("tables", "plots") for path in (tmp_path / "results" / part).iterdir())
         written.append({path.name: path.read_bytes() for path in files})
-    assert {"table2.md", "table3.tex", "error-vs-flops.svg", "error-vs-params.png"} <= written[0].keys()
+    assert {"table2.md", "table3.tex", "error-vs-flops.svg", "error-vs-params.pdf"} <= written[0].keys()
     assert written[0] == written[1]
 
 

@@ -342,7 +342,7 @@ def test_report_writes_the_same_bytes_again(stored: tuple[GateFacts, Store]) -> 
     facts, store = stored
     paths = list(observation_files(facts, store.root))
     kinds = {path.name.removeprefix("excitations-se-resnet-20-digits") for path in paths}
-    pictures = {f"-{kind}.{end}" for kind in ("classes", "spread", "blocks") for end in ("png", "svg")}
+    pictures = {f"-{kind}.{end}" for kind in ("classes", "spread", "blocks") for end in ("pdf", "svg")}
     assert kinds == {".csv", ".md", ".tex", ".html", "-channels.csv"} | pictures
     made = {path: path.read_bytes() for path in paths}
     for path in paths:

@@ -11,7 +11,6 @@ import pytest
 from senet_bench.core.store import Store
 from senet_bench.gallery import report as reporting
 from senet_bench.gallery.page import build
-from senet_bench.show.chart import draw_chart
 from tests.support import browser, stored
 
 FLOPS = "#error-vs-flops"
@@ -37,9 +36,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     stored.store(root, stored.evaluated(stored.HOSTILE), "20261120T100002Z-evaluate-3")
     stored.store(root, stored.gates(stored.HOSTILE, stored.HOSTILE), "20261120T100003Z-excitations-4")
     report = reporting.read_gallery(Store(root))
-    drawn = {chart.name: draw_chart(chart, "svg") for chart in report.content.charts()}
     written = root / "index.html"
-    written.write_text(build.build_page(report.collection, report.content, drawn), encoding="utf-8")
+    written.write_text(build.build_page(report.collection, report.content), encoding="utf-8")
     return written.as_uri()
 
 
@@ -246,7 +244,7 @@ def test_colours_follow_the_system_and_the_switch(opened: Any) -> None:
 def test_plots_follow_the_colours(opened: Any) -> None:
     def stroke() -> str:
         return str(
-            opened.execute_script(f"return getComputedStyle(document.querySelector('{FLOPS} .mark use')).stroke")
+            opened.execute_script(f"return getComputedStyle(document.querySelector('{FLOPS} .mark path')).stroke")
         )
 
     light = stroke()

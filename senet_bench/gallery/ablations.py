@@ -21,6 +21,8 @@ from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
 from senet_bench.show.measurements import mean_interval
 
+PERCENT = (0.0, 100.0)
+
 
 def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
     """The paper's ablations, Tables 10 to 16: its errors beside the counts, and times where they were taken."""
@@ -58,10 +60,11 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     errors = Line("paper", tuple(cell_of(row, "top1_err") for row in settings))
     references = _known((row.label, cell_of(row, "top1_err")) for row in base)
     name = "top-1 error on ImageNet"
-    panels = [Panel(f"{name}, % (the paper's)", (errors,), references, name), *map(panel, costs())]
+    panels = [Panel(f"{name}, % (the paper's)", (errors,), references, name, PERCENT), *map(panel, costs())]
     names = tuple(next(cell.row for cell in row.paper if cell.table == study.table) for row in settings)
     title = f"Table {study.table}. {TABLES[study.table].title}{_same(panels)}"
-    return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10")
+    axis = next((axis.name for axis in AXES.values() if axis.table == study.id), "setting")
+    return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10", axis)
 
 
 def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[str], str] = str) -> Series:
@@ -79,7 +82,7 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     name = f"top-1 error on {accuracy.dataset if accuracy else None}"
     errors = Line("here", tuple(map(_error, settings)), tuple(map(_error_interval, settings)))
     references = _known((reference, _error(row)) for reference, row in others)
-    panels = [Panel(f"{name}, %", (errors,), references, name)]
+    panels = [Panel(f"{name}, %", (errors,), references, name, PERCENT)]
     for metric in costs():
         panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
     about = f", on {_protocol(accuracy)}" if accuracy else ", counted"
@@ -87,7 +90,7 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     title = f"{label} by {' x '.join(axes)}{about}{_same(panels)}"
     ordered = axes == ("reduction",) and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
-    series = Series("", title, names, _useful(panels), ordered, ablation.sources)
+    series = Series("", title, names, _useful(panels), ordered, " x ".join(axes), ablation.sources)
     stem = (
         "ablation",
         *axes,

@@ -5,247 +5,333 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from itertools import pairwise
 
 from senet_bench.core.metrics import Metric
 from senet_bench.core.results import Latency, Row
 from senet_bench.core.union import Timed
 from senet_bench.gallery.collection import conditions_label
-from senet_bench.gallery.points import DATASET_NAMES, Point
-from senet_bench.show.chart import Chart, Mark, drawing, name_of, settle, shown
+from senet_bench.gallery.points import DATASET_NAMES, PricedError
+from senet_bench.show.chart import name_of, shown
 from senet_bench.show.curves import SHAPES
-from senet_bench.show.measurements import pareto
-from senet_bench.show.style import LIGHT
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-_LABEL = 8.0
-PLACES = (
-    *((8, -3, "left"), (-8, -3, "right"), (0, 8, "center"), (0, -15, "center")),
-    *((8, 7, "left"), (-8, 7, "right"), (8, -13, "left"), (-8, -13, "right"), (14, 14, "left"), (-14, 14, "right")),
+from senet_bench.show.drawing import (
+    TEXT,
+    Anchor,
+    Box,
+    Chart,
+    Frame,
+    Mark,
+    Part,
+    Place,
+    Point,
+    Scale,
+    Stroke,
+    Text,
+    cut,
+    legend,
+    overlap,
+    scale_around,
+    width_of,
 )
-"""Where a name may stand beside its point, the best place first: points to the right, up, and its alignment."""
+from senet_bench.show.measurements import pareto
+
+LABEL = 8.0
+PLACES: tuple[tuple[float, float, Anchor], ...] = (
+    *((8, 3, "start"), (-8, 3, "end"), (0, -8, "middle"), (0, 15, "middle")),
+    *((8, -7, "start"), (-8, -7, "end"), (8, 13, "start"), (-8, 13, "end"), (14, -14, "start"), (-14, -14, "end")),
+)
+"""Where a name may stand beside its point, the best place first: points to the right, down, and its anchor."""
+WIDE, HIGH = 648.0, 320.0
+"""The width of a plot, and the height of its frame, in points."""
 
 
-def tradeoff(found: Sequence[Point], dataset: str, metric: Metric, name: str, where: str = "") -> Chart | None:
+def tradeoff(found: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "") -> Chart | None:
     """Top-1 error on a data set against one cost; None where fewer than two points have both.
 
     Diamonds are the paper's errors, circles those measured here, squares gates fixed at 0.5; hollow is without
     attention. `where` names machine and conditions of a latency.
     """
-    from matplotlib.figure import Figure
-
     points = [point for point in found if point.dataset == dataset and _drawable(point, metric)]
     if len(points) < 2:
         return None
-    with drawing():
-        figure = Figure(figsize=(9, 5.4), layout="constrained")
-        axes = figure.add_subplot()
-        _frame(axes, points, dataset, metric, where)
-        fronts = _fronts(axes, points, metric)
-        _legend(axes, points, fronts)
-        settle(figure)
-        heads = list(_arrows(axes, points, metric))
-        marks = [_mark(axes, place, point, metric) for place, point in enumerate(points)]
-        names = list(_names(axes, points, metric))
-    title = f"Top-1 error on {DATASET_NAMES.get(dataset, dataset)} against {metric.label}"
-    return Chart(name, f"{title}{f', {where}' if where else ''}", figure, (*heads, *marks, *names), axes)
+    fronts = _fronts(points, metric)
+    keys, high = legend(_keys(points, bool(fronts)), 50, 0, WIDE - 60)
+    unit = unit_of(points, metric)
+    frame = Frame(50, high + 6, WIDE - 64, HIGH, *_scales(points, metric, unit))
+    plot = _Plot(frame, metric, unit, points)
+    axis = f"{unit.axis}{f': {shown(where, 90)}' if where else ''}"
+    titles = (
+        Text(((frame.left + frame.right) / 2, frame.bottom + 28), axis, "ink", TEXT, "middle"),
+        Text(
+            (12, (frame.top + frame.bottom) / 2),
+            f"top-1 error on {dataset_name(dataset)}, %",
+            "ink",
+            TEXT,
+            "middle",
+            -90,
+        ),
+    )
+    parts = [
+        *keys,
+        *frame.grid(down=True),
+        Part(titles),
+        *plot.steps(fronts),
+        *plot.arrows(),
+        *plot.marks(),
+        *plot.names(),
+    ]
+    title = f"Top-1 error on {DATASET_NAMES.get(dataset, dataset)} against {unit.label}"
+    return Chart(name, f"{title}{f', {where}' if where else ''}", WIDE, frame.bottom + 38, tuple(parts), frame)
 
 
-def _drawable(point: Point, metric: Metric) -> bool:
+def dataset_name(dataset: str) -> str:
+    """What a data set is called in a plot."""
+    return shown(DATASET_NAMES.get(dataset, dataset), 30)
+
+
+def _drawable(point: PricedError, metric: Metric) -> bool:
     cost = point.costs.get(metric.key)
     return cost is not None and cost.value > 0 and math.isfinite(cost.value) and math.isfinite(point.error)
 
 
-def _frame(axes: Axes, points: Sequence[Point], dataset: str, metric: Metric, where: str) -> None:
-    """Axes, their limits and ticks."""
-    costs = [point.costs[metric.key].value for point in points]
-    errors = [edge for point in points for edge in (point.error, *(point.interval or ()))]
-    low, high, room = min(costs), max(costs), max(0.08 * (max(errors) - min(errors)), 0.05)
-    axes.set_xscale("log")
-    axes.set_xlim(low / 1.5, high * 1.8)
-    axes.set_ylim(max(0.0, min(errors) - room), max(errors) + room)
-    decades = [
-        part * 10.0**power
-        for power in range(-7, 7)
-        for part in (1, 2, 5)
-        if low / 1.5 <= part * 10.0**power <= high * 1.8
-    ]
-    axes.set_xticks(decades, [f"{tick:g}" for tick in decades])
-    axes.set_xticks([], minor=True)
-    axes.set_xlabel(metric.axis + (f": {shown(where, 90)}" if where else ""))
-    axes.set_ylabel(f"top-1 error on {shown(DATASET_NAMES.get(dataset, dataset), 30)}, %")
-    axes.tick_params(length=0)
-    axes.set_axisbelow(True)
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """What a cost is shown in: its number in the metric's own unit times `factor`, called `label`, on its `axis`."""
+
+    factor: float
+    label: str
+    axis: str
 
 
-def _xy(point: Point, metric: Metric) -> tuple[float, float]:
-    return point.costs[metric.key].value, point.error
+def unit_of(points: Sequence[PricedError], metric: Metric) -> Unit:
+    """The unit of a plot: the one that tables take for the largest of the numbers."""
+    largest = max(point.costs[metric.key].value for point in points) * metric.scale
+    form = next((form for form in metric.forms if largest >= form.scale), metric.forms[-1] if metric.forms else None)
+    if form is None or form.scale == metric.scale:
+        return Unit(1.0, metric.label, metric.axis)
+    return Unit(metric.scale / form.scale, form.heading, metric.axis.replace(metric.label, form.heading))
 
 
-def _arrows(axes: Axes, points: Sequence[Point], metric: Metric) -> Iterator[Mark]:
-    """Draw a line from each baseline to its variants; the head in its middle."""
-    bases = {(point.source, point.pair): point for point in points if point.kind == "baseline"}
-    for place, point in enumerate(points):
-        base = bases.get((point.source, point.pair))
-        if point.kind != "attention" or base is None:
-            continue
-        start, end = _xy(base, metric), _xy(point, metric)
-        colour: Any = {"color": LIGHT[point.source]}
-        axes.plot(*zip(start, end), lw=1.3, alpha=0.75, gid=f"line-{name_of(point.family)}-{place}", **colour)
-        (x0, y0), (x1, y1) = axes.transData.transform([start, end])
-        if math.hypot(x1 - x0, y1 - y0) > 24:
-            middle = axes.transData.inverted().transform(((x0 + x1) / 2, (y0 + y1) / 2))
-            head: tuple[int, int, float] = (3, 0, math.degrees(math.atan2(y1 - y0, x1 - x0)) - 90)
-            axes.plot(*middle, marker=head, ms=6, alpha=0.75, ls="", mec="none", gid=f"head-{place}", **colour)
-            yield Mark(f"head-{place}", (), float(middle[0]), float(middle[1]), family=name_of(point.family))
+def _scales(points: Sequence[PricedError], metric: Metric, unit: Unit) -> tuple[Scale, Scale]:
+    costs = [unit.factor * point.costs[metric.key].value for point in points]
+    edges = [edge for point in points for edge in (point.error, *within(point.interval or (), PERCENT))]
+    return Scale(min(costs) / 1.5, max(costs) * 1.8, log=True), scale_around(edges, 0.05, 0.08, PERCENT)
 
 
-def _fronts(axes: Axes, points: Sequence[Point], metric: Metric) -> set[str]:
-    """A dashed staircase over the points of each recipe that nothing beats; the sources that have one."""
-    drawn: set[str] = set()
+def within(interval: Sequence[float], bounds: tuple[float, float]) -> tuple[float, ...]:
+    """The edges of an interval, none beyond what can be."""
+    return tuple(min(max(edge, bounds[0]), bounds[1]) for edge in interval)
+
+
+PERCENT = (0.0, 100.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plot:
+    """The points of a plot in its frame."""
+
+    frame: Frame
+    metric: Metric
+    unit: Unit
+    points: Sequence[PricedError]
+
+    def place(self, point: PricedError) -> Place:
+        """Where a point lies on paper."""
+        return self.frame.place(self.unit.factor * point.costs[self.metric.key].value, point.error)
+
+    def steps(self, fronts: Sequence[tuple[str, Sequence[PricedError]]]) -> Iterator[Part]:
+        """A dashed staircase over the points that nothing beats."""
+        for source, front in fronts:
+            places = [self.place(point) for point in front]
+            corners = [(after[0], before[1]) for before, after in pairwise(places)]
+            path = [places[0], *(place for pair in zip(corners, places[1:]) for place in pair)]
+            yield Part((Stroke(tuple(path), source, 1, (2, 3)),), "line")
+
+    def arrows(self) -> Iterator[Part]:
+        """A line from each baseline to its variants; the head in its middle."""
+        bases = {(point.source, point.pair): point for point in self.points if point.kind == "baseline"}
+        for place, point in enumerate(self.points):
+            base = bases.get((point.source, point.pair))
+            if point.kind != "attention" or base is None:
+                continue
+            (x0, y0), (x1, y1) = self.place(base), self.place(point)
+            family = name_of(point.family)
+            yield Part((Stroke(((x0, y0), (x1, y1)), point.source, 1.3, alpha=0.75),), "line", family=family)
+            if math.hypot(x1 - x0, y1 - y0) > 24:
+                at, turn = ((x0 + x1) / 2, (y0 + y1) / 2), math.degrees(math.atan2(y1 - y0, x1 - x0))
+                head = Point(at, "arrow", 8, point.source, point.source, 0.75, turn)
+                yield Part((head,), "mark", Mark(f"head-{place}", (), *at, family))
+
+    def marks(self) -> Iterator[Part]:
+        """Each point with its interval, and what it says."""
+        for place, point in enumerate(self.points):
+            at, family = self.place(point), name_of(point.family)
+            colour = "control" if point.kind == "control" else point.source
+            if point.interval is not None:
+                low, high = within(point.interval, PERCENT)
+                bar = Stroke(((at[0], self._y(low)), (at[0], self._y(high))), colour, 1.2)
+                yield Part((bar,), "line", family=family)
+            shape = SHAPES["control" if point.kind == "control" else point.source]
+            drawn = Point(at, shape, 8 if shape == "diamond" else 7, colour, _face(point, colour))
+            said_here = (point.label, *said(point, self.metric, self.unit))
+            yield Part((drawn,), "mark", Mark(f"mark-{place}", said_here, *at, family, row_id(point)))
+
+    def _y(self, error: float) -> float:
+        return self.frame.place(self.frame.x.low, error)[1]
+
+    def names(self) -> Iterator[Part]:
+        """The name of each network without attention (or alone), where it is free; left out where nothing is."""
+        pairs = {(point.source, point.pair) for point in self.points if point.kind == "baseline"}
+        taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in map(self.place, self.points)]
+        taken += self._heads()
+        for place, point in enumerate(self.points):
+            if point.kind == "attention" and (point.source, point.pair) in pairs:
+                continue
+            text, at = shown(point.label, 28), self.place(point)
+            free = next(
+                (free for free in self._around(text, at) if not any(overlap(free[1], box) for box in taken)), None
+            )
+            if free is not None:
+                taken.append(free[1])
+                yield Part((free[0],), "mark", Mark(f"label-{place}", (), *at, name_of(point.family)))
+
+    def _heads(self) -> list[Box]:
+        """The ground of the arrows' heads."""
+        heads = (part.mark for part in self.arrows() if part.mark)
+        return [(mark.x - 4, mark.y - 4, mark.x + 4, mark.y + 4) for mark in heads]
+
+    def _around(self, text: str, at: Place) -> Iterator[tuple[Text, Box]]:
+        """The text at every place beside a point that is inside the frame, with its ground."""
+        wide = width_of(text, LABEL)
+        for dx, dy, anchor in PLACES:
+            x, y = at[0] + dx, at[1] + dy
+            left = x - {"start": 0, "end": wide, "middle": wide / 2}[anchor]
+            box = (left, y - LABEL, left + wide, y + 2.5)
+            frame = self.frame
+            if frame.left <= box[0] and box[2] <= frame.right and frame.top <= box[1] and box[3] <= frame.bottom:
+                yield Text((x, y), text, "ink", LABEL, anchor), box
+
+
+def _face(point: PricedError, colour: str) -> str:
+    return "surface" if point.kind == "baseline" else colour
+
+
+def _fronts(points: Sequence[PricedError], metric: Metric) -> Sequence[tuple[str, Sequence[PricedError]]]:
+    """The points of each recipe that nothing beats, with their source, where there are two or more of three."""
+    found = []
     for group in dict.fromkeys(point.group for point in points):
         own = [point for point in points if point.group == group and point.kind != "control"]
         front = pareto(own, lambda point: point.costs[metric.key].value, lambda point: point.error)
-        if len(own) < 3 or len(front) < 2:
-            continue
-        xs, ys = zip(*(_xy(point, metric) for point in front))
-        source = front[0].source
-        axes.step(
-            xs, ys, where="post", color=LIGHT[source], lw=1, ls=(0, (2, 3)), zorder=1.5, gid=f"line--front{len(drawn)}"
-        )
-        drawn.add(source)
-    return drawn
+        if len(own) >= 3 and len(front) >= 2:
+            found.append((front[0].source, front))
+    return found
 
 
-def _mark(axes: Axes, place: int, point: Point, metric: Metric) -> Mark:
-    """Draw a point with its interval; what it says."""
-    x, y = _xy(point, metric)
-    colour = LIGHT["control"] if point.kind == "control" else LIGHT[point.source]
-    if point.interval is not None:
-        axes.plot((x, x), point.interval, color=colour, lw=1.2, gid=f"line-{name_of(point.family)}-bar{place}")
-    shape = SHAPES["control" if point.kind == "control" else point.source]
-    face = LIGHT["surface"] if point.kind == "baseline" else colour
-    size = 5.6 if shape == "D" else 6.6
-    axes.plot(x, y, shape, ms=size, mfc=face, mec=colour, mew=1.4, ls="", zorder=3, gid=f"mark-{place}")
-    return Mark(
-        f"mark-{place}", (point.label, *said(point, metric)), x, y, family=name_of(point.family), row=row_id(point)
-    )
-
-
-def said(point: Point, metric: Metric) -> tuple[str, ...]:
+def said(point: PricedError, metric: Metric, unit: Unit) -> tuple[str, ...]:
     """What a point says: its cost, where that comes from, and its error."""
     cost = point.costs[metric.key]
     origin = "as printed" if cost.printed else "counted here" if metric.quantity == "count" else "measured here"
-    lines = [f"{cost.value:.4g} {metric.unit} {origin}"]
+    word = unit.label if unit.factor != 1 else metric.unit
+    lines = [f"{unit.factor * cost.value:.4g} {word} {origin}"]
     if cost.ratio is not None:
         between = f" ({cost.ratio_ci[0]:.3f} to {cost.ratio_ci[1]:.3f})" if cost.ratio_ci else ""
         lines.append(f"{cost.ratio:.3f} times its baseline{between}")
     return (*lines, *point.about)
 
 
-def row_id(point: Point) -> str:
+def row_id(point: PricedError) -> str:
     """The name of the line of the data table that has this point."""
     key = repr((point.dataset, point.source, point.group, point.pair, point.label, point.about))
     return f"row-{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:10]}"
 
 
-def _names(axes: Axes, points: Sequence[Point], metric: Metric) -> Iterator[Mark]:
-    """Draw the name of each network without attention (or alone), where it is free; left out where nothing is."""
-    pairs = {(point.source, point.pair) for point in points if point.kind == "baseline"}
-    at = [tuple(axes.transData.transform(_xy(point, metric))) for point in points]
-    taken = [(x - 5, y - 5, x + 5, y + 5) for x, y in at]
-    box = axes.get_window_extent()
-    for place, point in enumerate(points):
-        if point.kind == "attention" and (point.source, point.pair) in pairs:
-            continue
-        text = shown(point.label, 28)
-        wide, (x, y) = 0.56 * _LABEL * len(text), at[place]
-        for dx, dy, align in PLACES:
-            left = x + dx - {"left": 0, "right": wide, "center": wide / 2}[align]
-            area = (left, y + dy - 1, left + wide, y + dy + _LABEL)
-            inside = box.x0 <= area[0] and area[2] <= box.x1 and box.y0 <= area[1] and area[3] <= box.y1
-            if inside and not any(_overlap(area, other) for other in taken):
-                options: dict[str, Any] = {"ha": align, "fontsize": _LABEL, "color": LIGHT["ink"]}
-                options |= {"textcoords": "offset points", "xytext": (dx, dy), "gid": f"label-{place}"}
-                axes.annotate(text, _xy(point, metric), **options)
-                taken.append(area)
-                yield Mark(f"label-{place}", (), *_xy(point, metric), family=name_of(point.family))
-                break
-
-
-def _overlap(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
-
-
-def _legend(axes: Axes, points: Sequence[Point], fronts: set[str]) -> None:
-    """What the shapes mean, above the axes."""
-    from matplotlib.lines import Line2D
-
-    names = {"paper": "the paper's error", "here": "error measured here"}
-    handles = []
-    for source, text in names.items():
+def _keys(points: Sequence[PricedError], fronts: bool) -> list[tuple[tuple[Point | Stroke, ...], str]]:
+    """What the shapes mean."""
+    keys: list[tuple[tuple[Point | Stroke, ...], str]] = []
+    for source, text in (("paper", "the paper's error"), ("here", "error measured here")):
         if any(point.source == source for point in points):
-            colour: Any = {"marker": SHAPES[source], "color": LIGHT[source], "ls": "", "ms": 5.5, "mew": 1.3}
-            handles.append(Line2D([], [], mfc=LIGHT["surface"], label=f"{text}, without SE", **colour))
-            handles.append(Line2D([], [], label="with SE", **colour))
+            shape = SHAPES[source]
+            keys.append(((Point((0, 0), shape, 7, source, "surface"),), f"{text}, without attention"))
+            keys.append(((Point((0, 0), shape, 7, source, source),), "with it"))
     if any(point.kind == "control" for point in points):
-        handles.append(Line2D([], [], marker="s", color=LIGHT["control"], ls="", ms=6, label="gates fixed at 0.5"))
-    handles += [
-        Line2D([], [], color=LIGHT[source], ls=(0, (2, 3)), lw=1, label="Pareto front, within a recipe")
-        for source in sorted(fronts)[:1]
-    ]
-    axes.legend(
-        handles=handles,
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=8,
-        handletextpad=0.4,
-        columnspacing=1.4,
-        borderaxespad=0.2,
-    )
+        keys.append(((Point((0, 0), "square", 7, "control", "control"),), "gates fixed at 0.5"))
+    if fronts:
+        keys.append(((Stroke(((-8, 0), (8, 0)), "muted", 1, (2, 3)),), "Pareto front, within a recipe"))
+    return keys
 
 
-CONTROL_LABEL = "A/A control (a second copy of the baseline)"
+CONTROL = "A/A control (a second copy of the baseline)"
+LINE = 21.0
 
 
 def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
     """A line a network with a ratio; None when there is none."""
-    from matplotlib.figure import Figure
-
     rows = [(row, latency) for row in timed.rows if (latency := row.latency) and _finite(latency.ratio)]
     if not rows:
         return None
-    with drawing():
-        figure = Figure(figsize=(9, 1.1 + 0.3 * len(rows)), layout="constrained")
-        axes = figure.add_subplot()
-        marks = []
-        axes.axvline(1, color=LIGHT["muted"], lw=0.9, zorder=1)
-        for place, (row, latency) in enumerate(rows):
-            _ratio_line(axes, place - 0.14, latency.ratio or 1.0, latency.ci, LIGHT["here"], "o", f"mark-{place}")
-            marks.append(Mark(f"mark-{place}", _ratio_said(row, latency), latency.ratio or 1.0, place - 0.14))
-            if _finite(latency.control_ratio):
-                y, ratio, own = place + 0.2, latency.control_ratio or 1.0, f"mark-control-{place}"
-                _ratio_line(axes, y, ratio, latency.control_ci, LIGHT["muted"], "|", own)
-                marks.append(Mark(own, (f"{row.label}: control", _ratio(ratio, latency.control_ci)), ratio, y))
-        axes.set_yticks(range(len(rows)), [shown(row.label, 40) for row, _ in rows])
-        axes.set_ylim(len(rows) - 0.5, -0.6)
-        axes.tick_params(length=0)
-        axes.tick_params(axis="y", labelcolor=LIGHT["ink"])
-        axes.grid(visible=False, axis="y")
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("time with SE / time of its baseline, in the same rounds")
-        handles = [
-            axes.plot([], [], "o-", color=LIGHT["here"], ms=6, label="SE / baseline, interval over all looks")[0],
-            axes.plot([], [], "|-", color=LIGHT["muted"], ms=7, label=CONTROL_LABEL)[0],
-        ]
-        axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, fontsize=8)
-        settle(figure)
-    title = f"Latency of SE over its baseline on {machine}: {conditions_label(timed.conditions)}"
-    return Chart(name, title, figure, tuple(marks))
+    entries = [
+        (
+            (Stroke(((-8, 0), (8, 0)), "here", 1.6), Point((0, 0), "circle", 6, "here", "here")),
+            "network / baseline, its interval",
+        ),
+        ((Stroke(((-8, 0), (8, 0)), "muted", 1.6), Point((0, 0), "bar", 7, "muted")), CONTROL),
+    ]
+    keys, high = legend(entries, 8, 0, WIDE - 16)
+    left = min(260.0, max(width_of(shown(row.label, 40)) for row, _ in rows) + 14)
+    edges = [edge for _, latency in rows for edge in _edges(latency)]
+    frame = Frame(
+        left, high + 4, WIDE - left - 14, LINE * len(rows) + 8, scale_around([1, *edges], 0.01), Scale(0, len(rows))
+    )
+    one = frame.place(1, 0)[0]
+    axis = Text(
+        ((frame.left + frame.right) / 2, frame.bottom + 28),
+        "time / time of the baseline, in the same rounds",
+        "ink",
+        TEXT,
+        "middle",
+    )
+    parts = [
+        *keys,
+        *frame.grid(across=False, down=True),
+        Part((Stroke(((one, frame.top), (one, frame.bottom)), "muted", 0.9), axis)),
+    ]
+    for place, (row, latency) in enumerate(rows):
+        y = frame.top + 4 + LINE * (place + 0.5)
+        parts.append(Part((Text((left - 6, y), cut(shown(row.label, 40), left - 10), "ink", TEXT, "end"),)))
+        parts += _ratio_parts(frame, y, place, row, latency)
+    title = f"Latency over the baseline's on {machine}: {conditions_label(timed.conditions)}"
+    return Chart(name, title, WIDE, frame.bottom + 38, tuple(parts))
+
+
+def _edges(latency: Latency) -> list[float]:
+    """Every ratio of a line that is drawn."""
+    known = [latency.ratio, latency.control_ratio, *(latency.ci or ()), *(latency.control_ci or ())]
+    return [edge for edge in known if edge is not None and math.isfinite(edge)]
+
+
+def _ratio_parts(frame: Frame, y: float, place: int, row: Row, latency: Latency) -> Iterator[Part]:
+    """The ratio of a network with its interval, and below it the control's."""
+    yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), _ratio_said(row, latency), f"mark-{place}")
+    if _finite(latency.control_ratio):
+        ratio = latency.control_ratio or 1.0
+        text = (f"{row.label}: control", _ratio(ratio, latency.control_ci))
+        yield _ratio_part(frame, y + 5, (ratio, latency.control_ci), text, f"mark-control-{place}")
+
+
+def _ratio_part(
+    frame: Frame, y: float, ratio: tuple[float, tuple[float, float] | None], text: tuple[str, ...], name: str
+) -> Part:
+    x, control = frame.place(ratio[0], 0)[0], name.startswith("mark-control")
+    colour = "muted" if control else "here"
+    point = Point((x, y), "bar" if control else "circle", 7 if control else 6, colour, None if control else colour)
+    bounds = ratio[1] if ratio[1] and all(map(math.isfinite, ratio[1])) else None
+    bar = (Stroke((_at(frame, bounds[0], y), _at(frame, bounds[1], y)), colour, 1.6),) if bounds else ()
+    return Part((*bar, point), "mark", Mark(name, text, x, y))
+
+
+def _at(frame: Frame, ratio: float, y: float) -> Place:
+    return frame.place(ratio, 0)[0], y
 
 
 def _ratio_said(row: Row, latency: Latency) -> tuple[str, ...]:
@@ -257,14 +343,6 @@ def _ratio_said(row: Row, latency: Latency) -> tuple[str, ...]:
     if latency.mde is not None and latency.mean_seconds is not None:
         lines.append(f"a slowdown of {latency.mde:.1%} would have been seen")
     return tuple(lines)
-
-
-def _ratio_line(
-    axes: Axes, y: float, ratio: float, ci: tuple[float, float] | None, colour: str, shape: str, gid: str
-) -> None:
-    if ci is not None:
-        axes.plot(ci, (y, y), color=colour, lw=1.6)
-    axes.plot(ratio, y, shape, color=colour, ms=6 if shape == "o" else 7, mew=1.4, ls="", gid=gid)
 
 
 def _ratio(ratio: float, ci: tuple[float, float] | None) -> str:

@@ -38,7 +38,7 @@ class PointCost:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class PricedError:
     """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow."""
 
     label: str
@@ -54,21 +54,21 @@ class Point:
     about: tuple[str, ...]
 
 
-def points(collection: Collection, timed: Timed | None = None) -> list[Point]:
+def points(collection: Collection, timed: Timed | None = None) -> list[PricedError]:
     """Every known error with its costs; times are those of `timed`, one machine under one set of conditions."""
     rows = collection.rows()
     trained = [row for errors in collection.errors for row in errors.rows]
     return [*_printed(rows, timed), *_trained(trained, timed), *_evaluated(collection, rows, timed)]
 
 
-def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
     for dataset, studies in PAPER.items():
         for study in studies:
             for row in of_study(rows, study):
                 cell = find(row, study.removeprefix("table"), "top1_err")
                 if cell is None or cell.number is None:
                     continue
-                yield Point(
+                yield PricedError(
                     label=row.label,
                     family=row.family,
                     dataset=dataset,
@@ -89,7 +89,7 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
     return () if alike else (f"cost of the network with {row.classes} classes, not {CLASS_COUNTS[dataset]}",)
 
 
-def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
     for row in rows:
         found = row.accuracy
         if found is None:
@@ -100,7 +100,7 @@ def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
         about = [f"error measured here: {_interval_text(found)}, {seeds}", f"recipe {recipe}"]
         if found.difference is not None:
             about.insert(1, f"minus the baseline's: {_signed(found.difference, found.difference_ci)}")
-        yield Point(
+        yield PricedError(
             label=row.label,
             family=row.family,
             dataset=found.dataset,
@@ -115,9 +115,9 @@ def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
         )
 
 
-def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None) -> Iterator[Point]:
+def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
     """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
-    found: dict[object, Point] = {}
+    found: dict[object, PricedError] = {}
     for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
             if not isinstance(line, ClassifierRow):
@@ -129,7 +129,7 @@ def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None)
             group = f"weights evaluated here, {line.size} px"
             low, high = 100 * line.ci[0], 100 * line.ci[1]
             error = f"error measured here: {100 * line.top1_err:.2f} % ({low:.2f} to {high:.2f})"
-            found[line.model, line.dataset, line.size, line.weights] = Point(
+            found[line.model, line.dataset, line.size, line.weights] = PricedError(
                 label=line.label,
                 family=family,
                 dataset=line.dataset,

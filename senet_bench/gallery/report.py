@@ -95,11 +95,8 @@ def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | 
         yield from tables.tables(facts)
     for facts in collection.observations("input-channels"):
         yield from colour_tables.colour_files(facts)
-    charts = shown.charts()
-    rendered = dict(chart.files_of(charts))
-    yield from rendered.items()
-    drawn = {one.name: rendered[f"plots/{one.name}.svg"] for one in charts}
-    yield PAGE, build_page(collection, shown, drawn)
+    yield from chart.files_of(shown.charts())
+    yield PAGE, build_page(collection, shown)
 
 
 def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, documents.Document]]:

@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.files import file_name
 from senet_bench.core.intervals import Paired
+from senet_bench.gates.figure import drawing, render, settle
 from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
-from senet_bench.show.chart import Chart, drawing, files_of, settle, shown
+from senet_bench.show.chart import shown
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table, points_text, unreadable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 LISTED = 40
 
@@ -75,7 +77,7 @@ def _record(row: ColourRow) -> dict[str, object]:
     return {"image": row.image, "class": row.label, **flat, "raised": row.raised}
 
 
-def chart(facts: ColourFacts) -> Chart:
+def figure(facts: ColourFacts) -> Figure:
     """A line an image: the image, its red, green and blue planes, and its three gates beside their mean."""
     from matplotlib.figure import Figure
 
@@ -92,7 +94,7 @@ def chart(facts: ColourFacts) -> Chart:
             axes.set_title(heading)
         drawn.suptitle(title, fontsize=10)
         settle(drawn)
-    return Chart(_name(facts), title, drawn)
+    return drawn
 
 
 def _name(facts: ColourFacts) -> str:
@@ -131,4 +133,6 @@ def _pixels(png: str) -> Any:
 def colour_files(facts: ColourFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: the CSV, and the figure in each format."""
     yield f"tables/{_name(facts)}.csv", writers.csv(list(map(_record, facts.rows)))
-    yield from files_of([chart(facts)])
+    drawn = figure(facts)
+    yield f"plots/{_name(facts)}.svg", render(drawn, "svg")
+    yield f"plots/{_name(facts)}.png", render(drawn, "png")

@@ -3,97 +3,142 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
 
 from senet_bench.gates.rows import GateRow
-from senet_bench.show.chart import Chart, Mark, drawing, settle, shown
-from senet_bench.show.style import LIGHT
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+from senet_bench.show.chart import shown
+from senet_bench.show.drawing import (
+    SMALL,
+    Area,
+    Chart,
+    Frame,
+    Item,
+    Mark,
+    Part,
+    Point,
+    Scale,
+    Stroke,
+    Text,
+    cut,
+    legend,
+    scale_around,
+)
+from senet_bench.show.style import ROLES
 
 PANELS_ACROSS = 3
 SPREAD_CLASSES = 2
-CLASS_COLOURS = [colour for role, colour in LIGHT.items() if role.startswith("class-")]
+CLASS_COLOURS = [role for role in ROLES if role.startswith("class-")]
+WIDE, HIGH, APART = 223.0, 96.0, 14.0
+"""The size of a panel and the room between two, in points."""
 
 
 def class_means(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     """Figure 6: the mean gate of every channel kept, a line a class and one for all images, a panel a block."""
-    with drawing():
-        figure, panels = _panels(rows)
-        marks = []
-        for axes, row in panels:
-            for index, (label, means) in enumerate(row.classes.items()):
-                dashes = (0, (1 + 2 * (index // len(CLASS_COLOURS)), 1)) if index >= len(CLASS_COLOURS) else "-"
-                colour = CLASS_COLOURS[index % len(CLASS_COLOURS)]
-                axes.plot(_drawn(means), color=colour, lw=0.9, ls=dashes, label=shown(f"class {label}", 24))
-            axes.plot(_drawn(row.mean), color=LIGHT["ink"], lw=1.5, label="all images")
-            marks.append(_mark(axes, row, row.mean))
-        _finish(figure, panels)
-    return Chart(name, f"Mean gate of every channel by class: {subject}", figure, tuple(marks))
+    keys = [(_key(index), f"class {label}") for index, label in enumerate(rows[0].classes)]
+    keys.append(((Stroke(((-8, 0), (8, 0)), "ink", 1.5),), "all images"))
+
+    def lines(frame: Frame, row: GateRow) -> Iterator[Item]:
+        for index, means in enumerate(row.classes.values()):
+            yield from _strokes(frame, means, _stroke(index))
+        yield from _strokes(frame, row.mean, Stroke((), "ink", 1.5))
+
+    values = [value for row in shown_blocks(rows) for line in (*row.classes.values(), row.mean) for value in line]
+    title = f"Mean gate of every channel by class: {subject}"
+    return _chart((name, title), rows, keys, scale_around(_known(values), 0.01), lines)
 
 
 def class_spread(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     """Figure 7: mean and standard deviation of the gates over the images of single classes, the first two kept."""
-    with drawing():
-        figure, panels = _panels(rows)
-        marks = []
-        for axes, row in panels:
-            for colour, label in zip(CLASS_COLOURS, [*row.classes][:SPREAD_CLASSES]):
-                means, sds = row.classes[label], row.class_sd[label]
-                known = [(at, m, sd) for at, (m, sd) in enumerate(zip(means, sds)) if m is not None and sd is not None]
-                axes.plot(_drawn(means), color=colour, lw=1.2, label=shown(f"class {label}", 24))
-                axes.fill_between(
-                    [at for at, _, _ in known],
-                    [m - sd for _, m, sd in known],
-                    [m + sd for _, m, sd in known],
-                    color=colour,
-                    alpha=0.25,
-                    lw=0,
-                )
-            marks.append(_mark(axes, row, next(iter(row.classes.values()), row.mean)))
-        _finish(figure, panels)
-    return Chart(name, f"Mean and standard deviation within a class: {subject}", figure, tuple(marks))
+    labels = [*rows[0].classes][:SPREAD_CLASSES]
+    keys = [(_key(index), f"class {label}") for index, label in enumerate(labels)]
+
+    def lines(frame: Frame, row: GateRow) -> Iterator[Item]:
+        for index, label in enumerate([*row.classes][:SPREAD_CLASSES]):
+            known = [(at, *edges) for at, edges in enumerate(_band(row, label)) if edges is not None]
+            upper = [frame.place(at, high) for at, _, high in known]
+            lower = [frame.place(at, low) for at, low, _ in known[::-1]]
+            yield Area((*upper, *lower), CLASS_COLOURS[index], 0.25)
+            yield from _strokes(frame, row.classes[label], _stroke(index))
+
+    bands = (_band(row, label) for row in shown_blocks(rows) for label in [*row.classes][:SPREAD_CLASSES])
+    edges = [edge for band in bands for pair in band if pair is not None for edge in pair]
+    means = [value for row in shown_blocks(rows) for value in row.mean if value is not None]
+    title = f"Mean and standard deviation within a class: {subject}"
+    return _chart((name, title), rows, keys, scale_around(edges or means or [0, 1], 0.01), lines)
 
 
-def _panels(rows: Sequence[GateRow]) -> tuple[Figure, list[tuple[Axes, GateRow]]]:
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
+def _band(row: GateRow, label: str) -> list[tuple[float, float] | None]:
+    """Mean minus and plus standard deviation of every channel of a class."""
+    pairs = zip(row.classes[label], row.class_sd[label])
+    return [None if mean is None or sd is None else (mean - sd, mean + sd) for mean, sd in pairs]
 
+
+def _chart(
+    named: tuple[str, str],
+    rows: Sequence[GateRow],
+    keys: Sequence[tuple[Sequence[Item], str]],
+    y: Scale,
+    lines: Callable[[Frame, GateRow], Iterator[Item]],
+) -> Chart:
+    """A panel a block under one legend, all with the same scale of gates."""
     kept = shown_blocks(rows)
     across = min(PANELS_ACROSS, len(kept))
+    width = max(331.0, across * (WIDE + APART))
+    parts, high = legend(keys[:40], 4, 0, width - 8)
+    for place, row in enumerate(kept):
+        top = high + 20 + (place // across) * (HIGH + 62)
+        frame = Frame(
+            40 + (place % across) * (WIDE + APART), top, WIDE - 44, HIGH, Scale(0, max(1, len(row.shown) - 1)), y
+        )
+        parts += [*frame.grid(down=True), *_titles(frame, row)]
+        parts.append(Part(tuple(lines(frame, row))))
+        line = row.mean if len(row.mean) else next(iter(row.classes.values()))
+        middle = len(line) // 2
+        at = frame.place(middle, next((value for value in (line[middle], row.mean_gate) if value is not None), 0.5))
+        mark = Mark(f"mark-{place}", tuple(_told(row)), *at)
+        parts.append(Part((Point(at, "circle", 4, "ink", "ink"),), "mark", mark))
     down = math.ceil(len(kept) / across)
-    figure = Figure(figsize=(max(4.6, 3.1 * across), 0.4 + 1.9 * down), layout="constrained")
-    grid = figure.subplots(down, across, sharey=True, squeeze=False)
-    for axes, row in zip(grid.flat, kept):
-        some = "" if row.channels == len(row.shown) else f", {len(row.shown)} of {row.channels} channels"
-        axes.set_title(shown(f"{row.label} ({row.block}){some}", 44))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.margins(x=0.02)
-        axes.tick_params(length=0, labelsize=8)
-    for axes in [*grid.flat][len(kept) :]:
-        axes.set_visible(False)
-    return figure, list(zip(grid.flat, kept))
+    return Chart(*named, width, high + 20 + down * (HIGH + 62), tuple(parts))
+
+
+def _titles(frame: Frame, row: GateRow) -> Iterator[Part]:
+    some = "" if row.channels == len(row.shown) else f", {len(row.shown)} of {row.channels} channels"
+    title = cut(shown(f"{row.label} ({row.block}){some}", 60), frame.width + 34, SMALL)
+    yield Part((Text((frame.left - 34, frame.top - 6), title, "ink", SMALL),))
+    middle = ((frame.left + frame.right) / 2, frame.bottom + 24)
+    yield Part((Text(middle, "channel (up: its mean gate)", "muted", SMALL, "middle"),))
+
+
+def _stroke(index: int) -> Stroke:
+    """How the line of a class is drawn."""
+    turn = index // len(CLASS_COLOURS)
+    return Stroke((), CLASS_COLOURS[index % len(CLASS_COLOURS)], 0.9, (1.0 + 2 * turn, 1.0) if turn else ())
+
+
+def _key(index: int) -> tuple[Stroke]:
+    style = _stroke(index)
+    return (Stroke(((-8, 0), (8, 0)), style.colour, 1.4, style.dash),)
+
+
+def _strokes(frame: Frame, values: Sequence[float | None], style: Stroke) -> Iterator[Stroke]:
+    """A line through the values with a gap where there is none."""
+    run: list[tuple[float, float]] = []
+    for at, value in enumerate([*values, None]):
+        if value is not None:
+            run.append(frame.place(at, value))
+        elif run:
+            yield Stroke(tuple(run), style.colour, style.width, style.dash)
+            run = []
+
+
+def _known(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None] or [0.0, 1.0]
 
 
 def shown_blocks(rows: Sequence[GateRow]) -> list[GateRow]:
     """The blocks of Figure 6: the last of every stage, and all of the last stage."""
     last = {row.stage: row.block for row in rows}
     return [row for row in rows if row.block == last[row.stage] or row.stage == rows[-1].stage]
-
-
-def _mark(axes: Axes, row: GateRow, line: Sequence[float | None]) -> Mark:
-    """A point in the middle of a line that says the numbers of its block."""
-    place, middle, drawn = f"mark-{shown(row.label)}", len(line) // 2, _drawn(line)
-    axes.plot(middle, drawn[middle], "o", color=LIGHT["ink"], ms=3.5, ls="", gid=place)
-    return Mark(place, tuple(_told(row)), middle, drawn[middle])
-
-
-def _drawn(values: Sequence[float | None]) -> list[float]:
-    """The values with NaN, which leaves a gap, where there is none."""
-    return [math.nan if value is None else value for value in values]
 
 
 def _told(row: GateRow) -> Iterator[str]:
@@ -103,9 +148,3 @@ def _told(row: GateRow) -> Iterator[str]:
         yield f"{100 * row.between_class_share:.1f} % of the variance is between classes"
     yield f"at 0: {100 * row.saturated_low:.1f} %, at 1: {100 * row.saturated_high:.1f} %"
     yield f"distance from the identity {row.distance_from_identity:.3f}"
-
-
-def _finish(figure: Figure, panels: Sequence[tuple[Axes, GateRow]]) -> None:
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=min(6, len(labels)), frameon=False, fontsize=8)
-    settle(figure)

@@ -8,9 +8,10 @@ from senet_bench.core.files import file_name
 from senet_bench.gates import plots
 from senet_bench.gates.rows import ErrorChange, GateFacts, GateRow
 from senet_bench.show import writers
-from senet_bench.show.chart import Chart, files_of
+from senet_bench.show.chart import files_of
 from senet_bench.show.curves import Line, Panel, Series, curves
 from senet_bench.show.documents import Document
+from senet_bench.show.drawing import Chart
 from senet_bench.show.tables import EMPTY, Column, Table, number, points_text, unreadable
 
 RECORDED = (
@@ -178,7 +179,7 @@ def _depth(facts: GateFacts, name: str, title: str) -> Series:
         Panel("change in error with it at its mean, points", _changed(row.difference_at_mean for row in rows)),
     ]
     known = tuple(panel for panel in panels if panel.lines[0].known)
-    return Series(name, title, tuple(row.label for row in rows), known, ordered=True)
+    return Series(name, title, tuple(row.label for row in rows), known, ordered=True, axis="block, by depth")
 
 
 def _line(values: Iterable[float | None]) -> tuple[Line]:

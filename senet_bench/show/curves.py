@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
-from senet_bench.show.chart import Chart, Mark, drawing, settle, shown
-from senet_bench.show.style import LIGHT
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+from senet_bench.show.chart import shown
+from senet_bench.show.drawing import (
+    SMALL,
+    Area,
+    Chart,
+    Frame,
+    Mark,
+    Part,
+    Place,
+    Point,
+    Scale,
+    Shape,
+    Stroke,
+    Text,
+    cut,
+    legend,
+    moved,
+    named_ticks,
+    scale_around,
+    width_of,
+    wrapped,
+)
 
 Interval = tuple[float, float]
 
@@ -33,93 +50,160 @@ class Line:
 class Panel:
     """One number over the settings, called `name` in a sentence.
 
-    `references` are values to compare with: the baseline, the constant gate.
+    `references` are values to compare with: the baseline, the constant gate; `bounds` what the number can be.
     """
 
     title: str
     lines: tuple[Line, ...]
     references: tuple[tuple[str, float], ...] = ()
     name: str = ""
+    bounds: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Series:
-    """The panels of one ablation; `ordered` settings are joined by a line, others are not."""
+    """The panels of one ablation over what `axis` names; `ordered` settings are joined by a line, others are not."""
 
     name: str
     title: str
     settings: tuple[str, ...]
     panels: tuple[Panel, ...]
     ordered: bool
+    axis: str = ""
     sources: tuple[str, ...] = ()
 
 
-SHAPES = {"paper": "D", "here": "o", "control": "s"}
+SHAPES: dict[str, Shape] = {"paper": "diamond", "here": "circle", "control": "square"}
 SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
-REFERENCES = ("baseline", "gates fixed at 0.5")
-_CHARACTERS = 26
+CONTROL = "gates fixed at 0.5"
+WIDE, HIGH, APART = 209.0, 150.0, 12.0
+"""The size of a panel with its numbers, and the room between two, in points."""
+MOST_ACROSS = 4
 
 
 def curves(series: Series) -> Chart | None:
     """A panel a number; bands are intervals of ordered settings, bars those of others; None without a number."""
-    from matplotlib.figure import Figure
-
     if not series.panels:
         return None
-    with drawing():
-        columns = min(4, len(series.panels))
-        lines = -(-len(series.panels) // columns)
-        figure = Figure(figsize=(max(4.3, 2.9 * columns), 2.7 * lines), layout="constrained")
-        grid = figure.subplots(lines, columns, squeeze=False)
-        marks: list[Mark] = []
-        for place, axes in enumerate(grid.flat):
-            if place < len(series.panels):
-                marks += _panel(axes, series, place)
-            else:
-                axes.set_visible(False)
-        settle(figure)
-    return Chart(series.name, series.title, figure, tuple(marks))
+    across = min(MOST_ACROSS, len(series.panels))
+    wide = max(WIDE, 310.0 / across) if across == 1 else WIDE
+    lines = [series.panels[at : at + across] for at in range(0, len(series.panels), across)]
+    turned = _is_crowded(series.settings, wide - 50)
+    below = (
+        min(70.0, 0.5 * max(width_of(shown(name, 24), SMALL) for name in series.settings) + 12) if turned else 14.0
+    ) + 14
+    parts: list[Part] = []
+    top = 4.0
+    for line in lines:
+        heads = [_head(series, panel, wide) for panel in line]
+        high = max(height for _, height in heads)
+        for place, (panel, (head, _)) in enumerate(zip(line, heads)):
+            left = place * (wide + APART)
+            parts += [_moved(part, left, top) for part in head]
+            number = len([part for part in parts if part.kind == "mark"])
+            parts += _panel(series, panel, Room(left, top + high, wide, turned), number)
+        top += high + HIGH + below
+    width = across * wide + (across - 1) * APART + 6
+    return Chart(series.name, series.title, width, top, tuple(parts))
 
 
-def _panel(axes: Axes, series: Series, place: int) -> Iterator[Mark]:
-    panel, spots = series.panels[place], range(len(series.settings))
-    axes.set_title(shown(panel.title, 44))
-    for at, (name, value) in enumerate(panel.references):
-        colour = LIGHT["control"] if name == REFERENCES[1] else LIGHT["muted"]
-        axes.axhline(value, color=colour, lw=1, ls=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            shown(name, 24), (0, value), xycoords=("axes fraction", "data"), xytext=(2, 2), textcoords="offset points",
-            ha="left", fontsize=7, color=colour, gid=f"name-{place}-{at}",
-        )  # fmt: skip
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Where a panel is drawn: its left and upper edge, its width, and whether the names of settings are turned."""
+
+    left: float
+    top: float
+    width: float
+    turned: bool
+
+
+def _is_crowded(names: Sequence[str], room: float) -> bool:
+    """Whether the names of settings do not fit side by side."""
+    return max(width_of(shown(name, 24), SMALL) + 4 for name in names) > room / len(names)
+
+
+def _head(series: Series, panel: Panel, wide: float) -> tuple[list[Part], float]:
+    """The title of a panel and what its dashed lines and its sources are, and how high that is."""
+    title = wrapped(shown(panel.title, 90), wide - 8)
+    parts = [Part((Text((2, 10 + 12 * at), line),)) for at, line in enumerate(title)]
+    dashed = [(_dashed(name, -8, 8, 0), shown(name, 24)) for name, _ in panel.references]
+    sources = [line.source for line in panel.lines]
+    keys = [((_point(source, (0, 0)),), SOURCE_NAMES[source]) for source in sources] if "paper" in sources else []
+    more, high = legend([*dashed, *keys], 2, 12.0 * len(title), wide - 8)
+    return [*parts, *more], 12.0 * len(title) + high + 6
+
+
+def _dashed(name: str, left: float, right: float, y: float) -> tuple[Stroke]:
+    colour = "control" if name == CONTROL else "muted"
+    return (Stroke(((left, y), (right, y)), colour, 1, (4, 3)),)
+
+
+def _point(source: Literal["paper", "here"], place: Place) -> Point:
+    return Point(place, SHAPES[source], 6 if source == "paper" else 5, source, None if source == "paper" else source)
+
+
+def _moved(part: Part, left: float, top: float) -> Part:
+    return replace(part, items=tuple(moved(item, left, top) for item in part.items))
+
+
+def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[Part]:
+    """One number over the settings, its axes named."""
+    frame = _frame(series, panel, room)
+    yield from frame.grid()
+    for name, value in panel.references:
+        y = frame.place(0, value)[1]
+        yield Part(_dashed(name, frame.left, frame.right, y))
+    for at, name in enumerate(series.settings):
+        yield Part((_setting(frame, at, shown(name, 24), room),))
+    middle = (frame.left + frame.right) / 2
+    deep = 0.5 * max(width_of(shown(name, 24), SMALL) for name in series.settings) + 10 if room.turned else 12
+    named = Text((middle, frame.bottom + min(68.0, deep) + 12), shown(series.axis, 40), "muted", SMALL, "middle")
+    yield Part((named,))
     for line in panel.lines:
-        yield from _drawn(axes, series, panel, line, place)
-    longest = max(map(len, series.settings))
-    crowded = longest * len(series.settings) > _CHARACTERS
-    options: Any = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
-    axes.set_xticks(spots, [shown(name, 24) for name in series.settings], **options)
-    axes.set_xlim(-0.5, len(series.settings) - 0.5)
-    axes.margins(y=0.18)
-    axes.tick_params(length=0, labelsize=8)
-    axes.grid(visible=False, axis="x")
-    axes.ticklabel_format(axis="y", useOffset=False, style="plain")
+        yield from _drawn(frame, series, panel, line, first)
+        first += line.known
 
 
-def _drawn(axes: Axes, series: Series, panel: Panel, line: Line, place: int) -> Iterator[Mark]:
+def _setting(frame: Frame, at: int, name: str, room: Room) -> Text:
+    x = frame.place(at, frame.y.low)[0]
+    if room.turned:
+        return Text((x + 3, frame.bottom + 10), cut(name, 112, SMALL), "muted", SMALL, "end", -30)
+    return Text((x, frame.bottom + 12), name, "muted", SMALL, "middle")
+
+
+def _frame(series: Series, panel: Panel, room: Room) -> Frame:
+    """The frame of a panel; errors stay within 0 and 100 per cent."""
+    values = [value for line in panel.lines for value in line.values if value is not None]
+    bounds = [edge for line in panel.lines for ci in line.intervals if ci for edge in ci]
+    values += [value for _, value in panel.references] + bounds
+    y = scale_around(values, room=0.14, bounds=panel.bounds)
+    ticks = max((width_of(text, SMALL) for _, text in named_ticks(y.ticks(5))), default=20)
+    x = Scale(-0.5, len(series.settings) - 0.5)
+    return Frame(room.left + ticks + 8, room.top, room.width - ticks - 14, HIGH, x, y)
+
+
+def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -> Iterator[Part]:
     """A line with its band or bars; what each of its marks says."""
-    colour, intervals = LIGHT[line.source], line.intervals or (None,) * len(line.values)
+    intervals = line.intervals or (None,) * len(line.values)
     known = [(x, y, ci) for x, (y, ci) in enumerate(zip(line.values, intervals)) if y is not None]
-    if series.ordered:
-        axes.plot([x for x, *_ in known], [y for _, y, _ in known], color=colour, lw=1.4)
-        banded = [(x, *ci) for x, _, ci in known if ci is not None]
-        if banded:
-            xs, lows, highs = zip(*banded)
-            axes.fill_between(xs, lows, highs, color=colour, alpha=0.18, lw=0)
-    for x, y, ci in known:
+    if series.ordered and known:
+        banded = [(x, *within(ci, panel.bounds)) for x, _, ci in known if ci is not None]
+        if len(banded) > 1:
+            edge = [frame.place(x, low) for x, low, _ in banded] + [frame.place(x, high) for x, _, high in banded[::-1]]
+            yield Part((Area(tuple(edge), line.source, 0.18),))
+        yield Part((Stroke(tuple(frame.place(x, y) for x, y, _ in known), line.source, 1.4),))
+    for count, (x, y, ci) in enumerate(known):
+        at = frame.place(x, y)
+        bar: tuple[Stroke, ...] = ()
         if ci is not None and not series.ordered:
-            axes.plot((x, x), ci, color=colour, lw=1.3)
-        own = f"mark-{place}-{line.source}-{x}"
-        hollow: Any = {"mfc": "none", "ms": 7, "mew": 1.3} if line.source == "paper" else {"ms": 4.5}
-        axes.plot(x, y, SHAPES[line.source], color=colour, ls="", gid=own, **hollow)
+            low, high = within(ci, panel.bounds)
+            bar = (Stroke((frame.place(x, low), frame.place(x, high)), line.source, 1.3),)
         between = f" ({ci[0]:.4g} to {ci[1]:.4g})" if ci else ""
         text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {y:.4g}{between}")
-        yield Mark(own, text, x, y)
+        mark = Mark(f"mark-{first + count}", text, *at)
+        yield Part((*bar, _point(line.source, at)), "mark", mark)
+
+
+def within(interval: Interval, bounds: Interval | None) -> Interval:
+    """The part of an interval that lies within the bounds of what can be."""
+    return interval if bounds is None else (max(bounds[0], interval[0]), min(bounds[1], interval[1]))

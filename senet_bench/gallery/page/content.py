@@ -12,11 +12,12 @@ from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import DATASET_NAMES, PAPER, Point, points
+from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
-from senet_bench.show.chart import Chart, name_of
+from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
+from senet_bench.show.drawing import Chart
 from senet_bench.show.measurements import latency_table
 from senet_bench.show.tables import Column, Table, interval_text
 
@@ -106,7 +107,7 @@ def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     return leaves
 
 
-def _cost(known: Sequence[Point], dataset: str, metric: Metric, name: str, where: str = "") -> Leaf | None:
+def _cost(known: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "") -> Leaf | None:
     chart = tradeoff(known, dataset, metric, name, where)
     if chart is None:
         return None
@@ -189,7 +190,9 @@ def _tables_of(collection: Collection, command: str) -> list[tuple[str, Table]]:
     return found
 
 
-def _missing(collection: Collection, timings: Sequence[Timed], known: Sequence[Point]) -> dict[str, tuple[str, str]]:
+def _missing(
+    collection: Collection, timings: Sequence[Timed], known: Sequence[PricedError]
+) -> dict[str, tuple[str, str]]:
     """What no stored fact has, and the command that brings it."""
     trained = {point.dataset for point in known if point.source == "here"}
     ablated = [run for _, run in collection.runs("ablate") if any(row.accuracy for row in run.rows)]

@@ -1,0 +1,177 @@
+"""A chart as SVG: as a file of its own in light colours, or inside a page, whose colours and script it follows."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from xml.sax.saxutils import escape, quoteattr
+
+from senet_bench.show.drawing import Area, Chart, Frame, Item, Mark, Part, Place, Point, Stroke, Text
+from senet_bench.show.style import LIGHT
+
+FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', 'DejaVu Sans', sans-serif"
+SCALE, WIDE = 1.6, 400
+"""Pixels a point on a large screen, and from how many points on a chart is not squeezed into a small one."""
+REACH = 7
+"""Radius around a mark, in points, within which it is pointed at."""
+
+
+def file_of(chart: Chart) -> bytes:
+    """The chart as a file."""
+    colours = Colours(inline=False)
+    ground = f'<rect width="{_n(chart.width)}" height="{_n(chart.height)}" fill="{LIGHT["surface"]}"/>'
+    body = "\n".join(_part(part, chart.name, colours) for part in chart.parts)
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(chart.width)}pt" height="{_n(chart.height)}pt" '
+    head += f'viewBox="0 0 {_n(chart.width)} {_n(chart.height)}" font-family="{FONTS}">'
+    return f"{head}\n<title>{escape(printable(chart.title))}</title>\n{ground}\n{body}\n</svg>\n".encode()
+
+
+def inline(chart: Chart) -> str:
+    """The chart as one element of a page; marks say what they show, every id is led by the chart's name."""
+    colours = Colours(inline=True)
+    about = {"class": "chart wide" if chart.width > WIDE else "chart", "width": f"{SCALE * chart.width:.0f}"}
+    about |= {"viewBox": f"0 0 {_n(chart.width)} {_n(chart.height)}", "role": "group", "aria-label": chart.title}
+    about |= {"id": chart.name}
+    frame = chart.zoom
+    if frame is None:
+        body = "".join(_part(part, chart.name, colours) for part in chart.parts)
+        return f"<svg {_attributes(about)}>{body}</svg>"
+    about |= _zoomed(frame)
+    lines = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind == "line")
+    behind = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind in ("plain", "tick"))
+    front = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind == "mark")
+    edges = _attributes({key: about[f"data-{key}"] for key in ("x", "y", "width", "height")})
+    clip = f'<clipPath id="{chart.name}-clip"><rect {edges}/></clipPath>'
+    zoomed = f'<g clip-path="url(#{chart.name}-clip)"><g class="zoomed">{lines}</g></g>'
+    field = f'<rect class="field" {edges}/>'
+    return f'<svg {_attributes(about)}>{behind}{field}{clip}{zoomed}{front}<g class="ticks"></g></svg>'
+
+
+class Colours:
+    """The colours of roles: the light ones in a file, the page's own inside it."""
+
+    def __init__(self, *, inline: bool) -> None:
+        self.inline = inline
+
+    def of(self, role: str | None) -> str:
+        """A colour as SVG has it."""
+        if role is None:
+            return "none"
+        return f"var(--{role})" if self.inline else LIGHT[role]
+
+
+def _zoomed(frame: Frame) -> dict[str, str]:
+    """The frame's place, and what range its edges stand for."""
+    edges = {"x": frame.left, "y": frame.top, "width": frame.width, "height": frame.height}
+    ranges = {"h": frame.x, "v": frame.y}
+    return {f"data-{key}": _n(value) for key, value in edges.items()} | {
+        f"data-{key}": f"{'log' if scale.log else 'linear'} {scale.low:.6g} {scale.high:.6g}"
+        for key, scale in ranges.items()
+    }
+
+
+def _part(part: Part, name: str, colours: Colours) -> str:
+    scaled = part.kind == "line" and colours.inline
+    body = "".join(_item(item, colours, scaled=scaled) for item in part.items)
+    if not colours.inline:
+        return body
+    about: dict[str, str] = {}
+    if part.kind in ("line", "tick"):
+        about["class"] = part.kind
+    if part.family:
+        about["data-family"] = part.family
+    if part.mark is not None:
+        about, reach = _marked(part.mark, name)
+        body = reach + body
+    return f"<g {_attributes(about)}>{body}</g>" if about else body
+
+
+def _marked(mark: Mark, name: str) -> tuple[dict[str, str], str]:
+    """The attributes of a part with a mark, and the circle within which it is pointed at."""
+    x, y = _n(mark.x), _n(mark.y)
+    about = {"class": "mark" if mark.text else "label", "data-x": x, "data-y": y}
+    if mark.family:
+        about["data-family"] = mark.family
+    if mark.row:
+        about["data-row"] = f"{name}-{mark.row}"
+    if not mark.text:
+        return about, ""
+    about |= {"tabindex": "0", "role": "img"}
+    about |= {"aria-label": "; ".join(mark.text), "data-tip": "\n".join(mark.text)}
+    return about, f'<circle class="reach" cx="{x}" cy="{y}" r="{REACH}"/>'
+
+
+def _item(item: Item, colours: Colours, *, scaled: bool) -> str:
+    match item:
+        case Stroke():
+            about = {"d": path(item.places), "stroke": colours.of(item.colour), "stroke-width": _n(item.width)}
+            about |= {"fill": "none", "stroke-linejoin": "round"} | _alpha("stroke-opacity", item.alpha)
+            about |= {"stroke-dasharray": " ".join(map(_n, item.dash))} if item.dash else {}
+            about |= {"vector-effect": "non-scaling-stroke"} if scaled else {}
+            return f"<path {_attributes(about)}/>"
+        case Area():
+            about = {"d": f"{path(item.places)}Z", "fill": colours.of(item.colour)} | _alpha("fill-opacity", item.alpha)
+            return f"<path {_attributes(about)}/>"
+        case Point():
+            about = {"d": path(outline(item)), "stroke": colours.of(item.colour), "fill": colours.of(item.fill)}
+            about |= {"stroke-width": "1.4"} | _alpha("opacity", item.alpha)
+            if item.shape == "circle":
+                about |= {"cx": _n(item.place[0]), "cy": _n(item.place[1]), "r": _n(item.size / 2)}
+                del about["d"]
+                return f"<circle {_attributes(about)}/>"
+            about["d"] += "" if item.shape == "bar" else "Z"
+            return f"<path {_attributes(about)}/>"
+        case Text():
+            about = {"x": _n(item.place[0]), "y": _n(item.place[1]), "font-size": _n(item.size)}
+            about |= {"fill": colours.of(item.colour)}
+            about |= {} if item.anchor == "start" else {"text-anchor": item.anchor}
+            if item.turn:
+                about["transform"] = f"rotate({_n(item.turn)} {about['x']} {about['y']})"
+            return f"<text {_attributes(about)}>{escape(printable(item.text))}</text>"
+
+
+def outline(point: Point) -> tuple[Place, ...]:
+    """The corners of a shape; those of a circle are a polygon of 16."""
+    (x, y), half = point.place, point.size / 2
+    match point.shape:
+        case "diamond":
+            return (x - half, y), (x, y - half), (x + half, y), (x, y + half)
+        case "square":
+            return (x - half, y - half), (x + half, y - half), (x + half, y + half), (x - half, y + half)
+        case "bar":
+            return (x, y - half), (x, y + half)
+        case "arrow":
+            angles = (math.radians(point.turn + turn) for turn in (0, 140, 220))
+            return tuple((x + half * math.cos(angle), y + half * math.sin(angle)) for angle in angles)
+        case "circle":
+            angles = (math.tau * step / 16 for step in range(16))
+            return tuple((x + half * math.cos(angle), y + half * math.sin(angle)) for angle in angles)
+
+
+def path(places: Iterable[Place]) -> str:
+    """The `d` of a path through some places."""
+    return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in places)
+
+
+def _alpha(name: str, alpha: float) -> dict[str, str]:
+    return {} if alpha == 1 else {name: _n(alpha)}
+
+
+def _attributes(about: Mapping[str, str]) -> str:
+    return " ".join(f"{key}={quoteattr(printable(value))}" for key, value in about.items())
+
+
+def printable(text: str) -> str:
+    """Text without the characters that XML has no place for."""
+    return "".join(char if char == "\n" or char.isprintable() else " " for char in text)
+
+
+def _n(value: float) -> str:
+    """A number with two digits at most."""
+    text = f"{value:.2f}".rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def numbers(values: Iterable[float]) -> Iterator[str]:
+    """Numbers as SVG and PDF have them."""
+    return map(_n, values)

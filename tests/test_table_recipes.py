@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from senet_bench.core.catalog import resolve
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import RECIPES, Augmentation, recipe
 from senet_bench.data.augment import cut_out, draw, empty
@@ -25,24 +26,29 @@ from tests.conftest import Run
 
 
 def cifar(folder: Path, images: int = 20) -> Path:
-    """A small set in CIFAR-10's own files: `images` in each batch."""
-    root = folder / "cifar-10-batches-py"
-    root.mkdir(parents=True)
+    """Small sets in the files of CIFAR-10 and CIFAR-100: `images` in each."""
     rng = np.random.default_rng(0)
-    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+
+    def split(labels: str, classes: int) -> bytes:
         pixels = rng.integers(0, 255, (images, 3072), dtype=np.uint8)
-        (root / name).write_bytes(pickle.dumps({b"data": pixels, b"labels": [i % 10 for i in range(images)]}))
-    (root / "batches.meta").write_bytes(pickle.dumps({b"label_names": [f"c{i}".encode() for i in range(10)]}))
-    for path in root.iterdir():
-        content = {key.decode(): value for key, value in pickle.loads(path.read_bytes()).items()}
-        path.write_bytes(pickle.dumps(content))
+        return pickle.dumps({"data": pixels, labels: [number % classes for number in range(images)]})
+
+    ten, hundred = folder / "cifar-10-batches-py", folder / "cifar-100-python"
+    for root in (ten, hundred):
+        root.mkdir(parents=True)
+    for name in (*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"):
+        (ten / name).write_bytes(split("labels", 10))
+    for name in ("train", "test"):
+        (hundred / name).write_bytes(split("fine_labels", 100))
+    (ten / "batches.meta").write_bytes(pickle.dumps({"label_names": [f"c{number}" for number in range(10)]}))
+    (hundred / "meta").write_bytes(pickle.dumps({"fine_label_names": [f"c{number}" for number in range(100)]}))
     return folder
 
 
 def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
     sweep = Sweep(engine=Local(1), dataset="cifar10", seeds=1)
     cases = with_controls(select(["table4"]))
-    names = dict(zip([case.spec.name for case in cases], [found.name for found in sweep.recipes(cases)]))
+    names = dict(zip([case.spec.name for case in cases], [found.name for _, found in sweep.lessons(cases)]))
     assert names == {
         **dict.fromkeys(
             ("resnet110_cifar", "seresnet110_cifar", "resnet164_cifar", "seresnet164_cifar"), "cifar-preact"
@@ -50,12 +56,14 @@ def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
         **dict.fromkeys(("wrn16_8_cifar", "sewrn16_8_cifar"), "cifar-wrn"),
         **dict.fromkeys(("shakeshake26_2x96d_cifar", "seshakeshake26_2x96d_cifar"), "cifar-shakeshake"),
     }
-    controls = [found.name for case, found in zip(cases, sweep.recipes(cases)) if case.role == "control"]
+    controls = [
+        found.name for case, found in zip(cases, [found for _, found in sweep.lessons(cases)]) if case.role == "control"
+    ]
     assert controls == ["cifar-preact", "cifar-preact", "cifar-wrn", "cifar-shakeshake"]
     other = Sweep(engine=Local(1), dataset="cifar10", recipe="smoke")
-    assert [found.name for found in other.recipes(cases)][:3] == ["cifar-preact-smoke"] * 3
-    assert sweep.recipes(select(["resnet110_cifar"]))[0].name == "cifar"
-    (seventh,) = {found.name for found in Sweep(engine=Local(1), dataset="imagenet").recipes(select(["table10"]))}
+    assert [found.name for _, found in other.lessons(cases)][:3] == ["cifar-preact-smoke"] * 3
+    assert sweep.lessons(select(["resnet110_cifar"]))[0][1].name == "cifar"
+    (seventh,) = {found.name for _, found in Sweep(engine=Local(1), dataset="imagenet").lessons(select(["table10"]))}
     assert seventh == "ablation"
 
 
@@ -106,38 +114,75 @@ def test_only_the_rows_that_match_are_compared() -> None:
         select(["table4"], Changes(only="vgg*"))
 
 
-def test_a_table_is_trained_row_by_row_and_goes_on_where_it_was_killed(
+def test_tables_are_trained_row_by_row_and_go_on_where_they_were_killed(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ran = list[Trial]()
 
     def fake(trial: Trial) -> TrialResult:
-        if len(ran) == 1:
-            ran.append(trial)
-            raise KeyboardInterrupt
         ran.append(trial)
-        return TrialResult(model=trial.spec.name, top1_err=0.1 + 0.01 * trial.seed, images=20)
+        if len(ran) == 2:
+            raise KeyboardInterrupt
+        return TrialResult(
+            model=trial.spec.name,
+            attention=trial.spec.attention,
+            dataset=trial.dataset,
+            recipe=trial.recipe.name,
+            epochs=trial.recipe.epochs,
+            lr=trial.recipe.lr,
+            seed=trial.seed,
+            top1_err=0.25,
+            images=20,
+        )
 
     monkeypatch.setattr(trials, "run_trial", fake)
-    data = str(cifar(tmp_path / "data"))
     asked: tuple[str, ...] = (
         "compare",
         "table4",
+        "table5",
         "--only",
-        "ResNet-110*",
+        "ResNet-110",
         "--no-latency",
         "--dataset",
-        "cifar10",
-        "--data",
-        data,
+        "paper",
     )
-    asked += ("--recipe", "smoke", "--seeds", "1", "--workers", "1")
+    asked += ("--data", str(cifar(tmp_path / "data")), "--recipe", "smoke", "--seeds", "1", "--workers", "1")
     assert run(*asked).code == 130
-    done = run(*asked, "--format", "json")
+    done = run(*asked, "--any-protocol", "--format", "json")
     assert done.code == 0, done.err
-    assert [trial.recipe.name for trial in ran] == ["cifar-preact-smoke"] * len(ran)
     rows = json.loads(done.out)["rows"]
-    assert len(ran) == len(rows) + 1  # the killed one twice, no other
+    assert len(ran) == len(rows) + 1 == 7  # the killed one twice, no other
+    assert {(row["classes"], row["accuracy"]["dataset"]) for row in rows} == {(10, "cifar10"), (100, "cifar100")}
     assert {row["accuracy"]["protocol"]["recipe"] for row in rows} == {"cifar-preact-smoke"}
+    cells = [cell for row in rows for cell in row["paper"] if cell["metric"] == "top1_err"]
+    assert [(cell["table"], cell["status"], cell["measured"]) for cell in cells] == [
+        *[("4", "other protocol", 25)] * 2,
+        *[("5", "other protocol", 25)] * 2,
+    ]
+    assert "100 training images, not 50,000" in cells[0]["differs_in"]
+    assert "2 epochs, not 164" in cells[0]["differs_in"]
     plan = run(*asked, "--dry-run", "--format", "json")
     assert json.loads(plan.out)["summary"]["stored"] == len(rows)
+    assert run("compare", "seresnet20_cifar", "--dataset", "paper", "--data", str(tmp_path)).code == 2
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("name", [name for name in RECIPES if name.startswith("cifar-")])
+def test_the_smoke_variant_of_each_recipe_trains(name: str, tmp_path: Path) -> None:
+    folder = str(cifar(tmp_path / "data"))
+    spec, by = resolve("seresnet20_cifar"), recipe(f"{name}-smoke")
+    planned = Trial(
+        arm="0",
+        spec=spec,
+        recipe=by,
+        seed=3,
+        dataset="cifar10",
+        folder=folder,
+    )
+    first, again = trials.run_trial(planned), trials.run_trial(planned)
+    assert (first.recipe, first.images, first.top1_err) == (f"{name}-smoke", 20, again.top1_err)
+    assert first.test_loss == again.test_loss == pytest.approx(LOSSES[name], rel=1e-3)
+
+
+LOSSES = {"cifar-preact": 2.33315, "cifar-wrn": 2.33087, "cifar-shakeshake": 2.32710, "cifar-shakeeven": 2.33060}
+"""The test loss of seed 3 after two steps an epoch, two epochs."""

@@ -317,7 +317,10 @@ class Trials:
     PANEL: ClassVar[str] = "Errors: training and testing"
     dataset: Annotated[
         str | None,
-        typer.Option("--dataset", help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder."),
+        typer.Option(
+            "--dataset",
+            help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder; paper: each table's own.",
+        ),
     ] = None
     data: DataFolder = None
     recipe: Annotated[

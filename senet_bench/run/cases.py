@@ -243,15 +243,16 @@ def case_names(case: Case) -> list[str]:
 def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:
     """The cases, and behind the first variant of each baseline the same network with its gates fixed at 0.5."""
     controlled: list[Case] = []
-    seen: set[str] = set()
+    seen: set[tuple[str, int]] = set()
     for case in cases:
         controlled.append(case)
-        if case.role == "variant" and case.baseline is not None and case.baseline.name not in seen:
+        base = case.baseline
+        if case.role == "variant" and base is not None and (base.name, base.classes) not in seen:
             assert case.spec.attention is not None
-            seen.add(case.baseline.name)
+            seen.add((base.name, base.classes))
             gate = replace(case.spec.attention, block="constant", options=())
             axes = {"block": "constant"} if case.axes is not None else None
-            controlled.append(Case(replace(case.spec, attention=gate), "control", case.baseline, (), axes))
+            controlled.append(Case(replace(case.spec, attention=gate), "control", base, (), axes))
     return tuple(controlled)
 
 

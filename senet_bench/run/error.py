@@ -18,7 +18,7 @@ from senet_bench.core.progress import Steps
 from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import TrialStore, key_of
-from senet_bench.core.studies import STUDIES
+from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.engines import Engine, Failure
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from senet_bench.train.trials import Trial
 
 ELSEWHERE_S = 0.5
+PAPER = "paper"
+"""The data set that is that of each row's own table."""
 SMOKE = "smoke"
 """The recipe that is each row's own, cut to two short epochs."""
 
@@ -75,24 +77,37 @@ class Sweep:
             raise UsageError(f"--seeds must be a positive integer, not {self.seeds}", "use 8")
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
-        self.recipes(cases)
+        lessons = self.lessons(cases)
         self.engine.check(self.device)
-        sets.load_images(self.dataset, self.folder)
+        for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
+            sets.load_images(dataset, self.folder)
 
-    def recipes(self, cases: Sequence[Case]) -> list[Recipe]:
-        """What each case is trained by: the recipe that was asked for, else that of its row in the paper's table.
+    def lessons(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
+        """The data set and the recipe of each case: those asked for, else those of its row in the paper's table.
 
-        A case that no table of this data set names, and none of whose relatives it does, has the data set's own.
+        A case that no table of this data set names, nor one of its relatives, has the data set's own recipe.
         """
         from senet_bench.core import recipes
 
-        usual = recipes.DEFAULTS.get(self.dataset, "cifar")
-        own = dict[str, str]()
+        own = dict[tuple[str, int], Study]()
         for case in cases:
             for study in filter(None, (STUDIES.get(name or "") for name in case.studies)):
-                if study.dataset == self.dataset:
-                    own.setdefault(root_name(case), study.recipe_of(root_name(case)))
-        return [self._resolved(own.get(root_name(case), usual)) for case in cases] or [self._resolved(usual)]
+                if self.dataset in (study.dataset, PAPER):
+                    own.setdefault((root_name(case), case.spec.classes), study)
+        lessons = []
+        for case in cases:
+            table = own.get((root_name(case), case.spec.classes))
+            if table is not None:
+                lessons.append((table.dataset, self._resolved(table.recipe_of(root_name(case)))))
+            elif self.dataset == PAPER:
+                raise UsageError(f"--dataset {PAPER} is for the paper's tables", "name table4, table5, ...")
+            else:
+                lessons.append((self.dataset, self._resolved(recipes.DEFAULTS.get(self.dataset, "cifar"))))
+        return lessons
+
+    def protocols(self, cases: Sequence[Case]) -> list[TrainingProtocol]:
+        """What decides whether the errors of two cases may be compared."""
+        return [self.protocol((dataset, recipe)) for dataset, recipe in self.lessons(cases)]
 
     def _resolved(self, own: str) -> Recipe:
         """A recipe with its epochs and learning rate as asked; `own` where none is."""
@@ -117,19 +132,19 @@ class Sweep:
 
     def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its trainings."""
-        return structs.replace(asked, accuracy=self.protocol(*self.recipes(cases)))
+        return structs.replace(asked, accuracy=self.protocol(*self.lessons(cases)))
 
-    def protocol(self, *recipes: Recipe) -> TrainingProtocol:
-        """What decides whether two errors may be compared; of several recipes what all of them have."""
-        first = recipes[0]
+    def protocol(self, *lessons: tuple[str, Recipe]) -> TrainingProtocol:
+        """What decides whether two errors may be compared; of several lessons what all of them have."""
+        sets, recipes = {dataset for dataset, _ in lessons}, [recipe for _, recipe in lessons]
         shared = {
-            name: getattr(first, name) if len({getattr(recipe, name) for recipe in recipes}) == 1 else None
+            name: getattr(recipes[0], name) if len({getattr(recipe, name) for recipe in recipes}) == 1 else None
             for name in ("epochs", "lr", "batch_size")
         }
         return TrainingProtocol(
-            dataset=self.dataset,
+            dataset=sets.pop() if len(sets) == 1 else self.dataset,
             folder=str(self.folder) if self.folder else None,
-            recipe=first.name if len({recipe.name for recipe in recipes}) == 1 else None,
+            recipe=recipes[0].name if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
             revision=REVISION,
@@ -140,14 +155,14 @@ class Sweep:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
         from senet_bench.train.trials import Trial
 
-        recipes = self.recipes(cases)
+        lessons = self.lessons(cases)
         return [
             Trial(
                 arm=str(place),
                 spec=case.spec,
-                recipe=recipes[place],
+                recipe=lessons[place][1],
                 seed=seed,
-                dataset=self.dataset,
+                dataset=lessons[place][0],
                 folder=str(self.folder) if self.folder else None,
                 precision=self.precision,
                 device=self.device,
@@ -179,7 +194,7 @@ class Sweep:
                 outcomes.add(trial, result)
             elif trial in mine:
                 key = key_of(definition(trial))
-                file = record.store.trained_weights(trial.spec.name, self.dataset, trial.recipe.name, key).absolute()
+                file = record.store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
         done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
@@ -193,8 +208,7 @@ class Sweep:
             state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
             yield record.progress(f"{trained}; {state}", done, total)
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
-        protocols = [self.protocol(recipe) for recipe in self.recipes(cases)]
-        record.change(rows=_with_errors(rows, outcomes, protocols))
+        record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
         if todo and before.left_out:
             asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
             record.change(conditions=asked)

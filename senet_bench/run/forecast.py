@@ -68,7 +68,7 @@ def _of_cases(
     sweep = next((measure for measure in measures.values() if isinstance(measure, Sweep)), None)
     timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
     check_measures(cases, measures)
-    facts = new_facts("forecast", dict(about) | ({"accuracy": sweep.protocol(*sweep.recipes(cases))} if sweep else {}))
+    facts = new_facts("forecast", dict(about) | ({"accuracy": sweep.protocol(*sweep.lessons(cases))} if sweep else {}))
     kept = store.trials(facts.environment.machine)
     rows: list[dict[str, Any]] = [{"setting": label(case.spec), "axes": dict(case.axes or {})} for case in cases]
     if sweep is not None:

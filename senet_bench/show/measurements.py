@@ -188,7 +188,10 @@ def error_table(
     best = fronts(rows, name) if len(recipes) == 1 else ()
     notes = (*missing, *_places(trained, name), *best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
-    title = f"Top-1 error on {trained[0][1].dataset} ({how})"
+    sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
+    if len(sets) > 1:
+        fields.insert(1, (Column("data", numeric=False), lambda entry: entry[1].dataset))
+    title = f"Top-1 error on {' and '.join(sets)} ({how})"
     return table_of(title, fields, trained, notes)
 
 

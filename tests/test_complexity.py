@@ -17,7 +17,7 @@ from senet_bench.core.catalog import CATALOG, CLASSIFIERS, pair, resolve
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.models.outside import load_outside
+from senet_bench.models.outside import load
 
 SE = AttentionSpec()
 
@@ -242,7 +242,7 @@ SIZE = (3, 64, 64)
 def from_outside(name: str) -> nn.Module:
     pytest.importorskip(name.partition(":")[0])
     with torch.device("meta"):
-        return load_outside(name)
+        return load(name)
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("seresnet50_v1_5", "timm:seresnet50")])

@@ -19,7 +19,7 @@ from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import Position, attach, positions
-from senet_bench.models.outside import attached, load_outside, pair_outside, resolve_outside
+from senet_bench.models.outside import attached, load, pair_outside, resolve_outside
 
 SE = AttentionSpec()
 SIZE = (3, 64, 64)
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def on_meta(name: str) -> nn.Module:
     with torch.device("meta"):
-        return load_outside(name)
+        return load(name)
 
 
 # --- the same as what is built in -----------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def test_se_resnet50_s_counts_at_224_px() -> None:
 
 
 def test_positions_are_listed_without_changing_the_network() -> None:
-    network = filled(load_outside("torchvision:resnet18", 5)).train()
+    network = filled(load("torchvision:resnet18", 5)).train()
     network.layer2.eval()  # type: ignore[union-attr]
     keys, modes = list(network.state_dict()), [m.training for m in network.modules()]
     listed = positions(network, SIZE)
@@ -158,7 +158,7 @@ def test_positions_are_listed_without_changing_the_network() -> None:
 
 
 def test_an_attached_network_trains_and_follows_its_mode() -> None:
-    mine, _ = attach(load_outside("torchvision:resnet18", 5), SE, SIZE)
+    mine, _ = attach(load("torchvision:resnet18", 5), SE, SIZE)
     x = torch.rand(4, *SIZE)
     F.cross_entropy(mine(x), torch.tensor([0, 1, 2, 3])).backward()  # type: ignore[no-untyped-call]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in mine.parameters())
@@ -486,7 +486,7 @@ def test_more_networks_are_attached_to_or_refused_with_the_reason(name: str) -> 
 @pytest.mark.parametrize("name", ["timm:resnet26d", "torchvision:convnext_tiny", "timm:regnetx_002"])
 def test_gct_attached_changes_nothing_before_it_is_trained(name: str) -> None:
     """GCT starts as the identity."""
-    network = load_outside(name, 7)
+    network = load(name, 7)
     mine, found = attach(network.eval(), AttentionSpec(block="gct"), SIZE)
     image = torch.rand(1, *SIZE)
     with torch.no_grad():
@@ -558,15 +558,15 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("module")
 def test_classes_and_channels_are_those_asked_for(name: str) -> None:
     pytest.importorskip("timm")
-    network = load_outside(name, 7, 1).eval()
+    network = load(name, 7, 1).eval()
     assert network(torch.rand(2, 1, 32, 32)).shape == (2, 7)
 
 
 @pytest.mark.usefixtures("module")
 def test_a_callable_has_its_own_sizes_unless_asked() -> None:
-    assert load_outside("outside_networks:fixed")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
-    assert load_outside("outside_networks:strict", 6, 2)(torch.rand(1, 2, 8, 8)).shape == (1, 6)
-    one, other = load_outside("outside_networks:instance"), load_outside("outside_networks:instance", 4)
+    assert load("outside_networks:fixed")(torch.rand(1, 3, 8, 8)).shape == (1, 4)
+    assert load("outside_networks:strict", 6, 2)(torch.rand(1, 2, 8, 8)).shape == (1, 6)
+    one, other = load("outside_networks:instance"), load("outside_networks:instance", 4)
     assert one is not other
     spec = resolve_outside("outside_networks:Net")
     assert (spec.classes, spec.input_size, spec.params) == (4, (3, 224, 224), 448 + 68)
@@ -593,7 +593,7 @@ def test_a_network_says_its_classes_by_a_call_and_none_are_handed_back(
 
 @pytest.mark.usefixtures("module")
 def test_the_stem_is_the_convolution_that_reads_the_image() -> None:
-    assert load_outside("outside_networks:Late", 4, 1)(torch.rand(1, 1, 8, 8)).shape == (1, 4)
+    assert load("outside_networks:Late", 4, 1)(torch.rand(1, 1, 8, 8)).shape == (1, 4)
 
 
 def test_a_network_without_a_head_is_given_none() -> None:
@@ -604,7 +604,7 @@ def test_a_network_without_a_head_is_given_none() -> None:
 
 
 def test_googlenet_and_inception_give_logits_alone() -> None:
-    assert load_outside("torchvision:googlenet", 3)(torch.rand(2, 3, 64, 64)).shape == (2, 3)
+    assert load("torchvision:googlenet", 3)(torch.rand(2, 3, 64, 64)).shape == (2, 3)
 
 
 @pytest.mark.usefixtures("module")
@@ -628,7 +628,7 @@ def test_googlenet_and_inception_give_logits_alone() -> None:
 def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, int], said: list[str]) -> None:
     pytest.importorskip("timm")
     with pytest.raises(UsageError) as caught:
-        load_outside(name, **sizes)
+        load(name, **sizes)
     assert all(words in str(caught.value) for words in said), str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -636,7 +636,7 @@ def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, i
 def test_a_missing_library_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UsageError, match=r"timm cannot be imported .*; pip install 'senet-bench\[timm\]'"):
-        load_outside("timm:resnet18")
+        load("timm:resnet18")
 
 
 def test_a_row_builds_what_its_name_says_on_any_device() -> None:

@@ -34,7 +34,7 @@ TRIED_SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512,
 """Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
-def load_outside(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
+def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
     """The network called `timm:NAME`, `torchvision:NAME` or `package.module:callable`, without trained weights.
 
     It maps (N, in_channels, H, W) to (N, classes); without `classes` it has its own number. A callable is given
@@ -53,10 +53,10 @@ def load_outside(name: str, classes: int | None = None, in_channels: int = 3) ->
 
 
 def resolve_outside(name: str) -> ModelSpec:
-    """The row of a network from outside, or with `+attach` of it with SE; errors as of `load_outside` and `attach`."""
+    """The row of a network from outside, or with `+attach` of it with SE; errors as of `load` and `attach`."""
     source = name.removesuffix(ATTACH)
     with torch.device("meta"):
-        network = load_outside(source)
+        network = load(source)
     size, classes = _sizes(source, network)
     plain = ModelSpec(
         name=source,
@@ -106,7 +106,7 @@ def network(
 
 def _own(source: str, own: int, classes: int, in_channels: int) -> nn.Module:
     """The network with that many classes; with its `own` number nothing is handed to what makes it."""
-    return load_outside(source, None if classes == own else classes, in_channels)
+    return load(source, None if classes == own else classes, in_channels)
 
 
 def pair_outside(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:

@@ -221,7 +221,7 @@ def named_function(
     fingerprint = _ours(FINGERPRINT)
     asked = {"modules": modules, "own": True, "keep": keep}
     try:
-        empty = fingerprint.whole(built(name, "meta", how) if network is None else network)
+        empty = fingerprint.materialised(built(name, "meta", how) if network is None else network)
         if empty is not None:
             return dict(fingerprint.function_of(empty, input_size, **asked))
     except Exception:  # noqa: BLE001, S110 - it may need its own tensors

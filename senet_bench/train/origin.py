@@ -109,4 +109,4 @@ def _built(origin: str, device: str) -> nn.Module:
     from senet_bench.models import outside
 
     with torch.device(device):
-        return outside.load_outside(origin)
+        return outside.load(origin)

@@ -11,6 +11,8 @@ PINS = ("-c", ".ci/constraints.txt")
 
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a file's tests share what they build
 
+BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of hundreds of processes compiles torch's sources anew
+
 QUICK_TOPICS = ("architecture", "remedies", "paper", "studies", "verdict", "budget", "recipes")
 QUICK = [f"tests/test_{topic}.py" for topic in QUICK_TOPICS]
 
@@ -39,21 +41,30 @@ def types(session: nox.Session) -> None:
 def check(session: nox.Session) -> None:
     """Our own networks against `results/baselines`: the exact gates."""
     session.install(*PINS, ".")
-    session.run("senet-bench", "check", "-q", "--results", "results", "--markdown", f"{session.create_tmp()}/check.md")
+    session.run(
+        "senet-bench",
+        "check",
+        "-q",
+        "--results",
+        "results",
+        "--markdown",
+        f"{session.create_tmp()}/check.md",
+        env=BYTECODE,
+    )
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Pytest without the slow tests, a process for each core; `nox -s tests -- -m slow` runs those, one by one."""
     session.install(*PINS, ".", *groups("test"))
-    session.run("pytest", *(session.posargs or ("-m", "not slow", *PARALLEL)), env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", *(session.posargs or ("-m", "not slow", *PARALLEL)), env={"OMP_NUM_THREADS": "1", **BYTECODE})
 
 
 @nox.session
 def quick(session: nox.Session) -> None:
     """A subset while one works, meant to take at most about a minute on a quiet machine."""
     session.install(*PINS, ".", *groups("test"))
-    session.run("pytest", "-m", "not slow", *QUICK, env={"OMP_NUM_THREADS": "1"})
+    session.run("pytest", "-m", "not slow", *QUICK, env={"OMP_NUM_THREADS": "1", **BYTECODE})
 
 
 @nox.session

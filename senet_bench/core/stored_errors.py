@@ -147,7 +147,13 @@ def trial_errors(store: Store) -> dict[str, tuple[Network, StoredError]]:
 
 
 def _trials(store: Store) -> Iterator[tuple[str, tuple[Network, StoredError]]]:
-    """The trials of every machine, by their keys."""
+    """The trials of every machine, by their keys; of one that several have the newest comes last."""
+    found = sorted(_read_trials(store), key=lambda trial: trial[0])
+    return ((key, error) for _, key, error in found)
+
+
+def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[Network, StoredError]]]:
+    """When each trial was stored, its key, and its error."""
     for path in sorted((store.root / "runs").glob("*/trials/*.json")):
         try:
             document = json_object(read_file(path), str(path))
@@ -168,7 +174,7 @@ def _trials(store: Store) -> Iterator[tuple[str, tuple[Network, StoredError]]]:
             top1_err=result.top1_err,
             top5_err=result.top5_err,
         )
-        yield path.stem, (network, error)
+        yield str(document.get("created", "")), path.stem, (network, error)
 
 
 def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> Origin:

@@ -23,6 +23,7 @@ from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header
+from senet_bench.run.seen_data import check_unchanged
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -143,13 +144,17 @@ class Sweep:
         }
         return TrainingProtocol(
             dataset=sets.pop() if len(sets) == 1 else self.dataset,
-            folder=str(self.folder) if self.folder else None,
+            folder=self._place,
             recipe=recipes[0].name if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
             revision=REVISION,
             **shared,
         )
+
+    @property
+    def _place(self) -> str | None:
+        return str(self.folder) if self.folder else None
 
     def plan(self, cases: Sequence[Case]) -> list[Trial]:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
@@ -163,7 +168,7 @@ class Sweep:
                 recipe=lessons[place][1],
                 seed=seed,
                 dataset=lessons[place][0],
-                folder=str(self.folder) if self.folder else None,
+                folder=self._place,
                 precision=self.precision,
                 device=self.device,
             )
@@ -181,11 +186,13 @@ class Sweep:
 
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
-        from senet_bench.train.identity import former
+        from senet_bench.train.identity import data_of, former
 
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
         kept = record.store.trials(about["environment"].machine)
         before = former(kept)
+        for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
+            check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
         rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
         outcomes, todo = Outcomes(), []
         for trial in self.plan(cases):
@@ -199,6 +206,7 @@ class Sweep:
                 todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
         done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
+            kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for key, _ in todo:
                 kept.forget(key)
         for trial, outcome in _carried_out(self.engine, kept, todo, about):

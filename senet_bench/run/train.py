@@ -16,6 +16,7 @@ from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run import reuse
 from senet_bench.run.record import Record, new_facts
+from senet_bench.run.seen_data import check_unchanged
 from senet_bench.run.training import TrainingRequest
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
     What is stored with its weights is not trained again. Under torchrun every process trains, and the first alone
     writes.
     """
-    from senet_bench.bench.machine import check_conditions
+    from senet_bench.bench.machine import check_conditions, environment
     from senet_bench.core.specs import Conditions
     from senet_bench.train import loop, weights
     from senet_bench.train.distributed import gathered, joined, own
@@ -59,6 +60,7 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
     tracker = _tracker(asked.track)
     images = lesson.read(asked)
     identity = asked.identity(images)
+    check_unchanged(store.trials(environment().machine), asked.folder, identity.data, fresh=asked.fresh)
     out = _out(asked, store, identity.key)
     with joined(asked.device) as world:
         before = reuse.before(store, identity.key, out, asked.is_trial, asked.resume)

@@ -44,7 +44,7 @@ class Loaded:
     `fresh` names the attention blocks that the checkpoint does not have and that keep their initial values.
     `metadata` is what our own checkpoints say about their training. `normalisation` is the mean and the standard
     deviation that images were normalised with there, None where nothing says so; `origin` is the `timm:NAME` or
-    `torchvision:NAME` that weights of others are of.
+    `torchvision:NAME` that weights were named by.
     """
 
     network: nn.Module
@@ -122,13 +122,10 @@ def load_weights(
         notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
     if built.fresh:
         notes.append(f"{len(built.fresh)} attention blocks keep their initial values: the weights have none")
-    known = None if style == "ours" else origin_of(path)
     normalisation = _normalisation(weights, origin)
     if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
         notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
-    return replace(
-        built, notes=tuple(notes), metadata=held.metadata, normalisation=normalisation, origin=origin or known
-    )
+    return replace(built, notes=tuple(notes), metadata=held.metadata, normalisation=normalisation, origin=origin)
 
 
 def _built(

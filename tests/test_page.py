@@ -28,6 +28,7 @@ from senet_bench.core.union import StoredRun, ablations
 from senet_bench.gallery import report
 from senet_bench.gallery.ablations import of_ablation, of_studies
 from senet_bench.gallery.collection import Collection, gather
+from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.headline import COMPARED, grids, headline
 from senet_bench.gallery.points import points
@@ -182,7 +183,7 @@ def test_the_page_of_the_committed_facts_is_small_and_leads_with_their_medians(c
     first = headline(collection_of(committed), None)
     # Table 2's gains as printed: 1.51 0.79 0.85 1.01 0.48 1.80 1.15 0.57
     assert first.title.startswith(
-        "SE takes 0.93 points off the top\u20111 error, for 0.17\u00a0% more multiply\u2011adds"
+        "In the paper SE takes 0.93 points off the top\u20111 error, for 0.17\u00a0% more multiply\u2011adds"
     )
     assert [figure.value for figure in first.figures] == ["−0.93 points", "+0.17 %", "+10.4 %"]
     assert first.figures[0].origin.startswith("−1.80 to −0.48")
@@ -393,3 +394,51 @@ def test_the_terminal_has_the_page_in_short(run: Run, tmp_path: Path) -> None:
 def test_gates_of_other_lengths_or_values_are_no_facts(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"a gate of block|other lengths"):
         replace(stored.gates().rows[0], **change)
+
+
+def test_the_headline_says_what_its_own_table_decided_with_its_interval(tmp_path: Path) -> None:
+    run = stored.ablation()
+    better = {str(seed): 0.05 + 0.001 * seed for seed in range(4)}
+    rows = [
+        replace(row, label="ResNet-20 + mine:Gate", source="abc", accuracy=replace(row.accuracy, per_seed=better))
+        if row.axes == {"reduction": 4} and row.accuracy
+        else row
+        for row in run.rows
+    ]
+    stored.store(tmp_path, replace(run, rows=rows), "20261120T100000Z-ablate-1")
+    collection = collection_of(tmp_path)
+    first = headline(collection, None)
+    assert first.title.startswith("ResNet\u201120 + mine:Gate takes 5.45 points off the top\u20111 error on digits (")
+    assert "of 3 rows compared with a baseline 1 is told from it: ResNet-20 + mine:Gate" in first.sentences[0]
+    (table,) = own_tables(collection)
+    names = [column.name for column in table.columns]
+    assert names[-2:] == ["minus the baseline", "decided"]
+    assert [row[-1].partition(" (")[0] for row in table.texts][1:4] == ["not decided", "lower", "not decided"]
+
+
+def test_a_single_pair_or_an_unreliable_time_is_no_headline(tmp_path: Path) -> None:
+    counted = min((stored.COMMITTED / "runs").glob("*/*-compare-*.json"), key=lambda path: path.name)
+    document = json.loads(counted.read_text())
+    document["rows"] = [row for row in document["rows"] if row["model"] in ("resnet50", "seresnet50")]
+    path = tmp_path / "runs" / "aaaaaaaaaaaa" / counted.name
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(document))
+    found = headline(collection_of(tmp_path), None)
+    assert (found.title, found.figures, found.sentences) == ("What Squeeze-and-Excitation costs and buys", (), ())
+
+
+def test_what_was_written_of_runs_that_are_no_more_is_removed(tmp_path: Path) -> None:
+    gone = stored.store(tmp_path, stored.ablation("bbbbbbbbbbbb"), "20261120T100000Z-ablate-1")
+    stored.store(tmp_path, stored.ablation(), "20261120T100001Z-ablate-2")
+    own = tmp_path / "tables" / "mine.md"
+    own.parent.mkdir()
+    own.write_text("kept")
+    build(tmp_path)
+    before = files(tmp_path)
+    gone.unlink()
+    build(tmp_path)
+    after = files(tmp_path)
+    assert any("bbbbbbbbbbbb" in name for name in before)
+    assert not any("bbbbbbbbbbbb" in name for name in after)
+    assert len(after) < len(before)
+    assert own.read_text() == "kept"

@@ -11,7 +11,7 @@ import pytest
 from senet_bench.core.store import Store
 from senet_bench.gallery import report as reporting
 from senet_bench.gallery.page import build
-from tests.support import browser, stored
+from tests.support import browser, folders, stored
 
 FLOPS = "#error-vs-flops"
 SCROLLED = """
@@ -95,7 +95,7 @@ def test_it_opens_without_errors_and_asks_for_nothing_else(opened: Any, page: st
 
 
 def test_hostile_names_stay_text(opened: Any) -> None:
-    assert opened.title.startswith("SE takes")
+    assert opened.title.startswith("In the paper SE takes")
     assert opened.find_elements("css selector", "img") == []
     assert len(opened.find_elements("css selector", "script")) == 1
     assert "</script><img src=x" in one(opened, "main").get_attribute("textContent")
@@ -276,3 +276,57 @@ def test_it_prints_every_chart_in_light_colours(opened: Any) -> None:
     assert len(shown(opened, "#cost .chart")) > 3
     assert not one(opened, ".top").is_displayed()
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+
+
+LAID_OUT = """
+document.querySelectorAll('[role=tabpanel]').forEach((panel) => { panel.hidden = false; });
+const faults = [];
+const box = (element) => element.getBoundingClientRect();
+const meet = (a, b, slack) => a.left + slack < b.right && b.left + slack < a.right
+  && a.top + slack < b.bottom && b.top + slack < a.bottom;
+for (const chart of document.querySelectorAll('.chart')) {
+  const edge = box(chart);
+  const texts = [...chart.querySelectorAll('text')].filter((text) => text.textContent.trim());
+  const marks = [...chart.querySelectorAll('.mark > :not(.reach)')].filter((mark) => mark.tagName !== 'text');
+  for (const text of texts) {
+    const own = box(text), slack = own.height * 0.22;
+    const out = own.left < edge.left - 1 || own.right > edge.right + 1
+      || own.top < edge.top - 1 || own.bottom > edge.bottom + 1;
+    if (out)
+      faults.push([chart.id, 'outside', text.textContent]);
+    for (const mark of marks) if (meet(own, box(mark), slack)) faults.push([chart.id, 'over a mark', text.textContent]);
+    if (text.hasAttribute('transform')) continue;
+    for (const other of texts)
+      if (other !== text && !other.hasAttribute('transform') && meet(own, box(other), slack))
+        faults.push([chart.id, 'over a text', text.textContent, other.textContent]);
+  }
+}
+const page = document.documentElement;
+if (page.scrollWidth > page.clientWidth) faults.push(['page', 'scrolls sideways', page.scrollWidth]);
+return faults;
+"""
+FOLDERS = 20
+
+
+@pytest.mark.slow
+def test_no_text_lies_over_a_mark_or_another_text_in_any_folder_at_any_width(
+    chrome: Any, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    faults = []
+    for seed in range(FOLDERS):
+        root = tmp_path_factory.mktemp("drawn")
+        folders.drawn(root, seed)
+        report = reporting.read_gallery(Store(root))
+        written = root / "index.html"
+        written.write_text(build.build_page(report.collection, report.content), encoding="utf-8")
+        for wide in (360, 768, 1280):
+            for scheme in ("light", "dark"):
+                browser.resize(chrome, wide, 900)
+                browser.prefer(chrome, prefers_color_scheme=scheme)
+                chrome.get("about:blank")
+                browser.requests(chrome), chrome.get_log("browser")
+                chrome.get(written.as_uri())
+                faults += [(seed, wide, scheme, *fault) for fault in chrome.execute_script(LAID_OUT)]
+                assert chrome.get_log("browser") == []
+                assert [one for one in browser.requests(chrome) if not one.startswith("data:")] == [written.as_uri()]
+    assert faults == []

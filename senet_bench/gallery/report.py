@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +23,11 @@ from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
 
 PAGE = "index.html"
+OURS = re.compile(
+    r"((errors?|error-vs|latency(-ratios)?|ablation|selftest|excitations|input-channels)-.*|table\d+|\d{8}T\d{6}Z-.*)"
+    r"\.(md|csv|tex|html|svg|pdf|png)"
+)
+"""The names of files that a report writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +88,17 @@ def _fault(source: StoredRun) -> BenchError | None:
 
 
 def write_gallery(report: Gallery, root: Path) -> Iterator[Path]:
-    """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written."""
+    """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written.
+
+    What an earlier report wrote there of runs that are no more is removed.
+    """
+    kept = {place for place, _ in report.files}
     for place, data in report.files:
         yield _written(root / place, data)
+    if not report.collection.left_out:  # what is damaged may have been shown there
+        for path in (*(root / "tables").glob("*"), *(root / "plots").glob("*")):
+            if OURS.fullmatch(path.name) and path.relative_to(root).as_posix() not in kept:
+                path.unlink(missing_ok=True)
 
 
 def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | bytes]]:

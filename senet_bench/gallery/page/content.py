@@ -10,6 +10,7 @@ from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
+from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points
@@ -38,6 +39,7 @@ class Leaf:
 class Content:
     """What the page shows; `missing` maps a section to a sentence and the command that brings it."""
 
+    own: tuple[Table, ...]
     cost: tuple[Leaf, ...]
     families: tuple[tuple[str, str], ...]
     grids: tuple[Grid, ...]
@@ -68,6 +70,7 @@ def content(collection: Collection) -> Content:
     timings = collection.timings
     known = points(collection)
     return Content(
+        own=tuple(own_tables(collection)),
         cost=tuple(_costs(collection, timings)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
         grids=tuple(grids(collection)),

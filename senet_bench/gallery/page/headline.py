@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from senet_bench.core.comparisons import LEVEL
 from senet_bench.core.paper import TABLES, CellStatus, Status, cells, compare_cell
 from senet_bench.core.reproduction import find, of_study
-from senet_bench.core.results import Row
+from senet_bench.core.results import Difference, Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.studies import STUDIES
-from senet_bench.core.union import Timed
+from senet_bench.core.union import Errors, Timed
+from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.documents import Document
+from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
 from senet_bench.show.tables import EMPTY, Column, Table
 
@@ -154,27 +156,59 @@ class Headline:
 
 
 def headline(collection: Collection, timed: Timed | None) -> Headline:
-    """What is said of Table 2's pairs where they are stored, and of the errors measured here."""
+    """What is decided of the networks measured here; else what the paper prints of Table 2's pairs that are stored."""
     pairs = _pairs(collection.rows())
     figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, collection)]
-    found = tuple(figure for figure in figures if figure is not None)
-    sentences = []
+    found = tuple(figure for figure in figures if figure is not None) if len(pairs) > 1 else ()
+    sentences = [sentence for errors in collection.errors for sentence in _of_errors(errors)]
     if found:
-        sentences.append(
-            f"Medians over the {len(pairs)} pairs of the paper's Table 2, each network with and without SE."
-        )
-    sentences += _measured(collection)
-    return Headline(_title(found), tuple(sentences), found)
+        sentences.append(f"Medians over {len(pairs)} pairs of the paper's Table 2, each network with and without SE.")
+    own = here.decided(collection)
+    return Headline(_own_title(*own[0]) if own else _title(found), tuple(sentences), found)
+
+
+def _own_title(errors: Errors, row: Row, difference: Difference) -> str:
+    """A row that is told from its baseline, with the interval of its difference."""
+    points = f"{abs(100 * difference.value):.2f} points"
+    what = f"takes {points} off" if difference.value < 0 else f"adds {points} to"
+    between = _between(difference.ci).replace("-", "−")
+    return _unbroken(f"{row.label} {what} the top-1 error on {errors.protocol.dataset}{between}")
+
+
+def _of_errors(errors: Errors) -> Iterator[str]:
+    """What a protocol's table decides, of each row that is told from its baseline or of none."""
+    compared = [(row, one) for row in errors.rows if row.role != "control" and (one := _difference(row))]
+    if not compared:
+        return
+    told = [(row, one) for row, one in compared if one.p_holm is not None and one.p_holm <= LEVEL]
+    rows = f"{len(compared)} row{'s' * (len(compared) != 1)}"
+    seeds = f"{errors.protocol.seeds} seed{'s' * (errors.protocol.seeds != 1)}"
+    begin = (
+        f"On {errors.protocol.dataset} ({errors.protocol.words}), by up to {seeds}, of {rows} compared with a baseline"
+    )
+    listed = [f"{row.label} {_minus(100 * one.value, 2)} points{_between(one.ci)}" for row, one in told]
+    yield f"{begin} {len(told) or 'none'} {'are' if len(told) > 1 else 'is'} told from it" + (
+        f": {'; '.join(listed)}." if listed else "."
+    )
+
+
+def _difference(row: Row) -> Difference | None:
+    return to_baseline(row.accuracy) if row.accuracy else None
 
 
 def _title(figures: Sequence[Figure]) -> str:
     bought = next((figure.value for figure in figures if figure.key == "accuracy"), None)
-    spent = [f"{one.value.removeprefix('+')} more {one.what}" for one in figures if one.key != "accuracy"]
+    costs = [one for one in figures if one.key in ("flops", "params")]
+    spent = [f"{one.value[1:]} {'more' if one.value[0] == '+' else 'fewer'} {one.what}" for one in costs]
     if bought is None or not spent:
         return "What Squeeze-and-Excitation costs and buys"
     listed = spent[0] if len(spent) == 1 else f"{', '.join(spent[:-1])} and {spent[-1]}"
-    title = f"SE takes {bought.lstrip('−-')} off the top-1 error, for {listed}"
-    return title.replace("-", "\u2011").replace(" %", "\u00a0%")  # no line ends there
+    return _unbroken(f"In the paper SE takes {bought.lstrip('−-')} off the top-1 error, for {listed}")
+
+
+def _unbroken(title: str) -> str:
+    """The title with no line ending inside a number or a name."""
+    return title.replace("-", "\u2011").replace(" %", "\u00a0%")
 
 
 def _pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
@@ -210,37 +244,25 @@ def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
         return None
     what = "multiply-adds" if metric == "flops" else "parameters"
     digits = 2 if metric == "flops" else 1
-    origin = f"+{min(found):.{digits}f} % to +{max(found):.{digits}f} %, counted here"
-    return Figure(metric, f"+{statistics.median(found):.{digits}f} %", what, origin, "here")
+    origin = f"{min(found):+.{digits}f} % to {max(found):+.{digits}f} %, counted here"
+    return Figure(metric, f"{statistics.median(found):+.{digits}f} %", what, origin, "here")
 
 
 def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Collection) -> Figure | None:
     latencies = [timed.latency_of(variant) for _, variant in pairs] if timed else []
-    ratios = [latency.ratio for latency in latencies if latency and latency.ratio]
-    if not ratios or timed is None:
+    ratios = [latency.ratio for latency in latencies if latency and latency.ratio and not latency.reason]
+    if len(ratios) < 2 or timed is None:
         return None
     where = f"{collection.name_of(timed.machine)} ({conditions_label(timed.conditions)})"
     low, high = (f"{100 * (edge(ratios) - 1):+.1f} %" for edge in (min, max))
     middle = 100 * (statistics.median(ratios) - 1)
-    return Figure("latency", f"{middle:+.1f} %", "time a call", f"{low} to {high}, measured on {where}", "here")
-
-
-def _measured(collection: Collection) -> list[str]:
-    """A sentence for each data set on which SE was trained here, about the r that is nearest to the paper's 16."""
-    nearest: dict[str, tuple[float, str]] = {}
-    for row in (row for errors in collection.errors for row in errors.rows):
-        found = row.accuracy
-        if found is None or found.difference is None or row.attention is None or row.attention.block != "se":
-            continue
-        text = f"On {found.dataset}, trained here: {row.label} minus its baseline "
-        text += f"{_minus(100 * found.difference, 2)} points{_between(found.difference_ci)}, {found.seeds} seeds"
-        if found.control_difference is not None:
-            text += f"; minus gates fixed at 0.5 {_minus(100 * found.control_difference, 2)}"
-            text += _between(found.control_difference_ci)
-        apart = abs(math.log2(row.attention.reductions[0] / 16))
-        if found.dataset not in nearest or apart < nearest[found.dataset][0]:
-            nearest[found.dataset] = (apart, f"{text}.")
-    return [text for _, text in nearest.values()]
+    return Figure(
+        "latency",
+        f"{middle:+.1f} %",
+        "time a call",
+        f"{low} to {high} over {len(ratios)} pairs, measured on {where}",
+        "here",
+    )
 
 
 def _between(interval: tuple[float, float] | None) -> str:
@@ -265,9 +287,10 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
         tables.append(Table("What SE costs and buys", columns, lines, first.sentences))
     counts = {grid.id: dict(grid.counts) for grid in grids if grid.known}
     if counts:
-        columns = (Column("table", numeric=False), *(Column(status, status=status) for status in SIGNS))
+        signs = [status for status in SIGNS if any(status in found for found in counts.values())]
+        columns = (Column("table", numeric=False), *(Column(status, status=status) for status in signs))
         body = tuple(
-            (name.replace("table", "Table "), *(str(found.get(status, EMPTY)) for status in SIGNS))
+            (name.replace("table", "Table "), *(str(found.get(status, EMPTY)) for status in signs))
             for name, found in counts.items()
         )
         tables.append(Table("The paper's cells beside what was counted here", columns, body))

@@ -1,0 +1,149 @@
+"""What was measured here, a table for each protocol: what a network costs, how it errs, what of that is decided."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from senet_bench.core import comparisons, union
+from senet_bench.core.comparisons import LEVEL
+from senet_bench.core.metrics import METRICS
+from senet_bench.core.results import Accuracy, Difference, Row
+from senet_bench.core.union import Timed
+from senet_bench.errors import UsageError
+from senet_bench.gallery.collection import Collection, conditions_label, main_timing
+from senet_bench.show.measurements import to_baseline
+from senet_bench.show.networks import increase
+from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
+
+MOST = 40
+"""Lines of networks that were counted and not trained."""
+DECIDED_NOTE = (
+    "decided: p by Holm, over the rows compared in that column, of at most 0.05; what is not decided may be so or not"
+)
+COST_NOTE = "costs: more than the baseline's, counted; time: the ratio of paired rounds with its interval"
+
+
+def own_tables(collection: Collection) -> list[Table]:
+    """The tables, that of the most seeds first, then the networks of no table of the paper that were only counted."""
+    timed = main_timing(collection.timings)
+    tables = [_trained(errors, timed, collection) for errors in collection.errors]
+    trained = {union.identity(row) for errors in collection.errors for row in errors.rows}
+    counted = [row for row in collection.rows("compare", "ablate") if row.role != "control" and not row.paper]
+    others = [row for row in counted if union.identity(row) not in trained and (row.outside or row.attention)]
+    return [*tables, *([_counted(others, counted, timed, collection)] if others else [])]
+
+
+def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) -> Table:
+    rows = list(errors.rows)
+    fields = [*_cost_fields(rows, timed), *_error_fields()]
+    if any(to_baseline(row.accuracy) for row in rows if row.accuracy):
+        fields += [
+            (Column("minus the baseline"), lambda row: _points(_to_baseline(row))),
+            (Column("decided", numeric=False), lambda row: decision(_to_baseline(row))),
+        ]
+    beside = _beside_se(rows)
+    if beside:
+        fields += [
+            (Column("minus SE"), lambda row: _points(beside.get(id(row)))),
+            (Column("against SE", numeric=False), lambda row: decision(beside.get(id(row)))),
+        ]
+    size = "x".join(map(str, errors.size[1:]))
+    title = f"On {errors.protocol.dataset} ({errors.protocol.words}), {size} px"
+    notes = (*errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))
+    return table_of(title, fields, rows, notes)
+
+
+def _counted(others: Sequence[Row], known: Sequence[Row], timed: Timed | None, collection: Collection) -> Table:
+    rows = list(others[:MOST])
+    more = len(others) - len(rows)
+    notes = ([f"{more} more are not listed"] if more else []) + _cost_notes(timed, rows, collection)
+    return table_of("Counted, and not trained", _cost_fields(rows, timed, known), rows, notes)
+
+
+def _cost_notes(timed: Timed | None, rows: Sequence[Row], collection: Collection) -> list[str]:
+    known = timed is not None and any(timed.latency_of(row) for row in rows)
+    where = f" ({collection.name_of(timed.machine)}, {conditions_label(timed.conditions)})" if timed and known else ""
+    return [COST_NOTE + where if known else COST_NOTE.partition(";")[0]]
+
+
+def _cost_fields(rows: Sequence[Row], timed: Timed | None, known: Sequence[Row] | None = None) -> list[Field[Row]]:
+    """Parameters and FLOPs, over the baseline's where that is there, else as they are, and the ratio of times."""
+    bases = {id(row): comparisons.baseline_of(row, known or rows) for row in rows}
+    fields: list[Field[Row]] = [(Column("network", numeric=False), lambda row: row.label)]
+    for key in ("params", "flops"):
+        metric = METRICS[key]
+        form = metric.form_for(rows)
+        if any(bases.values()):
+            fields.append((Column(f"{metric.name} +%"), _more(bases, key)))
+        else:
+            fields.append((Column(form.heading), _form_of(form.text, metric.of)))
+    if timed is not None and any(timed.latency_of(row) for row in rows):
+        fields.append((Column("time"), lambda row: _time(timed, row)))
+    return fields
+
+
+def _form_of(text: Callable[[float | None], str], of: Callable[[Row], float | None]) -> Callable[[Row], str]:
+    return lambda row: text(of(row))
+
+
+def _more(bases: dict[int, Row | None], key: str) -> Callable[[Row], str]:
+    return lambda row: increase(row, bases[id(row)], METRICS[key])
+
+
+def _time(timed: Timed, row: Row) -> str:
+    latency = timed.latency_of(row)
+    if latency is None or latency.ratio is None or latency.reason:
+        return EMPTY
+    return f"{latency.ratio:.3f}" + (f" [{interval_text(latency.ci, '.3f', 1, ', ')}]" if latency.ci else EMPTY)
+
+
+def _error_fields() -> Iterator[Field[Row]]:
+    def of(row: Row) -> Accuracy | None:
+        return row.accuracy
+
+    yield Column("error %"), lambda row: number(found.top1_err if (found := of(row)) else None, ".2f", 100)
+    yield Column("sd"), lambda row: number(found.sd if (found := of(row)) else None, ".2f", 100)
+    yield Column("seeds"), lambda row: str(found.seeds) if (found := of(row)) else EMPTY
+
+
+def _to_baseline(row: Row) -> Difference | None:
+    return to_baseline(row.accuracy) if row.accuracy else None
+
+
+def _beside_se(rows: Sequence[Row]) -> dict[int, Difference]:
+    """The differences to the plain SE block, by the row's id; empty where there is none, or nothing else than it."""
+    others = [row for row in rows if row.role == "variant" and row.attention and row.attention.block != "se"]
+    if not others:
+        return {}
+    try:
+        found = comparisons.differences(rows, comparisons.references(rows, "se"))
+    except UsageError:
+        return {}
+    return {id(row): one for row, one in zip(rows, found) if one is not None and row.role in ("variant", "plain")}
+
+
+def _points(difference: Difference | None) -> str:
+    return points_text(difference.value, difference.ci) if difference else EMPTY
+
+
+def decision(difference: Difference | None) -> str:
+    """What the corrected test of a difference says, empty where there is none."""
+    if difference is None or difference.p_holm is None:
+        return EMPTY
+    if difference.p_holm > LEVEL:
+        return f"not decided (p {difference.p_holm:.2g})"
+    return f"{'lower' if difference.value < 0 else 'higher'} (p {difference.p_holm:.2g})"
+
+
+def decided(collection: Collection) -> list[tuple[union.Errors, Row, Difference]]:
+    """The rows that are told from their baseline, code from outside first, then those with the largest differences."""
+    found = [
+        (errors, row, difference)
+        for errors in collection.errors
+        for row in errors.rows
+        if row.role != "control"
+        and (difference := _to_baseline(row))
+        and difference.p_holm is not None
+        and difference.p_holm <= LEVEL
+    ]
+    return sorted(found, key=lambda one: (not one[1].source, -abs(one[2].value), one[1].label))

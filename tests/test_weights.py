@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import pickle
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +20,11 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.models import build
+from senet_bench.models import build, build_spec
 from senet_bench.train import downloads, weights
 from senet_bench.train.renaming import REFUSED, SOURCES, fitted
+from senet_bench.train.statedict import contents
+from tests.conftest import Run
 
 HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
 HEAVY |= {"legacy_seresnet101", "resnet101", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34"}
@@ -290,9 +294,9 @@ def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
     state: dict[str, Tensor] = build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": state, "ema": {}}
     checkpoint.write_checkpoint(tmp_path / "run.ckpt", content)
-    tensors, metadata = weights.read_tensors(tmp_path / "run.ckpt")
-    assert metadata["model"] == "resnet20_cifar"
-    assert torch.equal(tensors["classifier.bias"], state["classifier.bias"])
+    held = contents(tmp_path / "run.ckpt")
+    assert held.metadata["model"] == "resnet20_cifar"
+    assert torch.equal(held.tensors["classifier.bias"], state["classifier.bias"])
 
 
 @pytest.mark.parametrize("name", ["seresnet18", "seresnet34", "resnet18"])
@@ -397,6 +401,19 @@ def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: 
         assert "taken: the " in loaded.notes[0]
 
 
+def test_which_state_was_taken_stands_in_the_row(tmp_path: Path, run: Run) -> None:
+    state = build("seresnet20_cifar", in_channels=1).state_dict()
+    torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "last.pth.tar")
+    typed = ("evaluate", "seresnet20_cifar", "--weights", "last.pth.tar", "--dataset", "digits", "--format", "json")
+    for options, taken in (((), "raw"), (("--raw-weights",), "raw"), (("--ema-weights",), "average")):
+        row = json.loads(run(*typed, *options).out)["rows"][0]
+        assert (row["taken"], "taken: the " in row["notes"][0]) == (taken, True)
+    torch.save(state, tmp_path / "last.pth.tar")
+    assert "taken" not in json.loads(run(*typed).out)["rows"][0]
+    refused = run(*typed, "--ema-weights")
+    assert (refused.code, "leave out --ema-weights" in refused.err) == (2, True)
+
+
 def test_a_file_name_in_capitals_is_known(tmp_path: Path) -> None:
     network = theirs("torchvision:resnet18")
     file = stored(network, tmp_path / "w.safetensors").rename(tmp_path / "RESNET18.SAFETENSORS")
@@ -411,3 +428,115 @@ def test_a_trainers_file_with_code_inside_is_still_refused(tmp_path: Path) -> No
     torch.save({"state_dict": {}, "args": argparse.Namespace(evil=Evil())}, tmp_path / "evil.pth")
     with pytest.raises(UsageError, match="not opened"):
         weights.load_weights(catalog.resolve("resnet50"), str(tmp_path / "evil.pth"))
+
+
+def with_names(network: nn.Module, *changes: tuple[str, str | Callable[[re.Match[str]], str]]) -> dict[str, Tensor]:
+    """The state dict of a network with other names."""
+    state: dict[str, Tensor] = network.state_dict()
+    for pattern, text in changes:
+        state = {re.sub(pattern, text, name): value for name, value in state.items()}
+    return state
+
+
+MMPRETRAIN = (("^(?!fc)", "backbone."), ("^fc", "head.fc"))
+PYCLS: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
+    (r"^layer(\d)\.(\d)\.(conv|bn)([123])\.", lambda m: f"s{m[1]}.b{m[2]}.f.{' abc'[int(m[4])]}{m[3][4:] or m[3]}."),
+    (r"\.f\.(\w)conv\.", r".f.\1."),
+    (r"\.f\.(\w)bn\.", r".f.\1_bn."),
+    (r"^layer(\d)\.(\d)\.downsample\.0\.", r"s\1.b\2.proj."),
+    (r"^layer(\d)\.(\d)\.downsample\.1\.", r"s\1.b\2.bn."),
+    (r"^(conv|bn)1\.", r"stem.\1."),
+    ("^fc", "head.fc"),
+    (r"\.b(\d)\.", lambda unit: f".b{1 + int(unit[1])}."),
+)
+OLDER = ((r"^s(\d)", lambda stage: f"s{1 + int(stage[1])}"), ("^stem", "s1"))
+
+
+def test_networks_of_other_libraries_give_their_own_outputs(tmp_path: Path) -> None:
+    """mmpretrain and pycls name torchvision's ResNet anew; pycls shows it images whose first channel is blue."""
+    network = theirs("torchvision:resnet50")
+    spec = catalog.resolve("resnet50_v1_5")
+    file = str(tmp_path / "w.pth")
+    torch.save({"state_dict": with_names(network, *MMPRETRAIN), "meta": {"epoch": 3}}, file)
+    agree(network, weights.load_weights(spec, file).network)
+    for names in (PYCLS, (*PYCLS, *OLDER)):
+        state = with_names(network, *names)
+        state = {name: value.flip(1) if value.shape[2:] == (7, 7) else value for name, value in state.items()}
+        torch.save({"model_state": state, "cfg": "RESNET: ..."}, file)
+        loaded = weights.load_weights(spec, file)
+        agree(network, loaded.network)
+        assert "stride in the 3x3" in loaded.notes[0]
+    with pytest.raises(UsageError, match="resnet/resnext family"):
+        weights.load_weights(catalog.resolve("vgg16_bn"), file)
+
+
+OURS = {
+    "stages": "layer", "branch.0": "conv1", "branch.1": "bn1", "branch.3": "conv2", "branch.4": "bn2",
+    "branch.7": "conv3", "branch.8": "bn3", "shortcut": "downsample", "classifier": "fc", "stem.0": "conv1",
+    "stem.1": "bn1",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", ["moskomule", "mmpretrain"])
+def test_se_of_other_libraries_gives_its_own_outputs(library: str, tmp_path: Path) -> None:
+    """moskomule's SE-ResNets have torchvision's names and no biases in SE; mmpretrain's SE is of two convolutions."""
+    spec, biased = catalog.resolve("seresnet50_v1_5"), library == "mmpretrain"
+    assert spec.attention is not None
+    network = build_spec(replace(spec, attention=replace(spec.attention, bias=biased))).eval()
+    changes = [(re.escape(ours), other) for ours, other in OURS.items()]
+    se = {"moskomule": ("se.fc.0", "se.fc.2"), "mmpretrain": ("se_layer.conv1.conv", "se_layer.conv2.conv")}[library]
+    changes += [(rf"standard\.fc{index + 1}", name) for index, name in enumerate(se)]
+    state = with_names(network, *changes, (r"^layer\.(\d)", lambda stage: f"layer{1 + int(stage[1])}"))
+    state = {re.sub("^", "backbone.", n) if biased and n[:2] != "fc" else n: value for n, value in state.items()}
+    state = {f"head.{n}" if biased and n.startswith("fc") else n: value for n, value in state.items()}
+    torch.save(state, tmp_path / "seresnet.pkl")
+    loaded = weights.load_weights(spec, str(tmp_path / "seresnet.pkl"))
+    agree(network, loaded.network)
+    assert loaded.spec.attention is not None
+    assert loaded.spec.attention.bias == biased
+    assert ("without biases" in " ".join(loaded.notes)) != biased
+
+
+def test_the_network_among_others_in_a_file_is_taken_and_the_rest_named(tmp_path: Path) -> None:
+    network, spec = theirs("torchvision:resnet18"), catalog.resolve("resnet18_v1_5")
+    state, file = network.state_dict(), str(tmp_path / "last.ckpt")
+    beside = {"criterion.weight": torch.ones(3), **{f"net.{name}": value for name, value in state.items()}}
+    averaged = {f"ema_net.{name}": value * 2 for name, value in state.items()}
+    contents_ = (beside, {"state_dict": beside}, {"params": beside, "optimizer": {"state": {}}})
+    for content in contents_:
+        torch.save(content, file)
+        loaded = weights.load_weights(spec, file)
+        agree(network, loaded.network)
+        assert "left out: criterion.*" in loaded.notes
+    torch.save({"state_dict": {**beside, **averaged}}, file)
+    raw, average = (weights.load_weights(spec, file, average=choice) for choice in (None, True))
+    agree(network, raw.network)
+    assert (raw.taken, average.taken) == ("raw", "average")
+    assert torch.equal(average.network.state_dict()["classifier.bias"], 2 * state["fc.bias"])
+    torch.save({"teacher": state, "student": state}, file)
+    with pytest.raises(UsageError, match="weights of 2 networks: teacher, student"):
+        weights.load_weights(spec, file)
+    save_file({name: value.contiguous() for name, value in state.items()}, tmp_path / "model.bin")
+    agree(network, weights.load_weights(spec, str(tmp_path / "model.bin")).network)
+
+
+def test_other_classes_are_a_new_head_or_the_rows_of_those_there_are(tmp_path: Path) -> None:
+    network, spec = theirs("torchvision:resnet18"), catalog.resolve("resnet18_v1_5")
+    file = str(stored(network, tmp_path / "w.pth"))
+    tuned = weights.load_weights(spec, file, classes=7, head="new")
+    assert "the head (classifier) is new: the weights are of 1,000 classes, the network has 7" in tuned.notes
+    state = tuned.network.state_dict()
+    assert state["classifier.weight"].shape == (7, 512)
+    assert torch.equal(state["stem.0.weight"], network.state_dict()["conv1.weight"])
+    x = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        logits = network(x)
+        for names, numbers in ((("2", "10", "999"), [2, 10, 999]), (("n01440764", "n15075141"), [0, 999])):
+            loaded = weights.load_weights(spec, file, classes=len(names), head=names)
+            assert torch.allclose(loaded.network.eval()(x), logits[:, numbers], atol=1e-4)
+            assert f"{len(names)} of the weights' 1,000 classes" in loaded.notes[-1]
+    for names in (("cat", "dog"), ("n01440764", "n00000000"), ("1000", "3")):
+        with pytest.raises(UsageError, match="of 1,000 classes and the images of 2"):
+            weights.load_weights(spec, file, classes=2, head=names)
+    with pytest.raises(UsageError, match="does not fit"):
+        weights.load_weights(spec, file, classes=2)

@@ -65,6 +65,7 @@ class WeightOptions:
             help="A file, a key or name in results/weights, or of timm:, torchvision:; on digits trained here.",
         ),
     ] = None
+    average: o.EmaWeights = None
     epochs: Annotated[
         int | None,
         typer.Option(
@@ -142,6 +143,7 @@ def excitations(
         dataset=images.dataset.lower(),
         folder=images.data,
         weights=showing.store.named_weights(origin.weights) if origin.weights else None,
+        average=origin.average,
         classes=tuple(name.strip() for name in images.classes.split(",")) if images.classes else (),
         images_per_class=images.images_per_class,
         channels=observing.channels,

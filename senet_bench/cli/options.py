@@ -56,6 +56,14 @@ FlopsOf = Annotated[
     str | None,
     typer.Option("--flops-of", help="Your formulas for operators that no counter knows: package.module:formulas."),
 ]
+EmaWeights = Annotated[
+    bool | None,
+    typer.Option(
+        "--ema-weights/--raw-weights",
+        help="Of a file with both: the average of the weights, or the raw ones (a trainer's file: raw).",
+        show_default=False,
+    ),
+]
 DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
 AnyProtocol = Annotated[

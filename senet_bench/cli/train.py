@@ -76,6 +76,7 @@ class Weights:
     weights: Annotated[str | None, typer.Option("--weights", help="Start from a file or timm:, torchvision: name.")] = (
         None
     )
+    average: o.EmaWeights = None
     trunk_weights: Annotated[
         str | None, typer.Option("--trunk-weights", help="A classifier's weights for a detector's trunk: file or name.")
     ] = None
@@ -191,6 +192,7 @@ def evaluate(
             "released: the authors' own.",
         ),
     ],
+    average: o.EmaWeights = None,
     shown: TestImages = TestImages(),
     place: o.Where = o.Where(),
     kept: PerImage = PerImage(),
@@ -209,6 +211,7 @@ def evaluate(
     asked = evaluate.EvaluationRequest(
         models=tuple(o.attached_name(name) if attach else name for name in chosen.models),
         weights=tuple(map(showing.store.named_weights, chosen.weights)),
+        average=average,
         dataset=shown.dataset.lower(),
         folder=shown.data,
         size=shown.img_size,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import msgspec
 
@@ -108,7 +108,8 @@ class ClassifierRow(
 
     `size` is the side of the images in pixels, `differs_in` what makes the two networks unlike. `origin` is the
     `timm:NAME` or `torchvision:NAME` that weights of others are of, `trial` the key of the trial that ours are of,
-    `labels` whose labels the images have where those are not the data set's.
+    `labels` whose labels the images have where those are not the data set's; `taken` is which of the
+    two states of a trainer's file they are.
     """
 
     model: str
@@ -116,6 +117,7 @@ class ClassifierRow(
     attention: AttentionSpec | None
     weights: str
     notes: list[str]
+    taken: Literal["raw", "average"] | None = None
     dataset: str
     size: StoredCount
     precision: Precision

@@ -66,7 +66,7 @@ def evaluated(
     from senet_bench.detection.objective import Looking, detect
     from senet_bench.train import weights
 
-    loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True)
+    loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True, average=asked.average)
     usual = recipes.Scaling()
     longest = usual.longest if asked.size is None else round(asked.size * usual.longest / usual.shorter)
     scaling = recipes.Scaling(asked.size or usual.shorter, longest)

@@ -37,14 +37,16 @@ class Excitations:
     """What `excitations` is asked: a network, its weights, and the images its gates are observed on.
 
     Without `weights` a network is trained here, on the digits only, as `compare --dataset digits` trains it with this
-    seed. `classes` names those whose gates are kept one by one; `images_per_class` draws as many by the seed, the
-    paper's 50 for example. At most `channels` of a block's channels are kept, uniformly spaced as in Figure 6.
+    seed; `average` chooses between the raw weights of a file and their average. `classes` names those whose gates
+    are kept one by one; `images_per_class` draws as many by the seed, the paper's 50 for example. At most
+    `channels` of a block's channels are kept, uniformly spaced as in Figure 6.
     """
 
     model: str
     dataset: str = "digits"
     folder: Path | None = None
     weights: str | None = None
+    average: bool | None = None
     classes: tuple[str, ...] = ()
     images_per_class: int | None = None
     channels: int = 64
@@ -134,7 +136,14 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     if asked.weights is None:
         return _trained_here(asked, spec, store)
     images = sets.load_images(asked.dataset, asked.folder)
-    loaded = weights.load_weights(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load_weights(
+        spec,
+        asked.weights,
+        classes=len(images.classes),
+        in_channels=images.channels,
+        average=asked.average,
+        head=images.classes,
+    )
     if loaded.metadata.get("dataset") == asked.dataset == "digits":
         images = sets.load_images(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
     if loaded.fresh:

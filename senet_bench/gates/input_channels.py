@@ -112,10 +112,11 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     from senet_bench.models import build_spec
     from senet_bench.models.attach import GatedInput, gated_input
     from senet_bench.train import trials, weights
+    from senet_bench.train.statedict import contents
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
     file = Path(asked.weights).expanduser() if asked.weights else None
-    if file is not None and kind_of_path(file) == "file" and weights.read_tensors(file)[1].get("model") == gated.name:
+    if file is not None and kind_of_path(file) == "file" and contents(file).metadata.get("model") == gated.name:
         loaded = weights.load_weights(gated, str(file), classes=len(images.classes), in_channels=images.channels)
         about = loaded.metadata
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
@@ -129,7 +130,9 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     trials.initialise_by_name(network, asked.seed)
     network.start_even()
     if asked.weights:
-        inner = weights.load_weights(asked.changes.apply(spec), asked.weights, classes=len(images.classes))
+        inner = weights.load_weights(
+            asked.changes.apply(spec), asked.weights, classes=len(images.classes), average=asked.average
+        )
         network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
     return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 

@@ -58,7 +58,8 @@ class EvaluationRequest:
     `size` is the side of the single centre crop in pixels, by default the network's own (the shorter edge is first
     scaled to 256 for 224, to 352 for 299 and 320); for a detector, which sees whole images, their shorter side, by
     default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
-    PIL's resize. `labels` are those of ImageNetV2, with its images, or ImageNet-Real's in a file.
+    PIL's resize. `labels` are those of ImageNetV2, with its images, or ImageNet-Real's in a file. `average`
+    chooses between the raw weights of a file and their average (EMA).
     """
 
     models: tuple[str, ...]
@@ -76,6 +77,7 @@ class EvaluationRequest:
     skip_corrupt: bool = False
     labels: str | None = None
     notes: tuple[str, ...] = ()
+    average: bool | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` unless there are weights for every network."""
@@ -155,7 +157,13 @@ def _evaluated(
     from senet_bench.train.evaluation import Viewing, predict
 
     loaded = weights.load_weights(
-        spec, source, classes=len(images.classes), in_channels=images.channels, as_trained=True
+        spec,
+        source,
+        classes=len(images.classes),
+        in_channels=images.channels,
+        as_trained=True,
+        average=asked.average,
+        head=images.classes,
     )
     network = loaded.network.to(asked.device)
     if loaded.normalisation is not None:
@@ -197,6 +205,7 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
         attention=loaded.spec.attention,
         weights=loaded.source,
         notes=list(loaded.notes),
+        taken=loaded.taken,
         dataset=images.name,
         size=viewing.size or images.size,
         precision=viewing.precision,

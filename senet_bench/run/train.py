@@ -126,7 +126,14 @@ def _built(asked: TrainingRequest, images: Any) -> tuple[Any, tuple[str, ...]]:
         if asked.is_trial:
             initialise_by_name(network, asked.seed)
         return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
-    loaded = weights.load_weights(spec, asked.weights, classes=len(images.classes), in_channels=images.channels)
+    loaded = weights.load_weights(
+        spec,
+        asked.weights,
+        classes=len(images.classes),
+        in_channels=images.channels,
+        average=asked.average,
+        head="new",
+    )
     return loaded.network, loaded.notes
 
 

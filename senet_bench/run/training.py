@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 class TrainingRequest:
     """What `train` is asked: the network, what it learns from, how, and where its weights go.
 
-    `spec` has the sizes and switches that were asked for; `trunk_weights` are those of a classifier, for the trunk of a
-    detector. What was trained before is taken as it is unless it is to be trained `fresh`.
+    `average` chooses between the raw weights of a file and their average (EMA). `spec` has the sizes and switches
+    that were asked for; `trunk_weights` are those of a classifier, for the trunk of a detector. What was trained
+    before is taken as it is unless it is to be trained `fresh`.
     """
 
     spec: ModelSpec
@@ -42,6 +43,7 @@ class TrainingRequest:
     accumulate: int = 1
     ema: float | None = None
     weights: str | None = None
+    average: bool | None = None
     trunk_weights: str | None = None
     out: Path | None = None
     resume: bool = False
@@ -129,7 +131,7 @@ class TrainingRequest:
             batch=recipe.batch_size,
             seed=self.seed,
             precision=self.precision,
-            start="" if self.is_trial else start_of(self.weights, self.trunk_weights),
+            start="" if self.is_trial else start_of(self.weights, self.trunk_weights, self.average),
             ema=self.ema,
             accumulate=self.accumulate,
         )

@@ -86,14 +86,15 @@ def _of_objects(images: Any) -> Data:
     )
 
 
-def start_of(weights: str | None, trunk: str | None = None) -> str:
+def start_of(weights: str | None, trunk: str | None = None, average: bool | None = None) -> str:
     """What `train` starts from: weights by the digest of their file or by name, else layers drawn one after another."""
     told = [(what, name) for what, name in (("weights", weights), ("trunk", trunk)) if name is not None]
     named = (
         f"{what} {_digest([Path(name).read_bytes()]) if kind_of_path(Path(name)) == 'file' else name}"
         for what, name in told
     )
-    return ", ".join(named) or "layers in their order"
+    chosen = [] if average is None else ["average" if average else "raw"]
+    return ", ".join((*named, *chosen)) or "layers in their order"
 
 
 def _digest(parts: Any) -> str:

@@ -9,8 +9,9 @@ Of MobileNets and EfficientNet-B0 no unit but the first leaves the expansion out
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -77,7 +78,7 @@ def _in_branch(place: int, layer: int, rest: str) -> str:
     return f"units.{place}.branch.{layer - 3 * (place == 0)}.{rest}"
 
 
-Style = Literal["ours", "legacy", "plain", "vgg", "mobilenet", "inverted", "detector"]
+Style = Literal["ours", "legacy", "plain", "mm", "pycls", "pycls-old", "vgg", "mobilenet", "inverted", "detector"]
 Rename = Callable[[str, ModelSpec], str]
 
 
@@ -127,13 +128,16 @@ def checkpoint_of(name: str) -> Checkpoint | None:
     return SOURCES[found[0]] if found else None
 
 
-def style_of(names: Mapping[str, Any]) -> Style | None:
+def style_of(names: Collection[str]) -> Style | None:
     """Whose naming a checkpoint follows, told by its names; None for an unknown one."""
     telling: dict[Style, str] = {
         "ours": r"(backbone\.(body\.)?)?(stem|stages\.0)\.0\.",
         "detector": r"backbone\.body\.(conv1|layer1)\.",
         "legacy": r"layer0\.",
         "plain": r"layer1\.0\.conv1\.",
+        "pycls-old": r"s5\.b1\.f\.",
+        "pycls": r"s1\.b1\.f\.",
+        "mm": r"head\.(layers\.\d\.)?fc\.",
         "inverted": r"features\.0\.0\.",
         "vgg": r"features\.0\.",
         "mobilenet": r"conv_stem\.",
@@ -141,8 +145,33 @@ def style_of(names: Mapping[str, Any]) -> Style | None:
     return next((style for style, start in telling.items() if any(re.match(start, name) for name in names)), None)
 
 
+def _mm(name: str, spec: ModelSpec) -> str:
+    """mmpretrain: torchvision's names in `backbone` and `head`, and SE as two convolution modules."""
+    plain = re.sub(r"^(backbone|head(\.layers\.\d)?)\.", "", name)
+    return _residual(re.sub(r"\.se_layer\.conv([12])\.conv\.", r".se.fc\1.", plain), spec)
+
+
+def _pycls(name: str, spec: ModelSpec, *, first: int) -> str:
+    """pycls: `s2.b1.f.a_bn` is the first normalisation of a branch; `first` is the number of the first stage."""
+    parts = {"a": 0, "a_bn": 1, "b": 3, "b_bn": 4, "c": 7, "c_bn": 8}
+    if unit := re.fullmatch(r"s(\d)\.b(\d+)\.(?:f\.)?(\w+)\.(\w+)", name):
+        inside = f"branch.{parts.get(unit[3], unit[3])}"
+        place = inside if ".f." in name else f"shortcut.{'01'[unit[3] == 'bn']}"
+        return f"stages.{int(unit[1]) - first}.{int(unit[2]) - 1}.{place}.{unit[4]}"
+    if stem := re.fullmatch(r"(?:s1|stem)\.(conv|bn)\.(\w+)", name):
+        return f"stem.{int(stem[1] == 'bn')}.{stem[2]}"
+    return re.sub(r"^head\.fc\.", "classifier.", name)
+
+
+def without_bias(tensors: Mapping[str, Any]) -> bool:
+    """Whether the FCs of SE have no biases (moskomule's SE-ResNets), by the names of ours."""
+    layers = [name for name in tensors if re.search(r"\.standard\.fc1\.", name)]
+    return bool(layers) and not any(name.endswith("bias") for name in layers)
+
+
 def _residual(name: str, spec: ModelSpec) -> str:
     """ResNet, ResNeXt and SENet: `layer1.0.conv2` is `stages.0.0.branch.3`."""
+    name = re.sub(r"\.se\.fc\.([02])\.", lambda layer: f".se.fc{1 + int(layer[1]) // 2}.", name)  # moskomule's
     in_branch = {"conv1": 0, "bn1": 1, "conv2": 3, "bn2": 4, "conv3": 7, "bn3": 8}
     if unit := re.fullmatch(r"layer([1-4])\.(\d+)\.(\w+)\.(.+)", name):
         stage, index, part, rest = int(unit[1]) - 1, unit[2], unit[3], unit[4]
@@ -194,6 +223,9 @@ RENAMES: dict[Style, Rename] = {
     "ours": lambda name, spec: name,
     "legacy": _residual,
     "plain": _residual,
+    "mm": _mm,
+    "pycls": functools.partial(_pycls, first=1),
+    "pycls-old": functools.partial(_pycls, first=2),
     "vgg": _vgg,
     "mobilenet": timm_name,
     "inverted": torchvision_name,
@@ -202,6 +234,9 @@ RENAMES: dict[Style, Rename] = {
 FAMILIES_OF_STYLE: dict[Style, tuple[str, ...]] = {
     "legacy": ("resnet", "resnext", "senet"),
     "plain": ("resnet", "resnext"),
+    "mm": ("resnet", "resnext"),
+    "pycls": ("resnet", "resnext"),
+    "pycls-old": ("resnet", "resnext"),
     "vgg": ("vgg",),
     "mobilenet": ("mobilenet", "efficientnet"),
     "inverted": ("mobilenet", "efficientnet"),
@@ -232,8 +267,12 @@ def fitted(spec: ModelSpec, style: Style) -> tuple[ModelSpec, str | None]:
     if style == "mobilenet" and str(spec.options.get("version")).startswith("v3"):
         note = f"{spec.name} is built with the BatchNorm eps 1e-5 that timm's weights were trained with (else 1e-3)"
         return replace(spec, options={**spec.options, "eps": 1e-5}), note
-    if style not in ("legacy", "plain", "detector") or spec.family == "senet":
+    if style not in ("legacy", "plain", "mm", "pycls", "pycls-old", "detector") or spec.family == "senet":
         return spec, None
+    if style.startswith("pycls"):
+        stride = spec.options.get("stride_in", "1x1")
+        note = f"taken for weights trained with the stride in the {stride} (pycls's STRIDE_1X1 is in no tensor)"
+        return replace(spec, options={**spec.options, "padded_pool": True}), f"{note}; channels turned from BGR to RGB"
     if style == "legacy" and not spec.options.get("bottleneck"):
         raise UsageError(
             "these weights are of a network with a ReLU after its second BatchNorm, which no network here has",

@@ -10,10 +10,11 @@ import argparse
 import json
 import pathlib
 import pickle
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -34,20 +35,26 @@ SAFE: tuple[Any, ...] = (
     np.float64(0).__reduce__()[0],  # numpy's own maker of scalars
 )
 """What a pickle may hold beside tensors: plain values, none of which runs code when it is made."""
-PREFIXES = ("_orig_mod.", "module.", "model.")
-"""What `torch.compile`, data-parallel wrappers and Lightning put before every name."""
-RAW = ("state_dict", "model")
-AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema")
-"""Where trainers keep the weights, and the average of them (EMA)."""
+RAW = ("state_dict", "model", "model_state_dict", "model_state", "net", "network", "params", "weights")
+"""Where trainers keep the weights, the more usual first."""
+AVERAGING = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
+"""What the name of an average of the weights (EMA) has in it."""
+Taken = Literal["raw", "average"]
+"""Which of two states was taken."""
+WORDS: dict[Taken, str] = {"raw": "the raw weights", "average": "the average (EMA)"}
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """The tensors of a file by name, its metadata (of our own files alone), and what must be said about them."""
+    """The tensors of a file by name, its metadata (of our own files alone), and what must be said about them.
+
+    `taken` is which of two states they are, None for a file of one.
+    """
 
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
     notes: tuple[str, ...] = ()
+    taken: Taken | None = None
 
 
 def contents(path: Path, *, average: bool | None = None) -> Contents:
@@ -57,7 +64,7 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
     which was taken is said where there are both.
     """
     try:
-        if path.suffix.lower() == ".safetensors":
+        if _is_safetensors(path):
             return _of_safetensors(path, average)
         with torch.serialization.safe_globals(list(SAFE)):
             content = torch.load(path, map_location="cpu", weights_only=True)
@@ -69,44 +76,101 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
         raise MeasurementError(f"{path} is no readable weights file ({error})", "download or save it again") from error
     ours = isinstance(content, dict) and content.get("format") == checkpoint.CHECKPOINT_FORMAT
     metadata = dict(content["identity"]) if ours else {}
-    content, notes = _chosen(path, content, ours if average is None and ours else average)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    state, taken = _chosen(path, content, ours if average is None else average, ours=ours)
+    tensors = {name: value for name, value in state.items() if name != "n_averaged"}
+    return Contents(tensors, metadata, _said(taken), taken)
+
+
+def _said(taken: Taken | None) -> tuple[str, ...]:
+    if taken is None:
+        return ()
+    return (f"taken: {WORDS[taken]} of the file, which holds {WORDS['raw' if taken == 'average' else 'average']} too",)
+
+
+def unwrapped(held: Contents, known: Callable[[Collection[str]], bool], *, average: bool = False) -> Contents:
+    """The contents without what wrappers put before the names, until these are `known`; as they are where none is.
+
+    Of networks side by side, such as Lightning's `model.` and `criterion.`, the one that is known is taken; of two, the
+    raw weights or their average.
+    """
+    tensors, notes, taken = held.tensors, held.notes, held.taken
+    while tensors and not known(tensors):
+        groups = _groups(tensors)
+        if not any("." in name for name in tensors):
+            return held
+        if len(groups) == 1:
+            tensors = next(iter(groups.values()))
+            continue
+        alone = {name: unwrapped(Contents(group, {}), known).tensors for name, group in groups.items()}
+        fitting = {name: group for name, group in alone.items() if known(group)}
+        if not fitting:
+            return held
+        name, chose = _one_of(fitting, average=average)
+        left = [f"{other}.*" for other in groups if other != name and other not in fitting]
+        tensors, taken = fitting[name], chose or taken
+        notes += (*_said(chose), *([f"left out: {', '.join(left)[:200]}"] if left else []))
+    return replace(held, tensors=tensors, notes=notes, taken=taken)
+
+
+def _groups(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """The tensors by the first part of their names, under what is left of them."""
+    groups: dict[str, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        first, _, rest = name.partition(".")
+        groups.setdefault(first, {})[rest or first] = value
+    return groups
+
+
+def _chosen(path: Path, content: Any, average: bool, *, ours: bool) -> tuple[Mapping[str, Tensor], Taken | None]:
+    """The state dict in a file, raw or averaged, and which was taken where there are both."""
+    if _is_state(content):
+        _check_average(path, {name.partition(".")[0] for name in content}, average=average)
+        return content, None
+    states = {key: value for key, value in content.items() if _is_state(value)} if isinstance(content, dict) else {}
+    if not states:
         raise UsageError(f"{path} holds no state dict", "save network.state_dict()")
-    return Contents({name: value for name, value in content.items() if name != "n_averaged"}, metadata, notes)
+    inside = {name.partition(".")[0] for state in states.values() for name in state}
+    _check_average(path, {*states, *inside}, average=average and not ours)
+    try:
+        key, taken = _one_of(states, average=average)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.problem}", error.remedy) from error
+    return states[key], taken
 
 
-def unwrapped(tensors: Mapping[str, Tensor], own: Collection[str] = ()) -> dict[str, Tensor]:
-    """The tensors without what wrappers put before their names; as they are where a name is one of the network's."""
-    plain = dict(tensors)
-    while plain and not any(name in own for name in plain):
-        prefix = next((prefix for prefix in PREFIXES if all(name.startswith(prefix) for name in plain)), None)
-        if prefix is None:
-            break
-        plain = {name.removeprefix(prefix): value for name, value in plain.items()}
-    return plain
+def _check_average(path: Path, names: Collection[str], *, average: bool) -> None:
+    """Raise `UsageError` where an average is wanted and no name is one's."""
+    if average and not any(map(AVERAGING.search, names)):
+        raise UsageError(f"{path} holds no average of the weights (EMA)", "leave out --ema-weights")
 
 
-def _chosen(path: Path, content: Any, average: bool | None) -> tuple[Any, tuple[str, ...]]:
-    """The state dict in a trainer's file, raw or averaged, and which was taken where there are both."""
-    if not isinstance(content, dict):
-        return content, ()
-    raw = next((content[key] for key in RAW if isinstance(content.get(key), dict)), None)
-    averaged = next((content[key] for key in AVERAGES if isinstance(content.get(key), dict) and content[key]), None)
-    if average and averaged is None and (raw is None or content.get("format") != checkpoint.CHECKPOINT_FORMAT):
-        raise UsageError(f"{path} holds no average of the weights (EMA)", "take its raw weights")
-    if raw is None and averaged is None:
-        return content, ()
-    if raw is None or averaged is None:
-        return averaged if raw is None else raw, ()
-    taken, other = ("the average (EMA)", "the raw weights") if average else ("the raw weights", "the average (EMA)")
-    return averaged if average else raw, (f"taken: {taken} of the file, which holds {other} too",)
+def _is_state(value: Any) -> bool:
+    """Whether a value is a state dict with something in it."""
+    named = isinstance(value, dict) and value and all(isinstance(name, str) for name in value)
+    return bool(named) and all(isinstance(tensor, Tensor) for tensor in value.values())
+
+
+def _one_of(states: Mapping[str, object], *, average: bool) -> tuple[str, Taken | None]:
+    """The name of the raw weights or of their average, and which it is where there are both."""
+    averages = [name for name in states if AVERAGING.search(name)]
+    others = [name for name in states if name not in averages]
+    raws = [name for name in RAW if name in others][:1] or others
+    chosen = (averages or raws) if average else (raws or averages)
+    if len(chosen) > 1:
+        raise UsageError(f"it holds the weights of {len(chosen)} networks: {', '.join(chosen)[:200]}", "save one alone")
+    taken: Taken = "average" if chosen[0] in averages else "raw"
+    return chosen[0], taken if averages and raws else None
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file is called so, or begins as such files do: the length of a JSON object, and that object."""
+    with path.open("rb") as file:
+        return path.suffix.lower() == ".safetensors" or file.read(10)[8:] == b'{"'
 
 
 def _of_safetensors(path: Path, average: bool | None) -> Contents:
     from safetensors import SafetensorError, safe_open
 
-    if average:
-        raise UsageError(f"{path} holds no average of the weights (EMA)", "take its raw weights")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -114,4 +178,5 @@ def _of_safetensors(path: Path, average: bool | None) -> Contents:
     except SafetensorError as error:
         raise ValueError(str(error)) from error
     ours = "senet-bench" in metadata.get("format", "")
+    _check_average(path, {name.partition(".")[0] for name in tensors}, average=bool(average))
     return Contents(tensors, {key: json.loads(value) for key, value in metadata.items()} if ours else {})

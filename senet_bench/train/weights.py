@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.train import downloads
+from senet_bench.train.heads import IMAGENET_CLASSES, Head, fitted_head
 from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
 from senet_bench.train.renaming import (
     REFUSED,
@@ -29,12 +30,11 @@ from senet_bench.train.renaming import (
     fitted,
     in_detector,
     style_of,
+    without_bias,
 )
-from senet_bench.train.statedict import contents, unwrapped
+from senet_bench.train.statedict import Contents, Taken, contents, unwrapped
 
 WEIGHTS_FORMAT = "senet-bench.weights/1"
-IMAGENET_CLASSES = 1000
-"""Of the networks of timm and torchvision, unless told otherwise."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -44,7 +44,8 @@ class Loaded:
     `fresh` names the attention blocks that the checkpoint does not have and that keep their initial values.
     `metadata` is what our own checkpoints say about their training. `normalisation` is the mean and the standard
     deviation that images were normalised with there, None where nothing says so; `origin` is the `timm:NAME` or
-    `torchvision:NAME` that weights were named by.
+    `torchvision:NAME` that weights were named by; `taken` which of two states of a file they
+    are, None where there is one.
     """
 
     network: nn.Module
@@ -55,6 +56,7 @@ class Loaded:
     metadata: Mapping[str, Any]
     normalisation: downloads.Normalisation | None = None
     origin: str | None = None
+    taken: Taken | None = None
 
 
 def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> None:
@@ -94,6 +96,7 @@ def load_weights(
     in_channels: int = 3,
     as_trained: bool = False,
     average: bool | None = None,
+    head: Head = "same",
 ) -> Loaded:
     """The network of a catalog row with weights from a file, or by a name of timm or torchvision.
 
@@ -101,13 +104,14 @@ def load_weights(
     taken from the cache when it is there. One that is not in `SOURCES` must compute what the network of that name
     computes, and so must a file that says whose it is. With `as_trained` the network has the attention that a
     checkpoint of ours says it was trained with; `average` chooses between the raw weights and their average (EMA).
-    Raises `UsageError` for weights of another network or layout.
+    A `new` head takes no weights where these are of another number of classes. Raises `UsageError` for weights of
+    another network or layout.
     """
     path, origin = _located(weights, spec)
     held = contents(path, average=average)
     as_named = held.metadata.get("format") == WEIGHTS_FORMAT or spec.outside  # ours, or of a network that is not ours
-    own = build_spec(spec, device="meta").state_dict() if spec.outside else ()
-    tensors = unwrapped(held.tensors, own)
+    held = unwrapped(held, _known_to(spec, held), average=bool(average))
+    tensors = held.tensors
     source = SOURCES.get(origin or "")
     style = source.style if source else "ours" if as_named else _style(tensors, path)
     notes = list(held.notes)
@@ -116,7 +120,7 @@ def load_weights(
         _check_same_network(spec, held.metadata, path)
     elif source is None:
         notes += _proven(spec, style, tensors, path)
-    built = _built(spec, style, tensors, path, classes, in_channels)
+    built = _built(spec, style, tensors, path, _Target(classes, in_channels, head))
     notes += built.notes
     if source is None and style == "mobilenet" and spec.options.get("version") not in (None, "v2"):
         notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
@@ -125,18 +129,51 @@ def load_weights(
     normalisation = _normalisation(weights, origin)
     if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
         notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
-    return replace(built, notes=tuple(notes), metadata=held.metadata, normalisation=normalisation, origin=origin)
+    about = replace(built, metadata=held.metadata, normalisation=normalisation, origin=origin, taken=held.taken)
+    return replace(about, notes=tuple(notes))
+
+
+def _known_to(spec: ModelSpec, held: Contents) -> Callable[[Collection[str]], bool]:
+    """What tells the names of a file from those with something before them."""
+    if held.metadata.get("format") == WEIGHTS_FORMAT:
+        return lambda names: True
+    if not spec.outside:
+        return lambda names: style_of(names) is not None
+    own = build_spec(spec, device="meta").state_dict()
+    return lambda names: any(name in own for name in names)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """The sizes of the network that weights are for, and what becomes of a head of other classes."""
+
+    classes: int | None = IMAGENET_CLASSES
+    in_channels: int = 3
+    head: Head = "same"
 
 
 def _built(
-    spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: Path, classes: int | None, in_channels: int = 3
+    spec: ModelSpec,
+    style: Style,
+    tensors: Mapping[str, Tensor],
+    path: Path,
+    target: _Target,
 ) -> Loaded:
     """The network of a row, in the layout of a naming, with tensors of that naming."""
     spec, note = fitted(spec, style)
-    network = build_spec(spec, classes, in_channels=in_channels)
+    notes = [note] if note else []
     renamed = {RENAMES[style](name, spec): value for name, value in tensors.items()}
+    if style.startswith("pycls") and "stem.0.weight" in renamed:
+        renamed["stem.0.weight"] = renamed["stem.0.weight"].flip(1)
+    if style != "ours" and spec.attention is not None and spec.attention.bias and without_bias(renamed):
+        spec = replace(spec, attention=replace(spec.attention, bias=False))
+        notes.append("the FCs of SE are built without biases, as these weights have them")
+    network = build_spec(spec, target.classes, in_channels=target.in_channels)
     _check_has_places(spec, renamed, path)
-    return Loaded(network, spec, str(path), _fill(network, renamed, path), (note,) if note else (), {})
+    renamed, new, note = fitted_head(renamed, network, target.head)
+    notes += [note] if note else []
+    wanted = {name: value for name, value in network.state_dict().items() if name not in new}
+    return Loaded(network, spec, str(path), _fill(network, renamed, path, wanted), tuple(notes), {})
 
 
 def _proven(spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: Path) -> list[str]:
@@ -144,7 +181,7 @@ def _proven(spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: 
     fitted(spec, style)  # raises for another family or layout, before anything is built
     origin = origin_of(path)
     if origin is not None and is_of(origin, tensors):
-        check_function(origin, spec, lambda theirs: _built(spec, style, theirs, path, IMAGENET_CLASSES).network)
+        check_function(origin, spec, lambda theirs: _built(spec, style, theirs, path, _Target()).network)
         return []
     twins = TWINS.get(spec.name, ()) if style == "plain" else ()
     return [f"taken for torchvision's weights: those of timm's {' and '.join(twins)} have the same names"] * bool(twins)
@@ -170,7 +207,8 @@ def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, 
     trunk = replace(catalog.resolve(spec.trunk or ""), attention=spec.attention)
     path, origin = _located(weights, trunk)
     held = contents(path)
-    tensors, source = unwrapped(held.tensors), SOURCES.get(origin or "")
+    tensors = unwrapped(held, _known_to(trunk, held)).tensors
+    source = SOURCES.get(origin or "")
     style = source.style if source else _style(tensors, path)
     if style == "ours":
         _check_same_network(trunk, held.metadata, path)
@@ -212,15 +250,9 @@ def _check_named(origin: str, spec: ModelSpec) -> None:
     """Raise `UsageError` unless the network called so computes what that of the row does."""
 
     def loaded(theirs: Mapping[str, Tensor]) -> nn.Module:
-        return _built(spec, _style(theirs, origin), theirs, Path(origin), IMAGENET_CLASSES).network
+        return _built(spec, _style(theirs, origin), theirs, Path(origin), _Target()).network
 
     check_function(origin, spec, loaded)
-
-
-def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors of a file under plain names and its metadata; see `contents`."""
-    held = contents(path)
-    return unwrapped(held.tensors), held.metadata
 
 
 def _attention(spec: ModelSpec) -> dict[str, Any] | None:

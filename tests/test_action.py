@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -79,6 +80,14 @@ class Runner:
         self.values |= {f"steps.check.outputs.{name}": value for name, value in outputs.items()}
         return (self.path / "calls.check").read_text().splitlines()
 
+    def upload(self, step: Mapping[str, Any]) -> tuple[str, list[str]]:
+        """What actions/upload-artifact would keep: the artifact's name and its files; it fails where it is told to."""
+        options = {key: self.filled(str(value)) for key, value in step["with"].items()}
+        folder = Path(options["path"])
+        files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+        assert files or options["if-no-files-found"] == "ignore"
+        return options["name"], files
+
     def ended(self) -> int:
         """The exit code of the last step."""
         return self.run(self.steps[-1]).returncode
@@ -121,6 +130,33 @@ def test_the_exit_code_is_that_of_the_check_and_the_report_is_kept(tmp_path: Pat
     assert "::error" not in runner.said
     runner.check(CHECK_CODE="2", SILENT="1")
     assert "::error title=senet-bench check::ended with exit code 2" in runner.said
+
+
+@pytest.mark.parametrize("code", ["0", "1", "5"])
+def test_the_report_is_uploaded_however_the_check_ended(tmp_path: Path, repository: Path, code: str) -> None:
+    runner = Runner(tmp_path, repository, {})
+    runner.check(CHECK_CODE=code)
+    step = next(step for step in runner.steps if str(step.get("uses")).startswith("actions/upload-artifact@"))
+    assert step["if"] == "always()"  # also where the step before failed
+    name, files = runner.upload(step)
+    assert (name, files) == ("senet-bench", ["report.json", "report.md"])
+    runner.check(CHECK_CODE=code, SILENT="1")
+    assert runner.upload(step) == ("senet-bench", [])  # if-no-files-found: ignore
+
+
+def test_a_merge_commit_is_compared_with_its_base(tmp_path: Path, repository: Path) -> None:
+    """What actions/checkout gives for a pull request: the merge of its head into its base, of depth 1."""
+    git(repository, "checkout", "-q", "-b", "change")
+    (repository / "a package" / "file").write_text("2")
+    git(repository, "commit", "-q", "-am", "a change")
+    git(repository, "checkout", "-q", "-b", "merged", "main")
+    git(repository, "merge", "-q", "--no-ff", "-m", "merge", "change")
+    git(tmp_path, "clone", "-q", "--depth=1", "-b", "merged", f"file://{repository}", str(tmp_path / "clone"))
+    (tmp_path / "clone" / "a package" / "file").write_text("3")  # a dirty tree is left as it is
+    runner = Runner(tmp_path, tmp_path / "clone", {"base": "origin/main", "working-directory": "a package"})
+    arguments = runner.check()
+    assert arguments[1:3] == ["--base", git(repository, "rev-parse", "main")]
+    assert "a package/file" in git(tmp_path / "clone", "status", "--porcelain")
 
 
 @pytest.mark.parametrize("base", ["sha", "one", "feature", "origin/main", "origin/feature"])

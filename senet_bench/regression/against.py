@@ -18,7 +18,7 @@ from senet_bench.regression import exact
 from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics, portable_metrics
-from senet_bench.regression.outcome import LimitRow, failed
+from senet_bench.regression.outcome import LimitRow, failed, with_seconds
 from senet_bench.regression.timing import Deadline, Duel
 from senet_bench.regression.workers import Answer, Checkout, Described, Orders, Worker, answers
 
@@ -42,7 +42,7 @@ class CheckAgainst:
         """Every metric of the networks, exact facts first, then time."""
         rows: list[LimitRow] = []
         timed: list[Checked] = []
-        began = time.monotonic()
+        begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="senet-bench-outputs-")))
             roots = (self.base.folder, self.head)
@@ -51,10 +51,12 @@ class CheckAgainst:
                 worker.ask("repeats", repeats=[])
             for worker in workers:
                 worker.answer()
-            start_s = (time.monotonic() - began) / 2
+            start_s = (time.monotonic() - begun) / 2
             for done, network in enumerate(self.config.networks):
                 yield Progress(f"{network.name}, exact facts", done, len(self.config.networks))
+                began = time.monotonic()
                 more = self._exact(network, workers, folder / str(done))
+                more = with_seconds(more, time.monotonic() - began)
                 rows += more
                 if not any(row.metric in ("build", "baseline") for row in more):
                     timed.append(network)

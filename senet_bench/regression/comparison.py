@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline,
 from senet_bench.regression.config import Checked, Config, Inconclusive, Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
-from senet_bench.regression.outcome import GateVerdict, LimitRow, failed
+from senet_bench.regression.outcome import GateVerdict, LimitRow, failed, with_seconds
 from senet_bench.regression.timing import CONFIRMING_SEED
 from senet_bench.regression.workers import Orders
 
@@ -75,7 +76,9 @@ class Rows:
         for done, network in enumerate(self.config.networks):
             yield Progress(network.name, done, len(self.config.networks))
             if network.name in before:
-                rows += self._against_facts(network, before[network.name].portable(), same_torch)
+                began = time.monotonic()
+                judged = list(self._against_facts(network, before[network.name].portable(), same_torch))
+                rows += with_seconds(judged, time.monotonic() - began)
             elif stored is not None:
                 rows.append(failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new"))
         return rows + (yield from self._machine())

@@ -150,6 +150,12 @@ def failed(network: str, metric: str, why: str, verdict: GateVerdict = "error") 
     return LimitRow(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
 
 
+def with_seconds(rows: Sequence[LimitRow], seconds: float) -> list[LimitRow]:
+    """The rows of a network, those that no time is known of sharing the seconds that all of them took."""
+    shared = [row for row in rows if row.elapsed_s is None]
+    return [row if row.elapsed_s is not None else replace(row, elapsed_s=seconds / len(shared)) for row in rows]
+
+
 def exit_code(rows: Sequence[LimitRow], inconclusive: Inconclusive) -> int:
     """The exit code of a check: that of its gravest row; rows that could not be decided count as asked."""
     verdicts = {row.verdict for row in rows}

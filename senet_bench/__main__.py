@@ -18,11 +18,11 @@ def main() -> None:
     if usual:
         signal.signal(signal.SIGINT, _end)
     from senet_bench.cli import main as command
+    from senet_bench.core.foreign import interrupt, stay
 
     if usual:
-        from senet_bench.core.foreign import interrupt
-
         signal.signal(signal.SIGINT, interrupt)
+    stay()
     command()
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+LONGEST_PROBLEM = 1500
+"""Characters of what is wrong that are shown; a value that a user typed may have thousands."""
+
 
 class BenchError(Exception):
     """An error a user can act on; `problem` says what is wrong, `remedy` what to do about it."""
@@ -17,7 +20,8 @@ class BenchError(Exception):
 
     def __str__(self) -> str:
         """The one line shown to the user."""
-        return " ".join((f"{self.problem}; {self.remedy}" if self.remedy else self.problem).split())
+        problem = f"{self.problem[:LONGEST_PROBLEM]}..." if self.problem[LONGEST_PROBLEM:] else self.problem
+        return " ".join((f"{problem}; {self.remedy}" if self.remedy else problem).split())
 
 
 class UsageError(BenchError):

@@ -174,3 +174,19 @@ def test_only_keeps_what_is_about_the_networks_named() -> None:
     assert len(config(WHOLE).only("se*").ratios) == 1
     with pytest.raises(UsageError, match="--only"):
         config(WHOLE).only("vgg*")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"max_seconds = {'9' * 400}", "max_seconds must lie between"),
+        ("[gate.params]\nmax = '+\u0663 %'", "is no threshold"),
+        (f"[gate.flops]\nmax = '+{'9' * 400} %'", "is too large"),
+        ("[[ratio]]\nnetwork = 'resnet50'\nbaseline = 'ResNet-50'\nmax = '+1 %'", "compares resnet50 with itself"),
+    ],
+    ids=["400 digits", "digits of another script", "a limit of 400 digits", "a ratio to itself"],
+)
+def test_numbers_and_ratios_that_judge_nothing_are_refused(text: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem) as caught:
+        config(f"networks = ['resnet50']\n{text}")
+    assert len(str(caught.value)) < 2000

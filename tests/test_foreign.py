@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import torch
 
+from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core import foreign
 from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt
-from senet_bench.errors import CallTimeoutError, MeasurementError, UsageError
+from senet_bench.core.progress import result_of
+from senet_bench.errors import ArmError, CallTimeoutError, MeasurementError, UsageError
 from tests.conftest import Run
 
 NETWORK = """
@@ -25,9 +27,9 @@ import torch
 from torch import nn
 
 class Net(nn.Module):
-    def __init__(self):
+    def __init__(self, in_channels=3):
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+        self.conv, self.fc = nn.Conv2d(in_channels, 8, 3), nn.Linear(8, 10)
 
     def forward(self, x):
         {line}
@@ -101,7 +103,8 @@ def test_a_call_that_catches_the_interruption_ends_the_process(monkeypatch: pyte
     ended: list[int] = []
     monkeypatch.setenv(CALL_TIMEOUT, "0.05")
     monkeypatch.setattr(foreign, "GRACE_S", 0.05)
-    monkeypatch.setattr(os, "_exit", ended.append)
+    monkeypatch.setattr(foreign, "LEAVE", ended.append)
+    monkeypatch.setattr(foreign, "_WATCHDOG", foreign._Watchdog())
 
     def stubborn() -> None:
         while not ended:
@@ -161,3 +164,59 @@ def test_what_draws_its_weights_moves_the_random_state_on() -> None:
     with contained("her:Net", draws=True):
         torch.rand(3)
     assert not torch.equal(torch.random.get_rng_state(), before)
+
+
+LATER = {
+    "hang": (lambda: time.sleep(60), "it did not return within"),
+    "exit": (lambda: os._exit(0), r"SystemExit: os\._exit\(0\)"),
+    "an interrupt of its own": (lambda: _raised(KeyboardInterrupt()), "KeyboardInterrupt"),
+    "what is no exception": (lambda: _raised(BaseException("x")), "BaseException: x"),
+}
+
+
+def _raised(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("later", LATER.values(), ids=list(LATER))
+def test_a_timed_call_that_fails_later_names_its_arm(later: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CALL_TIMEOUT, "0.3")
+    calls: list[int] = []
+
+    def hers() -> float:
+        calls.append(1)
+        if len(calls) == 9:
+            later[0]()
+        return sum(range(300)) * 1.0
+
+    arms = {"base": lambda: lambda: sum(range(300)) * 1.0, "hers": lambda: hers}
+    with pytest.raises(ArmError, match=rf"a call failed: {later[1]}.* in .*test_foreign\.py") as caught:
+        result_of(measure_latency(arms, "base", plan=Plan(budget_s=0.2)))
+    assert caught.value.arm == "hers"
+
+
+def test_what_a_timed_call_prints_and_changes_is_neither_in_the_document_nor_stays(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def hers() -> float:
+        sys.stdout.write("hello")
+        torch.set_default_dtype(torch.float64)
+        return sum(range(300)) * 1.0
+
+    arms = {"base": lambda: lambda: sum(range(300)) * 1.0, "hers": lambda: hers}
+    result_of(measure_latency(arms, "base", plan=Plan(budget_s=0.1)))
+    printed = capsys.readouterr()
+    assert "hello" in printed.err
+    assert "hello" not in printed.out
+    assert torch.get_default_dtype() is torch.float32
+
+
+AT_THE_SIXTH = "Net.calls = getattr(Net, 'calls', 0) + 1; Net.calls == 6 and os._exit(0)"
+
+
+@pytest.mark.parametrize("network", [AT_THE_SIXTH], ids=["at the sixth call"], indirect=True)
+def test_a_network_that_ends_the_process_in_training_is_one_line_with_its_place(network: str, run: Run) -> None:
+    ended = run("train", network, "--dataset", "digits", "--epochs", "1")
+    assert ended.code == 5
+    assert "Net raises SystemExit: os._exit(0) in" in ended.err
+    assert "line 12" in ended.err

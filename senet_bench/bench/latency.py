@@ -16,7 +16,7 @@ from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, prepare
 from senet_bench.bench.samples import Comparison
-from senet_bench.core.foreign import blame
+from senet_bench.core.foreign import blame, guarded
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Latency, TimingSettings
 from senet_bench.core.specs import Conditions
@@ -114,7 +114,8 @@ def _measured(
         prepared: dict[str, Prepared] = {}
         for name, network in networks.items():
             try:
-                prepared[name] = prepare(steady(network), conditions, images)
+                with guarded(name, draws=True):
+                    prepared[name] = prepare(steady(network), conditions, images)
             except MeasurementError as error:
                 raise ArmError(name, error.problem, error.remedy) from error
             yield Progress(f"preparing {name}", 0.0, plan.budget_s)
@@ -135,7 +136,7 @@ def measure_memory(
     images, peaks = example(input_size, conditions.batch_size), {}
     with session(conditions):
         for name, network in networks.items():
-            with contextlib.suppress(MeasurementError), failing_as("measuring memory failed"):
+            with contextlib.suppress(MeasurementError), guarded(name), failing_as("measuring memory failed"):
                 call = prepare(steady(network), conditions, images).factory()
                 peaks[name] = peak_memory(call, conditions.device)
                 del call

@@ -17,10 +17,10 @@ from senet_bench.bench.clock import Call, Clock, FreshCall, host_clock
 from senet_bench.bench.process import quiet
 from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
-from senet_bench.core.foreign import blame
+from senet_bench.core.foreign import blame, guarded, passes
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Judgement
-from senet_bench.errors import ArmError, BenchError, MeasurementError, UsageError, out_of_memory
+from senet_bench.errors import ArmError, MeasurementError, UsageError, out_of_memory
 
 SETTLED = 0.98
 WINDOW = 8
@@ -158,12 +158,14 @@ class _Session:
         start = self.clock.now()
         for name in self._shuffled(self._open() | {self.baseline, CONTROL}):
             arm = self.baseline if name == CONTROL else name
-            self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
+            with guarded(arm, draws=True):
+                self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
         for name, call in self.calls.items():
-            self._check(name, call())
-            if self.epoch == 0 and isinstance(call, FreshCall):
-                call.renew()
-                self._verify(name, call())
+            with guarded(name, draws=True):
+                self._check(name, call())
+                if self.epoch == 0 and isinstance(call, FreshCall):
+                    call.renew()
+                    self._verify(name, call())
         self.build_s = max(0.0, self.clock.now() - start)
 
     def _warm_up(self) -> Iterator[Progress]:
@@ -189,7 +191,8 @@ class _Session:
         while not (settled and self.elapsed - began >= least_s) and len(times) < MOST_WARM_CALLS:
             if times and self.elapsed - began >= limit_s:
                 break
-            block = self.clock.round([self.calls[name]], 1)[0]
+            with guarded(name, draws=True):
+                block = self.clock.round([self.calls[name]], 1)[0]
             self._tick()
             times.append(block.seconds)
             settled = _settled(times, limit_s)
@@ -204,9 +207,10 @@ class _Session:
         """The next epoch: new copies of every arm, called a few times so that no round pays for their novelty."""
         self.epoch += 1
         self._build()
-        for call in self.calls.values():
-            for _ in range(min(self.repeats, 2)):
-                call()
+        for name, call in self.calls.items():
+            with guarded(name, draws=True):
+                for _ in range(min(self.repeats, 2)):
+                    call()
         self._tick()
 
     # --- rounds ---------------------------------------------------------------------------------------------
@@ -233,7 +237,8 @@ class _Session:
         with_control = not self.rare_control or done < FIRST_CONTROLS or done % RARE_CONTROL == 0
         names = [name for name in self.calls if name != CONTROL or with_control]
         order = self._shuffled([n for n in names if n in (self.baseline, CONTROL) or n in self._open()])
-        blocks = dict(zip(order, self.clock.round([self.calls[name] for name in order], self.repeats)))
+        with guarded("a round", draws=True):
+            blocks = dict(zip(order, self.clock.round([self.calls[name] for name in order], self.repeats)))
         dropped = self.clock.disturbance()
         for name, block in blocks.items():
             self._check(name, block.output)
@@ -244,7 +249,8 @@ class _Session:
         self.samples.add(blocks, dropped, self.epoch)
         if self.verifying_s <= MOST_VERIFYING * self.elapsed:
             name = order[int(self.rng.integers(len(order)))]
-            self._verify(name, blocks[name].output)
+            with guarded(name, draws=True):
+                self._verify(name, blocks[name].output)
         self._tick()
 
     def _check(self, name: str, output: object) -> None:
@@ -350,10 +356,8 @@ def _naming(arm: str, call: Any) -> Any:
     def named(*arguments: object) -> object:
         try:
             return call(*arguments)
-        except BenchError:
-            raise
-        except (Exception, SystemExit, GeneratorExit) as error:
-            if out_of_memory(error):
+        except BaseException as error:
+            if out_of_memory(error) or passes(error):
                 raise
             raise ArmError(arm, f"a call failed: {blame(error)}") from error
 

@@ -26,10 +26,10 @@ from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import RUNTIME_EXTRAS, check_conditions
-from senet_bench.core.foreign import blame
+from senet_bench.core.foreign import blame, passes
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
-from senet_bench.errors import BenchError, MeasurementError, UsageError, out_of_memory
+from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
 """Largest |difference| from eager fp32, as a fraction of the largest |output|, that still counts as the same."""
@@ -107,10 +107,8 @@ def failing_as(what: str) -> Iterator[None]:
     """Turn the failure of a network, compiler or exporter into a `MeasurementError`; not running out of memory."""
     try:
         yield
-    except BenchError:
-        raise
-    except (Exception, SystemExit, GeneratorExit) as error:
-        if out_of_memory(error):
+    except BaseException as error:
+        if out_of_memory(error) or passes(error):
             raise
         cause: BaseException = error
         while cause.__cause__ is not None:

@@ -16,7 +16,7 @@ from senet_bench.cli import check, compare, excitations, listing, profile, train
 from senet_bench.cli.options import PAPER_VALUE
 from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.axes import AXES
-from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of
+from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying
 from senet_bench.errors import BenchError, one_line
 
 LONGEST_CALL_S = 7 * 24 * 3600.0
@@ -51,13 +51,16 @@ def _blame(error: BaseException) -> str:
     """An unforeseen error in one line: with its place where the code is the user's, else as a fault of ours."""
     if place := place_of(error):
         return f"{one_line(error)}{place}; mend it there, or see the whole traceback with --debug"
+    if isinstance(error, OSError):  # a full disk, a closed terminal
+        return f"{one_line(error)}; free some space, or check where it is written"
     return f"internal error: {one_line(error)}; run it with --debug and report it"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out `senet-bench ARGUMENTS`; ends by `SystemExit`."""
     _open_streams()
-    app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
+    with staying():
+        app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
 
 
 def _open_streams() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice
+from senet_bench.core.files import check_folder
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import BenchError, InterruptedRunError, UsageError
 
@@ -161,6 +162,10 @@ class Keeping:
     quiet: o.Quiet = False
     no_progress: o.NoProgress = False
 
+    def check(self) -> None:
+        """Raise `UsageError` if nothing could be written there."""
+        check_folder(self.results)
+
     @property
     def baselines(self) -> Baselines:
         """The recorded facts."""
@@ -281,6 +286,7 @@ def baseline_record(selection: Selection, timing: Launching, keeping: Keeping) -
     from senet_bench.regression import record
     from senet_bench.show import terminal
 
+    keeping.check()
     config = timing.config(selection.config)
     steps = record.record_facts(config, keeping.baselines, only=selection.only, seed=timing.seed)
     recorded = terminal.run_steps(steps, quiet=keeping.quiet or keeping.no_progress)
@@ -304,6 +310,7 @@ def baseline_accept(
     from senet_bench.regression import record
     from senet_bench.show import terminal
 
+    keeping.check()
     whole = timing.config(config)
     steps = record.accept(whole, keeping.baselines, rows or (), reason, every=every, seed=timing.seed)
     recorded = terminal.run_steps(steps, quiet=keeping.quiet or keeping.no_progress)

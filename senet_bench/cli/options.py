@@ -16,7 +16,7 @@ from senet_bench.cli.parameters import choice, within
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
-from senet_bench.core.files import check_writable, write_atomically
+from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
 from senet_bench.core.specs import Conditions, CounterName, is_outside
 from senet_bench.errors import UsageError
@@ -488,6 +488,11 @@ class Showing(Printing):
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")] = False
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False
 
+    def check(self) -> None:
+        """Raise `UsageError` if the output or the results could not be written."""
+        check_output(self.output)
+        check_folder(self.results)
+
     @property
     def store(self) -> Store:
         """The results folder."""
@@ -541,7 +546,8 @@ def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
             raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", "use cpus=2, for example")
-        found[key] = int(value) if value.isdigit() else float(value) if value.replace(".", "", 1).isdigit() else value
+        whole, number = (re.fullmatch(form, value) for form in ("[0-9]{1,9}", r"[0-9]{0,9}\.?[0-9]{1,9}"))
+        found[key] = int(value) if whole else float(value) if number else value
     return found
 
 

@@ -7,6 +7,7 @@ import os
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -39,11 +40,16 @@ def kind_of_path(path: Path) -> Literal["folder", "file"] | None:
 def read_file(path: Path) -> bytes:
     """The bytes of a regular file; `UsageError` when it cannot be read, or is a pipe or device that may never end."""
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise UsageError(f"{path} is no regular file", "move it away, or put the file itself in its place")
+        check_regular(path)
         return path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path} cannot be read ({error.strerror})", "check the path and its permissions") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise `UsageError` where a pipe or a device lies, which may never end."""
+    if kind_of_path(path) == "file" and not path.is_file():
+        raise UsageError(f"{path} is no regular file", "move it away, or put the file itself in its place")
 
 
 def write_atomically(path: Path, text: str | bytes) -> None:
@@ -63,6 +69,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not
     take it.
     """
+    path = path.resolve() if path.is_symlink() else path  # the link stays one
     direct = path.exists() and not path.is_file()  # a pipe or a device has no name to rename to
     temporary = path if direct else path.with_name(f".{path.name[:100]}.{os.getpid()}-{secrets.token_hex(3)}")
     try:
@@ -102,5 +109,20 @@ def check_writable(path: Path) -> None:
         raise UsageError(f"output {path} is a folder", "name a file")
     if kind_of_path(path.absolute().parent) != "folder":
         raise UsageError(f"output folder {path.absolute().parent} does not exist", "make it, or name another path")
-    if not os.access(path if kind else path.absolute().parent, os.W_OK):
+    if kind and not os.access(path, os.W_OK):
         raise UsageError(f"output {path} cannot be written", "name a path in a folder you may write to")
+    if not kind or path.is_file():
+        check_folder(path.absolute().parent)
+
+
+def check_folder(folder: Path) -> None:
+    """Raise `UsageError` if no file could be written in a folder, or below it; it need not be there yet."""
+    nearest = next(place for place in (folder.absolute(), *folder.absolute().parents) if kind_of_path(place))
+    if not nearest.is_dir():
+        raise UsageError(f"{folder} cannot be made: {nearest} is a file", "name another folder")
+    try:
+        tempfile.TemporaryFile(dir=nearest).close()
+    except OSError as error:
+        raise UsageError(
+            f"{folder} cannot be written ({error.strerror})", "name a folder you may write to, or free some space"
+        ) from error

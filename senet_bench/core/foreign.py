@@ -7,14 +7,17 @@ document, close its streams, stay away for ever, or leave Python and torch in an
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import random
 import signal
 import sys
 import sysconfig
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +27,9 @@ CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
 """The variable that holds the seconds of `--call-timeout`; worker processes inherit it."""
 CALL_TIMEOUT_S = 600.0
 GRACE_S = 20.0
+LONGEST_NAP_S = 5.0
+LEAVE = os._exit
+"""The true one, which `staying` takes away from others."""
 PACKAGE = str(Path(__file__).parents[1])
 NOT_OURS = "the code is not senet-bench's: mend it there, or see the whole traceback with --debug"
 
@@ -42,28 +48,54 @@ def interrupt(*_: object) -> NoReturn:
 
 
 @contextlib.contextmanager
-def contained(name: str, *, limited: bool = True, draws: bool = False) -> Iterator[None]:
+def contained(name: str, *, says: str = "raises", limited: bool = True, draws: bool = False) -> Iterator[None]:
     """Run the code of a network or block called `name`; any failure of it is a `MeasurementError`.
 
-    An error of ours and Ctrl-C pass through, and so does a fault of senet-bench itself. Unless `limited` is false, the
-    code is interrupted after the seconds of `--call-timeout`. Threads, default dtype, grad mode, deterministic flags
-    are those from before, and so is the random state unless what is made `draws` its weights.
+    An error of ours and Ctrl-C pass through, and so does a fault of senet-bench itself. Else as `guarded`. A boundary
+    within another costs some 0.1 ms.
     """
-    with _within(name, _limit() if limited else None), _state_kept(draws=draws), _streams_kept(), staying():
+    with guarded(name, limited=limited, draws=draws):
         try:
             yield
-        except (BenchError, Interrupted):
-            raise
-        except _Late as error:
-            raise CallTimeoutError(
-                f"{name} did not return within {_limit():g} s{place_of(error)}", "give it more with --call-timeout"
-            ) from error
         except BaseException as error:
-            usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-            at_keyboard = isinstance(error, KeyboardInterrupt) and usual
-            if at_keyboard or _is_ours(error):
+            failure = failure_of(name, error, says)
+            if failure is None:
                 raise
-            raise MeasurementError(f"{name} raises {one_line(error)}{place_of(error)}", NOT_OURS) from error
+            raise failure from error
+
+
+@contextlib.contextmanager
+def guarded(name: str, *, limited: bool = True, draws: bool = False) -> Iterator[None]:
+    """Run code of others whose errors are named further in: it cannot end the process, hang, or change its state.
+
+    Unless `limited` is false, it is interrupted after the seconds of `--call-timeout`. Threads, default dtype, grad
+    mode, deterministic flags are those from before, and so is the random state unless what is made `draws` from it.
+    """
+    with _within(name, _limit() if limited else None), _state_kept(draws=draws), streams_kept(), staying():
+        try:
+            yield
+        except _Late as error:
+            raise _too_late(name, error) from error
+
+
+def failure_of(name: str, error: BaseException, says: str = "raises") -> MeasurementError | None:
+    """What an error that came out of the code called `name` means; None where it is not that code's."""
+    if isinstance(error, _Late):
+        return _too_late(name, error)
+    if passes(error) or _is_ours(error):
+        return None
+    return MeasurementError(f"{name} {says} {one_line(error)}{place_of(error)}", NOT_OURS)
+
+
+def passes(error: BaseException) -> bool:
+    """Whether an error is none of the code it came out of: one of ours, or Ctrl-C at the keyboard."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return isinstance(error, BenchError | Interrupted) or (isinstance(error, KeyboardInterrupt) and usual)
+
+
+def _too_late(name: str, error: BaseException) -> CallTimeoutError:
+    problem = f"{name} did not return within {_limit():g} s{place_of(error)}"
+    return CallTimeoutError(problem, "give it more with --call-timeout")
 
 
 def place_of(error: BaseException) -> str:
@@ -74,7 +106,8 @@ def place_of(error: BaseException) -> str:
 
 def blame(error: BaseException) -> str:
     """An error in one line, with its place where the code is a user's."""
-    return f"{one_line(error)}{place_of(error)}"
+    late = f"it did not return within the {_limit():g} s of --call-timeout"
+    return f"{late if isinstance(error, _Late) else one_line(error)}{place_of(error)}"
 
 
 def _after_ours(error: BaseException) -> list[traceback.FrameSummary]:
@@ -99,28 +132,68 @@ def _limit() -> float:
     return float(os.environ.get(CALL_TIMEOUT, CALL_TIMEOUT_S))
 
 
+@dataclass(frozen=True, slots=True)
+class _Deadline:
+    """Until when a call of the code called `name` may take, of the `seconds` that it has."""
+
+    name: str
+    seconds: float
+    at: float
+
+
+class _Watchdog:
+    """A thread that ends the process with exit code 5 where code does not let itself be interrupted."""
+
+    def __init__(self) -> None:
+        self.deadline: _Deadline | None = None
+        self._thread: threading.Thread | None = None
+        self._wanted = threading.Event()
+
+    def watch(self, deadline: _Deadline | None) -> None:
+        """Watch this deadline instead of the last one."""
+        self.deadline = deadline
+        if deadline is not None and (self._thread is None or not self._thread.is_alive()):  # none is, in a fork
+            self._wanted = threading.Event()
+            self._thread = threading.Thread(target=self._watch, daemon=True)
+            self._thread.start()
+        elif deadline is not None and not self._wanted.is_set():
+            self._wanted.set()
+
+    def _watch(self) -> None:
+        while True:
+            deadline = self.deadline
+            if deadline is None:
+                self._wanted.clear()
+                if self.deadline is None:
+                    self._wanted.wait()
+                continue
+            left = deadline.at + GRACE_S - time.monotonic()
+            if left <= 0 and self.deadline is deadline:
+                _give_up(deadline)
+                return
+            time.sleep(max(0.0, min(left, LONGEST_NAP_S)))
+
+
+_WATCHDOG = _Watchdog()
+
+
 @contextlib.contextmanager
 def _within(name: str, seconds: float | None) -> Iterator[None]:
     """Interrupt what takes longer; code that does not let itself be interrupted ends the process with exit code 5."""
     alarm = getattr(signal, "SIGALRM", None)  # not on Windows
-    if (
-        seconds is None
-        or alarm is None
-        or threading.current_thread() is not threading.main_thread()
-        or signal.getitimer(signal.ITIMER_REAL)[0]  # within another boundary
-    ):
+    if seconds is None or alarm is None or threading.current_thread() is not threading.main_thread():
         yield
         return
+    outer = _WATCHDOG.deadline
     before = signal.signal(alarm, _raise_late)
-    watchdog = threading.Timer(seconds + GRACE_S, _give_up, (name, seconds, os._exit))
-    watchdog.daemon = True
-    watchdog.start()
+    _WATCHDOG.watch(_Deadline(name, seconds, time.monotonic() + seconds))
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        watchdog.cancel()
+        left = 0.0 if outer is None else max(0.001, outer.at - time.monotonic())
+        _WATCHDOG.watch(outer)
+        signal.setitimer(signal.ITIMER_REAL, left, 1.0)
         signal.signal(alarm, before)
 
 
@@ -128,27 +201,34 @@ def _raise_late(*_: object) -> NoReturn:
     raise _Late
 
 
-def _give_up(name: str, seconds: float, leave: Callable[[int], NoReturn]) -> None:
+def _give_up(deadline: _Deadline) -> None:
+    name, seconds = deadline.name, deadline.seconds
     text = f"senet-bench: {name} did not return within {seconds:g} s and cannot be interrupted; see --call-timeout\n"
     os.write(2, text.encode())
-    leave(5)
+    LEAVE(5)
 
 
 @contextlib.contextmanager
 def staying() -> Iterator[None]:
     """Turn `os._exit` into `SystemExit`; a child of a fork ends as it likes."""
-    leave, process = os._exit, os.getpid()
-
-    def refused(status: int) -> NoReturn:
-        if os.getpid() != process:
-            leave(status)
-        raise SystemExit(f"os._exit({status})")
-
-    os._exit = refused
+    before = os._exit
+    stay()
     try:
         yield
     finally:
-        os._exit = leave
+        os._exit = before
+
+
+def stay() -> None:
+    """As `staying`, to the end of the process: what code of others does when Python ends changes no exit code."""
+    process = os.getpid()
+
+    def refused(status: int) -> NoReturn:
+        if os.getpid() != process:
+            LEAVE(status)
+        raise SystemExit(f"os._exit({status})")
+
+    os._exit = refused
 
 
 class _Unclosable:
@@ -165,7 +245,7 @@ class _Unclosable:
 
 
 @contextlib.contextmanager
-def _streams_kept() -> Iterator[None]:
+def streams_kept() -> Iterator[None]:
     """What is printed goes to standard error, since a document may be written to standard output."""
     out, err = sys.stdout, sys.stderr
     sys.stdout = sys.stderr = _Unclosable(err)
@@ -179,7 +259,7 @@ def _streams_kept() -> Iterator[None]:
 def _state_kept(*, draws: bool) -> Iterator[None]:
     """Put back what code may change for the whole process: folder, torch's settings, and random state."""
     torch = sys.modules.get("torch")
-    state, folder = random.getstate(), Path.cwd()
+    state, folder, collects = random.getstate(), Path.cwd(), gc.isenabled()
     restore = _torch_state(torch, draws=draws) if hasattr(torch, "set_grad_enabled") else None
     try:
         yield
@@ -187,6 +267,8 @@ def _state_kept(*, draws: bool) -> Iterator[None]:
         if not draws:
             random.setstate(state)
         os.chdir(folder)
+        if collects != gc.isenabled():
+            (gc.enable if collects else gc.disable)()
         if restore is not None:
             restore()
 

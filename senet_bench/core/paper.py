@@ -53,7 +53,7 @@ UNITS: Mapping[str, str] = {
 
 def plain_number(printed: str) -> float | None:
     """The number that some digits are, None for `-` and for what is no plain number, such as `~25`."""
-    return float(printed) if printed.replace(".", "", 1).isdigit() else None
+    return float(printed) if printed.isascii() and printed.replace(".", "", 1).isdigit() else None
 
 
 @dataclass(frozen=True, slots=True)

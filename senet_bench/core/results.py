@@ -23,6 +23,8 @@ Change = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 """A difference of two fractions."""
 StoredCount = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
+SeedText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,10}$")]
+"""A seed as a key of JSON."""
 Magnitude = Annotated[float, msgspec.Meta(ge=0)]
 
 
@@ -185,7 +187,7 @@ class Accuracy:
     control_p_holm: Fraction | None = None
     against: Difference | None = None
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
-    per_seed: dict[str, Fraction] = field(default_factory=dict)
+    per_seed: dict[SeedText, Fraction] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ import numpy as np
 from torchvision import datasets
 from torchvision.datasets.utils import check_integrity
 
+from senet_bench.core.files import read_file
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet, Files
 from senet_bench.errors import MeasurementError
 
@@ -168,9 +170,9 @@ class _Numbered(datasets.ImageFolder):  # type: ignore[misc]
 def _listed(name: str, images: Path, listing: Path) -> Files:
     """Images named by the lines "FILE LABEL" of a list."""
     paths, labels = [], []
-    for number, line in enumerate(listing.read_text().splitlines(), 1):
+    for number, line in enumerate(read_file(listing).decode(errors="replace").splitlines(), 1):
         match line.split():
-            case [file, label] if label.isdigit():
+            case [file, label] if re.fullmatch("[0-9]{1,9}", label):
                 paths.append(images / file.lstrip("/"))
                 labels.append(int(label))
             case []:

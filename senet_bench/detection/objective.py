@@ -108,7 +108,6 @@ class Detections:
 
     def save(self, path: Path) -> None:
         """Keep the detections in COCO's own results format."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, msgspec.json.encode(self.found))
 
 

@@ -5,7 +5,6 @@ The table is `[tool.senet-bench.check]` of pyproject.toml, or the whole of senet
 
 from __future__ import annotations
 
-import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -35,6 +34,7 @@ from senet_bench.regression.limits import Limit, judged_metrics, limit_of, usual
 DTYPES = ("float32", "float64", "int64", "int32", "bool")
 FILES = ("senet-bench.toml", "pyproject.toml")
 SECTION = "tool.senet-bench.check"
+LARGEST_INPUT = 1e30
 LARGEST_CONFIG = 1 << 20
 RATIO_METRICS = ("latency", "params", "flops", "memory")
 SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
@@ -154,11 +154,7 @@ def _network(one: object, where: str) -> Checked:
     if inputs:
         return Checked(spec.name if spec else name, (1, 1, 1), arguments, inputs)
     size = table.get("input_size", spec.input_size if spec else (3, 224, 224))
-    if (
-        not isinstance(size, list | tuple)
-        or len(size) != 3
-        or not all(isinstance(n, int) and not isinstance(n, bool) and 0 < n <= 1 << 16 for n in size)
-    ):
+    if not isinstance(size, list | tuple) or len(size) != 3 or not all(_is_side(n, 1 << 16) for n in size):
         raise UsageError(f"{where}.input_size must be three positive integers, not {size!r}", "use [3, 224, 224]")
     return Checked(spec.name if spec else name, (size[0], size[1], size[2]), arguments)
 
@@ -167,17 +163,21 @@ def _input(table: Mapping[str, object], where: str) -> dict[str, object]:
     """One input of a network: its shape without the batch, its dtype, the range of its values, its name."""
     _known(table, ("shape", "dtype", "range", "name"), where)
     shape, dtype = table.get("shape"), table.get("dtype", "float32")
-    if not isinstance(shape, list) or not all(isinstance(n, int) and 0 < n <= 1 << 24 for n in shape):
+    if not isinstance(shape, list) or not all(_is_side(n, 1 << 24) for n in shape):
         raise UsageError(f"{where}.shape must be positive integers, not {shape!r}", "use [128], without the batch")
     _choice(dtype, DTYPES, f"{where}.dtype")
     bounds = table.get("range", [0, 2] if dtype in DTYPES[2:] else [-1.7, 1.7])
     numbers = [one for one in bounds if isinstance(one, int | float)] if isinstance(bounds, list) else []
-    if len(numbers) != 2 or not numbers[0] < numbers[1] or not all(map(math.isfinite, numbers)):
+    if len(numbers) != 2 or not -LARGEST_INPUT <= numbers[0] < numbers[1] <= LARGEST_INPUT:
         raise UsageError(f"{where}.range must be two numbers, not {bounds!r}", "use [0, 1000]: the second is not drawn")
     kept = {"shape": shape, "dtype": dtype, "range": numbers}
     if "name" in table:
         kept["name"] = _text(table, "name", f"{where}.name must be a name", "use that of a parameter of forward")
     return kept
+
+
+def _is_side(value: object, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= most
 
 
 def _resolved(name: str, where: str) -> Any:
@@ -224,9 +224,11 @@ def _ratio(table: Mapping[str, object], where: str, names: Sequence[str]) -> Rat
     network = _one_of(table.get("network"), names, f"{where}.network")
     spec = CATALOG.get(network)
     baseline = table.get("baseline", spec.baseline if spec else None)
-    if not isinstance(baseline, str) or baseline == network:
+    if not isinstance(baseline, str):
         raise UsageError(f"{where} names no baseline", 'add baseline = "resnet50"')
     baseline = _one_of(baseline, names, f"{where}.baseline")
+    if baseline == network:
+        raise UsageError(f"{where} compares {network} with itself", 'write baseline = "resnet50"')
     metric = _choice(table.get("metric", "latency"), RATIO_METRICS, f"{where}.metric")
     if "max" not in table:
         raise UsageError(f"{where}.max is missing", 'write max = "+10 %"')
@@ -303,11 +305,7 @@ def _choice(value: object, known: Sequence[str], where: str, what: str = "name")
 
 def _number(table: Mapping[str, object], key: str, usual: float, where: str, low: float, high: float) -> float:
     value = table.get(key, usual)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not (math.isfinite(value) and low < value < high)
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low < value < high:
         raise UsageError(f"{where} must lie between {low:g} and {high:g}, not {value!r}", f"use {usual:g}")
     return float(value)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -23,7 +22,8 @@ UNIT_FACTORS: dict[str, dict[str, float]] = {
 SHOWN_FORM = {"count": '"+0" or "+2 %"', "seconds": '"+2 %" or "20 us"', "bytes": '"+1 %" or "256 KiB"'}
 ANY = "any"
 """A limit that lets everything pass: the metric is shown, never judged."""
-_FORM = re.compile(r"\+?\s*(\d[\d,]*(?:\.\d+)?)\s*([A-Za-zµμ%]*)")
+LARGEST_LIMIT = 10**15
+_FORM = re.compile(r"\+?\s*(\d[\d,]*(?:\.\d+)?)\s*([A-Za-zµμ%]*)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,16 +148,15 @@ def threshold(metric: str, typed: object, where: str) -> tuple[float, bool]:
     if parts is None:
         raise UsageError(f"{where} is {typed!r}, which is no threshold", f"write it as {example}, in quotes")
     number, unit = Decimal(parts[1].replace(",", "")), parts[2]
+    if number > LARGEST_LIMIT:
+        raise UsageError(f"{where} {typed!r} is too large", f"write it as {example}")
     if unit == "%":
         return float(number / 100), True
     if unit not in UNIT_FACTORS[quantity]:
         raise UsageError(
             f"{where} {typed!r}: {metric} is not counted in {unit or 'bare numbers'}", f"write it as {example}"
         )
-    value = float(number * Decimal(str(UNIT_FACTORS[quantity][unit])))
-    if not math.isfinite(value):
-        raise UsageError(f"{where} {typed!r} is too large", f"write it as {example}")
-    return value, False
+    return float(number * Decimal(str(UNIT_FACTORS[quantity][unit]))), False
 
 
 def _only(table: dict[str, object], known: tuple[str, ...], where: str) -> None:

@@ -13,8 +13,7 @@ import numpy as np
 
 from senet_bench.bench.process import allocator_of_process, check_allocator
 from senet_bench.bench.rounds import CONTROL
-from senet_bench.core import statistics
-from senet_bench.core.foreign import staying
+from senet_bench.core import foreign, statistics
 from senet_bench.core.progress import Steps
 from senet_bench.core.source import find_modules_here
 from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
@@ -66,19 +65,16 @@ def network_here(network: Checked) -> nn.Module:
 
 
 @contextlib.contextmanager
-def contained(name: str) -> Iterator[None]:
-    """Run the code of a network: whatever it raises becomes a `MeasurementError`, and it cannot end this process.
-
-    Modules of the current folder are found, after the installed ones. Only Ctrl-C passes through.
-    """
+def contained(name: str, *, limited: bool = True) -> Iterator[None]:
+    """Run the code of a network, with modules of the current folder; whatever it raises is a `MeasurementError`."""
     find_modules_here()
-    with staying():
-        try:
+    try:
+        with foreign.contained(name, says="cannot be run:", limited=limited):
             yield
-        except (KeyboardInterrupt, MeasurementError):
-            raise
-        except BaseException as error:
-            raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
+    except MeasurementError:
+        raise
+    except Exception as error:  # an error of ours too says what its code lacks
+        raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
 
 
 def peak(network: Checked, config: Config) -> int:
@@ -131,7 +127,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
         min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
     networks = {one.name: network_here(one) for one in both}
-    with contained(ratio.network):
+    with contained(ratio.network, limited=False):  # each of its calls is
         latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
     return ratio_row(ratio, latency.comparison)
 

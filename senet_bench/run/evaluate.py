@@ -13,7 +13,7 @@ from msgspec import structs
 
 from senet_bench.core.catalog import resolve
 from senet_bench.core.error_cells import Asked, error_cell, gain_cells
-from senet_bench.core.files import check_writable, write_atomically
+from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
 from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus
@@ -132,6 +132,8 @@ def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
     store.check()
     if asked.per_class is not None:
         check_writable(asked.per_class)
+    if asked.predictions is not None:
+        check_folder(asked.predictions)
     return asked.specs()
 
 

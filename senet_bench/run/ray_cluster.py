@@ -93,7 +93,7 @@ def _knock(address: str) -> None:
     if address in ("auto", "local"):
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
+    if not (host and port.isascii() and port.isdigit()):
         raise ValueError("an address is HOST:PORT, ray://HOST:PORT or auto")
     with socket.create_connection((host.strip("[]"), int(port)), KNOCK_S):
         pass

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.files import check_writable
+from senet_bench.core.files import check_folder
 from senet_bench.core.learning import EpochRow, TrainSummary
 from senet_bench.core.learning import Training as Document
 from senet_bench.core.progress import Progress, Steps, retold
@@ -92,8 +92,9 @@ def _out(asked: TrainingRequest, store: Store, key: str) -> Path:
     from senet_bench.train import weights
 
     out = asked.out or store.trained_weights(asked.spec.name, asked.dataset, asked.resolved().name, key)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    check_writable(out)
+    if out.exists() and not out.is_file():
+        raise UsageError(f"--out {out} is no regular file", "name a file")
+    check_folder(out.parent)
     weights.check_key(out, key)
     return out
 

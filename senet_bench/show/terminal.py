@@ -17,6 +17,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from senet_bench.core.foreign import streams_kept
 from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
 from senet_bench.show.documents import Document
@@ -106,7 +107,8 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
             plain = _Plain() if not (quiet or drawn) and os.environ.get("CI") and is_first_process() else None
             while True:
                 try:
-                    last = next(steps)
+                    with streams_kept():
+                        last = next(steps)
                 except StopIteration as end:
                     result: Result = end.value
                     return result

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from senet_bench.bench.process import tune_allocator
+from senet_bench.core.files import written_whole
+from senet_bench.core.foreign import contained
 from senet_bench.core.intervals import Paired, paired_images, wilson
 from senet_bench.core.specs import Precision
 from senet_bench.data.augment import normalised
@@ -107,9 +109,8 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Keep the predictions in an .npz file."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         names = np.array(self.skipped, dtype=np.str_)
-        with path.open("wb") as file:
+        with written_whole(path) as partial, partial.open("wb") as file:
             np.savez_compressed(
                 file, rows=self.rows, labels=self.labels, best=self.best, losses=self.losses, skipped=names
             )
@@ -187,7 +188,8 @@ def answers_of(
 ) -> BatchAnswers:
     """Some images' rows, five best classes and losses; the mode of the network and the arithmetic are the caller's."""
     images = laid_out(torch.from_numpy(crops.images), device, viewing.channels_last)
-    logits = network(normalised(images, data.mean, data.std)).float()
+    with contained(type(network).__name__, draws=True):
+        logits = network(normalised(images, data.mean, data.std)).float()
     if not torch.isfinite(logits).all():
         raise MeasurementError("the network's outputs are not finite", "train with a smaller learning rate, or in fp32")
     best = logits.topk(min(5, logits.shape[1]), dim=1).indices

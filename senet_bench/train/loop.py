@@ -18,6 +18,7 @@ from torch import nn
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
 from senet_bench.bench.process import tune_allocator
+from senet_bench.core.foreign import contained
 from senet_bench.core.learning import EpochRow
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.recipes import Recipe
@@ -117,8 +118,10 @@ class _Run:
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
         shown, first = started, self.step
+        name = type(self.network).__name__
         for batch in self.batches.epoch(self.epoch, self.step):
-            self._one_step(batch)
+            with contained(name, draws=True):
+                self._one_step(batch)
             self.step += 1
             every = self.settings.checkpoint_every
             if self.step < self.batches.steps and ((every and self.step % every == 0) or self._is_time()):

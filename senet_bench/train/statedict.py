@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from senet_bench.core.files import check_regular
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
 
@@ -63,6 +64,7 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
     A trainer's file gives its raw weights, one of ours the average where it has one; `average` chooses otherwise, and
     which was taken is said where there are both.
     """
+    check_regular(path)
     try:
         if _is_safetensors(path):
             return _of_safetensors(path, average)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,12 @@ import torch
 from PIL import Image
 from torchvision import transforms
 
+from senet_bench.bench.device import Cpu
 from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images, sets
 from senet_bench.data.augment import Pixels, cropped, draw, normalised, zero_padded
 from senet_bench.data.batches import Batches
+from senet_bench.data.sets import Arrays
 from senet_bench.errors import MeasurementError, UsageError
 
 
@@ -311,3 +314,22 @@ def test_the_digits_file_is_the_one_scikit_learn_ships() -> None:
     assert isinstance(digits.test, sets.Arrays)
     assert int(digits.test.images.max()) == 240
     assert len(hashlib.sha256(digits.test.images.tobytes()).hexdigest()) == 64
+
+
+@pytest.mark.parametrize("cutout", [0, 6])
+def test_a_set_on_a_device_gives_the_batches_of_the_one_in_memory(cutout: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    split = Arrays(rng.integers(0, 255, (40, 3, 12, 10), dtype=np.uint8), rng.integers(0, 9, 40))
+    augmentation = Augmentation(pad=2, flip=True, cutout=cutout)
+    told: dict[str, Any] = {"split": split, "batch": 8, "seed": 3, "augmentation": augmentation, "size": 12}
+    told |= {"rank": 1, "world": 2, "colour": (1, 2, 3)}
+    expected = list(Batches(**told).epoch(1, start=1))
+    monkeypatch.setattr(Cpu, "in_host_memory", False)
+    resident = Batches(**told)
+    assert resident._resident is not None
+    for (batch, labels), (pixels, own) in zip(resident.epoch(1, start=1), expected, strict=True):
+        assert torch.equal(batch, pixels)
+        assert torch.equal(labels, own)
+        assert batch.is_contiguous(memory_format=torch.channels_last)
+    monkeypatch.setattr("senet_bench.data.resident.MOST_BYTES", 10)
+    assert Batches(**told)._resident is None

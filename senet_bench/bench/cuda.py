@@ -215,6 +215,7 @@ class Cuda:
     several: ClassVar[bool] = True
     absent: ClassVar[str] = "latency on a GPU needs an NVIDIA GPU and torch with CUDA"
     in_host_memory: ClassVar[bool] = False
+    pins: ClassVar[bool] = True
     trains_in_half: ClassVar[bool] = True
     product_side: ClassVar[int] = 4096
 

@@ -39,6 +39,8 @@ class Device(Protocol):
     """What is said where there is none."""
     in_host_memory: ClassVar[bool]
     """Whether its tensors lie where NumPy reads them."""
+    pins: ClassVar[bool]
+    """Whether copies to it go on beside its work from memory of the host that is pinned."""
     trains_in_half: ClassVar[bool]
     """Whether networks train on it in fp16."""
     product_side: ClassVar[int]
@@ -120,6 +122,7 @@ class Cpu:
     several: ClassVar[bool] = False
     absent: ClassVar[str] = ""
     in_host_memory: ClassVar[bool] = True
+    pins: ClassVar[bool] = False
     trains_in_half: ClassVar[bool] = False
     product_side: ClassVar[int] = 512
 
@@ -209,6 +212,7 @@ class Mps(Cpu):
     accumulation: ClassVar[torch.dtype] = torch.float32
     absent: ClassVar[str] = "only on Apple silicon"
     in_host_memory: ClassVar[bool] = False
+    pins: ClassVar[bool] = False
     trains_in_half: ClassVar[bool] = True
     product_side: ClassVar[int] = 4096
 

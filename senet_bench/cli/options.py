@@ -64,7 +64,14 @@ EmaWeights = Annotated[
         show_default=False,
     ),
 ]
-DataFolder = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
+DataFolder = Annotated[
+    Path | None,
+    typer.Option("--data", envvar="SENET_BENCH_DATA", help="The folder that holds the data set.", show_envvar=False),
+]
+Download = Annotated[
+    bool,
+    typer.Option("--download", help="Fetch what is missing of cifar10, cifar100, imagenette or places365 into --data."),
+]
 SkipCorrupt = Annotated[bool, typer.Option("--skip-corrupt", help="Leave unreadable images out, and count them.")]
 AnyProtocol = Annotated[
     bool,
@@ -362,13 +369,26 @@ class Trials:
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Leave every trained network in results/weights.")
     ] = False
+    download: Download = False
     fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+    gpus_per_trial: Annotated[
+        int,
+        typer.Option(
+            "--gpus-per-trial",
+            min=1,
+            max=MOST_THREADS,
+            help="Processes that train a trial together, each on a GPU of its own; on a CPU too.",
+        ),
+    ] = 1
 
     def sweep(self, precision: specs.Precision, device: str, results: Path) -> Sweep | None:
         """The sweep that these options ask for, None without a data set."""
-        engine = engine_of(self.engine, self.engine_address, self.engine_option or (), self.workers, device, results)
+        typed, together = self.engine_option or (), self.gpus_per_trial
+        engine = engine_of(self.engine, self.engine_address, typed, self.workers, device, results, together)
         if self.dataset is None:
             return None
+        if self.download:
+            fetch(self.dataset.lower(), self.data)
         from senet_bench.run.error import Sweep
 
         share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
@@ -387,6 +407,7 @@ class Trials:
             shard=(int(share[1]), int(share[2])),
             keep_weights=self.keep_weights,
             fresh=self.fresh,
+            processes=together,
         )
 
 
@@ -514,9 +535,15 @@ class Showing(Printing):
 
 
 def engine_of(
-    name: EngineName, address: str | None, typed: Sequence[str], workers: int | None, device: str, results: Path
+    name: EngineName,
+    address: str | None,
+    typed: Sequence[str],
+    workers: int | None,
+    device: str,
+    results: Path,
+    together: int = 1,
 ) -> Engine:
-    """The engine that the options ask for."""
+    """The engine that the options ask for, with room for the processes that train a trial together."""
     from senet_bench.run.engines import Local
     from senet_bench.run.ray_cluster import RayCluster
     from senet_bench.run.slurm import GPU_OPTIONS, Slurm
@@ -524,7 +551,7 @@ def engine_of(
     options, gpu = _engine_options(typed), kind_of(device).gpu
     match name:
         case "local":
-            return Local(workers or (1 if gpu else cores()), device)
+            return Local(workers or (1 if gpu else max(1, cores() // together)), device, together)
         case "ray":
             unknown = options.keys() - {"cpus", "gpus"}
             if unknown:
@@ -532,12 +559,19 @@ def engine_of(
             wrong = next((key for key, value in options.items() if isinstance(value, str)), None)
             if wrong is not None:
                 raise UsageError(f"--engine-option {wrong}={options[wrong]} is no number", f"use {wrong}=1")
-            options |= {"gpus": 1} if gpu and "gpus" not in options else {}
+            options = ({"gpus": together} if gpu else {}) | ({"cpus": together} if together > 1 else {}) | options
             return RayCluster(address, **{key: float(value) for key, value in options.items()})
         case "slurm":
             cluster = str(options.pop("cluster", "slurm"))
-            options |= {"gpus_per_node": 1} if gpu and not GPU_OPTIONS & options.keys() else {}
+            options |= {"gpus_per_node": together} if gpu and not GPU_OPTIONS & options.keys() else {}
             return Slurm(results / "slurm", cluster=cluster, options=options)
+
+
+def fetch(dataset: str, folder: Path | None) -> None:
+    """Fetch what is missing of a data set."""
+    from senet_bench.data.downloads import download
+
+    download(dataset, folder)
 
 
 def _engine_options(typed: Sequence[str]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ class Lessons:
     PANEL: ClassVar[str] = "What is learnt, and how"
     dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "digits"
     data: o.DataFolder = None
+    download: o.Download = False
     recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
     epochs: o.Epochs = None
     batch_size: Annotated[
@@ -112,6 +113,8 @@ def train(
 ) -> None:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
+    if lessons.download:
+        o.fetch(lessons.dataset.lower(), lessons.data)
     from senet_bench.run import tables, train
     from senet_bench.run.training import TrainingRequest
     from senet_bench.show import terminal
@@ -149,6 +152,7 @@ class TestImages:
     PANEL: ClassVar[str] = "What is shown to the networks"
     dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "imagenet"
     data: o.DataFolder = None
+    download: o.Download = False
     img_size: o.ImageSide = None
     batch_size: Annotated[
         int | None,
@@ -204,6 +208,8 @@ def evaluate(
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     showing.check()
+    if shown.download:
+        o.fetch(shown.dataset.lower(), shown.data)
     from senet_bench.run import evaluate, tables
     from senet_bench.run.released import weighted
 

@@ -86,6 +86,14 @@ _ROWS = (
         images=(1_281_167, 50_000),
     ),
     Dataset(
+        key="imagenette",
+        title="Imagenette, ten easy classes of ImageNet at 320 px: a small stand-in for it",
+        loader="senet_bench.data.disk:imagenette",
+        recipe="imagenet",
+        classes=10,
+        images=(9_469, 3_925),
+    ),
+    Dataset(
         key="places365",
         title="Places365-Standard with its devkit lists, 365 classes",
         loader="senet_bench.data.disk:places365",

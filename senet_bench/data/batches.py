@@ -14,10 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from senet_bench.bench.device import device_of
 from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images
 from senet_bench.data.augment import Draws, Pixels, cropped, cut_out, draw, zero_padded
+from senet_bench.data.resident import Resident
 from senet_bench.data.sets import Files, Labels, Split
 from senet_bench.errors import UsageError
 
@@ -28,7 +30,8 @@ class Batches:
 
     `batch` is the global batch size; this process gets the part `rank` of `world`. A last, smaller batch is left
     out of an epoch. Images that cannot be read raise, or are collected in `corrupt` where that is a list. `colour`
-    (0..255 a channel) is what is painted where something is cut out.
+    (0..255 a channel) is what is painted where something is cut out. A split in memory is put on a `device` that has
+    memory of its own.
     """
 
     split: Split
@@ -41,7 +44,9 @@ class Batches:
     max_steps: int | None = None
     corrupt: list[Path] | None = None
     colour: tuple[int, ...] = ()
+    device: str = "cpu"
     _padded: Pixels | None = field(default=None, init=False)
+    _resident: Resident | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` where the processes cannot share a batch."""
@@ -49,7 +54,12 @@ class Batches:
             raise UsageError("there are no training images", "see --data DIR")
         self.batch = min(self.batch, len(self.split))
         check_shared(self.batch, self.world)
-        if not isinstance(self.split, Files):
+        if isinstance(self.split, Files):
+            return
+        place = torch.device(self.device)
+        if not device_of(place).in_host_memory:
+            self._resident = Resident.of(self.split, self.augmentation.pad, place)
+        if self._resident is None:
             self._padded = zero_padded(self.split.images, self.augmentation.pad)
 
     @property
@@ -59,11 +69,14 @@ class Batches:
         return steps if self.max_steps is None else min(steps, self.max_steps)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Own batches from step `start` of an epoch: (n, C, H, W) uint8 and labels (n,)."""
+        """Own batches from step `start` of an epoch: (n, C, H, W) uint8 and labels (n,), where the split lies."""
         order = np.random.default_rng((self.seed, epoch, 0)).permutation(len(self.split))
         plans = [self._plan(order, epoch, step) for step in range(start, self.steps)]
         if isinstance(self.split, Files):
             yield from self._from_files(self.split, plans, epoch)
+            return
+        if self._resident is not None:
+            yield from self._resident.batches(plans, self.augmentation.cutout, self.colour)
             return
         assert self._padded is not None
         size = (self.split.images.shape[2], self.split.images.shape[3])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import pickle
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -233,6 +234,17 @@ def _places(root: Path, split: str, folders: tuple[str, str]) -> tuple[Path, Fil
     paths = [Path(path) for path, _ in read.imgs]
     _expect_files("places365", paths if split == "val" else paths[:1])
     return images, Files(tuple(paths), np.asarray(read.targets, dtype=np.int64)), tuple(read.classes)
+
+
+def imagenette(root: Path) -> DataSet:
+    """Imagenette (320 px) from `root`/imagenette2-320, or from the folder that holds its `train` and `val` itself."""
+    inner = root / "imagenette2-320"
+    read = folder(inner if inner.is_dir() else root)
+    if len(read.classes) != 10:
+        raise MeasurementError(
+            f"imagenette: expected ten class folders in {root}, found {len(read.classes)}", "fetch it with --download"
+        )
+    return replace(read, name="imagenette")
 
 
 def folder(root: Path) -> DataSet:

@@ -101,10 +101,14 @@ def loader(row: Dataset) -> Callable[[Any], Any]:
 
 
 def existing(key: str, folder: Path | str | None) -> Path:
-    """The folder that a data set is read from; raises where none is given, or it is not there."""
+    """The folder that a data set is read from: one of its name in that which is given, else that one itself.
+
+    Raises where none is given, or it is not there.
+    """
     if folder is None:
         raise UsageError(f"{key} is read from a folder", "give it with --data DIR")
     root = Path(folder).expanduser()
+    root = root / key if (root / key).is_dir() else root
     if not root.is_dir():
         raise MeasurementError(f"{key}: there is no folder {root}", "give the folder that holds it with --data DIR")
     return root

@@ -56,11 +56,12 @@ class Local:
     """Long-lived processes of this machine, each replaced when it dies; a single one is this process itself.
 
     On GPUs there are `workers` for each that `device` stands for, and the function is handed the worker's own after
-    the job.
+    the job; where a job takes several `together`, their names: cuda:0,cuda:1.
     """
 
     workers: int
     device: str = "cpu"
+    together: int = 1
 
     def places(self) -> list[str | None]:
         """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
@@ -68,17 +69,22 @@ class Local:
             return [None] * self.workers
         from senet_bench.bench.device import every
 
-        return [*every(self.device)] * self.workers
+        names = every(self.device)
+        groups = [names[start : start + self.together] for start in range(0, len(names), self.together)]
+        whole: list[str | None] = [",".join(group) for group in groups if len(group) == self.together]
+        return whole * self.workers
 
     def at_a_time(self) -> int:
         """How many jobs run at a time."""
         return len(self.places())
 
     def check(self, device: str) -> None:
-        """Raise `UsageError` on a device that is not there."""
+        """Raise `UsageError` on a device that is not there, or on fewer than a job takes together."""
         from senet_bench.bench.device import present
 
         present(device)
+        if not self.places():
+            raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""

@@ -49,6 +49,7 @@ class Sweep:
     """What every network is trained and tested on: `seeds` runs each, or the share `shard` (i of n) of them all.
 
     With `keep_weights` every trained network is left in a file; what is stored is taken unless it is to be `fresh`.
+    `processes` train each trial together.
     """
 
     engine: Engine
@@ -63,10 +64,12 @@ class Sweep:
     shard: tuple[int, int] = (1, 1)
     keep_weights: bool = False
     fresh: bool = False
+    processes: int = 1
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
         from senet_bench.data import sets
+        from senet_bench.data.batches import check_shared
 
         detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
         if detector:
@@ -81,7 +84,9 @@ class Sweep:
         lessons = self.lessons(cases)
         self.engine.check(self.device)
         for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
-            sets.load_images(dataset, self.folder)
+            images = sets.load_images(dataset, self.folder)
+            for recipe in (recipe for name, recipe in lessons if name == dataset and self.processes > 1):
+                check_shared(min(recipe.batch_size, len(images.training())), self.processes)
 
     def lessons(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
         """The data set and the recipe of each case: those asked for, else those of its row in the paper's table.
@@ -171,6 +176,7 @@ class Sweep:
                 folder=self._place,
                 precision=self.precision,
                 device=self.device,
+                processes=self.processes,
             )
             for seed in range(self.seeds)
             for place, case in enumerate(cases)

@@ -50,6 +50,10 @@ def train(
         return (yield from run.epochs(ended))
 
 
+AGREED_EVERY = 50
+"""Steps after which several processes agree on whether it is time for a checkpoint."""
+
+
 class _Run:
     """One training run: its network, optimizer, schedule and where it stands."""
 
@@ -207,9 +211,13 @@ class _Run:
         return plain
 
     def _is_time(self) -> bool:
-        """Whether the last checkpoint is old enough; several processes do not agree on that, and never ask."""
+        """Whether the last checkpoint is old enough; of several processes the first decides, now and then."""
         seconds = self.settings.checkpoint_seconds
-        return seconds is not None and not self.world.distributed and time.perf_counter() - self.saved >= seconds
+        if seconds is None or self.settings.checkpoint is None:
+            return False
+        if self.world.distributed and self.step % AGREED_EVERY:
+            return False
+        return bool(gathered(time.perf_counter() - self.saved >= seconds, self.world)[0])
 
     def _save(self) -> None:
         if self.settings.checkpoint is None:

@@ -28,7 +28,7 @@ class Settings:
 
     `accumulate` cuts a step into that many backward passes. `ema` is the decay of an average of the weights per
     step (None: off), which is then evaluated and kept. `checkpoint` is written after every epoch (unless
-    `checkpoint_epochs` is off), every `checkpoint_every` steps, and in a single process every `checkpoint_seconds`;
+    `checkpoint_epochs` is off), every `checkpoint_every` steps, and every `checkpoint_seconds`;
     `resume` goes on from it when it is there. `evaluate_every` counts epochs: the last is evaluated too, with 0 none
     is; plateau schedules look at every one. `progress_every` is in seconds.
     """
@@ -120,6 +120,7 @@ class Classifying:
             recipe.max_steps,
             self.corrupt if settings.skip_corrupt else None,
             tuple(round(255 * mean) for mean in data.mean),
+            settings.device,
         )
 
     @property

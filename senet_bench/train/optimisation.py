@@ -152,6 +152,8 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 def laid_out(images: Tensor, device: torch.device, channels_last: bool) -> Tensor:
     """(N, C, H, W) on the device in the memory format that the network is run in."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
+    if device_of(device).pins and images.device.type == "cpu":
+        images = images.pin_memory()  # else the copy waits for the device
     return images.to(device, non_blocking=True).contiguous(memory_format=layout)
 
 

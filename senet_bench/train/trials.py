@@ -24,9 +24,11 @@ from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
 from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.train.checkpoint import UnfitCheckpointError
+from senet_bench.train.distributed import World, own
 from senet_bench.train.evaluation import Predictions, Viewing, predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
+from senet_bench.train.ranks import Ranks, together
 from senet_bench.train.weights import save
 
 CHECKPOINT_S = 60.0
@@ -38,6 +40,7 @@ class Trial:
     """One training run of one arm: everything its result depends on, and what does not decide it.
 
     It is trained on `device`, goes on from `checkpoint` where that is there, and leaves its network in `weights`.
+    `processes` train it together, each with a part of every batch.
     """
 
     arm: str
@@ -51,13 +54,24 @@ class Trial:
     device: str = "cpu"
     checkpoint: Path | None = None
     weights: Path | None = None
+    processes: int = 1
 
 
 def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
-    """Train and test one trial, on a worker's own `device` where it has one; the same whatever ran before."""
-    trial = trial if device is None else replace(trial, device=device)
-    network, result = trained(trial)
-    if trial.weights is not None:
+    """Train and test one trial, on a worker's own `device` where it has one; the same whatever ran before.
+
+    Several processes train it together where it has so many; `device` then names a GPU for each: cuda:0,cuda:1.
+    """
+    if trial.processes > 1:
+        return together(carried_out, trial, Ranks(trial.processes, trial.device, device))
+    return carried_out(trial if device is None else replace(trial, device=device))
+
+
+def carried_out(trial: Trial, world: World | None = None) -> TrialResult:
+    """Train and test one trial as a process of the world; the first of them keeps the weights where they are wanted."""
+    world = world or World()
+    network, result = trained(replace(trial, device=own(trial.device, world)), world)
+    if trial.weights is not None and world.is_main:
         key = trial.checkpoint.stem if trial.checkpoint else None
         save(network, trial.weights, trial.spec, **trial_facts(trial), key=key)
     return result
@@ -70,7 +84,7 @@ def trial_facts(trial: Trial) -> dict[str, Any]:
     return {**how, **about}
 
 
-def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
+def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialResult]:
     """The trained network of a trial and its result.
 
     The seed draws the labelled images of `digits`, the order, and the initial weights, which are the same in every
@@ -79,14 +93,14 @@ def trained(trial: Trial) -> tuple[nn.Module, TrialResult]:
     torch.set_num_threads(trial.threads)
     present(trial.device).use(torch.device(trial.device).index or 0)
     started, cpu = time.perf_counter(), time.process_time()
-    images, network, note = _learnt(trial)
+    images, network, note = _learnt(trial, world or World())
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
-    seen = predict(network, images, images.test, viewing)
+    seen = predict(network, images, images.test, viewing, world)
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     return network, structs.replace(result, note=note) if note else result
 
 
-def _learnt(trial: Trial) -> tuple[sets.DataSet, nn.Module, str]:
+def _learnt(trial: Trial, world: World) -> tuple[sets.DataSet, nn.Module, str]:
     """The images and the trained network of a trial, and what is said where its checkpoint was of no use."""
     kept = trial.checkpoint
     settings = Settings(
@@ -102,10 +116,10 @@ def _learnt(trial: Trial) -> tuple[sets.DataSet, nn.Module, str]:
     )
     images, network = start(trial)
     try:
-        result_of(train(network, images, trial.recipe, settings))
+        result_of(train(network, images, trial.recipe, settings, world))
     except UnfitCheckpointError as error:
         images, network = start(trial)
-        result_of(train(network, images, trial.recipe, replace(settings, resume=False)))
+        result_of(train(network, images, trial.recipe, replace(settings, resume=False), world))
         return images, network, f"trained from its beginning: {error.problem}"
     return images, network, ""
 
@@ -136,6 +150,7 @@ def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: floa
         test_loss=seen.loss,
         seconds=seconds,
         cpu_seconds=cpu_seconds,
+        processes=trial.processes,
         **trained_place(trial.device),
     )
 

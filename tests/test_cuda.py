@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from senet_bench.bench import cuda, doctor
+from senet_bench.bench.clock import PeakMemory
 from senet_bench.bench.cuda import (
+    MOVED,
     EndToEndClock,
     EventClock,
     NvmlGauge,
@@ -18,6 +20,9 @@ from senet_bench.bench.cuda import (
     nvml_gauge,
     spoilt,
 )
+from senet_bench.bench.rounds import Plan, measure_latency
+from senet_bench.core.progress import result_of
+from senet_bench.errors import MeasurementError
 
 
 class FakeGpu:
@@ -81,12 +86,128 @@ def test_a_block_is_the_mean_of_its_calls_between_the_events(gpu: FakeGpu) -> No
 def test_the_queue_is_held_longer_until_no_block_starts_early(gpu: FakeGpu) -> None:
     gpu.enqueue_s = 1e-3
     clock = EventClock(DEVICE)
-    sleeps = []
+    sleeps, reasons = [], []
     for _ in range(5):
         clock.round([lambda: gpu.work(1e-5)], 4)
         sleeps.append(clock.sleep_cycles)
+        reasons.append(clock.disturbance())
     assert sleeps[-1] == sleeps[-2] > cuda.FIRST_SLEEP
     assert 0 < clock.early_blocks < 5
+    early = reasons.index("")
+    assert reasons == [cuda.EARLY] * early + [""] * (5 - early)  # launch gaps are in none that counts
+
+
+class FullQueue(FakeGpu):
+    """A GPU whose queue takes a number of launches; the next one waits until the stream gets to them."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__(enqueue_s=1e-6)
+        self.depth = self.free = depth
+
+    def sleep(self, cycles: int) -> None:
+        self.free = self.depth
+        super().sleep(cycles)
+
+    def work(self, seconds: float) -> None:
+        if self.free == 0:
+            self.host = max(self.host, self.stream)
+        else:
+            self.free -= 1
+        super().work(seconds)
+
+
+@pytest.mark.parametrize(("launches", "calls"), [(1, 10), (5, 2), (11, 1)])
+def test_a_block_that_fills_the_launch_queue_gets_fewer_calls(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch, launches: int, calls: int
+) -> None:
+    full = FullQueue(depth=10)
+    monkeypatch.setattr(cuda, "_event", full.event)
+    monkeypatch.setattr(torch.cuda, "_sleep", full.sleep)
+    monkeypatch.setattr(torch.cuda, "synchronize", full.synchronize)
+    made: list[int] = []
+
+    def call() -> None:
+        made.append(1)
+        for _ in range(launches):
+            full.work(1e-5)
+
+    clock, reasons = EventClock(DEVICE), []
+    for _ in range(20):
+        made.clear()
+        (block,) = clock.round([call], 64)
+        reasons.append(clock.disturbance())
+    assert len(made) <= max(calls, 1)
+    if launches <= 10:
+        assert reasons[-1] == ""
+        assert cuda.FULL in reasons
+        assert block.seconds == pytest.approx(launches * 1e-5)
+    else:
+        assert reasons[-1] == cuda.DEEP
+
+
+def test_on_a_card_whose_clock_never_stands_still_rounds_count_all_the_same(gpu: FakeGpu) -> None:
+    readings = [Reading(mhz, 0) for _ in range(40) for mhz in (1900, 1850)]
+    clock, reasons = EventClock(DEVICE, gauge=FakeGauge(readings)), []
+    for _ in range(40):
+        clock.round([lambda: gpu.work(1e-3)], 1)
+        reasons.append(clock.disturbance())
+    assert reasons[0] == MOVED
+    assert reasons[-20:] == [""] * 20
+    falling = EventClock(DEVICE, gauge=FakeGauge([Reading(mhz, 0) for _ in range(40) for mhz in (1900, 1600)]))
+    for _ in range(40):
+        falling.round([lambda: gpu.work(1e-3)], 1)
+    assert falling.disturbance() == MOVED  # 16 % is too much at any time
+
+
+def test_where_no_round_counts_it_is_said_how_the_clock_is_locked(gpu: FakeGpu) -> None:
+    gauge = SimpleNamespace(read=lambda: Reading(1900, 0x80), others=list)
+    passed = {"now": 0.0}
+
+    def call() -> float:
+        gpu.work(1e-3)
+        passed["now"] += 1e-2
+        return 1.0
+
+    class Host(EventClock):
+        def now(self) -> float:
+            return passed["now"]
+
+    clock = Host(DEVICE, gauge=gauge)
+    arms = {"a": lambda: call, "b": lambda: call}
+    comparison = result_of(measure_latency(arms, "a", plan=Plan(budget_s=2.0), clock=clock))
+    with pytest.raises(MeasurementError, match="power brake") as error:
+        comparison.latency("b")
+    assert error.value.remedy == cuda.LOCK
+
+
+def test_the_peak_of_a_replayed_graph_has_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    held = {"now": 100, "most": 100}
+
+    def capture(*_: object) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    for name, value in {
+        "Stream": lambda *_: SimpleNamespace(wait_stream=lambda _: None),
+        "current_stream": lambda *_: SimpleNamespace(wait_stream=lambda _: None),
+        "stream": capture,
+        "graph": capture,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "synchronize": lambda *_: None,
+        "reset_peak_memory_stats": lambda *_: held.update(most=held["now"]),
+        "memory_allocated": lambda *_: held["now"],
+        "max_memory_allocated": lambda *_: held["most"],
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+
+    def network() -> object:
+        held["most"] = max(held["most"], held["now"] + 4096)
+        return object()
+
+    device = cuda.Cuda(DEVICE)
+    assert device.peak(network) == PeakMemory(4096, "CUDA allocator")
+    graph = device.capture(network)
+    assert device.peak(graph) == PeakMemory(4096, "CUDA allocator and the pools of graphs")
+    assert device.peak(lambda: (graph(), graph())) == PeakMemory(4096, "CUDA allocator and the pools of graphs")
 
 
 def test_a_block_lasts_a_millisecond_and_a_cold_one_is_one_call() -> None:
@@ -115,7 +236,7 @@ def test_a_round_is_spoilt_when_clocks_moved_or_throttled(before: Reading, after
 def test_the_event_clock_reports_what_the_gauge_saw(gpu: FakeGpu) -> None:
     clock = EventClock(DEVICE, gauge=FakeGauge([Reading(1980, 0), Reading(1500, 0)]))
     clock.round([lambda: gpu.work(1e-3)], 1)
-    assert clock.disturbance() == "GPU: SM clock moved"
+    assert clock.disturbance() == MOVED
 
 
 def test_end_to_end_counts_the_synchronisation(gpu: FakeGpu) -> None:

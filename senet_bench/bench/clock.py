@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 from senet_bench.bench.process import muted, stolen_seconds
 from senet_bench.errors import MeasurementError
@@ -21,7 +21,12 @@ SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
 STOLEN = 0.1
 """A round is disturbed when another guest took more than this fraction of it."""
-Method = Literal["CUDA allocator", "CPU allocator trace", "MPS allocator at the end of a call"]
+Method = Literal[
+    "CUDA allocator",
+    "CUDA allocator and the pools of graphs",
+    "CPU allocator trace",
+    "MPS allocator at the end of a call",
+]
 
 
 Fault = Literal["stale", "random"]
@@ -61,6 +66,9 @@ class TimedCalls:
 class Clock(Protocol):
     """What the rounds need of a clock; tests hand in a fake one."""
 
+    remedy: ClassVar[str]
+    """What to do where it let no round count."""
+
     def now(self) -> float:
         """Seconds since some moment, for the budget."""
 
@@ -84,6 +92,7 @@ class HostClock:
 
     wall: Callable[[], float] = time.perf_counter
     cpu: Callable[[], float] = time.process_time
+    remedy: ClassVar[str] = "raise --budget, or use a smaller --img-size"
     finish: Callable[[], object] | None = None
     stolen: Callable[[], float] | None = None
     _before: tuple[float, float] = (0.0, 0.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Protocol
@@ -14,13 +15,20 @@ from torch.profiler import ProfilerActivity
 
 from senet_bench.bench.clock import Call, Clock, FreshCall, HostClock, PeakMemory, TimedCalls
 from senet_bench.core.specs import Conditions
-from senet_bench.deployment.cuda_graph import captured
+from senet_bench.deployment.cuda_graph import captured, replays
 
 EVENT_BLOCK_S = 1e-3
 MOST_EVENT_CALLS = 64
 FIRST_SLEEP, LONGEST_SLEEP = 1_000_000, 100_000_000
 """Cycles that the queue is held for while a block is enqueued: about 0.5 ms at first, 50 ms at most."""
-SAME_CLOCK = 0.01
+SAME_CLOCK, MOST_MOVED = 0.01, 0.08
+"""By how much the SM clock may move in a round, as a fraction: at first, and where it never stands still."""
+RECENT = 8
+"""Rounds that tell whether it ever does."""
+LOCK = "lock the GPU's clock (`senet-bench doctor --device cuda` gives the command), or raise --budget"
+EARLY = "GPU: a block began before all its calls were queued"
+FULL = "GPU: a block of calls fills the launch queue; the next ones have fewer"
+DEEP = "GPU: one call launches more kernels than the queue holds; --runtime cudagraph has one launch"
 
 SLOWDOWNS = {
     0x08: "hardware slowdown",
@@ -90,14 +98,47 @@ def nvml_gauge(device: torch.device) -> NvmlGauge | None:
     return gauge
 
 
-def spoilt(before: Reading, after: Reading) -> str:
-    """Why a round between two readings must not count, empty if it may."""
+def spoilt(before: Reading, after: Reading, same: float = SAME_CLOCK) -> str:
+    """Why a round between two readings must not count, empty if it may: the clock moved by more than `same`, say."""
     reasons = [text for bit, text in SLOWDOWNS.items() if (before.reasons | after.reasons) & bit]
     if reasons:
         return f"GPU: {', '.join(reasons)}"
-    if abs(after.mhz - before.mhz) > SAME_CLOCK * max(before.mhz, 1):
-        return "GPU: SM clock moved"
+    if abs(after.mhz - before.mhz) > same * max(before.mhz, 1):
+        return MOVED
     return ""
+
+
+MOVED = "GPU: SM clock moved"
+
+
+@dataclass(slots=True)
+class Steadiness:
+    """Watches a GPU's clock around rounds.
+
+    A round in which it moved is dropped. On a card that boosts that can be nearly all of them, so the bound doubles
+    while most of the last `RECENT` rounds were lost to it, up to `MOST_MOVED`. Arms run in random order: a clock that
+    moves makes their ratios spread, and favours none.
+    """
+
+    gauge: Gauge | None
+    same: float = SAME_CLOCK
+    _before: Reading | None = None
+    _moved: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
+
+    def begin(self) -> None:
+        """A round begins."""
+        self._before = self.gauge.read() if self.gauge else None
+
+    def end(self) -> str:
+        """Why the round must not count, empty if it may."""
+        if self.gauge is None or self._before is None:
+            return ""
+        reason = spoilt(self._before, self.gauge.read(), self.same)
+        self._moved.append(reason == MOVED)
+        if sum(self._moved) > RECENT / 2:
+            self.same = min(2 * self.same, MOST_MOVED)
+            self._moved.clear()
+        return reason
 
 
 @dataclass(slots=True)
@@ -107,17 +148,24 @@ class EventClock:
     Each block is enqueued behind a spinning kernel, so that the host's launches are over before its work starts;
     the spin grows while a block still starts too early. One synchronisation ends a round. With `cold`, twice
     the L2 is written before each block, which then holds one call.
+
+    A round with a block that started early has launch gaps in it, and is dropped. Holding the queue longer is of no
+    use where the block fills it (about 1,000 launches): then blocks get fewer calls.
     """
 
+    remedy: ClassVar[str] = LOCK
     device: torch.device
     cold: bool = False
     gauge: Gauge | None = None
     sleep_cycles: int = FIRST_SLEEP
     early_blocks: int = 0
+    most_calls: int = MOST_EVENT_CALLS
+    steadiness: Steadiness = field(init=False)
     _flush: torch.Tensor | None = None
     _spoilt: str = ""
 
     def __post_init__(self) -> None:
+        self.steadiness = Steadiness(self.gauge)
         if self.cold:
             size = 2 * int(torch.cuda.get_device_properties(self.device).L2_cache_size)
             self._flush = torch.empty(size, dtype=torch.int8, device=self.device)
@@ -132,16 +180,20 @@ class EventClock:
 
     def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """All blocks enqueued in the order given, then one synchronisation."""
-        before = self.gauge.read() if self.gauge else None
+        repeats = min(repeats, self.most_calls)
+        self.steadiness.begin()
         with torch.cuda.device(self.device):
             marks = [self._enqueue(call, repeats) for call in calls]
             torch.cuda.synchronize(self.device)
-        self._spoilt = spoilt(before, self.gauge.read()) if self.gauge and before else ""
-        self._hold_longer(any(mark.early for mark in marks))
+        self._spoilt = self.steadiness.end()
+        early = sum(mark.early for mark in marks)
+        if early:
+            self.early_blocks += early
+            self._spoilt = self._hold_longer(repeats)
         return [mark.timed(repeats) for mark in marks]
 
     def disturbance(self) -> str:
-        """What NVML saw happen to the clocks in the last round."""
+        """What NVML saw happen to the clocks in the last round, or why its blocks are not device time."""
         return self._spoilt
 
     def _enqueue(self, call: Call, repeats: int) -> _Mark:
@@ -160,10 +212,13 @@ class EventClock:
         early = bool(start.query())
         return _Mark(start, end, output, early, time.process_time() - cpu_start)
 
-    def _hold_longer(self, early: bool) -> None:
-        if early:
-            self.early_blocks += 1
+    def _hold_longer(self, repeats: int) -> str:
+        """Hold the queue longer, or where that is at its end let blocks have fewer calls; what happened."""
+        if self.sleep_cycles < LONGEST_SLEEP:
             self.sleep_cycles = min(2 * self.sleep_cycles, LONGEST_SLEEP)
+            return EARLY
+        self.most_calls = max(1, repeats // 2)
+        return FULL if repeats > 1 else DEEP
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,18 +243,21 @@ def _event() -> Any:
 class EndToEndClock(HostClock):
     """The host's clock around call and synchronisation, with the GPU's clocks watched."""
 
+    remedy: ClassVar[str] = LOCK
     gauge: Gauge | None = None
-    _reading: Reading | None = field(default=None, init=False)
+    steadiness: Steadiness = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.steadiness = Steadiness(self.gauge)
 
     def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """Each call's block, in the order given."""
-        self._reading = self.gauge.read() if self.gauge else None
+        self.steadiness.begin()
         return HostClock.round(self, calls, repeats)
 
     def disturbance(self) -> str:
         """Another guest on the host, or the GPU's clocks."""
-        moved = spoilt(self._reading, self.gauge.read()) if self.gauge and self._reading else ""
-        return moved or HostClock.disturbance(self)
+        return self.steadiness.end() or HostClock.disturbance(self)
 
 
 @dataclass(frozen=True)
@@ -269,14 +327,19 @@ class Cuda:
         return float(start.elapsed_time(end)) / 1e3
 
     def peak(self, call: Call) -> PeakMemory:
-        """By the statistics of torch's allocator."""
+        """By torch's allocator, with what graphs that the call replays took when they were captured."""
         self.synchronise()
         torch.cuda.reset_peak_memory_stats(self.place)
         before = torch.cuda.memory_allocated(self.place)
-        output = call()
+        with replays() as graphs:
+            output = call()
         self.synchronise()
         del output
-        return PeakMemory(torch.cuda.max_memory_allocated(self.place) - before, "CUDA allocator")
+        held = torch.cuda.max_memory_allocated(self.place) - before
+        if not graphs:
+            return PeakMemory(held, "CUDA allocator")
+        pools = sum(graph.pool_bytes for graph in graphs.values())
+        return PeakMemory(held + pools, "CUDA allocator and the pools of graphs")
 
     def energy(self) -> float | None:
         """Not measured yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
@@ -100,7 +101,7 @@ def _pair(device: str, clock: Clock) -> str:
         comparison = result_of(measure_latency(arms, "a", plan=Plan(budget_s=1.0), clock=clock))
     judged = comparison.arms["b"].judgement
     assert judged is not None
-    early = f", {clock.early_blocks} rounds started early" if isinstance(clock, EventClock) else ""
+    early = f", {clock.early_blocks} blocks started early" if isinstance(clock, EventClock) else ""
     return (
         f"{comparison.arms['a'].seconds * 1e6:.1f} us a call, A/A ratio {judged.ratio:.4f} "
         f"({judged.ci[0]:.4f} .. {judged.ci[1]:.4f}), {judged.rounds} rounds, dropped {dict(comparison.dropped)}{early}"
@@ -121,8 +122,24 @@ def _gauge(device: str) -> str:
     gauge = nvml_gauge(torch.device(device))
     if gauge is None:
         raise RuntimeError("NVML does not answer: pip install nvidia-ml-py")
+    _loaded(device)
     reading, others = gauge.read(), gauge.others()
-    return f"SM clock {reading.mhz} MHz, reasons {reading.reasons:#x}, other processes: {others or 'none'}"
+    place = torch.device(device).index or 0
+    return (
+        f"SM clock {reading.mhz} MHz under load, reasons {reading.reasons:#x}, other processes: {others or 'none'}; "
+        f"to lock it: sudo nvidia-smi -i {place} -lgc {reading.mhz} (and -rgc to let it go)"
+    )
+
+
+def _loaded(device: str, seconds: float = 1.0) -> None:
+    """Let a device calculate for a while, as its clock depends on it."""
+    a, began = (
+        torch.rand(device_of(device).product_side, device_of(device).product_side, device=device),
+        time.monotonic(),
+    )
+    while time.monotonic() - began < seconds:
+        a = torch.tanh(a @ a)
+        device_of(device).synchronise()
 
 
 def _memory(device: str) -> str:

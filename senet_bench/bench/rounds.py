@@ -148,7 +148,10 @@ class _Session:
             if final or self._known():
                 break
         settled = not self.unsettled or self.samples.settled(self.unsettled)
-        return comparison_of(self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1)
+        compared = comparison_of(
+            self.samples, self.baseline, CONTROL, self.final, settled, self.elapsed, self.epoch + 1
+        )
+        return replace(compared, remedy=self.clock.remedy)
 
     # --- building and warming -------------------------------------------------------------------------------
 

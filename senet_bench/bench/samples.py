@@ -124,6 +124,7 @@ class Comparison:
     epochs: int
     elapsed_s: float
     samples: Samples
+    remedy: str = ""
 
     def latency(self, arm: str) -> Latency:
         """What is stored of an arm; raises `MeasurementError` where no round of it counts."""
@@ -132,7 +133,7 @@ class Comparison:
             lost = ", ".join(f"{count} dropped: {why}" for why, count in self.dropped.items())
             raise MeasurementError(
                 f"the budget held no round to keep ({lost or 'one call of each network took longer'})",
-                "raise --budget, or use a smaller --img-size",
+                self.remedy,
             )
         latency = Latency(
             seconds=known.seconds,

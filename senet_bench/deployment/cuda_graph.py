@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -13,15 +14,32 @@ from senet_bench.core.devices import kind_of
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A captured call; `output` is what each replay fills anew."""
+    """A captured call; `output` is what each replay fills anew, in a pool of `pool_bytes`, held as long as it lives."""
 
     graph: torch.cuda.CUDAGraph
     output: object
+    pool_bytes: int = 0
 
     def replay(self) -> object:
         """The output, after the work was enqueued."""
+        for seen in _WATCHING:
+            seen[id(self)] = self
         self.graph.replay()
         return self.output
+
+
+_WATCHING: list[dict[int, Graph]] = []
+
+
+@contextlib.contextmanager
+def replays() -> Iterator[dict[int, Graph]]:
+    """The graphs that are replayed meanwhile: a replay allocates nothing, its memory was taken at the capture."""
+    seen: dict[int, Graph] = {}
+    _WATCHING.append(seen)
+    try:
+        yield seen
+    finally:
+        _WATCHING.remove(seen)
 
 
 def captured(call: Callable[[], object], device: torch.device) -> Graph:
@@ -32,10 +50,13 @@ def captured(call: Callable[[], object], device: torch.device) -> Graph:
         for _ in range(3):
             call()
     torch.cuda.current_stream(device).wait_stream(side)
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         output = call()
-    return Graph(graph, output)
+    return Graph(graph, output, torch.cuda.max_memory_allocated(device) - before)
 
 
 class Captured(nn.Module):

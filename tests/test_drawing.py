@@ -55,7 +55,7 @@ def test_inside_a_page_colours_are_the_pages_and_marks_speak() -> None:
     text = svg.inline(chart())
     assert "var(--here)" in text
     assert "#" not in re.sub(r"url\(#[^)]*\)|&#10;", "", text)
-    assert 'aria-label="b; top-1 error, %; here: 2 (-4 to 8)"' in text
+    assert 'data-tip="b&#10;top-1 error, %&#10;here: 2 (-4 to 8)"' in text
     ElementTree.fromstring(text)
 
 

@@ -31,7 +31,7 @@ from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.headline import COMPARED, grids, headline
-from senet_bench.gallery.points import points
+from senet_bench.gallery.points import points, timed_points
 from senet_bench.show.chart import name_of, shown
 from senet_bench.show.documents import of_run
 from senet_bench.show.style import ROLES
@@ -263,7 +263,7 @@ def test_machines_are_never_mixed(everything: Path) -> None:
     assert [timed.machine for timed in collection.timings] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
     assert collection.name_of("aaaaaaaaaaaa") == "Test CPU, 4 cores (aaaaaaaaaaaa)"
     for timed in collection.timings:
-        known = [point for point in points(collection, timed) if "latency" in point.costs]
+        known = [point for point in timed_points(points(collection), timed) if "latency" in point.costs]
         assert known
         own = {1e3 * row.latency.seconds for row in timed.rows if row.latency}
         assert {point.costs["latency"].value for point in known} <= own

@@ -211,8 +211,9 @@ def lowest(rows: Sequence[Row]) -> Lowest | None:
     if len(known) < 2:
         return None
     best = min(known, key=_error)
-    worse = tuple(row for row in known if row is not best and _is_above_one(row, known))
-    tied = tuple(row for row in known if row is not best and row not in worse)
+    above = _above_another(known)
+    worse = tuple(row for row, told in zip(known, above) if told and row is not best)
+    tied = tuple(row for row, told in zip(known, above) if not told and row is not best)
     return Lowest(best, tied, worse)
 
 
@@ -220,11 +221,29 @@ def _error(row: Row) -> float:
     return row.accuracy.top1_err if row.accuracy else 1.0
 
 
-def _is_above_one(row: Row, rows: Sequence[Row]) -> bool:
-    """Whether some other row is shown to have a lower error."""
-    tested = (_difference(row, other) for other in rows if other is not row and _error(other) < _error(row))
-    return any(
-        one.value > 0 and one.p_value is not None and one.p_value / 2 * (len(rows) - 1) <= LEVEL
-        for one in tested
-        if one is not None
+def _above_another(rows: Sequence[Row]) -> list[bool]:
+    """Which rows are shown to have a higher error than some other: one-sided t over shared seeds, by Bonferroni.
+
+    Differences that are equal over all seeds have the p of their signs.
+    """
+    import numpy as np
+    from scipy.special import stdtr
+
+    from senet_bench.core.intervals import EQUAL
+
+    seeds = sorted({seed for row in rows if row.accuracy for seed in row.accuracy.per_seed})
+    errors = np.array(
+        [[row.accuracy.per_seed.get(seed, np.nan) if row.accuracy else np.nan for seed in seeds] for row in rows]
     )
+    level, told = LEVEL / (len(rows) - 1), []
+    for own in errors:
+        apart = own - errors if seeds else np.empty((len(rows), 0))
+        n = np.count_nonzero(~np.isnan(apart), axis=1)
+        some = np.maximum(n, 1)
+        mean = np.nansum(apart, axis=1) / some
+        spread = np.sqrt(np.nansum((apart - mean[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1) / some)
+        equal = spread <= EQUAL * np.nanmax(np.abs(errors), initial=0.0)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            p = np.where(equal, 0.5**some, stdtr(np.maximum(n - 1, 1), -mean / spread))
+        told.append(bool(np.any((n > 1) & (mean > 0) & (p <= level))))
+    return told

@@ -352,8 +352,15 @@ def json_object(data: bytes, source: str) -> dict[str, Any]:
 
 def _too_large(tree: object, place: str = "$") -> str | None:
     """Where in plain JSON a number stands that nothing measured can be, None where there is none."""
-    if isinstance(tree, dict | list):
-        parts = tree.items() if isinstance(tree, dict) else enumerate(tree)
-        places = (_too_large(part, f"{place}[{str(key)[:40]!r}]") for key, part in parts)
-        return next((where for where in places if where is not None), None)
-    return place if isinstance(tree, int | float) and not -LARGEST_NUMBER <= tree <= LARGEST_NUMBER else None
+    parts = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    for key, part in parts:
+        kind = type(part)
+        if kind is dict or kind is list:
+            where = _too_large(part, place)
+        elif kind is int or kind is float:
+            where = None if -LARGEST_NUMBER <= part <= LARGEST_NUMBER else ""
+        else:
+            continue
+        if where is not None:
+            return f"{place}[{str(key)[:40]!r}]{where.removeprefix(place)}"
+    return None

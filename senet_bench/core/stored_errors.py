@@ -13,7 +13,7 @@ from senet_bench.core.files import read_file
 from senet_bench.core.identity import TEXTS
 from senet_bench.core.intervals import interval_of_mean, wilson
 from senet_bench.core.learning import ClassifierRow, TrialResult
-from senet_bench.core.results import Facts, json_object
+from senet_bench.core.results import Facts, StoredDocument, json_object
 from senet_bench.core.specs import AttentionSpec, Precision
 from senet_bench.core.store import TRIAL, Store
 from senet_bench.errors import BenchError
@@ -132,13 +132,16 @@ def root_of(model: str) -> str:
     return (row.baseline or row.name) if row else model
 
 
-def stored_errors(store: Store) -> StoredErrors:
+def stored_errors(store: Store, documents: Iterable[StoredDocument] | None = None) -> StoredErrors:
     """Every error of a results folder; files that cannot be read are left out here, and named where they are asked for.
 
-    An evaluation of weights that were trained here has the origin of that trial, at its own crop.
+    An evaluation of weights that were trained here has the origin of that trial, at its own crop. `documents` are
+    those of the folder where they have been read already.
     """
     trials = trial_errors(store)
-    return StoredErrors([*trials.values(), *_evaluations(store, trials)])
+    if documents is None:
+        documents = (document for _, document in store.survey() if not isinstance(document, BenchError))
+    return StoredErrors([*trials.values(), *_evaluations(documents, trials)])
 
 
 def trial_errors(store: Store) -> dict[str, tuple[Network, StoredError]]:
@@ -202,10 +205,10 @@ def _without_texts(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluations(
-    store: Store, trials: Mapping[str, tuple[Network, StoredError]]
+    documents: Iterable[StoredDocument], trials: Mapping[str, tuple[Network, StoredError]]
 ) -> Iterator[tuple[Network, StoredError]]:
-    for _, document in store.survey():
-        if isinstance(document, BenchError) or not isinstance(document, Facts):
+    for document in documents:
+        if not isinstance(document, Facts):
             continue
         for row in document.rows:
             if isinstance(row, ClassifierRow):

@@ -74,7 +74,11 @@ class Collection:
 
     def rows(self, *commands: str) -> list[Row]:
         """The newest row of each network, attention and setting."""
-        return union.latest(union.entries(source for source, _ in self.runs(*(commands or ("compare",)))))
+        known: dict[tuple[str, ...], list[Row]] = self.__dict__.setdefault("_rows", {})
+        chosen = commands or ("compare",)
+        if chosen not in known:
+            known[chosen] = union.latest(entry for entry in self.entries if entry.run.command in chosen)
+        return known[chosen]
 
     @cached_property
     def entries(self) -> list[union.Entry]:

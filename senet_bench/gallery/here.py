@@ -16,7 +16,7 @@ from senet_bench.show.networks import increase
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
 MOST = 40
-"""Lines of networks that were counted and not trained."""
+"""Lines of one table."""
 DECIDED_NOTE = (
     "decided: p by Holm, over the rows compared in that column, of at most 0.05; what is not decided may be so or not"
 )
@@ -34,7 +34,7 @@ def own_tables(collection: Collection) -> list[Table]:
 
 
 def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) -> Table:
-    rows = list(errors.rows)
+    rows = list(errors.rows[:MOST])
     fields = [*_cost_fields(rows, timed), *_error_fields()]
     if any(to_baseline(row.accuracy) for row in rows if row.accuracy):
         fields += [
@@ -49,7 +49,9 @@ def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) 
         ]
     size = "x".join(map(str, errors.size[1:]))
     title = f"On {errors.protocol.dataset} ({errors.protocol.words}), {size} px"
-    notes = (*errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))
+    more = len(errors.rows) - len(rows)
+    shown = [f"{more} more rows stand in the table of errors"] if more else []
+    notes = (*shown, *errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))
     return table_of(title, fields, rows, notes)
 
 

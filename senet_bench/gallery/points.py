@@ -8,11 +8,11 @@ from typing import Literal
 
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.learning import ClassifierRow
-from senet_bench.core.metrics import costs
+from senet_bench.core.metrics import METRICS, costs
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Row
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.core.union import Timed
+from senet_bench.core.union import Key, Timed, identity
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.measurements import mean_interval
 
@@ -52,16 +52,29 @@ class PricedError:
     interval: tuple[float, float] | None
     costs: Mapping[str, PointCost]
     about: tuple[str, ...]
+    network: Key | None = None
 
 
-def points(collection: Collection, timed: Timed | None = None) -> list[PricedError]:
-    """Every known error with its costs; times are those of `timed`, one machine under one set of conditions."""
+def points(collection: Collection) -> list[PricedError]:
+    """Every known error with what was counted of its network; those of the most seeds come first of each data set."""
     rows = collection.rows()
     trained = [row for errors in collection.errors for row in errors.rows]
-    return [*_printed(rows, timed), *_trained(trained, timed), *_evaluated(collection, rows, timed)]
+    return [*_printed(rows), *_trained(trained), *_evaluated(collection, rows)]
 
 
-def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
+def timed_points(known: Sequence[PricedError], timed: Timed) -> list[PricedError]:
+    """The errors of networks that were timed on one machine under one set of conditions, with those times."""
+    scale = METRICS["latency"].scale
+    found = []
+    for point in known:
+        latency = timed.by_network.get(point.network) if point.network else None
+        if latency is not None:
+            cost = PointCost(latency.seconds / scale, ratio=latency.ratio, ratio_ci=latency.ci)
+            found.append(replace(point, costs={**point.costs, "latency": cost}))
+    return found
+
+
+def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:
     for dataset, studies in PAPER.items():
         for study in studies:
             for row in of_study(rows, study):
@@ -78,7 +91,8 @@ def _printed(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
                     pair=f"{study} {row.baseline or row.model} {row.input_size}",
                     error=cell.number,
                     interval=None,
-                    costs=_costs(row, timed, cell.table),
+                    costs=_costs(row, cell.table),
+                    network=identity(row),
                     about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
                 )
 
@@ -89,7 +103,7 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
     return () if alike else (f"cost of the network with {row.classes} classes, not {CLASS_COUNTS[dataset]}",)
 
 
-def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
+def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
     for row in rows:
         found = row.accuracy
         if found is None:
@@ -110,12 +124,13 @@ def _trained(rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
             pair=f"{group} {row.baseline or row.model}",
             error=100 * found.top1_err,
             interval=_percent(mean_interval(found)),
-            costs=_costs(row, timed, None),
+            costs=_costs(row, None),
+            network=identity(row),
             about=tuple(about),
         )
 
 
-def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None) -> Iterator[PricedError]:
+def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedError]:
     """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
     found: dict[object, PricedError] = {}
     for _, facts in collection.facts("evaluate"):
@@ -139,7 +154,8 @@ def _evaluated(collection: Collection, rows: Sequence[Row], timed: Timed | None)
                 pair=f"{group} {baseline}",
                 error=100 * line.top1_err,
                 interval=(low, high),
-                costs=_costs(row, timed, None) if row else {},
+                costs=_costs(row, None) if row else {},
+                network=identity(row) if row else None,
                 about=(f"{error}, {line.images} images", f"weights {line.weights}"),
             )
     yield from found.values()
@@ -150,21 +166,17 @@ def _same_block(row: Row, line: ClassifierRow) -> bool:
     return own == theirs
 
 
-def _costs(row: Row, timed: Timed | None, table: str | None) -> dict[str, PointCost]:
-    """By metric what the paper prints for it in the same table, else what was counted or timed here."""
-    latency = timed.latency_of(row) if timed else None
-    known = replace(row, latency=latency)
+def _costs(row: Row, table: str | None) -> dict[str, PointCost]:
+    """By metric what the paper prints for it in the same table, else what was counted here."""
     found = {}
-    for metric in costs():
-        value = metric.of(known)
+    for metric in (metric for metric in costs() if metric.quantity == "count"):
+        value = metric.of(row)
         if value:
             found[metric.key] = PointCost(value / metric.scale)
         for form in metric.forms if table else ():
             cell = find(row, table, form.key)
             if cell is not None and cell.number is not None:
                 found[metric.key] = PointCost(cell.number * form.scale / metric.scale, cell.printed)
-    if latency is not None and "latency" in found:
-        found["latency"] = replace(found["latency"], ratio=latency.ratio, ratio_ci=latency.ci)
     return found
 
 

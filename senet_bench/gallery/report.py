@@ -21,6 +21,7 @@ from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
+from senet_bench.show.svg import inline
 
 PAGE = "index.html"
 OURS = re.compile(
@@ -57,7 +58,8 @@ def read_gallery(store: Store, *, any_protocol: bool = False) -> Gallery:
     Raises `UsageError` where there is nothing.
     """
     collection = gather(store.root, store.survey())
-    collection = replace(collection, stored=stored_errors(store), any_protocol=any_protocol)
+    read = (source.document for source in collection.sources)
+    collection = replace(collection, stored=stored_errors(store, read), any_protocol=any_protocol)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
     try:
@@ -109,8 +111,10 @@ def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | 
         yield from tables.tables(facts)
     for facts in collection.observations("input-channels"):
         yield from colour_tables.colour_files(facts)
-    yield from chart.files_of(shown.charts())
-    yield PAGE, build_page(collection, shown)
+    charts = shown.charts()
+    drawn = {one.name: inline(one) for one in charts}
+    yield from chart.files_of(charts, drawn)
+    yield PAGE, build_page(collection, shown, drawn)
 
 
 def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, documents.Document]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from senet_bench.show import pdf, svg
 from senet_bench.show.drawing import Chart
@@ -11,10 +11,10 @@ from senet_bench.show.drawing import Chart
 LONGEST = 60
 
 
-def files_of(charts: Iterable[Chart]) -> Iterator[tuple[str, bytes]]:
-    """Charts as SVG and PDF by their paths below the results folder."""
+def files_of(charts: Iterable[Chart], drawn: Mapping[str, str] | None = None) -> Iterator[tuple[str, bytes]]:
+    """Charts as SVG and PDF by their paths below the results folder; `drawn` has their elements of a page by name."""
     for chart in charts:
-        yield f"plots/{chart.name}.svg", svg.file_of(chart)
+        yield f"plots/{chart.name}.svg", svg.file_of(chart, (drawn or {}).get(chart.name))
         yield f"plots/{chart.name}.pdf", pdf.file_of(chart)
 
 

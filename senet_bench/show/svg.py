@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
-from xml.sax.saxutils import escape, quoteattr
+from xml.sax.saxutils import escape
 
 from senet_bench.show.drawing import Area, Chart, Frame, Item, Mark, Part, Place, Point, Stroke, Text
 from senet_bench.show.style import LIGHT
@@ -16,30 +17,38 @@ REACH = 7
 """Radius around a mark, in points, within which it is pointed at."""
 
 
-def file_of(chart: Chart) -> bytes:
-    """The chart as a file."""
-    colours = Colours(inline=False)
+def file_of(chart: Chart, text: str | None = None) -> bytes:
+    """The chart as a file of its own; `text` is its element of a page where that is there already."""
+    text = re.sub(r' (class|data-\w+|tabindex|role|id|aria-label)="[^"]*"', "", _UNSEEN.sub("", text or inline(chart)))
+    text = re.sub(r"var\(--([\w-]+)\)", lambda match: LIGHT[match[1]], text)
+    clip = f"url(#{chart.name}-clip)"
+    text = text.replace(f' clip-path="{clip}"', "")
+    head, _, body = text.partition(">")
+    size = f'width="{_n(chart.width)}pt" height="{_n(chart.height)}pt"'
+    head = re.sub(' width="[^"]*"', f" {size}", head, count=1)
+    head = head.replace("<svg ", f'<svg {NAMESPACE} font-family="{FONTS}" ', 1)
     ground = f'<rect width="{_n(chart.width)}" height="{_n(chart.height)}" fill="{LIGHT["surface"]}"/>'
-    body = "\n".join(_part(part, chart.name, colours) for part in chart.parts)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" width="{_n(chart.width)}pt" height="{_n(chart.height)}pt" '
-    head += f'viewBox="0 0 {_n(chart.width)} {_n(chart.height)}" font-family="{FONTS}">'
-    return f"{head}\n<title>{escape(printable(chart.title))}</title>\n{ground}\n{body}\n</svg>\n".encode()
+    return f"{head}><title>{escape(printable(chart.title))}</title>{ground}{body}\n".encode()
+
+
+NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
+_UNSEEN = re.compile(r'<(circle class="reach"|rect class="field")[^>]*/>|<clipPath.*?</clipPath>|<g class="ticks"></g>')
+"""What of a chart only a page has."""
 
 
 def inline(chart: Chart) -> str:
     """The chart as one element of a page; marks say what they show, every id is led by the chart's name."""
-    colours = Colours(inline=True)
     about = {"class": "chart wide" if chart.width > WIDE else "chart", "width": f"{SCALE * chart.width:.0f}"}
     about |= {"viewBox": f"0 0 {_n(chart.width)} {_n(chart.height)}", "role": "group", "aria-label": chart.title}
     about |= {"id": chart.name}
     frame = chart.zoom
     if frame is None:
-        body = "".join(_part(part, chart.name, colours) for part in chart.parts)
+        body = "".join(_part(part, chart.name) for part in chart.parts)
         return f"<svg {_attributes(about)}>{body}</svg>"
     about |= _zoomed(frame)
-    lines = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind == "line")
-    behind = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind in ("plain", "tick"))
-    front = "".join(_part(part, chart.name, colours) for part in chart.parts if part.kind == "mark")
+    lines = "".join(_part(part, chart.name) for part in chart.parts if part.kind == "line")
+    behind = "".join(_part(part, chart.name) for part in chart.parts if part.kind in ("plain", "tick"))
+    front = "".join(_part(part, chart.name) for part in chart.parts if part.kind == "mark")
     edges = _attributes({key: about[f"data-{key}"] for key in ("x", "y", "width", "height")})
     clip = f'<clipPath id="{chart.name}-clip"><rect {edges}/></clipPath>'
     zoomed = f'<g clip-path="url(#{chart.name}-clip)"><g class="zoomed">{lines}</g></g>'
@@ -47,17 +56,9 @@ def inline(chart: Chart) -> str:
     return f'<svg {_attributes(about)}>{behind}{field}{clip}{zoomed}{front}<g class="ticks"></g></svg>'
 
 
-class Colours:
-    """The colours of roles: the light ones in a file, the page's own inside it."""
-
-    def __init__(self, *, inline: bool) -> None:
-        self.inline = inline
-
-    def of(self, role: str | None) -> str:
-        """A colour as SVG has it."""
-        if role is None:
-            return "none"
-        return f"var(--{role})" if self.inline else LIGHT[role]
+def _colour(role: str | None) -> str:
+    """The colour of a role, which the page decides."""
+    return "none" if role is None else f"var(--{role})"
 
 
 def _zoomed(frame: Frame) -> dict[str, str]:
@@ -70,11 +71,9 @@ def _zoomed(frame: Frame) -> dict[str, str]:
     }
 
 
-def _part(part: Part, name: str, colours: Colours) -> str:
-    scaled = part.kind == "line" and colours.inline
-    body = "".join(_item(item, colours, scaled=scaled) for item in part.items)
-    if not colours.inline:
-        return body
+def _part(part: Part, name: str) -> str:
+    scaled = part.kind == "line"
+    body = "".join(_item(item, scaled=scaled) for item in part.items)
     about: dict[str, str] = {}
     if part.kind in ("line", "tick"):
         about["class"] = part.kind
@@ -97,23 +96,23 @@ def _marked(mark: Mark, name: str) -> tuple[dict[str, str], str]:
     if not mark.text:
         return about, ""
     about |= {"tabindex": "0", "role": "img"}
-    about |= {"aria-label": "; ".join(mark.text), "data-tip": "\n".join(mark.text)}
+    about |= {"data-tip": "\n".join(mark.text)}  # the page's script makes its label of it
     return about, f'<circle class="reach" cx="{x}" cy="{y}" r="{REACH}"/>'
 
 
-def _item(item: Item, colours: Colours, *, scaled: bool) -> str:
+def _item(item: Item, *, scaled: bool) -> str:
     match item:
         case Stroke():
-            about = {"d": path(item.places), "stroke": colours.of(item.colour), "stroke-width": _n(item.width)}
+            about = {"d": path(item.places), "stroke": _colour(item.colour), "stroke-width": _n(item.width)}
             about |= {"fill": "none", "stroke-linejoin": "round"} | _alpha("stroke-opacity", item.alpha)
             about |= {"stroke-dasharray": " ".join(map(_n, item.dash))} if item.dash else {}
             about |= {"vector-effect": "non-scaling-stroke"} if scaled else {}
             return f"<path {_attributes(about)}/>"
         case Area():
-            about = {"d": f"{path(item.places)}Z", "fill": colours.of(item.colour)} | _alpha("fill-opacity", item.alpha)
+            about = {"d": f"{path(item.places)}Z", "fill": _colour(item.colour)} | _alpha("fill-opacity", item.alpha)
             return f"<path {_attributes(about)}/>"
         case Point():
-            about = {"d": path(outline(item)), "stroke": colours.of(item.colour), "fill": colours.of(item.fill)}
+            about = {"d": path(outline(item)), "stroke": _colour(item.colour), "fill": _colour(item.fill)}
             about |= {"stroke-width": "1.4"} | _alpha("opacity", item.alpha)
             if item.shape == "circle":
                 about |= {"cx": _n(item.place[0]), "cy": _n(item.place[1]), "r": _n(item.size / 2)}
@@ -123,7 +122,7 @@ def _item(item: Item, colours: Colours, *, scaled: bool) -> str:
             return f"<path {_attributes(about)}/>"
         case Text():
             about = {"x": _n(item.place[0]), "y": _n(item.place[1]), "font-size": _n(item.size)}
-            about |= {"fill": colours.of(item.colour)}
+            about |= {"fill": _colour(item.colour)}
             about |= {} if item.anchor == "start" else {"text-anchor": item.anchor}
             if item.turn:
                 about["transform"] = f"rotate({_n(item.turn)} {about['x']} {about['y']})"
@@ -158,12 +157,19 @@ def _alpha(name: str, alpha: float) -> dict[str, str]:
 
 
 def _attributes(about: Mapping[str, str]) -> str:
-    return " ".join(f"{key}={quoteattr(printable(value))}" for key, value in about.items())
+    return " ".join(f'{key}="{_quoted(value)}"' for key, value in about.items())
+
+
+def _quoted(value: str) -> str:
+    """A value between quotation marks."""
+    if value.isalnum() or (not any(char in value for char in '<>&"\n') and value.isprintable()):
+        return value
+    return escape(printable(value), {'"': "&quot;", "\n": "&#10;"})
 
 
 def printable(text: str) -> str:
     """Text without the characters that XML has no place for."""
-    return "".join(char if char == "\n" or char.isprintable() else " " for char in text)
+    return text if text.isprintable() else "".join(c if c == "\n" or c.isprintable() else " " for c in text)
 
 
 def _n(value: float) -> str:

@@ -24,8 +24,8 @@ HERE = Path(__file__).parent
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
 
 
-def build_page(collection: Collection, content: Content) -> str:
-    """The whole page. The same facts give the same text."""
+def build_page(collection: Collection, content: Content, drawn: Mapping[str, str] | None = None) -> str:
+    """The whole page; `drawn` has the charts that are drawn already by name. The same facts give the same text."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -45,11 +45,12 @@ def build_page(collection: Collection, content: Content) -> str:
         "base-uri 'none'; form-action 'none'",
         style=Markup(style),  # noqa: S704 - files of this package
         script=Markup(code),  # noqa: S704
-        inline=lambda chart: Markup(inline(chart)),  # noqa: S704 - escaped where it is written
+        inline=lambda chart: Markup((drawn or {}).get(chart.name) or inline(chart)),  # noqa: S704 - escaped where it is written
         heads=heads,
         coded=coded,
     )
-    return "".join(char if char == "\n" or unicodedata.category(char)[0] != "C" else " " for char in text.lstrip())
+    unseen = {ord(char): " " for char in set(text) if char != "\n" and unicodedata.category(char)[0] == "C"}
+    return text.lstrip().translate(unseen) if unseen else text.lstrip()
 
 
 def coded(text: str) -> Markup:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 
@@ -13,7 +13,7 @@ from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points
+from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points, timed_points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.show.chart import name_of
@@ -61,6 +61,10 @@ class Content:
         return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
 
 
+MOST_POINTS, MOST_CARDS = 100, 10
+"""Points of one chart, and ablations that are drawn."""
+
+
 def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
     return [one for leaf in leaves for one in (leaf, *_flat(leaf.leaves))]
 
@@ -71,7 +75,7 @@ def content(collection: Collection) -> Content:
     known = points(collection)
     return Content(
         own=tuple(own_tables(collection)),
-        cost=tuple(_costs(collection, timings)),
+        cost=tuple(_costs(collection, timings, known)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
         grids=tuple(grids(collection)),
         ablations=tuple(_ablations(collection, main_timing(timings))),
@@ -84,10 +88,9 @@ def content(collection: Collection) -> Content:
     )
 
 
-def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
+def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:
     """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
-    plain = points(collection)
-    by_time = [points(collection, timed) for timed in timings]
+    by_time = [timed_points(plain, timed) for timed in timings]
     leaves = []
     for dataset in dict.fromkeys([*PAPER, *(point.dataset for point in plain)]):
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
@@ -111,12 +114,16 @@ def _costs(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
 
 
 def _cost(known: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "") -> Leaf | None:
-    chart = tradeoff(known, dataset, metric, name, where)
+    every = [point for point in known if point.dataset == dataset and metric.key in point.costs]
+    own = every[:MOST_POINTS]
+    chart = tradeoff(own, dataset, metric, name, where)
     if chart is None:
         return None
-    own = [point for point in known if point.dataset == dataset and metric.key in point.costs]
+    if len(every) > len(own):
+        some = f"{len(own)} of {len(every)} errors, the paper's and those of most seeds"
+        chart = replace(chart, title=f"{chart.title}; {some}")
     here = "counted here" if metric.quantity == "count" else "timed here"
-    columns = ("network", "family", "error of", "recipe", metric.label, "", "top-1 %", "95 % interval")
+    columns = ("network", "family", "error of", "recipe", metric.label, "", "top-1 error %", "95 % interval")
     lines = tuple(
         (
             point.label,
@@ -130,16 +137,22 @@ def _cost(known: Sequence[PricedError], dataset: str, metric: Metric, name: str,
         )
         for point, cost in ((point, point.costs[metric.key]) for point in own)
     )
-    table = Table(chart.title, tuple(Column(one, numeric=one in (metric.label, "top-1 %")) for one in columns), lines)
+    table = Table(
+        chart.title, tuple(Column(one, numeric=one in (metric.label, "top-1 error %")) for one in columns), lines
+    )
     rows = tuple(mark.row for mark in chart.marks if mark.row)
     return Leaf(where or metric.tab, chart, table, row_ids=rows)
 
 
-def _ablations(collection: Collection, timed: Timed | None) -> list[Leaf]:
+def _ablations(collection: Collection, timed: Timed | None) -> Iterator[Leaf]:
+    """The ablations made here, those of the most seeds drawn and the others named, then the paper's."""
     timings, named = collection.timings, collection.name_of
-    own = [ablations.of_ablation(ablation, timings, named) for ablation in collection.ablations]
-    found = [*(series for series in own if series.settings), *ablations.of_studies(collection, timed)]
-    return [Leaf(series.title, chart) for series in found if (chart := curves(series)) is not None]
+    own = (ablations.of_ablation(ablation, timings, named) for ablation in collection.ablations)
+    settled = [series for series in own if series.settings and series.panels]
+    for series in (*settled[:MOST_CARDS], *ablations.of_studies(collection, timed)):
+        if (chart := curves(series)) is not None:
+            yield Leaf(series.title, chart)
+    yield from (Leaf(series.title) for series in settled[MOST_CARDS:])
 
 
 def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:

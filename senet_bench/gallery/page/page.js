@@ -41,6 +41,8 @@ document.addEventListener("focusout", hush);
 document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
 addEventListener("scroll", () => told && told !== document.activeElement && hush(), { passive: true });
 
+all(".mark").forEach((mark) => mark.setAttribute("aria-label", mark.dataset.tip.replaceAll("\n", "; ")));
+
 // --- one stop of the tab key for each table and chart, arrow keys inside -------------------------------------------
 function rove(container, cells, columns) {
   const focusable = () => cells().filter((cell) => cell.getClientRects().length);

@@ -68,6 +68,13 @@ def quick(session: nox.Session) -> None:
 
 
 @nox.session
+def gpu(session: nox.Session) -> None:
+    """Everything that runs on a GPU, in ten minutes: one table of what held, one JSON file to send back."""
+    session.install(*PINS, ".[nvidia]", *groups("test"))
+    session.run("python", "-m", "senet_bench.cli.gpu_acceptance", *session.posargs, success_codes=[0, 5])
+
+
+@nox.session
 def docs(session: nox.Session) -> None:
     """Every command of the pages run anew, its output put below it; `nox -s docs -- check` does one page."""
     session.install(*PINS, ".", *groups("test"))

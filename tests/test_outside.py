@@ -294,10 +294,74 @@ def test_a_tower_that_is_called_twice_has_one_block_a_place() -> None:
     torch.testing.assert_close(mine.eval()(x), -mine(x.flip(3)))
 
 
-def test_a_network_with_attention_of_its_own_is_remarked_upon() -> None:
+def test_a_network_with_attention_of_its_own_is_refused_and_its_own_can_be_replaced() -> None:
+    """SE in the place of timm's SE is the same network: parameters and operations of `timm:seresnet50` itself."""
     pytest.importorskip("timm")
-    assert attached(resolve_outside("torchvision:mobilenet_v3_small")).label.endswith(" + attention beside its own")
-    assert attached(resolve_outside("torchvision:resnet18")).label.endswith(":resnet18 + attention")
+    with pytest.raises(UsageError, match=r"timm:seresnet50: it has attention of its own at 16 places .*--replace"):
+        resolve_outside("timm:seresnet50+attach")
+    with pytest.raises(UsageError, match="no attention of its own to replace; use --attach"):
+        resolve_outside("torchvision:resnet18+replace")
+    variant = resolve_outside("timm:seresnet50+replace")
+    base, again = pair_outside(variant)
+    assert (base.name, again, variant.label) == (
+        "timm:seresnet50", variant, "timm:seresnet50 + attention in place of its own",
+    )  # fmt: skip
+    assert variant.params == base.params == 28_088_024
+    network = build_spec(variant, device="meta")
+    assert count(network, SIZE).macs == count(build_spec(base, device="meta"), SIZE).macs
+    assert not any(".se." in name for name in network.state_dict())
+    bare = parameters(build_spec(attached(base, AttentionSpec(block="constant"), replaces=True), device="meta"))
+    assert bare == 25_557_032  # ResNet-50
+
+
+class Gated(nn.Module):
+    """A branch with an SE written in a way of its own, and a second gate behind it."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.fc1, self.fc2 = nn.Linear(4, 2), nn.Linear(2, 4)
+        self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x)
+        gate = torch.sigmoid(self.fc2(torch.relu(self.fc1(y.mean((2, 3))))))[:, :, None, None]
+        match self.way:
+            case "product":
+                z = gate * y
+            case "in place":
+                y.mul_(gate)
+                z = y
+            case "augmented":
+                y *= gate
+                z = y
+            case "expanded":
+                z = torch.mul(y, gate.expand_as(y))
+            case _:
+                z = y * gate
+                z = z * torch.tanh(z.mean((2, 3), keepdim=True) * self.weight)
+        return x + z  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("way", ["product", "in place", "augmented", "expanded", "twice"])
+def test_an_own_gate_is_replaced_however_it_is_written(way: str) -> None:
+    network, size = Gated(way).eval(), (4, 8, 8)
+    mine, found = attach(network, AttentionSpec(reduction=2), size, replaces=True)
+    blocks = list(attention_blocks(mine).values())
+    assert [position.kind for position in found] == ["gate"] * len(blocks)
+    assert len(blocks) == 1 + (way == "twice")
+    parts = {name.partition(".")[0] for name, _ in mine.named_parameters()}
+    assert parts == {"conv", *attention_blocks(mine)}
+    x = torch.randn(2, 4, 8, 8)
+    expected = network.conv(x)
+    for block in blocks:
+        expected = block(expected)
+    torch.testing.assert_close(mine.eval()(x), x + expected)
+    if way != "twice":
+        blocks[0].fc1.load_state_dict(network.fc1.state_dict())  # type: ignore[union-attr]
+        blocks[0].fc2.load_state_dict(network.fc2.state_dict())  # type: ignore[union-attr]
+        torch.testing.assert_close(mine(x), network(x))
 
 
 def test_dropout_called_as_a_function_follows_the_mode() -> None:
@@ -407,7 +471,7 @@ OTHERS: dict[str, tuple[int, int] | str] = {
     "timm:convnext_tiny": (18, 411_390),
     "timm:vit_tiny_patch16_224": "25 add tensors of 3 dimensions",
     "timm:regnetx_002": (13, 133_289),
-    "timm:mobilenetv3_small_100": (6, 3_324),
+    "timm:mobilenetv3_small_100": "attention of its own at 9 places",
     "torchvision:squeezenet1_1": (26, 192_062),
     "torchvision:googlenet": (57, 183_702),
     "torchvision:swin_t": "24 have no convolution in their branch",
@@ -417,36 +481,36 @@ OTHERS: dict[str, tuple[int, int] | str] = {
 SLOW: dict[str, tuple[int, int] | str] = {
     "timm:resnetv2_50": (16, 2_530_992),
     "timm:densenet121": (59, 127_252),
-    "timm:efficientnet_b0": (9, 19_855),
+    "timm:efficientnet_b0": "attention of its own at 16 places",
     "timm:repvgg_a0": (17, 66_657),
     "timm:swin_tiny_patch4_window7_224": "12 have no convolution in their branch",
     "timm:inception_resnet_v2": (40, 8_543_980),  # as much as our seinception_resnet_v2 adds
     "timm:hrnet_w18_small": (23, 186_258),
-    "timm:nfnet_f0": (12, 2_743_984),
+    "timm:nfnet_f0": "attention of its own at 12 places",
     "timm:dpn68": (22, 211_980),
     "timm:halonet26t": (8, 1_400_800),
     "torchvision:densenet121": (59, 127_252),
     "torchvision:mobilenet_v2": (10, 11_385),
-    "torchvision:efficientnet_b0": (9, 19_855),
+    "torchvision:efficientnet_b0": "attention of its own at 16 places",
     "torchvision:convnext_tiny": (18, 411_390),
     "torchvision:vit_b_16": "25 add tensors of 3 dimensions",
     "torchvision:inception_v3": (94, 553_332),
     "torchvision:shufflenet_v2_x1_0": (37, 226_291),
-    "torchvision:regnet_y_400mf": (16, 183_549),
-    "torchvision:maxvit_t": (11, 114_472),
+    "torchvision:regnet_y_400mf": "attention of its own at 16 places",
+    "torchvision:maxvit_t": "attention of its own at 11 places",
     # from a list drawn up to find networks that are unlike those above
     "timm:dla34": (12, 110_376),
     "timm:res2net50_26w_4s": (16, 2_530_992),  # as much as our seresnet50 adds: its branches end in the same widths
     "timm:resnest14d": (4, 700_400),
-    "timm:ghostnet_100": (11, 18_146),
+    "timm:ghostnet_100": "attention of its own at 7 places",
     "timm:cspresnet50": (13, 462_824),
     "timm:legacy_xception": (12, 739_445),
-    "timm:mixnet_s": (11, 16_136),
-    "timm:tresnet_m": (21, 3_043_628),
+    "timm:mixnet_s": "attention of its own at 13 places",
+    "timm:tresnet_m": "attention of its own at 18 places",
     "timm:poolformer_s12": (12, 150_992),
     "timm:mixer_s16_224": "16 add tensors of 3 dimensions",
     "timm:levit_128": "26 add tensors of 3 dimensions",
-    "torchvision:mobilenet_v3_small": (6, 3_324),  # as timm's
+    "torchvision:mobilenet_v3_small": "attention of its own at 9 places",
     "torchvision:shufflenet_v2_x0_5": (37, 149_939),
     "torchvision:squeezenet1_0": (26, 192_736),
     "torchvision:mnasnet0_5": (10, 4_749),

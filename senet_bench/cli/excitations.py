@@ -121,6 +121,7 @@ class GateOptions:
     OPTIONS: ClassVar[dict[str, Any]] = o.axis_options(SWITCHES, several=False)
     values: dict[str, str | None]
     attach: Annotated[bool, typer.Option("--attach", help="Put attention into a network from outside.")] = False
+    replace: o.Replace = False
 
 
 def excitations(
@@ -139,7 +140,7 @@ def excitations(
     from senet_bench.run.cases import Changes
 
     asked = Excitations(
-        model=o.attached_name(model) if gates.attach else model,
+        model=o.attached_name(model, attach=gates.attach, replace=gates.replace),
         dataset=images.dataset.lower(),
         folder=images.data,
         weights=showing.store.named_weights(origin.weights) if origin.weights else None,

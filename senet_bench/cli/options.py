@@ -56,6 +56,10 @@ FlopsOf = Annotated[
     str | None,
     typer.Option("--flops-of", help="Your formulas for operators that no counter knows: package.module:formulas."),
 ]
+Replace = Annotated[
+    bool,
+    typer.Option("--replace", help="Put attention into networks from outside in the place of their own."),
+]
 EmaWeights = Annotated[
     bool | None,
     typer.Option(
@@ -140,6 +144,7 @@ class Switches:
         bool,
         typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
     ] = False
+    replace: Replace = False
     fc_bias: Annotated[bool, typer.Option("--fc-bias/--no-fc-bias", help="Biases in the FCs.")] = True
 
     def typed(self) -> dict[str, Any]:
@@ -148,12 +153,15 @@ class Switches:
 
     def named(self, names: Sequence[str] | None) -> list[str]:
         """The networks' names; those from outside with attention attached where that is asked for."""
-        return [attached_name(name) if self.attach else name for name in names or ()]
+        return [attached_name(name, attach=self.attach, replace=self.replace) for name in names or ()]
 
 
-def attached_name(name: str) -> str:
-    """The name of a network from outside with attention put in; a network of the catalog keeps its own."""
-    return f"{name}+attach" if is_outside(name) and not name.endswith("+attach") else name
+def attached_name(name: str, *, attach: bool, replace: bool) -> str:
+    """The name of a network from outside with attention put in as asked; a network of the catalog keeps its own."""
+    if attach and replace:
+        raise UsageError("--attach and --replace exclude each other", "leave one out")
+    ending = specs.REPLACE if replace else specs.ATTACH if attach else ""
+    return f"{name}{ending}" if is_outside(name) and specs.bare_name(name) == name else name
 
 
 @dataclass(frozen=True, slots=True)

@@ -204,6 +204,7 @@ def evaluate(
         bool,
         typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=o.Switches.PANEL),
     ] = False,
+    replace: o.Replace = False,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
@@ -215,7 +216,7 @@ def evaluate(
 
     chosen = weighted(model, weights, shown.dataset.lower(), shown.img_size)
     asked = evaluate.EvaluationRequest(
-        models=tuple(o.attached_name(name) if attach else name for name in chosen.models),
+        models=tuple(o.attached_name(name, attach=attach, replace=replace) for name in chosen.models),
         weights=tuple(map(showing.store.named_weights, chosen.weights)),
         average=average,
         dataset=shown.dataset.lower(),

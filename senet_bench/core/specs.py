@@ -22,8 +22,8 @@ Allocator = Literal["as-is", "tuned", "default", "environment", "other"]
 Task = Literal["classification", "detection"]
 OptionValue = bool | int | float | str
 AxisValue = bool | int | str | tuple[int, ...]
-ATTACH = "+attach"
-"""What stands behind the name of a network from outside that attention is put into."""
+ATTACH, REPLACE = "+attach", "+replace"
+"""What stands behind the name of a network from outside that attention is put into, or in which it is replaced."""
 USUAL_REDUCTION = 16
 """The paper's r."""
 Role = Literal["baseline", "variant", "control", "plain"]
@@ -39,6 +39,11 @@ def import_hint(path: str) -> str:
     module = module.removesuffix(".py").strip("./").replace("/", ".")
     known = attribute.isidentifier() and attribute != "py" and all(part.isidentifier() for part in module.split("."))
     return f"did you mean {module}:{attribute}?" if known and f"{module}:{attribute}" != path else ""
+
+
+def bare_name(name: str) -> str:
+    """The name of a network without what stands behind it where attention is put in."""
+    return name.removesuffix(ATTACH).removesuffix(REPLACE)
 
 
 def is_outside(name: str) -> bool:

@@ -19,11 +19,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from senet_bench.core.source import imported
-from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.specs import REPLACE, AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with
 from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
-from senet_bench.models.places import IN_PLACE_SUMS, AttentionPlace, PlaceKind, has_gates, places
+from senet_bench.models.places import IN_PLACE_SUMS, OVERWRITING_PRODUCTS, AttentionPlace, PlaceKind, own_gates, places
 
 SAME_ATTACHED = 1e-3
 """How far a graph's outputs may be from the network's, of the largest."""
@@ -36,7 +36,7 @@ class Position:
     """A place for a block: the module or value it follows, the map there, and what makes it a place.
 
     `stage` s has 1/2^s of the image's height. `kind` branch is the branch of a residual sum before the sum,
-    activation a convolution's activation in a network without such sums.
+    activation a convolution's activation in a network without such sums, gate a map that the network gates itself.
     """
 
     name: str
@@ -46,19 +46,13 @@ class Position:
     kind: PlaceKind
 
 
-def positions(network: nn.Module, input_size: tuple[int, int, int]) -> list[Position]:
+def positions(network: nn.Module, input_size: tuple[int, int, int], *, replaces: bool = False) -> list[Position]:
     """Where `attach` would put blocks into the network for images of `input_size` (C, H, W), in order.
 
     Nothing is computed and the network is not changed. Raises `UsageError`, with the reason, for a network that
-    torch.fx cannot trace or that has no place.
+    torch.fx cannot trace or that has no place; for one with attention of its own unless that is replaced.
     """
-    return list(_positions(_traced(network, input_size), input_size).values())
-
-
-def is_gated(network: nn.Module, input_size: tuple[int, int, int]) -> bool:
-    """Whether the network has attention of its own, beside which `attach` would put another."""
-    traced = _traced(network, input_size)
-    return has_gates(traced.shell, traced.graph, shapes(traced.shell, traced.graph, input_size))
+    return list(_positions(_traced(network, input_size, replaces), input_size).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +64,19 @@ class _Traced:
     places: list[AttentionPlace]
 
 
-def _traced(network: nn.Module, input_size: tuple[int, int, int]) -> _Traced:
+def _traced(network: nn.Module, input_size: tuple[int, int, int], replaces: bool) -> _Traced:
     of_network = shell(network)
     graph = trace(of_network)
-    found = places(of_network, graph, shapes(of_network, graph, input_size))
+    sizes = shapes(of_network, graph, input_size)
+    own = own_gates(of_network, graph, sizes)
+    if own and not replaces:
+        raise UsageError(
+            f"it has attention of its own at {len(own)} places ({own[0].name} and so on)",
+            f"put the block in its place: --replace, or {REPLACE} behind the name",
+        )
+    if replaces and not own:
+        raise UsageError("it has no attention of its own to replace", "use --attach")
+    found = own if replaces else places(of_network, graph, sizes)
     check_same_in_training(network, graph)
     return _Traced(of_network, graph, found)
 
@@ -106,30 +109,31 @@ def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[
 
 
 def attach(
-    network: nn.Module, attention: AttentionSpec, input_size: tuple[int, int, int]
+    network: nn.Module, attention: AttentionSpec, input_size: tuple[int, int, int], *, replaces: bool = False
 ) -> tuple[nn.Module, list[Position]]:
     """A network with attention at its positions, and those that were given a block.
 
-    The network stays as it is; the result shares its parameters. Built-in blocks are He-initialised, others as their
-    class does it. `attention.stages` and a reduction for each stage refer to the stages of the positions. Raises
-    `UsageError` as `positions` does, and for an integration other than the standard one.
+    The network stays as it is; the result shares its parameters. Where it has attention of its own, the blocks are put
+    in the place of that (`replaces`). Built-in blocks are He-initialised, others as their class does it.
+    `attention.stages` and a reduction for each stage refer to the stages of the positions. Raises `UsageError` as
+    `positions` does, and for an integration other than the standard one.
     """
     if attention.place != "standard":
         raise UsageError(
             f"a block is attached at the standard place, not at {attention.place!r}", "leave out --integration"
         )
-    found = positions(network, input_size)
+    found = positions(network, input_size, replaces=replaces)
     attend = attend_with(attention, tuple(sorted({position.stage for position in found})))
-    return attach_with(network, attend, input_size)
+    return attach_with(network, attend, input_size, replaces=replaces)
 
 
 def attach_with(
-    network: nn.Module, attend: Attend, input_size: tuple[int, int, int]
+    network: nn.Module, attend: Attend, input_size: tuple[int, int, int], *, replaces: bool = False
 ) -> tuple[nn.Module, list[Position]]:
     """`attach` with the blocks that `attend` hands out at the place `standard`."""
     from senet_bench.models import initialise
 
-    traced = _traced(network, input_size)
+    traced = _traced(network, input_size, replaces)
     positions = _positions(traced, input_size)
     tensor = next(iter(network.parameters()), torch.empty(0))
     attached = fx.GraphModule(traced.shell, traced.graph, type(network).__name__)
@@ -144,11 +148,12 @@ def attach_with(
                 initialise(block)
         blocks[call] = f"{position.name}_attention"
         attached.add_submodule(blocks[call], block.to(tensor.dtype))
+    _keep_unused(attached, traced.shell)
     for place in traced.places:
         if place.call in blocks:
-            _insert(attached, place, blocks[place.call])
+            put = _insert if place.product is None else _replace
+            put(attached, place, blocks[place.call])
     given = [positions[call] for call in blocks]
-    _keep_unused(attached, traced.shell)
     attached.recompile()
     return attached.train(network.training), given
 
@@ -171,6 +176,40 @@ def _insert(network: fx.GraphModule, place: AttentionPlace, name: str) -> None:
         value.replace_all_uses_with(acted, delete_user_cb=lambda user: user is not acted)
     else:
         reader.replace_input_with(value, acted)
+
+
+def _replace(network: fx.GraphModule, place: AttentionPlace, name: str) -> None:
+    """Let the block of a name stand for a product by a gate; what made the gate alone goes."""
+    graph, product = network.graph, place.product
+    assert product is not None
+    value = product.args[place.operand]  # which another block may have replaced
+    assert isinstance(value, fx.Node)
+    gates = [factor for factor in product.all_input_nodes if factor is not value]
+    with graph.inserting_after(product):
+        acted = graph.call_module(name, (value,))
+    if product.target in OVERWRITING_PRODUCTS:  # who reads the map later reads what was written over it
+        order = {node: index for index, node in enumerate(graph.nodes)}
+        value.replace_all_uses_with(acted, delete_user_cb=lambda user: order[user] > order[acted])
+    product.replace_all_uses_with(acted, delete_user_cb=lambda user: user is not acted)
+    graph.erase_node(product)
+    for gate in gates:
+        _erase_unused(network, gate)
+
+
+def _erase_unused(network: fx.GraphModule, node: fx.Node) -> None:
+    """Take a value that nothing reads out of the graph, with what alone made it and the modules that did."""
+    if node.users or node.op == "placeholder":
+        return
+    sources = list(node.all_input_nodes)
+    network.graph.erase_node(node)
+    used = {str(other.target) for other in network.graph.nodes if other.op in ("call_module", "get_attr")}
+    if node.op == "call_module" and str(node.target) not in used:
+        network.delete_submodule(str(node.target))
+    elif node.op == "get_attr" and str(node.target) not in used:
+        parent, _, leaf = str(node.target).rpartition(".")
+        delattr(network.get_submodule(parent), leaf)
+    for source in sources:
+        _erase_unused(network, source)
 
 
 def _out_of_place(total: fx.Node, graph: fx.Graph) -> None:

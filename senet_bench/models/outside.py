@@ -1,7 +1,8 @@
 """Networks from outside: `timm:NAME`, `torchvision:NAME` and `package.module:callable`, and their rows for a command.
 
 `resolve_outside` gives such a name what the catalog gives its own: a `ModelSpec` that every command can build. The name
-with `+attach` behind it is the same network with attention attached (`senet_bench.models.attach`).
+with `+attach` behind it is the same network with attention attached (`senet_bench.models.attach`), with `+replace` that
+with its own attention replaced.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ from torch import nn
 
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
-from senet_bench.core.specs import ATTACH, AttentionSpec, ModelSpec
+from senet_bench.core.specs import ATTACH, REPLACE, AttentionSpec, ModelSpec, bare_name
 from senet_bench.errors import BenchError, CallTimeoutError, UsageError, nearest
-from senet_bench.models.attach import attach_with, is_gated, positions
+from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.graph import on_meta, tensors
 
@@ -53,8 +54,8 @@ def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Modu
 
 
 def resolve_outside(name: str) -> ModelSpec:
-    """The row of a network from outside, or with `+attach` of it with SE; errors as of `load` and `attach`."""
-    source = name.removesuffix(ATTACH)
+    """The row of a network from outside, with `+attach` or `+replace` of it with SE; errors as of `load`, `attach`."""
+    source = bare_name(name)
     with torch.device("meta"):
         network = load(source)
     size, classes = _sizes(source, network)
@@ -69,24 +70,26 @@ def resolve_outside(name: str) -> ModelSpec:
         input_size=size,
         classes=classes,
     )
-    return plain if source == name else attached(plain)
+    return plain if source == name else attached(plain, replaces=name.endswith(REPLACE))
 
 
-def attached(spec: ModelSpec, attention: AttentionSpec | None = None) -> ModelSpec:
+def attached(spec: ModelSpec, attention: AttentionSpec | None = None, *, replaces: bool = False) -> ModelSpec:
     """The row of a network from outside with attention attached, SE unless given; its baseline is `spec`.
 
-    The label says so where the network has attention of its own.
+    What `replaces` stands where the network has attention of its own; its baseline has that.
     """
     with torch.device("meta"):
         bare = _own(spec.options["source"], spec.options["own"], spec.classes, spec.input_size[0])
-    found = positions(bare, spec.input_size)
-    beside = " beside its own" if is_gated(bare, spec.input_size) else ""
+    try:
+        found = positions(bare, spec.input_size, replaces=replaces)
+    except UsageError as error:
+        raise UsageError(f"{spec.name}: {error.problem}", error.remedy) from error
     variant = replace(
         spec,
-        name=f"{spec.name}{ATTACH}",
-        label=f"{spec.label} + attention{beside}",
+        name=f"{spec.name}{REPLACE if replaces else ATTACH}",
+        label=f"{spec.label} + attention{' in place of its own' if replaces else ''}",
         layout=f"attention at {len(found)} places: {found[0].name} to {found[-1].name}",
-        options={**spec.options, "size": spec.input_size[1:]},
+        options={**spec.options, "size": spec.input_size[1:], **({"replaces": True} if replaces else {})},
         stages=tuple(sorted({position.stage for position in found})),
         attention=attention or AttentionSpec(),
         baseline=spec.name,
@@ -97,11 +100,18 @@ def attached(spec: ModelSpec, attention: AttentionSpec | None = None) -> ModelSp
 
 
 def network(
-    attend: Attend, *, classes: int, in_channels: int, source: str, own: int, size: tuple[int, int] | None = None
+    attend: Attend,
+    *,
+    classes: int,
+    in_channels: int,
+    source: str,
+    own: int,
+    size: tuple[int, int] | None = None,
+    replaces: bool = False,
 ) -> nn.Module:
     """What the rows of `resolve_outside` build: the network, with what `attend` hands out where they give a size."""
     bare = _own(source, own, classes, in_channels)
-    return attach_with(bare, attend, (in_channels, *size))[0] if size else bare
+    return attach_with(bare, attend, (in_channels, *size), replaces=replaces)[0] if size else bare
 
 
 def _own(source: str, own: int, classes: int, in_channels: int) -> nn.Module:

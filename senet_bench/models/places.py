@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import operator
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -16,7 +15,7 @@ from torch import fx, nn
 from senet_bench.errors import UsageError
 from senet_bench.models.graph import Shapes
 
-PlaceKind = Literal["branch", "activation"]
+PlaceKind = Literal["branch", "activation", "gate"]
 IN_PLACE_SUMS: dict[Any, Any] = {
     operator.iadd: torch.add,
     "add_": torch.add,
@@ -42,8 +41,9 @@ PASSING = frozenset(("identity", "dropout", "dropout2d", "droppath", "stochastic
 class AttentionPlace:
     """A value of a graph that a block may act on, (N, C, H, W), and what it is called.
 
-    `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum. Places of
-    one `call` are one place in a module that is called several times.
+    `reader` is the operation that is to read what the block gives, None for all; `total` the residual sum, `product`
+    the multiplication by a gate of the network's own, whose argument number `operand` is the value. Places of one
+    `call` are one place in a module that is called several times.
     """
 
     name: str
@@ -53,6 +53,8 @@ class AttentionPlace:
     call: tuple[str, int]
     reader: fx.Node | None = None
     total: fx.Node | None = None
+    product: fx.Node | None = None
+    operand: int = 0
 
 
 class _Graph:
@@ -72,6 +74,7 @@ class _Graph:
         for node in self.nodes:
             if node.op == "call_module":
                 self.uses.setdefault(str(node.target), set()).add(self.calls[node])
+        self.index = {node: index for index, node in enumerate(self.nodes)}
         self.above: dict[fx.Node, int] = {}  # a bit for each node a value comes from, itself included
         for index, node in enumerate(self.nodes):
             self.above[node] = 1 << index
@@ -145,20 +148,36 @@ def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Attentio
     raise UsageError(f"it has no place for attention: {why}", "attention acts on (N, C, H, W) maps")
 
 
-def has_gates(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> bool:
-    """Whether a network has attention of its own: a map (N, C, H, W) multiplied by (N, C, 1, 1) made from the image."""
+def own_gates(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[AttentionPlace]:
+    """Where a network has attention of its own: maps (N, C, H, W) multiplied by (N, C, 1, 1) made from them."""
     known = _Graph(network, graph, shapes)
-    return any(
-        node.target in PRODUCT_OPERATORS | OVERWRITING_PRODUCTS and _is_gated(node, known) for node in known.nodes
-    )
+    found = []
+    for product in known.nodes:
+        value = gated_map(product, known)
+        if value is not None:
+            place = AttentionPlace(known.name(value), value, known.shapes[value], "gate", known.calls[value])
+            found.append(replace(place, product=product, operand=product.args.index(value)))
+    return found
 
 
-def _is_gated(product: fx.Node, known: _Graph) -> bool:
+def gated_map(product: fx.Node, known: _Graph) -> fx.Node | None:
+    """The map that a product scales by a gate which is made from it; None for any other operation."""
     factors = [factor for factor in product.args if isinstance(factor, fx.Node)]
-    sizes = sorted((known.shapes.get(factor, ()) for factor in factors), key=lambda shape: math.prod(shape[2:]))
-    if len(sizes) != 2 or any(len(size) != 4 for size in sizes) or not all(map(known.varies, factors)):
-        return False
-    return sizes[0] == (*sizes[1][:2], 1, 1) and math.prod(sizes[1][2:]) > 1
+    if product.target not in PRODUCT_OPERATORS | OVERWRITING_PRODUCTS or len(factors) != 2:
+        return None
+    for value, factor in (factors, factors[::-1]):
+        gate = _unexpanded(factor, known)
+        made_from = value in known.index and known.above[gate] >> known.index[value] & 1
+        if made_from and known.is_map(value) and known.shapes.get(gate) == (*known.shapes[value][:2], 1, 1):
+            return value
+    return None
+
+
+def _unexpanded(gate: fx.Node, known: _Graph) -> fx.Node:
+    """A value before it was expanded to the size of a map."""
+    while known.kind(gate) in ("expand", "expandas") and isinstance(gate.args[0], fx.Node):
+        gate = gate.args[0]
+    return gate
 
 
 def _is_sum(node: fx.Node, known: _Graph) -> bool:

@@ -12,7 +12,7 @@ from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.reproduction import paper_cells
-from senet_bench.core.specs import ATTACH, AttentionSpec, AxisValue, ModelSpec, Role, is_outside
+from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 
@@ -192,16 +192,18 @@ def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | Non
 def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:
     """The row of a network by its name, with what is changed in it.
 
-    A name with a colon is one of timm, torchvision or the user's own code; `+attach` behind it puts attention in.
+    A name with a colon is one of timm, torchvision or the user's own code; `+attach` behind it puts attention in,
+    `+replace` in the place of its own.
     """
     if not is_outside(name):
         return (changes or Changes()).apply(resolve(name))
     from senet_bench.models import outside
 
-    plain = (changes or Changes()).apply(outside.resolve_outside(name.removesuffix(ATTACH)))
-    if not name.endswith(ATTACH):
+    plain = (changes or Changes()).apply(outside.resolve_outside(bare_name(name)))
+    if bare_name(name) == name:
         return plain
-    return outside.attached(plain, switched(AttentionSpec(), (changes or Changes()).attention))
+    attention = switched(AttentionSpec(), (changes or Changes()).attention)
+    return outside.attached(plain, attention, replaces=name.endswith(REPLACE))
 
 
 def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
@@ -216,7 +218,7 @@ def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
 
     if spec.attention is None:
         return spec, outside.attached(spec)
-    base = outside.resolve_outside(spec.name.removesuffix(ATTACH))
+    base = outside.resolve_outside(bare_name(spec.name))
     return replace(base, input_size=spec.input_size, classes=spec.classes), spec
 
 

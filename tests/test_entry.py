@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from senet_bench.show.tables import Column, Table
-from senet_bench.show.writers import latex
 from tests.conftest import Run
 
 ROOT = Path(__file__).parents[1]
@@ -98,10 +96,3 @@ def test_a_reader_that_has_read_enough_is_no_error() -> None:
         check=False,
     )
     assert (ended.returncode, ended.stderr) == (0, b"")
-
-
-def test_latex_names_its_packages_and_escapes_its_caption() -> None:
-    text = latex([Table("net_a: 5 % #1", (Column("x"),), (("1",),))])
-    assert text.startswith("% \\usepackage{booktabs,multirow}\n")
-    assert r"\caption{net\_a: 5 \% \#1}" in text
-    assert r"\label{tab:net-a-5-1}" in text

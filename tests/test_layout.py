@@ -28,6 +28,9 @@ def test_rows_columns_and_names_are_those_asked_for_in_every_format() -> None:
 def test_fields_of_csv_can_be_named() -> None:
     document = of_run(stored.ablation(), layout=Layout(columns=("accuracy_top1_err", "error %")))
     assert render(document, "csv").splitlines()[0] == "label,accuracy_top1_err"
+    whole = of_run(stored.ablation()).records[1]
+    assert {"latency_ci_low", "latency_ci_high", "accuracy_difference_ci_low", "error_seed_3"} <= whole.keys()
+    assert not [value for value in whole.values() if isinstance(value, tuple | dict | list)]
 
 
 def test_differences_are_to_the_row_asked_for() -> None:

@@ -327,9 +327,10 @@ def record(row: Row) -> dict[str, Any]:
     flat |= row.counts
     for name, part in (("latency", row.latency), ("accuracy", row.accuracy)):
         if part is not None:
-            flat |= {
-                f"{name}_{key}": value for key, value in asdict(part).items() if not isinstance(value, (dict, list))
-            }
+            flat |= _flat(name, asdict(part))
+    if row.accuracy is not None:
+        flat |= {f"error_seed_{seed}": error for seed, error in row.accuracy.per_seed.items()}
+        flat |= _flat("against", asdict(row.accuracy.against)) if row.accuracy.against else {}
     for cell in row.paper:
         key = f"table{cell.table}_{cell.column}_{cell.metric}".replace(" ", "_")
         flat |= {key: cell.printed, f"{key}_status": cell.status}
@@ -339,5 +340,18 @@ def record(row: Row) -> dict[str, Any]:
     return flat
 
 
+def _flat(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain values under names that begin with `name`; an interval is its two bounds."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, tuple):
+            flat |= {f"{name}_{key}_low": value[0], f"{name}_{key}_high": value[1]}
+        elif not isinstance(value, dict | list):
+            flat[f"{name}_{key}"] = value
+    return flat
+
+
 def _plain(value: Any) -> Any:
-    return "/".join(map(str, value)) if isinstance(value, tuple) else value
+    if not isinstance(value, tuple):
+        return value
+    return "/".join("=".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)

@@ -1,15 +1,14 @@
-"""Tables written as Markdown, CSV, LaTeX (booktabs) and HTML; pandas does the writing."""
+"""Tables written as Markdown, CSV, LaTeX and HTML; pandas writes Markdown and CSV."""
 
 from __future__ import annotations
 
 import html
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from senet_bench.core.files import file_name
 from senet_bench.errors import UsageError
+from senet_bench.show.latex import latex
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Table
 
@@ -43,30 +42,6 @@ def markdown(tables: Sequence[Table]) -> str:
         body = _frame(table, _one_line).to_markdown(index=False, colalign=align, disable_numparse=True)
         parts.append(f"### {table.title}\n\n{body}\n")
         parts += [f"- {note}" for note in table.notes] + [""] * bool(table.notes)
-    return "\n".join(parts)
-
-
-def latex(tables: Sequence[Table]) -> str:
-    r"""One `table` environment for each, with booktabs rules; needs `\usepackage{booktabs,multirow}`."""
-    parts = [r"% \usepackage{booktabs,multirow}" + "\n"]
-    for table in tables:
-        styler = (
-            _frame(table, _two_lines)
-            .style.hide(axis="index")
-            .format(escape="latex")
-            .format_index(escape="latex", axis=1)
-        )
-        text = styler.to_latex(
-            hrules=True,
-            caption=re.sub(r"([&%$#_{}])", r"\\\1", table.title),
-            label=f"tab:{file_name(table.title)}",
-            column_format="".join("r" if column.numeric else "l" for column in table.columns),
-            multicol_align="c",
-        )
-        parts.append(
-            text.replace("Δ", r"$\Delta$").replace("→", r"$\to$").replace("±", r"$\pm$")
-            + "".join(f"% {note}\n" for note in table.notes)
-        )
     return "\n".join(parts)
 
 
@@ -126,15 +101,11 @@ def _one_line(group: str, name: str) -> str:
     return f"{group} {name}".strip()
 
 
-def _two_lines(group: str, name: str) -> tuple[str, str]:
-    return group, name
-
-
 def _frame(table: Table, heading: Callable[[str, str], Any]) -> pd.DataFrame:
     import pandas as pd
 
     headings = [heading(column.group, column.name) for column in table.columns]
-    index = pd.MultiIndex.from_tuples(headings) if isinstance(headings[0], tuple) else pd.Index(headings)
+    index = pd.Index(headings)
     return pd.DataFrame([list(row) for row in table.texts], columns=index)
 
 
@@ -148,7 +119,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {
     "md": lambda document: markdown(document.wide),
     "csv": lambda document: csv(document.records),
     "json": _json,
-    "latex": lambda document: latex(document.wide),
+    "latex": lambda document: latex(document.wide, document.narrow),
     "html": lambda document: html_page(document.wide),
 }
 """The machine formats: what `--format` is called with, and the function that writes it."""

@@ -1,0 +1,170 @@
+r"""Tables as LaTeX that fits its columns: booktabs rules, notes inside the float, parts of a table that is too wide.
+
+What a file needs stands in its first line; `table*` spans both columns of a page that has two.
+"""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import groupby
+
+from senet_bench.core.files import file_name
+from senet_bench.show.tables import Table
+
+PACKAGES = r"\usepackage[T1]{fontenc}\usepackage{array,booktabs,threeparttable}"
+ONE_COLUMN, TWO_COLUMNS = 240.0, 340.0
+"""Widths in points that a table may take: a column of two, and the text of LaTeX's article, the narrowest of pages."""
+LETTER, BETWEEN = 4.45, 6.0
+"""How wide a letter is in footnotesize, on average and a little more, and the room between columns."""
+BREAK = "\u200b"
+LONG_WORD = re.compile(r"\S{24,}")
+NAME, HEADING = 30, 12
+"""Letters of a line of a name, and of a heading whose column has shorter cells."""
+_ESCAPES = {char: f"\\{char}" for char in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_ESCAPES |= {"\\": r"\textbackslash{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"}
+_ESCAPES |= {
+    '"': r"\textquotedbl{}",
+    "Δ": r"$\Delta$",
+    "→": r"$\to$",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "†": r"$\dagger$",
+    BREAK: r"\allowbreak{}",
+}
+_ESCAPES |= {
+    "≈": r"$\approx$",
+    "≠": r"$\neq$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "…": r"\dots{}",
+    "·": r"$\cdot$",
+}
+_ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$", "✗": r"$\times$", "²": "$^2$"}
+
+
+def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
+    """One float or more for each table, in its narrow form where the wide one does not fit the text."""
+    parts = [f"% {PACKAGES}\n"]
+    for place, table in enumerate(tables):
+        small = narrow[place] if len(narrow) == len(tables) and width(table) > TWO_COLUMNS else table
+        pieces = list(fitting(small, TWO_COLUMNS))
+        for number, piece in enumerate(pieces):
+            last = number == len(pieces) - 1
+            label = f"tab:{file_name(table.title)}" + (f"-{number + 1}" if number else "")
+            more = f" (part {number + 1} of {len(pieces)})" if len(pieces) > 1 else ""
+            parts.append("\n".join(_float(replace(piece, title=f"{piece.title}{more}"), label, notes=last)) + "\n")
+    return "\n".join(parts)
+
+
+def escaped(text: str) -> str:
+    """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark."""
+    return "".join(_ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?") for char in text)
+
+
+def width(table: Table) -> float:
+    """About how wide a table is set, in points."""
+    return sum(BETWEEN + LETTER * letters for letters in _letters(table))
+
+
+def _letters(table: Table) -> list[int]:
+    """The longest cell of every column, in letters; a group is spread over its columns."""
+    longest = [0] * len(table.columns)
+    for place, column in enumerate(table.columns):
+        cells = max((len(row[place]) for row in table.texts), default=0)
+        most = NAME if not column.numeric else cells
+        longest[place] = max(min(cells, most), min(len(column.name), HEADING), 1)
+    at = 0
+    for group, same in groupby(column.group for column in table.columns):
+        count = len(list(same))
+        lacking = len(group) - sum(longest[at : at + count]) - count
+        if lacking > 0:
+            longest[at] += lacking
+        at += count
+    return longest
+
+
+def fitting(table: Table, room: float) -> Iterator[Table]:
+    """The table, or as many of its columns at a time as there is room for, each time behind the first one."""
+    chosen = [0]
+    for index in range(1, len(table.columns)):
+        if len(chosen) > 1 and width(_of_columns(table, [*chosen, index])) > room:
+            yield _of_columns(table, chosen)
+            chosen = [0]
+        chosen.append(index)
+    yield _of_columns(table, chosen)
+
+
+def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
+
+
+def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
+    kind = "table" if width(table) <= ONE_COLUMN else "table*"
+    yield rf"\begin{{{kind}}}"
+    yield r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"
+    yield r"\begin{threeparttable}"
+    yield rf"\caption{{{escaped(table.title)}}}"
+    yield rf"\label{{{label}}}"
+    yield rf"\begin{{tabular}}{{{''.join(_kinds(table))}}}"
+    yield r"\toprule"
+    yield from _headings(table)
+    yield r"\midrule"
+    for row in table.texts:
+        yield " & ".join(_breakable(escaped(LONG_WORD.sub(_parted, cell))) for cell in row) + r" \\"
+    yield r"\bottomrule"
+    yield r"\end{tabular}"
+    if notes and table.notes:
+        yield r"\begin{tablenotes}\footnotesize"
+        yield from (rf"\item {_breakable(escaped(note))}" for note in table.notes)
+        yield r"\end{tablenotes}"
+    yield r"\end{threeparttable}"
+    yield rf"\end{{{kind}}}"
+
+
+def _kinds(table: Table) -> Iterator[str]:
+    """How each column is set; long names in lines."""
+    for place, column in enumerate(table.columns):
+        long = max((len(row[place]) for row in table.texts), default=0) > NAME
+        lines = rf">{{\raggedright\arraybackslash\hangindent=1em}}p{{{LETTER * NAME:.0f}pt}}"
+        yield "r" if column.numeric else lines if long else "l"
+
+
+def _headings(table: Table) -> Iterator[str]:
+    """The groups of columns with a rule below each, then the columns."""
+    spans = [(group, len(list(same))) for group, same in groupby(column.group for column in table.columns)]
+    if any(group for group, _ in spans):
+        cells = (_spanned(escaped(group), count) for group, count in spans)
+        yield " & ".join(cells) + r" \\"
+        ends = [sum(count for _, count in spans[: at + 1]) for at in range(len(spans))]
+        rules = (rf"\cmidrule(lr){{{end - count + 1}-{end}}}" for (group, count), end in zip(spans, ends) if group)
+        yield "".join(rules)
+    names = (_stacked(column.name, letters) for column, letters in zip(table.columns, _letters(table)))
+    yield " & ".join(names) + r" \\"
+
+
+def _stacked(name: str, letters: int) -> str:
+    """A heading in lines of some letters."""
+    lines = textwrap.wrap(name, max(letters, 1), break_on_hyphens=False) or [""]
+    stacked = r" \\ ".join(map(escaped, lines))
+    return stacked if len(lines) == 1 else rf"\shortstack{{{stacked}}}"
+
+
+def _spanned(group: str, count: int) -> str:
+    """A group above its columns; columns without one have empty cells."""
+    return rf"\multicolumn{{{count}}}{{c}}{{{group}}}" if group else " & ".join([""] * count)
+
+
+def _parted(word: re.Match[str]) -> str:
+    """A long word with places where it may be broken."""
+    return BREAK.join(textwrap.wrap(word[0], 12, break_on_hyphens=False))
+
+
+def _breakable(text: str) -> str:
+    """Text whose long names may be broken behind a slash, a dot, a colon or an underscore."""
+    return re.sub(r"(\\_|[/.:=)(])(?=[\w'(\\])", r"\1\\allowbreak{}", text)

@@ -20,6 +20,8 @@ from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import Position, attach, positions
 from senet_bench.models.outside import attached, load, pair_outside, resolve_outside
+from senet_bench.models.outside_block import block_remarks
+from tests.conftest import Run
 
 SE = AttentionSpec()
 SIZE = (3, 64, 64)
@@ -719,3 +721,63 @@ def test_a_row_builds_what_its_name_says_on_any_device() -> None:
 
 def test_outside_names_are_those_with_a_colon() -> None:
     assert [is_outside(name) for name in ("timm:resnet18", "seresnet50", "a.b:c")] == [True, False, True]
+
+
+REMARKABLE = """
+import torch
+from torch import nn
+
+class Gate(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+
+class NoNumber(Gate):
+    def forward(self, x):
+        return x * (self.weight - 1).log().sqrt()
+
+class InPlace(Gate):
+    def forward(self, x):
+        return x.mul_(0.5 * self.weight)
+
+class Double(Gate):
+    def forward(self, x):
+        return (x.double() * self.weight.double()).float()
+
+class Sound(Gate):
+    def forward(self, x):
+        return x * self.weight.sigmoid()
+
+class ReadsValues(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        x = self.conv(x)
+        return (2 * x if x.mean().item() > 0 else x).mean((2, 3))
+"""
+
+
+def test_what_a_block_does_to_values_and_a_guessed_size_stand_under_the_table(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "remarkable.py").write_text(REMARKABLE)
+    monkeypatch.syspath_prepend(tmp_path)
+    said = {
+        "NoNumber": ["remarkable:NoNumber gives values that are not finite for a map of finite ones"],
+        "InPlace": ["remarkable:InPlace changes its input in place"],
+        "Double": ["remarkable:Double computes in float64"],
+        "Sound": [],
+    }
+    assert {name: block_remarks(AttentionSpec(block=f"remarkable:{name}")) for name in said} == said
+    assert block_remarks(AttentionSpec()) == []
+    ended = run("compare", "resnet20_cifar", "--attention", "remarkable:InPlace", "--no-latency")
+    assert "ResNet-20 + remarkable:InPlace: remarkable:InPlace changes its input in place" in ended.out
+    ended = run("compare", "remarkable:ReadsValues", "--no-latency", "--format", "md")
+    assert ended.code == 5
+    assert "it fails on images without values, which are counted: RuntimeError" in ended.err
+    assert "remarkable.py, line 33; where it reads values use --counter fvcore" in ended.err
+    for size, remarked in (((), True), (("--img-size", "64"), False)):
+        guessed = run("compare", "remarkable:ReadsValues", "--no-latency", "--counter", "fvcore", *size)
+        assert ("224 px images: nothing says which it is made for; choose with --img-size" in guessed.out) is remarked

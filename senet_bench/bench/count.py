@@ -26,8 +26,9 @@ from torch import Tensor, nn
 
 from senet_bench.bench.operators import counted_operators, largest
 from senet_bench.bench.shapes import ShapeMode
+from senet_bench.core.foreign import blame, place_of
 from senet_bench.core.formulas import Call, Formulas
-from senet_bench.errors import UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError
 
 ACTIVATION_LAYERS = frozenset(
     ("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu")
@@ -93,6 +94,10 @@ KINDS = ("conv", "linear", "se_excitation", "se_scale", "bn", "max_pool", "globa
 """The kinds of operations that are counted of every network."""
 
 
+LARGER = (2, 4, 7)
+"""By how much larger images are tried, to tell whether an image was too small."""
+
+
 def parameters(network: nn.Module) -> int:
     """Trainable parameters."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
@@ -123,8 +128,27 @@ def tallied(network: nn.Module, input_size: tuple[int, int, int], formulas: Form
         try:
             network(image)
         except (RuntimeError, ValueError) as error:
-            raise cannot_take(input_size, error) from error
-    return tally
+            failure: Exception = error
+        else:
+            return tally
+    raise _failure(network, input_size, failure, image.device) from failure
+
+
+def _failure(
+    network: nn.Module, input_size: tuple[int, int, int], error: Exception, device: torch.device
+) -> BenchError:
+    """What a forward pass that fails means: images that are too small where it takes larger ones, else the code."""
+    channels, *sides = input_size
+    if not place_of(error):
+        return cannot_take(input_size, error)
+    for factor in LARGER:
+        with contextlib.suppress(Exception), evaluating(network), torch.no_grad():
+            network(torch.zeros((1, channels, *(factor * side for side in sides)), device=device))
+            return cannot_take(input_size, error)
+    return MeasurementError(
+        f"it fails on images without values, which are counted: {blame(error)}",
+        "where it reads values use --counter fvcore, else mend it there",
+    )
 
 
 def _refuse_known(formulas: Formulas | None) -> None:

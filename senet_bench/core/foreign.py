@@ -99,8 +99,11 @@ def _too_late(name: str, error: BaseException) -> CallTimeoutError:
 
 
 def place_of(error: BaseException) -> str:
-    """` in FILE, line N`: the last place outside senet-bench and installed packages, empty where there is none."""
-    frames = [frame for frame in _after_ours(error) if _is_hers(frame.filename)]
+    """` in FILE, line N`: the last place outside senet-bench and installed packages, empty where there is none.
+
+    It is empty for an error of senet-bench too.
+    """
+    frames = [] if _is_ours(error) else [frame for frame in _frames(error) if _is_hers(frame.filename)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
@@ -110,11 +113,9 @@ def blame(error: BaseException) -> str:
     return f"{late if isinstance(error, _Late) else one_line(error)}{place_of(error)}"
 
 
-def _after_ours(error: BaseException) -> list[traceback.FrameSummary]:
-    """The frames of a traceback below the last one of senet-bench, but for those of this boundary."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    ours = [place for place, frame in enumerate(frames) if frame.filename.startswith(PACKAGE)]
-    return frames[ours[-1] + 1 :] if ours else frames
+def _frames(error: BaseException) -> list[traceback.FrameSummary]:
+    """The frames of a traceback but for those of this boundary."""
+    return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
 
 
 def _is_hers(file: str) -> bool:
@@ -124,7 +125,7 @@ def _is_hers(file: str) -> bool:
 
 def _is_ours(error: BaseException) -> bool:
     """Whether an error was raised by senet-bench, or by a library that it called itself."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    frames = _frames(error)
     return bool(frames) and frames[-1].filename.startswith(PACKAGE)
 
 

@@ -203,7 +203,7 @@ class Row:
     their keys; `source` is a digest of the code from outside that it was made of, empty where none is or an older file
     does not say. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
     `UNTIMED`; `uncounted` names the operators whose work is not in `flops`, `formulas` what the user's formulas
-    (`--flops-of`) count in it, by the name of each.
+    (`--flops-of`) count in it, by the name of each. `remarks` are what a reader must know of its block or its images.
     """
 
     model: str
@@ -227,6 +227,7 @@ class Row:
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     uncounted: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
     formulas: dict[str, int] = field(default_factory=dict)
 
     @property

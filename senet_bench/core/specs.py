@@ -113,7 +113,8 @@ class ModelSpec:
     `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
     `classes` classes and three input channels, which the tests check against the built network. `trunk` names the
     classifier whose stages a detector is built on; a detector's `classes` are those of objects, without background.
-    `cardinality` is the number of groups C that was asked for, None where it is the network's own.
+    `cardinality` is the number of groups C that was asked for, None where it is the network's own. `guessed_size` says
+    that `input_size` is the first that a network from outside could take, and nobody said so.
     """
 
     name: str
@@ -130,6 +131,7 @@ class ModelSpec:
     baseline: str | None = None
     trunk: str | None = None
     cardinality: int | None = None
+    guessed_size: bool = False
 
     @property
     def outside(self) -> bool:

@@ -69,6 +69,7 @@ def resolve_outside(name: str) -> ModelSpec:
         options={"source": source, "own": classes},
         input_size=size,
         classes=classes,
+        guessed_size=source.partition(":")[0] not in ("timm", "torchvision"),
     )
     return plain if source == name else attached(plain, replaces=name.endswith(REPLACE))
 

@@ -8,13 +8,16 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
-from senet_bench.core.specs import USUAL_REDUCTION
+from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
 from senet_bench.errors import BenchError, UsageError
+from senet_bench.models.graph import tensors
 
 BLOCK_SIDE = 16
+FEW_CHANNELS = 32
 
 
 class OutsideBlock(Protocol):
@@ -140,6 +143,45 @@ def _try(path: str, block: nn.Module, channels: int) -> None:
             f"attention block {path!r} turns a map of {_shape(x)} into {given}",
             "a block maps (N, C, H, W) to the same shape",
         )
+
+
+def block_remarks(spec: AttentionSpec) -> list[str]:
+    """What a block from outside does to values that a reader must know of, empty for a block of ours.
+
+    It is made once more, for a few channels, and given a small random map.
+    """
+    if not is_outside(spec.block):
+        return []
+    try:
+        with contained(spec.block), torch.device("cpu"), torch.no_grad(), _Types() as types:
+            block = called(spec.block, imported(spec.block, "attention block"), FEW_CHANNELS, dict(spec.options), None)
+            x = torch.randn(2, FEW_CHANNELS, BLOCK_SIDE, BLOCK_SIDE, generator=torch.Generator().manual_seed(0))
+            before = x.clone()
+            out = block.eval()(x)
+            finite, kept = bool(torch.isfinite(out).all()), torch.equal(x, before)
+    except BenchError:
+        return []  # one that takes no few channels
+    return [
+        *([] if finite else [f"{spec.block} gives values that are not finite for a map of finite ones"]),
+        *([] if kept else [f"{spec.block} changes its input in place"]),
+        *([f"{spec.block} computes in float64"] if torch.float64 in types.seen else []),
+    ]
+
+
+class _Types(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The dtypes of all that operators return."""
+
+    _should_skip_dynamo = classmethod(lambda cls: False)  # else its first call imports the compiler
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.seen: set[torch.dtype] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """The operator's own result."""
+        result = func(*args, **(kwargs or {}))
+        self.seen |= {one.dtype for one in tensors(result)}
+        return result
 
 
 def _shape(x: Tensor) -> str:

@@ -44,6 +44,7 @@ class Changes:
         return replace(
             spec,
             input_size=(self.in_channels or channels, self.img_size or height, self.img_size or width),
+            guessed_size=spec.guessed_size and self.img_size is None,
             classes=self.classes or spec.classes,
             cardinality=self.cardinality or spec.cardinality,
             attention=switched(spec.attention, self.attention) if spec.attention else None,

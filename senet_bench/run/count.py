@@ -134,6 +134,7 @@ class Count:
             flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
             flops_by_kind=counts.by_kind(),
             uncounted=list(counts.uncounted),
+            remarks=_remarks(case.spec),
             formulas=dict(counts.by_formula),
             counts=counted.further,
             missing=NOT_ASKED,
@@ -141,6 +142,14 @@ class Count:
         )
         missing = NOT_ASKED if case.spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
         return replace(row, paper=cells_of(row, case.studies), missing=missing)
+
+
+def _remarks(spec: ModelSpec) -> list[str]:
+    """What a reader must know of a row: of its block, and of the size of its images where that was a guess."""
+    from senet_bench.models.outside_block import block_remarks
+
+    side = f"{spec.input_size[1]} px images: nothing says which it is made for; choose with --img-size"
+    return [side] * spec.guessed_size + (block_remarks(spec.attention) if spec.attention else [])
 
 
 def _source(spec: ModelSpec) -> str:

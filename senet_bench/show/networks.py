@@ -230,6 +230,8 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if what in (*UNTIMED, "accuracy"):
                 continue  # said beside the latencies and the errors
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
+        for remark in row.remarks:
+            found.setdefault(remark, []).append(row.label)
         if row.uncounted:
             found.setdefault(f"not counted: {', '.join(row.uncounted)}", []).append(row.label)
         if row.formulas:

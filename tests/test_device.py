@@ -19,6 +19,7 @@ from senet_bench.core import devices
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
+from senet_bench.run import selftest
 from senet_bench.train import checkpoint
 
 SIZE = (3, 8, 8)
@@ -76,6 +77,12 @@ def test_a_new_device_is_timed_by_its_own_clock_and_its_other_processes_are_name
     assert found.comparison.arms["b"].seconds == pytest.approx(1e-3)
     assert found.other_processes == (7,)
     assert len(abacus.ticks) > found.comparison.samples.rounds
+
+
+def test_the_self_test_times_by_the_clock_of_its_device(abacus: type[Abacus]) -> None:
+    """The abacus' clock ticks once a reading, so that no work is slower than another: every ratio is 1."""
+    amounts = selftest.Amounts(same=1, slower=1, visible=0, peers=0, budget_s=0.5, slower_s=0.5)
+    assert [trial.ratio for trial in selftest.timing_trials(amounts)] == [pytest.approx(1.0), pytest.approx(1.0)]
 
 
 def test_a_new_device_measures_its_own_memory(abacus: type[Abacus]) -> None:

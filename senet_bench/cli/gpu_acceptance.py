@@ -69,6 +69,8 @@ def steps_for(device: str, results: Path) -> tuple[Step, ...]:
         command("SE-ResNet-50, all runtimes", "compare", "seresnet50", "--budget", "3", "-b", "1,32",
                 "--runtime", "eager,cudagraph,compile,deploy", limit_s=180.0),
         command("SE-ResNet-50 in bf16", "compare", "seresnet50", "--precision", "bf16", "-b", "1,32", *timed),
+        command("self-test of timing", "selftest", "--null", "12", "--slower", "6", "--visible", "6", "--peers", "2",
+                limit_s=200.0),
         command("profile of SE-ResNet-50", "profile", "seresnet50"),
         command("a training step", "compare", "seresnet50", "--mode", "train", "-b", "32", "--precision", "bf16",
                 "--budget", "3"),

@@ -74,6 +74,7 @@ def selftest(
     allocator: Annotated[
         o.AllocatorChoice, typer.Option("--allocator", help=o.ALLOCATOR, **choice("as-is", "tuned"))
     ] = "as-is",
+    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel="Where and how it runs")] = "cpu",
     seed: o.Seed = 0,
     showing: o.Showing = o.Showing(),
 ) -> None:
@@ -87,6 +88,7 @@ def selftest(
         visible=comparisons.visible,
         peers=comparisons.peers,
         seed=seed,
+        device=device,
     )
     record = showing.follow(selftest.run(showing.store, amounts, allocator=allocator))
     showing.emit(tables.selftest_document(record.document))

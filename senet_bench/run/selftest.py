@@ -24,7 +24,7 @@ from senet_bench.bench.process import applied_allocator
 from senet_bench.bench.rounds import Plan, gated_plan, measure_latency
 from senet_bench.core.progress import Steps, result_of
 from senet_bench.core.results import Facts
-from senet_bench.core.specs import Allocator
+from senet_bench.core.specs import Allocator, Conditions
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run.record import Record, header
@@ -72,7 +72,7 @@ class RuleCounts:
 
 
 class SelftestConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """How many comparisons were made of each kind (`null`: of identical sides), and what they allocated with."""
+    """How many comparisons were made of each kind (`null`: of identical sides), what they allocated with, and where."""
 
     null: int
     slower: int
@@ -80,6 +80,7 @@ class SelftestConditions(msgspec.Struct, frozen=True, kw_only=True, omit_default
     peers: int
     seed: int
     allocator: Allocator | None = None
+    device: str | None = None
 
 
 class SelftestSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -121,6 +122,7 @@ class Amounts:
     visible_s: float = 2.0
     peer_s: float = 1.0
     seed: int = 0
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         """Raise `UsageError` where there is nothing to try."""
@@ -144,7 +146,10 @@ class Amounts:
 
 def run(store: Store, amounts: Amounts, *, allocator: Allocator = "as-is") -> Steps[Record[SelftestFacts]]:
     """The record of a self-test: every trial as a detail, the counts of each rule as rows."""
+    from senet_bench.bench.device import present
+
     store.check()
+    present(amounts.device)
     conditions = SelftestConditions(
         null=amounts.same,
         slower=amounts.slower,
@@ -152,6 +157,7 @@ def run(store: Store, amounts: Amounts, *, allocator: Allocator = "as-is") -> St
         peers=amounts.peers,
         seed=amounts.seed,
         allocator=applied_allocator(allocator),
+        device=None if amounts.device == "cpu" else amounts.device,
     )
     facts: SelftestFacts = Facts(**header("selftest", conditions), summary=SelftestSummary())
     record = Record.begin(store, facts)
@@ -159,7 +165,7 @@ def run(store: Store, amounts: Amounts, *, allocator: Allocator = "as-is") -> St
         record.change(details=[*record.document.details, trial])
         yield record.progress("comparing", trial.index, trial.of)
     trials = record.document.details
-    record.change(rows=rule_counts(trials), summary=summarise(trials, amounts.visible_s, call_seconds()))
+    record.change(rows=rule_counts(trials), summary=summarise(trials, amounts.visible_s, call_seconds(amounts.device)))
     return record
 
 
@@ -176,25 +182,25 @@ def timing_trials(amounts: Amounts) -> Iterator[TimingTrial]:
             kind = schedule[position]
             place = (index + 1, len(schedule))
             if kind.startswith("peers"):
-                yield _peer_trial(kind, amounts.peer_s, place)
+                yield _peer_trial(kind, amounts.peer_s, place, amounts.device)
             else:
-                yield _paired_trial(kind, plans[kind], int(rng.integers(2**31)), place)
+                yield _paired_trial(kind, plans[kind], int(rng.integers(2**31)), place, amounts.device)
 
 
-def call_seconds() -> float:
-    """Seconds of a call of the workload."""
+def call_seconds(device: str = "cpu") -> float:
+    """Seconds of a call of the workload on a device."""
     with _one_thread():
-        return statistics.median(_sequential(chain(LAYERS)(), 0.1))
+        return statistics.median(_sequential(chain(LAYERS, device)(), 0.1, device))
 
 
-def chain(layers: int) -> Callable[[], Call]:
+def chain(layers: int, device: str = "cpu") -> Callable[[], Call]:
     """A factory of the workload: that many equal 3x3 convolutions, about 1 ms for a hundred."""
     import torch
     from torch import nn
 
     torch.manual_seed(0)
-    images = torch.randn(1, 8, 6, 6)
-    network = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(layers))).eval()
+    images = torch.randn(1, 8, 6, 6).to(device)
+    network = nn.Sequential(*(nn.Conv2d(8, 8, 3, padding=1) for _ in range(layers))).eval().to(device)
 
     def build() -> Call:
         fresh = copy.deepcopy(network)
@@ -213,9 +219,12 @@ def layers_of(kind: TrialKind) -> int:
     return {"slower": SLOWER, "peers slower": SLOWER, "visible": VISIBLE}.get(kind, LAYERS)
 
 
-def _paired_trial(kind: TrialKind, plan: Plan, seed: int, place: tuple[int, int]) -> TimingTrial:
-    arms = {"base": chain(LAYERS), "candidate": chain(layers_of(kind))}
-    comparison = result_of(measure_latency(arms, "base", plan=replace(plan, seed=seed)))
+def _paired_trial(kind: TrialKind, plan: Plan, seed: int, place: tuple[int, int], device: str) -> TimingTrial:
+    from senet_bench.bench.device import device_of
+
+    arms = {"base": chain(LAYERS, device), "candidate": chain(layers_of(kind), device)}
+    plan, clock = replace(plan, seed=seed), device_of(device).clock(Conditions(device))
+    comparison = result_of(measure_latency(arms, "base", plan=plan, clock=clock))
     judged = comparison.arms["candidate"].judgement
     assert judged is not None
     alarm = {"senet-bench": judged.verdict == "regressed"}
@@ -234,13 +243,13 @@ def _paired_trial(kind: TrialKind, plan: Plan, seed: int, place: tuple[int, int]
     )
 
 
-def _peer_trial(kind: TrialKind, peer_s: float, place: tuple[int, int]) -> TimingTrial:
+def _peer_trial(kind: TrialKind, peer_s: float, place: tuple[int, int], device: str) -> TimingTrial:
     """Both sides one after the other, by torch's Timer and as plain calls."""
     from torch.utils.benchmark import Timer
 
-    base, candidate = chain(LAYERS)(), chain(layers_of(kind))()
+    base, candidate = chain(LAYERS, device)(), chain(layers_of(kind), device)()
     began = time.perf_counter()
-    calls = [_sequential(call, peer_s) for call in (base, candidate)]
+    calls = [_sequential(call, peer_s, device) for call in (base, candidate)]
     seconds = time.perf_counter() - began
     medians = [
         Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=peer_s).median
@@ -256,8 +265,11 @@ def _peer_trial(kind: TrialKind, peer_s: float, place: tuple[int, int]) -> Timin
     return TimingTrial(kind, *place, truth, alarm, verdict="", seconds=seconds, budget_s=2 * peer_s)
 
 
-def _sequential(call: Call, seconds: float) -> list[float]:
-    """Single calls timed one after another, five warm-ups before them."""
+def _sequential(call: Call, seconds: float, device: str) -> list[float]:
+    """Single calls timed one after another, the device waited for after each; five warm-ups before them."""
+    from senet_bench.bench.device import device_of
+
+    finish = device_of(device).synchronise
     for _ in range(5):
         call()
     times: list[float] = []
@@ -265,6 +277,7 @@ def _sequential(call: Call, seconds: float) -> list[float]:
     while not times or time.perf_counter() < end:
         start = time.perf_counter()
         call()
+        finish()
         times.append(time.perf_counter() - start)
     return times
 

@@ -31,8 +31,9 @@ from senet_bench.core.store import TrialStore, key_of
 from senet_bench.data import sets
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
+from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Local
-from senet_bench.run.error import _carried_out, definition
+from senet_bench.run.error import definition
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.train.optimisation import LearningRate
 from senet_bench.train.trials import Trial, run_trial, start
@@ -84,10 +85,12 @@ def one_by_one(run: Callable[[Trial], float], trials: Sequence[Trial]) -> list[f
 
 
 def swept(trials: Sequence[Trial], precision: Precision, engine: Engine = Local(2)) -> list[float]:  # noqa: B008
-    todo = [(key_of(definition(trial)), trial) for trial in (replace(one, precision=precision) for one in trials)]
+    own = [replace(trial, precision=precision) for trial in trials]
+    todo = [Claimed(key_of(definition(trial)), trial, definition) for trial in own]
     with tempfile.TemporaryDirectory() as folder:
-        ended: list[Any] = [found for _, found in _carried_out(engine, TrialStore(Path(folder)), todo, {})]
-    return [one.top1_err for one in ended]
+        kept = TrialStore(Path(folder))
+        ended: list[Any] = [result for _, result in carried_out(engine, kept, run_trial, todo, {})]
+    return [result.top1_err for result in ended]
 
 
 def ours(trial: Trial) -> float:

@@ -14,7 +14,7 @@ FLOORS = [
     {"show", "models", "deployment", "bench", "data"},
     {"train"},
     {"run"},
-    {"breakdown", "detection", "gates", "overhead", "regression"},
+    {"breakdown", "detection", "gates", "overhead", "probe", "regression"},
     {"gallery", "pytest_plugin"},
     {"cli"},
 ]

@@ -26,8 +26,9 @@ from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, TrialStore, key_of
-from senet_bench.run import error
+from senet_bench.run import claims, error
 from senet_bench.run.cases import select
+from senet_bench.run.claims import Claimed
 from senet_bench.run.engines import Failure, Local
 from senet_bench.run.error import Sweep, definition
 from senet_bench.train import trials
@@ -253,8 +254,8 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
 
 def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> None:
     again, key = replace(A_TRIAL, arm="1"), key_of(definition(A_TRIAL))
-    todo = [(key, A_TRIAL), (key, again)]
-    found = dict(error._carried_out(Local(1), TrialStore(tmp_path / "trials"), todo, {}))
+    todo = [Claimed(key, A_TRIAL, definition), Claimed(key, again, definition)]
+    found = dict(claims.carried_out(Local(1), TrialStore(tmp_path / "trials"), trials.run_trial, todo, {}))
     assert ran == [A_TRIAL]
     assert found == dict.fromkeys((A_TRIAL, again), fake(A_TRIAL))
 
@@ -268,22 +269,28 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
         return fake(trial)
 
     monkeypatch.setattr(trials, "run_trial", slow)
-    monkeypatch.setattr(error, "ELSEWHERE_S", 0.01)
+    monkeypatch.setattr(claims, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
-    todo = [(key_of(definition(trial)), trial) for seed in range(12) for trial in [replace(A_TRIAL, seed=seed)]]
+    todo = [
+        Claimed(key_of(definition(trial)), trial, definition)
+        for seed in range(12)
+        for trial in [replace(A_TRIAL, seed=seed)]
+    ]
     outcomes: list[list[Any]] = [[], []]
 
     def sweep(place: int) -> None:
-        outcomes[place] += error._carried_out(Local(1), kept, todo, {})
+        outcomes[place] += claims.carried_out(Local(1), kept, trials.run_trial, todo, {})
 
     both = [threading.Thread(target=sweep, args=(place,)) for place in (0, 1)]
     for thread in both:
         thread.start()
     for thread in both:
         thread.join()
-    assert sorted(log) == sorted(key for key, _ in todo)
+    assert sorted(log) == sorted(planned.key for planned in todo)
     for found in outcomes:
-        assert {trial.seed: outcome for trial, outcome in found} == {trial.seed: fake(trial) for _, trial in todo}
+        assert {trial.seed: outcome for trial, outcome in found} == {
+            trial.seed: fake(trial) for trial in (planned.trial for planned in todo)
+        }
 
 
 def test_a_trial_whose_process_died_elsewhere_is_taken_over(
@@ -293,14 +300,16 @@ def test_a_trial_whose_process_died_elsewhere_is_taken_over(
     lock = kept.claim(key)
     assert lock is not None
     monkeypatch.setattr(time, "sleep", lambda _: lock.release())  # as the system does when a process ends
-    assert [trial for trial, _ in error._carried_out(Local(1), kept, [(key, A_TRIAL)], {})] == [A_TRIAL]
+    todo = [Claimed(key, A_TRIAL, definition)]
+    assert [trial for trial, _ in claims.carried_out(Local(1), kept, trials.run_trial, todo, {})] == [A_TRIAL]
     assert ran == [A_TRIAL]
 
 
 def test_a_failure_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "run_trial", lambda trial: 1 / 0)
     kept = TrialStore(tmp_path / "trials")
-    ((_, outcome),) = error._carried_out(Local(1), kept, [("key", A_TRIAL)], {})
+    todo = [Claimed("key", A_TRIAL, definition)]
+    ((_, outcome),) = claims.carried_out(Local(1), kept, trials.run_trial, todo, {})
     assert outcome == Failure("ZeroDivisionError: division by zero")
     assert kept.get("key") is None
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,18 +20,16 @@ from senet_bench.core.store import TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
+from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
 
 if TYPE_CHECKING:
-    from filelock import FileLock
-
     from senet_bench.core.recipes import Recipe
     from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
-ELSEWHERE_S = 0.5
 PAPER = "paper"
 """The data set that is that of each row's own table."""
 SMOKE = "smoke"
@@ -193,6 +190,7 @@ class Sweep:
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
         from senet_bench.train.identity import data_of, former
+        from senet_bench.train.trials import run_trial
 
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
         kept = record.store.trials(about["environment"].machine)
@@ -209,13 +207,14 @@ class Sweep:
                 key = key_of(definition(trial))
                 file = record.store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
-                todo.append((key, replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)))
+                own = replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)
+                todo.append(Claimed(key, own, definition))
         done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
-            for key, _ in todo:
-                kept.forget(key)
-        for trial, outcome in _carried_out(self.engine, kept, todo, about):
+            for planned in todo:
+                kept.forget(planned.key)
+        for trial, outcome in carried_out(self.engine, kept, run_trial, todo, about):
             outcomes.add(trial, outcome)
             done, failed = done + 1, failed + isinstance(outcome, Failure)
             trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
@@ -257,51 +256,6 @@ def definition(trial: Trial) -> dict[str, Any]:
     from senet_bench.train.identity import identity_of
 
     return identity_of(trial).as_dict()
-
-
-class _Claims:
-    """Trials to run, handed out unless another process has them; those are left in `elsewhere`."""
-
-    def __init__(self, kept: TrialStore, planned: Iterable[tuple[str, Trial]]) -> None:
-        self.kept, self.planned = kept, planned
-        self.held: dict[Trial, tuple[dict[str, Any], FileLock]] = {}
-        self.elsewhere: list[tuple[str, Trial]] = []
-
-    def __iter__(self) -> Iterator[Trial]:
-        for key, trial in self.planned:
-            lock = self.kept.claim(key)
-            if lock is not None and self.kept.get(key) is None:
-                self.held[trial] = (definition(trial), lock)
-                yield trial
-                continue
-            if lock is not None:  # finished since it was planned
-                lock.release()
-            self.elsewhere.append((key, trial))
-
-    def settle(self, trial: Trial, outcome: TrialResult | Failure, about: Mapping[str, Any]) -> None:
-        """Store the outcome of a trial and give up its claim."""
-        told, lock = self.held.pop(trial)  # as it was when it began: her code may have been edited since
-        if not isinstance(outcome, Failure):
-            self.kept.put(key_of(told), told, outcome, about)
-        lock.release()
-
-
-def _carried_out(
-    engine: Engine, kept: TrialStore, todo: Sequence[tuple[str, Trial]], about: Mapping[str, Any]
-) -> Iterator[tuple[Trial, TrialResult | Failure]]:
-    """Each trial with its outcome, stored. One that another process runs is waited for, and run if that one dies."""
-    from senet_bench.train.trials import run_trial
-
-    while todo:
-        claims = _Claims(kept, todo)
-        for trial, outcome in engine.run(run_trial, iter(claims)):
-            claims.settle(trial, outcome, about)
-            yield trial, outcome
-        results = [(key, trial, kept.get(key)) for key, trial in claims.elsewhere]
-        yield from ((trial, result) for _, trial, result in results if result is not None)
-        todo = [(key, trial) for key, trial, result in results if result is None]
-        if todo:
-            time.sleep(ELSEWHERE_S)
 
 
 def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[TrainingProtocol]) -> list[Row]:

@@ -1,0 +1,81 @@
+"""The probe's network: 4 x 4 pixels a cell, two residual units that see one cell each, a block in each of them."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_bench.errors import MeasurementError
+from senet_bench.models.attention import Attend
+from senet_bench.probe.tasks import CELL
+
+
+class RandomGate(nn.Module):
+    """The control with gates as unequal as a block's that depend on nothing: sigmoids of normal draws, never trained.
+
+    Maps (N, C, H, W) to each channel times its gate; torch's random state decides the draws.
+    """
+
+    gate: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("gate", torch.sigmoid(torch.randn(channels, 1, 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each channel times its gate."""
+        return x * self.gate
+
+
+class Unit(nn.Module):
+    """A residual unit of two 1x1 convolutions: relu(x + block(BN(W2 relu(BN(W1 x))))), twice as wide inside."""
+
+    def __init__(self, channels: int, block: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, 2 * channels, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(2 * channels)
+        self.conv2 = nn.Conv2d(2 * channels, channels, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(channels)
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The unit's map, of x's own shape."""
+        branch = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
+        gated = self.block(branch)
+        if not isinstance(gated, Tensor) or gated.shape != branch.shape:
+            given = "x".join(map(str, gated.shape)) if isinstance(gated, Tensor) else f"a {type(gated).__name__}"
+            raise MeasurementError(
+                f"the block turns a map of {'x'.join(map(str, branch.shape))} into {given}",
+                "a block maps (N, C, H, W) to the same shape",
+            )
+        return torch.relu(x + gated)
+
+
+class ProbeNetwork(nn.Module):
+    """A stem of one filter bank a cell, two units, the average over cells, and a linear layer.
+
+    Without blocks its logits are an average over cells, each of a function of that cell alone.
+    """
+
+    def __init__(self, in_channels: int, classes: int, blocks: list[nn.Module], width: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(in_channels, width, CELL, CELL, bias=False)
+        self.norm = nn.BatchNorm2d(width)
+        self.units = nn.Sequential(*(Unit(width, block) for block in blocks))
+        self.fc = nn.Linear(width, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits, (N, classes), of images (N, C, 16, 16)."""
+        x = self.units(torch.relu(self.norm(self.stem(x))))
+        return self.fc(F.adaptive_avg_pool2d(x, 1).flatten(1))  # type: ignore[no-any-return]
+
+
+def probe_network(
+    attend: Attend, *, classes: int, in_channels: int, width: int, units: int, random_gates: bool = False
+) -> ProbeNetwork:
+    """The network with the block that `attend` gives in each unit, or with random gates that are never trained."""
+    blocks = [
+        RandomGate(width) if random_gates else attend("standard", width, stage=stage) for stage in range(1, units + 1)
+    ]
+    return ProbeNetwork(in_channels, classes, blocks, width)

@@ -1,0 +1,74 @@
+"""Trials carried out by an engine, each claimed by one process, stored under its key, and taken over where one dies."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from senet_bench.core.learning import TrialResult
+from senet_bench.core.store import TrialStore, key_of
+from senet_bench.run.engines import Engine, Failure
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+ELSEWHERE_S = 0.5
+Trial = TypeVar("Trial")
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed(Generic[Trial]):
+    """A trial that is not stored, its key, and the function that gives what decides its result."""
+
+    key: str
+    trial: Trial
+    definition: Callable[[Trial], dict[str, Any]]
+
+
+class _Claims(Generic[Trial]):
+    """Trials to run, handed out unless another process has them; those are left in `elsewhere`."""
+
+    def __init__(self, kept: TrialStore, planned: Iterable[Claimed[Trial]]) -> None:
+        self.kept, self.planned = kept, planned
+        self.held: dict[Trial, tuple[dict[str, Any], FileLock]] = {}
+        self.elsewhere: list[Claimed[Trial]] = []
+
+    def __iter__(self) -> Iterator[Trial]:
+        for planned in self.planned:
+            lock = self.kept.claim(planned.key)
+            if lock is not None and self.kept.get(planned.key) is None:
+                self.held[planned.trial] = (planned.definition(planned.trial), lock)
+                yield planned.trial
+                continue
+            if lock is not None:  # finished since it was planned
+                lock.release()
+            self.elsewhere.append(planned)
+
+    def settle(self, trial: Trial, outcome: TrialResult | Failure, about: Mapping[str, Any]) -> None:
+        """Store the outcome of a trial and give up its claim."""
+        defined, lock = self.held.pop(trial)  # as it was when it began: her code may have been edited since
+        if not isinstance(outcome, Failure):
+            self.kept.put(key_of(defined), defined, outcome, about)
+        lock.release()
+
+
+def carried_out(
+    engine: Engine,
+    kept: TrialStore,
+    function: Callable[[Trial], TrialResult],
+    todo: Sequence[Claimed[Trial]],
+    about: Mapping[str, Any],
+) -> Iterator[tuple[Trial, TrialResult | Failure]]:
+    """Each trial with its outcome, stored. One that another process runs is waited for, and run if that one dies."""
+    while todo:
+        claims = _Claims(kept, todo)
+        for trial, outcome in engine.run(function, iter(claims)):
+            claims.settle(trial, outcome, about)
+            yield trial, outcome
+        results = [(planned, kept.get(planned.key)) for planned in claims.elsewhere]
+        yield from ((planned.trial, result) for planned, result in results if result is not None)
+        todo = [planned for planned, result in results if result is None]
+        if todo:
+            time.sleep(ELSEWHERE_S)

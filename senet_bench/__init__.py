@@ -1,16 +1,45 @@
-"""The benchmarking and ablation toolkit for Squeeze-and-Excitation networks."""
+"""The benchmarking and ablation toolkit for Squeeze-and-Excitation networks.
+
+compare(*what, ...)     networks with and without attention side by side
+ablate(model, ...)      one network with its attention varied along axes
+profile(model, ...)     where the time of a network goes
+load(results)           what a results folder holds, all runs together
+build(name, ...)        a network as an `nn.Module`
+deploy(network)         the same function, fast in inference
+attach(network, ...)    attention put into a network from outside
+
+Options have the names of the command line; `help(senet_bench.compare)` lists them.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from senet_bench.api.commands import ablate, compare, load, profile
+    from senet_bench.deployment import deploy
+    from senet_bench.models import build
+    from senet_bench.models.attach import attach
 
 __version__ = "0.1.0"
+__all__ = ["ablate", "attach", "build", "compare", "deploy", "load", "profile"]
+
+_HOMES = {
+    **dict.fromkeys(("ablate", "compare", "load", "profile"), "senet_bench.api.commands"),
+    "attach": "senet_bench.models.attach",
+    "build": "senet_bench.models",
+    "deploy": "senet_bench.deployment",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`senet_bench.deploy`, imported when it is first asked for: it needs torch."""
-    if name == "deploy":
-        from senet_bench.deployment import deploy
-
-        return deploy
+    """What lies at the top, imported when it is first asked for: most of it needs torch."""
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """Everything at the top."""
+    return [*globals(), *_HOMES]

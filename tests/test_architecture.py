@@ -17,6 +17,7 @@ FLOORS = [
     {"breakdown", "detection", "gates", "overhead", "probe", "regression"},
     {"gallery", "pytest_plugin"},
     {"cli"},
+    {"api"},
 ]
 """The rooms from the ground up; a room imports what lies below it."""
 NEIGHBOURS = {("bench", "deployment"), ("deployment", "models"), ("data", "bench")}

@@ -48,7 +48,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
         for value in values.values():
             if isinstance(value, Path):
                 kind_of_path(value)  # one that cannot be is refused, whichever option it was
-        command(**{name: _made(kind, values) for name, kind in groups.items()}, **values)
+        command(**{name: made(kind, values) for name, kind in groups.items()}, **values)
 
     called.__signature__ = inspect.Signature(fields)  # type: ignore[attr-defined]
     called.__annotations__ = {field.name: field.annotation for field in fields}
@@ -56,7 +56,7 @@ def flat(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
-def _made(kind: type, values: dict[str, Any]) -> Any:
+def made(kind: type, values: dict[str, Any]) -> Any:
     """A group of the values of its options, which are taken out of `values`."""
     listed = getattr(kind, "OPTIONS", {})
     names = [field.name for field in dataclasses.fields(kind) if not (listed and field.name == "values")]

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+from senet_bench.core.given import block_string
 from senet_bench.errors import UsageError
 
 SqueezeName = Literal["avg", "max", "none"]
@@ -59,7 +60,8 @@ class AttentionSpec:
     from outside None: its constructor's own. `squeeze="none"` is Table 16's NoSqueeze: the FCs become 1x1
     convolutions over the whole map. `stages=None` means all. `placement="3x3"` is Table 15's SE_3x3, right after the
     3x3 convolution of a bottleneck. `block` is a name in `senet_bench.core.blocks.BLOCKS` or an import string
-    `package.module:Class`, `options` are pairs of a name and a value, passed to the block's constructor.
+    `package.module:Class` (or, from Python, a class or an instance), `options` are pairs of a name and a value, passed
+    to the block's constructor.
     """
 
     block: str = "se"
@@ -74,6 +76,7 @@ class AttentionSpec:
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""
+        object.__setattr__(self, "block", block_string(self.block))  # from Python it may be a class or an instance
         _check_choice("squeeze", self.squeeze, get_args(SqueezeName))
         _check_choice("excitation", self.excitation, get_args(Excitation))
         _check_choice("integration", self.integration, get_args(Integration))

@@ -57,6 +57,13 @@ def html_page(tables: Sequence[Table], title: str = "") -> str:
         f"<style>{style}</style></head><body><main>",
         f"<h1>{html.escape(title)}</h1>" if title else "",
     ]
+    parts.append(html_tables(tables))
+    return "\n".join([*filter(None, parts), "</main></body></html>", ""])
+
+
+def html_tables(tables: Sequence[Table]) -> str:
+    """The tables under their headings, each with its notes, every value escaped."""
+    parts = []
     for table in tables:
         heading, body = html.escape(table.title), _html_table(table)
         if table.folded:
@@ -64,7 +71,7 @@ def html_page(tables: Sequence[Table], title: str = "") -> str:
         else:
             parts += [f"<h2>{heading}</h2>" if heading else "", body]
         parts += ["<ul>", *(f"<li>{html.escape(note)}</li>" for note in table.notes), "</ul>"] if table.notes else []
-    return "\n".join([*filter(None, parts), "</main></body></html>", ""])
+    return "\n".join(filter(None, parts))
 
 
 def _html_table(table: Table) -> str:

@@ -1,0 +1,82 @@
+"""What a command or a results folder has to say, for Python and for notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from senet_bench.core.results import Row
+from senet_bench.core.union import Ablation, Errors, Timed
+from senet_bench.show.documents import Document
+from senet_bench.show.tables import Table
+from senet_bench.show.writers import html_tables, markdown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Tables with their flat records."""
+
+    tables: tuple[Table, ...]
+    records: tuple[Mapping[str, Any], ...] = field(repr=False)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """A line for each row, in plain units: counts, seconds, bytes, errors as fractions."""
+        import pandas as pd
+
+        return pd.DataFrame(list(self.records))
+
+    def _repr_html_(self) -> str:
+        """The tables with their notes, for a notebook."""
+        return html_tables(self.tables)
+
+    def __str__(self) -> str:
+        """The tables with their notes, as Markdown."""
+        return markdown(self.tables)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Result(Tables):
+    """What a command measured.
+
+    `rows` are typed (`senet_bench.core.results.Row` of compare and ablate): counts, seconds, errors as fractions with
+    their intervals. `document` is all that the command line prints, `path` where the run is stored, `failures` what
+    could not be measured.
+    """
+
+    document: Document
+    path: Path | None = None
+    failures: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> Sequence[Any]:
+        """The typed rows."""
+        return tuple(getattr(self.document.json, "rows", ()))
+
+    def __repr__(self) -> str:
+        """How many rows there are, and where they are stored."""
+        stored = f", stored in {self.path}" if self.path else ""
+        return f"<{len(self.rows)} rows{stored}{f', {len(self.failures)} failed' if self.failures else ''}>"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored(Tables):
+    """A results folder: the rows of all runs together.
+
+    `rows` has the newest row of every network, `errors` those of each protocol joined over all runs, `timings` those of
+    each machine and conditions, `ablations` those of each network and axes; `left_out` names files that cannot be read.
+    """
+
+    rows: tuple[Row, ...]
+    errors: tuple[Errors, ...]
+    timings: tuple[Timed, ...]
+    ablations: tuple[Ablation, ...]
+    left_out: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        """How many rows and tables there are."""
+        return f"<{len(self.rows)} networks, {len(self.errors)} protocols of errors, {len(self.timings)} of times>"

@@ -1,0 +1,108 @@
+"""From Python: the commands as functions, with classes and instances, and what is stored as tables and frames."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from torch import Tensor, nn
+
+import senet_bench
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.errors import UsageError
+from tests.support import stored
+
+
+class Gate(nn.Module):
+    """Scales every channel by a number that is learnt."""
+
+    def __init__(self, channels: int, start: float = 1.0) -> None:
+        super().__init__()
+        self.channels, self.linear = channels, nn.Conv2d(channels, channels, 1, groups=channels)
+        self.start = start
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate: Tensor = self.linear(x.mean((2, 3), keepdim=True)).sigmoid() * self.start
+        return x * gate
+
+
+class Halve(nn.Module):
+    """Halves what it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0.5
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_compare_returns_what_the_command_prints() -> None:
+    result = senet_bench.compare("resnet20_cifar", no_latency=True, against="none")
+    assert [row.model for row in result.rows] == ["resnet20_cifar", "seresnet20_cifar"]
+    assert result.rows[1].params == 274_655
+    assert list(result.to_pandas()["params"]) == [272_282, 274_655]
+    assert "<h2>" in result._repr_html_()
+    assert "274655" not in result._repr_html_()  # millions, as the command prints them
+    assert "| SE-ResNet-20" in str(result)
+    assert result.path is not None
+    assert result.path.is_file()
+    assert repr(result).startswith("<2 rows, stored in results/runs/")
+    assert result.failures == ()
+
+
+def test_blocks_and_networks_may_be_classes_or_instances() -> None:
+    result = senet_bench.ablate("seresnet20_cifar", attention=["se", Gate, Halve()])
+    assert [row.label for row in result.rows][2:] == [
+        f"ResNet-20 + {Gate.__module__}:Gate",
+        "ResNet-20 + given_in_python:Halve",
+    ]
+    assert AttentionSpec(block=Gate).block == f"{Gate.__module__}:Gate"  # type: ignore[arg-type]
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    alone = senet_bench.compare(network, alone=True, no_latency=True, img_size=32)
+    assert (alone.rows[0].params, alone.rows[0].classes) == (269, 5)
+    assert senet_bench.ablate("seresnet20_cifar", reduction=[4, 8]).rows[2].axes == {"reduction": 8}
+
+
+def test_errors_are_those_of_the_command_line() -> None:
+    with pytest.raises(UsageError, match="unknown model 'resnet51'"):
+        senet_bench.compare("resnet51", no_latency=True)
+    with pytest.raises(TypeError, match=r"compare\(\) has no option 'colour'; its options: "):
+        senet_bench.compare("resnet18", colour=3)
+    with pytest.raises(UsageError, match="no runs are stored under results"):
+        senet_bench.load("results")
+
+
+def test_help_explains_options_units_and_errors() -> None:
+    told = inspect.getdoc(senet_bench.compare) or ""
+    assert "dataset: " in told
+    assert "errors as fractions with 95 % intervals" in told
+    assert "UsageError" in told
+    names = inspect.signature(senet_bench.ablate).parameters
+    assert {"model", "reduction", "attention", "dataset", "seeds", "against", "results"} <= names.keys()
+    assert {"quiet", "format"}.isdisjoint(names)
+    assert {"build", "deploy", "load"} <= set(dir(senet_bench))
+
+
+def test_load_joins_what_all_runs_hold(tmp_path: Path) -> None:
+    stored.store(tmp_path / "results", stored.ablation(), "20261120T100000Z-ablate-1")
+    stored.store(tmp_path / "results", stored.ablation("bbbbbbbbbbbb"), "20261120T100001Z-ablate-2")
+    held = senet_bench.load()
+    assert [len(errors.rows) for errors in held.errors] == [5]
+    assert [timed.machine for timed in held.timings] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
+    frame = held.to_pandas()
+    assert len(frame) == 5
+    assert frame["accuracy_top1_err"].notna().all()
+    assert "Top-1 error on digits" in held._repr_html_()
+    assert repr(held) == "<5 networks, 1 protocols of errors, 2 of times>"
+
+
+def test_importing_the_top_loads_no_torch() -> None:
+    code = "import sys, senet_bench; dir(senet_bench); sys.exit('torch' in sys.modules or 'typer' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "from senet_bench import build; print(sum(p.numel() for p in build('resnet20_cifar').parameters()))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "272282\n"

@@ -147,7 +147,7 @@ def _failure(
             return cannot_take(input_size, error)
     return MeasurementError(
         f"it fails on images without values, which are counted: {blame(error)}",
-        "where it reads values use --counter fvcore, else mend it there",
+        "let its forward read no values, or mend it there",
     )
 
 

@@ -109,16 +109,32 @@ def test_latency_is_looked_up_under_the_conditions_on_the_machine_that_timed_las
         row("seresnet20_cifar", errors, R4, latency=timed(1.09, 1.05, 1.13, batch_size=8)),
         created="2026-01-02T00:00:00Z",
     )
-    (verdict,) = asked(run, "--budget-latency", "1.06")
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06")
     places = {label: one["place"] for label, one in by_label(verdict).items()}
     assert (places["SE-ResNet-20"], places["SE-ResNet-20 (reduction=4)"]) == ("inside", "not measured")
     assert "machine here" in verdict["latency"]
-    (verdict,) = asked(run, "--budget-latency", "1.06", "-b", "8")
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06", "-b", "8")
     places = {label: one["place"] for label, one in by_label(verdict).items()}
     assert (places["SE-ResNet-20"], places["SE-ResNet-20 (reduction=4)"]) == ("not measured", "undecided")
     assert verdict["best"] is None
-    (verdict,) = asked(run, "--budget-latency", "1.06", "--threads", "2")
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06", "--threads", "2")
     assert verdict["latency"].startswith("none stored at device cpu, batch_size 1, threads 2")
+
+
+def test_a_latency_that_is_missing_is_measured_and_each_network_is_placed(run: Command) -> None:
+    errors = tuple(e - 0.02 for e in BASE)
+    keep(row("resnet20_cifar", BASE), row("seresnet20_cifar", errors), row("seresnet20_cifar", errors, R4))
+    tuned = replace(timed(1.05, 1.04, 1.06), conditions=Conditions(allocator="tuned"))
+    keep(row("seresnet20_cifar", errors, latency=tuned), created="2026-01-02T00:00:00Z")
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "10")
+    assert verdict["latency"].endswith("allocator as-is: stored with tuned")
+    (verdict,) = asked(run, "--budget", "0.3", "--budget-latency", "10")
+    places = {label: one["place"] for label, one in by_label(verdict).items() if one["kind"] == "attention"}
+    assert places.keys() == {"SE-ResNet-20", "SE-ResNet-20 (reduction=4)"}
+    assert "not measured" not in places.values()
+    stored = sorted(Path("results").rglob("*.json"))
+    asked(run, "--budget-latency", "10")
+    assert sorted(Path("results").rglob("*.json")) == stored
 
 
 def test_a_plain_network_that_was_trained_is_judged_by_its_error(run: Command) -> None:

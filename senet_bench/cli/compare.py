@@ -71,7 +71,7 @@ def compare(
 
     bought = answer.Budget(limits, conditions) if limits else None
     if bought is not None and sweep is None:
-        showing.emit(_answer(named, bought, showing))
+        _answer(named, bought, timing.measures(conditions), showing)
         return
     changes = replace(sizes.changes(typed), against=reference, only=partners.only)
     measures = timing.measures(conditions)
@@ -90,13 +90,23 @@ def compare(
     _finish(record, document, showing)
 
 
-def _answer(what: Sequence[str], budget: Budget, showing: o.Showing) -> Document:
-    """What is known of an overhead from stored and printed errors."""
+def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], showing: o.Showing) -> None:
+    """Show what is known of an overhead from stored and printed errors; latencies that are missing are measured."""
     from senet_bench.overhead import answer, tables
-    from senet_bench.show import documents
+    from senet_bench.show import documents, terminal
 
+    missing = answer.untimed(what, showing.store, budget) if timing else []
+    records: list[Record[Run]] = []
+    if missing:
+        count = sum(len(cases) - 1 for cases in missing)
+        text = f"timing {count} networks that no latency is stored of; --no-latency answers without"
+        terminal.remark(text, quiet=showing.quiet)
+        records = showing.follow(answer.time_missing(missing, showing.store, budget, timing))
     run, verdicts = answer.answer(what, showing.store, budget)
-    return tables.with_verdicts(documents.Document(run, (), (), ()), verdicts)
+    showing.emit(tables.with_verdicts(documents.Document(run, (), (), ()), verdicts))
+    failures = [failure for record in records for failure in record.failures]
+    if failures:
+        raise MeasurementError(f"not measured: {failures[0]}" + f", and {len(failures) - 1} more" * (len(failures) > 1))
 
 
 def ablate(

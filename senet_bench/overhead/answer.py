@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions
 from senet_bench.core.sizing import resized, sizes_of
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
@@ -24,9 +26,12 @@ from senet_bench.overhead.origins import (
     subjects_of,
 )
 from senet_bench.run.cases import TABLES_2_AND_3, Case, baselines, label, select, spec_of
+from senet_bench.run.compare import Measure, check_measures, measured
 from senet_bench.run.count import Count
-from senet_bench.run.record import new_run
+from senet_bench.run.record import Record, new_run
 
+AT_ONCE = 5
+"""Networks that are timed in the same rounds as their baseline."""
 STEP = 0.001
 """The finest change of width that is tried."""
 
@@ -99,6 +104,51 @@ def budget_verdicts(what: Sequence[str], store: Store, budget: Budget) -> list[B
     return [verdict for base in baselines(select(what)) for verdict in verdicts(base, store, budget)]
 
 
+def untimed(what: Sequence[str], store: Store, budget: Budget) -> list[tuple[Case, ...]]:
+    """The networks with attention whose latency an answer lacks, a few with their baseline at a time."""
+    groups: dict[ModelSpec, list[Case]] = {}
+    for base in baselines(select(what)) if "latency" in budget.limits else ():
+        for origin in (*stored(base, store), *printed(base)):
+            times, _ = latest_latencies(base, origin, store, budget.conditions)
+            sized = origin.changes.apply(base)
+            for model, attention in origin.errors:
+                if attention is not None and not attention.is_constant and (model, attention) not in times:
+                    spec = replace(spec_of(model, origin.changes), attention=attention)
+                    groups.setdefault(sized, []).append(Case(spec, "variant", sized, (None,)))
+    return [
+        (Case(base, "baseline", None, (None,)), *part)
+        for base, cases in groups.items()
+        for part in _parts(list({case.spec: case for case in cases}.values()))
+    ]
+
+
+def _parts(cases: Sequence[Case]) -> Iterator[Sequence[Case]]:
+    yield from (cases[start : start + AT_ONCE] for start in range(0, len(cases), AT_ONCE))
+
+
+def time_missing(
+    groups: Sequence[tuple[Case, ...]], store: Store, budget: Budget, timing: Mapping[str, Measure]
+) -> Steps[list[Record[Run]]]:
+    """The stored runs in which what an answer lacks is counted and timed."""
+    for cases in groups:
+        check_measures(cases, timing)
+    records: list[Record[Run]] = []
+    asked = RunConditions(what=list(dict.fromkeys(cases[0].spec.name for cases in groups)), budget=_limits(budget))
+    for number, cases in enumerate(groups):
+        steps = measured("compare", cases, store, asked, Count(), timing)
+        records.append((yield from retold(steps, partial(_part_of, number, len(groups)))))
+    return records
+
+
+def _part_of(number: int, total: int, moment: Progress) -> Progress:
+    """A moment of one of several runs, as one of all."""
+    return replace(moment, done=number + moment.done / moment.total, total=total)
+
+
+def _limits(budget: Budget) -> dict[str, float]:
+    return {str(cost): most for cost, most in budget.limits.items()}
+
+
 def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[BudgetVerdict]]:
     """`budget_verdicts`, and an empty run for its document; `UsageError` where no error is known."""
     store.check()
@@ -111,9 +161,7 @@ def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list
         )
     return new_run(
         "compare",
-        RunConditions(
-            what=list(what) or list(TABLES_2_AND_3), budget={str(cost): most for cost, most in budget.limits.items()}
-        ),
+        RunConditions(what=list(what) or list(TABLES_2_AND_3), budget=_limits(budget)),
     ), found
 
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
+from senet_bench.bench.process import allocator_of_process
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.paper import cells
 from senet_bench.core.results import AnyFacts, Latency, Run
-from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
+from senet_bench.core.specs import Allocator, AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.studies import Subject as PrintedSubject
@@ -143,16 +144,33 @@ def latest_latencies(
 ) -> tuple[dict[Network, Latency], str]:
     """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
     found: dict[str, dict[Network, Latency]] = {}
-    last = ""
+    last, others = "", set[str]()
     for _, run in store.runs():
         machine = run.environment.machine
         for row in run.rows:
             like = (row.input_size, row.classes) == (origin.size, origin.classes)
             if like and row.baseline == base.name:
                 for latency in filter(None, (row.latency, *row.more_latency)):
-                    if latency.conditions in conditions and latency.ratio is not None:
+                    if latency.ratio is None or not _like(latency.conditions, conditions):
+                        continue
+                    if latency.conditions.allocator in _allocators(conditions[0].allocator):
                         found.setdefault(machine, {})[row.model, row.attention] = latency
                         last = machine
+                    else:
+                        others.add(latency.conditions.allocator)
     asked = asdict(conditions[0])
     words = ", ".join(f"{name} {asked[name]}" for name in ("device", "batch_size", "threads", "precision", "runtime"))
-    return found.get(last, {}), f"{words}, machine {last}" if last else f"none stored at {words}"
+    if last:
+        return found[last], f"{words}, machine {last}"
+    apart = f", allocator {asked['allocator']}: stored with {' and '.join(sorted(others))}" if others else ""
+    return {}, f"none stored at {words}{apart}"
+
+
+def _like(conditions: Conditions, asked: Sequence[Conditions]) -> bool:
+    """Whether some conditions are among those asked for, whatever the allocator."""
+    return any(replace(conditions, allocator=one.allocator) == one for one in asked)
+
+
+def _allocators(asked: Allocator) -> tuple[Allocator, ...]:
+    """What a measurement notes of its allocator where this one was asked for."""
+    return asked, allocator_of_process(asked)

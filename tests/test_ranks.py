@@ -80,7 +80,8 @@ def test_two_processes_train_a_trial_and_say_so() -> None:
 
 @pytest.mark.slow
 def test_a_sweep_of_two_processes_a_trial_killed_twice_ends_in_the_same_table(run: Run, tmp_path: Path) -> None:
-    asked = ["compare", "resnet20_cifar", "--no-latency", "--dataset", "digits", "--epochs", "2", "--seeds", "2"]
+    asked = ["compare", "resnet20_cifar", "seresnet20_cifar", "--pair", "--no-latency", "--dataset", "digits"]
+    asked += ["--epochs", "2", "--seeds", "2"]
     asked += ["--gpus-per-trial", "2", "--workers", "1", "--format", "json", "-q", "--results"]
     command = [sys.executable, "-m", "senet_bench", *asked, str(tmp_path / "killed")]
     for _ in range(2):
@@ -93,7 +94,9 @@ def test_a_sweep_of_two_processes_a_trial_killed_twice_ends_in_the_same_table(ru
             time.sleep(0.2)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    tables = [json.loads(run(*asked, str(tmp_path / name)).out)["rows"] for name in ("killed", "whole")]
+    ends = [run(*asked, str(tmp_path / name)) for name in ("killed", "whole")]
+    assert [end.err for end in ends if end.code] == []
+    tables = [json.loads(end.out)["rows"] for end in ends]
     errors = [[row["accuracy"]["per_seed"] for row in rows] for rows in tables]
     assert errors[0] == errors[1]
     assert tables[0][0]["accuracy"]["trained_on"] == ["cpu x 2"]

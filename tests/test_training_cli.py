@@ -387,3 +387,26 @@ def test_an_interrupted_training_says_how_to_go_on(run: Run, monkeypatch: pytest
     ended = run("train", "seresnet20_cifar", "--recipe", "digits-smoke", "--epochs", "3")
     assert (ended.code, ended.out) == (130, "")
     assert ended.err.endswith("; go on with --resume\n")
+
+
+NARROW = """
+from torch import nn
+
+def narrow(num_classes=10, in_chans=1):
+    layers = [nn.Conv2d(in_chans, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    layers += [nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU()]
+    return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, num_classes))
+"""
+
+
+def test_a_network_too_narrow_for_the_usual_reduction_is_evaluated_as_it_was_trained(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "narrow_net.py").write_text(NARROW)
+    asked = ("narrow_net:narrow", "--attach", "--dataset", "digits", "--img-size", "8")
+    ended = run("train", *asked, "-r", "4", "--recipe", "digits-smoke", "--out", "w.safetensors")
+    assert ended.code == 0, ended.err
+    found = run("evaluate", *asked, "--weights", "w.safetensors", "--format", "json")
+    assert found.code == 0, found.err
+    assert json.loads(found.out)["rows"][0]["attention"]["reduction"] == 4

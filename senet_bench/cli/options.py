@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -559,7 +560,8 @@ def engine_of(
     options, gpu = _engine_options(typed), kind_of(device).gpu
     match name:
         case "local":
-            return Local(workers or (1 if gpu else max(1, cores() // together)), device, together)
+            apart = sys.stderr.isatty()  # or nobody could be told how far a trial is
+            return Local(workers or (1 if gpu else max(1, cores() // together)), device, together, apart)
         case "ray":
             unknown = options.keys() - {"cpus", "gpus"}
             if unknown:

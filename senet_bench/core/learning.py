@@ -101,6 +101,15 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         return f"{name} x {self.processes}" if self.processes > 1 else name
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """How far a trial is that runs: what it is doing, which share is done, the seconds that are likely left."""
+
+    what: str
+    done: Fraction
+    seconds_left: float | None = None
+
+
 class ClassifierRow(
     msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="classification"
 ):

@@ -123,6 +123,7 @@ class TrialStore:
         document = {"schema": TRIAL, **about, "key": key, "definition": dict(definition), "result": result}
         write_atomically(self.folder / f"{key}.json", to_json(document))
         self.checkpoint(key).unlink(missing_ok=True)
+        self.progress(key).unlink(missing_ok=True)
 
     def forget(self, key: str) -> None:
         """Put a trial's result aside, under its name with `.before` behind, so that it is trained anew."""
@@ -134,6 +135,10 @@ class TrialStore:
     def checkpoint(self, key: str) -> Path:
         """Where a trial that has begun keeps how far it is, beside its claim."""
         return self.folder / ".claims" / f"{key}.checkpoint"
+
+    def progress(self, key: str) -> Path:
+        """Where a trial that runs tells how far it is."""
+        return self.checkpoint(key).with_suffix(".progress")
 
     def claim(self, key: str) -> FileLock | None:
         """The right to run a trial, None while another process has it; it ends with the process that holds it."""

@@ -54,6 +54,13 @@ class _Claims(Generic[Trial]):
         lock.release()
 
 
+@dataclass(frozen=True, slots=True)
+class Running(Generic[Trial]):
+    """The trials that are being run, none of which has ended just now."""
+
+    trials: tuple[Trial, ...]
+
+
 def carried_out(
     engine: Engine,
     kept: TrialStore,
@@ -61,12 +68,30 @@ def carried_out(
     todo: Sequence[Claimed[Trial]],
     about: Mapping[str, Any],
 ) -> Iterator[tuple[Trial, TrialResult | Failure]]:
-    """Each trial with its outcome, stored. One that another process runs is waited for, and run if that one dies."""
+    """Each trial with its outcome, stored."""
+    moments = watched(engine, kept, function, todo, about)
+    return (moment for moment in moments if not isinstance(moment, Running))
+
+
+def watched(
+    engine: Engine,
+    kept: TrialStore,
+    function: Callable[[Trial], TrialResult],
+    todo: Sequence[Claimed[Trial]],
+    about: Mapping[str, Any],
+) -> Iterator[tuple[Trial, TrialResult | Failure] | Running[Trial]]:
+    """Each trial with its outcome, stored, and now and then which of them run.
+
+    One that another process runs is waited for, and run if that one dies.
+    """
     while todo:
         claims = _Claims(kept, todo)
-        for trial, outcome in engine.run(function, iter(claims)):
-            claims.settle(trial, outcome, about)
-            yield trial, outcome
+        for moment in engine.watched(function, iter(claims)):
+            if moment is None:
+                yield Running(tuple(claims.held))
+                continue
+            claims.settle(*moment, about)
+            yield moment
         results = [(planned, kept.get(planned.key)) for planned in claims.elsewhere]
         yield from ((planned.trial, result) for planned, result in results if result is not None)
         todo = [planned for planned, result in results if result is None]

@@ -29,6 +29,8 @@ Result = TypeVar("Result")
 
 ATTEMPTS = 3
 POLL_S = 0.5
+TELL_S = 1.0
+"""Seconds after which it is told how far jobs are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +52,20 @@ class Engine(Protocol):
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
 
+    def watched(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
+        """The same, and None about every second while none ends, for the caller to tell how far they are."""
+
+
+def ended(moments: Iterator[tuple[Job, Result | Failure] | None]) -> Iterator[tuple[Job, Result | Failure]]:
+    """The jobs that ended."""
+    return (moment for moment in moments if moment is not None)
+
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """Long-lived processes of this machine, each replaced when it dies; a single one is this process itself.
+    """Long-lived processes of this machine, each replaced when it dies; a single one is this process, unless `apart`.
 
     On GPUs there are `workers` for each that `device` stands for, and the function is handed the worker's own after
     the job; where a job takes several `together`, their names: cuda:0,cuda:1.
@@ -62,6 +74,7 @@ class Local:
     workers: int
     device: str = "cpu"
     together: int = 1
+    apart: bool = False
 
     def places(self) -> list[str | None]:
         """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
@@ -88,8 +101,14 @@ class Local:
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
+        return ended(self.watched(function, jobs))
+
+    def watched(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
+        """The same, and None about every second while none ends; not where this process does the jobs itself."""
         places = self.places()
-        if len(places) == 1:
+        if len(places) == 1 and not self.apart:
             here = _at(function, places[0])
             yield from ((job, outcome_of(here, job)) for job in jobs)
             return
@@ -103,7 +122,10 @@ class Local:
                     busy[worker.pipe] = (worker, *job_left)
                 if not busy:
                     return
-                for pipe in connection.wait(list(busy)):
+                ready = connection.wait(list(busy), timeout=TELL_S)
+                if not ready:
+                    yield None
+                for pipe in ready:
                     worker, job, attempt = busy.pop(pipe)
                     outcome = worker.take()
                     if isinstance(outcome, Died):

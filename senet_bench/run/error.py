@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from msgspec import structs
 
 from senet_bench.core.comparisons import compared, of_seeds
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.identity import REVISION
-from senet_bench.core.learning import TrialResult
+from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
@@ -20,7 +22,7 @@ from senet_bench.core.store import TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
-from senet_bench.run.claims import Claimed, carried_out
+from senet_bench.run.claims import Claimed, Running, watched
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
+SHOWN_AT_ONCE = 3
+"""How many running trials are told of by name."""
 PAPER = "paper"
 """The data set that is that of each row's own table."""
 SMOKE = "smoke"
@@ -214,7 +218,14 @@ class Sweep:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for planned in todo:
                 kept.forget(planned.key)
-        for trial, outcome in carried_out(self.engine, kept, run_trial, todo, about):
+        for moment in watched(self.engine, kept, run_trial, todo, about):
+            if isinstance(moment, Running):
+                now = moments_of(moment.trials)
+                what = f"{min(at_once, len(moment.trials))} running{_listed(now, rows)}"
+                what += f", {failed} failed" if failed else ""
+                yield record.progress(what, done + sum(one.done for one in now.values()), total)
+                continue
+            trial, outcome = moment
             outcomes.add(trial, outcome)
             done, failed = done + 1, failed + isinstance(outcome, Failure)
             trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
@@ -256,6 +267,32 @@ def definition(trial: Trial) -> dict[str, Any]:
     from senet_bench.train.identity import identity_of
 
     return identity_of(trial).as_dict()
+
+
+def moments_of(running: Iterable[Trial]) -> dict[Trial, Moment]:
+    """How far each of some trials is that has told."""
+    told = {}
+    for trial in running:
+        place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint else None
+        with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
+            if place is not None and place.is_file():
+                told[trial] = msgspec.json.decode(place.read_bytes(), type=Moment)
+    return told
+
+
+def _listed(moments: Mapping[Trial, Moment], rows: Sequence[Row]) -> str:
+    """How far trials are, the first few of them."""
+    texts = []
+    for trial, moment in moments.items():
+        left = "" if moment.seconds_left is None else f", {_duration(moment.seconds_left)} left"
+        texts.append(f"{rows[int(trial.arm)].label} seed {trial.seed}: {moment.what}{left}")
+    more = f"; {len(texts) - SHOWN_AT_ONCE} more" if len(texts) > SHOWN_AT_ONCE else ""
+    return f" ({'; '.join(texts[:SHOWN_AT_ONCE])}{more})" if texts else ""
+
+
+def _duration(seconds: float) -> str:
+    minutes = seconds / 60
+    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[TrainingProtocol]) -> list[Row]:

@@ -19,7 +19,7 @@ from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import is_error, paper_cells
-from senet_bench.core.specs import ModelSpec, Precision, is_outside
+from senet_bench.core.specs import ATTACH, ModelSpec, Precision, is_outside
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import Network, StoredError, StoredErrors, of_evaluation, trial_errors
 from senet_bench.core.studies import STUDIES
@@ -88,8 +88,20 @@ class EvaluationRequest:
             )
 
     def specs(self) -> list[ModelSpec]:
-        """The networks; those from outside at the size of the images that they are shown."""
-        return [spec_of(model, Changes(img_size=self.size if is_outside(model) else None)) for model in self.models]
+        """The networks; those from outside at the size of the images that they are shown.
+
+        What is attached to them is the attention that their weights were trained with.
+        """
+        return [self._spec(model, weights) for model, weights in zip(self.models, self.weights)]
+
+    def _spec(self, model: str, weights: str) -> ModelSpec:
+        changes = Changes(img_size=self.size if is_outside(model) else None)
+        if not (is_outside(model) and model.endswith(ATTACH)):
+            return spec_of(model, changes)
+        from senet_bench.models import outside
+        from senet_bench.train.weights import attention_in
+
+        return outside.attached(spec_of(model.removesuffix(ATTACH), changes), attention_in(weights))
 
 
 def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:

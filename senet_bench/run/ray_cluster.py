@@ -10,7 +10,18 @@ from typing import Any
 
 from senet_bench.bench.process import cores
 from senet_bench.errors import UsageError, one_line
-from senet_bench.run.engines import ATTEMPTS, Failure, Job, Result, check_reserved, extra, following, outcome_of
+from senet_bench.run.engines import (
+    ATTEMPTS,
+    TELL_S,
+    Failure,
+    Job,
+    Result,
+    check_reserved,
+    ended,
+    extra,
+    following,
+    outcome_of,
+)
 
 KNOCK_S = 3.0
 
@@ -36,6 +47,12 @@ class RayCluster:
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
+        return ended(self.watched(function, jobs))
+
+    def watched(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
+        """The same, and None about every second while none ends."""
         ray = extra("ray")
         started = not ray.is_initialized()
         if started:
@@ -64,7 +81,7 @@ class RayCluster:
 
     def _tasks(
         self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure]]:
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
         resources = ray.cluster_resources()
         at_once = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
@@ -80,7 +97,10 @@ class RayCluster:
                 running[task.remote(function, job_left[0])] = job_left[0]
             if not running:
                 return
-            for reference in ray.wait(list(running), num_returns=1)[0]:
+            ready = ray.wait(list(running), num_returns=1, timeout=TELL_S)[0]
+            if not ready:
+                yield None
+            for reference in ready:
                 job = running.pop(reference)
                 try:
                     yield job, ray.get(reference)

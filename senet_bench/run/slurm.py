@@ -22,6 +22,7 @@ from senet_bench.run.engines import (
     Job,
     Result,
     check_reserved,
+    ended,
     extra,
     following,
     outcome_of,
@@ -53,6 +54,12 @@ class Slurm:
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
+        return ended(self.watched(function, jobs))
+
+    def watched(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
+        """The same, and None about every second while none ends."""
         executor = self._executor()
         running: dict[Any, _Submitted] = {}
         try:
@@ -95,7 +102,7 @@ class Slurm:
 
     def _jobs(
         self, executor: Any, running: dict[Any, _Submitted], function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure]]:
+    ) -> Iterator[tuple[Job, Result | Failure] | None]:
         while True:
             while len(running) < self.at_once and (job_left := following(jobs)) is not None:
                 submitted = self._submit(executor, function, *job_left)
@@ -105,6 +112,7 @@ class Slurm:
             done = [handle for handle in running if handle.done()]
             if not done:
                 time.sleep(POLL_S)
+                yield None
             for handle in done:
                 submitted = running.pop(handle)
                 outcome = submitted.outcome()

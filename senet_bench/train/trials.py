@@ -5,23 +5,27 @@ It is a pure function of its `Trial` on a machine: it can be run in any process 
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import torch
 from msgspec import structs
 from torch import nn
 
 from senet_bench.bench.device import device_of, present
 from senet_bench.core.devices import kind_of
-from senet_bench.core.learning import TrialResult
-from senet_bench.core.progress import result_of
+from senet_bench.core.files import write_atomically
+from senet_bench.core.learning import Moment, TrialResult
+from senet_bench.core.progress import Progress, Steps, result_of, retold
 from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
+from senet_bench.errors import BenchError
 from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.train.checkpoint import UnfitCheckpointError
 from senet_bench.train.distributed import World, own
@@ -31,6 +35,7 @@ from senet_bench.train.objective import Settings
 from senet_bench.train.ranks import Ranks, together
 from senet_bench.train.weights import save
 
+TELL_S = 1.0
 CHECKPOINT_S = 60.0
 """Seconds of training that the end of a process costs at most."""
 
@@ -63,11 +68,11 @@ def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
     Several processes train it together where it has so many; `device` then names a GPU for each: cuda:0,cuda:1.
     """
     if trial.processes > 1:
-        return together(carried_out, trial, Ranks(trial.processes, trial.device, device))
-    return carried_out(trial if device is None else replace(trial, device=device))
+        return together(trained_result, trial, Ranks(trial.processes, trial.device, device))
+    return trained_result(trial if device is None else replace(trial, device=device))
 
 
-def carried_out(trial: Trial, world: World | None = None) -> TrialResult:
+def trained_result(trial: Trial, world: World | None = None) -> TrialResult:
     """Train and test one trial as a process of the world; the first of them keeps the weights where they are wanted."""
     world = world or World()
     network, result = trained(replace(trial, device=own(trial.device, world)), world)
@@ -116,12 +121,41 @@ def _learnt(trial: Trial, world: World) -> tuple[sets.DataSet, nn.Module, str]:
     )
     images, network = start(trial)
     try:
-        result_of(train(network, images, trial.recipe, settings, world))
+        _followed(train(network, images, trial.recipe, settings, world), trial, world)
     except UnfitCheckpointError as error:
         images, network = start(trial)
-        result_of(train(network, images, trial.recipe, replace(settings, resume=False), world))
+        _followed(train(network, images, trial.recipe, replace(settings, resume=False), world), trial, world)
         return images, network, f"trained from its beginning: {error.problem}"
     return images, network, ""
+
+
+def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
+    """Carry the steps out; a file beside the checkpoint tells about every second how far they are."""
+    place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
+    began, first, told = time.perf_counter(), None, 0.0
+
+    def tell(moment: Progress) -> Progress:
+        nonlocal first, told
+        now = time.perf_counter()
+        first = moment.done if first is None else first
+        if place is not None and now - told >= TELL_S:
+            told = now
+            share = moment.done - first
+            left = (now - began) * (moment.total - moment.done) / share if share > 0 else None
+            _tell(place, Moment(what=moment.what, done=moment.done / moment.total, seconds_left=left))
+        return moment
+
+    try:
+        result_of(retold(steps, tell))
+    finally:
+        if place is not None:
+            place.unlink(missing_ok=True)
+
+
+def _tell(place: Path, moment: Moment) -> None:
+    """Write how far a trial is; where that cannot be written nobody is told."""
+    with contextlib.suppress(OSError, BenchError):
+        write_atomically(place, msgspec.json.encode(moment))
 
 
 def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:

@@ -261,6 +261,19 @@ def _attention(spec: ModelSpec) -> dict[str, Any] | None:
     return plain
 
 
+def attention_in(weights: str) -> AttentionSpec | None:
+    """The attention that a file of our weights says its network was trained with; None for others."""
+    path = Path(weights).expanduser()
+    if kind_of_path(path) != "file":
+        return None
+    try:
+        metadata = contents(path).metadata
+    except BenchError:  # said where the weights are loaded
+        return None
+    told = metadata.get("attention") if metadata.get("format") == WEIGHTS_FORMAT else None
+    return of_type(told, AttentionSpec | None, str(path)) if told else None
+
+
 def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> ModelSpec:
     """The row with the attention of a checkpoint of the same network."""
     if metadata.get("model") != spec.name or "attention" not in metadata:

@@ -1,0 +1,81 @@
+"""A sweep tells how far each running trial is: epoch, rate, time left."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from senet_bench.core.catalog import resolve
+from senet_bench.core.learning import Moment, TrialResult
+from senet_bench.core.progress import Progress
+from senet_bench.core.recipes import recipe
+from senet_bench.core.results import Run, RunConditions
+from senet_bench.core.store import Store
+from senet_bench.run.cases import select
+from senet_bench.run.count import Count
+from senet_bench.run.engines import Local, ended
+from senet_bench.run.error import Sweep
+from senet_bench.run.record import Record, new_run
+from senet_bench.train import trials
+from senet_bench.train.trials import Trial
+
+
+class Slow:
+    """An engine that tells of its first trial while that runs."""
+
+    def at_a_time(self) -> int:
+        return 2
+
+    def check(self, device: str) -> None:
+        """Anything goes."""
+
+    def run(self, function: Any, jobs: Any) -> Any:
+        return ended(self.watched(function, jobs))
+
+    def watched(self, function: Any, jobs: Any) -> Any:
+        for job in jobs:
+            assert job.checkpoint is not None
+            told = Moment(what="epoch 3/60, loss 1.2, 900 images/s", done=0.25, seconds_left=150)
+            job.checkpoint.with_suffix(".progress").write_bytes(msgspec.json.encode(told))
+            yield None
+            yield job, TrialResult(model=job.spec.name, top1_err=0.1)
+
+
+def test_running_trials_are_told_of_with_their_epoch_rate_and_time_left(tmp_path: Path) -> None:
+    cases, sweep = select(["resnet20_cifar"]), Sweep(engine=Slow(), seeds=1)
+    record: Record[Run] = Record.begin(Store(tmp_path), new_run("compare", RunConditions()))
+    for _ in Count().run(cases, record):
+        pass
+    moments = list[Progress](sweep.run(cases, record))
+    said = "1 running (ResNet-20 seed 0: epoch 3/60, loss 1.2, 900 images/s, 2 min left)"
+    assert (moments[0].what, moments[0].done, moments[0].total) == (said, 0.25, 2)
+    assert [moment.what.partition(" ")[0] for moment in moments[1:]] == ["seed", "1", "seed", "done"]
+    assert not [*tmp_path.glob("runs/*/trials/.claims/*.progress")]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told, tell = list[Moment](), trials._tell
+
+    def kept(place: Path, moment: Moment) -> None:
+        tell(place, moment)
+        told.append(msgspec.json.decode(place.read_bytes(), type=Moment))
+
+    monkeypatch.setattr(trials, "TELL_S", 0.0)
+    monkeypatch.setattr(trials, "_tell", kept)
+    planned = Trial(arm="0", spec=resolve("resnet20_cifar"), recipe=recipe("digits-smoke"), seed=0)
+    trials.run_trial(dataclasses.replace(planned, checkpoint=tmp_path / "key.checkpoint"))
+    assert [(moment.what, moment.done) for moment in told] == [("epoch 1/2", 0.5), ("epoch 2/2", 1.0)]
+    assert [*tmp_path.iterdir()] == []
+
+
+def double(job: int) -> int:
+    return 2 * job
+
+
+def test_a_worker_apart_does_what_this_process_would() -> None:
+    assert dict(Local(1, apart=True).run(double, iter([1, 2]))) == {1: 2, 2: 4}

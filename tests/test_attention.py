@@ -137,3 +137,23 @@ def test_a_reduction_that_is_no_positive_integer_is_refused(reduction: Any) -> N
 def test_placement_3x3_and_another_integration_exclude_each_other() -> None:
     with pytest.raises(UsageError, match="exclude each other"):
         AttentionSpec(placement="3x3", integration="pre")
+
+
+@pytest.mark.parametrize(
+    ("block", "options", "channels", "r", "hidden"),
+    [
+        ("se", (), 64, 16, 4),
+        ("se", (("min_width", 8),), 64, 16, 8),
+        ("se", (("min_width", 1),), 8, 16, 1),  # max(1, C // r)
+        ("se", (("divisor", 8),), 100, 4, 24),
+        ("se", (("min_width", 17), ("divisor", 16)), 64, 16, 32),
+        ("se_hard", (), 72, 4, 24),
+        ("se_hard", (("divisor", 1),), 72, 4, 18),
+        ("se_silu", (("min_width", 6),), 16, 4, 6),
+    ],
+)
+def test_the_hidden_width_of_se_has_a_least_value_and_a_divisor(
+    block: str, options: tuple[tuple[str, int], ...], channels: int, r: int, hidden: int
+) -> None:
+    attend = attend_with(AttentionSpec(block=block, reduction=r, options=options), (2,))
+    assert attend("standard", channels, stage=2).fc1.out_features == hidden  # type: ignore[union-attr]

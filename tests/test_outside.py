@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -299,7 +300,7 @@ def test_a_tower_that_is_called_twice_has_one_block_a_place() -> None:
 def test_a_network_with_attention_of_its_own_is_refused_and_its_own_can_be_replaced() -> None:
     """SE in the place of timm's SE is the same network: parameters and operations of `timm:seresnet50` itself."""
     pytest.importorskip("timm")
-    with pytest.raises(UsageError, match=r"timm:seresnet50: it has attention of its own at 16 places .*--replace"):
+    with pytest.raises(UsageError, match=r"timm:seresnet50: it has attention of its own at 16 places, .*--replace"):
         resolve_outside("timm:seresnet50+attach")
     with pytest.raises(UsageError, match="no attention of its own to replace; use --attach"):
         resolve_outside("torchvision:resnet18+replace")
@@ -785,3 +786,49 @@ def test_what_a_block_does_to_values_and_a_guessed_size_stand_under_the_table(
     for size, remarked in (((), True), (("--img-size", "64"), False)):
         guessed = run("compare", "remarkable:Plain", "--no-latency", *size)
         assert ("224 px images: nothing says which it is made for; choose with --img-size" in guessed.out) is remarked
+
+
+class Residual(nn.Module):
+    """A residual network over maps of `dims` dimensions of space, with an SE of its own or none."""
+
+    def __init__(self, dims: int, *, gated: bool = False) -> None:
+        super().__init__()
+        conv, norm = {1: (nn.Conv1d, nn.BatchNorm1d), 3: (nn.Conv3d, nn.BatchNorm3d)}[dims]
+        self.stem = conv(2, 8, 3, 2, 1)
+        self.branch = nn.Sequential(conv(8, 8, 3, 1, 1), norm(8), nn.ReLU(), conv(8, 8, 3, 1, 1), norm(8))
+        self.head = nn.Linear(8, 3)
+        self.fc = nn.Linear(8, 8) if gated else None
+        self.space = tuple(range(2, dims + 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        y = self.branch(x)
+        if self.fc is not None:
+            gate = torch.sigmoid(self.fc(y.mean(self.space)))
+            y = y * (gate[:, :, None] if len(self.space) == 1 else gate[:, :, None, None, None])
+        return self.head((x + y).mean(self.space))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("size", [(2, 32), (2, 4, 16, 16)])
+def test_se_is_attached_to_networks_of_one_and_three_dimensions(size: tuple[int, ...]) -> None:
+    dims, elements = len(size) - 1, 8 * math.prod(side // 2 for side in size[1:])
+    network = Residual(dims)
+    mine, (position,) = attach(network, AttentionSpec(reduction=2), size)
+    assert (position.name, position.channels, position.size, position.stage) == (
+        "branch.4", 8, tuple(side // 2 for side in size[1:]), 1,
+    )  # fmt: skip
+    plain, gated = count(network, size), count(mine, size)
+    assert (gated.se_scale, gated.se_excitation) == (elements, 2 * 8 * 4)
+    assert gated.macs - plain.macs == elements + 2 * 8 * 4
+    x = torch.randn(2, *size)
+    (block,) = attention_blocks(mine).values()
+    y = network.eval().branch(network.stem(x))
+    scaled = y * block.excitation(y.flatten(2).mean(2)).reshape(2, 8, *(1 for _ in size[1:]))  # type: ignore[operator]
+    torch.testing.assert_close(mine.eval()(x), network.head((network.stem(x) + scaled).flatten(2).mean(2)))
+    mine.train()(x).sum().backward()
+    own = Residual(dims, gated=True)
+    assert count(own, size).se_scale == elements
+    with pytest.raises(UsageError, match="attention of its own at 1 place"):
+        attach(own, SE, size)
+    replaced, _ = attach(own, AttentionSpec(block="constant"), size, replaces=True)
+    assert parameters(replaced) == parameters(network)

@@ -103,7 +103,7 @@ def parameters(network: nn.Module) -> int:
     return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
-def count(network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None) -> Counts:
+def count(network: nn.Module, input_size: tuple[int, ...], formulas: Formulas | None = None) -> Counts:
     """Operations of one forward pass in evaluation of an image of `input_size` (C, H, W).
 
     The network is not changed; give it on device `meta` to save a copy. `formulas` count what is not counted here.
@@ -114,7 +114,7 @@ def count(network: nn.Module, input_size: tuple[int, int, int], formulas: Formul
     return Counts(**tally.counts, by_formula=by_formula, uncounted=tuple(sorted(tally.uncounted)))
 
 
-def tallied(network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None) -> Tally:
+def tallied(network: nn.Module, input_size: tuple[int, ...], formulas: Formulas | None = None) -> Tally:
     """What `count` is made from; a network with a scripted module, which cannot be without memory, is run."""
     _refuse_known(formulas)
     scripted = not _is_meta(network) and any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
@@ -122,6 +122,7 @@ def tallied(network: nn.Module, input_size: tuple[int, int, int], formulas: Form
         network = copy.deepcopy(network).to("cpu" if scripted else "meta")
     network = steady(network, dense=True)
     tally = Tally(formulas)
+    tally.rank = 1 + len(input_size)
     image = torch.zeros((1, *input_size), device="cpu" if scripted else "meta")
     mode = ShapeMode(tally, image, everything=not _is_plain(network), computes=scripted)
     with evaluating(network), tally.watching(network), torch.no_grad(), mode:
@@ -134,9 +135,7 @@ def tallied(network: nn.Module, input_size: tuple[int, int, int], formulas: Form
     raise _failure(network, input_size, failure, image.device) from failure
 
 
-def _failure(
-    network: nn.Module, input_size: tuple[int, int, int], error: Exception, device: torch.device
-) -> BenchError:
+def _failure(network: nn.Module, input_size: tuple[int, ...], error: Exception, device: torch.device) -> BenchError:
     """What a forward pass that fails means: images that are too small where it takes larger ones, else the code."""
     channels, *sides = input_size
     if not place_of(error):
@@ -176,7 +175,7 @@ def steady(network: nn.Module, *, dense: bool = False) -> nn.Module:
     return network if fixed is None else fixed(dense=dense)
 
 
-def cannot_take(input_size: tuple[int, int, int], error: Exception) -> UsageError:
+def cannot_take(input_size: tuple[int, ...], error: Exception) -> UsageError:
     """What to say when a forward pass fails on images of `input_size`."""
     shape = "x".join(map(str, input_size))
     return UsageError(
@@ -197,6 +196,7 @@ class Tally:
         self.by_formula: Counter[str] = Counter()
         self.uncounted: set[str] = set()
         self.squeezes = 0
+        self.rank = 4  # dimensions of the image and of every map
         self.depth = 0
         self._whole = 0  # modules around that are counted by their formulas
         self._pools: Counter[int] = Counter()

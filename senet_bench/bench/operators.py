@@ -17,7 +17,9 @@ aten = torch.ops.aten
 
 
 class OperatorTally(Protocol):
-    """Where counts go."""
+    """Where counts go; `rank` is the number of dimensions of the image and of every map, 4 of (N, C, H, W)."""
+
+    rank: int
 
     def add(self, kind: str, amount: int) -> None:
         """Add operations of a kind: conv, linear, bn, max_pool or global_pool."""
@@ -58,9 +60,9 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tally.add("bn", out[0].numel())
         elif packet in MAX_POOLS:
             self.tally.add("max_pool", args[0].numel())
-        elif packet in AVERAGE_OPERATORS and is_global_pool(args[0], out):
+        elif packet in AVERAGE_OPERATORS and is_global_pool(args[0], out, self.tally.rank):
             self.tally.add("global_pool", args[0].numel())
-        elif packet in MULTIPLICATIONS and (scaled := scaled_elements(*args[-2:])):
+        elif packet in MULTIPLICATIONS and (scaled := scaled_elements(args[-2], args[-1], self.tally.rank)):
             self.tally.scale(scaled, Call(args, kwargs, out))
         elif not func.is_view and packet not in SQUEEZES:
             name = str(packet).removeprefix("aten.").rstrip("_")
@@ -89,27 +91,27 @@ def largest(call: Call) -> int:
     return max((tensor.numel() for tensor in _tensors((*call.args, call.out))), default=0)
 
 
-def scaled_elements(one: Any, other: Any) -> int:
+def scaled_elements(one: Any, other: Any, rank: int = 4) -> int:
     """The elements of the map if one operand is a map (N, C, H, W) and the other a gate for each of its channels."""
     for map_, gate in ((one, other), (other, one)):
-        if _is_map(map_) and _is_gate(gate, map_):
+        if _is_map(map_, rank) and _is_gate(gate, map_):
             return int(map_.numel())
     return 0
 
 
-def _is_map(x: Any) -> bool:
+def _is_map(x: Any, rank: int) -> bool:
     """Whether x is (N, C, H, W) with values of its own at more than one place."""
-    return isinstance(x, Tensor) and x.dim() == 4 and x.shape[2] * x.shape[3] > 1 and not _is_even(x)
+    return isinstance(x, Tensor) and x.dim() == rank > 2 and math.prod(x.shape[2:]) > 1 and not _is_even(x)
 
 
 def _is_gate(x: Any, map_: Tensor) -> bool:
     """Whether x depends on the image and is (N, C, 1, 1), or expanded from that to the size of the map."""
-    known = isinstance(x, Tensor) and x.dim() == 4 and x.shape[:2] == map_.shape[:2]
+    known = isinstance(x, Tensor) and x.dim() == map_.dim() and x.shape[:2] == map_.shape[:2]
     return known and getattr(x, "varies", False) and _is_even(x)
 
 
 def _is_even(x: Tensor) -> bool:
-    """Whether a tensor of four dimensions has one value for all places of a channel."""
+    """Whether a tensor has one value for all places of a channel."""
     return all(side == 1 or step == 0 for side, step in zip(x.shape[2:], x.stride()[2:]))
 
 
@@ -133,7 +135,7 @@ MOVES = {"clone", "copy", "_to_copy", "fill", "zero", "where", "masked_fill", "d
 """Elementwise operators that compute nothing."""
 BATCH_NORMS = {aten.native_batch_norm, aten._native_batch_norm_legit_no_training, aten.cudnn_batch_norm}
 MAX_POOLS = {aten.max_pool2d_with_indices, aten.max_pool2d}
-AVERAGE_OPERATORS = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d}
+AVERAGE_OPERATORS = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_pool2d, aten._adaptive_avg_pool3d}
 
 
 def counted_operators() -> frozenset[str]:
@@ -143,6 +145,6 @@ def counted_operators() -> frozenset[str]:
     return frozenset(name.removeprefix("aten.").strip("_") for name in names)
 
 
-def is_global_pool(x: Tensor, out: Tensor) -> bool:
+def is_global_pool(x: Tensor, out: Tensor, rank: int = 4) -> bool:
     """Whether a mean of x, (N, C, H, W), took its whole spatial extent."""
-    return x.dim() == 4 and out.numel() == x.shape[0] * x.shape[1]
+    return x.dim() == rank > 2 and out.numel() == x.shape[0] * x.shape[1]

@@ -21,7 +21,7 @@ from senet_bench.bench.shapes import einsum_products
 from senet_bench.errors import MeasurementError
 
 
-def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts:
+def count_fvcore(network: nn.Module, input_size: tuple[int, ...]) -> Counts:
     """The same as `complexity.count`, traced by fvcore on real tensors on the CPU (it cannot trace meta tensors).
 
     fvcore's own handles count convolutions and matrix products; ours count BatchNorm and pools by the conventions
@@ -56,7 +56,7 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, int, int]) -> Counts
     )
 
 
-def conv_and_linear(network: nn.Module, input_size: tuple[int, int, int]) -> int:
+def conv_and_linear(network: nn.Module, input_size: tuple[int, ...]) -> int:
     """Multiply-adds of all convolutions and matrix products by torch's FlopCounterMode, attention included."""
     network = steady(copy.deepcopy(network).to("meta"), dense=True)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
@@ -100,7 +100,7 @@ def _of_tensors(formula: Callable[..., int]) -> Callable[..., int]:
     return operations
 
 
-def verify(network: nn.Module, input_size: tuple[int, int, int], counts: Counts) -> None:
+def verify(network: nn.Module, input_size: tuple[int, ...], counts: Counts) -> None:
     """Raise `MeasurementError` unless `count`, fvcore and FlopCounterMode all give `counts`."""
     if (shapes := count(network, input_size)) != counts:
         raise MeasurementError(f"the shape counter gives {shapes}, not {counts}", "please report this network")

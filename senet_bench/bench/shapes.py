@@ -145,7 +145,7 @@ def _mul(tally: OperatorTally, input: Tensor, other: Any, **named: Any) -> Tenso
     if answer is None or not isinstance(other, Tensor):
         return answer
     call = Call((input, other), {}, answer)
-    if scaled := scaled_elements(input, other):
+    if scaled := scaled_elements(input, other, tally.rank):
         tally.scale(scaled, call)
     else:
         tally.leave_out("mul", call)

@@ -41,12 +41,12 @@ class Position:
 
     name: str
     channels: int
-    size: tuple[int, int]
+    size: tuple[int, ...]
     stage: int
     kind: PlaceKind
 
 
-def positions(network: nn.Module, input_size: tuple[int, int, int], *, replaces: bool = False) -> list[Position]:
+def positions(network: nn.Module, input_size: tuple[int, ...], *, replaces: bool = False) -> list[Position]:
     """Where `attach` would put blocks into the network for images of `input_size` (C, H, W), in order.
 
     Nothing is computed and the network is not changed. Raises `UsageError`, with the reason, for a network that
@@ -64,14 +64,14 @@ class _Traced:
     places: list[AttentionPlace]
 
 
-def _traced(network: nn.Module, input_size: tuple[int, int, int], replaces: bool) -> _Traced:
+def _traced(network: nn.Module, input_size: tuple[int, ...], replaces: bool) -> _Traced:
     of_network = shell(network)
     graph = trace(of_network)
     sizes = shapes(of_network, graph, input_size)
     own = own_gates(of_network, graph, sizes)
     if own and not replaces:
         raise UsageError(
-            f"it has attention of its own at {len(own)} places ({own[0].name} and so on)",
+            f"it has attention of its own at {len(own)} places, {own[0].name} first",
             f"put the block in its place: --replace, or {REPLACE} behind the name",
         )
     if replaces and not own:
@@ -81,7 +81,7 @@ def _traced(network: nn.Module, input_size: tuple[int, int, int], replaces: bool
     return _Traced(of_network, graph, found)
 
 
-def _positions(traced: _Traced, input_size: tuple[int, int, int]) -> dict[tuple[str, int], Position]:
+def _positions(traced: _Traced, input_size: tuple[int, ...]) -> dict[tuple[str, int], Position]:
     """A position for each place, those of a module that is called several times once."""
     positions: dict[tuple[str, int], Position] = {}
     for place in traced.places:
@@ -89,7 +89,7 @@ def _positions(traced: _Traced, input_size: tuple[int, int, int]) -> dict[tuple[
     return positions
 
 
-def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[int, int, int]) -> None:
+def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[int, ...]) -> None:
     """Raise `UsageError` unless the graph gives what the network gives for an image of noise."""
     tensor = next(iter(network.parameters()), torch.empty(0))
     if tensor.is_meta:
@@ -109,7 +109,7 @@ def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[
 
 
 def attach(
-    network: nn.Module, attention: AttentionSpec, input_size: tuple[int, int, int], *, replaces: bool = False
+    network: nn.Module, attention: AttentionSpec, input_size: tuple[int, ...], *, replaces: bool = False
 ) -> tuple[nn.Module, list[Position]]:
     """A network with attention at its positions, and those that were given a block.
 
@@ -128,7 +128,7 @@ def attach(
 
 
 def attach_with(
-    network: nn.Module, attend: Attend, input_size: tuple[int, int, int], *, replaces: bool = False
+    network: nn.Module, attend: Attend, input_size: tuple[int, ...], *, replaces: bool = False
 ) -> tuple[nn.Module, list[Position]]:
     """`attach` with the blocks that `attend` hands out at the place `standard`."""
     from senet_bench.models import initialise
@@ -158,10 +158,10 @@ def attach_with(
     return attached.train(network.training), given
 
 
-def _position(place: AttentionPlace, input_size: tuple[int, int, int]) -> Position:
-    _, channels, height, width = place.shape
-    stage = max(0, round(math.log2(input_size[1] / height)))
-    return Position(place.name, channels, (height, width), stage, place.kind)
+def _position(place: AttentionPlace, input_size: tuple[int, ...]) -> Position:
+    channels, size = place.shape[1], place.shape[2:]
+    stage = max(0, round(math.log2(input_size[-1] / size[-1])))
+    return Position(place.name, channels, size, stage, place.kind)
 
 
 def _insert(network: fx.GraphModule, place: AttentionPlace, name: str) -> None:

@@ -45,8 +45,9 @@ class Attend(Protocol):
 class SqueezeExcitation(nn.Module):
     """Squeeze-and-Excitation (Hu et al., arXiv 1709.01507v4, section 3, equations 2 to 4).
 
-    Maps (N, C, H, W) to the same shape: x * gate(W2 relu(W1 squeeze(x))), with W1 of shape (C/r, C) and
-    W2 of shape (C, C/r). C/r is rounded down when r does not divide C.
+    Maps (N, C, H, W), or maps of one or three dimensions of space, to the same shape: x * gate(W2 relu(W1 squeeze(x))),
+    with W1 of shape (C/r, C) and W2 of shape (C, C/r). C/r is rounded down when r does not divide C, and at least
+    `min_width`.
 
     MobileNetV3 (Howard et al., arXiv 1905.02244, section 5.3) rounds C/r to a multiple of `divisor` 8 and has a hard
     sigmoid, min(max(z + 3, 0), 6) / 6, where the spec says sigmoid (`hard`); EfficientNet (arXiv 1905.11946) has
@@ -65,11 +66,12 @@ class SqueezeExcitation(nn.Module):
         reduction: int,
         *,
         divisor: int = 1,
+        min_width: int = 0,
         hard: bool = False,
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        hidden = hidden_channels(channels, reduction, divisor)
+        hidden = hidden_channels(channels, reduction, divisor, min_width)
         self.squeeze_kind = spec.squeeze
         self.gate_kind = "hardsigmoid" if hard and spec.excitation == "sigmoid" else spec.excitation
         self.activation_kind = activation
@@ -86,6 +88,9 @@ class SqueezeExcitation(nn.Module):
         """Equation 2: (N, C, H, W) to (N, C); the map itself where there is no squeeze (Table 16)."""
         if self.squeeze_kind == "none":
             return x
+        if not _is_image(x):
+            over = tuple(range(2, x.dim()))
+            return x.amax(over) if self.squeeze_kind == "max" else x.mean(over)
         if self.squeeze_kind == "max":
             return x.amax((2, 3))
         return squeezed(x) if self.training and self.recomputes else x.mean((2, 3))
@@ -97,9 +102,16 @@ class SqueezeExcitation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""
         gate = self.excitation(self.squeeze(x))
+        if self.squeeze_kind != "none" and not _is_image(x):
+            return x * gate.reshape(*gate.shape, *(1 for _ in x.shape[2:]))
         if self.squeeze_kind == "avg" and self.training and self.recomputes:
             return gated(x, gate)
         return x * (gate if self.squeeze_kind == "none" else gate[:, :, None, None])
+
+
+def _is_image(x: Tensor) -> bool:
+    """Whether a map has two dimensions of space, as those have that are traced."""
+    return not isinstance(x, Tensor) or x.dim() == 4
 
 
 class ConstantGate(nn.Module):
@@ -129,7 +141,7 @@ def _built_in(row: Block, channels: int, spec: AttentionSpec, reduction: int | N
     row.check(spec.options)
     make: Callable[..., nn.Module] = imported(row.factory, "attention block")
     if row.switches:
-        return make(channels, spec, reduction, **row.given)
+        return make(channels, spec, reduction, **{**row.given, **dict(spec.options)})
     _refuse_switches(spec)
     options = {"reduction": reduction} if row.reduces else {}
     return make(channels, **{**options, **row.given, **dict(spec.options)})

@@ -15,18 +15,20 @@ from torch import Tensor, fx, nn
 from senet_bench.errors import UsageError
 
 
-def hidden_channels(channels: int, reduction: int, divisor: int = 1) -> int:
+def hidden_channels(channels: int, reduction: int, divisor: int = 1, least: int = 0) -> int:
     """C/r rounded down, or with a `divisor` to its nearest multiple, at least that and at most 10 % below C/r.
 
-    The second is MobileNet's `make_divisible(C // r, divisor)`. Raises `UsageError` for an r larger than C.
+    The second is MobileNet's `make_divisible(C // r, divisor)`. It is never below `least`; without that, an r larger
+    than C is a `UsageError`.
     """
-    hidden = channels // reduction
+    hidden = max(channels // reduction, least)
     if hidden < 1:
         raise UsageError(
             f"reduction {reduction} is larger than the {channels} channels it meets",
-            f"use a reduction of at most {channels}",
+            f"use a reduction of at most {channels}, or --attention se/min_width=1",
         )
-    return hidden if divisor == 1 else make_divisible(hidden, divisor)
+    rounded = hidden if divisor == 1 else make_divisible(hidden, divisor)
+    return rounded if rounded >= least else rounded + divisor
 
 
 def make_divisible(channels: int, divisor: int = 8) -> int:

@@ -200,7 +200,7 @@ class _Shapes(fx.Interpreter):
         return value
 
 
-def shapes(shell: nn.Module, graph: fx.Graph, input_size: tuple[int, int, int]) -> Shapes:
+def shapes(shell: nn.Module, graph: fx.Graph, input_size: tuple[int, ...]) -> Shapes:
     """The shape of each tensor in the graph for one image of `input_size`, on `meta` tensors; else `UsageError`."""
     dtype = next((parameter.dtype for parameter in shell.parameters()), torch.float32)
     interpreter = _Shapes(fx.GraphModule(on_meta(shell), copy.deepcopy(graph)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections import Counter
 from collections.abc import Iterable
@@ -29,7 +30,7 @@ SCALED_SUMS: frozenset[Any] = frozenset({torch.addcmul, "addcmul", "addcmul_"})
 TOTALS: frozenset[Any] = frozenset({torch.sum, "sum", torch.mean, "mean"})
 PRODUCT_OPERATORS: frozenset[Any] = frozenset({operator.mul, torch.mul, "mul"})
 OVERWRITING_PRODUCTS: frozenset[Any] = frozenset({operator.imul, "mul_"})
-CONVOLUTIONS: frozenset[Any] = frozenset({F.conv2d, torch.conv2d})
+CONVOLUTIONS: frozenset[Any] = frozenset({F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d})
 NORM_LAYERS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 ACTIVATION_OPERATORS = frozenset(
     ("relu", "relu6", "leakyrelu", "prelu", "elu", "selu", "celu", "softplus", "gelu", "gelutanh", "quickgelu", "silu")
@@ -64,6 +65,8 @@ class _Graph:
         self.nodes = list(graph.nodes)
         self.modules = dict(network.named_modules())
         self.shapes = shapes
+        image = next((node for node in self.nodes if node.op == "placeholder"), None)
+        self.rank = len(shapes.get(image, ())) if image is not None else 4  # of the image and of every map
         self.calls: dict[fx.Node, tuple[str, int]] = {}  # the module around a node, and its number in a call of that
         seen: Counter[str] = Counter()
         for node in self.nodes:
@@ -91,7 +94,14 @@ class _Graph:
         return str(name).lower().replace("_", "")
 
     def is_conv(self, node: fx.Node) -> bool:
-        return isinstance(self.module(node), nn.Conv2d) or node.target in CONVOLUTIONS
+        module = self.module(node)
+        transposed = isinstance(module, nn.modules.conv._ConvTransposeNd)
+        return (isinstance(module, nn.modules.conv._ConvNd) and not transposed) or node.target in CONVOLUTIONS
+
+    @property
+    def form(self) -> str:
+        """What a map looks like."""
+        return {3: "(N, C, L)", 5: "(N, C, D, H, W)"}.get(self.rank, "(N, C, H, W)")
 
     def is_linear(self, node: fx.Node) -> bool:
         return isinstance(self.module(node), nn.Linear) or node.target is F.linear
@@ -99,7 +109,7 @@ class _Graph:
     def is_map(self, node: fx.Node) -> bool:
         """Whether the value is a map of more than one place."""
         shape = self.shapes.get(node, ())
-        return len(shape) == 4 and shape[2] * shape[3] > 1
+        return len(shape) == self.rank > 2 and math.prod(shape[2:]) > 1
 
     def between(self, fork: fx.Node, value: fx.Node) -> list[fx.Node]:
         """The operations that lead from `fork` to `value`, without the first."""
@@ -168,9 +178,13 @@ def gated_map(product: fx.Node, known: _Graph) -> fx.Node | None:
     for value, factor in (factors, factors[::-1]):
         gate = _unexpanded(factor, known)
         made_from = value in known.index and known.above[gate] >> known.index[value] & 1
-        if made_from and known.is_map(value) and known.shapes.get(gate) == (*known.shapes[value][:2], 1, 1):
+        if made_from and known.is_map(value) and known.shapes.get(gate) == _gate_shape(known.shapes[value]):
             return value
     return None
+
+
+def _gate_shape(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (*shape[:2], *(1 for _ in shape[2:]))
 
 
 def _unexpanded(gate: fx.Node, known: _Graph) -> fx.Node:
@@ -220,8 +234,8 @@ def _branch(total: fx.Node, known: _Graph) -> AttentionPlace | str:
     """
     terms, reader = _terms(total, known)
     shape = known.shapes[total]
-    if len(shape) != 4:
-        return f"add tensors of {len(shape)} dimensions, not (N, C, H, W) maps"
+    if len(shape) != known.rank:
+        return f"add tensors of {len(shape)} dimensions, not {known.form} maps"
     common = known.above[terms[0]] & known.above[terms[1]]
     fork = known.nodes[common.bit_length() - 1]
     if not common or fork not in known.shapes:
@@ -252,7 +266,7 @@ def _check_open(known: _Graph) -> None:
     for node in known.nodes:
         module = known.module(node)
         inside = [] if module is None or known.is_conv(node) else module.modules()
-        if any(isinstance(one, nn.Conv2d) for one in inside) and not hasattr(module, "attention_place"):
+        if any(isinstance(one, nn.modules.conv._ConvNd) for one in inside) and not hasattr(module, "attention_place"):
             raise UsageError(
                 f"it has no place for attention: its convolutions are inside {type(module).__name__} modules, "
                 "which torch.fx cannot trace",

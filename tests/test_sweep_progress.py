@@ -20,6 +20,7 @@ from senet_bench.run.count import Count
 from senet_bench.run.engines import Local, ended
 from senet_bench.run.error import Sweep
 from senet_bench.run.record import Record, new_run
+from senet_bench.run.slurm import Slurm, job_name
 from senet_bench.train import trials
 from senet_bench.train.trials import Trial
 
@@ -32,6 +33,9 @@ class Slow:
 
     def check(self, device: str) -> None:
         """Anything goes."""
+
+    def queue(self) -> str:
+        return "5 pending (Resources)"
 
     def run(self, function: Any, jobs: Any) -> Any:
         return ended(self.watched(function, jobs))
@@ -51,7 +55,7 @@ def test_running_trials_are_told_of_with_their_epoch_rate_and_time_left(tmp_path
     for _ in Count().run(cases, record):
         pass
     moments = list[Progress](sweep.run(cases, record))
-    said = "1 running (ResNet-20 seed 0: epoch 3/60, loss 1.2, 900 images/s, 2 min left)"
+    said = "1 running (ResNet-20 seed 0: epoch 3/60, loss 1.2, 900 images/s, 2 min left), 5 pending (Resources)"
     assert (moments[0].what, moments[0].done, moments[0].total) == (said, 0.25, 2)
     assert [moment.what.partition(" ")[0] for moment in moments[1:]] == ["seed", "1", "seed", "done"]
     assert not [*tmp_path.glob("runs/*/trials/.claims/*.progress")]
@@ -71,6 +75,18 @@ def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monk
     trials.run_trial(dataclasses.replace(planned, checkpoint=tmp_path / "key.checkpoint"))
     assert [(moment.what, moment.done) for moment in told] == [("epoch 1/2", 0.5), ("epoch 2/2", 1.0)]
     assert [*tmp_path.iterdir()] == []
+
+
+def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    squeue, said = tmp_path / "squeue", tmp_path / "asked"
+    lines = "RUNNING|None\\nPENDING|Resources\\nPENDING|PartitionTimeLimit\\nPENDING|Resources\\n"
+    squeue.write_text(f"#!/bin/sh\necho \"$@\" > {said}\nprintf '{lines}'\n")
+    squeue.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    assert Slurm(tmp_path).queue() == "3 pending (Resources, PartitionTimeLimit)"
+    assert f"--name={job_name()}" in said.read_text()
+    squeue.write_text("#!/bin/sh\nexit 1\n")
+    assert Slurm(tmp_path).queue() == ""
 
 
 def double(job: int) -> int:

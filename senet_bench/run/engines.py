@@ -57,6 +57,9 @@ class Engine(Protocol):
     ) -> Iterator[tuple[Job, Result | Failure] | None]:
         """The same, and None about every second while none ends, for the caller to tell how far they are."""
 
+    def queue(self) -> str:
+        """What a cluster says of the jobs that wait for it, and why; empty where none does."""
+
 
 def ended(moments: Iterator[tuple[Job, Result | Failure] | None]) -> Iterator[tuple[Job, Result | Failure]]:
     """The jobs that ended."""
@@ -98,6 +101,10 @@ class Local:
         present(device)
         if not self.places():
             raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
+
+    def queue(self) -> str:
+        """Nothing waits here but for a free worker."""
+        return ""
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
+QUEUE_S = 10.0
+"""Seconds between two looks at a cluster's queue."""
 SHOWN_AT_ONCE = 3
 """How many running trials are told of by name."""
 PAPER = "paper"
@@ -218,10 +221,13 @@ class Sweep:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for planned in todo:
                 kept.forget(planned.key)
+        queue = _Queue(self.engine)
         for moment in watched(self.engine, kept, run_trial, todo, about):
             if isinstance(moment, Running):
                 now = moments_of(moment.trials)
                 what = f"{min(at_once, len(moment.trials))} running{_listed(now, rows)}"
+                queued = queue.text()
+                what += f", {queued}" if queued else ""
                 what += f", {failed} failed" if failed else ""
                 yield record.progress(what, done + sum(one.done for one in now.values()), total)
                 continue
@@ -267,6 +273,20 @@ def definition(trial: Trial) -> dict[str, Any]:
     from senet_bench.train.identity import identity_of
 
     return identity_of(trial).as_dict()
+
+
+class _Queue:
+    """What an engine says of waiting jobs, asked now and then."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.asked, self.told = engine, -QUEUE_S, ""
+
+    def text(self) -> str:
+        """The last answer, or a new one where that is old."""
+        now = time.monotonic()
+        if now - self.asked >= QUEUE_S:
+            self.asked, self.told = now, self.engine.queue()
+        return self.told
 
 
 def moments_of(running: Iterable[Trial]) -> dict[Trial, Moment]:

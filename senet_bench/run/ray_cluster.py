@@ -45,6 +45,10 @@ class RayCluster:
         """Raise `UsageError` unless GPUs are reserved just when trials run on them."""
         check_reserved(device, reserves=self.gpus > 0)
 
+    def queue(self) -> str:
+        """Nothing waits that the cluster has no room for."""
+        return ""
+
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
         return ended(self.watched(function, jobs))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import importlib
 import logging
+import os
 import secrets
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +32,13 @@ from senet_bench.run.engines import (
 
 GPU_OPTIONS = {"gpus_per_node", "slurm_gpus_per_node", "slurm_gres", "slurm_gpus_per_task"}
 """What of submitit's options reserves GPUs."""
+ASKED_S = 5.0
+"""Seconds that Slurm has to say what is in its queue."""
+
+
+def job_name() -> str:
+    """What the jobs of this process are called in Slurm's queue."""
+    return f"senet-bench-{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +60,17 @@ class Slurm:
     def check(self, device: str) -> None:
         """Raise `UsageError` unless GPUs are reserved just when trials run on them."""
         check_reserved(device, reserves=bool(GPU_OPTIONS & self.options.keys()))
+
+    def queue(self) -> str:
+        """How many jobs of this process wait in Slurm's queue, and why: `5 pending (Resources)`."""
+        command = ["squeue", "--me", "--noheader", f"--name={job_name()}", "--format=%T|%r"]
+        try:
+            told = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_S, check=True)  # noqa: S603
+        except (OSError, subprocess.SubprocessError):  # no squeue here, or none that answers
+            return ""
+        pending = [line.partition("|")[2].strip() for line in told.stdout.splitlines() if line.startswith("PENDING")]
+        reasons = ", ".join(dict.fromkeys(filter(None, pending)))
+        return f"{len(pending)} pending" + (f" ({reasons})" if reasons else "") if pending else ""
 
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
@@ -81,7 +101,7 @@ class Slurm:
         except (RuntimeError, TypeError, ValueError, KeyError, NameError) as error:
             raise UsageError(f"Slurm cannot be used here ({one_line(error)})", "is sbatch on the PATH?") from error
         try:
-            executor.update_parameters(**({"timeout_min": 24 * 60} | self.options))
+            executor.update_parameters(**({"timeout_min": 24 * 60, "name": job_name()} | self.options))
         except (RuntimeError, TypeError, ValueError, KeyError, NameError, AssertionError) as error:
             raise self._refused(error) from error
         return executor

@@ -170,3 +170,114 @@ def test_a_detector_has_a_fingerprint() -> None:
     before = function(network, 128)
     with_eps(network)
     assert not same(before, function(network, 128))
+
+
+SOURCE = """
+import torch, torch.nn.functional as F
+from torch import nn
+
+class Unit(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, groups=4, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.fc1 = nn.Linear(width, 4)
+        self.fc2 = nn.Linear(4, width)
+
+    def forward(self, x):
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        gate = y.mean((2, 3))
+        gate = self.fc2(F.relu(self.fc1(gate)))
+        y = y * gate.sigmoid()[:, :, None, None]
+        return F.relu(x + y)
+
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, stride=2, padding=1)
+        self.norm = nn.BatchNorm2d(8)
+        self.units = nn.ModuleList([Unit(8), Unit(8)])
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = F.relu(self.norm(self.stem(x)))
+        x = F.max_pool2d(x, 3, stride=2, padding=1)
+        for unit in self.units:
+            x = unit(x)
+        x = F.adaptive_avg_pool2d(x, 1).flatten(1)
+        return self.fc(x)
+"""
+
+CHANGED = {
+    "eps": ("self.bn2 = nn.BatchNorm2d(width)", "self.bn2 = nn.BatchNorm2d(width, eps=1e-4)"),
+    "dilation": ("width, 3, padding=1, bias", "width, 3, padding=2, dilation=2, bias"),
+    "reflected borders": ("width, 3, padding=1, bias", "width, 3, padding=1, padding_mode='reflect', bias"),
+    "gate by tanh": ("gate.sigmoid()", "gate.tanh()"),
+    "hard gate": ("gate.sigmoid()", "F.hardsigmoid(gate)"),
+    "gate squared": ("gate.sigmoid()", "gate.sigmoid().square()"),
+    "squeeze by maximum": ("y.mean((2, 3))", "y.amax((2, 3))"),
+    "squeeze of x": ("gate = y.mean", "gate = x.mean"),
+    "no ReLU inside": ("self.fc2(F.relu(self.fc1(gate)))", "self.fc2(self.fc1(gate))"),
+    "leaky": ("return F.relu(x + y)", "return F.leaky_relu(x + y, 0.01)"),
+    "GELU": ("y = F.relu(self.bn1", "y = F.gelu(self.bn1"),
+    "half the shortcut": ("F.relu(x + y)", "F.relu(x / 2 + y)"),
+    "no shortcut in the second": ("x = unit(x)", "x = unit(x) - (x if unit is self.units[1] else 0)"),
+    "units swapped": ("in self.units:", "in reversed(self.units):"),
+    "a unit left out": ("in self.units:", "in self.units[:1]:"),
+    "average for maximum": ("F.max_pool2d(x, 3, stride=2, padding=1)", "F.avg_pool2d(x, 3, stride=2, padding=1)"),
+    "shifted by a pixel": ("x = F.max_pool2d(x,", "x = F.max_pool2d(x.roll(1, 3),"),
+    "mirrored": ("x = F.relu(self.norm(self.stem(x)))", "x = F.relu(self.norm(self.stem(x.flip(3))))"),
+    "channels of the image swapped": ("self.stem(x)", "self.stem(x.flip(1))"),
+    "a thousandth more": ("return self.fc(x)", "return self.fc(x) * 1.001"),
+}  # fmt: skip
+
+REWRITTEN = {
+    "addmm": ("return self.fc(x)", "return torch.addmm(self.fc.bias, x, self.fc.weight.T)"),
+    "functional linear": ("return self.fc(x)", "return F.linear(x, self.fc.weight, self.fc.bias)"),
+    "matmul": ("return self.fc(x)", "return x @ self.fc.weight.T + self.fc.bias"),
+    "einsum": ("return self.fc(x)", "return torch.einsum('nc,oc->no', x, self.fc.weight) + self.fc.bias"),
+    "mean of both sides": ("F.adaptive_avg_pool2d(x, 1).flatten(1)", "x.mean((2, 3))"),
+    "mean one side after the other": ("F.adaptive_avg_pool2d(x, 1).flatten(1)", "x.mean(3).mean(2)"),
+    "sum over the number": ("y.mean((2, 3))", "y.flatten(2).sum(2) / (y.shape[2] * y.shape[3])"),
+    "the other order of pixels": ("y.mean((2, 3))", "y.flip(2, 3).mean((2, 3))"),
+    "sum the other way round": ("x + y", "y + x"),
+    "product the other way round": ("y * gate.sigmoid()[:, :, None, None]", "gate.sigmoid()[:, :, None, None] * y"),
+    "unsqueezed twice": ("[:, :, None, None]", ".unsqueeze(-1).unsqueeze(-1)"),
+    "gate by its formula": ("gate.sigmoid()", "(1 / (1 + (-gate).exp()))"),
+    "clamp for ReLU": ("return F.relu(x + y)", "return (x + y).clamp(min=0)"),
+    "maximum for ReLU": ("return F.relu(x + y)", "return torch.maximum(x + y, torch.zeros_like(x))"),
+    "in place": ("return F.relu(x + y)", "return F.relu_(x + y)"),
+    "torch.add": ("x + y", "torch.add(x, y)"),
+    "1x1 convolutions as FCs": ("self.fc2(F.relu(self.fc1(gate)))",
+        ("F.conv2d(F.relu(F.conv2d(gate[..., None, None], self.fc1.weight[..., None, None], self.fc1.bias)),"
+         " self.fc2.weight[..., None, None], self.fc2.bias).flatten(1)")),
+    "BatchNorm by its formula": ("self.norm(self.stem(x))",
+        ("((self.stem(x) - self.norm.running_mean[:, None, None]) / (self.norm.running_var[:, None, None] +"
+         " self.norm.eps).sqrt() * self.norm.weight[:, None, None] + self.norm.bias[:, None, None])")),
+    "channels last": ("x = F.relu(self.norm(self.stem(x)))",
+        "x = F.relu(self.norm(self.stem(x.contiguous(memory_format=torch.channels_last))))"),
+    "dropout in training alone": ("return self.fc(x)", "return self.fc(F.dropout(x, 0.5, self.training))"),
+}  # fmt: skip
+
+
+def function_of_source(change: tuple[str, str] = ("", "")) -> Function:
+    old, new = change
+    assert not old or SOURCE.count(old) == 1
+    names: dict[str, type[nn.Module]] = {}
+    exec(SOURCE.replace(old, new) if old else SOURCE, names)
+    return function(names["Net"]())
+
+
+def test_of_twenty_changes_none_passes_and_of_twenty_rewrites_none_fails() -> None:
+    base = function_of_source()
+    assert [name for name, change in CHANGED.items() if same(base, function_of_source(change))] == []
+    assert [name for name, change in REWRITTEN.items() if not same(base, function_of_source(change))] == []
+    assert len(CHANGED) == len(REWRITTEN) == 20
+
+
+def test_a_bound_that_no_value_reaches_is_seen_by_the_operators_alone() -> None:
+    """The page of `check` says so: the seeded images give values below 6."""
+    assert same(function_of_source(), function_of_source(("x = F.relu(self.norm", "x = F.relu6(self.norm")))

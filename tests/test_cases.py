@@ -136,8 +136,8 @@ def test_given_networks_are_a_pair_and_a_network_alone_is_timed(run: Run) -> Non
     assert row["latency"].get("ratio") is None
     assert [further["conditions"]["runtime"] for further in row["more_latency"]] == ["deploy"]
     for typed, said in {
-        ("resnet20_cifar", "--pair"): "--pair wants 2 networks or more",
-        ("--alone",): "--alone wants 1 networks or more",
+        ("resnet20_cifar", "--pair"): "--pair wants two networks by name or more",
+        ("--alone",): "--alone wants a network by name or more",
         (
             "resnet20_cifar",
             "resnet18",

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 
 import pytest
 
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.show import terminal as console
 from senet_bench.show.documents import Document, of_table
+from senet_bench.show.measurements import latency_table
 from senet_bench.show.tables import Cell, Column, Table
+from tests.support import stored
 
 STATUSES = ("match", "match†", "near", "differs", "not reproduced", "not measured")
 
@@ -75,3 +79,17 @@ def test_a_pipe_gets_plain_text_on_long_lines(capsys: pytest.CaptureFixture[str]
     assert "\x1b" not in out
     assert sum("1234.5678" in line for line in out.splitlines()) == len(STATUSES)
     assert any(len(line) > 120 for line in out.splitlines())
+
+
+def test_a_ratio_is_said_to_be_of_the_networks_given_and_medians_that_contradict_it_are_remarked() -> None:
+    base = replace(stored.row("A", None, 0.1), latency=replace(stored.latency(None), seconds=0.003))
+    variant = stored.row("SE-A", AttentionSpec(), 0.1)  # its interval lies above 1, its median below the baseline's
+    table = latency_table([base, variant], name=lambda row: row.label)
+    assert table is not None
+    assert "SE-A: ms and ratio disagree" in " ".join(table.notes)
+    assert any(note.startswith("ratio: SE / baseline") for note in table.notes)
+    given = replace(variant, role="plain", attention=None)
+    table = latency_table([replace(base, latency=stored.latency(None)), given], name=lambda row: row.label)
+    assert table is not None
+    assert any(note.startswith("ratio: a network / A in the same rounds") for note in table.notes)
+    assert "disagree" not in " ".join(table.notes)

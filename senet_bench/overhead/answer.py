@@ -9,7 +9,7 @@ from functools import partial
 
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions
-from senet_bench.core.sizing import resized, sizes_of
+from senet_bench.core.sizing import WIDEST, resized, sizes_of
 from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
@@ -69,7 +69,8 @@ def plain_networks(base: ModelSpec, budget: Budget) -> Iterator[ModelSpec]:
 
 def _largest(base: ModelSpec, what: str, step: float, budget: Budget) -> int:
     """How many steps wider or deeper a network can be inside the budget; found by halving, as costs only rise."""
-    low, high = 0, round((max(budget.counted.values()) - 1) / STEP) if what == "width" else 32
+    widest = min(max(budget.counted.values()), WIDEST)
+    low, high = 0, round((widest - 1) / STEP) if what == "width" else 32
     while low < high:
         middle = (low + high + 1) // 2
         inside = _fits(_sized(base, what, step, middle), base, budget)

@@ -99,7 +99,8 @@ def _given(names: Sequence[str], changes: Changes) -> tuple[Case, ...]:
     option, fewest = ("--pair", 2) if changes.against == "first" else ("--alone", 1)
     specs = list(dict.fromkeys(spec_of(name, changes) for name in names))
     if len(specs) < fewest:
-        raise UsageError(f"{option} wants {fewest} networks or more by name", "name them, the baseline first")
+        wanted, example = ("two networks", "A B --pair") if fewest > 1 else ("a network", "A --alone")
+        raise UsageError(f"{option} wants {wanted} by name or more", f"name them: senet-bench compare {example}")
     first = specs[0]
     if option == "--alone":
         return tuple(Case(spec, "baseline", None, (None,)) for spec in specs)

@@ -50,8 +50,32 @@ def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[
         f"Latency: {constant}",
         tuple(column for column, _ in columns),
         body,
-        (*reasons, *missing, *TIME_NOTES, *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ())),
+        (
+            *reasons,
+            *missing,
+            *_contradictions(entries),
+            *_time_notes(rows),
+            *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ()),
+        ),
     )
+
+
+def _time_notes(rows: Sequence[Row]) -> tuple[str, ...]:
+    """What the columns are; of networks that were given, not SE and its baseline, what their ratios are of."""
+    given = {row.role for row in rows} <= {"baseline", "plain"}
+    first = next((row.label for row in rows if row.baseline is None), "the baseline") if given else ""
+    return tuple(note.replace("SE / baseline", f"a network / {first}") if given else note for note in TIME_NOTES)
+
+
+def _contradictions(entries: Sequence[TimedRow]) -> Iterator[str]:
+    """Where two medians say faster and the ratio of their rounds is surely slower, or the other way round."""
+    bases = {(row.model, repr(latency.conditions)): latency for row, latency in entries if row.baseline is None}
+    for row, latency in entries:
+        base = bases.get((row.baseline or "", repr(latency.conditions)))
+        if base is None or latency.ci is None or latency.ci[0] <= 1 <= latency.ci[1]:
+            continue
+        if (latency.seconds < base.seconds) == (latency.ci[0] > 1):
+            yield f"{row.label}: ms and ratio disagree, as on a busy machine: the ratio is of calls in the same rounds"
 
 
 def _latencies(row: Row) -> Iterator[Latency]:

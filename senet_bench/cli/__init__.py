@@ -12,7 +12,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import check, compare, excitations, listing, profile, train
+from senet_bench.cli import check, compare, excitations, listing, probe, profile, train
 from senet_bench.cli.options import PAPER_VALUE
 from senet_bench.cli.parameters import Command, flat
 from senet_bench.core.axes import AXES
@@ -107,6 +107,7 @@ for command in (
     train.train,
     train.evaluate,
     excitations.excitations,
+    probe.probe,
     profile.profile,
     profile.selftest,
     check.check,

@@ -10,6 +10,9 @@ from senet_bench.errors import MeasurementError
 from senet_bench.models.attention import Attend
 from senet_bench.probe.tasks import CELL
 
+WIDTH, UNITS = 32, 2
+"""Channels, and residual units."""
+
 
 class RandomGate(nn.Module):
     """The control with gates as unequal as a block's that depend on nothing: sigmoids of normal draws, never trained.

@@ -1,0 +1,111 @@
+"""The command `probe`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+
+import typer
+
+from senet_bench.cli import options as o
+from senet_bench.cli.parameters import choice
+from senet_bench.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from senet_bench.run.engines import Engine
+
+Blocks = Annotated[
+    list[str] | None,
+    typer.Argument(help="Built-in blocks, or package.module:Class; default: every built-in one.", show_default=False),
+]
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Tasks:
+    """What the blocks are to do."""
+
+    PANEL: ClassVar[str] = "What is measured"
+    task: Annotated[
+        list[str] | None,
+        typer.Option("--task", help="Only this task; several times for several. Default: all of them."),
+    ] = None
+    difficulty: Annotated[
+        str | None, typer.Option("--difficulty", help="A level of the task's knob, or curve for all of them.")
+    ] = None
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, max=o.MOST_SEEDS, help="Runs of each network, paired by seed.")
+    ] = 8
+    reduction: Annotated[
+        int | None,
+        typer.Option("-r", "--reduction", min=1, max=o.MOST_CHANNELS, help="r of blocks that take one; default: 4."),
+    ] = None
+    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Engines:
+    """Where the trials run."""
+
+    PANEL: ClassVar[str] = "Where and how it runs"
+    device: Annotated[str, typer.Option("--device", help=o.DEVICES)] = "cpu"
+    engine: Annotated[
+        o.EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(o.EngineName)))
+    ] = "local"
+    engine_address: Annotated[
+        str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
+    ] = None
+    engine_option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."
+        ),
+    ] = None
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=o.MOST_THREADS, help="Trials at once here; default: the cores, 1 a GPU."),
+    ] = None
+
+    def made(self, results: Path) -> Engine:
+        """The engine that these options ask for."""
+        options = self.engine_option or ()
+        return o.engine_of(self.engine, self.engine_address, options, self.workers, self.device, results)
+
+
+def probe(
+    blocks: Blocks = None,
+    tasks: Tasks = Tasks(),
+    engines: Engines = Engines(),
+    dry_run: DryRun = False,
+    showing: o.Showing = o.Showing(),
+) -> None:
+    """What a block can do, in minutes: errors on small generated tasks that each need one ability."""
+    engine = engines.made(showing.results)
+    showing.check()
+    from senet_bench.probe import measurement, tables
+
+    asked = measurement.Probe.of(
+        engine,
+        blocks or (),
+        tasks.task or (),
+        difficulty=tasks.difficulty,
+        reduction=tasks.reduction,
+        seeds=tasks.seeds,
+        device=engines.device,
+        fresh=tasks.fresh,
+    )
+    if dry_run:
+        from senet_bench.run.tables import forecast_document
+
+        showing.emit(forecast_document(measurement.forecast(asked, showing.store)))
+        return
+    record = showing.follow(measurement.probe(asked, showing.store))
+    showing.emit(tables.probe_document(record.document))
+    showing.stored(record.path)
+    failed = [row for row in record.document.rows if row.reason]
+    if failed:
+        more = f", and {len(failed) - 1} more" * (len(failed) > 1)
+        raise MeasurementError(f"not measured: {failed[0].label} on {failed[0].task}: {failed[0].reason}{more}")

@@ -832,3 +832,35 @@ def test_se_is_attached_to_networks_of_one_and_three_dimensions(size: tuple[int,
         attach(own, SE, size)
     replaced, _ = attach(own, AttentionSpec(block="constant"), size, replaces=True)
     assert parameters(replaced) == parameters(network)
+
+
+class AsksForSizes(nn.Module):
+    """A residual network whose code decides by the sides of its maps, pads by them and counts over them."""
+
+    def __init__(self, *, batch: bool = False) -> None:
+        super().__init__()
+        self.conv, self.head, self.batch = nn.Conv2d(4, 4, 3, padding=1), nn.Linear(4, 3), batch
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        if h % 8 or w % 8:
+            x = nn.functional.pad(x, (0, -w % 8, 0, -h % 8))
+        if self.batch:
+            return torch.stack([self.head(self.conv(x[i : i + 1]).mean((2, 3)))[0] for i in range(n)])
+        y = self.conv(x)
+        rows = sum(y[:, :, i].mean(2) for i in range(x.size(2))) / x.size(-2)
+        return self.head((x + y).mean((2, 3)) + rows.reshape(n, c))  # type: ignore[no-any-return]
+
+
+def test_a_network_that_asks_for_sizes_is_traced_with_them() -> None:
+    network = AsksForSizes().eval()
+    for size in ((4, 8, 8), (4, 10, 13)):
+        mine, (position,) = attach(network, AttentionSpec(block="constant"), size)
+        assert (position.name, position.size) == ("conv", tuple(-(-side // 8) * 8 for side in size[1:]))
+        gct, _ = attach(network, AttentionSpec(block="gct"), size)  # starts as the identity
+        for images in (1, 3):
+            x = torch.randn(images, *size)
+            torch.testing.assert_close(gct.eval()(x), network(x))
+            assert not torch.equal(mine.eval()(x), network(x))
+    with pytest.raises(UsageError, match="cannot trace it"):
+        attach(AsksForSizes(batch=True), SE, (4, 8, 8))

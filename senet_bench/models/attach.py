@@ -66,7 +66,7 @@ class _Traced:
 
 def _traced(network: nn.Module, input_size: tuple[int, ...], replaces: bool) -> _Traced:
     of_network = shell(network)
-    graph = trace(of_network)
+    graph = trace(of_network, input_size)
     sizes = shapes(of_network, graph, input_size)
     own = own_gates(of_network, graph, sizes)
     if own and not replaces:
@@ -77,7 +77,7 @@ def _traced(network: nn.Module, input_size: tuple[int, ...], replaces: bool) -> 
     if replaces and not own:
         raise UsageError("it has no attention of its own to replace", "use --attach")
     found = own if replaces else places(of_network, graph, sizes)
-    check_same_in_training(network, graph)
+    check_same_in_training(network, graph, input_size)
     return _Traced(of_network, graph, found)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, fx, nn
 from senet_bench.core.devices import kind_of
 from senet_bench.core.source import first_line
 from senet_bench.errors import UsageError
+from senet_bench.models.sized import BATCH, Sized
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 DROPOUT_MODULES: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
@@ -52,6 +53,10 @@ class _Tracer(Tracer):
             or not any(True for _ in m.children())
             or super().is_leaf_module(m, module_qualified_name)
         )
+
+
+class _SizedTracer(Sized, _Tracer):
+    """Traces for images of one size."""
 
 
 def difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
@@ -107,17 +112,18 @@ def shell(network: nn.Module) -> nn.Module:
     return copied
 
 
-def trace(shell: nn.Module) -> fx.Graph:
+def trace(shell: nn.Module, input_size: tuple[int, ...] | None = None) -> fx.Graph:
     """The graph of a shell's forward pass in evaluation; `UsageError` when torch.fx cannot trace it.
 
-    Dropout that is called as a function becomes a module of the shell.
+    Where the code asks for sizes, it is the graph for images of `input_size`, if that is given. Dropout that is called
+    as a function becomes a module of the shell.
     """
-    return _graph(shell.eval())
+    return _graph(shell.eval(), input_size)
 
 
-def check_same_in_training(network: nn.Module, graph: fx.Graph) -> None:
+def check_same_in_training(network: nn.Module, graph: fx.Graph, input_size: tuple[int, ...] | None = None) -> None:
     """Raise `UsageError` unless the network's graph in training is this one: a graph has no modes."""
-    difference = _difference(_graph(shell(network).train()), graph)
+    difference = _difference(_graph(shell(network).train(), input_size), graph)
     if difference:
         raise UsageError(
             f"its forward pass is not the same in training and evaluation ({difference})",
@@ -125,7 +131,7 @@ def check_same_in_training(network: nn.Module, graph: fx.Graph) -> None:
         )
 
 
-def _graph(shell: nn.Module) -> fx.Graph:
+def _graph(shell: nn.Module, input_size: tuple[int, ...] | None) -> fx.Graph:
     leaves, functions = _timm_leaves(shell)
     bare = tuple(kind for kind in leaves if not any(map(_holds_convolutions, _instances(shell, kind))))
     try:
@@ -136,9 +142,26 @@ def _graph(shell: nn.Module) -> fx.Graph:
                 raise
             graph = _Tracer(leaves, functions).trace(shell)
     except Exception as error:
+        sized = None if input_size is None else _sized_graph(shell, _SizedTracer(leaves, functions), input_size)
+        if sized is not None:
+            return sized
         raise UsageError(
             f"torch.fx cannot trace it: {first_line(error)}", "its forward pass depends on values or shapes"
         ) from error
+    for node in graph.nodes:
+        _as_module(node, shell)
+    return graph
+
+
+def _sized_graph(shell: nn.Module, tracer: _SizedTracer, input_size: tuple[int, ...]) -> fx.Graph | None:
+    """The graph for images of one size, None where that cannot be traced either."""
+    dtype = next((parameter.dtype for parameter in shell.parameters()), torch.float32)
+    tracer.prepare(on_meta(shell), torch.empty((BATCH, *input_size), dtype=dtype, device="meta"))
+    try:
+        graph = tracer.trace(shell)
+    except Exception:  # noqa: BLE001 - of whatever code the network has; the first error is told
+        return None
+    graph.eliminate_dead_code(lambda node: node.op != "call_method" or node.target != "size")
     for node in graph.nodes:
         _as_module(node, shell)
     return graph

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal, cast, get_args
 
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.parameters import choice
 from senet_bench.errors import MeasurementError
+
+Side = Literal["machine", "torch", "version"]
 
 
 def models(
@@ -40,18 +43,46 @@ def doctor(
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
 
-def report(results: o.Results = Path("results"), any_protocol: o.AnyProtocol = False, quiet: o.Quiet = False) -> None:
+def report(
+    folders: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Results folders to set side by side; one is that of --results.", show_default=False),
+    ] = None,
+    by: Annotated[
+        str | None, typer.Option("--by", help="Set side by side what is stored, by this.", **choice(*get_args(Side)))
+    ] = None,
+    cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
+    any_protocol: o.AnyProtocol = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file that is written.")] = False,
+    showing: o.Showing = o.Showing(),
+) -> None:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     from senet_bench.core.store import Store
     from senet_bench.gallery import report
+    from senet_bench.gallery.citation import cite as cited
+    from senet_bench.gallery.sides import side_by_side, split
     from senet_bench.show import terminal
 
-    found = report.read_gallery(Store(results), any_protocol=any_protocol)
-    for path in report.write_gallery(found, results):
-        terminal.remark(str(path), quiet=quiet)
+    showing.check()
+    places = folders or [showing.results]
+    if by is not None or cite or len(places) > 1:
+        held = {str(place): report.held(Store(place)) for place in places}
+        if cite:
+            terminal.print_text("".join(map(cited, held.values())))
+            return
+        sides = held if by is None else split(report.together(held.values()), cast(Side, by))
+        showing.emit(side_by_side(sides))
+        return
+    root = places[0]
+    found = report.read_gallery(Store(root), any_protocol=any_protocol)
+    written = list(report.write_gallery(found, root))
+    if verbose:
+        for path in written:
+            terminal.remark(str(path), quiet=showing.quiet)
+    terminal.remark(f"{len(written)} files in {root}: tables, plots and {written[-1].name}", quiet=showing.quiet)
     for one in found.collection.left_out:
         terminal.remark(f"left out: {one.error}")
-    if not quiet:
-        terminal.show(found.summary)
+    if not showing.quiet:
+        showing.emit(found.summary)
     if found.collection.left_out:
         raise report.IncompleteReportError(found.collection.left_out)

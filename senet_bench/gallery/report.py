@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,6 +71,20 @@ def read_gallery(store: Store, *, any_protocol: bool = False) -> Gallery:
             raise
         kept = tuple(source for source in collection.sources if faults[source.path] is None)
         return _gallery(replace(collection, sources=kept, left_out=(*collection.left_out, *bad)))
+
+
+def held(store: Store) -> Collection:
+    """What is stored, nothing of it laid out; `UsageError` where there is nothing."""
+    collection = gather(store.root, store.survey())
+    if not collection.sources:
+        raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    return collection
+
+
+def together(collections: Iterable[Collection]) -> Collection:
+    """Everything that some folders hold."""
+    sources = [source for one in collections for source in one.sources]
+    return Collection(tuple(sorted(sources, key=lambda source: source.age)))
 
 
 def _gallery(collection: Collection) -> Gallery:

@@ -42,14 +42,30 @@ def show(document: Document) -> None:
     What does not fit even then is printed in parts, some columns after the other, beside the first column.
     """
     terminal = sys.stdout.isatty()
-    console = _Console(highlight=False, emoji=False, width=None if terminal else PIPED_WIDTH)
+    console = _Console(highlight=False, emoji=False, width=None if terminal else piped_width())
+    if terminal:
+        _show(document, console)
+        return
+    with console.capture() as captured:
+        _show(document, console, wrapped=False)
+    print_text("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def piped_width() -> int:
+    """How wide a table may be that no terminal shows: as `COLUMNS` says, else without end."""
+    asked = os.environ.get("COLUMNS", "")
+    return int(asked) if asked.isascii() and asked.isdigit() and 0 < int(asked) < PIPED_WIDTH else PIPED_WIDTH
+
+
+def _show(document: Document, console: Console, *, wrapped: bool = True) -> None:
+    """Print the tables of a document; notes are `wrapped`, or each a line of its own."""
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow
         for part in _parts(table, console):
             console.print(_rich(part))
         for note in table.notes:
-            if terminal:
+            if wrapped:
                 console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
             else:
                 console.print(f"  {note}", soft_wrap=True, markup=False)

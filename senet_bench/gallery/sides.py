@@ -1,0 +1,167 @@
+"""The same networks on several machines, versions or folders: beside each other, never pooled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from senet_bench.core import union
+from senet_bench.core.results import Accuracy, Latency, Row
+from senet_bench.core.union import Key, StoredRun
+from senet_bench.errors import UsageError
+from senet_bench.gallery.collection import Collection, conditions_label
+from senet_bench.show.documents import Document
+from senet_bench.show.measurements import mean_interval
+from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, interval_text, number, table_of
+
+Side = Literal["machine", "torch", "version"]
+Interval = tuple[float, float]
+NOTES = ("differs: the 95 % intervals of two of them share no value; else the data do not say so. Nothing is pooled.",)
+
+
+def split(collection: Collection, by: Side) -> dict[str, Collection]:
+    """The runs of a folder by machine, version of torch or version of senet-bench, by its name."""
+    names: dict[Side, Callable[[StoredRun], str]] = {
+        "machine": lambda run: collection.name_of(run.machine),
+        "torch": lambda run: f"torch {run.torch}" if run.torch else "torch not noted",
+        "version": lambda run: f"senet-bench {run.document.version}",
+    }
+    found: dict[str, list[StoredRun]] = {}
+    for run in collection.sources:
+        found.setdefault(names[by](run), []).append(run)
+    return {name: Collection(tuple(runs)) for name, runs in sorted(found.items())}
+
+
+def side_by_side(sides: Mapping[str, Collection]) -> Document:
+    """Tables of times, errors and counts of the networks that two sides or more have; `UsageError` where none has."""
+    if len(sides) < 2:
+        raise UsageError(f"there is only {next(iter(sides), 'nothing')} to show", "name two results folders or more")
+    tables = (*_times(sides), *_errors(sides), *_counts(sides))
+    if not tables:
+        raise UsageError(f"{' and '.join(sides)} have no network in common", "measure the same networks on each")
+    json = {"schema": "senet-bench.report/1", "sides": list(sides), "rows": [_record(table) for table in tables]}
+    records = tuple(line for table in tables for line in _lines(table))
+    return Document(json, tables, tables, records)
+
+
+def _lines(table: Table) -> Iterator[dict[str, str]]:
+    names = [f"{column.group} {column.name}".strip() for column in table.columns]
+    return ({"table": table.title, **dict(zip(names, row))} for row in table.texts)
+
+
+def _record(table: Table) -> dict[str, object]:
+    return {"title": table.title, "lines": list(_lines(table)), "notes": list(table.notes)}
+
+
+def _times(sides: Mapping[str, Collection]) -> Iterator[Table]:
+    """The ratios to the baseline under each of the conditions."""
+    conditions = dict.fromkeys(timed.conditions for one in sides.values() for timed in one.timings)
+    for each in conditions:
+        known = {
+            name: {
+                union.identity(row): row
+                for timed in one.timings
+                if timed.conditions == each
+                for row in timed.rows
+                if row.latency and row.latency.ratio is not None
+            }
+            for name, one in sides.items()
+        }
+        yield from _table(f"Time over the baseline's: {conditions_label(each)}", known, _time, _time_interval)
+
+
+def _latency(row: Row) -> Latency:
+    assert row.latency is not None
+    return row.latency
+
+
+def _time(row: Row) -> str:
+    return f"{_latency(row).ratio:.3f}" + _bracketed(_latency(row).ci, ".3f")
+
+
+def _time_interval(row: Row) -> Interval | None:
+    return None if _latency(row).reason else _latency(row).ci
+
+
+def _bracketed(bounds: Interval | None, form: str, scale: float = 1) -> str:
+    return f" [{interval_text(bounds, form, scale, ', ')}]" if bounds else EMPTY
+
+
+def _errors(sides: Mapping[str, Collection]) -> Iterator[Table]:
+    """The errors under each protocol, the seeds aside."""
+    protocols = dict.fromkeys(
+        (replace(errors.protocol, seeds=None), errors.size) for one in sides.values() for errors in one.errors
+    )
+    for protocol, size in protocols:
+        known = {
+            name: {
+                union.identity(row): row
+                for errors in one.errors
+                if (replace(errors.protocol, seeds=None), errors.size) == (protocol, size)
+                for row in errors.rows
+            }
+            for name, one in sides.items()
+        }
+        title = f"Top-1 error on {protocol.dataset}, % ({protocol.words})"
+        yield from _table(title, known, _error, lambda row: mean_interval(_accuracy(row)))
+
+
+def _accuracy(row: Row) -> Accuracy:
+    assert row.accuracy is not None
+    return row.accuracy
+
+
+def _error(row: Row) -> str:
+    accuracy = _accuracy(row)
+    return number(accuracy.top1_err, ".2f", 100) + _bracketed(mean_interval(accuracy), ".2f", 100)
+
+
+def _counts(sides: Mapping[str, Collection]) -> Iterator[Table]:
+    known = {name: {union.identity(row): row for row in one.rows("compare", "ablate")} for name, one in sides.items()}
+    yield from _table("Parameters", known, lambda row: str(row.params), lambda row: _exact(row.params))
+    yield from _table("Multiply-adds", known, lambda row: str(_macs(row)), lambda row: _exact(_macs(row)))
+
+
+def _macs(row: Row) -> int | None:
+    return row.flops.get("macs")
+
+
+def _exact(value: int | None) -> Interval | None:
+    return None if value is None else (value, value)
+
+
+def _table(
+    title: str,
+    known: Mapping[str, Mapping[Key, Row]],
+    text: Callable[[Row], str],
+    bounds: Callable[[Row], Interval | None],
+) -> Iterator[Table]:
+    """A line for each network that two sides or more have, a column a side; none where there is no such network."""
+    first: dict[Key, Row] = {}
+    for rows in known.values():
+        first = {**rows, **first}
+    counted = {key: sum(key in rows for rows in known.values()) for key in first}
+    shared = [row for row in union.in_order(first.values()) if counted[union.identity(row)] > 1]
+    sides = [name for name, rows in known.items() if any(union.identity(row) in rows for row in shared)]
+    if not shared:
+        return
+    fields: list[Field[Row]] = [(Column("network", numeric=False), lambda row: row.label)]
+    fields += [(Column(name), _of_side(known[name], text)) for name in sides]
+
+    def told(row: Row) -> str | Cell:
+        here = (known[name].get(union.identity(row)) for name in sides)
+        return Cell("differs", "differs") if _apart([bounds(one) for one in here if one]) else EMPTY
+
+    fields.append((Column("differs", numeric=False), told))
+    yield table_of(title, fields, shared, NOTES)
+
+
+def _of_side(rows: Mapping[Key, Row], text: Callable[[Row], str]) -> Callable[[Row], str]:
+    return lambda row: text(rows[union.identity(row)]) if union.identity(row) in rows else EMPTY
+
+
+def _apart(intervals: Sequence[Interval | None]) -> bool:
+    """Whether two of the intervals share no value."""
+    known = [bounds for bounds in intervals if bounds is not None]
+    return bool(known) and max(low for low, _ in known) > min(high for _, high in known)

@@ -1,0 +1,79 @@
+"""Machines, versions and folders beside each other, what to say of them in a paper, and what `report` prints."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from senet_bench.core.results import Row
+from tests.conftest import Run
+from tests.support import stored
+
+
+def slower(row: Row, by: float) -> Row:
+    if row.latency is None or row.latency.ratio is None:
+        return row
+    ratio = row.latency.ratio + by
+    return replace(row, latency=replace(row.latency, ratio=ratio, ci=(ratio - 0.01, ratio + 0.01)))
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> None:
+    """Results of one ablation on two machines; r = 2 is slower on the second."""
+    second = stored.ablation("bbbbbbbbbbbb")
+    rows = [slower(row, 0.1 if row.axes == {"reduction": 2} else 0.005) for row in second.rows]
+    stored.store(tmp_path / "a", stored.ablation(), "20261120T100000Z-ablate-1")
+    stored.store(tmp_path / "b", replace(second, rows=rows), "20261120T100001Z-ablate-2")
+
+
+@pytest.mark.usefixtures("two")
+def test_folders_and_machines_stand_side_by_side_and_differ_where_intervals_say_so(run: Run, tmp_path: Path) -> None:
+    ended = run("report", "a", "b", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert '"sides":["a","b"]' in ended.out.replace(" ", "").replace("\n", "")
+    lines = run("report", "a", "b").out.splitlines()
+    assert lines[0].startswith("Time over the baseline's: batch 1")
+    two = next(line for line in lines if "reduction=2" in line)
+    assert two.split()[-1] == "differs"
+    four = next(line for line in lines if "reduction=4" in line)
+    assert "1.050 [1.040, 1.060]" in four
+    assert "1.055 [1.045, 1.065]" in four
+    assert not four.endswith("differs")
+    assert all(line == line.rstrip() for line in lines)
+    by = run("report", "a", "b", "--by", "machine")
+    assert "Test CPU, 4 cores (aaaaaaaaaaaa)" in by.out
+    assert not (tmp_path / "a" / "index.html").exists()
+
+
+@pytest.mark.usefixtures("two")
+def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
+    times, errors = run("report", "a", "--cite").out.splitlines()
+    assert "senet-bench 0.1.0 on Test CPU, 4 cores (torch 2.15.0)" in times
+    assert "in the same 40 rounds" in times
+    assert "on digits (digits, 60 epochs, lr 0.1) as means over 4 seeds" in errors
+    assert "Holm's method over the 3 rows compared" in errors
+
+
+def test_sides_that_are_none_are_one_line(run: Run, tmp_path: Path) -> None:
+    stored.store(tmp_path / "a", stored.ablation(), "20261120T100000Z-ablate-1")
+    alone = run("report", "a", "--by", "torch")
+    assert (alone.code, alone.err) == (
+        2,
+        "senet-bench: there is only torch 2.15.0 to show; name two results folders or more\n",
+    )
+    nothing = run("report", "a", "empty")
+    assert (nothing.code, nothing.err.count("\n")) == (2, 1)
+
+
+def test_paths_are_one_line_unless_all_are_wanted(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored.store(tmp_path / "results", stored.evaluated(), "20261120T100000Z-evaluate-1")
+    ended = run("report")
+    assert ended.err.splitlines()[0].endswith(" files in results: tables, plots and index.html")
+    assert len(ended.err.splitlines()) == 1
+    assert len(run("report", "-v").err.splitlines()) > 5
+    monkeypatch.setenv("COLUMNS", "60")
+    narrow = run("report").out.splitlines()
+    assert max(len(line) for line in narrow if not line.startswith("  ")) <= 60
+    assert all(line == line.rstrip() for line in narrow)

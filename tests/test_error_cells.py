@@ -17,9 +17,9 @@ from senet_bench.core.learning import ClassifierRow, TrialResult
 from senet_bench.core.paper import CellStatus, cells
 from senet_bench.core.recipes import Recipe, recipe
 from senet_bench.core.reproduction import paper_cells
-from senet_bench.core.specs import ModelSpec
+from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.core.store import Store
-from senet_bench.core.stored_errors import StoredErrors, of_evaluation, stored_errors
+from senet_bench.core.stored_errors import StoredErrors, of_evaluation, stored_errors, trial_errors
 from senet_bench.core.studies import STUDIES
 from tests.conftest import Run
 
@@ -257,3 +257,31 @@ def test_a_table_with_cells_of_every_status_is_drawn_in_every_format(run: Run, t
     assert "same sign" in page
     assert "30 epochs, not 200" in page
     assert "differs" in (tmp_path / "results" / "tables" / "table4.md").read_text()
+
+
+def test_a_gain_of_two_networks_on_the_same_images_is_paired_by_image(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "seresnet50", recipe("imagenet"), [0.24], dataset="imagenet")
+    ((key, (network, _)),) = trial_errors(store).items()
+    told = {"against": "resnet50", "difference": -0.0148, "difference_ci": (-0.019, -0.011)}
+    row = evaluated(origin=None, trial=key, recipe="imagenet", epochs=100, **told)
+    same, error = of_evaluation(row, trial_errors(store))
+    assert (same, error.seed, error.origin.train_images) == (network, 0, 1_281_167)
+    spec = resolve("seresnet50")
+    printed = paper_cells(spec, "table2")
+    (gain,) = gain_cells(printed, Asked(spec, StoredErrors([(same, error)])))
+    assert (gain.status, gain.printed, gain.ci_over) == ("same sign and inside", "1.51", "images")
+    assert gain.measured == pytest.approx(1.48)
+    assert gain.ci == pytest.approx((1.1, 1.9))
+
+
+def test_what_train_stored_stands_in_the_row_of_an_ablation(run: Run, tmp_path: Path) -> None:
+    pre = replace(resolve("seresnet50"), attention=AttentionSpec(integration="pre"))
+    put(Store(tmp_path / "results"), "seresnet50", recipe("ablation-smoke"), [0.9], spec=pre, dataset="imagenet")
+    asked = ("ablate", "--integration", "standard,pre", "--any-protocol", "--format", "json")
+    rows = json.loads(run(*asked).out)["rows"]
+    found = {row["label"]: {cell["metric"]: cell for cell in row["paper"]} for row in rows}
+    cell = found["SE-ResNet-50 (integration=pre)"]["top1_err"]
+    assert (cell["table"], cell["row"], cell["status"], cell["measured"]) == ("14", "SE-PRE", "other protocol", 90)
+    assert "2 epochs, not 300" in cell["differs_in"]
+    assert found["SE-ResNet-50"]["top1_err"]["status"] == "not measured"

@@ -254,6 +254,7 @@ def test_models_lists_every_network(run: Run) -> None:
 def test_doctor_says_what_is_here_and_how_to_get_the_rest(run: Run) -> None:
     found = {row["name"]: row for row in json.loads(run("doctor", "--format", "json").out)["rows"]}
     assert found["torch"]["found"][0].isdigit()
+    assert {"load", "ray", "submitit", "sbatch"} <= found.keys()
     assert all(row["remedy"] for row in found.values() if row["found"] == "missing")
 
 

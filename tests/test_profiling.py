@@ -23,6 +23,7 @@ from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.errors import UsageError
 from senet_bench.models import build
+from tests.conftest import Run
 
 SIZE = (3, 8, 8)
 MS = 1e-3
@@ -390,3 +391,9 @@ def test_the_last_level_cache_is_the_largest_the_system_tells(tmp_path: Any) -> 
         (tmp_path / f"index{index}" / "size").write_text(f"{size}\n")
     assert largest_cache(tmp_path) == 32 << 20
     assert largest_cache(tmp_path / "absent") is None
+
+
+def test_switches_that_change_nothing_are_refused(run: Run) -> None:
+    ended = run("profile", "resnet20_cifar", "--attention", "eca")
+    assert ended.code == 2
+    assert "resnet20_cifar has no attention to switch; name a network with attention, or leave out" in ended.err

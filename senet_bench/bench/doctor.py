@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -26,6 +27,8 @@ from senet_bench.core.specs import Conditions
 from senet_bench.errors import one_line, out_of_memory
 
 SMALL_BATCH = 4
+BUSY_SHARE = 0.5
+"""Of the cores; where more are wanted, timing has company."""
 EXTRAS: dict[str, str | None] = {
     "torch": None,
     "torchvision": None,
@@ -37,6 +40,8 @@ EXTRAS: dict[str, str | None] = {
     "nvidia-ml-py": "nvidia",
     "huggingface_hub": "hub",
     "tensorboard": "track",
+    "ray": "ray",
+    "submitit": "slurm",
 }
 """Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
 
@@ -220,6 +225,7 @@ def checks() -> list[Finding]:
         Finding("cpu", f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
         Finding("cores / threads", f"{cores()} / {torch.get_num_threads()}"),
         Finding("memory", f"{psutil.virtual_memory().total / 2**30:.1f} GiB"),
+        _load(),
         _allocator(),
         Finding("machine key", environment().machine),
     ]
@@ -233,7 +239,15 @@ def checks() -> list[Finding]:
         version = packages.get(package) or version_of(package)
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
         found.append(Finding(package, version or "missing", remedy))
-    return found
+    place = shutil.which("sbatch")
+    return [*found, Finding("sbatch", place or "missing", "" if place else "--engine slurm runs where Slurm is")]
+
+
+def _load() -> Finding:
+    """How many processes want to run, on the average of a minute."""
+    load = psutil.getloadavg()[0]
+    busy = load > BUSY_SHARE * cores()
+    return Finding("load", f"{load:.1f}", "times are judged by their control, and take longer" if busy else "")
 
 
 def _allocator() -> Finding:

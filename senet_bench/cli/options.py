@@ -19,7 +19,7 @@ from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
 from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
-from senet_bench.core.specs import Conditions, CounterName, is_outside
+from senet_bench.core.specs import Conditions, CounterName, ModelSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.show import writers
@@ -156,6 +156,17 @@ class Switches:
         """The networks' names; those from outside with attention attached where that is asked for."""
         return [attached_name(name, attach=self.attach, replace=self.replace) for name in names or ()]
 
+    def network(self, model: str, img_size: int | None) -> ModelSpec:
+        """One network so built; `UsageError` on switches that would change nothing in it."""
+        from senet_bench.run.cases import Changes, spec_of
+
+        typed, (name,) = self.typed(), self.named([model])
+        spec = spec_of(name, Changes(img_size=img_size, attention=typed))
+        if typed and spec.attention is None:
+            usual = f"name a network with attention, or leave out {', '.join(typed)}"
+            raise UsageError(f"{spec.name} has no attention to switch", "add --attach" if spec.outside else usual)
+        return spec
+
 
 def attached_name(name: str, *, attach: bool, replace: bool) -> str:
     """The name of a network from outside with attention put in as asked; a network of the catalog keeps its own."""
@@ -163,21 +174,6 @@ def attached_name(name: str, *, attach: bool, replace: bool) -> str:
         raise UsageError("--attach and --replace exclude each other", "leave one out")
     ending = specs.REPLACE if replace else specs.ATTACH if attach else ""
     return f"{name}{ending}" if is_outside(name) and specs.bare_name(name) == name else name
-
-
-@dataclass(frozen=True, slots=True)
-class ProfiledNetwork:
-    """The network of `profile`."""
-
-    PANEL: ClassVar[str] = "What is built"
-    reduction: Annotated[str | None, typer.Option("-r", "--reduction", help="r, or one r a stage.")] = None
-    img_size: ImageSide = None
-
-    def changes(self) -> Changes:
-        """What is changed in the network."""
-        from senet_bench.run.cases import Changes
-
-        return Changes(img_size=self.img_size, attention=switches({"reduction": self.reduction}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from senet_bench.errors import UsageError
 
 def profile(
     model: Annotated[str, typer.Argument(help="The network.")],
-    network: o.ProfiledNetwork = o.ProfiledNetwork(),
+    switches: o.Switches = o.Switches(),
+    img_size: o.ImageSide = None,
     running: o.Running = o.Running(),
     budget: Annotated[
         float,
@@ -34,9 +35,8 @@ def profile(
     showing.check()
     from senet_bench.breakdown import tables
     from senet_bench.breakdown.profile import run_profile
-    from senet_bench.run.cases import spec_of
 
-    spec = spec_of(model, network.changes())
+    spec = switches.network(model, img_size)
     steps = run_profile(spec, showing.store, conditions=conditions, budget_s=budget, seed=seed, formulas=formulas)
     record = showing.follow(steps)
     showing.emit(tables.profile_document(record.document))

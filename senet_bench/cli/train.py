@@ -240,13 +240,7 @@ def evaluate(
 
 def _spec(model: str, dataset: str, switches: o.Switches, img_size: int | None) -> ModelSpec:
     """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
-    from senet_bench.run.cases import Changes, spec_of
-
-    typed, (name,) = switches.typed(), switches.named([model])
-    spec = spec_of(name, Changes(img_size=img_size, attention=typed))
-    if typed and spec.attention is None:
-        remedy = "add --attach" if spec.outside else f"name a network with attention, or leave out {', '.join(typed)}"
-        raise UsageError(f"{spec.name} has no attention to switch", remedy)
+    spec = switches.network(model, img_size)
     side = DATASETS[dataset.lower()].side if dataset.lower() in DATASETS else None
     if img_size is not None and spec.task == "detection":
         raise UsageError("detectors see whole images, at the recipe's scale", "leave out --img-size")

@@ -214,6 +214,13 @@ def test_lowest_is_told_from_what_corrected_tests_tell() -> None:
     )
 
 
+def test_lowest_is_by_the_seeds_that_all_rows_have() -> None:
+    rows = rows_of(none=[0.10, 0.12, 0.11, 0.30, 0.31], se=[0.11, 0.13, 0.12])
+    best = comparisons.lowest(rows)
+    assert best is not None
+    assert best.row.label == "none"
+
+
 def test_any_row_can_be_compared_with() -> None:
     rows = rows_of(none=[0.1, 0.12, 0.11, 0.13], se=[0.08, 0.11, 0.085, 0.11], eca=[0.09, 0.1, 0.1, 0.12])
     changed = {row.label: row.accuracy.against for row in comparisons.against(rows, "se") if row.accuracy}

@@ -201,7 +201,9 @@ class Lowest:
 
 
 def lowest(rows: Sequence[Row]) -> Lowest | None:
-    """Which row errs least, and which of the others are told not to; None below two rows with errors.
+    """Which row errs least over the seeds that all have, and which of the others are told not to.
+
+    None below two rows with errors.
 
     A row is told where its error is above that of another by a one-sided paired test at 5 % over the number of other
     rows. Hsu's multiple comparisons with the best: of all such claims together, one is wrong at most once in 20 times,
@@ -210,7 +212,14 @@ def lowest(rows: Sequence[Row]) -> Lowest | None:
     known = [row for row in rows if row.accuracy is not None and row.role != "control"]
     if len(known) < 2:
         return None
-    best = min(known, key=_error)
+    shared = set.intersection(*(set(row.accuracy.per_seed) for row in known if row.accuracy))
+
+    def error(row: Row) -> float:
+        """The mean over the seeds that all rows have, where those are two or more."""
+        seeds = [row.accuracy.per_seed[seed] for seed in shared] if row.accuracy else []
+        return sum(sorted(seeds)) / len(seeds) if len(seeds) > 1 else _error(row)
+
+    best = min(known, key=error)
     above = _above_another(known)
     worse = tuple(row for row, told in zip(known, above) if told and row is not best)
     tied = tuple(row for row, told in zip(known, above) if not told and row is not best)

@@ -158,6 +158,17 @@ def test_every_format_says_that_it_is_a_diagnosis(run: Run, ran: list[ProbeTrial
     assert lines[0].startswith("task,knob,difficulty,network,role")
 
 
+def test_the_report_has_the_heat_map_and_the_tables(run: Run, ran: list[ProbeTrial]) -> None:
+    assert run(*HERE, "se", "--task", "context", "--task", "place", "--seeds", "3").code == 0
+    assert run("report").code == 0
+    page = Path("results/index.html").read_text()
+    for text in ("What blocks can do", "a diagnosis, not an accuracy", "probe.svg", "What this says"):
+        assert text in page
+    picture = Path("results/plots/probe.svg").read_text()
+    assert all(text in picture for text in ("context", "place", "random gates", "cannot tell"))
+    assert Path("results/tables/probe.csv").exists()
+
+
 @pytest.mark.parametrize(
     ("typed", "said"),
     [

@@ -18,6 +18,7 @@ from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, tables
+from senet_bench.probe import tables as probes
 from senet_bench.run import tables as commands
 from senet_bench.show import documents
 
@@ -28,6 +29,7 @@ DOCUMENTS_OF: dict[str, Callable[[AnyFacts], documents.Document]] = {
     "profile": profiles.profile_document,
     "excitations": tables.gates_document,
     "input-channels": colour_tables.colours_document,
+    "probe": probes.probe_document,
 }
 """How the facts of a command are laid out in tables."""
 

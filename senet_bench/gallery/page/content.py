@@ -16,6 +16,8 @@ from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points, timed_points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
+from senet_bench.probe import tables as probes
+from senet_bench.probe.plots import heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
@@ -47,17 +49,22 @@ class Content:
     latency: tuple[Leaf, ...]
     errors: tuple[tuple[str, Table], ...]
     gates: tuple[Leaf, ...]
+    probes: tuple[Leaf, ...]
     selftests: tuple[tuple[str, Table], ...]
     others: tuple[tuple[str, Table], ...]
     missing: dict[str, tuple[str, str]] = field(default_factory=dict)
 
     def charts(self) -> list[Chart]:
         """Every chart, which is a plot on disk too."""
-        return [leaf.chart for leaf in _flat((*self.cost, *self.ablations, *self.latency, *self.gates)) if leaf.chart]
+        return [
+            leaf.chart
+            for leaf in _flat((*self.cost, *self.ablations, *self.latency, *self.gates, *self.probes))
+            if leaf.chart
+        ]
 
     def tables(self) -> list[tuple[str, Table]]:
         """Every table of measured numbers under the name of its files; the paper's have their own."""
-        named = [(leaf.table_name, leaf.table) for leaf in _flat(self.latency) if leaf.table]
+        named = [(leaf.table_name, leaf.table) for leaf in _flat((*self.latency, *self.probes)) if leaf.table]
         return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
 
 
@@ -82,6 +89,7 @@ def content(collection: Collection) -> Content:
         latency=tuple(_latencies(collection, timings)),
         errors=tuple(error_tables(collection)),
         gates=tuple(_gates(collection)),
+        probes=tuple(_probes(collection)),
         selftests=tuple(_tables_of(collection, "selftest")),
         others=tuple(one for name in ("evaluate", "profile", "train") for one in _tables_of(collection, name)),
         missing=_missing(collection, timings, known),
@@ -187,6 +195,19 @@ def _gates(collection: Collection) -> list[Leaf]:
         *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
         table = excitations.gates_document(facts).wide[0]
         leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
+    return leaves
+
+
+def _probes(collection: Collection) -> list[Leaf]:
+    """The heat map and the tables of the newest probe, and of the newest with a curve."""
+    newest = {probes.file_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
+    leaves = []
+    for stem, facts in newest.items():
+        errors, verdicts, apart = probes.probe_document(facts).wide
+        chart = heat_map(facts)
+        leaves.append(Leaf(chart.title, chart, errors, stem))
+        leaves += [Leaf(errors.title, table=verdicts, table_name=f"{stem}-verdicts")]
+        leaves += [Leaf(errors.title, table=apart, table_name=f"{stem}-pairs")]
     return leaves
 
 

@@ -289,6 +289,40 @@ def test_a_count_is_torch_s_own_and_one_operation_for_each_element_a_gate_scales
     assert counts.uncounted == ()
 
 
+FAMILIES = {
+    "torchvision": (
+        "alexnet convnext_tiny densenet121 efficientnet_b0 efficientnet_v2_s googlenet inception_v3 maxvit_t "
+        "mnasnet0_5 mobilenet_v2 mobilenet_v3_small regnet_x_400mf "
+        "regnet_y_400mf resnet18 resnext50_32x4d shufflenet_v2_x0_5 "
+        "squeezenet1_0 swin_t swin_v2_t vgg11 vit_b_16 wide_resnet50_2"
+    ),
+    "timm": (
+        "beit_base_patch16_224 halonet26t gernet_l coat_mini convit_base convmixer_768_32 convnext_atto crossvit_9_240 "
+        "darknet17 davit_base deit_base_patch16_224 densenet121 dla34 dpn68 edgenext_base efficientformer_l1 "
+        "efficientformerv2_l mixnet_l efficientvit_b0 efficientvit_m0 fastvit_t8 focalnet_base_lrf gcvit_base "
+        "ghostnet_050 hardcorenas_a hgnet_base hiera_base_224 hieradet_small hrnet_w18 fasternet_l "
+        "cspnext_l"
+    ),
+}
+"""A network of each family."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("library", FAMILIES)
+def test_every_family_is_counted_as_torch_counts_it_and_scaled(library: str) -> None:
+    models = pytest.importorskip(library)
+    known = set(models.list_models() if library == "timm" else models.models.list_models())
+    differing = {}
+    for name in (name for name in FAMILIES[library].split() if name in known):
+        network = from_outside(f"{library}:{name}")
+        side = 299 if name == "inception_v3" else 224
+        size = getattr(network, "pretrained_cfg", {}).get("input_size", (3, side, side))
+        counts, products = count(network, size), conv_and_linear(network, size)
+        if counts.macs != products + counts.se_scale:
+            differing[name] = counts.macs - products - counts.se_scale
+    assert not differing
+
+
 def gated_by(how: Callable[[Tensor, Tensor], Tensor]) -> Counts:
     class Gated(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import typer
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from senet_bench.cli import app as application
 from senet_bench.core.results import DOCUMENT_KINDS, LARGEST_NUMBER, from_json
 from senet_bench.core.store import TRIAL, Store, TrialStore
 from senet_bench.errors import BenchError, NotComparableError, UsageError
@@ -30,12 +32,13 @@ from senet_bench.regression.baselines import (
 )
 from senet_bench.regression.configfile import load_config
 from senet_bench.regression.record import recorded_document
-from senet_bench.show import chart
+from senet_bench.show import chart, terminal
 from senet_bench.show.writers import FORMATS, render
-from tests.support.strategies import cut, damaged, of_kind, toml, written
+from tests.support.strategies import NAMES, cut, damaged, of_kind, toml, written
+from tests.test_parameters import ARGUMENTS, BAD, BegunError, commands, ended
 
 QUICK = settings(max_examples=10, derandomize=True, deadline=None, database=None, suppress_health_check=[*HealthCheck])
-SLOW = settings(QUICK, max_examples=400, derandomize=False, print_blob=True)
+SLOW = settings(QUICK, max_examples=150, derandomize=False, print_blob=True)
 PROFILES = pytest.mark.parametrize(
     "profile", [QUICK, pytest.param(SLOW, marks=pytest.mark.slow)], ids=["quick", "slow"]
 )
@@ -183,3 +186,41 @@ def test_a_configuration_is_taken_with_finite_limits_or_refused_by_its_name(tmp_
 
     tables = st.just(CONFIG) | st.just(CONFIG).flatmap(damaged)
     tried(profile, tables.map(toml) | tables.map(toml).flatmap(cut), attempt)
+
+
+def _lines() -> st.SearchStrategy[list[str]]:
+    """Command lines: a command, and some of its options with bad and sound values."""
+    lines = []
+    group: Any = typer.main.get_command(application)
+    for names, command in commands(group):
+        known = [one for one in command.params if one.param_type_name == "option" and "--help" not in one.opts]
+        values = st.sampled_from((*BAD, *NAMES, "1", "2", "se", "digits", "x.txt"))
+        parts = [
+            st.just([one.opts[-1]]) if one.is_flag else st.tuples(st.just(one.opts[-1]), values).map(list)
+            for one in known
+        ]
+        given = st.just([*names, *ARGUMENTS.get(names[0], "").split()])
+        chosen = st.lists(st.one_of(parts), max_size=4).map(lambda parts: [text for part in parts for text in part])
+        lines.append(st.tuples(given, chosen).map(lambda pair: [*pair[0], *pair[1]]))
+    return st.one_of(lines)
+
+
+@PROFILES
+def test_a_command_line_begins_or_ends_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, profile: settings
+) -> None:
+    def begin(*_: object, **__: object) -> None:
+        raise BegunError
+
+    for function in ("run_steps", "show", "print_text", "remark"):
+        monkeypatch.setattr(terminal, function, begin)
+    monkeypatch.chdir(tmp_path)
+    group: Any = typer.main.get_command(application)
+
+    def attempt(line: list[str]) -> None:
+        code, text = ended(group, line)
+        assert code in (0, 2, 4, None), (line, text)
+        assert "internal error" not in text
+        assert len(text.splitlines()) <= 1
+
+    tried(profile, _lines(), attempt)

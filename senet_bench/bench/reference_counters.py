@@ -58,7 +58,7 @@ def count_fvcore(network: nn.Module, input_size: tuple[int, ...]) -> Counts:
 
 def conv_and_linear(network: nn.Module, input_size: tuple[int, ...]) -> int:
     """Multiply-adds of all convolutions and matrix products by torch's FlopCounterMode, attention included."""
-    network = steady(copy.deepcopy(network).to("meta"), dense=True)
+    network = steady(copy.deepcopy(network).to("meta"), dense=True).requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
     with evaluating(network), torch.no_grad(), counter, _Einsums(counter) as einsums:
         network(torch.empty((1, *input_size), device="meta"))

@@ -33,7 +33,7 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Local
-from senet_bench.run.error import definition
+from senet_bench.run.error import trial_definition
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.train.optimisation import LearningRate
 from senet_bench.train.trials import Trial, run_trial, start
@@ -86,7 +86,7 @@ def one_by_one(run: Callable[[Trial], float], trials: Sequence[Trial]) -> list[f
 
 def swept(trials: Sequence[Trial], precision: Precision, engine: Engine = Local(2)) -> list[float]:  # noqa: B008
     own = [replace(trial, precision=precision) for trial in trials]
-    todo = [Claimed(key_of(definition(trial)), trial, definition) for trial in own]
+    todo = [Claimed(key_of(trial_definition(trial)), trial, trial_definition) for trial in own]
     with tempfile.TemporaryDirectory() as folder:
         kept = TrialStore(Path(folder))
         ended: list[Any] = [result for _, result in carried_out(engine, kept, run_trial, todo, {})]

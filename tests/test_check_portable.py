@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from senet_bench.regression.exact import by_module, changed_texts, exact_row, memory_row, sentence
+from senet_bench.regression.exact import by_module, change_sentence, changed_texts, exact_row, memory_row
 from senet_bench.regression.facts import Portable, leaves, named_facts
 from senet_bench.regression.limits import Limit, limit_of, usual_limits
 from senet_bench.regression.outcome import LimitRow
@@ -136,7 +136,7 @@ def test_memory_needs_both_its_limits() -> None:
 
 def test_sentences() -> None:
     changes = [(f"m{i}.weight", 10 - i) for i in range(9)]
-    assert sentence("params", by_module(changes), 54).endswith("and 3 more")
+    assert change_sentence("params", by_module(changes), 54).endswith("and 3 more")
     assert by_module([("a.weight", 3), ("a.bias", -3)]) == []
     assert changed_texts({"a": "1", "b": "2"}, {"b": "3", "c": "4"}) == [
         ("c", "new, 4"),

@@ -11,7 +11,17 @@ import pytest
 
 from senet_bench.show import pdf, svg
 from senet_bench.show.curves import Line, Panel, Series, curves
-from senet_bench.show.drawing import Chart, Part, Scale, Text, cut, named_ticks, scale_around, width_of, wrapped
+from senet_bench.show.drawing import (
+    Chart,
+    DrawnPart,
+    Scale,
+    Text,
+    cut,
+    named_ticks,
+    scale_around,
+    width_of,
+    wrapped_lines,
+)
 from tests.support import stored
 
 
@@ -28,7 +38,7 @@ def chart(**panel: object) -> Chart:
 
 
 def test_a_file_is_well_formed_and_says_its_axes_and_units() -> None:
-    root = ElementTree.fromstring(svg.file_of(chart()))
+    root = ElementTree.fromstring(svg.svg_file(chart()))
     texts = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert {"top-1 error, %", "MFLOPs", "baseline"} <= set(texts)
     assert texts.count("setting") == 2
@@ -38,17 +48,17 @@ def test_a_file_is_well_formed_and_says_its_axes_and_units() -> None:
 
 
 def test_a_pdf_has_one_page_and_finds_its_objects() -> None:
-    data = pdf.file_of(chart())
-    assert data == pdf.file_of(chart())
+    data = pdf.pdf_file(chart())
+    assert data == pdf.pdf_file(chart())
     table = int(data.rsplit(b"startxref\n", 1)[1].split()[0])
     assert data[table : table + 4] == b"xref"
     offsets = [int(line[:10]) for line in data[table:].splitlines() if line.endswith(b" n ")]
     assert [data[at : at + 7] for at in offsets] == [f"{place} 0 obj".encode() for place in range(1, 5)]
     assert b"/BaseFont /Times-Roman" in data
     assert b"(top-1 error, %) Tj" in data
-    hostile = Chart("x", stored.HOSTILE, 10, 10, (Part((Text((1, 1), f"(a) \\ {stored.HOSTILE}"),)),))
-    assert rb"(\(a\) \\ " in pdf.file_of(hostile)
-    ElementTree.fromstring(svg.file_of(hostile))
+    hostile = Chart("x", stored.HOSTILE, 10, 10, (DrawnPart((Text((1, 1), f"(a) \\ {stored.HOSTILE}"),)),))
+    assert rb"(\(a\) \\ " in pdf.pdf_file(hostile)
+    ElementTree.fromstring(svg.svg_file(hostile))
 
 
 def test_inside_a_page_colours_are_the_pages_and_marks_speak() -> None:
@@ -76,7 +86,7 @@ def test_ticks_are_round_numbers_that_are_told_apart(scale: Scale, texts: list[s
 def test_scales_have_room_and_keep_to_what_can_be() -> None:
     assert scale_around([5, 5]).low < 5 < scale_around([5, 5]).high
     assert (scale_around([0, 99], bounds=(0, 100)).low, scale_around([0, 99], bounds=(0, 100)).high) == (0, 100)
-    assert wrapped("one two three", width_of("one two")) == ["one two", "three"]
+    assert wrapped_lines("one two three", width_of("one two")) == ["one two", "three"]
     assert cut("a long name", width_of("a long")) == "a lo…"
 
 

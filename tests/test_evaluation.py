@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from senet_bench.core.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
-from senet_bench.run.evaluate import differences
+from senet_bench.run.evaluate import settings_that_differ
 from senet_bench.show.measurements import pareto
 from senet_bench.train.evaluation import Predictions, Viewing, paired_errors, predict
 from tests.support import stored
@@ -117,8 +117,8 @@ def test_a_pair_is_compared_image_by_image() -> None:
 
 def test_a_row_says_what_is_not_fair() -> None:
     mine = stored.evaluated().rows[0]
-    assert differences(mine, mine) == []
-    assert differences(mine, structs.replace(mine, size=320)) == ["size: 224 against 320"]
+    assert settings_that_differ(mine, mine) == []
+    assert settings_that_differ(mine, structs.replace(mine, size=320)) == ["size: 224 against 320"]
 
 
 class Sums(nn.Module):

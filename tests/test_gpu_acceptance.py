@@ -9,7 +9,7 @@ import typer
 
 from senet_bench.cli import app as application
 from senet_bench.cli import gpu_acceptance
-from senet_bench.cli.gpu_acceptance import Step, Tried, accept, main, steps_for
+from senet_bench.cli.gpu_acceptance import Step, Tried, main, steps_for, try_all
 
 
 def python(name: str, code: str, limit_s: float = 60.0) -> Step:
@@ -24,7 +24,7 @@ def test_a_step_that_fails_hangs_or_dies_takes_no_other_with_it() -> None:
         python("holds", "print('12 of 12')"),
     )
     kept: list[list[Tried]] = []
-    ends = list(accept(steps, 60.0, lambda tried: kept.append(list(tried))))
+    ends = list(try_all(steps, 60.0, lambda tried: kept.append(list(tried))))
     assert [end.outcome for end in ends] == ["failed", "failed", "too long", "held"]
     assert [len(tried) for tried in kept] == [1, 2, 3, 4]  # what was seen is written at once
     assert ends[0].said.splitlines()[-1] == "no such device"
@@ -34,13 +34,13 @@ def test_a_step_that_fails_hangs_or_dies_takes_no_other_with_it() -> None:
 
 
 def test_steps_after_the_time_is_used_up_are_named() -> None:
-    ends = list(accept((python("one", "pass"), python("two", "pass")), 0.5, lambda _: None))
+    ends = list(try_all((python("one", "pass"), python("two", "pass")), 0.5, lambda _: None))
     assert [end.outcome for end in ends] == ["no time", "no time"]
 
 
 def test_without_tests_that_step_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (end,) = accept((Step("tests", ("-m", "pytest", "tests")),), 60.0, lambda _: None)
+    (end,) = try_all((Step("tests", ("-m", "pytest", "tests")),), 60.0, lambda _: None)
     assert end.outcome == "no tests"
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from senet_bench.gallery import report
 from senet_bench.show.documents import of_run
-from senet_bench.show.latex import PACKAGES, TWO_COLUMNS, escaped, fitting, latex, width
+from senet_bench.show.latex import PREAMBLE, TWO_COLUMNS, escaped, fitting, latex, width
 from senet_bench.show.layout import Layout
 from senet_bench.show.tables import Cell, Column, Table
 from tests.support import folders, stored
@@ -26,7 +26,7 @@ NASTY = Table(
 
 def test_names_are_escaped_notes_stand_in_the_float_and_a_label_is_there() -> None:
     text = latex([NASTY])
-    assert text.startswith(f"% {PACKAGES}")
+    assert text.startswith(f"% {PREAMBLE}")
     assert r"\caption{A \& B\_c \#1 \{x\} 50 \%}" in text
     assert r"\label{tab:a-b-c-1-x-50}" in text
     inside = text[text.index(r"\begin{threeparttable}") : text.index(r"\end{threeparttable}")]
@@ -73,7 +73,7 @@ def test_every_kind_of_table_compiles_and_fits(tmp_path: Path) -> None:
     for kind in ("article", "twocolumn"):
         options = "" if kind == "article" else "[twocolumn]"
         body = "\n\\clearpage\n".join(texts)
-        source = f"\\documentclass{options}{{article}}{PACKAGES}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+        source = f"\\documentclass{options}{{article}}{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
         (tmp_path / f"{kind}.tex").write_text(source, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{kind}.tex"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)

@@ -34,7 +34,7 @@ from senet_bench.gallery.page.headline import COMPARED, grids, headline
 from senet_bench.gallery.points import points, timed_points
 from senet_bench.show.chart import name_of, shown
 from senet_bench.show.documents import of_run
-from senet_bench.show.style import ROLES
+from senet_bench.show.style import ROLE_COLOURS
 from tests.conftest import Run
 from tests.support import stored
 
@@ -356,11 +356,11 @@ def _luminance(colour: str) -> float:
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-@pytest.mark.parametrize("role", [role for role in ROLES if role not in ("rule", "ground", "surface")])
+@pytest.mark.parametrize("role", [role for role in ROLE_COLOURS if role not in ("rule", "ground", "surface")])
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
 def test_every_colour_of_text_has_enough_contrast(role: str, scheme: int) -> None:
     for under in ("ground", "surface"):
-        assert contrast(ROLES[role][scheme], ROLES[under][scheme]) >= 4.5
+        assert contrast(ROLE_COLOURS[role][scheme], ROLE_COLOURS[under][scheme]) >= 4.5
 
 
 def test_contrast_is_that_of_wcag() -> None:

@@ -19,9 +19,9 @@ from senet_bench.probe import arms, measurement
 from senet_bench.probe.comparison import judged, pairs
 from senet_bench.probe.network import WIDTH, RandomGate
 from senet_bench.probe.rows import CONTROLS, ArmRole, ProbeRow
-from senet_bench.probe.tables import sentence
+from senet_bench.probe.tables import verdict_sentence
 from senet_bench.probe.tasks import TASKS
-from senet_bench.probe.trials import LESSON, Lesson, ProbeTrial, definition, run_trial, start
+from senet_bench.probe.trials import LESSON, ProbeTrial, TaskLesson, probe_definition, run_probe_trial, trial_start
 from tests.conftest import Run
 
 SEEDS = 8
@@ -105,7 +105,7 @@ def test_the_sentence_of_a_block_is_made_of_its_verdicts() -> None:
         replace(row("se", [0], task="scale"), verdict="as the control"),
         replace(row("se", [], task="place"), reason="out of memory"),
     ]
-    assert sentence(rows) == "solves context, cast; is as a control on scale; failed on place"
+    assert verdict_sentence(rows) == "solves context, cast; is as a control on scale; failed on place"
 
 
 @pytest.fixture
@@ -210,7 +210,7 @@ class Breaks(Fine):
 def test_a_block_that_fails_is_a_row_with_its_reason(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "probed_blocks.py").write_text(BLOCKS)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("senet_bench.probe.trials.LESSON", Lesson(steps=2, batch=8, tested=20))
+    monkeypatch.setattr("senet_bench.probe.trials.LESSON", TaskLesson(steps=2, batch=8, tested=20))
     names = [f"probed_blocks:{name}" for name in ("Fine", "Shape", "Nothing", "Breaks")]
     ended = run(*HERE, *names, "--task", "scale", "--seeds", "1", "--format", "json")
     sys.modules.pop("probed_blocks", None)
@@ -240,23 +240,23 @@ def test_a_key_is_of_block_task_difficulty_and_seed() -> None:
         trial("se", difficulty=0.25),
         replace(own, spec=replace(own.spec, attention=arms.attention_of("se", 8))),
     ]
-    assert len({key_of(definition(one)) for one in [own, *others]}) == len(others) + 1
-    assert definition(own) == definition(replace(own, arm="7", device="cuda"))
-    assert {"recipe", "revision", "network", "data"} <= definition(own).keys()
+    assert len({key_of(probe_definition(one)) for one in [own, *others]}) == len(others) + 1
+    assert probe_definition(own) == probe_definition(replace(own, arm="7", device="cuda"))
+    assert {"recipe", "revision", "network", "data"} <= probe_definition(own).keys()
 
 
 def test_networks_of_a_seed_start_alike_and_random_gates_stay() -> None:
-    networks = [start(trial(label), 3).state_dict() for label in ("no block", "se", "random gates")]
+    networks = [trial_start(trial(label), 3).state_dict() for label in ("no block", "se", "random gates")]
     for name in ("stem.weight", "units.0.conv1.weight", "units.1.conv2.weight", "fc.weight"):
         assert torch.equal(networks[0][name], networks[1][name])
         assert torch.equal(networks[0][name], networks[2][name])
     gate = RandomGate(8)
     assert not list(gate.parameters())
-    assert 10_000 <= sum(part.numel() for part in start(trial("no block"), 3).parameters()) <= 60_000
+    assert 10_000 <= sum(part.numel() for part in trial_start(trial("no block"), 3).parameters()) <= 60_000
 
 
 def test_without_a_block_the_logits_are_a_mean_over_cells() -> None:
-    network = start(trial("no block"), 3).eval()
+    network = trial_start(trial("no block"), 3).eval()
     images = torch.from_numpy(TASKS["context"].images(0, 1)[0])
     cells = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(16, 3, 4, 4)
     with torch.no_grad():
@@ -267,14 +267,14 @@ def test_without_a_block_the_logits_are_a_mean_over_cells() -> None:
 
 def test_a_trial_is_the_same_again_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
     assert LESSON.steps * LESSON.batch < 10_000
-    results = [run_trial(trial("se")), run_trial(trial("se"))]
+    results = [run_probe_trial(trial("se")), run_probe_trial(trial("se"))]
     assert results[0].top1_err == results[1].top1_err < 0.1
-    assert run_trial(trial("no block")).top1_err > 0.25
+    assert run_probe_trial(trial("no block")).top1_err > 0.25
 
 
 def test_a_block_that_cannot_be_built_is_named() -> None:
     with pytest.raises((MeasurementError, UsageError), match="reduction 64 is larger"):
-        run_trial(replace(trial("se"), spec=replace(trial("se").spec, attention=arms.attention_of("se", 64))))
+        run_probe_trial(replace(trial("se"), spec=replace(trial("se").spec, attention=arms.attention_of("se", 64))))
 
 
 NEEDED = {name: "se" for name in TASKS if name != "scale"} | {"place": "cbam", "texture": "srm", "digits": "cbam"}
@@ -287,7 +287,7 @@ def test_a_network_solves_a_task_with_the_block_it_needs_and_not_without(task: s
     spec = arms.Arm(label=block, role="block", attention=arms.attention_of(block, None)).spec
     for seed in (100, 101):
         plain = trial("no block", seed, task, TASKS[task].usual)
-        without, with_it = run_trial(plain).top1_err, run_trial(replace(plain, spec=spec)).top1_err
+        without, with_it = run_probe_trial(plain).top1_err, run_probe_trial(replace(plain, spec=spec)).top1_err
         assert with_it < TASKS[task].solved + 0.1 < without - 0.02
 
 
@@ -303,5 +303,5 @@ def test_shuffled_labels_are_not_learnt(task: str, monkeypatch: pytest.MonkeyPat
         return images, labels[torch.from_numpy(random.permutation(len(labels)))]
 
     monkeypatch.setattr(trials, "_images", shuffled)
-    error = run_trial(trial("se", 0, task, TASKS[task].usual)).top1_err
+    error = run_probe_trial(trial("se", 0, task, TASKS[task].usual)).top1_err
     assert abs(error - (1 / 3 if task == "count" else 0.5)) < 0.06

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from senet_bench.errors import UsageError
-from senet_bench.probe.tasks import CELL, CELLS, GLYPH, PLACES, TASKS, Images, _handwritten, find_task
+from senet_bench.probe.tasks import CELL, CELLS, GLYPH, GRID_CELLS, TASKS, Images, _handwritten, find_task
 
 MANY = 2000
 SOLUTIONS: dict[str, Callable[[Images], Any]] = {}
@@ -21,7 +21,7 @@ def solves(name: str) -> Callable[[Callable[[Images], Any]], None]:
 def in_cells(images: Images) -> Images:
     """(N, C, 16 cells, 4, 4)."""
     grid = images.reshape(len(images), -1, CELLS, CELL, CELLS, CELL)
-    cells: Images = grid.transpose(0, 1, 2, 4, 3, 5).reshape(len(images), -1, PLACES, CELL, CELL)
+    cells: Images = grid.transpose(0, 1, 2, 4, 3, 5).reshape(len(images), -1, GRID_CELLS, CELL, CELL)
     return cells
 
 
@@ -43,7 +43,7 @@ def _(images: Images) -> Any:
 def _(images: Images) -> Any:
     red = images[:, 0] - images[:, 2]
     here = np.take_along_axis(in_cells(red[:, None])[:, 0].mean((2, 3)), glyphs(images).argmax(1)[:, None], 1)[:, 0]
-    rest = (red.mean((1, 2)) * PLACES - here) / (PLACES - 1)
+    rest = (red.mean((1, 2)) * GRID_CELLS - here) / (GRID_CELLS - 1)
     return np.abs(here - rest) < 1
 
 
@@ -72,7 +72,7 @@ def _(images: Images) -> Any:
     cell = np.abs(shown).argmax(1)
     spread = in_cells(images).std(axis=(1, 3, 4))
     spread[np.arange(len(images)), cell] = 0
-    return strongest(shown) * (spread.sum(1) / (PLACES - 1) - 0.3) > 0
+    return strongest(shown) * (spread.sum(1) / (GRID_CELLS - 1) - 0.3) > 0
 
 
 @solves("count")

@@ -30,7 +30,7 @@ from senet_bench.run import claims, error
 from senet_bench.run.cases import select
 from senet_bench.run.claims import Claimed
 from senet_bench.run.engines import Failure, Local
-from senet_bench.run.error import Sweep, definition
+from senet_bench.run.error import Sweep, trial_definition
 from senet_bench.train import trials
 from senet_bench.train.trials import Trial
 from tests.conftest import Run
@@ -50,7 +50,7 @@ def threads() -> Iterator[None]:
 
 def fake(trial: Trial) -> TrialResult:
     """A result that depends on the trial alone, at once."""
-    spread = random.Random(key_of(definition(trial))).random()
+    spread = random.Random(key_of(trial_definition(trial))).random()
     return TrialResult(top1_err=0.1 + 0.01 * trial.seed + 0.02 * spread, seconds=2)
 
 
@@ -93,13 +93,13 @@ OTHERS = {
 
 
 def test_the_key_changes_with_all_that_defines_a_trial() -> None:
-    keys = [key_of(definition(trial)) for trial in (A_TRIAL, *OTHERS.values())]
+    keys = [key_of(trial_definition(trial)) for trial in (A_TRIAL, *OTHERS.values())]
     assert len(set(keys)) == len(keys)
 
 
 def test_the_key_changes_with_nothing_else() -> None:
-    key = key_of(definition(A_TRIAL))
-    assert key == key_of(definition(replace(A_TRIAL, arm="7", threads=2)))
+    key = key_of(trial_definition(A_TRIAL))
+    assert key == key_of(trial_definition(replace(A_TRIAL, arm="7", threads=2)))
     assert re.fullmatch("[0-9a-f]{16}", key)
 
 
@@ -119,7 +119,7 @@ def test_touching_the_toolkit_leaves_every_stored_trial_known(run: Run, ran: lis
     told = subprocess.run(
         [sys.executable, "-c", code], cwd=edited, env=environment, capture_output=True, text=True, check=False
     )
-    assert told.stdout.strip() == key_of(definition(A_TRIAL)), told.stderr
+    assert told.stdout.strip() == key_of(trial_definition(A_TRIAL)), told.stderr
     rows(run, *HERE)
     assert len(ran) == done
 
@@ -253,8 +253,8 @@ def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
 
 
 def test_equal_settings_share_their_trials(tmp_path: Path, ran: list[Trial]) -> None:
-    again, key = replace(A_TRIAL, arm="1"), key_of(definition(A_TRIAL))
-    todo = [Claimed(key, A_TRIAL, definition), Claimed(key, again, definition)]
+    again, key = replace(A_TRIAL, arm="1"), key_of(trial_definition(A_TRIAL))
+    todo = [Claimed(key, A_TRIAL, trial_definition), Claimed(key, again, trial_definition)]
     found = dict(claims.carried_out(Local(1), TrialStore(tmp_path / "trials"), trials.run_trial, todo, {}))
     assert ran == [A_TRIAL]
     assert found == dict.fromkeys((A_TRIAL, again), fake(A_TRIAL))
@@ -264,7 +264,7 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
     log: list[str] = []
 
     def slow(trial: Trial) -> TrialResult:
-        log.append(key_of(definition(trial)))
+        log.append(key_of(trial_definition(trial)))
         time.sleep(0.02)
         return fake(trial)
 
@@ -272,7 +272,7 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
     monkeypatch.setattr(claims, "ELSEWHERE_S", 0.01)
     kept = TrialStore(tmp_path / "trials")
     todo = [
-        Claimed(key_of(definition(trial)), trial, definition)
+        Claimed(key_of(trial_definition(trial)), trial, trial_definition)
         for seed in range(12)
         for trial in [replace(A_TRIAL, seed=seed)]
     ]
@@ -296,11 +296,11 @@ def test_two_sweeps_on_one_folder_run_no_trial_twice(tmp_path: Path, monkeypatch
 def test_a_trial_whose_process_died_elsewhere_is_taken_over(
     tmp_path: Path, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kept, key = TrialStore(tmp_path / "trials"), key_of(definition(A_TRIAL))
+    kept, key = TrialStore(tmp_path / "trials"), key_of(trial_definition(A_TRIAL))
     lock = kept.claim(key)
     assert lock is not None
     monkeypatch.setattr(time, "sleep", lambda _: lock.release())  # as the system does when a process ends
-    todo = [Claimed(key, A_TRIAL, definition)]
+    todo = [Claimed(key, A_TRIAL, trial_definition)]
     assert [trial for trial, _ in claims.carried_out(Local(1), kept, trials.run_trial, todo, {})] == [A_TRIAL]
     assert ran == [A_TRIAL]
 
@@ -308,7 +308,7 @@ def test_a_trial_whose_process_died_elsewhere_is_taken_over(
 def test_a_failure_is_not_stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trials, "run_trial", lambda trial: 1 / 0)
     kept = TrialStore(tmp_path / "trials")
-    todo = [Claimed("key", A_TRIAL, definition)]
+    todo = [Claimed("key", A_TRIAL, trial_definition)]
     ((_, outcome),) = claims.carried_out(Local(1), kept, trials.run_trial, todo, {})
     assert outcome == Failure("ZeroDivisionError: division by zero")
     assert kept.get("key") is None

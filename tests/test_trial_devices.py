@@ -17,7 +17,7 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.errors import UsageError
 from senet_bench.run.engines import Local
-from senet_bench.run.error import Sweep, definition
+from senet_bench.run.error import Sweep, trial_definition
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
 from senet_bench.train import trials
@@ -91,7 +91,7 @@ def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch:
 
 
 def test_a_device_decides_no_key_and_is_part_of_the_result() -> None:
-    assert definition(replace(A_TRIAL, device="cuda:1")) == definition(A_TRIAL)
+    assert trial_definition(replace(A_TRIAL, device="cuda:1")) == trial_definition(A_TRIAL)
     assert TrialResult(top1_err=0.1).trained_on == "cpu"
     assert trials.trained_place("cpu") == {"device": "cpu", "hardware": "", "torch": str(torch.__version__)}
 

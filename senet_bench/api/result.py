@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class ResultTables:
     """Tables with their flat records."""
 
     tables: tuple[Table, ...]
@@ -40,7 +40,7 @@ class Tables:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Result(Tables):
+class Result(ResultTables):
     """What a command measured.
 
     `rows` are typed (`senet_bench.core.results.Row` of compare and ablate): counts, seconds, errors as fractions with
@@ -64,7 +64,7 @@ class Result(Tables):
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Stored(Tables):
+class Stored(ResultTables):
     """A results folder: the rows of all runs together.
 
     `rows` has the newest row of every network, `errors` those of each protocol joined over all runs, `timings` those of

@@ -38,7 +38,7 @@ def array(output: object) -> Floats:
     return np.asarray(first, dtype=np.float64)
 
 
-def numbers(call: Call) -> Floats:
+def output_numbers(call: Call) -> Floats:
     """The output of a call; `MeasurementError` where it is not finite."""
     values = array(call())
     if not np.isfinite(values).all():
@@ -63,7 +63,7 @@ def judge_output(output: Floats, eager: Floats, exact: Floats | None, allowed: f
 def exactly(network: nn.Module, images: Tensor) -> Floats | None:
     """The network's output in double precision; None where it cannot be run so."""
     with torch.inference_mode(), contextlib.suppress(Exception):
-        return numbers(lambda: copy.deepcopy(network).cpu().double().eval()(images.cpu().double()))
+        return output_numbers(lambda: copy.deepcopy(network).cpu().double().eval()(images.cpu().double()))
     return None
 
 

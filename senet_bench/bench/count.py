@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from senet_bench.bench.operators import counted_operators, largest
 from senet_bench.bench.shapes import ShapeMode
 from senet_bench.core.foreign import blame, place_of
-from senet_bench.core.formulas import Call, Formulas
+from senet_bench.core.formulas import CountedCall, Formulas
 from senet_bench.errors import BenchError, MeasurementError, UsageError
 
 ACTIVATION_LAYERS = frozenset(
@@ -213,7 +213,7 @@ class Tally:
         elif kind in ("conv", "linear", "formulas"):
             self.counts["se_excitation"] += amount
 
-    def scale(self, elements: int, call: Call) -> None:
+    def scale(self, elements: int, call: CountedCall) -> None:
         """Add the multiplication of a map by a gate: inside an attention block its one; outside, a squeeze before."""
         if self.depth:
             self.leave_out("mul", call)
@@ -226,7 +226,7 @@ class Tally:
             self.squeezes += elements
             self.counts["global_pool"] -= elements
 
-    def leave_out(self, operator: str, call: Call) -> None:
+    def leave_out(self, operator: str, call: CountedCall) -> None:
         """Count an operator by its formula or note it: an elementwise one in an attention block, else others (`*`)."""
         name = operator.removeprefix("*").lstrip("_").rstrip("_")
         if not self._whole and self._is_work(name, call, elementwise=not operator.startswith("*")):
@@ -236,7 +236,7 @@ class Tally:
             else:
                 self._by_formula(name, amount)
 
-    def _is_work(self, name: str, call: Call, *, elementwise: bool) -> bool:
+    def _is_work(self, name: str, call: CountedCall, *, elementwise: bool) -> bool:
         """Whether an operator that has no count here does what should have one."""
         if not elementwise:
             foreign = "." in name  # of another library than torch
@@ -289,7 +289,7 @@ class Tally:
 
         def leave(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
             self._whole -= 1
-            amount = None if self._whole else self.formulas.operations(name, Call(args, kwargs, output))
+            amount = None if self._whole else self.formulas.operations(name, CountedCall(args, kwargs, output))
             if amount is not None:
                 self._by_formula(name, amount)
 

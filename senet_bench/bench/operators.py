@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from senet_bench.core.formulas import Call
+from senet_bench.core.formulas import CountedCall
 
 aten = torch.ops.aten
 
@@ -24,10 +24,10 @@ class OperatorTally(Protocol):
     def add(self, kind: str, amount: int) -> None:
         """Add operations of a kind: conv, linear, bn, max_pool or global_pool."""
 
-    def scale(self, elements: int, call: Call) -> None:
+    def scale(self, elements: int, call: CountedCall) -> None:
         """Add the multiplication of a map of that many elements by a gate for each channel."""
 
-    def leave_out(self, operator: str, call: Call) -> None:
+    def leave_out(self, operator: str, call: CountedCall) -> None:
         """Note a call of an operator that is not counted."""
 
 
@@ -63,11 +63,11 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         elif packet in AVERAGE_OPERATORS and is_global_pool(args[0], out, self.tally.rank):
             self.tally.add("global_pool", args[0].numel())
         elif packet in MULTIPLICATIONS and (scaled := scaled_elements(args[-2], args[-1], self.tally.rank)):
-            self.tally.scale(scaled, Call(args, kwargs, out))
+            self.tally.scale(scaled, CountedCall(args, kwargs, out))
         elif not func.is_view and packet not in SQUEEZES:
             name = str(packet).removeprefix("aten.").rstrip("_")
             arithmetic = torch.Tag.pointwise in func.tags and name not in MOVES
-            self.tally.leave_out(name if arithmetic else f"*{name}", Call(args, kwargs, out))
+            self.tally.leave_out(name if arithmetic else f"*{name}", CountedCall(args, kwargs, out))
 
 
 def marked(answer: Any, args: Any, kwargs: Any) -> Any:
@@ -86,7 +86,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
             yield from _tensors(value)
 
 
-def largest(call: Call) -> int:
+def largest(call: CountedCall) -> int:
     """The elements of the largest tensor that a call takes or gives."""
     return max((tensor.numel() for tensor in _tensors((*call.args, call.out))), default=0)
 

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judge_output, numbers
+from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judge_output, output_numbers
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
@@ -77,10 +77,10 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
     allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
-        output = numbers(_seeded(functools.partial(_call, network, conditions, images)))
+        output = output_numbers(_seeded(functools.partial(_call, network, conditions, images)))
         first_s = time.perf_counter() - start
         same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
-        reference = output if same else numbers(_seeded(functools.partial(_call, network, plain, images)))
+        reference = output if same else output_numbers(_seeded(functools.partial(_call, network, plain, images)))
         difference = distance(output, reference)
         if not difference <= allowed and conditions.mode == "infer":
             exact = exactly(network, images[: conditions.batch_size])

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from senet_bench.bench.operators import OperatorMode, OperatorTally, marked, scaled_elements
-from senet_bench.core.formulas import Call
+from senet_bench.core.formulas import CountedCall
 
 
 class ShapeMode(TorchFunctionMode):
@@ -56,7 +56,7 @@ class ShapeMode(TorchFunctionMode):
         answer = None if shortcut is None else shortcut(self.tally, *args, **kwargs)
         if answer is not None:
             if shortcut is _elementwise:
-                self.tally.leave_out(func.__name__.strip("_"), Call(args, kwargs, answer))
+                self.tally.leave_out(func.__name__.strip("_"), CountedCall(args, kwargs, answer))
         else:
             quiet = self.everything or (shortcut is None and func in UNCOUNTED)
             with contextlib.nullcontext() if quiet else self.dispatch:
@@ -144,7 +144,7 @@ def _mul(tally: OperatorTally, input: Tensor, other: Any, **named: Any) -> Tenso
     answer = _elementwise(tally, input, other, **named)
     if answer is None or not isinstance(other, Tensor):
         return answer
-    call = Call((input, other), {}, answer)
+    call = CountedCall((input, other), {}, answer)
     if scaled := scaled_elements(input, other, tally.rank):
         tally.scale(scaled, call)
     else:

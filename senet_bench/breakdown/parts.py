@@ -21,7 +21,7 @@ from torch.utils.flop_counter import flop_registry
 
 from senet_bench.bench.count import cannot_take, evaluating
 from senet_bench.breakdown.rows import Part
-from senet_bench.core.formulas import Call, Formulas
+from senet_bench.core.formulas import CountedCall, Formulas
 
 ATTENTION_PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]
@@ -171,12 +171,14 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         counts["activations"] += sum(t.numel() for t, own in zip(tensors, mine) if not own)
         formula = flop_registry.get(func.overloadpacket)
         name = str(func.overloadpacket).removeprefix("aten.").strip("_")
-        known = int(formula(*args, **kwargs, out_val=out)) if formula else self.twice(name, Call(args, kwargs, out))
+        known = (
+            int(formula(*args, **kwargs, out_val=out)) if formula else self.twice(name, CountedCall(args, kwargs, out))
+        )
         counts["operations"] += max((t.numel() for t in tensors), default=0) if known is None else known
         if self.inside[-1].startswith("excitation:") and isinstance(out, Tensor):
             self.gates[self.inside[-1].partition(":")[2]] = tuple(out.shape[1:])
 
-    def twice(self, name: str, call: Call) -> int | None:
+    def twice(self, name: str, call: CountedCall) -> int | None:
         """Twice the multiply-adds of a call by a user's formula, None without one."""
         amount = self.formulas.operations(name, call)
         return None if amount is None else 2 * amount
@@ -187,7 +189,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if formula is not None:
 
             def counted(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-                amount = self.twice(formula, Call(args, kwargs, out))
+                amount = self.twice(formula, CountedCall(args, kwargs, out))
                 self.counts[f"attention:{name}"]["operations"] = amount or 0
 
             block.register_forward_hook(counted, with_kwargs=True)

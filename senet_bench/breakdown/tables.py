@@ -10,7 +10,7 @@ from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileS
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table
 
-NOTES = (
+PROFILE_NOTES = (
     "left out: the share of a call that goes when the part is left out, same shapes, paired rounds, with its interval",
     "marks: time between marks around the part in place; profiler: its operators' share of all operators' time",
     "bound: the least time of the traffic at this machine's bandwidth, of its operators' launches, of its arithmetic",
@@ -44,7 +44,7 @@ def _parts(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
         f"Attention in {title}",
         tuple(Column(name, numeric=name not in ("part", "bound")) for name in columns),
         tuple(lines),
-        (*_arithmetic(facts.rows), *_remarks(facts.summary), *NOTES),
+        (*_arithmetic(facts.rows), *_remarks(facts.summary), *PROFILE_NOTES),
     )
 
 

@@ -45,12 +45,12 @@ def compare(
     sizes: o.Sizes = o.Sizes(),
     partners: o.Partners = o.Partners(),
     counting: o.Counting = o.Counting(),
-    timing: o.Timing = o.Timing(),
+    timing: o.TimingOptions = o.TimingOptions(),
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
     dry_run: DryRun = False,
-    tables: o.Tables = o.Tables(),
+    tables: o.TableOptions = o.TableOptions(),
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
@@ -120,7 +120,7 @@ def ablate(
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     dry_run: DryRun = False,
-    tables: o.Tables = o.Tables(),
+    tables: o.TableOptions = o.TableOptions(),
     showing: o.Showing = o.Showing(),
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""

@@ -83,7 +83,7 @@ def steps_for(device: str, results: Path) -> tuple[Step, ...]:
     )  # fmt: skip
 
 
-def accept(steps: Sequence[Step], limit_s: float, keep: Callable[[Sequence[Tried]], None]) -> Iterator[Tried]:
+def try_all(steps: Sequence[Step], limit_s: float, keep: Callable[[Sequence[Tried]], None]) -> Iterator[Tried]:
     """Each step's end, in order; `keep` is handed all so far after each. Nothing that a step does is raised."""
     tried: list[Tried] = []
     until = time.monotonic() + limit_s
@@ -150,7 +150,7 @@ def _run(device: str, results: Path, output: Path, seconds: float) -> int:
         write_atomically(output, json.dumps({**facts, "steps": [asdict(one) for one in tried]}, indent=1) + "\n")
 
     ends = []
-    for end in accept(steps_for(device, results), seconds, keep):
+    for end in try_all(steps_for(device, results), seconds, keep):
         ends.append(end)
         why = NOT_TRIED.get(end.outcome) or ("" if end.outcome == "held" else (end.said.splitlines() or [""])[-1])
         terminal.print_text(f"{end.outcome:9} {end.seconds:6.1f} s  {end.name}{': ' if why else ''}{why}\n")

@@ -11,7 +11,7 @@ from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice
 from senet_bench.errors import MeasurementError
 
-Side = Literal["machine", "torch", "version"]
+SplitName = Literal["machine", "torch", "version"]
 
 
 def models(
@@ -49,7 +49,8 @@ def report(
         typer.Argument(help="Results folders to set side by side; one is that of --results.", show_default=False),
     ] = None,
     by: Annotated[
-        str | None, typer.Option("--by", help="Set side by side what is stored, by this.", **choice(*get_args(Side)))
+        str | None,
+        typer.Option("--by", help="Set side by side what is stored, by this.", **choice(*get_args(SplitName))),
     ] = None,
     cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
     any_protocol: o.AnyProtocol = False,
@@ -70,7 +71,7 @@ def report(
         if cite:
             terminal.print_text("".join(map(cited, held.values())))
             return
-        sides = held if by is None else split(report.together(held.values()), cast(Side, by))
+        sides = held if by is None else split(report.files_together(held.values()), cast(SplitName, by))
         showing.emit(side_by_side(sides))
         return
     root = places[0]

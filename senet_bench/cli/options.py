@@ -235,7 +235,7 @@ class Counting:
 
 
 @dataclass(frozen=True, slots=True)
-class Timing:
+class TimingOptions:
     """How long pairs are timed, if they are."""
 
     PANEL: ClassVar[str] = "What is measured"
@@ -393,7 +393,7 @@ class Trials:
         if self.dataset is None:
             return None
         if self.download:
-            fetch(self.dataset.lower(), self.data)
+            fetch_data(self.dataset.lower(), self.data)
         from senet_bench.run.error import Sweep
 
         share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
@@ -440,7 +440,7 @@ class Overhead:
 
 
 @dataclass(frozen=True, slots=True)
-class Tables:
+class TableOptions:
     """Which rows and columns tables have, under which names, and what they are compared with."""
 
     PANEL: ClassVar[str] = "How it is shown and kept"
@@ -573,7 +573,7 @@ def engine_of(
             return Slurm(results / "slurm", cluster=cluster, options=options)
 
 
-def fetch(dataset: str, folder: Path | None) -> None:
+def fetch_data(dataset: str, folder: Path | None) -> None:
     """Fetch what is missing of a data set."""
     from senet_bench.data.downloads import download
 

@@ -100,7 +100,7 @@ def probe(
     if dry_run:
         from senet_bench.run.tables import forecast_document
 
-        showing.emit(forecast_document(measurement.forecast(asked, showing.store)))
+        showing.emit(forecast_document(measurement.forecast_probe(asked, showing.store)))
         return
     record = showing.follow(measurement.probe(asked, showing.store))
     showing.emit(tables.probe_document(record.document))

@@ -114,7 +114,7 @@ def train(
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
     if lessons.download:
-        o.fetch(lessons.dataset.lower(), lessons.data)
+        o.fetch_data(lessons.dataset.lower(), lessons.data)
     from senet_bench.run import tables, train
     from senet_bench.run.training import TrainingRequest
     from senet_bench.show import terminal
@@ -210,7 +210,7 @@ def evaluate(
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     showing.check()
     if shown.download:
-        o.fetch(shown.dataset.lower(), shown.data)
+        o.fetch_data(shown.dataset.lower(), shown.data)
     from senet_bench.run import evaluate, tables
     from senet_bench.run.released import weighted
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, get_args
 
 from senet_bench.core.blocks import BLOCKS, find_block
+from senet_bench.core.files import LONGEST_SHOWN
 from senet_bench.core.specs import (
     AttentionSpec,
     AxisValue,
@@ -64,7 +65,7 @@ class Axis:
                 if self.table
                 else f"{hint} choose from {shown}, or give package.module:Class"
             )
-            raise UsageError(f"--{self.name} {text}: {error}", remedy) from None
+            raise UsageError(f"--{self.name} {_short(text)}: {error}", remedy) from None
 
     def apply(self, attention: AttentionSpec, value: AxisValue) -> AttentionSpec:
         """`attention` with this axis at `value`; `UsageError` when the combination makes no sense."""
@@ -77,9 +78,13 @@ class Axis:
         return str(value).lower() if isinstance(value, bool) else str(value)
 
 
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
+
+
 def _positive(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 9 and int(text)):
-        raise ValueError(f"{text!r} is no positive integer")
+        raise ValueError(f"{_short(text)!r} is no positive integer")
     return int(text)
 
 

@@ -80,7 +80,7 @@ GE = "senet_bench.models.blocks:GatherExcite"
 KERNEL = Option("kernel", int, 1, 63, "odd")
 EXTENT = Option("extent", int, 2, 64, "powers of two")
 EPS = Option("eps", float, 1e-12, 1)
-WIDTHS = (Option("min_width", int, 1, 65536), Option("divisor", int, 1, 1024))
+WIDTH_OPTIONS = (Option("min_width", int, 1, 65536), Option("divisor", int, 1, 1024))
 """The least hidden width of SE, and what its hidden width is rounded to a multiple of."""
 REDUCTION = Option("reduction", int, 1, 65536)
 
@@ -94,7 +94,7 @@ BLOCKS: dict[str, Block] = {
             source="Hu et al., arXiv 1709.01507v4",
             reduces=True,
             switches=True,
-            options=WIDTHS,
+            options=WIDTH_OPTIONS,
         ),
         Block(
             name="constant",
@@ -170,7 +170,7 @@ BLOCKS: dict[str, Block] = {
             reduces=True,
             switches=True,
             given={"divisor": 8, "hard": True},
-            options=WIDTHS,
+            options=WIDTH_OPTIONS,
         ),
         Block(
             name="se_silu",
@@ -180,7 +180,7 @@ BLOCKS: dict[str, Block] = {
             reduces=True,
             switches=True,
             given={"activation": "silu"},
-            options=WIDTHS,
+            options=WIDTH_OPTIONS,
         ),
     )
 }

@@ -46,7 +46,7 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return [_with(row, *both) for row, *both in zip(rows, to_baseline, to_control)]
 
 
-def against(rows: Sequence[Row], name: str) -> list[Row]:
+def rows_against(rows: Sequence[Row], name: str) -> list[Row]:
     """The rows, each with its difference to the row that a name means; `UsageError` where it means none or several.
 
     A row is compared with the one of its own baseline where there is one for each.
@@ -60,11 +60,11 @@ def against(rows: Sequence[Row], name: str) -> list[Row]:
 
 def references(rows: Sequence[Row], name: str) -> list[Row | None]:
     """For each row the one that a name means among those of its baseline, None for that row itself."""
-    chosen = named(rows, name)
+    chosen = rows_named(rows, name)
     return [_reference(row, chosen) for row in rows]
 
 
-def named(rows: Sequence[Row], name: str) -> list[Row]:
+def rows_named(rows: Sequence[Row], name: str) -> list[Row]:
     """The rows that a name means: by label, setting, block or network; of SE's settings the plain one is `se`.
 
     `UsageError` where there is none, or where several belong to one baseline.

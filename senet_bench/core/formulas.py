@@ -12,14 +12,14 @@ from senet_bench.core.foreign import contained
 from senet_bench.core.source import imported
 from senet_bench.errors import MeasurementError, UsageError
 
-MOST = 2**62
+LARGEST_COUNT = 2**62
 """The most multiply-adds that one call is taken to have."""
 FORM = 'a formula is written {"fft_c2c": lambda x, *rest, out_shape: x[-1] * 10}'
 Formula = Callable[..., Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CountedCall:
     """A call of an operator or a module: what it was given and what it gave."""
 
     args: tuple[Any, ...]
@@ -45,7 +45,7 @@ class Formulas:
         names = (f"{kind.__module__}.{kind.__qualname__}", kind.__name__)
         return next((name for name in names if name in self.functions), None)
 
-    def operations(self, name: str, call: Call) -> int | None:
+    def operations(self, name: str, call: CountedCall) -> int | None:
         """The multiply-adds of a call, None without a formula; whatever fails is a `MeasurementError` that names it."""
         formula = self.functions.get(name)
         if formula is None:
@@ -64,8 +64,10 @@ class Formulas:
                 raise MeasurementError(f"{where} does not take ({given}): {error}", FORM) from error
             amount = formula(*args, **kwargs)
         number = float(amount) if isinstance(amount, numbers.Real) else -1.0
-        if not 0 <= number <= MOST or not number.is_integer():
-            raise MeasurementError(f"{where} gives {str(amount)[:40]!r}", f"give a whole number from 0 to {MOST:,}")
+        if not 0 <= number <= LARGEST_COUNT or not number.is_integer():
+            raise MeasurementError(
+                f"{where} gives {str(amount)[:40]!r}", f"give a whole number from 0 to {LARGEST_COUNT:,}"
+            )
         return int(amount)
 
 

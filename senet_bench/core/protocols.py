@@ -12,7 +12,7 @@ from senet_bench.core.identity import recipe_facts
 from senet_bench.core.paper import PrintedCell
 from senet_bench.core.recipes import Recipe, recipe
 from senet_bench.core.specs import ModelSpec
-from senet_bench.core.stored_errors import Origin
+from senet_bench.core.stored_errors import StoredOrigin
 from senet_bench.core.studies import STUDIES, Study
 
 LARGE_CROPS = "320/299"
@@ -31,11 +31,11 @@ class Protocol:
     recipe: Recipe
     size: int
 
-    def differences(self, origin: Origin) -> tuple[str, ...]:
+    def differences(self, origin: StoredOrigin) -> tuple[str, ...]:
         """What a stored error was measured by otherwise, a few words each; empty where nothing differs."""
         return tuple(self._differences(origin))
 
-    def _differences(self, origin: Origin) -> Iterator[str]:
+    def _differences(self, origin: StoredOrigin) -> Iterator[str]:
         if origin.dataset != self.dataset:
             yield f"on {origin.dataset}, not {self.dataset}"
             return
@@ -57,7 +57,7 @@ class Protocol:
         if origin.averaged:
             yield "an average of its weights"
 
-    def _of_recipe(self, origin: Origin) -> Iterator[str]:
+    def _of_recipe(self, origin: StoredOrigin) -> Iterator[str]:
         own = self.recipe
         if origin.recipe is None:
             yield "no recipe is stored"

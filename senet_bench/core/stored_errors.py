@@ -26,7 +26,7 @@ RELEASED = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class StoredOrigin:
     """What an error was measured by; of two equal ones the errors differ by their seeds alone.
 
     `facts` is what the recipe trains by, None where that is not known; `size` the side of the centre crop in pixels.
@@ -61,7 +61,7 @@ class StoredError:
     `gain_ci` is the 95 % interval of that.
     """
 
-    origin: Origin
+    origin: StoredOrigin
     seed: int | None
     top1_err: float
     top5_err: float | None
@@ -73,7 +73,7 @@ class StoredError:
 class ErrorGroup:
     """The errors of one network by one origin, by seed."""
 
-    origin: Origin
+    origin: StoredOrigin
     errors: tuple[StoredError, ...]
 
     def mean(self, metric: str) -> float | None:
@@ -103,20 +103,20 @@ class ErrorGroup:
         return [] if None in values else values
 
 
-Network: TypeAlias = tuple[str, AttentionSpec | None, int]
+NetworkKey: TypeAlias = tuple[str, AttentionSpec | None, int]
 """What makes two networks one: the name of the one without attention, the attention, the number of classes."""
 
 
 class StoredErrors:
     """The stored errors by network; later ones of equal origin and seed win."""
 
-    def __init__(self, found: Iterable[tuple[Network, StoredError]] = ()) -> None:
-        by_origin: dict[Network, dict[str, dict[int | None, StoredError]]] = {}
+    def __init__(self, found: Iterable[tuple[NetworkKey, StoredError]] = ()) -> None:
+        by_origin: dict[NetworkKey, dict[str, dict[int | None, StoredError]]] = {}
         for network, error in found:
             by_origin.setdefault(network, {}).setdefault(repr(error.origin), {})[error.seed] = error
         self.groups = {network: [_group(by_seed) for by_seed in known.values()] for network, known in by_origin.items()}
 
-    def of(self, network: Network) -> list[ErrorGroup]:
+    def of(self, network: NetworkKey) -> list[ErrorGroup]:
         """The errors of one network, a group for each origin."""
         return self.groups.get(network, [])
 
@@ -144,18 +144,18 @@ def stored_errors(store: Store, documents: Iterable[StoredDocument] | None = Non
     return StoredErrors([*trials.values(), *_evaluations(documents, trials)])
 
 
-def trial_errors(store: Store) -> dict[str, tuple[Network, StoredError]]:
+def trial_errors(store: Store) -> dict[str, tuple[NetworkKey, StoredError]]:
     """The errors of every machine's trials, by their keys."""
     return dict(_trials(store))
 
 
-def _trials(store: Store) -> Iterator[tuple[str, tuple[Network, StoredError]]]:
+def _trials(store: Store) -> Iterator[tuple[str, tuple[NetworkKey, StoredError]]]:
     """The trials of every machine, by their keys; of one that several have the newest comes last."""
     found = sorted(_read_trials(store), key=lambda trial: trial[0])
     return ((key, error) for _, key, error in found)
 
 
-def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[Network, StoredError]]]:
+def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[NetworkKey, StoredError]]]:
     """When each trial was stored, its key, and its error."""
     for path in sorted((store.root / "runs").glob("*/trials/*.json")):
         try:
@@ -180,11 +180,11 @@ def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[Network, Stored
         yield str(document.get("created", "")), path.stem, (network, error)
 
 
-def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> Origin:
+def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> StoredOrigin:
     """What a trial was measured by; earlier versions did not store all of it."""
     recipe, former = definition.get("recipe"), "code" in definition
     row = CATALOG.get(result.model)
-    return Origin(
+    return StoredOrigin(
         dataset=result.dataset,
         size=data.get("size") or (row.input_size[1] if row else 0),
         train_images=data.get("train"),
@@ -205,8 +205,8 @@ def _without_texts(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _evaluations(
-    documents: Iterable[StoredDocument], trials: Mapping[str, tuple[Network, StoredError]]
-) -> Iterator[tuple[Network, StoredError]]:
+    documents: Iterable[StoredDocument], trials: Mapping[str, tuple[NetworkKey, StoredError]]
+) -> Iterator[tuple[NetworkKey, StoredError]]:
     for document in documents:
         if not isinstance(document, Facts):
             continue
@@ -216,14 +216,14 @@ def _evaluations(
 
 
 def of_evaluation(
-    row: ClassifierRow, trials: Mapping[str, tuple[Network, StoredError]] | None = None
-) -> tuple[Network, StoredError]:
+    row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, StoredError]] | None = None
+) -> tuple[NetworkKey, StoredError]:
     """The network and the error of an evaluated row."""
     known = (trials or {}).get(row.trial or "")
     seed = known[1].seed if known else None
     trained = known[1].origin if known else None
     if trained is None:
-        trained = Origin(
+        trained = StoredOrigin(
             dataset=row.dataset,
             size=row.size,
             train_images=None,

@@ -23,8 +23,8 @@ from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions
 from senet_bench.core.store import key_of
 
 Key = tuple[object, ...]
-Anything = TypeVar("Anything")
-ROLES = ("baseline", "variant", "control", "plain")
+OwnItem = TypeVar("OwnItem")
+ROLE_ORDER = ("baseline", "variant", "control", "plain")
 MODELS = {name: place for place, name in enumerate(CATALOG)}
 BLOCK_PLACES = {name: place for place, name in enumerate(BLOCKS)}
 FIRST_REVISION = 1
@@ -154,12 +154,12 @@ def errors(entries: Iterable[Entry]) -> list[Errors]:
     groups: dict[Key, list[Entry]] = {}
     for entry in entries:
         if entry.row.accuracy is not None:
-            groups.setdefault((protocol_of(entry.row.accuracy), entry.row.input_size), []).append(entry)
+            groups.setdefault((training_protocol(entry.row.accuracy), entry.row.input_size), []).append(entry)
     tables = [_errors_of(group) for group in groups.values()]
     return sorted(tables, key=lambda table: (-(table.protocol.seeds or 0), -len(table.rows), repr(table.protocol)))
 
 
-def protocol_of(accuracy: Accuracy) -> TrainingProtocol:
+def training_protocol(accuracy: Accuracy) -> TrainingProtocol:
     """What must agree before two errors are compared: all but the seeds, and where known data lie."""
     protocol = replace(accuracy.protocol, seeds=None, revision=None, dataset=accuracy.dataset)
     own = DATASETS.get(accuracy.dataset)
@@ -175,7 +175,7 @@ def _errors_of(group: Sequence[Entry]) -> Errors:
     most = max(row.accuracy.seeds for row in rows if row.accuracy)
     first = rows[0].accuracy
     assert first is not None
-    protocol = replace(protocol_of(first), seeds=most)
+    protocol = replace(training_protocol(first), seeds=most)
     return Errors(tuple(rows), left_out, _paths(current), protocol, rows[0].input_size)
 
 
@@ -259,7 +259,7 @@ def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
         if isinstance(run.document, Run) and run.command == "ablate" and run.document.rows:
             asked = run.document.conditions
             trained = next((row.accuracy for row in run.document.rows if row.accuracy), None)
-            protocol = protocol_of(trained) if trained else None
+            protocol = training_protocol(trained) if trained else None
             model = asked.model or run.document.rows[-1].model
             size = run.document.rows[0].input_size
             groups.setdefault((model, tuple(sorted(asked.axes or {})), protocol, size), []).append(run)
@@ -298,7 +298,7 @@ def _place(row: Row) -> Key:
         _natural(base),
         row.input_size,
         row.classes,
-        ROLES.index(row.role),
+        ROLE_ORDER.index(row.role),
         BLOCK_PLACES.get(block, len(BLOCK_PLACES)),
         block,
         attention.reductions if attention else (),

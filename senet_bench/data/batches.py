@@ -20,7 +20,7 @@ from senet_bench.core.recipes import Augmentation
 from senet_bench.data import images
 from senet_bench.data.augment import Draws, Pixels, cropped, cut_out, draw, zero_padded
 from senet_bench.data.resident import Resident
-from senet_bench.data.sets import Files, Labels, Split
+from senet_bench.data.sets import Files, LabelArray, Split
 from senet_bench.errors import UsageError
 
 
@@ -85,14 +85,14 @@ class Batches:
             self._cut(pixels, draws)
             yield torch.from_numpy(pixels), torch.from_numpy(self.split.labels[rows])
 
-    def _plan(self, order: Labels, epoch: int, step: int) -> tuple[Labels, Draws]:
+    def _plan(self, order: LabelArray, epoch: int, step: int) -> tuple[LabelArray, Draws]:
         part = slice(self.rank * self.batch // self.world, (self.rank + 1) * self.batch // self.world)
         rows = order[step * self.batch : (step + 1) * self.batch]
         rng = np.random.default_rng((self.seed, epoch, 1, step))
         return rows[part], draw(self.augmentation, self.batch, rng).part(part)
 
     def _from_files(
-        self, split: Files, plans: list[tuple[Labels, Draws]], epoch: int
+        self, split: Files, plans: list[tuple[LabelArray, Draws]], epoch: int
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Random-resized crops, decoded ahead by threads; the crop of an image depends on its row and the epoch."""
         cut = partial(_random_crop, size=self.size, augmentation=self.augmentation, seed=(self.seed, epoch, 2))

@@ -13,7 +13,7 @@ from senet_bench.core.datasets import dataset
 from senet_bench.errors import MeasurementError, UsageError
 
 CIFAR, IMAGENETTE = "https://www.cs.toronto.edu/~kriz/", "https://s3.amazonaws.com/fast-ai-imageclas/"
-PLACES = "http://data.csail.mit.edu/places/places365/"
+PLACES365_URL = "http://data.csail.mit.edu/places/places365/"
 DATA_VARIABLE = "SENET_BENCH_DATA"
 """The environment variable with the folder that stands for --data."""
 
@@ -36,10 +36,12 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
     "cifar100": (Archive(f"{CIFAR}cifar-100-python.tar.gz", "eb9058c3a382ffc7106e4002c42a8d85", "cifar-100-python"),),
     "imagenette": (Archive(f"{IMAGENETTE}imagenette2-320.tgz", "3df6f0d01a2c9592104656642f5e78a3", "imagenette2-320"),),
     "places365": (
-        Archive(f"{PLACES}filelist_places365-standard.tar", "35a0585fee1fa656440f3ab298f8479c", "places365_val.txt"),
-        Archive(f"{PLACES}val_256.tar", "e27b17d8d44f4af9a78502beb927f808", "val_256"),
         Archive(
-            f"{PLACES}train_256_places365standard.tar",
+            f"{PLACES365_URL}filelist_places365-standard.tar", "35a0585fee1fa656440f3ab298f8479c", "places365_val.txt"
+        ),
+        Archive(f"{PLACES365_URL}val_256.tar", "e27b17d8d44f4af9a78502beb927f808", "val_256"),
+        Archive(
+            f"{PLACES365_URL}train_256_places365standard.tar",
             "53ca1c756c3d1e7809517cc47c5561c5",
             "data_256_standard",
             "data_256",

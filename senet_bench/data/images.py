@@ -25,7 +25,7 @@ from torch import Tensor
 from senet_bench.bench.process import cores
 from senet_bench.core.files import written_whole
 from senet_bench.data.augment import Pixels, empty
-from senet_bench.data.sets import Arrays, Files, Labels
+from senet_bench.data.sets import Arrays, Files, LabelArray
 from senet_bench.errors import MeasurementError
 
 Fidelity = Literal["exact", "fast"]
@@ -51,7 +51,7 @@ def centre_crop(size: int) -> CentreCrop:
 class Crops:
     """Some images of a split: their row numbers (N,) and their pixels (N, 3, size, size)."""
 
-    rows: Labels
+    rows: LabelArray
     images: Pixels
 
 
@@ -145,7 +145,14 @@ def random_resized(
 
 
 def read_images(
-    files: Files, rows: Labels, batch: int, size: int, cut: Crop, *, workers: int = 2, corrupt: list[Path] | None = None
+    files: Files,
+    rows: LabelArray,
+    batch: int,
+    size: int,
+    cut: Crop,
+    *,
+    workers: int = 2,
+    corrupt: list[Path] | None = None,
 ) -> Iterator[Crops]:
     """The images `rows` in batches of at most `batch`, decoded ahead by `workers` threads.
 
@@ -153,10 +160,10 @@ def read_images(
     list `corrupt` is given, it is left out of its batch and added there.
     """
     groups = iter([rows[start : start + batch] for start in range(0, len(rows), batch)])
-    ahead: deque[tuple[Labels, Pixels, list[Future[list[bool]]]]] = deque()
+    ahead: deque[tuple[LabelArray, Pixels, list[Future[list[bool]]]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
 
-        def submit(group: Labels) -> None:
+        def submit(group: LabelArray) -> None:
             out = empty(len(group), 3, size, size)
             jobs = [
                 pool.submit(_into, out[at : at + TOGETHER], [files.paths[row] for row in some], some, cut)
@@ -190,7 +197,7 @@ def _into(targets: Pixels, paths: list[Path], rows: list[int], cut: Crop) -> lis
 
 
 def _gathered(
-    files: Files, group: Labels, out: Pixels, jobs: list[Future[list[bool]]], corrupt: list[Path] | None
+    files: Files, group: LabelArray, out: Pixels, jobs: list[Future[list[bool]]], corrupt: list[Path] | None
 ) -> Crops:
     keep = np.array([well for job in jobs for well in job.result()], dtype=bool)
     if keep.all():
@@ -209,7 +216,7 @@ def centre_crops(
     crop: CentreCrop,
     *,
     fidelity: Fidelity = "exact",
-    rows: Labels | None = None,
+    rows: LabelArray | None = None,
     batch: int = 64,
     workers: int | None = None,
     corrupt: list[Path] | None = None,

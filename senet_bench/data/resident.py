@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from senet_bench.data.augment import Draws, zero_padded
-from senet_bench.data.sets import Arrays, Labels
+from senet_bench.data.sets import Arrays, LabelArray
 
 MOST_BYTES = 2**31
 """The largest padded set that is put on a device."""
@@ -37,7 +37,7 @@ class Resident:
         return Resident(padded, torch.from_numpy(split.labels).to(device), (height, width))
 
     def batches(
-        self, plans: Sequence[tuple[Labels, Draws]], side: int, colour: tuple[int, ...]
+        self, plans: Sequence[tuple[LabelArray, Draws]], side: int, colour: tuple[int, ...]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of some plans: (n, C, H, W) uint8, stored channels last, and labels (n,).
 
@@ -65,7 +65,7 @@ class Resident:
             yield pixels.permute(0, 3, 1, 2), self.labels[rows[:, 0]]
 
 
-def _choices(rows: Labels, draws: Draws, size: tuple[int, int], side: int) -> Labels:
+def _choices(rows: LabelArray, draws: Draws, size: tuple[int, int], side: int) -> LabelArray:
     """The choices for a batch as integers (n, 6): row, top, left, mirrored, top and left of what is cut out."""
     holes = (draws.middles * size).astype(np.int64) - side // 2
     return np.column_stack([rows, draws.offsets, draws.flips.astype(np.int64), holes])

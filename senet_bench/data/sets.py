@@ -20,7 +20,7 @@ from senet_bench.core.datasets import Dataset, dataset
 from senet_bench.data.augment import Pixels
 from senet_bench.errors import MeasurementError, UsageError
 
-Labels = npt.NDArray[np.int64]
+LabelArray = npt.NDArray[np.int64]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DIGITS_PER_CLASS = 10
 
@@ -30,7 +30,7 @@ class Arrays:
     """A split in memory: images (N, C, H, W) uint8 and their labels (N,)."""
 
     images: Pixels
-    labels: Labels
+    labels: LabelArray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,7 +41,7 @@ class Files:
     """A split on disk: one path and one label (N,) per image."""
 
     paths: tuple[Path, ...]
-    labels: Labels
+    labels: LabelArray
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -128,7 +128,7 @@ def digits_full(draw: int = 0) -> DataSet:
     return _digits("digits-full", images, labels, np.random.default_rng(0).permutation(len(labels))[:1437])
 
 
-def _digits(name: str, images: Pixels, labels: Labels, chosen: Labels) -> DataSet:
+def _digits(name: str, images: Pixels, labels: LabelArray, chosen: LabelArray) -> DataSet:
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     train, test = Arrays(images[chosen], labels[chosen]), Arrays(images[rest], labels[rest])
     values = train.images / 255.0
@@ -136,7 +136,7 @@ def _digits(name: str, images: Pixels, labels: Labels, chosen: Labels) -> DataSe
     return DataSet(name, classes, train, test, (float(values.mean()),), (float(values.std()),), size=8)
 
 
-def _all_digits() -> tuple[Pixels, Labels]:
+def _all_digits() -> tuple[Pixels, LabelArray]:
     """All 1,797 images (N, 1, 8, 8) with their 17 grey levels spread over 0..240, and their labels.
 
     Read from the file inside scikit-learn: importing `sklearn.datasets` takes 3 s and gives the same numbers.

@@ -20,7 +20,7 @@ from senet_bench.core.store import Store
 from senet_bench.detection.average_precision import AveragePrecision, check_installed
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import label
-from senet_bench.run.evaluate import EvaluationRequest, begun, checked, differences, names_of
+from senet_bench.run.evaluate import EvaluationRequest, begun, checked, names_of, settings_that_differ
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     record, classes = begun(asked, images, store), dict[str, AveragePrecision]()
     for spec, name, source in zip(specs, names_of(specs), asked.weights):
         row, classes[name] = evaluated(asked, images, spec, name, source)
-        record.add(against(record.document.rows, row))
+        record.add(detector_against(record.document.rows, row))
         yield record.progress(row.label, len(classes), len(specs))
     if asked.per_class is not None:
         write_atomically(asked.per_class, by_class(images, classes))
@@ -101,14 +101,14 @@ def evaluated(
         ap_medium=found.ap_medium,
         ap_large=found.ap_large,
         ar100=found.ar100,
-        paper=beside_paper(images, loaded.spec, found, loaded.metadata),
+        paper=detector_beside_paper(images, loaded.spec, found, loaded.metadata),
         recipe=loaded.metadata.get("recipe"),
         epochs=loaded.metadata.get("epochs"),
     )
     return row, found
 
 
-def beside_paper(
+def detector_beside_paper(
     images: DetectionSet, spec: ModelSpec, found: AveragePrecision, metadata: Mapping[str, Any]
 ) -> list[CellStatus]:
     """The paper's AP and AP50 of a detector of Table 7, on the whole of COCO only.
@@ -129,14 +129,14 @@ def beside_paper(
     ]
 
 
-def against(rows: Sequence[EvaluationRow], row: DetectorRow) -> DetectorRow:
+def detector_against(rows: Sequence[EvaluationRow], row: DetectorRow) -> DetectorRow:
     """The row with its difference in AP to the first detector, and what makes the comparison unfair."""
     if not rows:
         return row
     first = rows[0]
     base = first.ap if isinstance(first, DetectorRow) else None
     difference = None if base is None or row.ap is None else row.ap - base
-    differing = differences(first, row)
+    differing = settings_that_differ(first, row)
     return structs.replace(row, against=first.model, difference=difference, differs_in=differing)
 
 

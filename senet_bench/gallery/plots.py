@@ -20,9 +20,9 @@ from senet_bench.show.drawing import (
     Anchor,
     Box,
     Chart,
+    DrawnPart,
     Frame,
     Mark,
-    Part,
     Place,
     Point,
     Scale,
@@ -37,7 +37,7 @@ from senet_bench.show.drawing import (
 from senet_bench.show.measurements import pareto
 
 LABEL = 8.0
-PLACES: tuple[tuple[float, float, Anchor], ...] = (
+LABEL_PLACES: tuple[tuple[float, float, Anchor], ...] = (
     *((8, 3, "start"), (-8, 3, "end"), (0, -8, "middle"), (0, 15, "middle")),
     *((8, -7, "start"), (-8, -7, "end"), (8, 13, "start"), (-8, 13, "end"), (14, -14, "start"), (-14, -14, "end")),
 )
@@ -75,7 +75,7 @@ def tradeoff(found: Sequence[PricedError], dataset: str, metric: Metric, name: s
     parts = [
         *keys,
         *frame.grid(down=True),
-        Part(titles),
+        DrawnPart(titles),
         *plot.steps(fronts),
         *plot.arrows(),
         *plot.marks(),
@@ -96,7 +96,7 @@ def _drawable(point: PricedError, metric: Metric) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Unit:
+class AxisUnit:
     """What a cost is shown in: its number in the metric's own unit times `factor`, called `label`, on its `axis`."""
 
     factor: float
@@ -104,27 +104,27 @@ class Unit:
     axis: str
 
 
-def unit_of(points: Sequence[PricedError], metric: Metric) -> Unit:
+def unit_of(points: Sequence[PricedError], metric: Metric) -> AxisUnit:
     """The unit of a plot: the one that tables take for the largest of the numbers."""
     largest = max(point.costs[metric.key].value for point in points) * metric.scale
     form = next((form for form in metric.forms if largest >= form.scale), metric.forms[-1] if metric.forms else None)
     if form is None or form.scale == metric.scale:
-        return Unit(1.0, metric.label, metric.axis)
-    return Unit(metric.scale / form.scale, form.heading, metric.axis.replace(metric.label, form.heading))
+        return AxisUnit(1.0, metric.label, metric.axis)
+    return AxisUnit(metric.scale / form.scale, form.heading, metric.axis.replace(metric.label, form.heading))
 
 
-def _scales(points: Sequence[PricedError], metric: Metric, unit: Unit) -> tuple[Scale, Scale]:
+def _scales(points: Sequence[PricedError], metric: Metric, unit: AxisUnit) -> tuple[Scale, Scale]:
     costs = [unit.factor * point.costs[metric.key].value for point in points]
-    edges = [edge for point in points for edge in (point.error, *within(point.interval or (), PERCENT))]
-    return Scale(min(costs) / 1.5, max(costs) * 1.8, log=True), scale_around(edges, 0.05, 0.08, PERCENT)
+    edges = [edge for point in points for edge in (point.error, *clipped(point.interval or (), ERROR_BOUNDS))]
+    return Scale(min(costs) / 1.5, max(costs) * 1.8, log=True), scale_around(edges, 0.05, 0.08, ERROR_BOUNDS)
 
 
-def within(interval: Sequence[float], bounds: tuple[float, float]) -> tuple[float, ...]:
+def clipped(interval: Sequence[float], bounds: tuple[float, float]) -> tuple[float, ...]:
     """The edges of an interval, none beyond what can be."""
     return tuple(min(max(edge, bounds[0]), bounds[1]) for edge in interval)
 
 
-PERCENT = (0.0, 100.0)
+ERROR_BOUNDS = (0.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,22 +133,22 @@ class _Plot:
 
     frame: Frame
     metric: Metric
-    unit: Unit
+    unit: AxisUnit
     points: Sequence[PricedError]
 
     def place(self, point: PricedError) -> Place:
         """Where a point lies on paper."""
         return self.frame.place(self.unit.factor * point.costs[self.metric.key].value, point.error)
 
-    def steps(self, fronts: Sequence[tuple[str, Sequence[PricedError]]]) -> Iterator[Part]:
+    def steps(self, fronts: Sequence[tuple[str, Sequence[PricedError]]]) -> Iterator[DrawnPart]:
         """A dashed staircase over the points that nothing beats."""
         for source, front in fronts:
             places = [self.place(point) for point in front]
             corners = [(after[0], before[1]) for before, after in pairwise(places)]
             path = [places[0], *(place for pair in zip(corners, places[1:]) for place in pair)]
-            yield Part((Stroke(tuple(path), source, 1, (2, 3)),), "line")
+            yield DrawnPart((Stroke(tuple(path), source, 1, (2, 3)),), "line")
 
-    def arrows(self) -> Iterator[Part]:
+    def arrows(self) -> Iterator[DrawnPart]:
         """A line from each baseline to its variants; the head in its middle."""
         bases = {(point.source, point.pair): point for point in self.points if point.kind == "baseline"}
         for place, point in enumerate(self.points):
@@ -157,30 +157,30 @@ class _Plot:
                 continue
             (x0, y0), (x1, y1) = self.place(base), self.place(point)
             family = name_of(point.family)
-            yield Part((Stroke(((x0, y0), (x1, y1)), point.source, 1.3, alpha=0.75),), "line", family=family)
+            yield DrawnPart((Stroke(((x0, y0), (x1, y1)), point.source, 1.3, alpha=0.75),), "line", family=family)
             if math.hypot(x1 - x0, y1 - y0) > 24:
                 at, turn = ((x0 + x1) / 2, (y0 + y1) / 2), math.degrees(math.atan2(y1 - y0, x1 - x0))
                 head = Point(at, "arrow", 8, point.source, point.source, 0.75, turn)
-                yield Part((head,), "mark", Mark(f"head-{place}", (), *at, family))
+                yield DrawnPart((head,), "mark", Mark(f"head-{place}", (), *at, family))
 
-    def marks(self) -> Iterator[Part]:
+    def marks(self) -> Iterator[DrawnPart]:
         """Each point with its interval, and what it says."""
         for place, point in enumerate(self.points):
             at, family = self.place(point), name_of(point.family)
             colour = "control" if point.kind == "control" else point.source
             if point.interval is not None:
-                low, high = within(point.interval, PERCENT)
+                low, high = clipped(point.interval, ERROR_BOUNDS)
                 bar = Stroke(((at[0], self._y(low)), (at[0], self._y(high))), colour, 1.2)
-                yield Part((bar,), "line", family=family)
+                yield DrawnPart((bar,), "line", family=family)
             shape = SHAPES["control" if point.kind == "control" else point.source]
             drawn = Point(at, shape, 8 if shape == "diamond" else 7, colour, _face(point, colour))
             said_here = (point.label, *said(point, self.metric, self.unit))
-            yield Part((drawn,), "mark", Mark(f"mark-{place}", said_here, *at, family, row_id(point)))
+            yield DrawnPart((drawn,), "mark", Mark(f"mark-{place}", said_here, *at, family, row_id(point)))
 
     def _y(self, error: float) -> float:
         return self.frame.place(self.frame.x.low, error)[1]
 
-    def names(self) -> Iterator[Part]:
+    def names(self) -> Iterator[DrawnPart]:
         """The name of each network without attention (or alone), where it is free; left out where nothing is."""
         pairs = {(point.source, point.pair) for point in self.points if point.kind == "baseline"}
         taken = [(x - 6, y - 6, x + 6, y + 6) for x, y in map(self.place, self.points)]
@@ -194,7 +194,7 @@ class _Plot:
             )
             if free is not None:
                 taken.append(free[1])
-                yield Part((free[0],), "mark", Mark(f"label-{place}", (), *at, name_of(point.family)))
+                yield DrawnPart((free[0],), "mark", Mark(f"label-{place}", (), *at, name_of(point.family)))
 
     def _heads(self) -> list[Box]:
         """The ground of the arrows' heads."""
@@ -204,7 +204,7 @@ class _Plot:
     def _around(self, text: str, at: Place) -> Iterator[tuple[Text, Box]]:
         """The text at every place beside a point that is inside the frame, with its ground."""
         wide = width_of(text, LABEL)
-        for dx, dy, anchor in PLACES:
+        for dx, dy, anchor in LABEL_PLACES:
             x, y = at[0] + dx, at[1] + dy
             left = x - {"start": 0, "end": wide, "middle": wide / 2}[anchor]
             box = (left, y - LABEL, left + wide, y + 2.5)
@@ -228,7 +228,7 @@ def _fronts(points: Sequence[PricedError], metric: Metric) -> Sequence[tuple[str
     return found
 
 
-def said(point: PricedError, metric: Metric, unit: Unit) -> tuple[str, ...]:
+def said(point: PricedError, metric: Metric, unit: AxisUnit) -> tuple[str, ...]:
     """What a point says: its cost, where that comes from, and its error."""
     cost = point.costs[metric.key]
     origin = "as printed" if cost.printed else "counted here" if metric.quantity == "count" else "measured here"
@@ -261,7 +261,7 @@ def _keys(points: Sequence[PricedError], fronts: bool) -> list[tuple[tuple[Point
     return keys
 
 
-CONTROL = "A/A control (a second copy of the baseline)"
+CONTROL_LABEL = "A/A control (a second copy of the baseline)"
 LINE = 21.0
 
 
@@ -275,7 +275,7 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
             (Stroke(((-8, 0), (8, 0)), "here", 1.6), Point((0, 0), "circle", 6, "here", "here")),
             "network / baseline, its interval",
         ),
-        ((Stroke(((-8, 0), (8, 0)), "muted", 1.6), Point((0, 0), "bar", 7, "muted")), CONTROL),
+        ((Stroke(((-8, 0), (8, 0)), "muted", 1.6), Point((0, 0), "bar", 7, "muted")), CONTROL_LABEL),
     ]
     keys, high = legend(entries, 8, 0, WIDE - 16)
     left = min(260.0, max(width_of(shown(row.label, 40)) for row, _ in rows) + 14)
@@ -294,11 +294,11 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
     parts = [
         *keys,
         *frame.grid(across=False, down=True),
-        Part((Stroke(((one, frame.top), (one, frame.bottom)), "muted", 0.9), axis)),
+        DrawnPart((Stroke(((one, frame.top), (one, frame.bottom)), "muted", 0.9), axis)),
     ]
     for place, (row, latency) in enumerate(rows):
         y = frame.top + 4 + LINE * (place + 0.5)
-        parts.append(Part((Text((left - 6, y), cut(shown(row.label, 40), left - 10), "ink", TEXT, "end"),)))
+        parts.append(DrawnPart((Text((left - 6, y), cut(shown(row.label, 40), left - 10), "ink", TEXT, "end"),)))
         parts += _ratio_parts(frame, y, place, row, latency)
     title = f"Latency over the baseline's on {machine}: {conditions_label(timed.conditions)}"
     return Chart(name, title, WIDE, frame.bottom + 38, tuple(parts))
@@ -310,7 +310,7 @@ def _edges(latency: Latency) -> list[float]:
     return [edge for edge in known if edge is not None and math.isfinite(edge)]
 
 
-def _ratio_parts(frame: Frame, y: float, place: int, row: Row, latency: Latency) -> Iterator[Part]:
+def _ratio_parts(frame: Frame, y: float, place: int, row: Row, latency: Latency) -> Iterator[DrawnPart]:
     """The ratio of a network with its interval, and below it the control's."""
     yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), _ratio_said(row, latency), f"mark-{place}")
     if _finite(latency.control_ratio):
@@ -321,13 +321,13 @@ def _ratio_parts(frame: Frame, y: float, place: int, row: Row, latency: Latency)
 
 def _ratio_part(
     frame: Frame, y: float, ratio: tuple[float, tuple[float, float] | None], text: tuple[str, ...], name: str
-) -> Part:
+) -> DrawnPart:
     x, control = frame.place(ratio[0], 0)[0], name.startswith("mark-control")
     colour = "muted" if control else "here"
     point = Point((x, y), "bar" if control else "circle", 7 if control else 6, colour, None if control else colour)
     bounds = ratio[1] if ratio[1] and all(map(math.isfinite, ratio[1])) else None
     bar = (Stroke((_at(frame, bounds[0], y), _at(frame, bounds[1], y)), colour, 1.6),) if bounds else ()
-    return Part((*bar, point), "mark", Mark(name, text, x, y))
+    return DrawnPart((*bar, point), "mark", Mark(name, text, x, y))
 
 
 def _at(frame: Frame, ratio: float, y: float) -> Place:

@@ -16,7 +16,7 @@ from senet_bench.core.union import Key, Timed, identity
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.measurements import mean_interval
 
-PAPER: dict[str, tuple[str, ...]] = {
+PAPER_CELLS: dict[str, tuple[str, ...]] = {
     "imagenet": ("table2", "table3"),
     "cifar10": ("table4",),
     "cifar100": ("table5",),
@@ -75,7 +75,7 @@ def timed_points(known: Sequence[PricedError], timed: Timed) -> list[PricedError
 
 
 def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:
-    for dataset, studies in PAPER.items():
+    for dataset, studies in PAPER_CELLS.items():
         for study in studies:
             for row in of_study(rows, study):
                 cell = find(row, study.removeprefix("table"), "top1_err")

@@ -81,7 +81,7 @@ def held(store: Store) -> Collection:
     return collection
 
 
-def together(collections: Iterable[Collection]) -> Collection:
+def files_together(collections: Iterable[Collection]) -> Collection:
     """Everything that some folders hold."""
     sources = [source for one in collections for source in one.sources]
     return Collection(tuple(sorted(sources, key=lambda source: source.age)))

@@ -15,14 +15,16 @@ from senet_bench.show.documents import Document
 from senet_bench.show.measurements import mean_interval
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, interval_text, number, table_of
 
-Side = Literal["machine", "torch", "version"]
+Split = Literal["machine", "torch", "version"]
 Interval = tuple[float, float]
-NOTES = ("differs: the 95 % intervals of two of them share no value; else the data do not say so. Nothing is pooled.",)
+SIDE_NOTES = (
+    "differs: the 95 % intervals of two of them share no value; else the data do not say so. Nothing is pooled.",
+)
 
 
-def split(collection: Collection, by: Side) -> dict[str, Collection]:
+def split(collection: Collection, by: Split) -> dict[str, Collection]:
     """The runs of a folder by machine, version of torch or version of senet-bench, by its name."""
-    names: dict[Side, Callable[[StoredRun], str]] = {
+    names: dict[Split, Callable[[StoredRun], str]] = {
         "machine": lambda run: collection.name_of(run.machine),
         "torch": lambda run: f"torch {run.torch}" if run.torch else "torch not noted",
         "version": lambda run: f"senet-bench {run.document.version}",
@@ -154,7 +156,7 @@ def _table(
         return Cell("differs", "differs") if _apart([bounds(one) for one in here if one]) else EMPTY
 
     fields.append((Column("differs", numeric=False), told))
-    yield table_of(title, fields, shared, NOTES)
+    yield table_of(title, fields, shared, SIDE_NOTES)
 
 
 def _of_side(rows: Mapping[Key, Row], text: Callable[[Row], str]) -> Callable[[Row], str]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.files import file_name
 from senet_bench.core.intervals import Paired
-from senet_bench.gates.figure import drawing, render, settle
+from senet_bench.gates.figure import drawing, render_figure, settle
 from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
 from senet_bench.show.chart import shown
@@ -134,5 +134,5 @@ def colour_files(facts: ColourFacts) -> Iterator[tuple[str, str | bytes]]:
     """Every file of a run by its path below the results folder: the CSV, and the figure in each format."""
     yield f"tables/{_name(facts)}.csv", writers.csv(list(map(_record, facts.rows)))
     drawn = figure(facts)
-    yield f"plots/{_name(facts)}.svg", render(drawn, "svg")
-    yield f"plots/{_name(facts)}.png", render(drawn, "png")
+    yield f"plots/{_name(facts)}.svg", render_figure(drawn, "svg")
+    yield f"plots/{_name(facts)}.png", render_figure(drawn, "png")

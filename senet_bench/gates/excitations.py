@@ -17,7 +17,7 @@ from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 from senet_bench.run.cases import Changes, label, pair_of, spec_of
-from senet_bench.run.error import definition
+from senet_bench.run.error import trial_definition
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -171,7 +171,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(asked.epochs)
     recipe = recipe if asked.lr is None else replace(recipe, lr=asked.lr)
     trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
-    name = file_name(spec.name, asked.dataset, key_of(definition(trial)))
+    name = file_name(spec.name, asked.dataset, key_of(trial_definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
     images = sets.load_images(asked.dataset, draw=asked.seed)
     chosen_classes(asked.classes, images)  # raises before anything is trained
@@ -192,7 +192,7 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     network, result = trials.trained(trial)
     torch.set_num_threads(threads)  # a trial takes one
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
-    told = definition(trial)
+    told = trial_definition(trial)
     store.trials(about["environment"].machine).put(key_of(told), told, result, about)
     weights.save(network, file, trial.spec, **trials.trial_facts(trial))
 
@@ -200,11 +200,11 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
 def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
     """How the images are shown: by the crop of the network's own side, or of the one asked for."""
     from senet_bench.data.sets import Files
-    from senet_bench.gates.watch import SMALL
+    from senet_bench.gates.watch import SMALL_SIDE
     from senet_bench.train.evaluation import Viewing
 
     size = asked.size or (spec.input_size[1] if isinstance(images.test, Files) else images.size)
-    batch = asked.batch_size or (256 if size <= SMALL else 64)
+    batch = asked.batch_size or (256 if size <= SMALL_SIDE else 64)
     return Viewing(size=size, batch=batch, device=asked.device, skip_corrupt=asked.skip_corrupt)
 
 

@@ -60,7 +60,7 @@ def settle(figure: Figure) -> None:
     figure.set_layout_engine("none")
 
 
-def render(figure: Figure, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 - matplotlib's own word
+def render_figure(figure: Figure, format: Literal["svg", "png"]) -> bytes:  # noqa: A002 - matplotlib's own word
     """The bytes of a figure as svg or png."""
     buffer = io.BytesIO()
     metadata: dict[str, Any] = {"Date": None} if format == "svg" else {"Software": None}

@@ -34,7 +34,7 @@ from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
     from senet_bench.data.augment import Pixels
-    from senet_bench.data.sets import DataSet, Labels
+    from senet_bench.data.sets import DataSet, LabelArray
     from senet_bench.models.attach import GatedInput
     from senet_bench.train.evaluation import Viewing
 
@@ -96,7 +96,7 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
     return record
 
 
-def _shown(asked: Excitations, images: DataSet) -> Labels:
+def _shown(asked: Excitations, images: DataSet) -> LabelArray:
     """The rows of the images asked for, by class and by number."""
     from senet_bench.gates.watch import chosen_classes, drawn_rows
 
@@ -173,7 +173,7 @@ def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: St
 
 
 def _observed(
-    network: GatedInput, images: DataSet, shown: Viewing, rows: Labels
+    network: GatedInput, images: DataSet, shown: Viewing, rows: LabelArray
 ) -> tuple[list[ColourRow], list[Picture], list[str]]:
     """A row for every image, pictures of some for the figure, and which images could not be read."""
     import torch
@@ -264,7 +264,7 @@ def _summary(
     network: GatedInput,
     images: DataSet,
     shown: Viewing,
-    rows: Labels,
+    rows: LabelArray,
     seen: Sequence[ColourRow],
     skipped: Sequence[str],
 ) -> ColourSummary:

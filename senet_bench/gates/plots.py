@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 from senet_bench.gates.rows import GateRow
 from senet_bench.show.chart import shown
 from senet_bench.show.drawing import (
-    SMALL,
+    SMALL_TEXT,
     Area,
     Chart,
+    DrawnItem,
+    DrawnPart,
     Frame,
-    Item,
     Mark,
-    Part,
     Point,
     Scale,
     Stroke,
@@ -23,11 +23,11 @@ from senet_bench.show.drawing import (
     legend,
     scale_around,
 )
-from senet_bench.show.style import ROLES
+from senet_bench.show.style import ROLE_COLOURS
 
 PANELS_ACROSS = 3
 SPREAD_CLASSES = 2
-CLASS_COLOURS = [role for role in ROLES if role.startswith("class-")]
+CLASS_COLOURS = [role for role in ROLE_COLOURS if role.startswith("class-")]
 WIDE, HIGH, APART = 223.0, 96.0, 14.0
 """The size of a panel and the room between two, in points."""
 
@@ -37,7 +37,7 @@ def class_means(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     keys = [(_key(index), f"class {label}") for index, label in enumerate(rows[0].classes)]
     keys.append(((Stroke(((-8, 0), (8, 0)), "ink", 1.5),), "all images"))
 
-    def lines(frame: Frame, row: GateRow) -> Iterator[Item]:
+    def lines(frame: Frame, row: GateRow) -> Iterator[DrawnItem]:
         for index, means in enumerate(row.classes.values()):
             yield from _strokes(frame, means, _stroke(index))
         yield from _strokes(frame, row.mean, Stroke((), "ink", 1.5))
@@ -52,7 +52,7 @@ def class_spread(rows: Sequence[GateRow], name: str, subject: str) -> Chart:
     labels = [*rows[0].classes][:SPREAD_CLASSES]
     keys = [(_key(index), f"class {label}") for index, label in enumerate(labels)]
 
-    def lines(frame: Frame, row: GateRow) -> Iterator[Item]:
+    def lines(frame: Frame, row: GateRow) -> Iterator[DrawnItem]:
         for index, label in enumerate([*row.classes][:SPREAD_CLASSES]):
             known = [(at, *edges) for at, edges in enumerate(_band(row, label)) if edges is not None]
             upper = [frame.place(at, high) for at, _, high in known]
@@ -76,9 +76,9 @@ def _band(row: GateRow, label: str) -> list[tuple[float, float] | None]:
 def _chart(
     named: tuple[str, str],
     rows: Sequence[GateRow],
-    keys: Sequence[tuple[Sequence[Item], str]],
+    keys: Sequence[tuple[Sequence[DrawnItem], str]],
     y: Scale,
-    lines: Callable[[Frame, GateRow], Iterator[Item]],
+    lines: Callable[[Frame, GateRow], Iterator[DrawnItem]],
 ) -> Chart:
     """A panel a block under one legend, all with the same scale of gates."""
     kept = shown_blocks(rows)
@@ -91,22 +91,22 @@ def _chart(
             40 + (place % across) * (WIDE + APART), top, WIDE - 44, HIGH, Scale(0, max(1, len(row.shown) - 1)), y
         )
         parts += [*frame.grid(down=True), *_titles(frame, row)]
-        parts.append(Part(tuple(lines(frame, row))))
+        parts.append(DrawnPart(tuple(lines(frame, row))))
         line = row.mean if len(row.mean) else next(iter(row.classes.values()))
         middle = len(line) // 2
         at = frame.place(middle, next((value for value in (line[middle], row.mean_gate) if value is not None), 0.5))
         mark = Mark(f"mark-{place}", tuple(_told(row)), *at)
-        parts.append(Part((Point(at, "circle", 4, "ink", "ink"),), "mark", mark))
+        parts.append(DrawnPart((Point(at, "circle", 4, "ink", "ink"),), "mark", mark))
     down = math.ceil(len(kept) / across)
     return Chart(*named, width, high + 20 + down * (HIGH + 62), tuple(parts))
 
 
-def _titles(frame: Frame, row: GateRow) -> Iterator[Part]:
+def _titles(frame: Frame, row: GateRow) -> Iterator[DrawnPart]:
     some = "" if row.channels == len(row.shown) else f", {len(row.shown)} of {row.channels} channels"
-    title = cut(shown(f"{row.label} ({row.block}){some}", 60), frame.width + 34, SMALL)
-    yield Part((Text((frame.left - 34, frame.top - 6), title, "ink", SMALL),))
+    title = cut(shown(f"{row.label} ({row.block}){some}", 60), frame.width + 34, SMALL_TEXT)
+    yield DrawnPart((Text((frame.left - 34, frame.top - 6), title, "ink", SMALL_TEXT),))
     middle = ((frame.left + frame.right) / 2, frame.bottom + 24)
-    yield Part((Text(middle, "channel (up: its mean gate)", "muted", SMALL, "middle"),))
+    yield DrawnPart((Text(middle, "channel (up: its mean gate)", "muted", SMALL_TEXT, "middle"),))
 
 
 def _stroke(index: int) -> Stroke:

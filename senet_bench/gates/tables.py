@@ -14,7 +14,7 @@ from senet_bench.show.documents import Document
 from senet_bench.show.drawing import Chart
 from senet_bench.show.tables import EMPTY, Column, Table, number, points_text, unreadable
 
-RECORDED = (
+GATE_COLUMNS = (
     "model",
     "block",
     "stage",
@@ -129,7 +129,7 @@ def _p(change: ErrorChange | None) -> str:
 
 def _record(row: GateRow) -> dict[str, object]:
     """A block's numbers, flat."""
-    numbers: dict[str, object] = {name: getattr(row, name) for name in RECORDED}
+    numbers: dict[str, object] = {name: getattr(row, name) for name in GATE_COLUMNS}
     for name, change in (("difference", row.difference), ("difference_at_mean", row.difference_at_mean)):
         low, high = (change and change.ci) or (None, None)
         numbers |= {name: change and change.value, f"{name}_low": low, f"{name}_high": high}
@@ -151,7 +151,7 @@ def channel_records(rows: Sequence[GateRow]) -> Iterator[dict[str, object]]:
 
 def charts(facts: GateFacts) -> list[Chart]:
     """Figures 6 and 7, and the numbers of every block over the depth of the network."""
-    name, subject = file_stem(facts), f"{facts.conditions.label} on {facts.conditions.dataset}"
+    name, subject = gates_stem(facts), f"{facts.conditions.label} on {facts.conditions.dataset}"
     depth = curves(_depth(facts, f"{name}-blocks", f"Blocks by depth: {subject}"))
     found = [
         plots.class_means(facts.rows, f"{name}-classes", subject),
@@ -160,7 +160,7 @@ def charts(facts: GateFacts) -> list[Chart]:
     return found + ([depth] if depth else [])
 
 
-def file_stem(facts: GateFacts) -> str:
+def gates_stem(facts: GateFacts) -> str:
     """What the names of a run's files begin with."""
     return file_name("excitations", facts.conditions.label, facts.conditions.dataset)
 
@@ -195,8 +195,8 @@ def _changed(changes: Iterable[ErrorChange | None]) -> tuple[Line]:
 
 def tables(facts: GateFacts) -> Iterator[tuple[str, str]]:
     """The table of the blocks in every format and the CSV of every channel, by their paths below the results folder."""
-    yield from writers.kept(file_stem(facts), gates_document(facts))
-    yield f"tables/{file_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
+    yield from writers.kept(gates_stem(facts), gates_document(facts))
+    yield f"tables/{gates_stem(facts)}-channels.csv", writers.csv(list(channel_records(facts.rows)))
 
 
 def gate_files(facts: GateFacts) -> Iterator[tuple[str, str | bytes]]:

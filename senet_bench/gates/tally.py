@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from senet_bench.core.statistics import Floats
-from senet_bench.data.sets import Labels
+from senet_bench.data.sets import LabelArray
 
 NEAR = 0.05
 LEAST_DEVIATION = 1e-5
@@ -31,7 +31,7 @@ class GateTally:
         self.classes, self.near = classes, near
         self.origin: Floats | None = None
 
-    def add(self, gates: npt.NDArray[Any], labels: Labels) -> None:
+    def add(self, gates: npt.NDArray[Any], labels: LabelArray) -> None:
         """Take in gates (n, C) of images with these labels (n,)."""
         values = np.asarray(gates, dtype=np.float64)
         if self.origin is None:

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
 from senet_bench.data.images import Crops
-from senet_bench.data.sets import DataSet, Labels, Split
+from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR, GateTally, evenly
 from senet_bench.models import attention_blocks
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.train.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
-SMALL = 64
+SMALL_SIDE = 64
 MISFIT = 1e-3
 """The largest relative difference between a block's output and its input times a gate per channel."""
 PAPER_CLASSES = {"goldfish": 1, "plane": 404, "pug": 254, "cliff": 972}
@@ -60,7 +60,9 @@ class Watch:
     Both are generators of the number of images shown so far; both leave the network as it was.
     """
 
-    def __init__(self, network: nn.Module, data: DataSet, rows: Labels, viewing: Viewing, near: float = NEAR) -> None:
+    def __init__(
+        self, network: nn.Module, data: DataSet, rows: LabelArray, viewing: Viewing, near: float = NEAR
+    ) -> None:
         self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
         self.split: Split = data.test
         self.blocks = attention_blocks(network)
@@ -138,7 +140,7 @@ def _evaluating(network: nn.Module, viewing: Viewing) -> Iterator[None]:
     """The network in evaluation mode and IEEE single precision, on one thread for small images; then as it was."""
     was_training, threads = network.training, torch.get_num_threads()
     network.eval()
-    if viewing.size is not None and viewing.size <= SMALL:
+    if viewing.size is not None and viewing.size <= SMALL_SIDE:
         torch.set_num_threads(1)  # a second thread would only wait for the first: four times the CPU time at 8 px
     try:
         with arithmetic(tf32=False):
@@ -172,7 +174,7 @@ def _fixing(gate: Tensor) -> Any:
     return fix
 
 
-def drawn_rows(labels: Labels, per_class: int | None, seed: int) -> Labels:
+def drawn_rows(labels: LabelArray, per_class: int | None, seed: int) -> LabelArray:
     """The rows of at most `per_class` images of every class, drawn by the seed; all rows for None."""
     if per_class is None:
         return np.arange(len(labels))

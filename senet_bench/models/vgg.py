@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from senet_bench.models.attention import Attend
 from senet_bench.models.conv import conv_bn_relu
 
-WIDTHS = (64, 128, 256, 512, 512)
+STAGE_WIDTHS = (64, 128, 256, 512, 512)
 
 
 class VGG(nn.Module):
@@ -20,7 +20,7 @@ class VGG(nn.Module):
     def __init__(self, attend: Attend, *, classes: int, in_channels: int, depths: tuple[int, ...]) -> None:
         super().__init__()
         channels, self.stages = in_channels, nn.ModuleList()
-        for stage, (depth, width) in enumerate(zip(depths, WIDTHS), start=1):
+        for stage, (depth, width) in enumerate(zip(depths, STAGE_WIDTHS), start=1):
             units: list[nn.Module] = []
             for _ in range(depth):
                 units += [*conv_bn_relu(channels, width, 3, bias=True), attend("standard", width, stage=stage)]

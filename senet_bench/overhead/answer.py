@@ -17,8 +17,8 @@ from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, interpolated, rank_candidates
 from senet_bench.overhead.origins import (
     Error,
-    Network,
-    Origin,
+    ErrorOrigin,
+    PlainKey,
     latest_latencies,
     printed,
     printed_error,
@@ -188,7 +188,7 @@ def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[BudgetVe
 
 
 def _candidates(
-    base: ModelSpec, origin: Origin, budget: Budget, times: Mapping[Network, Latency]
+    base: ModelSpec, origin: ErrorOrigin, budget: Budget, times: Mapping[PlainKey, Latency]
 ) -> Iterator[Candidate]:
     base = origin.changes.apply(base)
     counted = _counted(base)
@@ -231,7 +231,7 @@ def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> Candi
     return "control" if attention.block == "constant" else "attention"
 
 
-def _between(base: ModelSpec, origin: Origin, budget: Budget, counted: Row) -> Iterator[Candidate]:
+def _between(base: ModelSpec, origin: ErrorOrigin, budget: Budget, counted: Row) -> Iterator[Candidate]:
     """What the paper's next deeper network lets expect of a plain one that uses the budget up."""
     study = STUDIES.get(f"table{origin.table}")
     if study is None or study.kind == "ablation":

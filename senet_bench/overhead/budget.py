@@ -46,7 +46,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ErrorDifference:
     """One network's error minus another's over the seeds both have; no interval where nothing says how sure it is."""
 
     value: float
@@ -66,8 +66,8 @@ class Judged:
 
     candidate: Candidate
     place: Standing
-    to_baseline: Difference | None
-    to_best: Difference | None
+    to_baseline: ErrorDifference | None
+    to_best: ErrorDifference | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ def _place(candidate: Candidate, cost: Cost, most: float) -> Standing:
     return "inside" if high <= most else "outside" if low > most else "undecided"
 
 
-def error_difference(candidate: Candidate, other: Candidate | None) -> Difference | None:
+def error_difference(candidate: Candidate, other: Candidate | None) -> ErrorDifference | None:
     """The candidate's error minus another's; None of itself and where one has no error.
 
     Over the seeds that both have, with the 95 % t interval from two on.
@@ -159,11 +159,11 @@ def error_difference(candidate: Candidate, other: Candidate | None) -> Differenc
         return None
     shared = sorted(candidate.errors.keys() & other.errors.keys())
     if not shared:
-        return Difference(candidate.error - other.error, None)
+        return ErrorDifference(candidate.error - other.error, None)
     from senet_bench.core.intervals import paired_seeds
 
     paired = paired_seeds([other.errors[seed] for seed in shared], [candidate.errors[seed] for seed in shared])
-    return Difference(paired.difference, paired.ci)
+    return ErrorDifference(paired.difference, paired.ci)
 
 
 def interpolated(at: float, known: Sequence[tuple[float, float]]) -> float | None:

@@ -18,7 +18,7 @@ from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.studies import Subject as PrintedSubject
 from senet_bench.run.cases import Changes, pair_of, spec_of
 
-Network = tuple[str, AttentionSpec | None]
+PlainKey = tuple[str, AttentionSpec | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Error:
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class ErrorOrigin:
     """Errors that may be compared with each other, and the images and classes they belong to.
 
     `dataset` is what `--dataset` calls the images, `table` the printed table that the errors stand in.
@@ -49,7 +49,7 @@ class Origin:
     dataset: str
     size: tuple[int, int, int]
     classes: int
-    errors: Mapping[Network, Error]
+    errors: Mapping[PlainKey, Error]
     table: str | None = None
 
     @property
@@ -58,9 +58,9 @@ class Origin:
         return Changes(self.size[1], self.classes, self.size[0])
 
 
-def stored(base: ModelSpec, store: Store) -> list[Origin]:
+def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
     """The errors of `compare`, `ablate` and `evaluate`, one origin for each protocol; the newest of a network wins."""
-    found: dict[str, Origin] = {}
+    found: dict[str, ErrorOrigin] = {}
     for _, document in store.documents():
         every = _of_run(document, base) if isinstance(document, Run) else _of_evaluation(document, base)
         for key, origin in every:
@@ -74,7 +74,7 @@ def _is_of(base: ModelSpec, model: str, attention: AttentionSpec | None, baselin
     return baseline == base.name or (attention is None and model.partition("@")[0] == base.name)
 
 
-def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
+def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
     for row in run.rows:
         accuracy = row.accuracy
         if accuracy is None or not _is_of(base, row.model, row.attention, row.baseline):
@@ -86,10 +86,10 @@ def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
         source = f"measured on {accuracy.dataset} ({', '.join(words)})"
         errors = {(row.model, row.attention): error}
         key = json.dumps([protocol, row.input_size, row.classes], sort_keys=True)
-        yield key, Origin(source, accuracy.dataset, row.input_size, row.classes, errors)
+        yield key, ErrorOrigin(source, accuracy.dataset, row.input_size, row.classes, errors)
 
 
-def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Origin]]:
+def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
     for row in facts.rows:
         if not isinstance(row, ClassifierRow):
             continue
@@ -104,10 +104,10 @@ def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Orig
         trained = ", ".join(f"{name} {value}" for name, value in about.items() if value is not None)
         source = f"evaluated on {row.images} images of {row.dataset} ({trained or 'weights of unknown training'})"
         errors = {(row.model, row.attention): Error(row.top1_err, row.ci)}
-        yield f"{source} {size}", Origin(source, row.dataset, size, classes or base.classes, errors)
+        yield f"{source} {size}", ErrorOrigin(source, row.dataset, size, classes or base.classes, errors)
 
 
-def printed(base: ModelSpec) -> Iterator[Origin]:
+def printed(base: ModelSpec) -> Iterator[ErrorOrigin]:
     """The paper's tables that print an error of the baseline's variants; its ablations are one, they share a recipe."""
     for studies in ([one for one in STUDIES.values() if one.kind == "ablation"], *([one] for one in STUDIES.values())):
         if studies[1:] or studies[0].kind == "comparison":
@@ -116,10 +116,10 @@ def printed(base: ModelSpec) -> Iterator[Origin]:
             dataset = {"4": "cifar10", "5": "cifar100", "6": "places365"}.get(tables, "imagenet")
             source = f"as the paper prints them in Table{'s' * bool(studies[1:])} {tables}"
             classes = studies[0].classes or spec_of(base.name).classes
-            yield Origin(source, dataset, base.input_size, classes, errors, tables)
+            yield ErrorOrigin(source, dataset, base.input_size, classes, errors, tables)
 
 
-def _of_study(study: Study, base: ModelSpec) -> Iterator[tuple[Network, Error]]:
+def _of_study(study: Study, base: ModelSpec) -> Iterator[tuple[PlainKey, Error]]:
     for subject, spec in subjects_of(study):
         value = printed_error(study, subject)
         if value is not None and pair_of(spec)[0].name == base.name:
@@ -140,10 +140,10 @@ def printed_error(study: Study, subject: PrintedSubject) -> float | None:
 
 
 def latest_latencies(
-    base: ModelSpec, origin: Origin, store: Store, conditions: Sequence[Conditions]
-) -> tuple[dict[Network, Latency], str]:
+    base: ModelSpec, origin: ErrorOrigin, store: Store, conditions: Sequence[Conditions]
+) -> tuple[dict[PlainKey, Latency], str]:
     """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
-    found: dict[str, dict[Network, Latency]] = {}
+    found: dict[str, dict[PlainKey, Latency]] = {}
     last, others = "", set[str]()
     for _, run in store.runs():
         machine = run.environment.machine

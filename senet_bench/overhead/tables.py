@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, Difference, Judged
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged
 from senet_bench.show.documents import Document
 from senet_bench.show.tables import EMPTY, Column, Table
 
@@ -176,7 +176,7 @@ def _cost(candidate: Candidate, cost: Cost) -> str:
     return f"{100 * (ratio - 1):+.1f} [{100 * (interval[0] - 1):+.1f}, {100 * (interval[1] - 1):+.1f}]"
 
 
-def _points(difference: Difference | None) -> str:
+def _points(difference: ErrorDifference | None) -> str:
     if difference is None:
         return EMPTY
     value, ci = difference.value, difference.ci

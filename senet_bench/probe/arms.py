@@ -15,10 +15,10 @@ from senet_bench.errors import BenchError, UsageError
 from senet_bench.models import build_spec
 from senet_bench.probe.network import UNITS, WIDTH
 from senet_bench.probe.rows import ArmRole, ProbeRow
-from senet_bench.probe.tasks import Task
+from senet_bench.probe.tasks import ProbeTask
 from senet_bench.probe.trials import CLASSES
 
-REDUCTION = 4
+PROBE_REDUCTION = 4
 """The r of blocks that take one: of 32 channels 8 are left."""
 CONSTANT = AttentionSpec(block="constant")
 DEFAULT_BLOCKS = tuple(name for name in BLOCKS if name != "constant")
@@ -71,7 +71,7 @@ def attention_of(name: str, reduction: int | None) -> AttentionSpec:
     row = find_block(name)
     if reduction is not None:
         return switched(AttentionSpec(block=name), {"reduction": reduction})
-    return AttentionSpec(block=name, reduction=REDUCTION if row.reduces else None)
+    return AttentionSpec(block=name, reduction=PROBE_REDUCTION if row.reduces else None)
 
 
 def arms_of(blocks: Sequence[AttentionSpec]) -> list[Arm]:
@@ -101,7 +101,7 @@ def _plain(width: int) -> int:
     return Arm(label="", role="wider", width=width).params(3)
 
 
-def rows_of(arms: Sequence[Arm], tasks: Sequence[tuple[Task, float]]) -> Iterator[tuple[Arm, ProbeRow]]:
+def rows_of(arms: Sequence[Arm], tasks: Sequence[tuple[ProbeTask, float]]) -> Iterator[tuple[Arm, ProbeRow]]:
     """A row for every arm on every task at its difficulty, nothing measured yet."""
     sources = {arm.label: source_digest(arm.spec) for arm in arms}
     for task, difficulty in tasks:
@@ -131,7 +131,7 @@ def _params(arm: Arm, channels: int) -> tuple[int | None, str]:
         return None, str(error)
 
 
-def chosen_tasks(tasks: Sequence[Task], difficulty: str | None) -> list[tuple[Task, float]]:
+def chosen_tasks(tasks: Sequence[ProbeTask], difficulty: str | None) -> list[tuple[ProbeTask, float]]:
     """The tasks with their usual difficulty, with a number that was typed, or with `curve` at all of their levels.
 
     Raises `UsageError` for another word, and for a number that is none of the levels of a task.

@@ -11,7 +11,7 @@ from senet_bench.core.statistics import with_holm
 from senet_bench.probe.rows import CellVerdict, Gap, PairRow, PairVerdict, ProbeRow
 from senet_bench.probe.tasks import TASKS
 
-LEVEL = 0.01
+PROBE_LEVEL = 0.01
 MARGIN = 0.02
 """A block whose error lies within 2 points of a control's is as the control."""
 
@@ -61,7 +61,7 @@ def controls_of(row: ProbeRow, rows: Sequence[ProbeRow]) -> dict[str, ProbeRow]:
 def verdict_of(row: ProbeRow) -> CellVerdict:
     """What a block's row shows: better or worse than every control, within the margin of one, or none of these."""
     gaps = list(row.gaps.values())
-    if row.p_holm is not None and row.p_holm <= LEVEL:
+    if row.p_holm is not None and row.p_holm <= PROBE_LEVEL:
         if gaps[0].difference > 0:
             return "harms"
         solved = row.ci is not None and row.ci[1] <= TASKS[row.task].solved
@@ -92,6 +92,6 @@ def pairs(rows: Sequence[ProbeRow]) -> list[PairRow]:
 
 
 def _pair_verdict(pair: PairRow) -> PairVerdict:
-    if pair.p_holm is None or pair.p_holm > LEVEL:
+    if pair.p_holm is None or pair.p_holm > PROBE_LEVEL:
         return "cannot tell"
     return "errs less" if pair.gap.difference < 0 else "errs more"

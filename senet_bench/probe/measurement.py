@@ -12,10 +12,10 @@ from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store, key_of
 from senet_bench.probe import arms as networks
-from senet_bench.probe.comparison import LEVEL, MARGIN, judged, pairs
+from senet_bench.probe.comparison import MARGIN, PROBE_LEVEL, judged, pairs
 from senet_bench.probe.rows import ProbeConditions, ProbeFacts, ProbeRow, ProbeSummary
-from senet_bench.probe.tasks import TASKS, Task, find_task
-from senet_bench.probe.trials import LESSON, REVISION, ProbeTrial, definition, run_trial
+from senet_bench.probe.tasks import TASKS, ProbeTask, find_task
+from senet_bench.probe.trials import LESSON, PROBE_REVISION, ProbeTrial, probe_definition, run_probe_trial
 from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header, new_facts
@@ -30,7 +30,7 @@ class Probe:
 
     engine: Engine
     blocks: tuple[AttentionSpec, ...]
-    tasks: tuple[tuple[Task, float], ...]
+    tasks: tuple[tuple[ProbeTask, float], ...]
     difficulty: str | None = None
     reduction: int | None = None
     seeds: int = 8
@@ -73,8 +73,8 @@ class Probe:
             steps=LESSON.steps,
             batch=LESSON.batch,
             lr=LESSON.lr,
-            revision=REVISION,
-            level=LEVEL,
+            revision=PROBE_REVISION,
+            level=PROBE_LEVEL,
             margin=MARGIN,
             device=self.device,
         )
@@ -137,10 +137,10 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     kept = store.trials(about["environment"].machine)
     errors, todo, total = _Errors(), [], len(planned)
     for trial in planned:
-        key = key_of(definition(trial))
+        key = key_of(probe_definition(trial))
         result = None if asked.fresh else kept.get(key)
         if result is None:
-            todo.append(Claimed(key, trial, definition))
+            todo.append(Claimed(key, trial, probe_definition))
         else:
             errors.add(trial, result)
     if asked.fresh:
@@ -149,7 +149,7 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
             kept.forget(claimed.key)
     record.change(rows=errors.of(rows))
     done, task = total - len(todo), ""
-    for trial, outcome in carried_out(asked.engine, kept, run_trial, todo, about):
+    for trial, outcome in carried_out(asked.engine, kept, run_probe_trial, todo, about):
         errors.add(trial, outcome)
         errors.ran += 1
         errors.cpu_seconds += 0.0 if isinstance(outcome, Failure) else outcome.cpu_seconds or 0.0
@@ -165,12 +165,12 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     return record
 
 
-def forecast(asked: Probe, store: Store) -> AnyFacts:
+def forecast_probe(asked: Probe, store: Store) -> AnyFacts:
     """What would run, a row a task; nothing is trained or stored."""
     _, planned = asked.plan()
     facts = new_facts("forecast", asked.conditions())
     kept = store.trials(facts.environment.machine)
-    stored = {trial: None if asked.fresh else kept.get(key_of(definition(trial))) for trial in planned}
+    stored = {trial: None if asked.fresh else kept.get(key_of(probe_definition(trial))) for trial in planned}
     known = [result.seconds for result in stored.values() if result is not None and result.seconds]
     each = sum(known) / len(known) if known else USUAL_SECONDS
     rows = [
@@ -192,7 +192,7 @@ def forecast(asked: Probe, store: Store) -> AnyFacts:
 
 
 def _forecast_row(
-    task: Task, level: float, stored: Mapping[ProbeTrial, TrialResult | None], each: float, known: str
+    task: ProbeTask, level: float, stored: Mapping[ProbeTrial, TrialResult | None], each: float, known: str
 ) -> dict[str, Any]:
     own = [result for trial, result in stored.items() if (trial.task, trial.difficulty) == (task.name, level)]
     done = sum(result is not None for result in own)

@@ -31,7 +31,7 @@ class RandomGate(nn.Module):
         return x * self.gate
 
 
-class Unit(nn.Module):
+class ProbeUnit(nn.Module):
     """A residual unit of two 1x1 convolutions: relu(x + block(BN(W2 relu(BN(W1 x))))), twice as wide inside."""
 
     def __init__(self, channels: int, block: nn.Module) -> None:
@@ -65,7 +65,7 @@ class ProbeNetwork(nn.Module):
         super().__init__()
         self.stem = nn.Conv2d(in_channels, width, CELL, CELL, bias=False)
         self.norm = nn.BatchNorm2d(width)
-        self.units = nn.Sequential(*(Unit(width, block) for block in blocks))
+        self.units = nn.Sequential(*(ProbeUnit(width, block) for block in blocks))
         self.fc = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from senet_bench.probe.rows import ProbeFacts, ProbeRow
-from senet_bench.probe.tables import columns_of, file_stem, heading, lines_of
+from senet_bench.probe.tables import columns_of, heading, lines_of, probe_stem
 from senet_bench.show.chart import shown
-from senet_bench.show.drawing import SMALL, TEXT, Area, Chart, Item, Mark, Part, Text, cut, legend
+from senet_bench.show.drawing import SMALL_TEXT, TEXT, Area, Chart, DrawnItem, DrawnPart, Mark, Text, cut, legend
 from senet_bench.show.tables import interval_text, number
 
 LEFT, TOP, WIDE, HIGH, GAP = 150.0, 62.0, 58.0, 22.0, 1.5
@@ -28,31 +28,33 @@ def heat_map(facts: ProbeFacts) -> Chart:
     lines = {**lines_of(facts, block=False), **lines_of(facts, block=True)}
     width = LEFT + WIDE * len(keys) + 12
     title = "What blocks can do: error in % on generated tasks (a diagnosis, not an accuracy)"
-    parts = [Part((Text((0, 12), cut(title, width), "ink", TEXT),))]
+    parts = [DrawnPart((Text((0, 12), cut(title, width), "ink", TEXT),))]
     entries = [((Area(_field(-6, -5, 12, 10), *colour),), verdict) for verdict, colour in COLOURS.items()]
     parts += legend(entries, 0, 18, width)[0]
     for column, key in enumerate(keys):
-        name = cut(shown(heading(facts, *key)), WIDE, SMALL)
-        parts.append(Part((Text((LEFT + WIDE * (column + 0.5), TOP - 5), name, "ink", SMALL, "middle"),)))
+        name = cut(shown(heading(facts, *key)), WIDE, SMALL_TEXT)
+        parts.append(DrawnPart((Text((LEFT + WIDE * (column + 0.5), TOP - 5), name, "ink", SMALL_TEXT, "middle"),)))
     for place, (label, line) in enumerate(lines.items()):
         top = TOP + HIGH * place
-        parts.append(Part((Text((LEFT - 6, top + 15), cut(shown(label), LEFT - 8, SMALL), "ink", SMALL, "end"),)))
+        parts.append(
+            DrawnPart((Text((LEFT - 6, top + 15), cut(shown(label), LEFT - 8, SMALL_TEXT), "ink", SMALL_TEXT, "end"),))
+        )
         parts += [_cell(line[key], place, column) for column, key in enumerate(keys) if key in line]
-    return Chart(file_stem(facts), title, width, TOP + HIGH * len(lines) + 6, tuple(parts))
+    return Chart(probe_stem(facts), title, width, TOP + HIGH * len(lines) + 6, tuple(parts))
 
 
-def _cell(row: ProbeRow, place: int, column: int) -> Part:
+def _cell(row: ProbeRow, place: int, column: int) -> DrawnPart:
     """A field with its error, and what it says when it is pointed at."""
     left, top = LEFT + WIDE * column, TOP + HIGH * place
     colour, alpha = COLOURS.get(row.verdict or "", ("rule", 0.25))
     text = number(row.error, ".1f", 100) or ("failed" if row.reason else "")
     middle = left + WIDE / 2
-    items: tuple[Item, ...] = (
+    items: tuple[DrawnItem, ...] = (
         Area(_field(left, top, WIDE - GAP, HIGH - GAP), colour, alpha),
-        Text((middle, top + 15), text, "ink", SMALL, "middle"),
+        Text((middle, top + 15), text, "ink", SMALL_TEXT, "middle"),
     )
     mark = Mark(f"cell-{place}-{column}", tuple(_said(row)), middle, top + HIGH / 2)
-    return Part(items, "mark", mark)
+    return DrawnPart(items, "mark", mark)
 
 
 def _field(left: float, top: float, wide: float, high: float) -> tuple[tuple[float, float], ...]:

@@ -16,7 +16,7 @@ DIAGNOSIS = (
 )
 STATUS = {"solves": "match", "helps": "near", "harms": "differs"}
 """How a verdict is coloured."""
-SIGNS = {"solves": "++", "helps": "+", "as the control": "=", "harms": "-", "cannot tell": "?"}
+VERDICT_SIGNS = {"solves": "++", "helps": "+", "as the control": "=", "harms": "-", "cannot tell": "?"}
 """A verdict in the narrow table."""
 KEY = (
     "solves: better than every control, and the interval of its error is below the task's mark; helps: better than "
@@ -82,14 +82,14 @@ def _signs(facts: ProbeFacts) -> Table:
         cells = [_sign(line.get(key)) for line in blocks.values()]
         none = plain.get(key)
         rows.append((heading(facts, *key), number(none.error if none else None, ".1f", 100), *cells))
-    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in SIGNS.items())
+    signs = ", ".join(f"{sign} {verdict}" for verdict, sign in VERDICT_SIGNS.items())
     return Table(_title(facts), columns, tuple(rows), (signs, *_notes(facts)))
 
 
 def _sign(row: ProbeRow | None) -> Cell:
     if row is None or row.verdict is None:
         return _cell(row)
-    return Cell(f"{number(row.error, '.1f', 100)} {SIGNS[row.verdict]}", STATUS.get(row.verdict, ""))
+    return Cell(f"{number(row.error, '.1f', 100)} {VERDICT_SIGNS[row.verdict]}", STATUS.get(row.verdict, ""))
 
 
 def _title(facts: ProbeFacts) -> str:
@@ -107,11 +107,11 @@ def _notes(facts: ProbeFacts) -> Iterator[str]:
 def _verdicts(facts: ProbeFacts) -> Table:
     """What the probe says of each block, a line each."""
     lines = lines_of(facts, block=True)
-    rows = tuple((label, sentence(list(line.values()))) for label, line in lines.items())
+    rows = tuple((label, verdict_sentence(list(line.values()))) for label, line in lines.items())
     return Table("What this says", (Column("block", numeric=False), Column("it", numeric=False)), rows)
 
 
-WORDS: tuple[tuple[str, str], ...] = (
+VERDICT_WORDS: tuple[tuple[str, str], ...] = (
     ("solves", "solves"),
     ("helps", "helps on"),
     ("as the control", "is as a control on"),
@@ -120,10 +120,10 @@ WORDS: tuple[tuple[str, str], ...] = (
 )
 
 
-def sentence(rows: Sequence[ProbeRow]) -> str:
+def verdict_sentence(rows: Sequence[ProbeRow]) -> str:
     """What the rows of one block say together."""
     parts = []
-    for verdict, words in WORDS:
+    for verdict, words in VERDICT_WORDS:
         tasks = dict.fromkeys(row.task for row in rows if row.verdict == verdict)
         parts += [f"{words} {', '.join(tasks)}"] if tasks else []
     failed = dict.fromkeys(row.task for row in rows if row.error is None and row.reason)
@@ -148,7 +148,7 @@ def _pairs(facts: ProbeFacts) -> Table:
     return Table("Blocks against each other", columns, tuple(rows), (note,), folded=True)
 
 
-RECORDED: tuple[tuple[str, Callable[[ProbeRow], object]], ...] = (
+PROBE_COLUMNS: tuple[tuple[str, Callable[[ProbeRow], object]], ...] = (
     ("task", lambda row: row.task),
     ("knob", lambda row: TASKS[row.task].knob if row.task in TASKS else None),
     ("difficulty", lambda row: row.difficulty),
@@ -169,7 +169,7 @@ RECORDED: tuple[tuple[str, Callable[[ProbeRow], object]], ...] = (
 
 def _record(row: ProbeRow) -> dict[str, object]:
     """A row's numbers, flat."""
-    record = {name: value(row) for name, value in RECORDED}
+    record = {name: value(row) for name, value in PROBE_COLUMNS}
     for role, gap in row.gaps.items():
         low, high = gap.ci or (None, None)
         record |= {f"against_{role}": gap.difference, f"against_{role}_low": low, f"against_{role}_high": high}
@@ -177,7 +177,7 @@ def _record(row: ProbeRow) -> dict[str, object]:
     return record
 
 
-def file_stem(facts: ProbeFacts) -> str:
+def probe_stem(facts: ProbeFacts) -> str:
     """What the names of a probe's files begin with."""
     conditions = facts.conditions
     return file_name("probe", *(["curve"] if conditions.curve else []))

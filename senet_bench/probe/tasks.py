@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from senet_bench.errors import UsageError, nearest
 
 CELLS, CELL = 4, 4
-SIDE = CELLS * CELL
-PLACES = CELLS * CELLS
+IMAGE_SIDE = CELLS * CELL
+GRID_CELLS = CELLS * CELLS
 NOISE = 0.3
 """The standard deviation of the noise of every pixel."""
 GLYPH = np.tile(np.array([[1, -1], [-1, 1]], np.float32), (2, 2))
@@ -27,12 +27,12 @@ GLYPH = np.tile(np.array([[1, -1], [-1, 1]], np.float32), (2, 2))
 FLAT = np.ones((CELL, CELL), np.float32)
 
 Images = NDArray[np.float32]
-Labels = NDArray[np.int64]
+TaskLabels = NDArray[np.int64]
 Generator = Callable[[np.random.Generator, int, float], tuple[Images, NDArray[np.bool_]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Task:
+class ProbeTask:
     """A kind of images with two classes.
 
     `needs` says which ability it takes and `bound` why a network without it must fail; `knob` is what the difficulties
@@ -51,7 +51,7 @@ class Task:
     solved: float = 0.05
     revision: int = 1
 
-    def images(self, seed: int, count: int, difficulty: float | None = None) -> tuple[Images, Labels]:
+    def images(self, seed: int, count: int, difficulty: float | None = None) -> tuple[Images, TaskLabels]:
         """`count` images, float32 (N, C, 16, 16), and labels 0 or 1: a pure function of its arguments."""
         level = self.usual if difficulty is None else difficulty
         random = np.random.default_rng([seed, self.revision, *self.name.encode()])
@@ -60,7 +60,7 @@ class Task:
 
 
 def _noise(random: np.random.Generator, count: int, channels: int = 3) -> Images:
-    return random.standard_normal((count, channels, SIDE, SIDE), dtype=np.float32) * np.float32(NOISE)
+    return random.standard_normal((count, channels, IMAGE_SIDE, IMAGE_SIDE), dtype=np.float32) * np.float32(NOISE)
 
 
 def _signs(random: np.random.Generator, *shape: int) -> NDArray[Any]:
@@ -83,26 +83,26 @@ def _put(images: Images, cell: NDArray[Any], pattern: Images, by: Any = 1.0, cha
     grid = images.reshape(len(images), -1, CELLS, CELL, CELLS, CELL)
     every = np.arange(len(images))
     scaled = (np.broadcast_to(by, every.shape)[:, None, None] * pattern).astype(np.float32)
-    for place in range(grid.shape[1]) if channel is None else (channel,):
-        grid[every, place, cell // CELLS, :, cell % CELLS, :] += scaled
+    for placed in range(grid.shape[1]) if channel is None else (channel,):
+        grid[every, placed, cell // CELLS, :, cell % CELLS, :] += scaled
 
 
 def context(random: np.random.Generator, count: int, tint: float) -> tuple[Images, NDArray[np.bool_]]:
     """A glyph or its negative; which of them is class 1 is told by a tint of the whole image."""
     images, glyph, light = _noise(random, count), _signs(random, count), _signs(random, count)
     images += _below_mosaic(random, light * tint)
-    _put(images, random.integers(0, PLACES, count), GLYPH, glyph)
+    _put(images, random.integers(0, GRID_CELLS, count), GLYPH, glyph)
     return images, glyph * light > 0
 
 
 def cast(random: np.random.Generator, count: int, lights: float) -> tuple[Images, NDArray[np.bool_]]:
     """A marked cell has the colour of its image's light (class 1), or is a step redder or bluer."""
     images, every = _noise(random, count), np.arange(count)
-    grey, cell = random.integers(0, 2, count) > 0, random.integers(0, PLACES, count)
-    colours = random.normal(0, 1, (count, PLACES))
-    colours *= np.where(grey, 1, np.sqrt(1 - 1 / (PLACES - 1)))[:, None]  # so that their variance says nothing
+    grey, cell = random.integers(0, 2, count) > 0, random.integers(0, GRID_CELLS, count)
+    colours = random.normal(0, 1, (count, GRID_CELLS))
+    colours *= np.where(grey, 1, np.sqrt(1 - 1 / (GRID_CELLS - 1)))[:, None]  # so that their variance says nothing
     colours[every, cell] = 0
-    colours -= colours.sum(1, keepdims=True) / (PLACES - 1)
+    colours -= colours.sum(1, keepdims=True) / (GRID_CELLS - 1)
     colours[every, cell] = np.where(grey, 0, _signs(random, count))
     light = random.integers(0, int(lights), count) - (lights - 1) / 2
     red = _enlarged((colours + light[:, None]).reshape(count, 1, CELLS, CELLS))
@@ -117,12 +117,12 @@ def selection(random: np.random.Generator, count: int, groups: float) -> tuple[I
     images, glyphs = _noise(random, count, 1 + groups), _signs(random, count, groups)
     chosen = random.integers(0, groups, count)
     for group in range(groups):
-        _put(images, random.integers(0, PLACES, count), GLYPH, 1.5 * glyphs[:, group], channel=1 + group)
+        _put(images, random.integers(0, GRID_CELLS, count), GLYPH, 1.5 * glyphs[:, group], channel=1 + group)
     images[:, :1] += _below_mosaic(random, 0.35 * (groups - 1) * (2 * chosen / (groups - 1) - 1))
     return images, glyphs[np.arange(count), chosen] > 0
 
 
-def place(random: np.random.Generator, count: int, mark: float) -> tuple[Images, NDArray[np.bool_]]:
+def placed(random: np.random.Generator, count: int, mark: float) -> tuple[Images, NDArray[np.bool_]]:
     """A glyph in one half and its negative in the other; that in the half with a bright cell counts."""
     images, glyph, right = _noise(random, count), _signs(random, count), random.integers(0, 2, count)
     columns, rows = random.integers(0, 2, (3, count)), random.integers(0, CELLS, (2, count))
@@ -148,14 +148,14 @@ def texture(random: np.random.Generator, count: int, contrast: float) -> tuple[I
     uneven = np.abs(random.normal(0, 1, (count, 1, CELLS, CELLS)))
     uneven /= uneven.mean((2, 3), keepdims=True)
     images *= _enlarged(uneven * np.power(contrast, rough)[:, None, None, None])
-    _put(images, random.integers(0, PLACES, count), GLYPH, glyph)
+    _put(images, random.integers(0, GRID_CELLS, count), GLYPH, glyph)
     return images, glyph * rough > 0
 
 
-def number(random: np.random.Generator, count: int, levels: float) -> tuple[Images, NDArray[np.bool_]]:
+def task_number(random: np.random.Generator, count: int, levels: float) -> tuple[Images, NDArray[np.bool_]]:
     """2, 4, 6, ... equal glyphs; every other one of these numbers is class 1."""
     images, level = _noise(random, count), random.integers(0, int(levels), count)
-    order = random.random((count, PLACES)).argsort(1).argsort(1)
+    order = random.random((count, GRID_CELLS)).argsort(1).argsort(1)
     shown = (order < 2 * level[:, None] + 2).reshape(count, 1, CELLS, CELLS)
     images += _enlarged(shown) * np.tile(GLYPH, (CELLS, CELLS))
     return images, level % 2 == 0
@@ -166,7 +166,7 @@ def depth(random: np.random.Generator, count: int, tints: float) -> tuple[Images
     images, glyph, lights = _noise(random, count), _signs(random, count), _signs(random, count, int(tints))
     for channel in range(int(tints)):
         images[:, channel : channel + 1] += _below_mosaic(random, 0.5 * lights[:, channel])
-    _put(images, random.integers(0, PLACES, count), GLYPH, glyph)
+    _put(images, random.integers(0, GRID_CELLS, count), GLYPH, glyph)
     return images, glyph * lights.prod(1) > 0
 
 
@@ -174,7 +174,7 @@ def digits(random: np.random.Generator, count: int, tint: float) -> tuple[Images
     """A handwritten 0 or 1 anywhere on clutter; which of them is class 1 is told by a tint of the whole image."""
     images, digit, light = _noise(random, count), _signs(random, count), _signs(random, count)
     images += 0.7 * _below_mosaic(random, light * tint) * np.array([1, 0, -1])[:, None, None]
-    top, left = random.integers(0, SIDE - 7, (2, count))
+    top, left = random.integers(0, IMAGE_SIDE - 7, (2, count))
     known = _handwritten()
     which = random.random(count)
     for at in range(count):
@@ -200,10 +200,10 @@ TINTED = (
 )
 FAINT = 0.02
 
-TASKS: dict[str, Task] = {
+TASKS: dict[str, ProbeTask] = {
     task.name: task
     for task in (
-        Task(
+        ProbeTask(
             name="context",
             title="a tint inverts a glyph",
             needs="a statistic of the whole image that decides what a local pattern means: squeeze times excitation",
@@ -213,7 +213,7 @@ TASKS: dict[str, Task] = {
             usual=0.5,
             make=context,
         ),
-        Task(
+        ProbeTask(
             name="cast",
             title="grey under a coloured light",
             needs="colours relative to the light of their image: a normalisation of channels, image by image",
@@ -224,7 +224,7 @@ TASKS: dict[str, Task] = {
             usual=3,
             make=cast,
         ),
-        Task(
+        ProbeTask(
             name="selection",
             title="one channel tells which of the others counts",
             needs="mixing across channels: the gate of each group of channels depends on another channel",
@@ -235,7 +235,7 @@ TASKS: dict[str, Task] = {
             usual=2,
             make=selection,
         ),
-        Task(
+        ProbeTask(
             name="place",
             title="the marked half counts",
             needs="attention to places: one number a channel cannot tell the halves apart",
@@ -244,9 +244,9 @@ TASKS: dict[str, Task] = {
             knob="mark",
             levels=(3.0, 2.0, 1.0, 0.5),
             usual=2.0,
-            make=place,
+            make=placed,
         ),
-        Task(
+        ProbeTask(
             name="scale",
             title="some channels are noise",
             needs="nothing that changes from image to image: fixed weights do, so no credit for attention",
@@ -257,7 +257,7 @@ TASKS: dict[str, Task] = {
             usual=1.5,
             make=scale,
         ),
-        Task(
+        ProbeTask(
             name="texture",
             title="contrast inverts a glyph",
             needs="a second moment: the mean of the image says nothing, its variance does",
@@ -267,7 +267,7 @@ TASKS: dict[str, Task] = {
             usual=1.5,
             make=texture,
         ),
-        Task(
+        ProbeTask(
             name="count",
             title="an even or odd pair of glyphs",
             needs="a number over the whole image, and a decision that is not monotone in it",
@@ -276,9 +276,9 @@ TASKS: dict[str, Task] = {
             knob="levels",
             levels=(3, 4, 5, 6),
             usual=3,
-            make=number,
+            make=task_number,
         ),
-        Task(
+        ProbeTask(
             name="depth",
             title="tints invert each other",
             needs="a product of several statistics: a hidden layer in the block, or two blocks one after the other",
@@ -288,7 +288,7 @@ TASKS: dict[str, Task] = {
             usual=2,
             make=depth,
         ),
-        Task(
+        ProbeTask(
             name="digits",
             title="a tint inverts handwritten 0 and 1",
             needs="context on images that were not drawn by a rule",
@@ -304,7 +304,7 @@ TASKS: dict[str, Task] = {
 """Every task, in the order in which they are shown."""
 
 
-def find_task(name: str) -> Task:
+def find_task(name: str) -> ProbeTask:
     """The task of a name; `UsageError` when there is none."""
     if name.lower() not in TASKS:
         choice = f"choose from {', '.join(TASKS)}"

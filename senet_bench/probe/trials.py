@@ -18,16 +18,16 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build_spec
-from senet_bench.probe.tasks import SIDE, TASKS, Task
+from senet_bench.probe.tasks import IMAGE_SIDE, TASKS, ProbeTask
 from senet_bench.train.trials import initialise_by_name, trained_place
 
 CLASSES = 2
-REVISION = 1
+PROBE_REVISION = 1
 """Of the probe's network and training: raised by a change after which a trial ends in other numbers."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lesson:
+class TaskLesson:
     """How every network is trained: AdamW, its rate raised over `warmup` steps, then lowered to 0 in a line."""
 
     steps: int = 60
@@ -38,7 +38,7 @@ class Lesson:
     tested: int = 2000
 
 
-LESSON = Lesson()
+LESSON = TaskLesson()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,12 +53,12 @@ class ProbeTrial:
     device: str = "cpu"
 
 
-def definition(trial: ProbeTrial) -> dict[str, Any]:
+def probe_definition(trial: ProbeTrial) -> dict[str, Any]:
     """What decides a trial's result, and so its key. Imports the block of a user."""
     task = TASKS[trial.task]
     data = Data(
         name=f"probe:{task.name}",
-        size=SIDE,
+        size=IMAGE_SIDE,
         channels=0,
         classes=CLASSES,
         train=LESSON.steps * LESSON.batch,
@@ -69,18 +69,18 @@ def definition(trial: ProbeTrial) -> dict[str, Any]:
     recipe = {name: value for name, value in asdict(LESSON).items() if name not in ("batch", "tested")}
     network = NetworkIdentity.of(trial.spec)
     return Identity(
-        network=network, data=data, recipe=recipe, batch=LESSON.batch, seed=trial.seed, revision=REVISION
+        network=network, data=data, recipe=recipe, batch=LESSON.batch, seed=trial.seed, revision=PROBE_REVISION
     ).as_dict()
 
 
 @functools.lru_cache(maxsize=2)
-def _images(task: Task, seed: int, difficulty: float) -> tuple[Tensor, Tensor]:
+def _images(task: ProbeTask, seed: int, difficulty: float) -> tuple[Tensor, Tensor]:
     """The images and labels of a seed, those to train on first; the arms of a seed have the same."""
     images, labels = task.images(seed, LESSON.steps * LESSON.batch + LESSON.tested, difficulty)
     return torch.from_numpy(images), torch.from_numpy(labels)
 
 
-def start(trial: ProbeTrial, channels: int) -> nn.Module:
+def trial_start(trial: ProbeTrial, channels: int) -> nn.Module:
     """The network of a trial as it starts: what the arms of a seed share starts out equal."""
     torch.manual_seed(trial.seed)
     network = build_spec(trial.spec, CLASSES, in_channels=channels)
@@ -88,7 +88,7 @@ def start(trial: ProbeTrial, channels: int) -> nn.Module:
     return network
 
 
-def run_trial(trial: ProbeTrial, device: str | None = None) -> TrialResult:
+def run_probe_trial(trial: ProbeTrial, device: str | None = None) -> TrialResult:
     """Train and test one trial, on a worker's own `device` where it has one.
 
     Raises `MeasurementError` where a user's block fails, gives another shape, or what is no number.
@@ -100,7 +100,7 @@ def run_trial(trial: ProbeTrial, device: str | None = None) -> TrialResult:
     started, cpu = time.perf_counter(), time.process_time()
     attention = trial.spec.attention
     with contained(f"attention block {attention.block!r}" if attention else trial.spec.name, draws=True):
-        network = start(trial, images.shape[1]).to(trial.device)
+        network = trial_start(trial, images.shape[1]).to(trial.device)
         _train(network, images, labels)
         error, loss = _tested(network, images[-LESSON.tested :], labels[-LESSON.tested :])
     return TrialResult(

@@ -177,7 +177,7 @@ class Rows:
             yield Progress(ratio.id, done, len(self.config.ratios))
             rows.append(self._ratio(ratio, max(1, timed)))
         if self.options.benchmarks is not None:
-            rows += files.compared(self.options.benchmarks, self.config.limit, self.config.alpha)
+            rows += files.compared_files(self.options.benchmarks, self.config.limit, self.config.alpha)
         return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
 
     def _accuracy(self) -> list[LimitRow]:

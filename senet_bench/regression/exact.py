@@ -78,7 +78,7 @@ def _flops_row(network: str, base: Portable, now: Portable, limit: Limit) -> Lim
         return row
     changes = [(name, "is not counted") for name in listed if name not in was]
     changes += [(name, "is not among the uncounted any more") for name in was if name not in listed]
-    reason = "; ".join(filter(None, (row.reason, sentence("operators", changes))))
+    reason = "; ".join(filter(None, (row.reason, change_sentence("operators", changes))))
     verdict: GateVerdict = "fail" if limit.judged else row.verdict
     return replace(row, verdict=verdict, reason=reason, explain=[*row.explain, *changes], stale=False)
 
@@ -160,7 +160,7 @@ def _counted(network: str, metric: str, count: Totals, limit: Limit) -> LimitRow
         metric=metric,
         kind="exact",
         verdict="fail" if worse else "pass",
-        reason=sentence(metric, explain, now - base) if explain or now != base else "",
+        reason=change_sentence(metric, explain, now - base) if explain or now != base else "",
         base=base,
         now=now,
         ratio=now / base if base else None,
@@ -181,7 +181,7 @@ def _same(
         metric=metric,
         kind="exact",
         verdict="fail" if changes and limit.judged else "pass",
-        reason=sentence(metric, explain) if changes else "",
+        reason=change_sentence(metric, explain) if changes else "",
         base=values[0],
         now=values[1],
         gate=limit.stored(),
@@ -247,7 +247,7 @@ def changed_texts(base: Mapping[str, str], now: Mapping[str, str]) -> list[tuple
     return found
 
 
-def sentence(what: str, changes: Sequence[tuple[str, int | str]], total: int | None = None) -> str:
+def change_sentence(what: str, changes: Sequence[tuple[str, int | str]], total: int | None = None) -> str:
     """One line: the total, then the names with their changes, the rest as a number."""
     shown = [
         _shown(name, change, alone=len(changes) == 1 and total == change) for name, change in changes[:SHOWN_OPERATORS]

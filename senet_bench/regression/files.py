@@ -64,7 +64,7 @@ class BenchmarkFile(msgspec.Struct):
     benchmarks: list[Benchmark]
 
 
-def compared(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[LimitRow]:
+def compared_files(paths: tuple[Path, Path], limit: Callable[[str, str], Limit], alpha: float) -> list[LimitRow]:
     """The times in two files of pytest-benchmark, base and head; a benchmark that vanished is an error."""
     base, head = (benchmark_stats(path) for path in paths)
     rows = []

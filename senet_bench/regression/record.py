@@ -285,7 +285,7 @@ class RecordedNetwork:
     seconds: float | None
 
 
-def entries(baselines: Baselines) -> list[RecordedNetwork]:
+def recorded_networks(baselines: Baselines) -> list[RecordedNetwork]:
     """What is recorded, network by network; raises where nothing is recorded."""
     portable, machine = baselines.portable(), baselines.here()
     if portable is None and not machine.networks:
@@ -311,7 +311,7 @@ def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> RecordedNe
 
 def recorded_document(baselines: Baselines) -> Document:
     """The recorded facts, a line a network, and the history of accepted changes."""
-    recorded, history = entries(baselines), baselines.history()
+    recorded, history = recorded_networks(baselines), baselines.history()
     facts = Table(
         "Recorded facts (memory and latency: of this machine)",
         tuple(Column(name, numeric=name not in ("network", "images")) for name in COLUMNS),

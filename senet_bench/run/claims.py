@@ -15,27 +15,27 @@ if TYPE_CHECKING:
     from filelock import FileLock
 
 ELSEWHERE_S = 0.5
-Trial = TypeVar("Trial")
+AnyTrial = TypeVar("AnyTrial")
 
 
 @dataclass(frozen=True, slots=True)
-class Claimed(Generic[Trial]):
+class Claimed(Generic[AnyTrial]):
     """A trial that is not stored, its key, and the function that gives what decides its result."""
 
     key: str
-    trial: Trial
-    definition: Callable[[Trial], dict[str, Any]]
+    trial: AnyTrial
+    definition: Callable[[AnyTrial], dict[str, Any]]
 
 
-class _Claims(Generic[Trial]):
+class _Claims(Generic[AnyTrial]):
     """Trials to run, handed out unless another process has them; those are left in `elsewhere`."""
 
-    def __init__(self, kept: TrialStore, planned: Iterable[Claimed[Trial]]) -> None:
+    def __init__(self, kept: TrialStore, planned: Iterable[Claimed[AnyTrial]]) -> None:
         self.kept, self.planned = kept, planned
-        self.held: dict[Trial, tuple[dict[str, Any], FileLock]] = {}
-        self.elsewhere: list[Claimed[Trial]] = []
+        self.held: dict[AnyTrial, tuple[dict[str, Any], FileLock]] = {}
+        self.elsewhere: list[Claimed[AnyTrial]] = []
 
-    def __iter__(self) -> Iterator[Trial]:
+    def __iter__(self) -> Iterator[AnyTrial]:
         for planned in self.planned:
             lock = self.kept.claim(planned.key)
             if lock is not None and self.kept.get(planned.key) is None:
@@ -46,7 +46,7 @@ class _Claims(Generic[Trial]):
                 lock.release()
             self.elsewhere.append(planned)
 
-    def settle(self, trial: Trial, outcome: TrialResult | Failure, about: Mapping[str, Any]) -> None:
+    def settle(self, trial: AnyTrial, outcome: TrialResult | Failure, about: Mapping[str, Any]) -> None:
         """Store the outcome of a trial and give up its claim."""
         defined, lock = self.held.pop(trial)  # as it was when it began: her code may have been edited since
         if not isinstance(outcome, Failure):
@@ -55,31 +55,31 @@ class _Claims(Generic[Trial]):
 
 
 @dataclass(frozen=True, slots=True)
-class Running(Generic[Trial]):
+class InProgress(Generic[AnyTrial]):
     """The trials that are being run, none of which has ended just now."""
 
-    trials: tuple[Trial, ...]
+    trials: tuple[AnyTrial, ...]
 
 
 def carried_out(
     engine: Engine,
     kept: TrialStore,
-    function: Callable[[Trial], TrialResult],
-    todo: Sequence[Claimed[Trial]],
+    function: Callable[[AnyTrial], TrialResult],
+    todo: Sequence[Claimed[AnyTrial]],
     about: Mapping[str, Any],
-) -> Iterator[tuple[Trial, TrialResult | Failure]]:
+) -> Iterator[tuple[AnyTrial, TrialResult | Failure]]:
     """Each trial with its outcome, stored."""
     moments = watched(engine, kept, function, todo, about)
-    return (moment for moment in moments if not isinstance(moment, Running))
+    return (moment for moment in moments if not isinstance(moment, InProgress))
 
 
 def watched(
     engine: Engine,
     kept: TrialStore,
-    function: Callable[[Trial], TrialResult],
-    todo: Sequence[Claimed[Trial]],
+    function: Callable[[AnyTrial], TrialResult],
+    todo: Sequence[Claimed[AnyTrial]],
     about: Mapping[str, Any],
-) -> Iterator[tuple[Trial, TrialResult | Failure] | Running[Trial]]:
+) -> Iterator[tuple[AnyTrial, TrialResult | Failure] | InProgress[AnyTrial]]:
     """Each trial with its outcome, stored, and now and then which of them run.
 
     One that another process runs is waited for, and run if that one dies.
@@ -88,7 +88,7 @@ def watched(
         claims = _Claims(kept, todo)
         for moment in engine.watched(function, iter(claims)):
             if moment is None:
-                yield Running(tuple(claims.held))
+                yield InProgress(tuple(claims.held))
                 continue
             claims.settle(*moment, about)
             yield moment

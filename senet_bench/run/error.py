@@ -23,7 +23,7 @@ from senet_bench.core.store import TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
-from senet_bench.run.claims import Claimed, Running, watched
+from senet_bench.run.claims import Claimed, InProgress, watched
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
@@ -37,7 +37,7 @@ QUEUE_S = 10.0
 """Seconds between two looks at a cluster's queue."""
 SHOWN_AT_ONCE = 3
 """How many running trials are told of by name."""
-PAPER = "paper"
+EACH_OF_THE_PAPER = "paper"
 """The data set that is that of each row's own table."""
 SMOKE = "smoke"
 """The recipe that is each row's own, cut to two short epochs."""
@@ -102,15 +102,15 @@ class Sweep:
         own = dict[tuple[str, int], Study]()
         for case in cases:
             for study in filter(None, (STUDIES.get(name or "") for name in case.studies)):
-                if self.dataset in (study.dataset, PAPER):
+                if self.dataset in (study.dataset, EACH_OF_THE_PAPER):
                     own.setdefault((root_name(case), case.spec.classes), study)
         lessons = []
         for case in cases:
             table = own.get((root_name(case), case.spec.classes))
             if table is not None:
                 lessons.append((table.dataset, self._resolved(table.recipe_of(root_name(case)))))
-            elif self.dataset == PAPER:
-                raise UsageError(f"--dataset {PAPER} is for the paper's tables", "name table4, table5, ...")
+            elif self.dataset == EACH_OF_THE_PAPER:
+                raise UsageError(f"--dataset {EACH_OF_THE_PAPER} is for the paper's tables", "name table4, table5, ...")
             else:
                 lessons.append((self.dataset, self._resolved(recipes.DEFAULTS.get(self.dataset, "cifar"))))
         return lessons
@@ -211,11 +211,11 @@ class Sweep:
             if not anew and (result := stored_result(trial, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
-                key = key_of(definition(trial))
+                key = key_of(trial_definition(trial))
                 file = record.store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 own = replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)
-                todo.append(Claimed(key, own, definition))
+                todo.append(Claimed(key, own, trial_definition))
         done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
@@ -223,7 +223,7 @@ class Sweep:
                 kept.forget(planned.key)
         queue = _Queue(self.engine)
         for moment in watched(self.engine, kept, run_trial, todo, about):
-            if isinstance(moment, Running):
+            if isinstance(moment, InProgress):
                 now = moments_of(moment.trials)
                 what = f"{min(at_once, len(moment.trials))} running{_listed(now, rows)}"
                 queued = queue.text()
@@ -264,11 +264,11 @@ class Outcomes:
 
 def stored_result(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
     """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
-    result = kept.get(key_of(definition(trial)))
+    result = kept.get(key_of(trial_definition(trial)))
     return result if result is not None else before.result(trial)
 
 
-def definition(trial: Trial) -> dict[str, Any]:
+def trial_definition(trial: Trial) -> dict[str, Any]:
     """What decides a trial's result, and so its key."""
     from senet_bench.train.identity import identity_of
 

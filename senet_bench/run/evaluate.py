@@ -21,7 +21,7 @@ from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import is_error, paper_cells
 from senet_bench.core.specs import ATTACH, ModelSpec, Precision, is_outside
 from senet_bench.core.store import Store
-from senet_bench.core.stored_errors import Network, StoredError, StoredErrors, of_evaluation, trial_errors
+from senet_bench.core.stored_errors import NetworkKey, StoredError, StoredErrors, of_evaluation, trial_errors
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, label, spec_of
@@ -239,7 +239,7 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
     )
 
 
-def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[Network, StoredError]]) -> list[CellStatus]:
+def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, StoredError]]) -> list[CellStatus]:
     """The paper's cells that an error stands beside; where it stands beside none, those of its network with the reason.
 
     Of a network of our own the trial tells what it was trained by.
@@ -269,11 +269,11 @@ def _against(rows: Sequence[EvaluationRow], seen: Sequence[Predictions], row: Cl
         difference=paired.difference,
         difference_ci=paired.ci,
         mcnemar_p=paired.p_value,
-        differs_in=differences(rows[0], row),
+        differs_in=settings_that_differ(rows[0], row),
     )
 
 
-def differences(first: EvaluationRow, second: EvaluationRow) -> list[str]:
+def settings_that_differ(first: EvaluationRow, second: EvaluationRow) -> list[str]:
     """What forbids comparing two errors, in words, one for each differing field; empty when they agree."""
     pairs = {name: (getattr(first, name), getattr(second, name)) for name in COMPARABLE}
     return [f"{name}: {ours!r} against {theirs!r}" for name, (ours, theirs) in pairs.items() if ours != theirs]

@@ -16,7 +16,7 @@ from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
-from senet_bench.run.error import Sweep, definition, stored_result
+from senet_bench.run.error import Sweep, stored_result, trial_definition
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
 
@@ -109,7 +109,7 @@ def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[d
 
 def _duration(trial: Trial, known: Mapping[tuple[str, str], list[float]], *, left: int) -> dict[str, Any]:
     """The seconds a trial is likely to take, and how that is known; null where training fails at once."""
-    before = known.get((_likeness(definition(trial)), _kind(trial.device)), [])
+    before = known.get((_likeness(trial_definition(trial)), _kind(trial.device)), [])
     if before:
         return {"seconds": sum(before) / len(before), "from": f"{len(before)} stored"}
     if not left:

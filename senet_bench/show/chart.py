@@ -14,8 +14,8 @@ LONGEST = 60
 def files_of(charts: Iterable[Chart], drawn: Mapping[str, str] | None = None) -> Iterator[tuple[str, bytes]]:
     """Charts as SVG and PDF by their paths below the results folder; `drawn` has their elements of a page by name."""
     for chart in charts:
-        yield f"plots/{chart.name}.svg", svg.file_of(chart, (drawn or {}).get(chart.name))
-        yield f"plots/{chart.name}.pdf", pdf.file_of(chart)
+        yield f"plots/{chart.name}.svg", svg.svg_file(chart, (drawn or {}).get(chart.name))
+        yield f"plots/{chart.name}.pdf", pdf.pdf_file(chart)
 
 
 def name_of(text: str) -> str:

@@ -8,12 +8,12 @@ from typing import Literal
 
 from senet_bench.show.chart import shown
 from senet_bench.show.drawing import (
-    SMALL,
+    SMALL_TEXT,
     Area,
     Chart,
+    DrawnPart,
     Frame,
     Mark,
-    Part,
     Place,
     Point,
     Scale,
@@ -26,7 +26,7 @@ from senet_bench.show.drawing import (
     named_ticks,
     scale_around,
     width_of,
-    wrapped,
+    wrapped_lines,
 )
 
 Interval = tuple[float, float]
@@ -75,7 +75,7 @@ class Series:
 
 SHAPES: dict[str, Shape] = {"paper": "diamond", "here": "circle", "control": "square"}
 SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
-CONTROL = "gates fixed at 0.5"
+CONTROL_NAME = "gates fixed at 0.5"
 WIDE, HIGH, APART = 209.0, 150.0, 12.0
 """The size of a panel with its numbers, and the room between two, in points."""
 MOST_ACROSS = 4
@@ -90,9 +90,9 @@ def curves(series: Series) -> Chart | None:
     lines = [series.panels[at : at + across] for at in range(0, len(series.panels), across)]
     turned = _is_crowded(series.settings, wide - 50)
     below = (
-        min(70.0, 0.5 * max(width_of(shown(name, 24), SMALL) for name in series.settings) + 12) if turned else 14.0
+        min(70.0, 0.5 * max(width_of(shown(name, 24), SMALL_TEXT) for name in series.settings) + 12) if turned else 14.0
     ) + 14
-    parts: list[Part] = []
+    parts: list[DrawnPart] = []
     top = 4.0
     for line in lines:
         heads = [_head(series, panel, wide) for panel in line]
@@ -119,13 +119,13 @@ class Room:
 
 def _is_crowded(names: Sequence[str], room: float) -> bool:
     """Whether the names of settings do not fit side by side."""
-    return max(width_of(shown(name, 24), SMALL) + 4 for name in names) > room / len(names)
+    return max(width_of(shown(name, 24), SMALL_TEXT) + 4 for name in names) > room / len(names)
 
 
-def _head(series: Series, panel: Panel, wide: float) -> tuple[list[Part], float]:
+def _head(series: Series, panel: Panel, wide: float) -> tuple[list[DrawnPart], float]:
     """The title of a panel and what its dashed lines and its sources are, and how high that is."""
-    title = wrapped(shown(panel.title, 90), wide - 8)
-    parts = [Part((Text((2, 10 + 12 * at), line),)) for at, line in enumerate(title)]
+    title = wrapped_lines(shown(panel.title, 90), wide - 8)
+    parts = [DrawnPart((Text((2, 10 + 12 * at), line),)) for at, line in enumerate(title)]
     dashed = [(_dashed(name, -8, 8, 0), shown(name, 24)) for name, _ in panel.references]
     sources = [line.source for line in panel.lines]
     keys = [((_point(source, (0, 0)),), SOURCE_NAMES[source]) for source in sources] if "paper" in sources else []
@@ -134,7 +134,7 @@ def _head(series: Series, panel: Panel, wide: float) -> tuple[list[Part], float]
 
 
 def _dashed(name: str, left: float, right: float, y: float) -> tuple[Stroke]:
-    colour = "control" if name == CONTROL else "muted"
+    colour = "control" if name == CONTROL_NAME else "muted"
     return (Stroke(((left, y), (right, y)), colour, 1, (4, 3)),)
 
 
@@ -142,23 +142,23 @@ def _point(source: Literal["paper", "here"], place: Place) -> Point:
     return Point(place, SHAPES[source], 6 if source == "paper" else 5, source, None if source == "paper" else source)
 
 
-def _moved(part: Part, left: float, top: float) -> Part:
+def _moved(part: DrawnPart, left: float, top: float) -> DrawnPart:
     return replace(part, items=tuple(moved(item, left, top) for item in part.items))
 
 
-def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[Part]:
+def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[DrawnPart]:
     """One number over the settings, its axes named."""
     frame = _frame(series, panel, room)
     yield from frame.grid()
     for name, value in panel.references:
         y = frame.place(0, value)[1]
-        yield Part(_dashed(name, frame.left, frame.right, y))
+        yield DrawnPart(_dashed(name, frame.left, frame.right, y))
     for at, name in enumerate(series.settings):
-        yield Part((_setting(frame, at, shown(name, 24), room),))
+        yield DrawnPart((_setting(frame, at, shown(name, 24), room),))
     middle = (frame.left + frame.right) / 2
-    deep = 0.5 * max(width_of(shown(name, 24), SMALL) for name in series.settings) + 10 if room.turned else 12
-    named = Text((middle, frame.bottom + min(68.0, deep) + 12), shown(series.axis, 40), "muted", SMALL, "middle")
-    yield Part((named,))
+    deep = 0.5 * max(width_of(shown(name, 24), SMALL_TEXT) for name in series.settings) + 10 if room.turned else 12
+    named = Text((middle, frame.bottom + min(68.0, deep) + 12), shown(series.axis, 40), "muted", SMALL_TEXT, "middle")
+    yield DrawnPart((named,))
     for line in panel.lines:
         yield from _drawn(frame, series, panel, line, first)
         first += line.known
@@ -167,8 +167,8 @@ def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[Par
 def _setting(frame: Frame, at: int, name: str, room: Room) -> Text:
     x = frame.place(at, frame.y.low)[0]
     if room.turned:
-        return Text((x + 3, frame.bottom + 10), cut(name, 112, SMALL), "muted", SMALL, "end", -30)
-    return Text((x, frame.bottom + 12), name, "muted", SMALL, "middle")
+        return Text((x + 3, frame.bottom + 10), cut(name, 112, SMALL_TEXT), "muted", SMALL_TEXT, "end", -30)
+    return Text((x, frame.bottom + 12), name, "muted", SMALL_TEXT, "middle")
 
 
 def _frame(series: Series, panel: Panel, room: Room) -> Frame:
@@ -177,33 +177,33 @@ def _frame(series: Series, panel: Panel, room: Room) -> Frame:
     bounds = [edge for line in panel.lines for ci in line.intervals if ci for edge in ci]
     values += [value for _, value in panel.references] + bounds
     y = scale_around(values, room=0.14, bounds=panel.bounds)
-    ticks = max((width_of(text, SMALL) for _, text in named_ticks(y.ticks(5))), default=20)
+    ticks = max((width_of(text, SMALL_TEXT) for _, text in named_ticks(y.ticks(5))), default=20)
     x = Scale(-0.5, len(series.settings) - 0.5)
     return Frame(room.left + ticks + 8, room.top, room.width - ticks - 14, HIGH, x, y)
 
 
-def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -> Iterator[Part]:
+def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -> Iterator[DrawnPart]:
     """A line with its band or bars; what each of its marks says."""
     intervals = line.intervals or (None,) * len(line.values)
     known = [(x, y, ci) for x, (y, ci) in enumerate(zip(line.values, intervals)) if y is not None]
     if series.ordered and known:
-        banded = [(x, *within(ci, panel.bounds)) for x, _, ci in known if ci is not None]
+        banded = [(x, *clipped_interval(ci, panel.bounds)) for x, _, ci in known if ci is not None]
         if len(banded) > 1:
             edge = [frame.place(x, low) for x, low, _ in banded] + [frame.place(x, high) for x, _, high in banded[::-1]]
-            yield Part((Area(tuple(edge), line.source, 0.18),))
-        yield Part((Stroke(tuple(frame.place(x, y) for x, y, _ in known), line.source, 1.4),))
+            yield DrawnPart((Area(tuple(edge), line.source, 0.18),))
+        yield DrawnPart((Stroke(tuple(frame.place(x, y) for x, y, _ in known), line.source, 1.4),))
     for count, (x, y, ci) in enumerate(known):
         at = frame.place(x, y)
         bar: tuple[Stroke, ...] = ()
         if ci is not None and not series.ordered:
-            low, high = within(ci, panel.bounds)
+            low, high = clipped_interval(ci, panel.bounds)
             bar = (Stroke((frame.place(x, low), frame.place(x, high)), line.source, 1.3),)
         between = f" ({ci[0]:.4g} to {ci[1]:.4g})" if ci else ""
         text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {y:.4g}{between}")
         mark = Mark(f"mark-{first + count}", text, *at)
-        yield Part((*bar, _point(line.source, at)), "mark", mark)
+        yield DrawnPart((*bar, _point(line.source, at)), "mark", mark)
 
 
-def within(interval: Interval, bounds: Interval | None) -> Interval:
+def clipped_interval(interval: Interval, bounds: Interval | None) -> Interval:
     """The part of an interval that lies within the bounds of what can be."""
     return interval if bounds is None else (max(bounds[0], interval[0]), min(bounds[1], interval[1]))

@@ -16,7 +16,7 @@ Box = tuple[float, float, float, float]
 Anchor = Literal["start", "middle", "end"]
 Shape = Literal["circle", "diamond", "square", "bar", "arrow"]
 TEXT = 9.0
-SMALL = 8.0
+SMALL_TEXT = 8.0
 NARROW, BROAD = frozenset("iljtfrI.,:;|!'()[]/ "), frozenset("mwMW%@…—")
 
 
@@ -65,7 +65,7 @@ class Text:
     turn: float = 0.0
 
 
-Item = Stroke | Area | Point | Text
+DrawnItem = Stroke | Area | Point | Text
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,10 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class DrawnPart:
     """Shapes that belong together: with a mark they move and answer as one, a `line` is scaled, a `tick` is redrawn."""
 
-    items: tuple[Item, ...]
+    items: tuple[DrawnItem, ...]
     kind: Literal["plain", "mark", "line", "tick"] = "plain"
     mark: Mark | None = None
     family: str = ""
@@ -138,7 +138,7 @@ class Frame:
         """Where a pair of numbers lies on paper."""
         return self.left + self.width * self.x.at(x), self.bottom - self.height * self.y.at(y)
 
-    def grid(self, *, across: bool = True, down: bool = False) -> Iterator[Part]:
+    def grid(self, *, across: bool = True, down: bool = False) -> Iterator[DrawnPart]:
         """Lines at the ticks of y, and of x where asked for `down`, with their numbers, and the two axes."""
         for tick, text in named_ticks(self.y.ticks(5)) if across else ():
             y = self.place(self.x.low, tick)[1]
@@ -146,13 +146,13 @@ class Frame:
                 Stroke(((self.left, y), (self.right, y)), "rule", 0.6),
                 tick_text((self.left - 4, y + 3), text, "end"),
             )
-            yield Part(items, "tick")
+            yield DrawnPart(items, "tick")
         for tick, text in named_ticks(self.x.ticks()) if down else ():
             x = self.place(tick, self.y.low)[0]
             below = tick_text((x, self.bottom + 11), text, "middle")
-            yield Part((Stroke(((x, self.top), (x, self.bottom)), "rule", 0.6), below), "tick")
+            yield DrawnPart((Stroke(((x, self.top), (x, self.bottom)), "rule", 0.6), below), "tick")
         corner = (self.left, self.bottom)
-        yield Part((Stroke(((self.left, self.top), corner, (self.right, self.bottom)), "muted", 0.8),))
+        yield DrawnPart((Stroke(((self.left, self.top), corner, (self.right, self.bottom)), "muted", 0.8),))
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,7 +166,7 @@ class Chart:
     title: str
     width: float
     height: float
-    parts: tuple[Part, ...]
+    parts: tuple[DrawnPart, ...]
     zoom: Frame | None = None
 
     @property
@@ -177,7 +177,7 @@ class Chart:
 
 def tick_text(place: Place, text: str, anchor: Anchor) -> Text:
     """The number at a tick."""
-    return Text(place, text, "muted", SMALL, anchor)
+    return Text(place, text, "muted", SMALL_TEXT, anchor)
 
 
 def named_ticks(ticks: Sequence[float]) -> list[tuple[float, str]]:
@@ -214,7 +214,7 @@ def overlap(one: Box, other: Box) -> bool:
     return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
-def wrapped(text: str, room: float, size: float = TEXT) -> list[str]:
+def wrapped_lines(text: str, room: float, size: float = TEXT) -> list[str]:
     """The text in lines that fit the room; a word that does not is cut."""
     lines = [""]
     for word in text.split():
@@ -234,21 +234,21 @@ def cut(text: str, room: float, size: float = TEXT) -> str:
 
 
 def legend(
-    entries: Sequence[tuple[Sequence[Item], str]], left: float, top: float, room: float
-) -> tuple[list[Part], float]:
+    entries: Sequence[tuple[Sequence[DrawnItem], str]], left: float, top: float, room: float
+) -> tuple[list[DrawnPart], float]:
     """Entries in lines, each its shapes (drawn around 0, 0) and its text; and how high that is."""
-    parts, x, y = list[Part](), left, top + 9
+    parts, x, y = list[DrawnPart](), left, top + 9
     for shapes, text in entries:
-        wide = 22 + width_of(text, SMALL) + 12
+        wide = 22 + width_of(text, SMALL_TEXT) + 12
         if x > left and x + wide > left + room:
             x, y = left, y + 13
         shifted = tuple(moved(shape, x + 8, y - 3) for shape in shapes)
-        parts.append(Part((*shifted, Text((x + 20, y), text, "ink", SMALL))))
+        parts.append(DrawnPart((*shifted, Text((x + 20, y), text, "ink", SMALL_TEXT))))
         x += wide
     return parts, (y - top + 6 if entries else 0.0)
 
 
-def moved(item: Item, x: float, y: float) -> Item:
+def moved(item: DrawnItem, x: float, y: float) -> DrawnItem:
     """The item, moved right and down."""
     match item:
         case Stroke():

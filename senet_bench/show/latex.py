@@ -14,7 +14,7 @@ from itertools import groupby
 from senet_bench.core.files import file_name
 from senet_bench.show.tables import Table
 
-PACKAGES = r"\usepackage[T1]{fontenc}\usepackage{array,booktabs,threeparttable}"
+PREAMBLE = r"\usepackage[T1]{fontenc}\usepackage{array,booktabs,threeparttable}"
 ONE_COLUMN, TWO_COLUMNS = 240.0, 340.0
 """Widths in points that a table may take: a column of two, and the text of LaTeX's article, the narrowest of pages."""
 LETTER, BETWEEN = 4.45, 6.0
@@ -49,7 +49,7 @@ _ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$"
 
 def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
     """One float or more for each table, in its narrow form where the wide one does not fit the text."""
-    parts = [f"% {PACKAGES}\n"]
+    parts = [f"% {PREAMBLE}\n"]
     for place, table in enumerate(tables):
         small = narrow[place] if len(narrow) == len(tables) and width(table) > TWO_COLUMNS else table
         pieces = list(fitting(small, TWO_COLUMNS))

@@ -40,7 +40,7 @@ class Layout:
 
     def of_rows(self, rows: Sequence[Row]) -> list[Row]:
         """The rows compared as asked, in their order, without those that were not asked for, under the names given."""
-        compared = comparisons.against(rows, self.against) if self.against else list(rows)
+        compared = comparisons.rows_against(rows, self.against) if self.against else list(rows)
         kept = {id(row) for name in self.rows for row in matching(compared, name)}
         return [row for row in compared if not self.rows or id(row) in kept]
 
@@ -87,7 +87,7 @@ def matching(rows: Sequence[Row], name: str) -> list[Row]:
     """Every row that a name means; `UsageError` where it means none."""
     wanted = name.strip().lower()
     found = [row for row in rows if wanted in comparisons.names(row)]
-    return found or comparisons.named(rows, name)
+    return found or comparisons.rows_named(rows, name)
 
 
 def _places(columns: Sequence[Column], name: str) -> list[int]:

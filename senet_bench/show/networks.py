@@ -265,7 +265,7 @@ def _about_errors(rows: Sequence[Row], number: str | None, known: Sequence[str])
     )
     yield f"{INTERVALS} {' or '.join(kinds) or 'over seeds, else over images'}"
     if "top1_gain" in known:
-        yield GAINS
+        yield GAIN_COLUMNS
     missing = {cell.command: cell.training_operations for cell in cells if cell.command and cell.metric == "top1_err"}
     for command, operations in missing.items():
         cost = f" (about {operations:.1e} floating-point operations a seed)" if operations else EMPTY
@@ -273,7 +273,7 @@ def _about_errors(rows: Sequence[Row], number: str | None, known: Sequence[str])
 
 
 INTERVALS = "match: the print lies inside the 95 % interval of what was measured by the table's own protocol,"
-GAINS = (
+GAIN_COLUMNS = (
     "gain: the baseline's error minus its own, paired, in points; the same sign where its 95 % interval leaves out 0, "
     "inside where the printed gain lies in it, not shown where 0 does"
 )

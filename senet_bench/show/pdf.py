@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from senet_bench.show.drawing import Area, Chart, Item, Place, Point, Stroke, Text
+from senet_bench.show.drawing import Area, Chart, DrawnItem, Place, Point, Stroke, Text
 from senet_bench.show.style import LIGHT
 from senet_bench.show.svg import numbers, outline
 
@@ -12,13 +12,13 @@ _BY_WIDTH = {
     180: "'", 250: " .,", 278: "ijlt:;/", 333: "()[]-fIr", 389: "sJ", 444: "acez", 556: "FPS", 564: "+=<>", 611: "ELTZ",
     667: "BCR", 722: "w", 778: "m", 833: "%", 889: "M", 944: "W",
 }  # fmt: skip
-WIDTHS = {char: width for width, chars in _BY_WIDTH.items() for char in chars}
+CHARACTER_WIDTHS = {char: width for width, chars in _BY_WIDTH.items() for char in chars}
 """Widths of Times in thousandths of its size; capitals are 722 else, other characters 500."""
 SAME = str.maketrans({"−": "-", "Δ": "D", "→": "->", "≥": ">=", "≤": "<="})
 """Characters that the font's encoding lacks, and what stands for them."""
 
 
-def file_of(chart: Chart) -> bytes:
+def pdf_file(chart: Chart) -> bytes:
     """The chart as a file; the same chart gives the same bytes."""
     stream = "\n".join(_shapes(chart)).encode("cp1252", errors="replace")
     size = " ".join(numbers((chart.width, chart.height)))
@@ -53,7 +53,7 @@ def _shapes(chart: Chart) -> Iterator[str]:
             yield from _shape(item)
 
 
-def _shape(item: Item) -> Iterator[str]:
+def _shape(item: DrawnItem) -> Iterator[str]:
     """The operators of one shape; y grows downwards."""
     yield f"/A{round(100 * getattr(item, 'alpha', 1.0))} gs"
     match item:
@@ -75,7 +75,7 @@ def _text(item: Text) -> str:
     from math import cos, radians, sin
 
     text = item.text.translate(SAME).encode("cp1252", errors="replace").decode("cp1252")
-    wide = item.size * sum(WIDTHS.get(char, 722 if char.isupper() else 500) for char in text) / 1000
+    wide = item.size * sum(CHARACTER_WIDTHS.get(char, 722 if char.isupper() else 500) for char in text) / 1000
     shift = {"start": 0.0, "middle": wide / 2, "end": wide}[item.anchor]
     c, s = cos(radians(item.turn)), sin(radians(item.turn))
     x, y = item.place[0] - shift * c, item.place[1] - shift * s

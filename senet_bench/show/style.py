@@ -6,7 +6,7 @@ import base64
 import hashlib
 from pathlib import Path
 
-ROLES: dict[str, tuple[str, str]] = {
+ROLE_COLOURS: dict[str, tuple[str, str]] = {
     "ink": ("#1d2125", "#e9e6df"),
     "muted": ("#59626c", "#a5adb5"),
     "rule": ("#d9d4c9", "#3a4147"),
@@ -27,13 +27,13 @@ ROLES: dict[str, tuple[str, str]] = {
 }
 """Every pair reads at 4.5:1 or more as text on its ground and surface, but `rule`, which is no text."""
 
-LIGHT = {role: light for role, (light, _) in ROLES.items()}
+LIGHT = {role: light for role, (light, _) in ROLE_COLOURS.items()}
 """The colours a plot on disk is drawn in."""
 
 
 def variables() -> str:
     """The colours as CSS variables that follow the colour scheme."""
-    lines = (f"--{role}: light-dark({light}, {dark});" for role, (light, dark) in ROLES.items())
+    lines = (f"--{role}: light-dark({light}, {dark});" for role, (light, dark) in ROLE_COLOURS.items())
     return ":root { color-scheme: light dark; " + " ".join(lines) + " }"
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from xml.sax.saxutils import escape
 
-from senet_bench.show.drawing import Area, Chart, Frame, Item, Mark, Part, Place, Point, Stroke, Text
+from senet_bench.show.drawing import Area, Chart, DrawnItem, DrawnPart, Frame, Mark, Place, Point, Stroke, Text
 from senet_bench.show.style import LIGHT
 
 FONTS = "system-ui, 'Segoe UI', Roboto, 'Noto Sans', 'Liberation Sans', 'DejaVu Sans', sans-serif"
@@ -17,7 +17,7 @@ REACH = 7
 """Radius around a mark, in points, within which it is pointed at."""
 
 
-def file_of(chart: Chart, text: str | None = None) -> bytes:
+def svg_file(chart: Chart, text: str | None = None) -> bytes:
     """The chart as a file of its own; `text` is its element of a page where that is there already."""
     text = re.sub(r' (class|data-\w+|tabindex|role|id|aria-label)="[^"]*"', "", _UNSEEN.sub("", text or inline(chart)))
     text = re.sub(r"var\(--([\w-]+)\)", lambda match: LIGHT[match[1]], text)
@@ -71,7 +71,7 @@ def _zoomed(frame: Frame) -> dict[str, str]:
     }
 
 
-def _part(part: Part, name: str) -> str:
+def _part(part: DrawnPart, name: str) -> str:
     scaled = part.kind == "line"
     body = "".join(_item(item, scaled=scaled) for item in part.items)
     about: dict[str, str] = {}
@@ -100,7 +100,7 @@ def _marked(mark: Mark, name: str) -> tuple[dict[str, str], str]:
     return about, f'<circle class="reach" cx="{x}" cy="{y}" r="{REACH}"/>'
 
 
-def _item(item: Item, *, scaled: bool) -> str:
+def _item(item: DrawnItem, *, scaled: bool) -> str:
     match item:
         case Stroke():
             about = {"d": path(item.places), "stroke": _colour(item.colour), "stroke-width": _n(item.width)}

@@ -20,12 +20,12 @@ from senet_bench.core.intervals import Paired, paired_images, wilson
 from senet_bench.core.specs import Precision
 from senet_bench.data.augment import normalised
 from senet_bench.data.images import Crops, Fidelity, centre_crop, centre_crops
-from senet_bench.data.sets import DataSet, Files, Labels, Split
+from senet_bench.data.sets import DataSet, Files, LabelArray, Split
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.train.distributed import World, gathered, share
 from senet_bench.train.optimisation import autocast, laid_out
 
-BatchAnswers = tuple[Labels, Labels, np.ndarray[Any, np.dtype[np.float32]]]
+BatchAnswers = tuple[LabelArray, LabelArray, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""
 
 
@@ -53,9 +53,9 @@ class Predictions:
     `skipped` names the images that could not be read.
     """
 
-    rows: Labels
-    labels: Labels
-    best: Labels
+    rows: LabelArray
+    labels: LabelArray
+    best: LabelArray
     losses: np.ndarray[Any, np.dtype[np.float32]]
     skipped: tuple[str, ...] = ()
 
@@ -163,7 +163,7 @@ def assembled(parts: Sequence[BatchAnswers], data: DataSet, split: Split, skippe
     return Predictions(rows[order], split.labels[rows[order]], best[order], losses[order], tuple(sorted(skipped)))
 
 
-def crops_of(split: Split, viewing: Viewing, rows: Labels, corrupt: list[Path]) -> Iterator[Crops]:
+def crops_of(split: Split, viewing: Viewing, rows: LabelArray, corrupt: list[Path]) -> Iterator[Crops]:
     """Batches of the rows of a split; files by their centre crop."""
     if isinstance(split, Files):
         if viewing.size is None:
@@ -184,7 +184,7 @@ def crops_of(split: Split, viewing: Viewing, rows: Labels, corrupt: list[Path]) 
 
 
 def answers_of(
-    network: nn.Module, data: DataSet, labels: Labels, crops: Crops, viewing: Viewing, device: torch.device
+    network: nn.Module, data: DataSet, labels: LabelArray, crops: Crops, viewing: Viewing, device: torch.device
 ) -> BatchAnswers:
     """Some images' rows, five best classes and losses; the mode of the network and the arithmetic are the caller's."""
     images = laid_out(torch.from_numpy(crops.images), device, viewing.channels_last)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from senet_bench.errors import UsageError
 
-Head: TypeAlias = Literal["same", "new"] | tuple[str, ...]
+HeadState: TypeAlias = Literal["same", "new"] | tuple[str, ...]
 """What is done where the classes are others: refuse, begin anew, or take the rows of the classes of these names."""
 IMAGENET_CLASSES = 1000
 SYNSETS = "data/_info/imagenet_synsets.txt"
@@ -20,7 +20,7 @@ SYNSETS = "data/_info/imagenet_synsets.txt"
 
 
 def fitted_head(
-    tensors: Mapping[str, Tensor], network: nn.Module, head: Head
+    tensors: Mapping[str, Tensor], network: nn.Module, head: HeadState
 ) -> tuple[dict[str, Tensor], tuple[str, ...], str]:
     """The tensors with a head for the network's classes, the names of those that stay new, and what must be said.
 

@@ -24,7 +24,7 @@ TWINS = {"resnet18_v1_5": ("resnetblur18",), "resnet50_v1_5": ("resnetaa50", "re
 """timm's networks that have all the tensors of one of ours and compute another function."""
 CLOSE = 1e-6
 """The difference, relative to the largest output, up to which two networks in double precision compute one function."""
-SIDE = 65
+TRACED_SIDE = 65
 
 
 def origin_of(path: Path) -> str | None:
@@ -92,7 +92,9 @@ def check_function(origin: str, spec: ModelSpec, loaded: Callable[[Mapping[str, 
     theirs = fingerprintable(_built(origin, "cpu"))
     ours = loaded({name: value.float() for name, value in theirs.state_dict().items()}).double().eval()
     theirs.load_state_dict({name: value.float() for name, value in theirs.state_dict().items()})
-    images = torch.randn(2, 3, SIDE, SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(
+        2, 3, TRACED_SIDE, TRACED_SIDE, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         expected, outputs = theirs(images), ours(images)
     off = float((outputs - expected).abs().max() / expected.abs().max())

@@ -22,10 +22,10 @@ from typing import Any, Generic, TypeVar
 from senet_bench.errors import BenchError, MeasurementError, one_line
 from senet_bench.train.distributed import World, joined
 
-Job = TypeVar("Job")
+RankJob = TypeVar("RankJob")
 Result = TypeVar("Result")
 TASK, OUTCOME = "task", "outcome"
-POLL_S = 0.1
+RANK_POLL_S = 0.1
 PROGRAM = "import sys; from senet_bench.train.ranks import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 """What a process of a job runs, with the job's folder and the process that started it."""
 
@@ -46,7 +46,7 @@ class _Done(Generic[Result]):
     result: Result
 
 
-def together(function: Callable[[Job, World], Result], job: Job, ranks: Ranks) -> Result:
+def together(function: Callable[[RankJob, World], Result], job: RankJob, ranks: Ranks) -> Result:
     """The result of a job in the first of several processes, which all do it with their place in the world.
 
     Raises what the first that failed raised, or `MeasurementError` where one died; the others are ended.
@@ -97,7 +97,7 @@ def _wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
     while any(process.poll() is None for process in processes):
         if any(process.poll() for process in processes):
             return
-        time.sleep(POLL_S)
+        time.sleep(RANK_POLL_S)
 
 
 def _last_line(file: Path) -> str:
@@ -109,7 +109,7 @@ def _last_line(file: Path) -> str:
 def _end_with(parent: int) -> None:
     """End this process when the one that started it is gone."""
     while os.getppid() == parent:
-        time.sleep(POLL_S)
+        time.sleep(RANK_POLL_S)
     os._exit(1)
 
 

@@ -42,7 +42,7 @@ AVERAGING = re.compile(r"(^|_)(ema|swa|averaged?)(_|$)")
 """What the name of an average of the weights (EMA) has in it."""
 Taken = Literal["raw", "average"]
 """Which of two states was taken."""
-WORDS: dict[Taken, str] = {"raw": "the raw weights", "average": "the average (EMA)"}
+TAKEN_WORDS: dict[Taken, str] = {"raw": "the raw weights", "average": "the average (EMA)"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,8 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
 def _said(taken: Taken | None) -> tuple[str, ...]:
     if taken is None:
         return ()
-    return (f"taken: {WORDS[taken]} of the file, which holds {WORDS['raw' if taken == 'average' else 'average']} too",)
+    other: Taken = "raw" if taken == "average" else "average"
+    return (f"taken: {TAKEN_WORDS[taken]} of the file, which holds {TAKEN_WORDS[other]} too",)
 
 
 def unwrapped(held: Contents, known: Callable[[Collection[str]], bool], *, average: bool = False) -> Contents:

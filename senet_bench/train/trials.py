@@ -35,7 +35,7 @@ from senet_bench.train.objective import Settings
 from senet_bench.train.ranks import Ranks, together
 from senet_bench.train.weights import save
 
-TELL_S = 1.0
+TOLD_EVERY_S = 1.0
 CHECKPOINT_S = 60.0
 """Seconds of training that the end of a process costs at most."""
 
@@ -138,7 +138,7 @@ def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
         nonlocal first, told
         now = time.perf_counter()
         first = moment.done if first is None else first
-        if place is not None and now - told >= TELL_S:
+        if place is not None and now - told >= TOLD_EVERY_S:
             told = now
             share = moment.done - first
             left = (now - began) * (moment.total - moment.done) / share if share > 0 else None

@@ -19,7 +19,7 @@ from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.train import downloads
-from senet_bench.train.heads import IMAGENET_CLASSES, Head, fitted_head
+from senet_bench.train.heads import IMAGENET_CLASSES, HeadState, fitted_head
 from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
 from senet_bench.train.renaming import (
     REFUSED,
@@ -96,7 +96,7 @@ def load_weights(
     in_channels: int = 3,
     as_trained: bool = False,
     average: bool | None = None,
-    head: Head = "same",
+    head: HeadState = "same",
 ) -> Loaded:
     """The network of a catalog row with weights from a file, or by a name of timm or torchvision.
 
@@ -149,7 +149,7 @@ class _Target:
 
     classes: int | None = IMAGENET_CLASSES
     in_channels: int = 3
-    head: Head = "same"
+    head: HeadState = "same"
 
 
 def _built(

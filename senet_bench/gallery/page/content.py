@@ -13,7 +13,7 @@ from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import DATASET_NAMES, PAPER, PricedError, points, timed_points
+from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, PricedError, points, timed_points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.probe import tables as probes
@@ -100,7 +100,7 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
     """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
     by_time = [timed_points(plain, timed) for timed in timings]
     leaves = []
-    for dataset in dict.fromkeys([*PAPER, *(point.dataset for point in plain)]):
+    for dataset in dict.fromkeys([*PAPER_CELLS, *(point.dataset for point in plain)]):
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
         tabs = []
         for metric in sorted(costs(), key=lambda metric: (metric.quantity != "count", metric.key)):  # FLOPs come first
@@ -194,13 +194,13 @@ def _gates(collection: Collection) -> list[Leaf]:
     for facts in collection.observations("excitations"):
         *figures, last = [Leaf(chart.title, chart) for chart in excitations.charts(facts)]
         table = excitations.gates_document(facts).wide[0]
-        leaves += [*figures, replace(last, table=table, table_name=excitations.file_stem(facts))]
+        leaves += [*figures, replace(last, table=table, table_name=excitations.gates_stem(facts))]
     return leaves
 
 
 def _probes(collection: Collection) -> list[Leaf]:
     """The heat map and the tables of the newest probe, and of the newest with a curve."""
-    newest = {probes.file_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
+    newest = {probes.probe_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
     leaves = []
     for stem, facts in newest.items():
         errors, verdicts, apart = probes.probe_document(facts).wide

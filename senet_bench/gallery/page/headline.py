@@ -33,7 +33,7 @@ SIGNS: dict[Status, str] = {
     "not shown": "?",
     "opposite": "≠",
 }
-WORDS = {"top1_gain": "top-1 gain", "top5_gain": "top-5 gain", "crop": "crop, px", "extra_data": "extra data"}
+CELL_WORDS = {"top1_gain": "top-1 gain", "top5_gain": "top-5 gain", "crop": "crop, px", "extra_data": "extra data"}
 GROUPS = {
     "reimplementation": "re-implementation",
     "senet": "SENet",
@@ -92,7 +92,7 @@ def grid(number: str, collection: Collection) -> Grid:
         title=f"Table {number}. {TABLES[number].title}",
         protocol=TABLES[number].protocol,
         columns=tuple(
-            (GROUPS.get(group, group), HEADINGS.get(name) or WORDS.get(name, name)) for group, name in columns
+            (GROUPS.get(group, group), HEADINGS.get(name) or CELL_WORDS.get(name, name)) for group, name in columns
         ),
         lines=tuple((name, tuple(_cell(found.get((name, *column))) for column in columns)) for name in names),
         counts=tuple((status, count) for status, count in counts if count),
@@ -122,7 +122,7 @@ def _cell(one: CellStatus | None) -> GridCell:
     if one is None:
         return GridCell()
     ours = counted(one)
-    tip = [f"{one.row}: {HEADINGS.get(one.metric) or WORDS.get(one.metric, one.metric)}, {one.status}"]
+    tip = [f"{one.row}: {HEADINGS.get(one.metric) or CELL_WORDS.get(one.metric, one.metric)}, {one.status}"]
     how = "measured" if one.ci or one.differs_in else "counted"
     interval = f", {one.ci[0]:.2f} to {one.ci[1]:.2f}" if one.ci else ""
     tip.append(f"printed {one.printed}" + (f", {how} {ours} ({delta(one)}){interval}" if ours else ""))

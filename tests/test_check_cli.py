@@ -198,14 +198,17 @@ def test_a_history_that_cannot_be_read_is_found_before_anything_is_replaced(reco
         assert run("check").code == 2
 
 
-def test_code_that_takes_torch_apart_never_passes(recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_code_takes_of_torch_is_put_back_and_the_check_is_finished(
+    recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "randn", torch.randn)  # put back afterwards
     recorded.configure(CONFIG.replace('"operators"]', '"operators", "memory"]'))
     assert run("baseline", "record").code == 0
     recorded.change("class Other(Net)", "del torch.randn\nclass Other(Net)")
     ended = run("check")
-    assert ended.code == 5
     assert "internal" not in ended.err
+    assert (ended.code, hasattr(torch, "randn")) == (0, True)
+    assert "all 12 gates passed" in ended.out
 
 
 def test_an_allowance_lets_a_failure_pass_until_its_day(recorded: Folder, run: Run) -> None:

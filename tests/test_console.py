@@ -73,7 +73,10 @@ def test_each_status_has_its_colour_unless_none_is_wanted(monkeypatch: pytest.Mo
     assert plain(without) == plain(text)
 
 
-def test_a_pipe_gets_plain_text_on_long_lines(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_pipe_gets_plain_text_on_long_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
     console.show(table(12))
     out = capsys.readouterr().out
     assert "\x1b" not in out

@@ -14,6 +14,7 @@ from tests.conftest import Run
 ROOT = Path(__file__).parents[1]
 INTERRUPTED = """
 import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 class Interrupting:
     def find_spec(self, name, *_):
         if name == "senet_bench.cli":

@@ -120,7 +120,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[ProbeTrial]:
         error = (0.01 if good else 0.3) + wide + 0.001 * (zlib.crc32(f"{trial.spec.label}{trial.seed}".encode()) % 5)
         return TrialResult(model="probe", dataset=f"probe:{trial.task}", top1_err=error, seconds=1.0, cpu_seconds=1.0)
 
-    monkeypatch.setattr(measurement, "run_trial", fake)
+    monkeypatch.setattr(measurement, "run_probe_trial", fake)
     return trials
 
 

@@ -69,7 +69,7 @@ def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monk
         tell(place, moment)
         told.append(msgspec.json.decode(place.read_bytes(), type=Moment))
 
-    monkeypatch.setattr(trials, "TELL_S", 0.0)
+    monkeypatch.setattr(trials, "TOLD_EVERY_S", 0.0)
     monkeypatch.setattr(trials, "_tell", kept)
     planned = Trial(arm="0", spec=resolve("resnet20_cifar"), recipe=recipe("digits-smoke"), seed=0)
     trials.run_trial(dataclasses.replace(planned, checkpoint=tmp_path / "key.checkpoint"))

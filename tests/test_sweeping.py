@@ -108,7 +108,7 @@ def test_touching_the_toolkit_leaves_every_stored_trial_known(run: Run, ran: lis
     done = len(ran)
     code = (
         "import sys, pathlib, json\nfrom senet_bench import __version__\nfrom tests.test_sweeping import *\n"
-        "print(key_of(definition(A_TRIAL)))"
+        "print(key_of(trial_definition(A_TRIAL)))"
     )
     edited = tmp_path / "copy"
     shutil.copytree(Path(error.__file__).parent.parent, edited / "senet_bench")

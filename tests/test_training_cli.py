@@ -274,7 +274,14 @@ def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> N
 
     about = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1, "epochs": 1, "seed": 0}
     about |= {"device": "cpu", "precision": "fp32", "deviations": list(recipe("cifar").deviations)}
-    document = {"schema": schema_of("train"), "version": "", "created": "", "environment": {}, "conditions": about}
+    document = {
+        "schema": schema_of("train"),
+        "version": "",
+        "created": "",
+        "environment": {},
+        "conditions": about,
+        "rows": [],
+    }
     facts = from_json(to_json(document).encode(), "f")
     assert isinstance(facts, Facts)
     assert any("64k iterations taken as 164 epochs" in note for note in training_document(facts).wide[0].notes)

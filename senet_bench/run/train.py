@@ -93,7 +93,8 @@ def _out(asked: TrainingRequest, store: Store, key: str) -> Path:
 
     out = asked.out or store.trained_weights(asked.spec.name, asked.dataset, asked.resolved().name, key)
     if out.exists() and not out.is_file():
-        raise UsageError(f"--out {out} is no regular file", "name a file")
+        kind = "a folder" if out.is_dir() else "no regular file"
+        raise UsageError(f"--out {out} is {kind}", "name a file")
     check_folder(out.parent)
     weights.check_key(out, key)
     return out

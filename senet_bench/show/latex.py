@@ -166,5 +166,5 @@ def _parted(word: re.Match[str]) -> str:
 
 
 def _breakable(text: str) -> str:
-    """Text whose long names may be broken behind a slash, a dot, a colon or an underscore."""
-    return re.sub(r"(\\_|[/.:=)(])(?=[\w'(\\])", r"\1\\allowbreak{}", text)
+    """Text whose long names may be broken behind a slash, a dot, a colon or an underscore, numbers never."""
+    return re.sub(r"(?<=\w)(\\_|[/:.])(?=[A-Za-z\\])", r"\1\\allowbreak{}", text)

@@ -125,6 +125,12 @@ def test_names_load_neither_torch_nor_pandas(arguments: list[str], tmp_path: Pat
     assert done.returncode == 0, done.stderr
 
 
+def test_starting_reads_no_stored_document_and_calculates_nothing(tmp_path: Path) -> None:
+    code = "import sys, senet_bench.cli\nassert not {'numpy', 'msgspec', 'filelock'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_types_of_stored_documents_are_read_without_torch(tmp_path: Path) -> None:
     code = (
         "import pkgutil, sys\nfrom senet_bench.core.results import DOCUMENT_KINDS\n"

@@ -23,7 +23,6 @@ What = Annotated[
     list[str] | None,
     typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
 WithLatency = Annotated[
     bool,
     typer.Option("--latency", help="Time all settings in the same rounds.", rich_help_panel="What is measured"),
@@ -49,7 +48,7 @@ def compare(
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
-    dry_run: DryRun = False,
+    dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
     showing: o.Showing = o.Showing(),
 ) -> None:
@@ -119,7 +118,7 @@ def ablate(
     seed: o.Seed = 0,
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
-    dry_run: DryRun = False,
+    dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
     showing: o.Showing = o.Showing(),
 ) -> None:

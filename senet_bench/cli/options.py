@@ -19,11 +19,10 @@ from senet_bench.core.axes import AXES
 from senet_bench.core.devices import kind_of
 from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
-from senet_bench.core.specs import Conditions, CounterName, ModelSpec, is_outside
+from senet_bench.core.specs import Conditions, CounterName, ModelSpec, Spread, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
 from senet_bench.show import writers
-from senet_bench.show.layout import Layout, Spread, labels
 
 if TYPE_CHECKING:
     from senet_bench.core.formulas import Formulas
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from senet_bench.run.engines import Engine
     from senet_bench.run.error import Sweep
     from senet_bench.show.documents import Document
+    from senet_bench.show.layout import Layout
 
 
 FORMAT_NAMES = ("table", *writers.FORMATS)
@@ -89,6 +89,25 @@ Epochs = Annotated[int | None, typer.Option("--epochs", min=1, max=MOST_EPOCHS, 
 ImageSide = Annotated[
     int | None,
     typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
+Seeds = Annotated[int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="Runs of each network, paired by seed.")]
+EngineChoice = Annotated[
+    EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(EngineName)))
+]
+EngineAddress = Annotated[
+    str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option("--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        "--workers", min=1, max=MOST_THREADS, help="Trials at once here, of each GPU; default: the cores, 1 a GPU."
+    ),
 ]
 Seed = Annotated[
     int,
@@ -349,33 +368,17 @@ class Trials:
     ] = None
     epochs: Epochs = None
     lr: Rate = None
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="Runs of each network, paired by seed.")
-    ] = 8
-    engine: Annotated[
-        EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(EngineName)))
-    ] = "local"
-    engine_address: Annotated[
-        str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
-    ] = None
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            "--workers", min=1, max=MOST_THREADS, help="Trials at once here, of each GPU; default: the cores, 1 a GPU."
-        ),
-    ] = None
+    seeds: Seeds = 8
+    engine: EngineChoice = "local"
+    engine_address: EngineAddress = None
+    engine_option: EngineOptions = None
+    workers: Workers = None
     shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Leave every trained network in results/weights.")
     ] = False
     download: Download = False
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+    fresh: Fresh = False
     gpus_per_trial: Annotated[
         int,
         typer.Option(
@@ -472,6 +475,8 @@ class TableOptions:
 
     def layout(self) -> Layout:
         """What these options ask for."""
+        from senet_bench.show.layout import Layout, labels
+
         return Layout(
             against=self.against,
             rows=listed(self.rows),

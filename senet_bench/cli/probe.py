@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.cli.parameters import choice
 from senet_bench.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -20,8 +19,6 @@ Blocks = Annotated[
     list[str] | None,
     typer.Argument(help="Built-in blocks, or package.module:Class; default: every built-in one.", show_default=False),
 ]
-
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +33,12 @@ class Tasks:
     difficulty: Annotated[
         str | None, typer.Option("--difficulty", help="A level of the task's knob, or curve for all of them.")
     ] = None
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, max=o.MOST_SEEDS, help="Runs of each network, paired by seed.")
-    ] = 8
+    seeds: o.Seeds = 8
     reduction: Annotated[
         int | None,
         typer.Option("-r", "--reduction", min=1, max=o.MOST_CHANNELS, help="r of blocks that take one; default: 4."),
     ] = None
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+    fresh: o.Fresh = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,22 +47,10 @@ class Engines:
 
     PANEL: ClassVar[str] = "Where and how it runs"
     device: Annotated[str, typer.Option("--device", help=o.DEVICES)] = "cpu"
-    engine: Annotated[
-        o.EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(o.EngineName)))
-    ] = "local"
-    engine_address: Annotated[
-        str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
-    ] = None
-    engine_option: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."
-        ),
-    ] = None
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", min=1, max=o.MOST_THREADS, help="Trials at once here; default: the cores, 1 a GPU."),
-    ] = None
+    engine: o.EngineChoice = "local"
+    engine_address: o.EngineAddress = None
+    engine_option: o.EngineOptions = None
+    workers: o.Workers = None
 
     def made(self, results: Path) -> Engine:
         """The engine that these options ask for."""
@@ -79,7 +62,7 @@ def probe(
     blocks: Blocks = None,
     tasks: Tasks = Tasks(),
     engines: Engines = Engines(),
-    dry_run: DryRun = False,
+    dry_run: o.DryRun = False,
     showing: o.Showing = o.Showing(),
 ) -> None:
     """What a block can do, in minutes: errors on small generated tasks that each need one ability."""

@@ -83,7 +83,7 @@ class Weights:
     ] = None
     out: Annotated[Path | None, typer.Option("--out", help="Where the weights go (.safetensors).")] = None
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside --out.")] = False
-    fresh: Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")] = False
+    fresh: o.Fresh = False
     track: Annotated[Path | None, typer.Option("--track", help="Write TensorBoard event files to this folder.")] = None
 
 

@@ -103,11 +103,7 @@ def _measured(cell: PrintedCell, group: ErrorGroup) -> CellStatus:
     assert cell.value is not None
     measured = 100 * mean
     return CellStatus(
-        cell.table,
-        cell.row,
-        cell.column,
-        cell.metric,
-        cell.printed,
+        *cell.place,
         measured,
         measured / cell.value - 1 if cell.value else None,
         "match",
@@ -226,11 +222,7 @@ def _gain(cell: PrintedCell, found: PairedGain, *, derived: bool) -> CellStatus:
         status = ("same sign and inside" if inside else "same sign") if same else "opposite"
     origin = "the difference of two printed errors" if derived else "printed as a gain"
     return CellStatus(
-        cell.table,
-        cell.row,
-        cell.column,
-        cell.metric,
-        cell.printed,
+        *cell.place,
         found.value,
         found.value / printed - 1 if printed else None,
         status,

@@ -78,6 +78,11 @@ class PrintedCell:
         return plain_number(self.printed)
 
     @property
+    def place(self) -> tuple[str, str, str, str, str]:
+        """What every judgement of the cell begins with: table, row, column, metric, the printed digits."""
+        return self.table, self.row, self.column, self.metric, self.printed
+
+    @property
     def digits(self) -> int:
         """How many decimals are printed."""
         return 0 if self.number is None else len(self.printed.partition(".")[2])
@@ -273,11 +278,9 @@ def _judged(
     cell: PrintedCell, printed: Decimal, measured: Decimal, status: Status, convention: str, explanation: str
 ) -> CellStatus:
     delta = float((measured - printed) / printed) if printed else None
-    place = (cell.table, cell.row, cell.column, cell.metric, cell.printed)
-    return CellStatus(*place, float(measured), delta, status, convention, explanation)
+    return CellStatus(*cell.place, float(measured), delta, status, convention, explanation)
 
 
 def not_measured(cell: PrintedCell, explanation: str) -> CellStatus:
     """The status of a printed cell that nothing stands beside, and why."""
-    place = (cell.table, cell.row, cell.column, cell.metric, cell.printed)
-    return CellStatus(*place, None, None, "not measured", None, explanation)
+    return CellStatus(*cell.place, None, None, "not measured", None, explanation)

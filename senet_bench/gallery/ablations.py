@@ -17,11 +17,10 @@ from senet_bench.core.store import key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.union import Ablation, Timed
 from senet_bench.gallery.collection import Collection, conditions_label
+from senet_bench.gallery.plots import ERROR_BOUNDS
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
 from senet_bench.show.measurements import mean_interval
-
-PERCENT = (0.0, 100.0)
 
 
 def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
@@ -60,7 +59,7 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     errors = Line("paper", tuple(cell_of(row, "top1_err") for row in settings))
     references = _known((row.label, cell_of(row, "top1_err")) for row in base)
     name = "top-1 error on ImageNet"
-    panels = [Panel(f"{name}, % (the paper's)", (errors,), references, name, PERCENT), *map(panel, costs())]
+    panels = [Panel(f"{name}, % (the paper's)", (errors,), references, name, ERROR_BOUNDS), *map(panel, costs())]
     names = tuple(next(cell.row for cell in row.paper if cell.table == study.table) for row in settings)
     title = f"Table {study.table}. {TABLES[study.table].title}{_same(panels)}"
     axis = next((axis.name for axis in AXES.values() if axis.table == study.id), "setting")
@@ -82,7 +81,7 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     name = f"top-1 error on {accuracy.dataset if accuracy else None}"
     errors = Line("here", tuple(map(_error, settings)), tuple(map(_error_interval, settings)))
     references = _known((reference, _error(row)) for reference, row in others)
-    panels = [Panel(f"{name}, %", (errors,), references, name, PERCENT)]
+    panels = [Panel(f"{name}, %", (errors,), references, name, ERROR_BOUNDS)]
     for metric in costs():
         panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
     about = f", on {_protocol(accuracy)}" if accuracy else ", counted"

@@ -28,6 +28,7 @@ from senet_bench.show.drawing import (
     Scale,
     Stroke,
     Text,
+    clipped,
     cut,
     legend,
     overlap,
@@ -36,6 +37,7 @@ from senet_bench.show.drawing import (
 )
 from senet_bench.show.measurements import pareto
 
+ERROR_BOUNDS = (0.0, 100.0)
 LABEL = 8.0
 LABEL_PLACES: tuple[tuple[float, float, Anchor], ...] = (
     *((8, 3, "start"), (-8, 3, "end"), (0, -8, "middle"), (0, 15, "middle")),
@@ -115,16 +117,12 @@ def unit_of(points: Sequence[PricedError], metric: Metric) -> AxisUnit:
 
 def _scales(points: Sequence[PricedError], metric: Metric, unit: AxisUnit) -> tuple[Scale, Scale]:
     costs = [unit.factor * point.costs[metric.key].value for point in points]
-    edges = [edge for point in points for edge in (point.error, *clipped(point.interval or (), ERROR_BOUNDS))]
+    edges = [
+        edge
+        for point in points
+        for edge in (point.error, *(clipped(point.interval, ERROR_BOUNDS) if point.interval else ()))
+    ]
     return Scale(min(costs) / 1.5, max(costs) * 1.8, log=True), scale_around(edges, 0.05, 0.08, ERROR_BOUNDS)
-
-
-def clipped(interval: Sequence[float], bounds: tuple[float, float]) -> tuple[float, ...]:
-    """The edges of an interval, none beyond what can be."""
-    return tuple(min(max(edge, bounds[0]), bounds[1]) for edge in interval)
-
-
-ERROR_BOUNDS = (0.0, 100.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from senet_bench.show.drawing import (
     Shape,
     Stroke,
     Text,
+    clipped,
     cut,
     legend,
     moved,
@@ -187,7 +188,7 @@ def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -
     intervals = line.intervals or (None,) * len(line.values)
     known = [(x, y, ci) for x, (y, ci) in enumerate(zip(line.values, intervals)) if y is not None]
     if series.ordered and known:
-        banded = [(x, *clipped_interval(ci, panel.bounds)) for x, _, ci in known if ci is not None]
+        banded = [(x, *clipped(ci, panel.bounds)) for x, _, ci in known if ci is not None]
         if len(banded) > 1:
             edge = [frame.place(x, low) for x, low, _ in banded] + [frame.place(x, high) for x, _, high in banded[::-1]]
             yield DrawnPart((Area(tuple(edge), line.source, 0.18),))
@@ -196,14 +197,9 @@ def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -
         at = frame.place(x, y)
         bar: tuple[Stroke, ...] = ()
         if ci is not None and not series.ordered:
-            low, high = clipped_interval(ci, panel.bounds)
+            low, high = clipped(ci, panel.bounds)
             bar = (Stroke((frame.place(x, low), frame.place(x, high)), line.source, 1.3),)
         between = f" ({ci[0]:.4g} to {ci[1]:.4g})" if ci else ""
         text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {y:.4g}{between}")
         mark = Mark(f"mark-{first + count}", text, *at)
         yield DrawnPart((*bar, _point(line.source, at)), "mark", mark)
-
-
-def clipped_interval(interval: Interval, bounds: Interval | None) -> Interval:
-    """The part of an interval that lies within the bounds of what can be."""
-    return interval if bounds is None else (max(bounds[0], interval[0]), min(bounds[1], interval[1]))

@@ -202,6 +202,14 @@ def scale_around(values: Iterable[float], least: float = 0.0, room: float = 0.08
     return Scale(low, high if high > low else low + 1)
 
 
+def clipped(interval: Place, bounds: Place | None) -> Place:
+    """The edges of an interval, none beyond the bounds of what can be."""
+    if bounds is None:
+        return interval
+    low, high = (min(max(edge, bounds[0]), bounds[1]) for edge in interval)
+    return low, high
+
+
 def width_of(text: str, size: float = TEXT) -> float:
     """How wide a text is at most in the fonts it may be shown in."""
     return size * sum(

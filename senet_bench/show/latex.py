@@ -12,7 +12,7 @@ from dataclasses import replace
 from itertools import groupby
 
 from senet_bench.core.files import file_name
-from senet_bench.show.tables import Table
+from senet_bench.show.tables import Table, in_parts
 
 PREAMBLE = r"\usepackage[T1]{fontenc}\usepackage{array,booktabs,threeparttable}"
 ONE_COLUMN, TWO_COLUMNS = 240.0, 340.0
@@ -90,18 +90,7 @@ def _letters(table: Table) -> list[int]:
 
 def fitting(table: Table, room: float) -> Iterator[Table]:
     """The table, or as many of its columns at a time as there is room for, each time behind the first one."""
-    chosen = [0]
-    for index in range(1, len(table.columns)):
-        if len(chosen) > 1 and width(_of_columns(table, [*chosen, index])) > room:
-            yield _of_columns(table, chosen)
-            chosen = [0]
-        chosen.append(index)
-    yield _of_columns(table, chosen)
-
-
-def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
-    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
+    return in_parts(table, lambda part: width(part) <= room)
 
 
 def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:

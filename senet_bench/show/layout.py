@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any
 
 from senet_bench.core import comparisons
 from senet_bench.core.results import Row, Run
+from senet_bench.core.specs import Spread
 from senet_bench.errors import UsageError, nearest
 from senet_bench.show.tables import Column, Table
-
-Spread = Literal["columns", "sd", "interval"]
 
 
 @dataclass(frozen=True, slots=True)

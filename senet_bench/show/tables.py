@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 EMPTY = ""
@@ -46,6 +46,22 @@ class Table:
     def texts(self) -> tuple[tuple[str, ...], ...]:
         """The cells as text alone."""
         return tuple(tuple(map(str, row)) for row in self.rows)
+
+
+def in_parts(table: Table, fits: Callable[[Table], bool]) -> Iterator[Table]:
+    """The table, or as many of its columns at a time as fit, each time behind the first one."""
+    chosen = [0]
+    for index in range(1, len(table.columns)):
+        if len(chosen) > 1 and not fits(_of_columns(table, [*chosen, index])):
+            yield _of_columns(table, chosen)
+            chosen = [0]
+        chosen.append(index)
+    yield _of_columns(table, chosen)
+
+
+def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
+    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
 
 
 Item = TypeVar("Item")

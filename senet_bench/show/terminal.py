@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -21,7 +20,7 @@ from senet_bench.core.foreign import streams_kept
 from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
 from senet_bench.show.documents import Document
-from senet_bench.show.tables import Cell, Table
+from senet_bench.show.tables import Cell, Table, in_parts
 
 STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
 STYLES |= {
@@ -62,7 +61,7 @@ def _show(document: Document, console: Console, *, wrapped: bool = True) -> None
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow
-        for part in _parts(table, console):
+        for part in in_parts(table, lambda part: _least(part, console) <= console.width):
             console.print(_rich(part))
         for note in table.notes:
             if wrapped:
@@ -160,22 +159,6 @@ def _saved(last: Progress | None) -> str:
     if last is None or last.path is None:
         return "nothing was judged or stored" if last else "nothing was finished"
     return f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}"
-
-
-def _parts(table: Table, console: Console) -> Iterator[Table]:
-    """The table, or as many of its columns at a time as the terminal has room for, each time after the first one."""
-    chosen = [0]
-    for index in range(1, len(table.columns)):
-        if len(chosen) > 1 and _least(_of_columns(table, [*chosen, index]), console) > console.width:
-            yield _of_columns(table, chosen)
-            chosen = [0]
-        chosen.append(index)
-    yield _of_columns(table, chosen)
-
-
-def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
-    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
 
 
 def _least(table: Table, console: Console) -> int:

@@ -288,7 +288,8 @@ def test_a_network_solves_a_task_with_the_block_it_needs_and_not_without(task: s
     for seed in (100, 101):
         plain = trial("no block", seed, task, TASKS[task].usual)
         without, with_it = run_probe_trial(plain).top1_err, run_probe_trial(replace(plain, spec=spec)).top1_err
-        assert with_it < TASKS[task].solved + 0.1 < without - 0.02
+        assert with_it < TASKS[task].solved + 0.1
+        assert with_it < without - 0.1  # the least error without a block is a task's own: 15 % in `selection`
 
 
 @pytest.mark.slow

@@ -291,15 +291,9 @@ class Partners:
 
 
 @dataclass(frozen=True, slots=True)
-class Running:
+class Running(Where):
     """Where and how networks run while they are measured."""
 
-    PANEL: ClassVar[str] = "Where and how it runs"
-    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "cpu"
-    precision: Annotated[
-        specs.Precision,
-        typer.Option("--precision", help="Arithmetic; fp32 is never TF32.", **choice(*get_args(specs.Precision))),
-    ] = "fp32"
     runtime: Annotated[
         str | None,
         typer.Option(

@@ -110,15 +110,11 @@ class Moment:
     seconds_left: float | None = None
 
 
-class ClassifierRow(
-    msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="classification"
-):
-    """The errors of a network with weights on a data set, and its difference to the first one on the same images.
+class EvaluatedRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task"):
+    """A network with weights on a data set: what was run, and what it is compared with.
 
-    `size` is the side of the images in pixels, `differs_in` what makes the two networks unlike. `origin` is the
-    `timm:NAME` or `torchvision:NAME` that weights of others are of, `trial` the key of the trial that ours are of,
-    `labels` whose labels the images have where those are not the data set's; `taken` is which of the
-    two states of a trainer's file they are.
+    `size` is the side of the images in pixels (of a detector's, the shorter one), `differs_in` what makes the two
+    networks unlike, `paper` the cells of the paper that the row stands beside.
     """
 
     model: str
@@ -126,49 +122,46 @@ class ClassifierRow(
     attention: AttentionSpec | None
     weights: str
     notes: list[str]
-    taken: Literal["raw", "average"] | None = None
     dataset: str
     size: StoredCount
     precision: Precision
-    mean: list[float]
-    std: list[float]
     images: StoredCount
     skipped: list[str]
-    top1_err: Fraction
-    ci: tuple[Fraction, Fraction]
-    top5_err: Fraction | None
-    loss: float | None
     recipe: str | None
     epochs: StoredCount | None
     against: str | None = None
     difference: Change | None = None
+    differs_in: list[str] | None = None
+    paper: list[CellStatus] = []
+
+
+class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True, tag="classification"):
+    """The errors of a classifier, and its difference to the first one on the same images.
+
+    `origin` is the `timm:NAME` or `torchvision:NAME` that weights of others are of, `trial` the key of the trial that
+    ours are of, `labels` whose labels the images have where those are not the data set's; `taken` is which of the
+    two states of a trainer's file they are.
+    """
+
+    taken: Literal["raw", "average"] | None = None
+    mean: list[float]
+    std: list[float]
+    top1_err: Fraction
+    ci: tuple[Fraction, Fraction]
+    top5_err: Fraction | None
+    loss: float | None
     difference_ci: tuple[float, float] | None = None
     mcnemar_p: Fraction | None = None
-    differs_in: list[str] | None = None
     classes: int | None = None
     origin: str | None = None
     trial: str | None = None
     labels: str | None = None
-    paper: list[CellStatus] = []
 
 
-class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task", tag="detection"):
-    """COCO's average precisions of a detector with weights, beside the paper's cells, and its difference to the first.
+class DetectorRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True, tag="detection"):
+    """COCO's average precisions of a detector; `longest` is the most pixels that the longer side of an image has."""
 
-    `size` is the shorter side of the images in pixels, `longest` the most that the other one has.
-    """
-
-    model: str
-    label: str
-    attention: AttentionSpec | None
-    weights: str
-    notes: list[str]
-    dataset: str
-    size: StoredCount
     longest: StoredCount
-    precision: Precision
-    images: StoredCount
-    skipped: list[str]
     detections: StoredCount
     ap: Fraction | None
     ap50: Fraction | None
@@ -177,12 +170,6 @@ class DetectorRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True,
     ap_medium: Fraction | None
     ap_large: Fraction | None
     ar100: Fraction | None
-    paper: list[CellStatus]
-    recipe: str | None
-    epochs: StoredCount | None
-    against: str | None = None
-    difference: Change | None = None
-    differs_in: list[str] | None = None
 
 
 EvaluationRow: TypeAlias = ClassifierRow | DetectorRow

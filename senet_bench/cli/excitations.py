@@ -9,6 +9,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
+from senet_bench.core.datasets import CLASSIFICATION
 
 if TYPE_CHECKING:
     from senet_bench.gates.excitations import Excitations
@@ -23,9 +24,7 @@ class ImageOptions:
     """The images that gates are observed on."""
 
     PANEL: ClassVar[str] = "What is shown to the network"
-    dataset: Annotated[
-        str, typer.Option("--dataset", help="digits, digits-full, cifar10, cifar100, imagenet, places365 or folder.")
-    ] = "digits"
+    dataset: Annotated[str, typer.Option("--dataset", help=f"{CLASSIFICATION}.")] = "digits"
     data: o.DataFolder = None
     classes: Annotated[
         str | None, typer.Option("--classes", help="Classes to show one by one: 3,8 or goldfish,pug; names or places.")

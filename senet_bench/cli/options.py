@@ -16,6 +16,7 @@ from senet_bench.bench.process import cores
 from senet_bench.cli.parameters import choice, within
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
+from senet_bench.core.datasets import CLASSIFICATION
 from senet_bench.core.devices import kind_of
 from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
@@ -352,7 +353,7 @@ class Trials:
         str | None,
         typer.Option(
             "--dataset",
-            help="Train and test on digits, cifar10, cifar100, imagenet, places365 or folder; paper: each table's own.",
+            help=f"Train and test on {CLASSIFICATION}; paper: each table's own.",
         ),
     ] = None
     data: DataFolder = None

@@ -138,5 +138,6 @@ def _keys(task: Task) -> list[str]:
     return [row.key for row in _ROWS if row.task == task]
 
 
-CHOICES = f"{', '.join(_keys('classification'))}; {', '.join(_keys('detection'))} for detectors."
-"""What `--dataset` takes, for its help."""
+CLASSIFICATION = ", ".join(_keys("classification"))
+CHOICES = f"{CLASSIFICATION}; {', '.join(_keys('detection'))} for detectors."
+"""What `--dataset` takes, for its help: of classifiers alone, and of both."""

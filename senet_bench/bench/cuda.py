@@ -14,8 +14,10 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from senet_bench.bench.clock import Call, Clock, FreshCall, HostClock, PeakMemory, TimedCalls
+from senet_bench.bench.energy import Meter
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured, replays
+from senet_bench.errors import MeasurementError
 
 EVENT_BLOCK_S = 1e-3
 MOST_EVENT_CALLS = 64
@@ -64,6 +66,7 @@ class NvmlGauge:
 
     nvml: Any
     handle: Any
+    method: ClassVar[str] = "NVML, whole board"
 
     def read(self) -> Reading:
         """SM clock and clock event reasons (throttle reasons in older drivers)."""
@@ -73,6 +76,10 @@ class NvmlGauge:
         except (AttributeError, self.nvml.NVMLError):
             reasons = int(self.nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle))
         return Reading(mhz, reasons)
+
+    def joules(self) -> float:
+        """What the board has used since its driver was loaded."""
+        return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1e3
 
     def others(self) -> list[int]:
         """Other processes that compute here; in a container NVML may show none."""
@@ -341,9 +348,16 @@ class Cuda:
         pools = sum(graph.pool_bytes for graph in graphs.values())
         return PeakMemory(held + pools, "CUDA allocator and the pools of graphs")
 
-    def energy(self) -> float | None:
-        """Not measured yet."""
-        return None
+    def meter(self) -> Meter:
+        """NVML's; `MeasurementError` without it, or on a card that does not count (before Volta)."""
+        gauge = nvml_gauge(self.place)
+        if gauge is None:
+            raise MeasurementError("energy: NVML does not answer", "install 'senet-bench[nvidia]'")
+        try:
+            gauge.joules()
+        except Exception as error:
+            raise MeasurementError(f"energy: this GPU does not count it ({error})") from error
+        return gauge
 
     def capture(self, call: Call) -> Call:
         """The call as a CUDA graph."""

@@ -16,6 +16,7 @@ from torch.profiler import ProfilerActivity
 
 from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock, traced_peak
 from senet_bench.bench.cuda import Cuda
+from senet_bench.bench.energy import Meter, package_meter
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -78,8 +79,8 @@ class Device(Protocol):
     def peak(self, call: Call) -> PeakMemory:
         """The most that a call holds beyond what was there before."""
 
-    def energy(self) -> float | None:
-        """Joules used since some moment; None where nobody tells."""
+    def meter(self) -> Meter:
+        """The counter of its energy; `MeasurementError` with the reason where there is none."""
 
     def capture(self, call: Call) -> Call:
         """The call as a graph that is replayed."""
@@ -167,9 +168,9 @@ class Cpu:
         """By the trace of torch's allocator on the CPU."""
         return traced_peak(call)
 
-    def energy(self) -> float | None:
-        """Not measured."""
-        return None
+    def meter(self) -> Meter:
+        """That of the CPU's packages."""
+        return package_meter()
 
     def capture(self, call: Call) -> Call:
         """Not to be had: `UsageError`."""
@@ -239,6 +240,10 @@ class Mps(Cpu):
     def clock(self, conditions: Conditions) -> Clock:
         """The host's clock around call and synchronisation."""
         return host_clock(torch.mps.synchronize)
+
+    def meter(self) -> Meter:
+        """None."""
+        raise MeasurementError("energy: Metal shows no counter")
 
     def peak(self, call: Call) -> PeakMemory:
         """What is held when the call ends: Metal tells of no maximum, so this is the least that the peak can be."""

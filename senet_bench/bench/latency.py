@@ -12,13 +12,14 @@ from senet_bench.bench.agreement import witness
 from senet_bench.bench.clock import Clock, PeakMemory
 from senet_bench.bench.count import steady
 from senet_bench.bench.device import device_of, peak_memory
+from senet_bench.bench.energy import measure_energy
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, prepare
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.foreign import blame, guarded
 from senet_bench.core.progress import Progress, Steps
-from senet_bench.core.results import Latency, TimingSettings
+from senet_bench.core.results import Energy, Latency, TimingSettings
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import ArmError, MeasurementError, out_of_memory
 
@@ -141,6 +142,17 @@ def measure_memory(
                 peaks[name] = peak_memory(call, conditions.device)
                 del call
     return peaks
+
+
+def energy_of(
+    networks: Mapping[str, nn.Module], baseline: str, input_size: tuple[int, int, int], conditions: Conditions
+) -> Steps[dict[str, Energy]]:
+    """Joules an image of each network, in the same rounds; raises `MeasurementError` where nobody counts them."""
+    device, images = device_of(conditions.device), example(input_size, conditions.batch_size)
+    meter = device.meter()
+    with session(conditions):
+        calls = {name: prepare(steady(network), conditions, images).factory() for name, network in networks.items()}
+        return (yield from measure_energy(calls, baseline, meter, device.synchronise, conditions.batch_size))
 
 
 def _fitting(plan: Plan, conditions: Conditions) -> Plan:

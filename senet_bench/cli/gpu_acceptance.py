@@ -74,6 +74,8 @@ def steps_for(device: str, results: Path) -> tuple[Step, ...]:
         command("profile of SE-ResNet-50", "profile", "seresnet50"),
         command("a training step", "compare", "seresnet50", "--mode", "train", "-b", "32", "--precision", "bf16",
                 "--budget", "3"),
+        command("energy of SE-ResNet-50", "compare", "seresnet50", "-b", "32", "--budget", "3", "--energy",
+                "--runtime", "eager"),
         command("training one epoch", "train", "seresnet20_cifar", "--dataset", "digits", "--epochs", "1"),
         command("a sweep of one epoch", "ablate", "-m", "seresnet20_cifar", "--reduction", "8,16", "--dataset",
                 "digits", "--epochs", "1", "--seeds", "2"),

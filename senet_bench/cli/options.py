@@ -263,13 +263,19 @@ class TimingOptions:
     budget: Annotated[
         float, typer.Option("--budget", help="Seconds of timing for a pair.", **within(0.001, LONGEST_BUDGET_S))
     ] = 10.0
+    energy: Annotated[
+        bool,
+        typer.Option("--energy", help="Joules too, of the GPU's board or the CPU's packages; 8 s a network."),
+    ] = False
     seed: Seed = 0
 
     def measures(self, conditions: tuple[Conditions, ...]) -> dict[str, Measure]:
         """The timing that these options ask for, under some conditions."""
         from senet_bench.run.latency import Timing as Timer
 
-        return {} if self.no_latency else {"latency": Timer(conditions, self.budget, self.seed)}
+        if self.no_latency and self.energy:
+            raise UsageError("--no-latency and --energy exclude each other", "leave one out")
+        return {} if self.no_latency else {"latency": Timer(conditions, self.budget, self.seed, energy=self.energy)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,6 +93,23 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Energy:
+    """Joules an image, what else the board or package does included; `method` is who counted, over `rounds` rounds.
+
+    `ratio` is the Hodges-Lehmann estimate of variant / baseline with its 95 % interval `ci`, `control_ratio` that of
+    other blocks of the baseline; `watts` the mean power while the network ran.
+    """
+
+    joules: Magnitude
+    watts: Magnitude
+    ratio: Magnitude | None = None
+    ci: tuple[Magnitude, Magnitude] | None = None
+    control_ratio: Magnitude | None = None
+    rounds: StoredCount
+    method: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Latency:
     """Time of one call under `conditions`, measured in the same rounds as its baseline.
 
@@ -102,7 +119,8 @@ class Latency:
     show with 80 % power; `control_ratio` the same estimate for a second copy of the baseline; `cpu_ratio` that of CPU
     times, its interval over epochs, in each of which every network is built anew. `p_worse` and `p_ok` are one-sided,
     `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are those of parameters and buffers, `peak_bytes`
-    is what a call holds at most beyond them and the images.
+    is what a call holds at most beyond them and the images. `energy_missing` says why no energy is there though it was
+    to be measured.
     """
 
     seconds: Seconds
@@ -131,6 +149,8 @@ class Latency:
     weight_bytes: StoredCount | None = None
     peak_bytes: StoredCount | None = None
     peak_method: str | None = None
+    energy: Energy | None = None
+    energy_missing: str | None = None
     difference_from_eager: Magnitude | None = None
     first_call_s: Seconds | None = None
     other_processes: list[int] = field(default_factory=list)

@@ -32,6 +32,7 @@ class Timing:
     budget_s: float = 10.0
     seed: int = 0
     memory: bool = True
+    energy: bool = False
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a budget that measures nothing."""
@@ -66,6 +67,8 @@ class Timing:
         for index, conditions in enumerate(self.conditions):
             for group in groups:
                 latencies = yield from self._timed(group, conditions, record, done, total)
+                if self.energy:
+                    latencies = yield from self._with_energy(group, latencies, record, done, total)
                 for place, latency in latencies.items():
                     record.put(place, _with(record.document.rows[place], latency, first=index == 0))
                 record.failures += _failures(group, latencies, record.document.rows)
@@ -99,6 +102,29 @@ class Timing:
             }
         except MeasurementError as error:
             return dict.fromkeys(group.places, str(error))
+
+    def _with_energy(
+        self, group: _Group, latencies: dict[int, Latency | str], record: Record[Run], done: int, total: int
+    ) -> Steps[dict[int, Latency | str]]:
+        """The same with the energy of what was timed, under the conditions it was timed in; or why there is none."""
+        from senet_bench.bench.latency import energy_of
+
+        timed = {place: latency for place, latency in latencies.items() if isinstance(latency, Latency)}
+        if not timed:
+            return latencies
+        conditions = next(iter(timed.values())).conditions
+        networks = {group.places[place]: group.arms[group.places[place]].build() for place in timed}
+        networks.setdefault(group.name, group.arms[group.name].build())
+        steps = energy_of(networks, group.name, group.arms[group.name].spec.input_size, conditions)
+        what = f"energy of {group.name}"
+        try:
+            used = yield from retold(steps, lambda step: record.progress(what, done + step.done / step.total, total))
+        except MeasurementError as error:
+            record.failures.append(f"{group.name}: {error}")
+            missing = {place: replace(latency, energy_missing=str(error)) for place, latency in timed.items()}
+            return {**latencies, **missing}
+        counted = {place: replace(latency, energy=used[group.places[place]]) for place, latency in timed.items()}
+        return {**latencies, **counted}
 
     def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
         if not self.memory or conditions.runtime not in COUNTED:

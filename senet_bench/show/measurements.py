@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from senet_bench.core.comparisons import lowest
-from senet_bench.core.results import UNTIMED, Accuracy, Difference, Latency, Row
+from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Latency, Row
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
@@ -34,6 +34,12 @@ WIDE_TIME_NOTES = (
 )
 
 
+ENERGY_NOTES = (
+    "J: of the whole board or package, at rest too; its ratio is over rounds of blocks of a second",
+    "its control: other blocks of the baseline",
+)
+
+
 def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str]) -> Table | None:
     """One line for each row and condition; None when nothing was timed."""
     entries = [(row, latency) for row in rows for latency in _latencies(row)]
@@ -53,8 +59,10 @@ def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[
         (
             *reasons,
             *missing,
+            *dict.fromkeys(latency.energy_missing for _, latency in entries if latency.energy_missing),
             *_contradictions(entries),
             *_time_notes(rows),
+            *(ENERGY_NOTES if any(latency.energy for _, latency in entries) else ()),
             *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ()),
         ),
     )
@@ -139,8 +147,24 @@ def _columns(
             yield Column("a call's MiB"), lambda _, latency: number(latency.peak_bytes, ".1f", 2**-20)
         if any(_total_bytes(latency) for _, latency in entries):
             yield Column("total MiB"), lambda _, latency: number(_total_bytes(latency), ".1f", 2**-20)
+    if any(latency.energy for _, latency in entries):
+        yield from _energy_columns(narrow)
     if any(_paper(row, latency) for row, latency in entries):
         yield Column("paper ms"), _paper
+
+
+def _energy_columns(narrow: bool) -> Iterator[tuple[Column, Callable[[Row, Latency], str]]]:
+    """Joules an image and their ratio; where there is room its interval, the control's and the power."""
+
+    def of(value: Callable[[Energy], str]) -> Callable[[Row, Latency], str]:
+        return lambda _, latency: value(latency.energy) if latency.energy else EMPTY
+
+    yield Column("J an image"), of(lambda energy: number(energy.joules, ".3g"))
+    yield Column("J ratio"), of(lambda energy: number(energy.ratio, ".3f"))
+    if not narrow:
+        yield Column("its 95 % interval"), of(lambda energy: interval_text(energy.ci, ".3f", between="–"))
+        yield Column("its control"), of(lambda energy: number(energy.control_ratio, ".3f"))
+        yield Column("W"), of(lambda energy: number(energy.watts, ".3g"))
 
 
 def _has_means(entries: Sequence[TimedRow]) -> bool:

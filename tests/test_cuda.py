@@ -289,3 +289,13 @@ def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytes
     assert all(on_cpu[name].ok for name in working), on_cpu
     nowhere = list(itertools.islice(doctor.self_check("cuda:99"), 4))
     assert not any(check.ok for check in nowhere)
+
+
+def test_a_machine_of_two_models_of_gpu_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards = ["a big one", "a small one", "a big one"]
+    card = SimpleNamespace(name="a big one", major=9, minor=0, total_memory=80 << 30)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: cards[index])
+    monkeypatch.setattr(cuda.Cuda, "count", lambda _: len(cards))
+    hardware = cuda.Cuda(torch.device("cuda")).hardware()
+    assert (hardware["gpu"], hardware["gpu_count"]) == ("a big one and a small one", 3)

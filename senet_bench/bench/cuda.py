@@ -293,10 +293,14 @@ class Cuda:
         return torch.cuda.get_device_name(self.place)
 
     def hardware(self) -> dict[str, Any]:
-        """Model, number, architecture, memory, and the libraries that calculate on it."""
+        """Models, number, architecture, memory, and the libraries that calculate on it.
+
+        A machine of different cards names each: it is another machine than one of equal cards.
+        """
         gpu = torch.cuda.get_device_properties(self.place)
+        models = dict.fromkeys(torch.cuda.get_device_name(index) for index in range(self.count()))
         return {
-            "gpu": gpu.name,
+            "gpu": " and ".join(models),
             "gpu_count": self.count(),
             "sm": f"{gpu.major}.{gpu.minor}",
             "gpu_memory_gib": round(gpu.total_memory / 2**30),

@@ -151,7 +151,7 @@ def machine_label(environment: Environment) -> str:
     """A machine in a few words: its GPU where there is one, else its processor and cores."""
     hard = environment.hard
     if hard.gpu:
-        return hard.gpu + (f" x{hard.gpu_count}" if hard.gpu_count > 1 else "")
+        return hard.gpu + (f", {hard.gpu_count} GPUs" if hard.gpu_count > 1 else "")
     return (hard.cpu or "unknown machine") + (f", {hard.cores} cores" if hard.cores else "")
 
 

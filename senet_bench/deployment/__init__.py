@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from senet_bench.deployment.convolution import has_prepacked
 from senet_bench.deployment.cuda_graph import Captured
+from senet_bench.deployment.dead_pixels import drop_dead_pixels
 from senet_bench.deployment.early_squeeze import make_early
-from senet_bench.deployment.fuse import fold_factors, fold_norms, fuse
+from senet_bench.deployment.fold import fold_factors, fold_norms
+from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import traced
 
 __all__ = ["Deployed", "deploy", "has_prepacked"]
@@ -52,11 +54,15 @@ def deploy(network: nn.Module, *, early_gate: bool = True, graph: bool = False) 
     if module is None:
         deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), rewritten=False)
     else:
-        module = fold_norms(module)
-        if early_gate:
-            module = make_early(module)
-        deployed = Deployed(fuse(fold_factors(module)), rewritten=True)
+        deployed = Deployed(fuse(transformed(module, early_gate=early_gate)), rewritten=True)
         for tensor in (*deployed.parameters(), *deployed.buffers()):
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed
+
+
+def transformed(module: fx.GraphModule, *, early_gate: bool = True) -> fx.GraphModule:
+    """The graph of a network for inference, in plain operators: norms folded, gates early, dead pixels dropped."""
+    module = fold_norms(module)
+    module = make_early(module) if early_gate else module
+    return fold_factors(drop_dead_pixels(module))

@@ -47,13 +47,9 @@ class EarlySqueeze(nn.Module):
 
     def forward(self, *sources: Tensor) -> Tensor:
         """Equation 2, and where it was multiplied in, the first product of equation 3."""
-        features = [sums(x, kernel, stride) for x, (kernel, stride) in zip(sources, self.reads)]
+        features = [means(x, kernel, stride) for x, (kernel, stride) in zip(sources, self.reads)]
         joined = features[0] if len(features) == 1 else torch.cat(features, 1)
-        (_, _, height, width), (_, stride) = sources[0].shape, self.reads[0]
-        if joined.dtype in (torch.float16, torch.bfloat16):
-            y = torch.addmm(self.bias, joined, self.weight)
-        else:
-            y = torch.addmm(self.bias, joined, self.weight, alpha=1 / (-(-height // stride) * -(-width // stride)))
+        y = torch.addmm(self.bias, joined, self.weight)
         return y if self.activation is None else self.activation(y)
 
     __call__ = forward  # without hooks, as in `Convolution`
@@ -82,16 +78,15 @@ def fixed(values: Tensor) -> nn.Parameter:
     return nn.Parameter(values.contiguous(), requires_grad=False)
 
 
-def sums(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """The sums (N, features) of what each tap of a convolution reads of the map (N, K, H, W), padding included.
+def means(x: Tensor, kernel: int, stride: int) -> Tensor:
+    """The means (N, features), over the output's map, of what each tap of a convolution reads of the map (N, K, H, W).
 
-    In half precision it is their means, which do not overflow.
+    A tap of a 3x3 convolution reads zeros where it stands on the padding.
     """
     if kernel == 3:
         seen = _seen(_seen(_wide(x), 3), 2).flatten(1)
-        return seen if seen.dtype is x.dtype else (seen / (x.shape[2] * x.shape[3])).to(x.dtype)
-    x = x if stride == 1 else x[:, :, ::stride, ::stride]
-    return x.mean((2, 3)) if x.dtype in (torch.float16, torch.bfloat16) else x.sum((2, 3))
+        return (seen / (x.shape[2] * x.shape[3])).to(x.dtype)
+    return (x if stride == 1 else x[:, :, ::stride, ::stride]).mean((2, 3))
 
 
 def _seen(x: Tensor, dim: int) -> Tensor:

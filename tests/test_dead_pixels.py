@@ -110,4 +110,4 @@ def test_a_traced_deployed_network_gives_the_same_outputs() -> None:
     x = torch.randn(2, 3, 32, 32)
     for name in ("seresnet20_cifar", "resnet18"):
         network = lived_in(build(name), x)
-        assert_same(network, torch.jit.trace(deploy(network), x, check_trace=False), x)
+        assert_same(network, torch.jit.trace(deploy(network), x, check_trace=False), x)  # type: ignore[no-untyped-call]

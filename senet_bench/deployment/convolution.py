@@ -148,7 +148,7 @@ def gated_sum(
 
 def _recorded() -> bool:
     """Whether a compiler or an exporter looks on, who gets plain operators."""
-    return torch.compiler.is_compiling() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _bytes(x: Tensor) -> int:

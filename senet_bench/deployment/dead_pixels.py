@@ -132,7 +132,8 @@ def _thin(
         node.args = (source, _every(step * own // steps.get(source, 1)))
     elif what is EarlySqueeze:
         squeeze = submodule(module, node)
-        squeeze.reads = tuple((k, stride // steps.get(n, 1)) for (k, stride), n in zip(squeeze.reads, node.args))
+        sources: Any = node.args
+        squeeze.reads = tuple((k, stride // steps.get(n, 1)) for (k, stride), n in zip(squeeze.reads, sources))
     elif what in (nn.Conv2d, *POOLS):
         called = copy.copy(submodule(module, node))  # shares the weights
         height, width = (stride * own // steps.get(node.all_input_nodes[0], 1) for stride in _pair(called.stride))

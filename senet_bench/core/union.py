@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import TypeVar
 
 import msgspec
@@ -54,9 +55,9 @@ class StoredRun:
         return self.document.environment.packages.get("torch", "")
 
     @property
-    def age(self) -> tuple[str, str]:
-        """What sorts documents from the oldest to the newest."""
-        return self.document.created, self.path.rpartition("/")[2]
+    def age(self) -> tuple[str, str, str]:
+        """What sorts documents from the oldest to the newest, in one way whatever the order they are read in."""
+        return self.document.created, self.path.rpartition("/")[2], self.path
 
     @property
     def digest(self) -> str:
@@ -72,10 +73,11 @@ class StoredRun:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A stored row and the run it stands in."""
+    """A stored row, the run it stands in, and what makes it one network with others."""
 
     row: Row
     run: StoredRun
+    network: Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +143,12 @@ def _function(attention: AttentionSpec | None) -> AttentionSpec | None:
 def entries(runs: Iterable[StoredRun]) -> list[Entry]:
     """Every row of the runs whose rows are networks, oldest first, in an order that the runs' own does not change."""
     ordered = sorted((run for run in runs if isinstance(run.document, Run)), key=lambda run: run.age)
-    return [Entry(row, run) for run in ordered for row in run.document.rows]
+    return [Entry(row, run, identity(row)) for run in ordered for row in run.document.rows]
 
 
 def latest(entries: Iterable[Entry]) -> list[Row]:
     """The newest row of each network, attention and setting, in the order of tables."""
-    return in_order({identity(entry.row): entry.row for entry in entries}.values())
+    return in_order({entry.network: entry.row for entry in entries}.values())
 
 
 def errors(entries: Iterable[Entry]) -> list[Errors]:
@@ -161,8 +163,13 @@ def errors(entries: Iterable[Entry]) -> list[Errors]:
 
 def training_protocol(accuracy: Accuracy) -> TrainingProtocol:
     """What must agree before two errors are compared: all but the seeds, and where known data lie."""
-    protocol = replace(accuracy.protocol, seeds=None, revision=None, dataset=accuracy.dataset)
-    own = DATASETS.get(accuracy.dataset)
+    return _without_seeds(accuracy.protocol, accuracy.dataset)
+
+
+@lru_cache(maxsize=1024)
+def _without_seeds(whole: TrainingProtocol, dataset: str) -> TrainingProtocol:
+    protocol = replace(whole, seeds=None, revision=None, dataset=dataset)
+    own = DATASETS.get(dataset)
     return protocol if own is None or own.classes is None else replace(protocol, folder=None)
 
 
@@ -170,7 +177,7 @@ def _errors_of(group: Sequence[Entry]) -> Errors:
     current, left_out = _current(group)
     by_network: dict[Key, list[Entry]] = {}
     for entry in current:
-        by_network.setdefault(identity(entry.row), []).append(entry)
+        by_network.setdefault(entry.network, []).append(entry)
     rows = compared(in_order(_joined(same) for same in by_network.values()))
     most = max(row.accuracy.seeds for row in rows if row.accuracy)
     first = rows[0].accuracy
@@ -206,9 +213,9 @@ def _current(group: Sequence[Entry]) -> tuple[list[Entry], tuple[str, ...]]:
     newest = max(_revision(entry) for entry in group)
     current = [entry for entry in group if _revision(entry) == newest]
     older = len(group) - len(current)
-    sources = {identity(entry.row): entry.row.source for entry in current}  # the last one stays
-    kept = [entry for entry in current if entry.row.source == sources[identity(entry.row)]]
-    names = dict.fromkeys(_outside(entry.row) for entry in current if entry.row.source != sources[identity(entry.row)])
+    sources = {entry.network: entry.row.source for entry in current}  # the last one stays
+    kept = [entry for entry in current if entry.row.source == sources[entry.network]]
+    names = dict.fromkeys(_outside(entry.row) for entry in current if entry.row.source != sources[entry.network])
     words = [_counted(older, "row", f"of an older training arithmetic (revision below {newest})")] if older else []
     if len(kept) < len(current):
         words.append(_counted(len(current) - len(kept), "row", f"of an older revision of {', '.join(names)}"))
@@ -241,7 +248,7 @@ def timings(entries: Iterable[Entry]) -> list[Timed]:
 def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tuple[Entry, Latency]]) -> Timed:
     chosen: dict[Key, tuple[Entry, Latency]] = {}
     for entry, latency in group:
-        key = identity(entry.row)
+        key = entry.network
         if key not in chosen or not latency.reason or chosen[key][1].reason:
             chosen[key] = entry, latency
     rows = in_order(replace(entry.row, latency=latency, more_latency=[]) for entry, latency in chosen.values())

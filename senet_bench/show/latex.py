@@ -47,6 +47,9 @@ _ESCAPES |= {
 _ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$", "✗": r"$\times$", "²": "$^2$"}
 
 
+_PLAIN = re.compile("[A-Za-z0-9 .,:;()\\[\\]+=*/!?'-]*")
+
+
 def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
     """One float or more for each table, in its narrow form where the wide one does not fit the text."""
     parts = [f"% {PREAMBLE}\n"]
@@ -63,6 +66,8 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark."""
+    if _PLAIN.fullmatch(text):
+        return text
     return "".join(_ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?") for char in text)
 
 

@@ -112,13 +112,12 @@ def _item(item: DrawnItem, *, scaled: bool) -> str:
             about = {"d": f"{path(item.places)}Z", "fill": _colour(item.colour)} | _alpha("fill-opacity", item.alpha)
             return f"<path {_attributes(about)}/>"
         case Point():
-            about = {"d": path(outline(item)), "stroke": _colour(item.colour), "fill": _colour(item.fill)}
+            about = {"stroke": _colour(item.colour), "fill": _colour(item.fill)}
             about |= {"stroke-width": "1.4"} | _alpha("opacity", item.alpha)
             if item.shape == "circle":
                 about |= {"cx": _n(item.place[0]), "cy": _n(item.place[1]), "r": _n(item.size / 2)}
-                del about["d"]
                 return f"<circle {_attributes(about)}/>"
-            about["d"] += "" if item.shape == "bar" else "Z"
+            about = {"d": path(outline(item)) + ("" if item.shape == "bar" else "Z"), **about}
             return f"<path {_attributes(about)}/>"
         case Text():
             about = {"x": _n(item.place[0]), "y": _n(item.place[1]), "font-size": _n(item.size)}
@@ -127,6 +126,9 @@ def _item(item: DrawnItem, *, scaled: bool) -> str:
             if item.turn:
                 about["transform"] = f"rotate({_n(item.turn)} {about['x']} {about['y']})"
             return f"<text {_attributes(about)}>{escape(printable(item.text))}</text>"
+
+
+_ROUND = tuple((math.cos(math.tau * step / 16), math.sin(math.tau * step / 16)) for step in range(16))
 
 
 def outline(point: Point) -> tuple[Place, ...]:
@@ -143,8 +145,7 @@ def outline(point: Point) -> tuple[Place, ...]:
             angles = (math.radians(point.turn + turn) for turn in (0, 140, 220))
             return tuple((x + half * math.cos(angle), y + half * math.sin(angle)) for angle in angles)
         case "circle":
-            angles = (math.tau * step / 16 for step in range(16))
-            return tuple((x + half * math.cos(angle), y + half * math.sin(angle)) for angle in angles)
+            return tuple((x + half * right, y + half * down) for right, down in _ROUND)
 
 
 def path(places: Iterable[Place]) -> str:
@@ -162,9 +163,12 @@ def _attributes(about: Mapping[str, str]) -> str:
 
 def _quoted(value: str) -> str:
     """A value between quotation marks."""
-    if value.isalnum() or (not any(char in value for char in '<>&"\n') and value.isprintable()):
+    if value.isprintable() and not _MARKUP.search(value):
         return value
     return escape(printable(value), {'"': "&quot;", "\n": "&#10;"})
+
+
+_MARKUP = re.compile('[<>&"]')
 
 
 def printable(text: str) -> str:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from senet_bench.core import comparisons, union
+from senet_bench.core.all_seeds import with_all_seeds
 from senet_bench.core.results import Accuracy, Row, Run, RunConditions
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
@@ -18,6 +19,7 @@ from senet_bench.core.union import StoredRun
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.tables import error_tables
+from senet_bench.show.documents import of_run
 from senet_bench.show.measurements import error_table
 from tests.support import stored
 
@@ -236,3 +238,33 @@ def test_any_row_can_be_compared_with() -> None:
     with pytest.raises(UsageError, match="'se' is the name of 2 rows: reduction=4, reduction=8"):
         comparisons.rows_named(r, "se")
     assert [row.label for row in comparisons.rows_named(r, "reduction=8")] == ["r8"]
+
+
+def test_a_run_is_shown_with_the_seeds_of_all_runs_of_its_protocol(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    stored.store(tmp_path, sweep(range(5)).document, "20261120T100000Z-compare-1")
+    stored.store(tmp_path, sweep(range(5), epochs=3, shift=0.2).document, "20261120T100100Z-compare-2")
+    last = sweep(range(2), ("se",), created=2).document
+    assert isinstance(last, Run)
+    stored.store(tmp_path, last, "20261120T100200Z-compare-3")
+    whole, notes = with_all_seeds(last, store)
+    assert [row.label for row in whole.rows] == ["ResNet-20", "+ se"]
+    assert [sorted(row.accuracy.per_seed) for row in whole.rows if row.accuracy] == [list("01234")] * 2
+    assert notes == ("joined from 2 runs",)
+    document = of_run(whole, notes=notes)
+    assert document.wide[-1].notes[0] == "joined from 2 runs"
+    assert [record["accuracy_seeds"] for record in document.records] == [5, 5]
+    failed = replace(last, rows=[replace(row, accuracy=None, missing={"accuracy": "it crashed"}) for row in last.rows])
+    filled, _ = with_all_seeds(failed, store)
+    assert [row.accuracy.seeds for row in filled.rows if row.accuracy] == [5, 5]
+    assert "+ se: it crashed" in of_run(filled).wide[-1].notes
+
+
+def test_a_run_that_no_other_adds_to_is_itself(tmp_path: Path) -> None:
+    last = sweep(range(5)).document
+    assert isinstance(last, Run)
+    stored.store(tmp_path, sweep(range(2)).document, "20261120T100000Z-compare-1")
+    stored.store(tmp_path, last, "20261120T100200Z-compare-3")
+    assert with_all_seeds(last, Store(tmp_path)) == (last, ())
+    counted = replace(last, conditions=RunConditions(what=["resnet20_cifar"]))
+    assert with_all_seeds(counted, Store(tmp_path)) == (counted, ())

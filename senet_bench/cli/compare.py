@@ -61,6 +61,7 @@ def compare(
     from senet_bench.run import cases
 
     cases.check_names(named)
+    from senet_bench.core.all_seeds import with_all_seeds
     from senet_bench.overhead import answer
     from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
@@ -83,7 +84,8 @@ def compare(
         return
     steps = compare(named, showing.store, changes, counting.count(), measures, bought.plain if bought else None)
     record = showing.follow(steps)
-    document = documents.of_run(record.document, cases.selected_studies(what or ()), layout)
+    shown, notes = with_all_seeds(record.document, showing.store)
+    document = documents.of_run(shown, cases.selected_studies(what or ()), layout, notes)
     if bought is not None:
         document = with_verdicts(document, answer.budget_verdicts(named, showing.store, bought))
     _finish(record, document, showing)
@@ -129,6 +131,7 @@ def ablate(
     from senet_bench.run import cases
 
     cases.check_names([model])
+    from senet_bench.core.all_seeds import with_all_seeds
     from senet_bench.run import count, forecast
     from senet_bench.run import latency as timing
     from senet_bench.run import tables as run_tables
@@ -145,7 +148,8 @@ def ablate(
         showing.emit(run_tables.forecast_document(facts))
         return
     record = showing.follow(ablate(model, chosen, showing.store, changes, counting.count(), measures))
-    _finish(record, documents.of_run(record.document, layout=layout), showing)
+    shown, notes = with_all_seeds(record.document, showing.store)
+    _finish(record, documents.of_run(shown, layout=layout, notes=notes), showing)
 
 
 def _finish(record: Record[Run], document: Document, showing: o.Showing) -> None:

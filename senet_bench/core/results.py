@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, TypeVar
 
@@ -374,7 +375,8 @@ def json_object(data: bytes, source: str) -> dict[str, Any]:
 
 def _has_too_large(tree: dict[str, Any] | list[Any]) -> bool:
     """Whether a number stands in plain JSON that nothing measured can be; every stored number passes here."""
-    for part in tree.values() if type(tree) is dict else tree:
+    parts: Iterable[Any] = tree.values() if isinstance(tree, dict) else tree
+    for part in parts:
         kind = type(part)
         if kind is float or kind is int:
             if not -LARGEST_NUMBER <= part <= LARGEST_NUMBER:

@@ -163,11 +163,12 @@ def errors(entries: Iterable[Entry]) -> list[Errors]:
 
 def training_protocol(accuracy: Accuracy) -> TrainingProtocol:
     """What must agree before two errors are compared: all but the seeds, and where known data lie."""
-    return _without_seeds(accuracy.protocol, accuracy.dataset)
+    return without_seeds(accuracy.protocol, accuracy.dataset)
 
 
 @lru_cache(maxsize=1024)
-def _without_seeds(whole: TrainingProtocol, dataset: str) -> TrainingProtocol:
+def without_seeds(whole: TrainingProtocol, dataset: str) -> TrainingProtocol:
+    """A protocol on a data set without its seeds, their arithmetic, and where known data lie."""
     protocol = replace(whole, seeds=None, revision=None, dataset=dataset)
     own = DATASETS.get(dataset)
     return protocol if own is None or own.classes is None else replace(protocol, folder=None)

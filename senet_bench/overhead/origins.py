@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
 from senet_bench.bench.process import allocator_of_process
+from senet_bench.core import union
+from senet_bench.core.all_seeds import stored_runs
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.paper import cells
-from senet_bench.core.results import AnyFacts, Latency, Run
+from senet_bench.core.results import AnyFacts, Facts, Latency, Row
 from senet_bench.core.specs import Allocator, AttentionSpec, Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES, Study
@@ -59,34 +60,34 @@ class ErrorOrigin:
 
 
 def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
-    """The errors of `compare`, `ablate` and `evaluate`, one origin for each protocol; the newest of a network wins."""
+    """The errors of `compare` and `ablate`, joined over all runs of a protocol, and the newest of `evaluate`."""
+    runs = stored_runs(store)
     found: dict[str, ErrorOrigin] = {}
-    for _, document in store.documents():
-        every = _of_run(document, base) if isinstance(document, Run) else _of_evaluation(document, base)
-        for key, origin in every:
+    for run in runs:
+        for key, origin in _of_evaluation(run.document, base) if isinstance(run.document, Facts) else ():
             known = found[key].errors if key in found else {}
             found[key] = replace(origin, errors={**known, **origin.errors})
-    return list(found.values())
+    joined = union.errors(entry for entry in union.entries(runs) if _is_of(base, entry.row))
+    return [*map(_of_table, joined), *found.values()]
 
 
-def _is_of(base: ModelSpec, model: str, attention: AttentionSpec | None, baseline: str | None) -> bool:
+def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = None) -> bool:
     """Whether a network is the baseline, has it as its own, or is a plain form of another size."""
-    return baseline == base.name or (attention is None and model.partition("@")[0] == base.name)
+    own = row.baseline if isinstance(row, Row) else baseline
+    return own == base.name or (row.attention is None and row.model.partition("@")[0] == base.name)
 
 
-def _of_run(run: Run, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
-    for row in run.rows:
-        accuracy = row.accuracy
-        if accuracy is None or not _is_of(base, row.model, row.attention, row.baseline):
-            continue
-        protocol = {**asdict(accuracy.protocol), "seeds": None, "version": run.version}
-        known = {name: protocol[name] for name in ("recipe", "epochs", "lr", "version")}
-        words = (f"{name} {value}" for name, value in known.items() if value is not None)
-        error = Error(accuracy.top1_err, accuracy.ci, accuracy.per_seed)
-        source = f"measured on {accuracy.dataset} ({', '.join(words)})"
-        errors = {(row.model, row.attention): error}
-        key = json.dumps([protocol, row.input_size, row.classes], sort_keys=True)
-        yield key, ErrorOrigin(source, accuracy.dataset, row.input_size, row.classes, errors)
+def _of_table(table: union.Errors) -> ErrorOrigin:
+    """The errors of one protocol."""
+    protocol = table.protocol
+    known = {"recipe": protocol.recipe, "epochs": protocol.epochs, "lr": protocol.lr}
+    words = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
+    rows = [(row, row.accuracy) for row in table.rows if row.accuracy]
+    errors = {
+        (row.model, row.attention): Error(accuracy.top1_err, accuracy.ci, accuracy.per_seed) for row, accuracy in rows
+    }
+    dataset = protocol.dataset or ""
+    return ErrorOrigin(f"measured on {dataset} ({words})", dataset, table.size, rows[0][0].classes, errors)
 
 
 def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
@@ -95,7 +96,7 @@ def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, Erro
             continue
         name, sized, _ = row.model.partition("@")
         known = CATALOG.get(name)
-        if known is None or (sized and row.attention) or not _is_of(base, row.model, row.attention, known.baseline):
+        if known is None or (sized and row.attention) or not _is_of(base, row, known.baseline):
             continue
         own = DATASETS.get(row.dataset)
         channels, classes = (own.channels, own.classes) if own else (None, None)

@@ -29,13 +29,16 @@ class Document:
     records: tuple[Mapping[str, Any], ...]
 
 
-def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS) -> Document:
-    """A run: a table for each of `studies` that its rows stand in, and one for the other rows."""
+def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, notes: Sequence[str] = ()) -> Document:
+    """A run: a table for each of `studies` that its rows stand in, and one for the others; `notes` are of errors."""
     laid_out = layout.of_run(run)
     shown = replace(laid_out, rows=layout.labelled(laid_out.rows))
-    document = (
+    wide, narrow = (
         _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
     )
+    wide += _measured(shown, layout, notes, narrow=False)
+    narrow += _measured(shown, layout, notes, narrow=True)
+    document = Document(shown, tuple(wide), tuple(narrow), tuple(map(record, shown.rows)))
     return laid(replace(document, json=laid_out), layout)
 
 
@@ -47,7 +50,8 @@ def laid(document: Document, layout: Layout) -> Document:
     return replace(document, wide=tables, narrow=tables, records=layout.of_records(document.records))
 
 
-def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> Document:
+def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[list[Table], list[Table]]:
+    """What was counted, in both widths."""
     wide, narrow = [], []
     for study in studies:
         rows = _as_printed([row for row in run.rows if stands_in(row, study)], study)
@@ -63,8 +67,7 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> Docume
         title = "Other networks" if studies else "Networks"
         wide.append(network_table(title, rest, against=layout.against))
         narrow.append(network_table(title, rest, narrow=True, against=layout.against))
-    _add_measured(wide, narrow, run, lambda row: row.label, layout)
-    return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
+    return wide, narrow
 
 
 def _beside(study: Study) -> Iterator[str]:
@@ -92,8 +95,8 @@ def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
     return sorted(rows, key=position)
 
 
-def _of_ablation(run: Run, layout: Layout) -> Document:
-    """All rows of an ablation in one table, beside the printed one where a single axis has it."""
+def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
+    """All rows of an ablation in one table, in both widths, beside the printed one where a single axis has it."""
     axes = list(run.conditions.axes or {})
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
@@ -102,17 +105,16 @@ def _of_ablation(run: Run, layout: Layout) -> Document:
     lines = partial(network_table, title, run.rows, number, name=setting_of, against=layout.against)
     left_out = tuple(f"left out: {name}: {why}" for name, why in (run.conditions.left_out or {}).items())
     wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
-    _add_measured(wide, narrow, run, setting_of, layout)
-    return Document(run, tuple(wide), tuple(narrow), tuple(map(record, run.rows)))
+    return wide, narrow
 
 
-def _add_measured(wide: list[Table], narrow: list[Table], run: Run, name: Callable[[Row], str], layout: Layout) -> None:
-    """Append latencies and errors, where there are any, to the tables in both widths."""
-    for tables, is_narrow in ((wide, False), (narrow, True)):
-        if times := latency_table(run.rows, narrow=is_narrow, name=name):
-            tables.append(times)
-        if errors := error_table(run.rows, narrow=is_narrow, name=name, layout=layout):
-            tables.append(replace(errors, notes=(*errors.notes, *_about_trials(run))))
+def _measured(run: Run, layout: Layout, notes: Sequence[str], *, narrow: bool) -> Iterator[Table]:
+    """The tables of latencies and of errors, where there are any."""
+    name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else lambda row: row.label
+    if times := latency_table(run.rows, narrow=narrow, name=name):
+        yield times
+    if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout):
+        yield replace(errors, notes=(*notes, *errors.notes, *_about_trials(run)))
 
 
 def _about_trials(run: Run) -> tuple[str, ...]:

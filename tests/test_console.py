@@ -10,9 +10,8 @@ import pytest
 
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.show import terminal as console
-from senet_bench.show.documents import Document, of_table
 from senet_bench.show.measurements import latency_table
-from senet_bench.show.tables import Cell, Column, Table
+from senet_bench.show.tables import Cell, Column, Document, Table, of_table
 from tests.support import stored
 
 STATUSES = ("match", "match†", "near", "differs", "not reproduced", "not measured")

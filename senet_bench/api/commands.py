@@ -19,7 +19,7 @@ from senet_bench.core.given import block_string, import_string
 from senet_bench.core.progress import Steps, result_of
 from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.show.documents import Document
+from senet_bench.show.tables import Document
 
 PRINTED = ("format", "output", "quiet", "no_progress", "dry_run")
 """Options of the command line that a function has no use for."""

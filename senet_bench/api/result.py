@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.results import Row
 from senet_bench.core.union import Ablation, Errors, Timed
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import Table
+from senet_bench.show.tables import Document, Table
 from senet_bench.show.writers import html_tables, markdown
 
 if TYPE_CHECKING:

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, StageRow
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Column, Table
+from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 PROFILE_NOTES = (
     "left out: the share of a call that goes when the part is left out, same shapes, paired rounds, with its interval",

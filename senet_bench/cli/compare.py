@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from senet_bench.overhead.answer import Budget
     from senet_bench.run.compare import Measure
     from senet_bench.run.record import Record
-    from senet_bench.show.documents import Document
+    from senet_bench.show.tables import Document
 
 What = Annotated[
     list[str] | None,
@@ -94,7 +94,8 @@ def compare(
 def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], showing: o.Showing) -> None:
     """Show what is known of an overhead from stored and printed errors; latencies that are missing are measured."""
     from senet_bench.overhead import answer, tables
-    from senet_bench.show import documents, terminal
+    from senet_bench.show import terminal
+    from senet_bench.show.tables import Document
 
     missing = answer.untimed(what, showing.store, budget) if timing else []
     records: list[Record[Run]] = []
@@ -104,7 +105,7 @@ def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], sho
         terminal.remark(text, quiet=showing.quiet)
         records = showing.follow(answer.time_missing(missing, showing.store, budget, timing))
     run, verdicts = answer.answer(what, showing.store, budget)
-    showing.emit(tables.with_verdicts(documents.Document(run, (), (), ()), verdicts))
+    showing.emit(tables.with_verdicts(Document(run, (), (), ()), verdicts))
     failures = [failure for record in records for failure in record.failures]
     if failures:
         raise MeasurementError(f"not measured: {failures[0]}" + f", and {len(failures) - 1} more" * (len(failures) > 1))

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from senet_bench.run.count import Count
     from senet_bench.run.engines import Engine
     from senet_bench.run.error import Sweep
-    from senet_bench.show.documents import Document
     from senet_bench.show.layout import Layout
+    from senet_bench.show.tables import Document
 
 
 FORMAT_NAMES = ("table", *writers.FORMATS)

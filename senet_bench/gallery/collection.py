@@ -20,9 +20,9 @@ from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, tables
 from senet_bench.probe import tables as probes
 from senet_bench.run import tables as commands
-from senet_bench.show import documents
+from senet_bench.show.tables import Document
 
-DOCUMENTS_OF: dict[str, Callable[[AnyFacts], documents.Document]] = {
+DOCUMENTS_OF: dict[str, Callable[[AnyFacts], Document]] = {
     "evaluate": commands.evaluation,
     "selftest": commands.selftest_document,
     "train": commands.training_document,

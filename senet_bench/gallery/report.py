@@ -24,6 +24,7 @@ from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
 from senet_bench.show.svg import inline
+from senet_bench.show.tables import Document, of_table
 
 PAGE = "index.html"
 OURS = re.compile(
@@ -39,7 +40,7 @@ class Gallery:
 
     collection: Collection
     content: Content
-    summary: documents.Document
+    summary: Document
     files: tuple[tuple[str, str | bytes], ...]
 
 
@@ -151,7 +152,7 @@ def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | 
     yield PAGE, build_page(collection, shown, drawn)
 
 
-def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, documents.Document]]:
+def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, Document]]:
     """The paper's tables beside what was counted, then what was measured, each under its file name."""
     for study in STUDIES.values():
         run = Run(schema=schema_of("compare"), version=__version__, created="")
@@ -160,7 +161,7 @@ def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, docum
         if document.wide:
             yield study.id, document
     for name, table in shown.tables():
-        yield name, documents.of_table(table)
+        yield name, of_table(table)
 
 
 def observation_files(facts: AnyFacts, root: Path) -> Iterator[Path]:

@@ -11,9 +11,8 @@ from senet_bench.core.results import Accuracy, Latency, Row
 from senet_bench.core.union import Key, StoredRun
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, conditions_label
-from senet_bench.show.documents import Document
 from senet_bench.show.measurements import mean_interval
-from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, interval_text, number, table_of
+from senet_bench.show.tables import EMPTY, Cell, Column, Document, Field, Table, interval_text, number, table_of
 
 Split = Literal["machine", "torch", "version"]
 Interval = tuple[float, float]

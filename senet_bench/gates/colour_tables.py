@@ -14,8 +14,7 @@ from senet_bench.gates.figure import drawing, render_figure, settle
 from senet_bench.gates.rows import COLOUR_NAMES, ColourFacts, ColourRow
 from senet_bench.show import writers
 from senet_bench.show.chart import shown
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Column, Table, points_text, unreadable
+from senet_bench.show.tables import EMPTY, Column, Document, Table, points_text, unreadable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

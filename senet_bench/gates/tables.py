@@ -10,9 +10,8 @@ from senet_bench.gates.rows import ErrorChange, GateFacts, GateRow
 from senet_bench.show import writers
 from senet_bench.show.chart import files_of
 from senet_bench.show.curves import Line, Panel, Series, curves
-from senet_bench.show.documents import Document
 from senet_bench.show.drawing import Chart
-from senet_bench.show.tables import EMPTY, Column, Table, number, points_text, unreadable
+from senet_bench.show.tables import EMPTY, Column, Document, Table, number, points_text, unreadable
 
 GATE_COLUMNS = (
     "model",

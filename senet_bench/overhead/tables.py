@@ -9,8 +9,7 @@ from typing import Any
 import msgspec
 
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Column, Table
+from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 COST_NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
 SHOWN_ATTEMPTS = 4

@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from senet_bench.core.files import file_name
 from senet_bench.probe.rows import ProbeFacts, ProbeRow
 from senet_bench.probe.tasks import TASKS
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import EMPTY, Cell, Column, Table, number, points_text
+from senet_bench.show.tables import EMPTY, Cell, Column, Document, Table, number, points_text
 
 DIAGNOSIS = (
     "a diagnosis, not an accuracy: small generated tasks that each need one ability; they do not say what a block "

@@ -30,8 +30,7 @@ from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.launches import Launches
 from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.text import value
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import Column, Table
+from senet_bench.show.tables import Column, Document, Table
 
 MACHINE_METRICS = ("memory", "latency")
 FIELDS = {

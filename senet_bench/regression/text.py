@@ -16,8 +16,7 @@ from msgspec import UNSET
 from senet_bench.regression.limits import ANY
 from senet_bench.regression.outcome import EXITS, Control, LimitRow, Report
 from senet_bench.show import writers
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import Cell, Column, Table
+from senet_bench.show.tables import Cell, Column, Document, Table
 
 COMMENT_CHARACTERS = 65_000
 """A pull request's comment holds 65,536 characters."""

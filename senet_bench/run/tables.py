@@ -23,8 +23,7 @@ from senet_bench.core.learning import (
 from senet_bench.core.results import AnyFacts, Finding
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
-from senet_bench.show.documents import Document, envelope
-from senet_bench.show.tables import EMPTY, Column, Table, interval_text, number, unreadable
+from senet_bench.show.tables import EMPTY, Column, Document, Table, envelope, interval_text, number, unreadable
 
 if TYPE_CHECKING:
     from senet_bench.run.selftest import SelftestFacts

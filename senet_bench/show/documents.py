@@ -1,13 +1,11 @@
-"""What a command hands to the writers: its JSON, its tables in two widths, and its flat records."""
+"""The documents of runs: a table for each of the paper's that their rows stand in, and what was measured."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
-from senet_bench import __version__
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
@@ -16,17 +14,7 @@ from senet_bench.core.studies import STUDIES, Study
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.networks import HEADINGS, network_table, paper_table, record
-from senet_bench.show.tables import Table
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """`narrow` is for a terminal on which a table of `wide` does not fit."""
-
-    json: object
-    wide: tuple[Table, ...]
-    narrow: tuple[Table, ...]
-    records: tuple[Mapping[str, Any], ...]
+from senet_bench.show.tables import Document, Table
 
 
 def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, notes: Sequence[str] = ()) -> Document:
@@ -139,21 +127,3 @@ def _row_name(study: Study, row: Row) -> str:
     """An ablation's row as it is printed, a network of a comparison by its name."""
     cell = next(cell for cell in row.paper if cell.table == study.table)
     return cell.row if study.kind == "ablation" else row.label
-
-
-def of_table(table: Table) -> Document:
-    """One table by itself; its records are its lines under their headings."""
-    names = [f"{column.group} {column.name}".strip() for column in table.columns]
-    records = tuple(dict(zip(names, row)) for row in table.texts)
-    return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
-
-
-def envelope(command: str, rows: Sequence[Mapping[str, Any]], environment: object) -> dict[str, object]:
-    """The JSON of a command that stores nothing and has no conditions."""
-    return {
-        "schema": schema_of(command),
-        "version": __version__,
-        "environment": environment,
-        "conditions": {},
-        "rows": list(rows),
-    }

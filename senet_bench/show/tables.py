@@ -1,10 +1,13 @@
-"""A table of text cells, and the one set of forms in which numbers stand in them."""
+"""A table of text cells, the one set of forms in which numbers stand in them, and a document of tables."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from senet_bench import __version__
+from senet_bench.core.results import schema_of
 
 EMPTY = ""
 
@@ -95,3 +98,34 @@ def points_text(value: float | None, bounds: Sequence[float] | None = None, form
 def unreadable(skipped: Sequence[object]) -> list[str]:
     """The note of images that could not be read; none where all could."""
     return [f"{len(skipped)} unreadable image{'s' * (len(skipped) != 1)} left out"] if skipped else []
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """What a command hands to the writers: its JSON, its tables in two widths, and its flat records.
+
+    `narrow` is for a terminal on which a table of `wide` does not fit.
+    """
+
+    json: object
+    wide: tuple[Table, ...]
+    narrow: tuple[Table, ...]
+    records: tuple[Mapping[str, Any], ...]
+
+
+def of_table(table: Table) -> Document:
+    """One table by itself; its records are its lines under their headings."""
+    names = [f"{column.group} {column.name}".strip() for column in table.columns]
+    records = tuple(dict(zip(names, row)) for row in table.texts)
+    return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
+
+
+def envelope(command: str, rows: Sequence[Mapping[str, Any]], environment: object) -> dict[str, object]:
+    """The JSON of a command that stores nothing and has no conditions."""
+    return {
+        "schema": schema_of(command),
+        "version": __version__,
+        "environment": environment,
+        "conditions": {},
+        "rows": list(rows),
+    }

@@ -19,8 +19,7 @@ from rich.text import Text
 from senet_bench.core.foreign import streams_kept
 from senet_bench.core.progress import Progress, Result, Steps
 from senet_bench.errors import InterruptedRunError
-from senet_bench.show.documents import Document
-from senet_bench.show.tables import Cell, Table, in_parts
+from senet_bench.show.tables import Cell, Document, Table, in_parts
 
 STYLES = {"match": "green", "near": "yellow", "differs": "red", "not reproduced": "magenta", "not measured": "dim"}
 STYLES |= {

@@ -15,7 +15,7 @@ from senet_bench.show.tables import Cell, Table
 if TYPE_CHECKING:
     import pandas as pd
 
-    from senet_bench.show.documents import Document
+    from senet_bench.show.tables import Document
 
 ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
 """The formats that a table is kept in, by the ending of its file."""

@@ -12,7 +12,7 @@ from senet_bench.core.specs import ModelSpec
 
 
 def each(names: Iterable[str]) -> list[Any]:
-    """All of them; slow but for the smallest of each family, layout and detector's trunk, with and without attention."""
+    """All of them, slow but for the smallest of each family and layout, with and without attention."""
     names = list(names)
     smallest: dict[tuple[object, ...], str] = {}
     for name in sorted(names, key=lambda name: CATALOG[name].params):

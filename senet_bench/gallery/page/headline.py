@@ -15,10 +15,9 @@ from senet_bench.core.studies import STUDIES
 from senet_bench.core.union import Errors, Timed
 from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
-from senet_bench.show.documents import Document
 from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
-from senet_bench.show.tables import EMPTY, Column, Table
+from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 SIGNS: dict[Status, str] = {
     "match": "✓",

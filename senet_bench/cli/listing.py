@@ -20,9 +20,9 @@ def models(
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
     printing.check()
-    from senet_bench.run import tables
+    from senet_bench.run import listing
 
-    printing.emit(tables.catalog(family or ()))
+    printing.emit(listing.catalog(family or ()))
 
 
 def doctor(
@@ -35,10 +35,10 @@ def doctor(
     printing.check()
     from senet_bench.bench import doctor
     from senet_bench.bench.machine import environment
-    from senet_bench.run import tables
+    from senet_bench.run import listing
 
     found, failed = doctor.diagnose(device)
-    printing.emit(tables.doctor_document(found, environment()))
+    printing.emit(listing.machine(found, environment()))
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 

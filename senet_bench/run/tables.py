@@ -1,17 +1,14 @@
-"""What `models`, `doctor`, `selftest_document`, `train`, `evaluate` and `--dry-run` have to say, as tables."""
+"""What `selftest`, `train`, `evaluate` and `--dry-run` have to say, as tables."""
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from senet_bench.core.catalog import CATALOG, normalise
-from senet_bench.core.environment import Environment
 from senet_bench.core.learning import (
     ClassifierRow,
     DetectorRow,
@@ -20,10 +17,8 @@ from senet_bench.core.learning import (
     EvaluationRow,
     Training,
 )
-from senet_bench.core.results import AnyFacts, Finding
-from senet_bench.core.studies import STUDIES
-from senet_bench.errors import UsageError
-from senet_bench.show.tables import EMPTY, Column, Document, Table, envelope, interval_text, number, unreadable
+from senet_bench.core.results import AnyFacts
+from senet_bench.show.tables import EMPTY, Column, Document, Table, interval_text, number, unreadable
 
 if TYPE_CHECKING:
     from senet_bench.run.selftest import SelftestFacts
@@ -42,61 +37,6 @@ PRECISION_NOTE = (
 )
 
 WITHOUT_TOP5 = "no top-5 error: the data set has fewer than five classes"
-
-
-def catalog(families: Sequence[str]) -> Document:
-    """The networks of the catalog, or of some families; `UsageError` for an unknown family."""
-    known = {normalise(spec.family): spec.family for spec in CATALOG.values()}
-    unknown = [family for family in families if normalise(family) not in known]
-    if unknown:
-        raise UsageError(f"unknown family {unknown[0]!r}", f"choose from {', '.join(known.values())}")
-    chosen = {normalise(family) for family in families} or set(known)
-    rows: list[dict[str, Any]] = [
-        {
-            "model": spec.name,
-            "label": spec.label,
-            "family": spec.family,
-            "task": spec.task,
-            "baseline": spec.baseline,
-            "params": spec.params,
-            "input_size": list(spec.input_size),
-            "classes": spec.classes,
-            "stages": list(spec.stages),
-            "tables": [study.table for study in STUDIES.values() if spec.name in study.models],
-            "layout": spec.layout,
-        }
-        for spec in CATALOG.values()
-        if normalise(spec.family) in chosen
-    ]
-    columns = ("model", "family", "params, M", "px", "tables", "layout")
-    table = Table(
-        "Networks",
-        tuple(Column(name, numeric=name in ("params, M", "px")) for name in columns),
-        tuple(
-            (
-                r["model"],
-                r["family"],
-                f"{r['params'] / 1e6:.3f}",
-                str(r["input_size"][1]),
-                " ".join(r["tables"]),
-                r["layout"],
-            )
-            for r in rows
-        ),
-    )
-    environment = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
-
-
-def doctor_document(checks: Sequence[Finding], environment: Environment) -> Document:
-    """What `doctor` found."""
-    table = Table(
-        "This machine",
-        (Column("what", numeric=False), Column("found", numeric=False), Column("what to do", numeric=False)),
-        tuple((check.name, check.found, check.remedy) for check in checks),
-    )
-    rows = tuple(asdict(check) for check in checks)
-    return Document(envelope("doctor", rows, environment), (table,), (table,), rows)
 
 
 def selftest_document(facts: SelftestFacts) -> Document:

@@ -6,9 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from senet_bench import __version__
-from senet_bench.core.results import schema_of
-
 EMPTY = ""
 
 
@@ -118,14 +115,3 @@ def of_table(table: Table) -> Document:
     names = [f"{column.group} {column.name}".strip() for column in table.columns]
     records = tuple(dict(zip(names, row)) for row in table.texts)
     return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
-
-
-def envelope(command: str, rows: Sequence[Mapping[str, Any]], environment: object) -> dict[str, object]:
-    """The JSON of a command that stores nothing and has no conditions."""
-    return {
-        "schema": schema_of(command),
-        "version": __version__,
-        "environment": environment,
-        "conditions": {},
-        "rows": list(rows),
-    }

@@ -13,7 +13,8 @@ import pytest
 
 from senet_bench.core import statistics
 from senet_bench.core.environment import Environment
-from senet_bench.core.results import Latency, Row, Run, schema_of
+from senet_bench.core.results import Latency, Row, Run
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
 
 RUNS = 100

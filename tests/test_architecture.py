@@ -133,7 +133,7 @@ def test_starting_reads_no_stored_document_and_calculates_nothing(tmp_path: Path
 
 def test_types_of_stored_documents_are_read_without_torch(tmp_path: Path) -> None:
     code = (
-        "import pkgutil, sys\nfrom senet_bench.core.results import DOCUMENT_KINDS\n"
+        "import pkgutil, sys\nfrom senet_bench.core.schemas import DOCUMENT_KINDS\n"
         "for name in DOCUMENT_KINDS.values():\n    pkgutil.resolve_name(name)\n"
         "assert not {'torch', 'pandas', 'matplotlib'} & set(sys.modules)"
     )

@@ -13,7 +13,8 @@ from senet_bench.bench.count import count, parameters
 from senet_bench.bench.process import allocator_setting
 from senet_bench.core import catalog
 from senet_bench.core.environment import Environment
-from senet_bench.core.results import Accuracy, Latency, Row, Run, TrainingProtocol, schema_of
+from senet_bench.core.results import Accuracy, Latency, Row, Run, TrainingProtocol
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Allocator, AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec

@@ -73,7 +73,7 @@ def test_an_error_of_the_users_code_names_its_place(
     monkeypatch.syspath_prepend(tmp_path)
     import faulty  # type: ignore[import-not-found]
 
-    monkeypatch.setattr("senet_bench.cli.options.emit", faulty.names)
+    monkeypatch.setattr("senet_bench.cli.showing.emit", faulty.names)
     ended = run("models")
     sys.modules.pop("faulty")
     assert ended.code == 5
@@ -83,7 +83,7 @@ def test_an_error_of_the_users_code_names_its_place(
 
 
 def test_an_error_of_our_own_is_said_to_be_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_bench.cli.options.emit", None)
+    monkeypatch.setattr("senet_bench.cli.showing.emit", None)
     ended = run("models")
     assert ended.code == 5
     assert "internal error: TypeError" in ended.err

@@ -12,7 +12,8 @@ from typing import Any
 
 import typer
 
-from senet_bench.cli import app, options
+from senet_bench.cli import app
+from senet_bench.cli.showing import FORMAT_NAMES
 from senet_bench.show.writers import FORMATS
 
 ROOT = Path(__file__).parents[1]
@@ -90,4 +91,4 @@ def test_every_module_that_is_imported_belongs_to_a_declared_dependency() -> Non
 
 
 def test_every_writer_is_a_choice_of_format() -> None:
-    assert ("table", *FORMATS) == options.FORMAT_NAMES
+    assert ("table", *FORMATS) == FORMAT_NAMES

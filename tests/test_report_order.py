@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from senet_bench.core.results import DOCUMENT_KINDS
+from senet_bench.core.schemas import DOCUMENT_KINDS
 from senet_bench.core.store import Store
 from senet_bench.gallery import report as reporting
 from senet_bench.gallery.collection import Collection, gather

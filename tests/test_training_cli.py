@@ -269,7 +269,8 @@ def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, opt
 
 def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
     from senet_bench.core.recipes import recipe
-    from senet_bench.core.results import Facts, from_json, schema_of, to_json
+    from senet_bench.core.results import Facts, from_json, to_json
+    from senet_bench.core.schemas import schema_of
     from senet_bench.run.tables import training_document
 
     about = {"model": "m", "dataset": "d", "recipe": "cifar", "batch_size": 1, "lr": 0.1, "epochs": 1, "seed": 0}

@@ -14,6 +14,7 @@ from senet_bench.cli import compare as comparing
 from senet_bench.cli import options as o
 from senet_bench.cli import profile as profiling
 from senet_bench.cli.parameters import flat, made
+from senet_bench.cli.showing import Showing
 from senet_bench.core.axes import AXES
 from senet_bench.core.given import block_string, import_string
 from senet_bench.core.progress import Steps, result_of
@@ -33,7 +34,7 @@ could be measured; single failures are in the result's `failures`."""
 
 
 @dataclass(frozen=True, slots=True)
-class _Caught(o.Showing):
+class _Caught(Showing):
     """Takes what a command would print."""
 
     documents: list[Document] = field(default_factory=list)
@@ -70,7 +71,7 @@ def _function(command: Callable[..., None], first: str) -> Callable[..., Result]
             values[first] = import_string(arguments[0])
         caught = _Caught(results=Path(values.pop("results")))
         failures: tuple[str, ...] = ()
-        named = {name: made(kind, values) for name, kind in groups.items() if not issubclass(kind, o.Showing)}
+        named = {name: made(kind, values) for name, kind in groups.items() if not issubclass(kind, Showing)}
         try:
             command(**named, **{name: values[name] for name in values if name in hints}, showing=caught)
         except MeasurementError as error:

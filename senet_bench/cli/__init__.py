@@ -1,29 +1,101 @@
-"""The command line: parse, call one workflow, show. The only place that catches `BenchError`."""
+"""The command line: parse, call one workflow, show. The only place that catches `BenchError`.
+
+A command's file is loaded when the command is run or asked for help: listing them loads none.
+"""
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.cli import check, compare, excitations, listing, probe, profile, train
-from senet_bench.cli.options import PAPER_VALUE
-from senet_bench.cli.parameters import Command, flat
-from senet_bench.core.axes import AXES
 from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying
 from senet_bench.errors import BenchError, one_line
 
 LONGEST_CALL_S = 7 * 24 * 3600.0
 
 
+COMMANDS: dict[str, tuple[str, str]] = {
+    "compare": ("compare:compare", "Networks with and without attention, beside the paper."),
+    "ablate": ("compare:ablate", "One network with its attention varied along axes."),
+    "train": ("train:train", "Train a network by a recipe of the paper."),
+    "evaluate": ("train:evaluate", "Errors of networks with weights, AP of detectors."),
+    "excitations": ("excitations:excitations", "What the gates do, by class and depth."),
+    "probe": ("probe:probe", "What a block can do: its errors on small generated tasks."),
+    "profile": ("profile:profile", "Where the time of a network goes, and attention's share."),
+    "selftest": ("profile:selftest", "How far timing can be trusted on this machine."),
+    "check": ("check:check", "Is a network bigger, slower or another than in the base?"),
+    "report": ("listing:report", "Tables, plots and the page of all that is stored."),
+    "models": ("listing:models", "The networks there are."),
+    "doctor": ("listing:doctor", "What this machine offers, and how to get what is missing."),
+    "baseline": ("check:baseline", "What `check` compares with."),
+}
+"""Every command: where it lies in this room, and its line in `--help`."""
+
+
+def command_at(place: str) -> Any:
+    """What a command is written as: a function that takes groups of options, or a `typer.Typer` of several."""
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(f"senet_bench.cli.{module}"), name)
+
+
+class _Commands(MutableMapping[str, Any]):
+    """The commands by name, each built when it is first asked for."""
+
+    def __init__(self) -> None:
+        self.built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:
+        if name not in self.built:
+            self.built[name] = _built(name, *COMMANDS[name])
+        return self.built[name]
+
+    def __setitem__(self, name: str, command: Any) -> None:
+        self.built[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self.built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(COMMANDS)
+
+    def __len__(self) -> int:
+        return len(COMMANDS)
+
+
+def _built(name: str, place: str, line: str) -> Any:
+    from senet_bench.cli.parameters import Command, flat
+
+    command = command_at(place)
+    if isinstance(command, typer.Typer):
+        return typer.main.get_command(command)
+    alone = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    alone.command(name, cls=Command, short_help=line)(flat(command))
+    return typer.main.get_command(alone)
+
+
 class _Group(typer.core.TyperGroup):
     """Ends a command that raised `BenchError` with its one line and its exit code."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands: Any = _Commands()
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """In the order of the table."""
+        return list(COMMANDS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Each with its line, none of them loaded."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -74,7 +146,12 @@ def _open_streams() -> None:
 def completed(arguments: Sequence[str]) -> list[str]:
     """The arguments with those of all commands first, and `paper` after every axis of `ablate` that has no value."""
     rest, found = _common_first(arguments)
-    axes = {f"--{name}" for name in AXES} if rest[:1] == ["ablate"] else set()
+    if rest[:1] != ["ablate"]:
+        return [*found, *rest]
+    from senet_bench.cli.options import PAPER_VALUE
+    from senet_bench.core.axes import AXES
+
+    axes = {f"--{name}" for name in AXES}
     for argument, following in zip(rest, [*rest[1:], "-"]):
         found.append(argument)
         if argument in axes and following.startswith("-"):
@@ -100,31 +177,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-for command in (
-    compare.compare,
-    compare.ablate,
-    train.train,
-    train.evaluate,
-    excitations.excitations,
-    probe.probe,
-    profile.profile,
-    profile.selftest,
-    check.check,
-    listing.report,
-    listing.models,
-    listing.doctor,
-):
-    app.command(cls=Command)(flat(command))
-
-
-baseline = typer.Typer(
-    name="baseline", cls=_Group, help="What `check` compares with.", no_args_is_help=True, rich_markup_mode=None
-)
-baseline.command("record", cls=Command)(flat(check.baseline_record))
-baseline.command("accept", cls=Command)(flat(check.baseline_accept))
-baseline.command("show", cls=Command)(flat(check.baseline_show))
-app.add_typer(baseline)
 
 
 def _version(value: bool) -> None:

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 import typer
 
 from senet_bench.cli import options as o
-from senet_bench.cli.parameters import choice
+from senet_bench.cli.parameters import Command, choice, flat
+from senet_bench.cli.showing import Printing, Showing, check_output, emit
 from senet_bench.core.files import check_folder
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import BenchError, InterruptedRunError, UsageError
@@ -119,9 +120,9 @@ class ReportFiles:
     def check(self) -> None:
         """Raise `UsageError` if one of them could not be written."""
         for path in (self.junit, self.markdown, self.html, self.benchmark_json):
-            o.check_output(path)
+            check_output(path)
 
-    def write_failure(self, error: BenchError, showing: o.Showing) -> None:
+    def write_failure(self, error: BenchError, showing: Showing) -> None:
         """Write why there is no report, to the files that were named and where GitHub shows it."""
         from senet_bench.core.files import write_atomically
         from senet_bench.regression import ci
@@ -157,7 +158,7 @@ class ReportFiles:
 class Keeping:
     """Where what is recorded lies, and what is said."""
 
-    PANEL: ClassVar[str] = o.Showing.PANEL
+    PANEL: ClassVar[str] = Showing.PANEL
     results: o.Results = Path("results")
     quiet: o.Quiet = False
     no_progress: o.NoProgress = False
@@ -190,7 +191,7 @@ class SkippedCommitError(BenchError):
     exit_code = 125
 
 
-def check(selection: Selection, judging: Judging, timing: Launching, files: ReportFiles, showing: o.Showing) -> None:
+def check(selection: Selection, judging: Judging, timing: Launching, files: ReportFiles, showing: Showing) -> None:
     """Compare this checkout with a base: is a network bigger, slower or worse; for CI."""
     showing.check()
     files.check()
@@ -212,7 +213,7 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         raise FailedCheckError(report)
 
 
-def _checked(selection: Selection, judging: Judging, timing: Launching, showing: o.Showing) -> Report:
+def _checked(selection: Selection, judging: Judging, timing: Launching, showing: Showing) -> Report:
     """The report, once everything was measured."""
     by_head = str(selection.config) == HEAD
     path = None if by_head else selection.config
@@ -238,7 +239,7 @@ def _checked(selection: Selection, judging: Judging, timing: Launching, showing:
     return terminal.run_steps(steps, quiet=showing.quiet or showing.no_progress)
 
 
-def _show(report: Report, showing: o.Showing) -> None:
+def _show(report: Report, showing: Showing) -> None:
     """The report itself; as Markdown and as a page in forms of its own."""
     from senet_bench.core.files import write_atomically
     from senet_bench.regression import text
@@ -246,7 +247,7 @@ def _show(report: Report, showing: o.Showing) -> None:
 
     own = {"md": text.report_markdown, "html": text.report_page}.get(showing.format)
     if own is None:
-        o.emit(text.report_document(report), showing.format, showing.output)
+        emit(text.report_document(report), showing.format, showing.output)
     elif showing.output is None:
         terminal.print_text(own(report))
     else:
@@ -318,7 +319,7 @@ def baseline_accept(
 
 
 def baseline_show(
-    printing: o.Printing = o.Printing(),
+    printing: Printing = Printing(),
     results: o.Results = Path("results"),
 ) -> None:
     """What is recorded, and who accepted which change."""
@@ -333,3 +334,15 @@ def _summary(what: str, ids: Sequence[str], paths: Iterable[Path]) -> str:
     names = ", ".join(ids) or "nothing: all is recorded as it is now"
     files = " ".join(shlex.quote(str(path)) for path in paths if path.exists())
     return f"{what} {names}; commit them: git add {files}"
+
+
+baseline = typer.Typer(
+    name="baseline",
+    help="What `check` compares with.",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+baseline.command("record", cls=Command)(flat(baseline_record))
+baseline.command("accept", cls=Command)(flat(baseline_accept))
+baseline.command("show", cls=Command)(flat(baseline_show))

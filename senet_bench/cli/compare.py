@@ -10,6 +10,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
+from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def compare(
     overhead: o.Overhead = o.Overhead(),
     dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Networks with and without SE side by side, each beside what the paper prints."""
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
@@ -91,7 +92,7 @@ def compare(
     _finish(record, document, showing)
 
 
-def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], showing: o.Showing) -> None:
+def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], showing: Showing) -> None:
     """Show what is known of an overhead from stored and printed errors; latencies that are missing are measured."""
     from senet_bench.overhead import answer, tables
     from senet_bench.show import terminal
@@ -123,7 +124,7 @@ def ablate(
     trials: o.Trials = o.Trials(),
     dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     chosen, conditions = axes.chosen(), running.conditions()
@@ -153,7 +154,7 @@ def ablate(
     _finish(record, documents.of_run(shown, layout=layout, notes=notes), showing)
 
 
-def _finish(record: Record[Run], document: Document, showing: o.Showing) -> None:
+def _finish(record: Record[Run], document: Document, showing: Showing) -> None:
     """Show a run, and end with exit code 5 if something could not be measured."""
     showing.emit(document)
     showing.stored(record.path)

@@ -9,6 +9,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
+from senet_bench.cli.showing import Showing
 from senet_bench.core.datasets import CLASSIFICATION
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def excitations(
     gates: GateOptions = GateOptions({}),
     observing: Observing = Observing(),
     device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """What the gates do by class and depth (the paper's Figures 6 and 7), and what the error is without each block."""
     switches = o.switches(gates.values)
@@ -161,7 +162,7 @@ def excitations(
     _finish(asked, observing.input_channels, showing)
 
 
-def _finish(asked: Excitations, input_channels: bool, showing: o.Showing) -> None:
+def _finish(asked: Excitations, input_channels: bool, showing: Showing) -> None:
     """Follow the run to its end, show it, and write its tables and plots."""
     from senet_bench.gallery import report
     from senet_bench.gates import colour_tables, tables

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, cast, get_args
 
 import typer
 
-from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice
+from senet_bench.cli.showing import AnyProtocol, Printing, Showing
 from senet_bench.errors import MeasurementError
 
 SplitName = Literal["machine", "torch", "version"]
@@ -16,7 +16,7 @@ SplitName = Literal["machine", "torch", "version"]
 
 def models(
     family: Annotated[list[str] | None, typer.Argument(help="Only these families.", show_default=False)] = None,
-    printing: o.Printing = o.Printing(),
+    printing: Printing = Printing(),
 ) -> None:
     """All networks with family, layout, parameters and the paper's tables they stand in."""
     printing.check()
@@ -29,7 +29,7 @@ def doctor(
     device: Annotated[
         str | None, typer.Option("--device", help="Also try every branch of measuring on this device: cuda, cpu.")
     ] = None,
-    printing: o.Printing = o.Printing(),
+    printing: Printing = Printing(),
 ) -> None:
     """What this machine offers, what is missing and how to get it."""
     printing.check()
@@ -53,9 +53,9 @@ def report(
         typer.Option("--by", help="Set side by side what is stored, by this.", **choice(*get_args(SplitName))),
     ] = None,
     cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
-    any_protocol: o.AnyProtocol = False,
+    any_protocol: AnyProtocol = False,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file that is written.")] = False,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     from senet_bench.core.store import Store

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.cli import options as o
+from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def probe(
     tasks: Tasks = Tasks(),
     engines: Engines = Engines(),
     dry_run: o.DryRun = False,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """What a block can do, in minutes: errors on small generated tasks that each need one ability."""
     engine = engines.made(showing.results)

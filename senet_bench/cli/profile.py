@@ -9,6 +9,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import choice, within
+from senet_bench.cli.showing import Showing
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
@@ -28,7 +29,7 @@ def profile(
     ] = 30.0,
     seed: o.Seed = 0,
     flops_of: o.FlopsOf = None,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
     conditions, formulas = _one(running), o.formulas_of(flops_of)
@@ -76,7 +77,7 @@ def selftest(
     ] = "as-is",
     device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel="Where and how it runs")] = "cpu",
     seed: o.Seed = 0,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """How trustworthy timing is on this machine: false alarms, smallest visible change, time to verdict."""
     showing.check()

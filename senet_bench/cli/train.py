@@ -10,6 +10,7 @@ import typer
 
 from senet_bench.cli import options as o
 from senet_bench.cli.parameters import within
+from senet_bench.cli.showing import Showing
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import ModelSpec
@@ -109,7 +110,7 @@ def train(
         bool,
         typer.Option("--channels-last/--no-channels-last", help="NHWC memory format.", rich_help_panel=o.Where.PANEL),
     ] = True,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     showing.check()
@@ -205,7 +206,7 @@ def evaluate(
         typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=o.Switches.PANEL),
     ] = False,
     replace: o.Replace = False,
-    showing: o.Showing = o.Showing(),
+    showing: Showing = Showing(),
 ) -> None:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     showing.check()

@@ -13,6 +13,7 @@ import msgspec
 from senet_bench.core.environment import Environment
 from senet_bench.core.history import as_of_today
 from senet_bench.core.paper import CellStatus
+from senet_bench.core.schemas import DOCUMENT_KINDS
 from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, Precision, Role, is_outside
 from senet_bench.errors import NotComparableError, UsageError
 
@@ -302,11 +303,6 @@ AnyFacts = Facts[Any, Any, Any, Any]
 StoredDocument = Run | AnyFacts
 
 
-def schema_of(command: str) -> str:
-    """The schema name of a command's document."""
-    return f"senet-bench.{command}/1"
-
-
 def to_json(document: object) -> str:
     """A document as indented JSON, ended by a newline; a NaN or an infinity becomes null."""
     try:
@@ -314,24 +310,6 @@ def to_json(document: object) -> str:
     except UnicodeEncodeError:  # a path of bytes that are no UTF-8
         data = json.dumps(msgspec.to_builtins(document), ensure_ascii=False).encode(errors="replace")
     return msgspec.json.format(data, indent=1).decode() + "\n"
-
-
-DOCUMENT_KINDS = {
-    schema_of("compare"): "senet_bench.core.results:Run",
-    schema_of("ablate"): "senet_bench.core.results:Run",
-    schema_of("profile"): "senet_bench.breakdown.rows:ProfileFacts",
-    schema_of("selftest"): "senet_bench.run.selftest:SelftestFacts",
-    schema_of("train"): "senet_bench.core.learning:Training",
-    schema_of("evaluate"): "senet_bench.core.learning:Evaluation",
-    schema_of("excitations"): "senet_bench.gates.rows:GateFacts",
-    schema_of("input-channels"): "senet_bench.gates.rows:ColourFacts",
-    schema_of("probe"): "senet_bench.probe.rows:ProbeFacts",
-}
-"""Every schema that is stored, and the import string of the type it is read as: `Run`, or a `Facts[...]` by its name.
-
-The types of a feature's rows lie in its own room, in a module that imports no torch; it is imported when such a
-document is read.
-"""
 
 
 def from_json(data: bytes, source: str) -> StoredDocument:

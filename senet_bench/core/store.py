@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 
 from senet_bench.core.files import kind_of_path, read_file, write_atomically
 from senet_bench.core.learning import TrialResult
-from senet_bench.core.results import Run, StoredDocument, from_json, json_object, of_type, schema_of, to_json
+from senet_bench.core.results import Run, StoredDocument, from_json, json_object, of_type, to_json
+from senet_bench.core.schemas import schema_of
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
 
 

@@ -12,7 +12,8 @@ from senet_bench.core import union
 from senet_bench.core.devices import kind_of
 from senet_bench.core.environment import Environment
 from senet_bench.core.reproduction import of_study
-from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument, schema_of
+from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed

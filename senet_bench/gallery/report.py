@@ -11,7 +11,8 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.core.files import write_atomically
-from senet_bench.core.results import RESTORE, AnyFacts, Run, schema_of
+from senet_bench.core.results import RESTORE, AnyFacts, Run
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
 from senet_bench.core.studies import STUDIES

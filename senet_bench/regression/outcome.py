@@ -10,7 +10,7 @@ from typing import Any, Literal
 from msgspec import UNSET, UnsetType
 
 from senet_bench.core.environment import Environment
-from senet_bench.core.results import schema_of
+from senet_bench.core.schemas import schema_of
 from senet_bench.regression.config import Config, Inconclusive
 from senet_bench.regression.limits import Limit, StoredLimit, counted_metrics
 

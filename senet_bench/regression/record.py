@@ -11,7 +11,7 @@ from senet_bench import __version__
 from senet_bench.core.catalog import normalise
 from senet_bench.core.fingerprint import same
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import schema_of
+from senet_bench.core.schemas import schema_of
 from senet_bench.errors import NotComparableError, UsageError
 from senet_bench.regression import measurement
 from senet_bench.regression.baselines import (

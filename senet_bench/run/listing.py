@@ -5,15 +5,18 @@ from __future__ import annotations
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from senet_bench import __version__
 from senet_bench.core.catalog import CATALOG, normalise
-from senet_bench.core.environment import Environment
-from senet_bench.core.results import Finding, schema_of
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.show.tables import Column, Document, Table
+
+if TYPE_CHECKING:
+    from senet_bench.core.environment import Environment
+    from senet_bench.core.results import Finding
 
 
 def catalog(families: Sequence[str]) -> Document:

@@ -9,7 +9,8 @@ from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
 from senet_bench.core.progress import Progress
-from senet_bench.core.results import Facts, Run, RunConditions, StoredDocument, schema_of
+from senet_bench.core.results import Facts, Run, RunConditions, StoredDocument
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
 
 Doc = TypeVar("Doc", bound=StoredDocument)

@@ -9,7 +9,8 @@ from functools import partial
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
-from senet_bench.core.results import Row, Run, schema_of
+from senet_bench.core.results import Row, Run
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table

@@ -20,7 +20,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer.main
 from typer.models import OptionInfo
 
-from senet_bench.cli import app, completed
+from senet_bench.cli import COMMANDS, app, command_at, completed
+from senet_bench.cli.parameters import flat
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "senet_bench" / "docs"
@@ -141,17 +142,14 @@ def complaint(arguments: list[str]) -> str:
 
 def leaves() -> dict[str, Callable[..., None]]:
     """The function of every command by its full name, `baseline record` for one in a group."""
-    groups = {
-        f"{group.typer_instance.info.name} ": group.typer_instance
-        for group in app.registered_groups
-        if group.typer_instance
-    }
-    return {
-        f"{start}{one.name or one.callback.__name__.replace('_', '-')}": one.callback
-        for start, group in {"": app, **groups}.items()
-        for one in group.registered_commands
-        if one.callback is not None
-    }
+    functions: dict[str, Callable[..., None]] = {}
+    for name, (place, _) in COMMANDS.items():
+        command = command_at(place)
+        if isinstance(command, typer.Typer):
+            functions |= {f"{name} {one.name}": one.callback for one in command.registered_commands if one.callback}
+        else:
+            functions[name] = flat(command)
+    return functions
 
 
 def option_table(command: str) -> str:

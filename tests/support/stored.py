@@ -22,9 +22,9 @@ from senet_bench.core.results import (
     RunConditions,
     StoredDocument,
     TrainingProtocol,
-    schema_of,
     to_json,
 )
+from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import AttentionSpec, Conditions, Role
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 

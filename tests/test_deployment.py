@@ -232,6 +232,26 @@ def test_a_deployed_network_can_be_copied_and_pickled() -> None:
     assert pickle.loads(pickle.dumps(packing)).weight is None
 
 
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its older ways
+def test_a_used_deployed_network_is_shipped_by_torch_s_own_means(tmp_path: Path) -> None:
+    network, x = ready("seresnet20_cifar")
+    deployed = deploy(network)
+    deployed(x)  # packed
+    scripted = torch.jit.trace(deployed, x)
+    torch.jit.save(scripted, tmp_path / "traced.pt")
+    assert_same(network, torch.jit.load(tmp_path / "traced.pt"), torch.cat([x, x]))
+    usual = deploy(network).to(memory_format=torch.contiguous_format)
+    exported = torch.export.export(usual, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(exported, tmp_path / "exported.pt2")
+    assert_same(network, torch.export.load(tmp_path / "exported.pt2").module(), torch.cat([x, x]))
+    pytest.importorskip("onnx")
+    runtime = pytest.importorskip("onnxruntime")
+    torch.onnx.export(deployed, (x,), str(tmp_path / "deployed.onnx"), dynamo=False)
+    session = runtime.InferenceSession(str(tmp_path / "deployed.onnx"))
+    output = torch.from_numpy(session.run(None, {session.get_inputs()[0].name: x.numpy()})[0])
+    torch.testing.assert_close(output, network(x), rtol=1e-3, atol=1e-3)
+
+
 class Branching(nn.Module):
     def __init__(self) -> None:
         super().__init__()

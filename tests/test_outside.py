@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -864,3 +865,22 @@ def test_a_network_that_asks_for_sizes_is_traced_with_them() -> None:
             assert not torch.equal(mine.eval()(x), network(x))
     with pytest.raises(UsageError, match="cannot trace it"):
         attach(AsksForSizes(batch=True), SE, (4, 8, 8))
+
+
+def test_an_ablation_asks_of_a_narrow_network_only_what_each_setting_needs(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SE's own reduction of 16 does not fit 8 channels, and is asked for by none of these."""
+    (tmp_path / "narrow.py").write_text(REMARKABLE.replace(".mean((2, 3))", ".relu().mean((2, 3))"))
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("narrow:Plain", "narrow:Plain+attach"):
+        ended = run("ablate", "-m", name, "--reduction", "2,4", "--format", "json")
+        rows = json.loads(ended.out)["rows"]
+        assert [row["params"] - rows[0]["params"] for row in rows] == [0, 2 * 8 * 4 + 4 + 8, 2 * 8 * 2 + 2 + 8]
+    ended = run("ablate", "-m", "narrow:Plain", "--attention", "eca,se/min_width=1", "--format", "json")
+    assert (ended.code, len(json.loads(ended.out)["rows"])) == (0, 3)
+    ended = run("ablate", "-m", "narrow:Plain", "--reduction", "2,16")
+    assert ended.code == 2
+    assert "reduction=16: reduction 16 is larger than the 8 channels" in ended.err
+    ended = run("ablate", "-m", "narrow:Plain", "--reduction", "paper", "--format", "json")
+    assert [row["axes"].get("reduction") for row in json.loads(ended.out)["rows"]] == [None, 2, 4, 8]

@@ -11,7 +11,7 @@ from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import file_name, kind_of_path
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
-from senet_bench.core.specs import Conditions, ModelSpec
+from senet_bench.core.specs import ATTACH, Conditions, ModelSpec
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
@@ -74,14 +74,19 @@ class Excitations:
 
     def spec(self) -> ModelSpec:
         """The network's row, fitted to the data set; `UsageError` where it has no attention."""
-        row = spec_of(self.model)
+        own, fitted = DATASETS.get(self.dataset), self.changes
+        if own is not None:
+            side = fitted.img_size or own.side
+            fitted = replace(fitted, img_size=side, in_channels=own.channels, classes=own.classes)
+        row = spec_of(self.model, fitted)
         if row.attention is None:
-            raise UsageError(f"{row.name} has no attention to observe", f"name {pair_of(row)[1].name}")
-        own, size = DATASETS.get(self.dataset), self.changes.img_size
-        if own is None:
-            return self.changes.apply(row)
-        fitted = replace(self.changes, img_size=size or own.side, in_channels=own.channels, classes=own.classes)
-        return fitted.apply(row)
+            raise UsageError(f"{row.name} has no attention to observe", f"name {_with_attention(row)}")
+        return row
+
+
+def _with_attention(row: ModelSpec) -> str:
+    """The name of the network with attention that belongs to a row without any."""
+    return f"{row.name}{ATTACH}" if row.outside else pair_of(row)[1].name
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ from senet_bench.gates.rows import (
     ColourSummary,
     Picture,
 )
-from senet_bench.run.cases import label, spec_of
+from senet_bench.run.cases import label, listed_name, spec_of
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
     replace(asked, epochs=asked.epochs or None).check()
     if asked.epochs is not None and asked.epochs < 0:
         raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
-    spec = spec_of(asked.model)
+    spec = spec_of(asked.model, asked.changes)
     from senet_bench.bench.machine import check_conditions
     from senet_bench.data import sets
 
@@ -246,8 +246,8 @@ def _png(image: Pixels) -> str:
 
 def _conditions(asked: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> ColourConditions:
     return ColourConditions(
-        model=spec_of(asked.model).name,
-        label=label(asked.changes.apply(spec_of(asked.model))),
+        model=listed_name(asked.model),
+        label=label(spec_of(asked.model, asked.changes)),
         dataset=asked.dataset,
         weights=prepared.weights,
         epochs=prepared.epochs,

@@ -172,7 +172,7 @@ def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | Non
     """
     if not axes:
         raise UsageError("no axis given", f"choose from {', '.join(f'--{name}' for name in AXES)}")
-    base, variant = pair_of(spec_of(name, changes or Changes()))
+    base, variant, usual = _grid_pair(name, changes or Changes())
     chosen = [(AXES[axis], AXES[axis].parse(text)) for axis, text in axes.items()]
     studies = tuple(axis.table for axis, _ in chosen)
     cases, problems = [Case(base, "baseline", None, studies, {})], dict[str, str]()
@@ -182,13 +182,33 @@ def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | Non
             switches: dict[str, Any] = {}
             for (axis, _), value in zip(chosen, values):
                 switches |= axis.switches(value)
-            attention = switched(variant.attention or AttentionSpec(), switches)
+            attention = switched(usual, switches)
         except UsageError as error:
             problems[setting_label(setting)] = str(error)
             continue
         cases.append(Case(replace(variant, attention=attention), "variant", base, studies, setting))
     refuse(problems)
     return tuple(cases)
+
+
+def _grid_pair(name: str, changes: Changes) -> tuple[ModelSpec, ModelSpec, AttentionSpec]:
+    """A network's baseline and its variant, and the attention that the settings of an ablation change.
+
+    The variant of one from outside has blocks here that fit any channels: what fits is a matter of each setting.
+    """
+    if not is_outside(name):
+        base, variant = pair_of(spec_of(name, changes))
+        return base, variant, variant.attention or AttentionSpec()
+    from senet_bench.models import outside
+
+    base, fixed = spec_of(bare_name(name), changes), AttentionSpec(block="constant")
+    variant = outside.attached(base, fixed, replaces=name.endswith(REPLACE))
+    return base, variant, switched(AttentionSpec(), changes.attention)
+
+
+def listed_name(name: str) -> str:
+    """The name that a network's rows carry."""
+    return name if is_outside(name) else resolve(name).name
 
 
 def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:

@@ -12,7 +12,7 @@ from senet_bench.core.reproduction import cells_of, is_error
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
-from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, select, spec_of, with_controls
+from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, listed_name, select, with_controls
 from senet_bench.run.count import Count
 from senet_bench.run.record import Record, new_run
 
@@ -74,7 +74,7 @@ def ablate(
     cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
     check_measures(cases, measures)
     typed = {name: text or "paper" for name, text in axes.items()}
-    asked = RunConditions(model=spec_of(model).name, axes=typed, left_out=left_out)
+    asked = RunConditions(model=listed_name(model), axes=typed, left_out=left_out)
     return (yield from measured("ablate", cases, store, asked, count, measures))
 
 

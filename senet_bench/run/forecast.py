@@ -13,7 +13,7 @@ from senet_bench.core.files import read_file
 from senet_bench.core.results import AnyFacts, json_object
 from senet_bench.core.store import Store, TrialStore
 from senet_bench.errors import BenchError
-from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, select, spec_of, with_controls
+from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, listed_name, select, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
 from senet_bench.run.error import Sweep, stored_result, trial_definition
@@ -42,7 +42,7 @@ def forecast(
     measures = measures or {}
     cases, left_out = settings(model, axes, changes, count or Count(), controls=has_errors(measures))
     typed = {name: text or "paper" for name, text in axes.items()}
-    about: dict[str, Any] = {"model": spec_of(model).name, "axes": typed}
+    about: dict[str, Any] = {"model": listed_name(model), "axes": typed}
     about |= {"left_out": left_out} if left_out else {}
     return _of_cases(cases, about, store, measures)
 

@@ -237,9 +237,9 @@ def test_a_used_deployed_network_is_shipped_by_torch_s_own_means(tmp_path: Path)
     network, x = ready("seresnet20_cifar")
     deployed = deploy(network)
     deployed(x)  # packed
-    scripted = torch.jit.trace(deployed, x)
-    torch.jit.save(scripted, tmp_path / "traced.pt")
-    assert_same(network, torch.jit.load(tmp_path / "traced.pt"), torch.cat([x, x]))
+    jit: Any = torch.jit
+    jit.save(jit.trace(deployed, x), tmp_path / "traced.pt")
+    assert_same(network, jit.load(tmp_path / "traced.pt"), torch.cat([x, x]))
     usual = deploy(network).to(memory_format=torch.contiguous_format)
     exported = torch.export.export(usual, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.export.save(exported, tmp_path / "exported.pt2")

@@ -18,12 +18,12 @@ from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.outside import load
-from tests.support.networks import each
+from tests.support.networks import one_of_each_kind
 
 SE = AttentionSpec()
 
 
-@pytest.mark.parametrize("name", each(CATALOG))
+@pytest.mark.parametrize("name", one_of_each_kind(CATALOG))
 def test_convolutions_and_matrix_products_agree_with_torchs_own_counter(name: str) -> None:
     network, size = build(name, device="meta"), CATALOG[name].input_size
     counts = count(network, size)

@@ -35,14 +35,9 @@ from senet_bench.models.recomputation import gated, squeezed
 from senet_bench.train.evaluation import predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
+from tests.support.networks import one_of_each_kind, slow_but
 
 SIDES = {299: 96, 224: 64, 32: 32}
-HUGE = 26_000_000
-"""Networks from this many parameters on are slow tests."""
-
-
-def quick(name: str) -> bool:
-    return catalog.CATALOG[name].params < HUGE
 
 
 def lived_in(network: nn.Module, x: Tensor) -> nn.Module:
@@ -87,9 +82,7 @@ def calls(deployed: nn.Module) -> list[str]:
     return [getattr(what, "__name__", str(what)) for node in body.graph.nodes if (what := kind(body, node))]
 
 
-@pytest.mark.parametrize(
-    "name", [name if quick(name) else pytest.param(name, marks=pytest.mark.slow) for name in catalog.CLASSIFIERS]
-)
+@pytest.mark.parametrize("name", one_of_each_kind(catalog.CLASSIFIERS))
 def test_every_network_gives_the_same_outputs(name: str) -> None:
     network, x = ready(name)
     before = copy.deepcopy(network.state_dict())
@@ -116,7 +109,13 @@ SWITCHES = {
 
 
 @pytest.mark.parametrize("switch", SWITCHES)
-@pytest.mark.parametrize("name", ["seresnet50", "seresnet18", "seshufflenet_v1_g3", "seresnet20_cifar"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ("seresnet50", "seresnet18", "seshufflenet_v1_g3", "seresnet20_cifar"),
+        ("seresnet20_cifar", "seshufflenet_v1_g3"),
+    ),
+)
 def test_every_switch_gives_the_same_outputs(name: str, switch: str) -> None:
     if switch == "3x3" and name in ("seresnet18", "seresnet20_cifar"):
         pytest.skip("a basic unit has no place after a 3x3 inside a bottleneck")
@@ -170,7 +169,7 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
         ("seresnet50", AttentionSpec(integration="identity"), 4),
         ("seresnet50", AttentionSpec(squeeze="max"), 0),
         ("seresnet50", AttentionSpec(integration="post"), 0),
-        ("seinception_resnet_v2", AttentionSpec(), 40),
+        pytest.param("seinception_resnet_v2", AttentionSpec(), 40, marks=pytest.mark.slow),
         ("seresnet20_cifar", AttentionSpec(), 9),
         ("seshakeshake26_2x96d_cifar", AttentionSpec(), 12),
         ("seshufflenet_v1_g3", AttentionSpec(), 13),
@@ -201,7 +200,7 @@ def test_operators_that_changed_are_not_used(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("huge", [0, 1 << 40], ids=["huge", "large"])
-@pytest.mark.parametrize("name", ["seresnet18", "seresnet50", "seshufflenet_v1_g3"])
+@pytest.mark.parametrize("name", slow_but(("seresnet18", "seresnet50", "seshufflenet_v1_g3"), ("seshufflenet_v1_g3",)))
 def test_large_maps_are_gated_image_by_image(name: str, huge: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "HUGE_MAP", huge)
     monkeypatch.setattr(convolution, "LARGE_MAP", 0)

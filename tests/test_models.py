@@ -21,6 +21,7 @@ from senet_bench.models.cifar import preactivation_branch as preactivation_branc
 from senet_bench.models.inception import InceptionResidual, branches_a
 from senet_bench.models.resnet import ResidualUnit, basic_branch
 from senet_bench.models.shufflenet import ShuffleUnit
+from tests.support.networks import one_of_each_kind, shallow
 
 # Trainable parameters, without and with SE. Sources: P the paper's reference counts (complexity.md), V torchvision,
 # T timm; the rest were read off networks whose conv and FC multiply-adds reproduce the paper's.
@@ -262,7 +263,7 @@ def filled(network: nn.Module) -> nn.Module:
 # --- what is built --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("name", one_of_each_kind(CLASSIFIERS))
 def test_logits_have_the_shape_asked_for(name: str) -> None:
     """At a small square image with attention, at an odd and oblong one without."""
     spec = CATALOG[name]
@@ -283,7 +284,7 @@ def test_a_training_step_reaches_every_parameter(name: str) -> None:
     assert [key for key, p in network.named_parameters() if p.grad is None or not p.grad.isfinite().all()] == []
 
 
-@pytest.mark.parametrize("name", ONE_PER_BUILDER)
+@pytest.mark.parametrize("name", shallow(ONE_PER_BUILDER))
 def test_networks_can_be_traced_symbolically_in_both_modes(name: str) -> None:
     network = build(se_name(name), device="meta")
     image = torch.empty(2, 3, small(name), small(name), device="meta")
@@ -307,7 +308,7 @@ def test_cardinality_is_the_number_of_groups(name: str) -> None:
     assert {m.groups for m in network.modules() if isinstance(m, nn.Conv2d) and m.groups > 1} == {8}
 
 
-@pytest.mark.parametrize("name", [name for name in BASELINES if not name.endswith("v1_5")])
+@pytest.mark.parametrize("name", shallow(name for name in BASELINES if not name.endswith("v1_5")))
 def test_each_stage_can_have_its_blocks_alone_and_its_own_reduction(name: str) -> None:
     spec = CATALOG[se_name(name)]
     everywhere = list(attention_blocks(build_spec(spec, device="meta")))

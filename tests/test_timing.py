@@ -96,15 +96,16 @@ def test_equal_arms_are_ok_and_a_slower_one_is_found_whatever_the_machine_does(l
     assert slower.count("regressed") == 8
 
 
-def test_false_alarms_without_any_margin_stay_within_alpha_on_a_bursty_machine() -> None:
+@pytest.mark.parametrize(("sessions", "most"), [(100, 4), pytest.param(300, 7, marks=pytest.mark.slow)])
+def test_false_alarms_without_any_margin_stay_within_alpha_on_a_bursty_machine(sessions: int, most: int) -> None:
     def verdict_at(seed: int) -> str:
         # the order, too, differs from session to session
         plan = gated_plan(0.0, budget_s=0.3, epochs=1, seed=10_000 + seed)
         return verdict_of(Machine(seed, noise=0.05, load=burst).run(plan=plan))
 
-    verdicts = [verdict_at(seed) for seed in range(300)]
-    assert verdicts.count("regressed") <= 7  # at most 3 expected
-    assert verdicts.count("ok") <= 7
+    verdicts = [verdict_at(seed) for seed in range(sessions)]
+    assert verdicts.count("regressed") <= most  # at most 1 of 100 expected
+    assert verdicts.count("ok") <= most
 
 
 def test_the_interval_covers_the_true_ratio() -> None:

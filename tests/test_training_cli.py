@@ -173,7 +173,7 @@ def test_a_killed_run_resumes_to_the_same_bits(run: Run, tmp_path: Path) -> None
         "--dataset",
         "digits",
         "--epochs",
-        "6",
+        "3",
         "-q",
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

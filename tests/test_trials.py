@@ -42,7 +42,13 @@ def test_layers_that_arms_share_start_out_equal() -> None:
 SECONDS = {"seconds": None, "cpu_seconds": None}
 
 
-@pytest.mark.parametrize("spec", [VARIANT, replace(VARIANT, attention=AttentionSpec(block="eca"))], ids=["se", "eca"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(VARIANT, id="se"),
+        pytest.param(replace(VARIANT, attention=AttentionSpec(block="eca")), id="eca", marks=pytest.mark.slow),
+    ],
+)
 def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(spec: ModelSpec) -> None:
     planned = trial(spec, 1)
     torch.manual_seed(99)

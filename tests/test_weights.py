@@ -306,16 +306,21 @@ def test_a_relu_after_the_second_batchnorm_is_refused(name: str, tmp_path: Path)
         weights.load_weights(catalog.resolve(name), str(stored(theirs_, tmp_path / "w.safetensors")))
 
 
-@pytest.mark.parametrize("name", ["resnetaa50", "resnetblur50"])
-@pytest.mark.parametrize("way", ["name of the file", "configuration beside it", "name", "name with library and tag"])
-def test_the_tensors_of_resnet_50_with_another_function_are_refused(name: str, way: str, tmp_path: Path) -> None:
+WAYS = ("name of the file", "configuration beside it", "name", "name with library and tag")
+SAME_TENSORS = (("resnetblur18", "resnet18_v1_5"), ("resnetaa50", "resnet50_v1_5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "ours", "way"), [*((*SAME_TENSORS[0], way) for way in WAYS), (*SAME_TENSORS[1], WAYS[1])]
+)
+def test_the_same_tensors_with_another_function_are_refused(name: str, ours: str, way: str, tmp_path: Path) -> None:
     given = {"name": name, "name with library and tag": f"timm:{name}.a1h_in1k"}.get(way)
     if given is None:
         (tmp_path / "config.json").write_text(f'{{"architecture": "{name if way.startswith("conf") else "?"}"}}')
         file = f"{name}_a1h-4cf422b3.pth" if way.startswith("name") else "model.safetensors"
         given = str(stored(theirs(f"timm:{name}"), tmp_path / file))
-    with pytest.raises(UsageError, match=rf"timm:{name} computes another function than resnet50_v1_5.*by \d\.\d+"):
-        weights.load_weights(catalog.resolve("resnet50_v1_5"), given)
+    with pytest.raises(UsageError, match=rf"timm:{name} computes another function than {ours}.*by \d\.\d+"):
+        weights.load_weights(catalog.resolve(ours), given)
 
 
 def test_a_file_that_does_not_say_whose_it_is_is_taken_for_torchvisions_and_told(tmp_path: Path) -> None:

@@ -103,7 +103,8 @@ class SenetBench:
         """The recorded facts of a network; recorded first where that was asked for."""
         from filelock import FileLock
 
-        from senet_bench.regression.baselines import Baselines, PortableBaseline, commit_of, updated
+        from senet_bench.core.checkout import commit_of
+        from senet_bench.regression.baselines import Baselines, PortableBaseline, updated
 
         baselines = Baselines(self.folder / "pytest")  # what `check` compares with is not a test's
         replacing = self.recording == "all" and name not in self.checked

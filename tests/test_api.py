@@ -11,8 +11,14 @@ import pytest
 from torch import Tensor, nn
 
 import senet_bench
+from senet_bench.api.options import Sizes
+from senet_bench.api.parameters import flat
+from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.cli.functions import shown
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.show.tables import Column, Document, Table
 from tests.support import stored
 
 
@@ -106,3 +112,32 @@ def test_importing_the_top_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
     code = "from senet_bench import build; print(sum(p.numel() for p in build('resnet20_cifar').parameters()))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "272282\n"
+
+
+def test_the_command_line_shows_what_a_function_returns(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    asked = []
+
+    def count(sizes: Sizes = Sizes(), results: Path = tmp_path, watch: Watch = UNWATCHED) -> Result:  # noqa: B008
+        """Count."""
+        asked.append((sizes.img_size, results, watch.follow(finished())))
+        table = Table("Sum", (Column("what"),), (("3",),))
+        return Result((table,), (), Document({}, (table,), (table,), ()), None, ("one crashed", "another did"))
+
+    def finished() -> Steps[int]:
+        yield Progress("counting", 0, 1)
+        return 7
+
+    command = flat(shown(count))
+    assert command.__name__ == "count"
+    assert {"img_size", "format", "results", "quiet"} <= inspect.signature(command).parameters.keys()
+    values = {name: option.default for name, option in inspect.signature(command).parameters.items()}
+    with pytest.raises(MeasurementError, match="not measured: one crashed, and 1 more"):
+        command(**values | {"img_size": 32, "results": tmp_path / "there"})
+    assert asked == [(32, tmp_path / "there", 7)]
+    assert "Sum" in capsys.readouterr().out
+
+
+def test_a_dry_run_is_a_table_too() -> None:
+    result = senet_bench.ablate("seresnet20_cifar", reduction=[4, 8], dataset="digits", dry_run=True)
+    assert result.path is None
+    assert "trial" in str(result)

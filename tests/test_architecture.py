@@ -16,8 +16,8 @@ FLOORS = [
     {"run"},
     {"breakdown", "detection", "gates", "overhead", "probe", "regression"},
     {"gallery", "pytest_plugin"},
-    {"cli"},
     {"api"},
+    {"cli"},
 ]
 """The rooms from the ground up; a room imports what lies below it."""
 NEIGHBOURS = {("bench", "deployment"), ("deployment", "models"), ("data", "bench")}

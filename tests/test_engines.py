@@ -326,7 +326,7 @@ def test_options_that_slurm_refuses_are_named(slurm: Any, tmp_path: Path) -> Non
 
 
 def test_an_option_of_ray_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
-    from senet_bench.cli.options import engine_of
+    from senet_bench.api.options import engine_of
 
     with pytest.raises(UsageError, match="cpus=two is no number"):
         engine_of("ray", None, ["cpus=two"], None, "cpu", tmp_path)

@@ -12,9 +12,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from senet_bench.api.parameters import Command, choice, flat
 from senet_bench.cli import app as application
 from senet_bench.cli import completed
-from senet_bench.cli.parameters import Command, choice, flat
 from senet_bench.errors import UsageError
 from senet_bench.regression.configfile import load_config
 from senet_bench.show import terminal

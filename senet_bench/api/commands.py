@@ -1,30 +1,21 @@
-"""`compare`, `ablate` and `profile` as functions: the commands' own, whose options are their arguments."""
+"""`compare`, `ablate` and `profile` with the options of the command line as their arguments, and `load`."""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+from senet_bench.api import comparison, profiling
+from senet_bench.api import options as o
+from senet_bench.api.parameters import flat, made
 from senet_bench.api.result import Result, Stored
-from senet_bench.cli import compare as comparing
-from senet_bench.cli import options as o
-from senet_bench.cli import profile as profiling
-from senet_bench.cli.parameters import flat, made
-from senet_bench.cli.showing import Showing
 from senet_bench.core.axes import AXES
 from senet_bench.core.given import block_string, import_string
-from senet_bench.core.progress import Steps, result_of
 from senet_bench.core.store import Store
-from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.show.tables import Document
-
-PRINTED = ("format", "output", "quiet", "no_progress", "dry_run")
-"""Options of the command line that a function has no use for."""
-
+from senet_bench.errors import UsageError
 
 ABOUT = """names, or from Python classes and instances: an `nn.Module`, or what makes one,
 from images (N, C, H, W) to logits (N, classes); `attention` a block from (N, C, H, W) to the same.
@@ -33,31 +24,11 @@ Times come back in seconds, sizes in bytes, errors as fractions with 95 % interv
 could be measured; single failures are in the result's `failures`."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Caught(Showing):
-    """Takes what a command would print."""
-
-    documents: list[Document] = field(default_factory=list)
-    paths: list[Path] = field(default_factory=list)
-
-    def follow(self, steps: Steps[Any]) -> Any:
-        """The result, with no progress drawn."""
-        return result_of(steps)
-
-    def emit(self, document: Document) -> None:
-        """Keep the document."""
-        self.documents.append(document)
-
-    def stored(self, path: Path) -> None:
-        """Keep the path."""
-        self.paths.append(path)
-
-
-def _function(command: Callable[..., None], first: str) -> Callable[..., Result]:
-    """A command as a function of the same name: its argument or arguments, then its options by their names."""
-    hints = get_type_hints(command, include_extras=True)
+def _function(command: Callable[..., Result], first: str) -> Callable[..., Result]:
+    """A function of groups of options as one of their options: its argument or arguments first, then by name."""
+    hints = {name: kind for name, kind in get_type_hints(command, include_extras=True).items() if name != "return"}
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
-    options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name not in PRINTED}
+    options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name != "watch"}
     several = first == "what"
 
     def call(*arguments: Any, **given: Any) -> Result:
@@ -69,18 +40,8 @@ def _function(command: Callable[..., None], first: str) -> Callable[..., Result]
             values["what"] = [import_string(one) for one in arguments] or values["what"]
         elif arguments:
             values[first] = import_string(arguments[0])
-        caught = _Caught(results=Path(values.pop("results")))
-        failures: tuple[str, ...] = ()
-        named = {name: made(kind, values) for name, kind in groups.items() if not issubclass(kind, Showing)}
-        try:
-            command(**named, **{name: values[name] for name in values if name in hints}, showing=caught)
-        except MeasurementError as error:
-            if not caught.documents:
-                raise
-            failures = (str(error),)
-        document = caught.documents[-1]
-        path = caught.paths[-1] if caught.paths else None
-        return Result(document.wide, document.records, document, path, failures)
+        named = {name: made(kind, values) for name, kind in groups.items()}
+        return command(**named, **values)
 
     call.__name__ = call.__qualname__ = command.__name__
     call.__doc__ = _help(command, options, first)
@@ -96,7 +57,7 @@ def _plain(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _help(command: Callable[..., None], options: Mapping[str, inspect.Parameter], first: str) -> str:
+def _help(command: Callable[..., Any], options: Mapping[str, inspect.Parameter], first: str) -> str:
     lines = [command.__doc__ or "", "", f"`{first}`: {ABOUT}", ""]
     for name, option in options.items():
         notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
@@ -124,8 +85,8 @@ def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     return Path(value) if Path in kinds and isinstance(value, str) else value
 
 
-compare = _function(comparing.compare, "what")
-ablate = _function(comparing.ablate, "model")
+compare = _function(comparison.compare, "what")
+ablate = _function(comparison.ablate, "model")
 profile = _function(profiling.profile, "model")
 
 

@@ -5,15 +5,43 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from senet_bench.core.results import Row
-from senet_bench.core.union import Ablation, Errors, Timed
-from senet_bench.show.tables import Document, Table
-from senet_bench.show.writers import html_tables, markdown
+from senet_bench.core.progress import Steps, result_of
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from senet_bench.core.results import Row
+    from senet_bench.core.union import Ablation, Errors, Timed
+    from senet_bench.run.record import Record
+    from senet_bench.show.tables import Document, Table
+
+Outcome = TypeVar("Outcome")
+
+
+class Watch(Protocol):
+    """Who is told how far a function is."""
+
+    def follow(self, steps: Steps[Outcome]) -> Outcome:
+        """The result of some steps, run to their end."""
+
+    def remark(self, text: str) -> None:
+        """Take what is said beside the result."""
+
+
+class Unwatched:
+    """Tells nobody."""
+
+    def follow(self, steps: Steps[Outcome]) -> Outcome:
+        """The result, with no progress drawn."""
+        return result_of(steps)
+
+    def remark(self, text: str) -> None:
+        """Nothing is said."""
+
+
+UNWATCHED = Unwatched()
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,10 +59,14 @@ class ResultTables:
 
     def _repr_html_(self) -> str:
         """The tables with their notes, for a notebook."""
+        from senet_bench.show.writers import html_tables
+
         return html_tables(self.tables)
 
     def __str__(self) -> str:
         """The tables with their notes, as Markdown."""
+        from senet_bench.show.writers import markdown
+
         return markdown(self.tables)
 
 
@@ -50,6 +82,12 @@ class Result(ResultTables):
     document: Document
     path: Path | None = None
     failures: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, document: Document, record: Record[Any] | None = None) -> Result:
+        """A document, and the run that it shows where one is stored."""
+        path, failures = (record.path, tuple(record.failures)) if record else (None, ())
+        return cls(document.wide, document.records, document, path, failures)
 
     @property
     def rows(self) -> Sequence[Any]:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any, get_args
 
 import psutil
@@ -27,6 +28,7 @@ from senet_bench.bench.process import (
     tuning_obstacle,
 )
 from senet_bench.core import specs
+from senet_bench.core.checkout import commit_of
 from senet_bench.core.environment import AllocatorState, Environment, Hardware
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
@@ -45,6 +47,7 @@ def environment() -> Environment:
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         packages={name: version for name in PACKAGES if (version := version_of(name))},
+        commit=commit_of(Path()) or None,
         memory_bytes=psutil.virtual_memory().total,
         load_1min=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         allocator=AllocatorState(can_be_tuned=not tuning_obstacle(), variables=allocator_variables()),

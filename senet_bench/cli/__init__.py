@@ -23,14 +23,14 @@ LONGEST_CALL_S = 7 * 24 * 3600.0
 
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "compare": ("compare:compare", "Networks with and without attention, beside the paper."),
-    "ablate": ("compare:ablate", "One network with its attention varied along axes."),
+    "compare": ("functions:compare", "Networks with and without attention, beside the paper."),
+    "ablate": ("functions:ablate", "One network with its attention varied along axes."),
     "train": ("train:train", "Train a network by a recipe of the paper."),
     "evaluate": ("train:evaluate", "Errors of networks with weights, AP of detectors."),
     "excitations": ("excitations:excitations", "What the gates do, by class and depth."),
     "probe": ("probe:probe", "What a block can do: its errors on small generated tasks."),
-    "profile": ("profile:profile", "Where the time of a network goes, and attention's share."),
-    "selftest": ("profile:selftest", "How far timing can be trusted on this machine."),
+    "profile": ("functions:profile", "Where the time of a network goes, and attention's share."),
+    "selftest": ("selftest:selftest", "How far timing can be trusted on this machine."),
     "check": ("check:check", "Is a network bigger, slower or another than in the base?"),
     "report": ("listing:report", "Tables, plots and the page of all that is stored."),
     "models": ("listing:models", "The networks there are."),
@@ -71,7 +71,7 @@ class _Commands(MutableMapping[str, Any]):
 
 
 def _built(name: str, place: str, line: str) -> Any:
-    from senet_bench.cli.parameters import Command, flat
+    from senet_bench.api.parameters import Command, flat
 
     command = command_at(place)
     if isinstance(command, typer.Typer):
@@ -148,7 +148,7 @@ def completed(arguments: Sequence[str]) -> list[str]:
     rest, found = _common_first(arguments)
     if rest[:1] != ["ablate"]:
         return [*found, *rest]
-    from senet_bench.cli.options import PAPER_VALUE
+    from senet_bench.api.options import PAPER_VALUE
     from senet_bench.core.axes import AXES
 
     axes = {f"--{name}" for name in AXES}

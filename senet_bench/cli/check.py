@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 import typer
 
-from senet_bench.cli import options as o
-from senet_bench.cli.parameters import Command, choice, flat
+from senet_bench.api import options as o
+from senet_bench.api.parameters import Command, choice, flat
+from senet_bench.api.reading import RESULTS, Results
 from senet_bench.cli.showing import Printing, Showing, check_output, emit
 from senet_bench.core.files import check_folder
 from senet_bench.core.specs import Allocator
@@ -159,7 +160,7 @@ class Keeping:
     """Where what is recorded lies, and what is said."""
 
     PANEL: ClassVar[str] = Showing.PANEL
-    results: o.Results = Path("results")
+    results: Results = RESULTS
     quiet: o.Quiet = False
     no_progress: o.NoProgress = False
 
@@ -320,7 +321,7 @@ def baseline_accept(
 
 def baseline_show(
     printing: Printing = Printing(),
-    results: o.Results = Path("results"),
+    results: Results = RESULTS,
 ) -> None:
     """What is recorded, and who accepted which change."""
     printing.check()

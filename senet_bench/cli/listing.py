@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from senet_bench.cli.parameters import choice
-from senet_bench.cli.showing import AnyProtocol, Printing, Showing
+from senet_bench.api.parameters import choice
+from senet_bench.api.reading import AnyProtocol
+from senet_bench.cli.showing import Printing, Showing
 from senet_bench.errors import MeasurementError
 
-SplitName = Literal["machine", "torch", "version"]
+if TYPE_CHECKING:
+    from senet_bench.show.tables import Table
+
+SplitName = Literal["machine", "torch", "version", "commit"]
 
 
 def models(
@@ -43,6 +48,14 @@ def doctor(
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")
 
 
+def _trend(places: Sequence[Path]) -> list[Table]:
+    """What `check` stored over the commits of results folders."""
+    from senet_bench.regression.baselines import Baselines
+    from senet_bench.regression.trend import trend_tables
+
+    return [table for place in places for table in trend_tables(Baselines(place / "baselines"))]
+
+
 def report(
     folders: Annotated[
         list[Path] | None,
@@ -50,7 +63,11 @@ def report(
     ] = None,
     by: Annotated[
         str | None,
-        typer.Option("--by", help="Set side by side what is stored, by this.", **choice(*get_args(SplitName))),
+        typer.Option(
+            "--by",
+            help="Set side by side what is stored, by this; commit: the trend too.",
+            **choice(*get_args(SplitName)),
+        ),
     ] = None,
     cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
     any_protocol: AnyProtocol = False,
@@ -72,7 +89,7 @@ def report(
             terminal.print_text("".join(map(cited, held.values())))
             return
         sides = held if by is None else split(report.files_together(held.values()), cast(SplitName, by))
-        showing.emit(side_by_side(sides))
+        showing.emit(side_by_side(sides, _trend(places) if by == "commit" else ()))
         return
     root = places[0]
     found = report.read_gallery(Store(root), any_protocol=any_protocol)

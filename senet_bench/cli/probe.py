@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from senet_bench.cli import options as o
+from senet_bench.api import options as o
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from senet_bench.cli.parameters import choice
+from senet_bench.api.parameters import choice
+from senet_bench.api.reading import RESULTS, Results
 from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.progress import Result, Steps
 from senet_bench.show import writers
@@ -18,10 +19,6 @@ if TYPE_CHECKING:
     from senet_bench.show.tables import Document
 
 FORMAT_NAMES = ("table", *writers.FORMATS)
-AnyProtocol = Annotated[
-    bool,
-    typer.Option("--any-protocol", help="Errors measured by another protocol beside the paper's too, marked so."),
-]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Printing:
 class Showing(Printing):
     """How a result is shown and where it is kept."""
 
-    results: Annotated[Path, typer.Option("--results", help="The results folder.")] = Path("results")
+    results: Results = RESULTS
     quiet: Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")] = False
     no_progress: Annotated[bool, typer.Option("--no-progress", help="No progress bar.")] = False
 
@@ -69,11 +66,15 @@ class Showing(Printing):
 
         return terminal.run_steps(steps, quiet=self.quiet or self.no_progress)
 
-    def stored(self, path: Path) -> None:
-        """Say where the run is stored."""
+    def remark(self, text: str) -> None:
+        """Say something beside the result."""
         from senet_bench.show import terminal
 
-        terminal.remark(f"stored in {path}", quiet=self.quiet)
+        terminal.remark(text, quiet=self.quiet)
+
+    def stored(self, path: Path) -> None:
+        """Say where the run is stored."""
+        self.remark(f"stored in {path}")
 
 
 def check_output(output: Path | None) -> None:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
-from senet_bench.cli import options as o
-from senet_bench.cli.parameters import within
+from senet_bench.api import options as o
+from senet_bench.api.parameters import within
 from senet_bench.cli.showing import Showing
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.progress import Steps

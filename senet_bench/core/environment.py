@@ -33,7 +33,10 @@ class AllocatorState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Environment:
-    """Hardware, software and load of a machine; `machine` is the key of its `hard`, None is what is not known."""
+    """Hardware, software and load of a machine; `machine` is the key of its `hard`, None is what is not known.
+
+    `commit` is that of the folder where the command was typed, with `+` where files differed from it.
+    """
 
     machine: str = "unknown"
     hard: Hardware = field(default_factory=Hardware)
@@ -41,6 +44,7 @@ class Environment:
     python: str | None = None
     platform: str | None = None
     packages: Mapping[str, str] = field(default_factory=dict)
+    commit: str | None = None
     memory_bytes: int | None = None
     load_1min: float | None = None
     allocator: AllocatorState = field(default_factory=AllocatorState)

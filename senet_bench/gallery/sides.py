@@ -14,7 +14,7 @@ from senet_bench.gallery.collection import Collection, conditions_label
 from senet_bench.show.measurements import mean_interval
 from senet_bench.show.tables import EMPTY, Cell, Column, Document, Field, Table, interval_text, number, table_of
 
-Split = Literal["machine", "torch", "version"]
+Split = Literal["machine", "torch", "version", "commit"]
 Interval = tuple[float, float]
 SIDE_NOTES = (
     "differs: the 95 % intervals of two of them share no value; else the data do not say so. Nothing is pooled.",
@@ -22,11 +22,12 @@ SIDE_NOTES = (
 
 
 def split(collection: Collection, by: Split) -> dict[str, Collection]:
-    """The runs of a folder by machine, version of torch or version of senet-bench, by its name."""
+    """The runs of a folder by machine, version of torch or of senet-bench, or commit, by its name."""
     names: dict[Split, Callable[[StoredRun], str]] = {
         "machine": lambda run: collection.name_of(run.machine),
         "torch": lambda run: f"torch {run.torch}" if run.torch else "torch not noted",
         "version": lambda run: f"senet-bench {run.document.version}",
+        "commit": lambda run: f"commit {run.document.environment.commit or 'not noted'}",
     }
     found: dict[str, list[StoredRun]] = {}
     for run in collection.sources:
@@ -34,11 +35,14 @@ def split(collection: Collection, by: Split) -> dict[str, Collection]:
     return {name: Collection(tuple(runs)) for name, runs in sorted(found.items())}
 
 
-def side_by_side(sides: Mapping[str, Collection]) -> Document:
-    """Tables of times, errors and counts of the networks that two sides or more have; `UsageError` where none has."""
-    if len(sides) < 2:
+def side_by_side(sides: Mapping[str, Collection], trend: Sequence[Table] = ()) -> Document:
+    """Tables of times, errors and counts of the networks that two sides or more have, behind a trend.
+
+    Raises `UsageError` where there is neither.
+    """
+    if len(sides) < 2 and not trend:
         raise UsageError(f"there is only {next(iter(sides), 'nothing')} to show", "name two results folders or more")
-    tables = (*_times(sides), *_errors(sides), *_counts(sides))
+    tables = (*trend, *_times(sides), *_errors(sides), *_counts(sides))
     if not tables:
         raise UsageError(f"{' and '.join(sides)} have no network in common", "measure the same networks on each")
     json = {"schema": "senet-bench.report/1", "sides": list(sides), "rows": [_record(table) for table in tables]}

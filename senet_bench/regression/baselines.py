@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import getpass
 import json
-import subprocess
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 
 from senet_bench import __version__
+from senet_bench.core.checkout import git
 from senet_bench.core.files import append_line, read_file, write_atomically
 from senet_bench.core.fingerprint import Function
 from senet_bench.core.results import Seconds, StoredCount, json_object, of_type, to_json
@@ -261,24 +261,3 @@ def who(folder: Path) -> str:
         return name or getpass.getuser()
     except (OSError, KeyError):
         return "unknown"
-
-
-def git(folder: Path, *arguments: str) -> str:
-    """What git prints, empty where it fails or is not there."""
-    try:
-        done = subprocess.run(  # noqa: S603 - fixed program, no shell
-            ["git", "-C", str(folder), *arguments],  # noqa: S607
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
-
-
-def commit_of(folder: Path) -> str:
-    """The short commit that a checkout is at, with `+` when files differ from it; empty outside git."""
-    commit = git(folder, "rev-parse", "--short=12", "HEAD")
-    return f"{commit}+" if commit and git(folder, "status", "--porcelain", "--untracked-files=no") else commit

@@ -12,10 +12,11 @@ from typing import Any
 
 from senet_bench import __version__
 from senet_bench.bench.process import Health, allocator_of_process, check_allocator
+from senet_bench.core.checkout import commit_of, git
 from senet_bench.core.progress import Steps
 from senet_bench.errors import UsageError
 from senet_bench.regression.against import CheckAgainst
-from senet_bench.regression.baselines import Baselines, commit_of, git
+from senet_bench.regression.baselines import Baselines
 from senet_bench.regression.comparison import Options, Rows, vanished
 from senet_bench.regression.config import Config
 from senet_bench.regression.drift import drift_rows

@@ -6,9 +6,10 @@ import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from senet_bench.core.checkout import git
 from senet_bench.core.results import json_object, of_type
 from senet_bench.errors import BenchError
-from senet_bench.regression.baselines import Baselines, PortableBaseline, git
+from senet_bench.regression.baselines import Baselines, PortableBaseline
 from senet_bench.regression.config import Drift
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics
@@ -59,7 +60,7 @@ def _row(network: str, metric: str, values: Sequence[int], drift: Drift) -> Limi
     )
 
 
-def line_of(values: Sequence[int]) -> str:
+def line_of(values: Sequence[float]) -> str:
     """Values as a line of bars, the least the lowest; empty where all are one."""
     low, high = min(values), max(values)
     if low == high:

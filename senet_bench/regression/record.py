@@ -9,6 +9,7 @@ from typing import Any
 
 from senet_bench import __version__
 from senet_bench.core.catalog import normalise
+from senet_bench.core.checkout import commit_of
 from senet_bench.core.fingerprint import same
 from senet_bench.core.progress import Steps
 from senet_bench.core.schemas import schema_of
@@ -21,7 +22,6 @@ from senet_bench.regression.baselines import (
     PortableBaseline,
     StoredFacts,
     StoredLatency,
-    commit_of,
     facts_stored,
     torch_here,
     updated,

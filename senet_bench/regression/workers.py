@@ -24,9 +24,9 @@ from typing import IO, Generic, TypeVar
 import msgspec
 
 from senet_bench.bench.process import allocator_environment
+from senet_bench.core.checkout import git
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.regression.baselines import git
 from senet_bench.regression.config import Checked
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.worker import ASK, END

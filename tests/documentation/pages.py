@@ -20,8 +20,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 import typer.main
 from typer.models import OptionInfo
 
+from senet_bench.api.parameters import flat
 from senet_bench.cli import COMMANDS, app, command_at, completed
-from senet_bench.cli.parameters import flat
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "senet_bench" / "docs"

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 
 import typer
 
+from senet_bench.api.parameters import choice, within
+from senet_bench.api.reading import AnyProtocol
 from senet_bench.bench.process import cores
-from senet_bench.cli.parameters import choice, within
-from senet_bench.cli.showing import AnyProtocol
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.datasets import CLASSIFICATION
@@ -40,7 +40,6 @@ PAPER_VALUE = "paper"
 
 
 DEVICES = "cpu, cuda, cuda:1 or mps."
-Results = Annotated[Path, typer.Option("--results", help="The results folder.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="No progress and no remarks.")]
 NoProgress = Annotated[bool, typer.Option("--no-progress", help="No progress bar.")]
 ALLOCATOR = "tuned: let glibc keep freed memory (Linux), for all sides alike."

@@ -1,4 +1,4 @@
-"""The commands `compare` and `ablate`."""
+"""`compare` and `ablate`: networks side by side, and one network with its attention varied."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senet_bench.cli import options as o
-from senet_bench.cli.parameters import within
-from senet_bench.cli.showing import Showing
-from senet_bench.errors import MeasurementError
+from senet_bench.api import options as o
+from senet_bench.api.parameters import within
+from senet_bench.api.reading import RESULTS, Results
+from senet_bench.api.result import UNWATCHED, Result, Watch
 
 if TYPE_CHECKING:
     from senet_bench.core.results import Run
+    from senet_bench.core.store import Store
     from senet_bench.overhead.answer import Budget
     from senet_bench.run.compare import Measure
     from senet_bench.run.record import Record
-    from senet_bench.show.tables import Document
 
 What = Annotated[
     list[str] | None,
@@ -51,18 +51,19 @@ def compare(
     overhead: o.Overhead = o.Overhead(),
     dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
-    showing: Showing = Showing(),
-) -> None:
+    results: Results = RESULTS,
+    watch: Watch = UNWATCHED,
+) -> Result:
     """Networks with and without SE side by side, each beside what the paper prints."""
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
-    sweep, limits = trials.sweep(running.precision, running.device, showing.results), overhead.limits()
+    sweep, limits = trials.sweep(running.precision, running.device, results), overhead.limits()
     layout = tables.layout()
-    showing.check()
     reference = partners.reference()
     from senet_bench.run import cases
 
     cases.check_names(named)
     from senet_bench.core.all_seeds import with_all_seeds
+    from senet_bench.core.store import Store
     from senet_bench.overhead import answer
     from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
@@ -70,10 +71,10 @@ def compare(
     from senet_bench.run.compare import compare
     from senet_bench.show import documents
 
+    store = Store(results)
     bought = answer.Budget(limits, conditions) if limits else None
     if bought is not None and sweep is None:
-        _answer(named, bought, timing.measures(conditions), showing)
-        return
+        return _answer(named, bought, timing.measures(conditions), store, watch)
     changes = replace(sizes.changes(typed), against=reference, only=partners.only)
     measures = timing.measures(conditions)
     if sweep is not None:
@@ -81,35 +82,32 @@ def compare(
     selected = cases.select(named, changes)
     layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
     if dry_run:
-        showing.emit(run_tables.forecast_document(forecast.of_comparison(named, showing.store, changes, measures)))
-        return
-    steps = compare(named, showing.store, changes, counting.count(), measures, bought.plain if bought else None)
-    record = showing.follow(steps)
-    shown, notes = with_all_seeds(record.document, showing.store)
+        return Result.of(run_tables.forecast_document(forecast.of_comparison(named, store, changes, measures)))
+    steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
+    record = watch.follow(steps)
+    shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, cases.selected_studies(what or ()), layout, notes)
     if bought is not None:
-        document = with_verdicts(document, answer.budget_verdicts(named, showing.store, bought))
-    _finish(record, document, showing)
+        document = with_verdicts(document, answer.budget_verdicts(named, store, bought))
+    return Result.of(document, record)
 
 
-def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], showing: Showing) -> None:
-    """Show what is known of an overhead from stored and printed errors; latencies that are missing are measured."""
+def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], store: Store, watch: Watch) -> Result:
+    """What is known of an overhead from stored and printed errors; latencies that are missing are measured."""
     from senet_bench.overhead import answer, tables
-    from senet_bench.show import terminal
     from senet_bench.show.tables import Document
 
-    missing = answer.untimed(what, showing.store, budget) if timing else []
+    missing = answer.untimed(what, store, budget) if timing else []
     records: list[Record[Run]] = []
     if missing:
         count = sum(len(cases) - 1 for cases in missing)
         text = f"timing {count} networks that no latency is stored of; --no-latency answers without"
-        terminal.remark(text, quiet=showing.quiet)
-        records = showing.follow(answer.time_missing(missing, showing.store, budget, timing))
-    run, verdicts = answer.answer(what, showing.store, budget)
-    showing.emit(tables.with_verdicts(Document(run, (), (), ()), verdicts))
-    failures = [failure for record in records for failure in record.failures]
-    if failures:
-        raise MeasurementError(f"not measured: {failures[0]}" + f", and {len(failures) - 1} more" * (len(failures) > 1))
+        watch.remark(text)
+        records = watch.follow(answer.time_missing(missing, store, budget, timing))
+    run, verdicts = answer.answer(what, store, budget)
+    document = tables.with_verdicts(Document(run, (), (), ()), verdicts)
+    failures = tuple(failure for record in records for failure in record.failures)
+    return replace(Result.of(document), failures=failures)
 
 
 def ablate(
@@ -124,41 +122,32 @@ def ablate(
     trials: o.Trials = o.Trials(),
     dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
-    showing: Showing = Showing(),
-) -> None:
+    results: Results = RESULTS,
+    watch: Watch = UNWATCHED,
+) -> Result:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     chosen, conditions = axes.chosen(), running.conditions()
-    sweep, layout = trials.sweep(running.precision, running.device, showing.results), tables.layout()
-    showing.check()
+    sweep, layout = trials.sweep(running.precision, running.device, results), tables.layout()
     from senet_bench.run import cases
 
     cases.check_names([model])
     from senet_bench.core.all_seeds import with_all_seeds
+    from senet_bench.core.store import Store
     from senet_bench.run import count, forecast
     from senet_bench.run import latency as timing
     from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import ablate
     from senet_bench.show import documents
 
+    store = Store(results)
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
     measures: dict[str, Measure] = {"latency": timing.Timing(conditions, budget, seed)} if latency else {}
     measures |= {} if sweep is None else {"accuracy": sweep}
     settings = cases.grid_cases(model, chosen, changes)
     layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
     if dry_run:
-        facts = forecast.forecast(model, chosen, showing.store, changes, counting.count(), measures)
-        showing.emit(run_tables.forecast_document(facts))
-        return
-    record = showing.follow(ablate(model, chosen, showing.store, changes, counting.count(), measures))
-    shown, notes = with_all_seeds(record.document, showing.store)
-    _finish(record, documents.of_run(shown, layout=layout, notes=notes), showing)
-
-
-def _finish(record: Record[Run], document: Document, showing: Showing) -> None:
-    """Show a run, and end with exit code 5 if something could not be measured."""
-    showing.emit(document)
-    showing.stored(record.path)
-    failures = record.failures
-    if failures:
-        more = f", and {len(failures) - 1} more" * (len(failures) > 1)
-        raise MeasurementError(f"not measured: {failures[0]}{more}")
+        facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)
+        return Result.of(run_tables.forecast_document(facts))
+    record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures))
+    shown, notes = with_all_seeds(record.document, store)
+    return Result.of(documents.of_run(shown, layout=layout, notes=notes), record)

@@ -25,7 +25,7 @@ from senet_bench.core.files import kind_of_path
 OTHER = "Options"
 
 
-def flat(command: Callable[..., None]) -> Callable[..., None]:
+def flat(command: Callable[..., Any]) -> Callable[..., None]:
     """The command with every parameter that is a group of options replaced by the group's fields.
 
     A group's default (`timing: Timing = Timing(budget=30.0)`) gives the defaults of its fields.

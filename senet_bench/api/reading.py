@@ -1,0 +1,15 @@
+"""Options of what is read from stored results, loaded without any others."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+RESULTS = Path("results")
+Results = Annotated[Path, typer.Option("--results", help="The results folder.")]
+AnyProtocol = Annotated[
+    bool,
+    typer.Option("--any-protocol", help="Errors measured by another protocol beside the paper's too, marked so."),
+]

@@ -1,0 +1,43 @@
+"""Commands that are a function of Python and no more: its options, then how what it returns is shown."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+from senet_bench.api import comparison, profiling
+from senet_bench.api.result import Result
+from senet_bench.cli.showing import Showing
+from senet_bench.errors import MeasurementError
+
+OURS = ("results", "watch")
+"""Parameters of a function that the options of showing fill."""
+
+
+def shown(function: Callable[..., Result]) -> Callable[..., None]:
+    """The command of a function; what could not be measured ends it with exit code 5, after the rest is shown."""
+
+    def command(*, showing: Showing, **options: Any) -> None:
+        showing.check()
+        result = function(**options, results=showing.results, watch=showing)
+        showing.emit(result.document)
+        if result.path:
+            showing.stored(result.path)
+        if result.failures:
+            more = f", and {len(result.failures) - 1} more" * (len(result.failures) > 1)
+            raise MeasurementError(f"not measured: {result.failures[0]}{more}")
+
+    hints = get_type_hints(function, include_extras=True)
+    own = [one for name, one in inspect.signature(function).parameters.items() if name not in OURS]
+    keyed = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
+    showing = inspect.Parameter("showing", inspect.Parameter.KEYWORD_ONLY, default=Showing())
+    command.__signature__ = inspect.Signature([*keyed, showing])  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: hints[one.name] for one in own} | {"showing": Showing}
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    return command
+
+
+compare = shown(comparison.compare)
+ablate = shown(comparison.ablate)
+profile = shown(profiling.profile)

@@ -80,6 +80,7 @@ def test_the_table_shows_ratio_and_control(run: Run) -> None:
         (["-b", "1,two"], "two"),
         (["--threads", "0"], "threads"),
         (["--runtime", "jit"], "jit"),
+        (["--runtime", "deploy:tvm"], "deploy:openvino"),
         (["--runtime", "cudagraph"], "CUDA"),
     ],
 )

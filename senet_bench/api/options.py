@@ -19,6 +19,7 @@ from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.datasets import CLASSIFICATION
 from senet_bench.core.devices import kind_of
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions, CounterName, ModelSpec, Spread, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
@@ -294,7 +295,8 @@ class Running(Where):
     runtime: Annotated[
         str | None,
         typer.Option(
-            "--runtime", help="eager, compile, deploy, cudagraph, onnxruntime or openvino, or several: eager,deploy."
+            "--runtime",
+            help=f"{', '.join(RUNTIMES)}; several: eager,deploy.",
         ),
     ] = None
     torchcompile: Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")] = False

@@ -5,12 +5,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import os
 import platform
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any, get_args
@@ -30,6 +29,7 @@ from senet_bench.bench.process import (
 from senet_bench.core import specs
 from senet_bench.core.checkout import commit_of
 from senet_bench.core.environment import AllocatorState, Environment, Hardware
+from senet_bench.core.runtimes import RUNTIMES, check_installed, check_known
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
@@ -101,7 +101,8 @@ def _read(path: str) -> str | None:
 
 def check_conditions(conditions: Conditions) -> None:
     """Raise `UsageError`, with a remedy, on conditions that this machine cannot offer."""
-    for name, choices in (("precision", specs.Precision), ("runtime", specs.Runtime), ("mode", specs.Mode)):
+    check_known(conditions.runtime)
+    for name, choices in (("precision", specs.Precision), ("mode", specs.Mode)):
         if getattr(conditions, name) not in get_args(choices):
             raise UsageError(
                 f"{name} {getattr(conditions, name)!r} is unknown", f"choose from {', '.join(get_args(choices))}"
@@ -122,20 +123,15 @@ def settled(conditions: Conditions) -> Conditions:
 
 
 def _check_runtime(conditions: Conditions, device: Device) -> None:
-    runtime = conditions.runtime
-    cuda_only = runtime == "cudagraph" or conditions.timing == "device" or conditions.cache == "cold"
+    facts = RUNTIMES[conditions.runtime]
+    cuda_only = facts.graphs or conditions.timing == "device" or conditions.cache == "cold"
     if cuda_only and not device.captures:
         raise UsageError("CUDA graphs, device timing and a cold cache need a CUDA device", "use --device cuda")
     if conditions.cache == "cold" and conditions.timing != "device":
         raise UsageError("a cold cache is timed by device events only", "use device timing")
-    if runtime in RUNTIME_EXTRAS:
+    if facts.extra:
         check_runtime(conditions)
-        extra = RUNTIME_EXTRAS[runtime]
-        missing = [module for module in extra.modules if importlib.util.find_spec(module) is None]
-        if missing:
-            raise UsageError(
-                f"{runtime} needs {', '.join(missing)}", f'run: python -m pip install "senet-bench[{extra.name}]"'
-            )
+    check_installed(facts)
 
 
 @contextlib.contextmanager
@@ -192,20 +188,6 @@ def _allows_tf32(flag: Any) -> bool | None:
         return bool(flag.allow_tf32)
     except RuntimeError:  # the newer interface was used: there is no older value to restore
         return None
-
-
-@dataclass(frozen=True, slots=True)
-class Extra:
-    """The extra of the package that brings a runtime, and the modules it needs."""
-
-    name: str
-    modules: tuple[str, ...]
-
-
-RUNTIME_EXTRAS = {
-    "onnxruntime": Extra("onnx", ("onnx", "onnxscript", "onnxruntime")),
-    "openvino": Extra("openvino", ("openvino",)),
-}
 
 
 def check_runtime(conditions: Conditions) -> None:

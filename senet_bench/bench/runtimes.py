@@ -6,12 +6,10 @@ import atexit
 import contextlib
 import copy
 import functools
-import itertools
 import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +23,12 @@ from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of,
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
-from senet_bench.bench.machine import RUNTIME_EXTRAS, check_conditions
+from senet_bench.bench.machine import check_conditions
 from senet_bench.core.foreign import blame, passes
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
+from senet_bench.deployment.engines import compiled, running
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
@@ -38,7 +38,6 @@ TRAIN_TOLERANCE = 0.1
 REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, OSError, ImportError, AttributeError, IndexError)
 """What networks, compilers and exporters raise when they fail."""
-_numbered = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,22 +148,22 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor, held: list
     """
     x = images[: conditions.batch_size].to(conditions.device).clone()
     fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
-    dtype = REDUCED.get(conditions.precision)
-    if conditions.mode == "infer" and dtype is not None and conditions.runtime not in RUNTIME_EXTRAS:
+    dtype, facts = REDUCED.get(conditions.precision), RUNTIMES[conditions.runtime]
+    if conditions.mode == "infer" and dtype is not None:
         x = x.to(dtype)
     if conditions.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     if held is not None:
         held.append(x)
-    if conditions.runtime in RUNTIME_EXTRAS:
-        return exported_call(fresh, conditions, x)
-    if conditions.runtime == "deploy":
+    if facts.deployed:
         return _deployed(fresh, conditions, x)
+    if facts.extra:
+        return _inference(running(facts.engine, fresh, x), x)
     if conditions.channels_last:
         fresh = fresh.to(memory_format=torch.channels_last)
     if conditions.mode == "infer" and dtype is not None:
         fresh = fresh.to(dtype)
-    run: Callable[[Tensor], Any] = _compiled(fresh) if conditions.runtime == "compile" else fresh
+    run: Callable[[Tensor], Any] = compiled(fresh) if conditions.runtime == "compile" else fresh
     call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
     if conditions.runtime == "compile":
         with _own_cache():
@@ -175,10 +174,15 @@ def _call(network: nn.Module, conditions: Conditions, images: Tensor, held: list
 def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
     """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph."""
     if conditions.mode == "train":
-        raise UsageError("runtime deploy is for inference only", "use --mode infer or another runtime")
-    call = _inference(deploy(network).to(x.dtype), x)
+        raise UsageError(f"runtime {conditions.runtime} is for inference only", "use --mode infer or another runtime")
+    engine = RUNTIMES[conditions.runtime].engine
+    call = _inference(deploy(network, engine).to(x.dtype), x)
     device = device_of(x.device)
-    return device.capture(call) if device.captures else call
+    if engine in ("torch", "eager"):
+        return device.capture(call) if device.captures else call
+    with _own_cache():
+        call()
+    return call
 
 
 def _inference(run: Callable[[Tensor], Any], x: Tensor) -> Call:
@@ -209,20 +213,6 @@ def _training(network: nn.Module, run: Callable[[Tensor], Any], x: Tensor, dtype
     return call
 
 
-def _compiled(network: nn.Module) -> Callable[[Tensor], Any]:
-    """torch.compile of the whole graph, each network with a code object of its own.
-
-    Dynamo's recompile limit counts by code object, and one arm's guards must not be walked through by another.
-    """
-
-    def run(x: Tensor) -> Any:
-        return network(x)
-
-    run.__code__ = run.__code__.replace(co_name=f"run_{next(_numbered)}")
-    compiled: Callable[[Tensor], Any] = torch.compile(run, fullgraph=True, dynamic=False)
-    return compiled
-
-
 @functools.cache
 def _cache_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="senet-bench-inductor-"))
@@ -243,35 +233,3 @@ def _own_cache() -> Iterator[None]:
             del os.environ[name]
         else:
             os.environ[name] = before
-
-
-def exported_call(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
-    """The exported network as a call returning its logits (N, classes) as a NumPy array."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        make = {"onnxruntime": _onnxruntime, "openvino": _openvino}[conditions.runtime]
-        return make(network.eval(), conditions, images)
-
-
-def _onnxruntime(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = conditions.threads
-    options.inter_op_num_threads = 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        torch.onnx.export(network, (images,), str(path), dynamo=True, verbose=False)
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: images.numpy()}
-    return lambda: session.run(None, feed)[0]
-
-
-def _openvino(network: nn.Module, conditions: Conditions, images: Tensor) -> Call:
-    import openvino
-
-    settings: dict[str, Any] = {"INFERENCE_NUM_THREADS": conditions.threads, "INFERENCE_PRECISION_HINT": "f32"}
-    model = openvino.convert_model(network, example_input=images, input=[list(images.shape)])
-    compiled = openvino.Core().compile_model(model, "CPU", settings)
-    request, feed = compiled.create_infer_request(), [images.numpy()]
-    return lambda: request.infer(feed)[compiled.output(0)]

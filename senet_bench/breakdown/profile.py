@@ -21,13 +21,14 @@ from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_p
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
 from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
+from senet_bench.breakdown.unread import unread_shares
 from senet_bench.core.formulas import Formulas
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.errors import BenchError, UsageError, out_of_memory
-from senet_bench.models import build_spec
+from senet_bench.models import attention_blocks, build_spec
 from senet_bench.run.record import Record, header
 
 BUDGET_S = 20.0
@@ -150,11 +151,11 @@ def run_profile(
         **asdict(conditions),
     )
     begun, plan = header("profile", network), Plan(budget_s=budget_s, seed=seed)
-    profile = yield from profile_network(
-        build_spec(spec), spec.input_size, conditions=conditions, plan=plan, formulas=formulas
-    )
+    built = build_spec(spec)
+    profile = yield from profile_network(built, spec.input_size, conditions=conditions, plan=plan, formulas=formulas)
     rows, stages = list(profile.parts), list(profile.stages)
-    facts: ProfileFacts = Facts(**begun, rows=rows, details=stages, summary=profile.summary)
+    summary = replace(profile.summary, unread=unread_shares(built, attention_blocks(built), spec.input_size))
+    facts: ProfileFacts = Facts(**begun, rows=rows, details=stages, summary=summary)
     record = Record.begin(store, facts)
     record.change()
     return record

@@ -62,13 +62,26 @@ class StageRow:
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """Shares of multiply-adds at pixels that nobody reads: of the network, with its gates early, and without attention.
+
+    The last two are None where the network has no attention.
+    """
+
+    network: float
+    early: float | None = None
+    without: float | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileSummary:
     """A network's call as a whole, under these conditions.
 
     `seconds` is the median of a call, `control` a second copy's time as a fraction of it, less 1. `interaction` is
     what attention costs beyond its gate alone and its scale alone, `unattributed` beyond the sum over the stages.
-    `samples` are the seconds of every kept round by arm, in order. `reason` says why to distrust the rows.
+    `samples` are the seconds of every kept round by arm, in order. `unread` is None where everything is read.
+    `reason` says why to distrust the rows.
     """
 
     input_size: tuple[int, int, int]
@@ -84,6 +97,7 @@ class ProfileSummary:
     settled: bool | None = None
     reason: str = ""
     device: Ceilings | None = None
+    unread: Unread | None = None
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, StageRow
+from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, StageRow, Unread
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 PROFILE_NOTES = (
@@ -68,9 +68,18 @@ def _arithmetic(rows: Sequence[PartRow]) -> list[str]:
 def _remarks(summary: ProfileSummary) -> list[str]:
     remarks = [f"{name} missing: {why}" for name, why in summary.missing.items()]
     remarks += [summary.reason] if summary.reason else []
+    if summary.unread:
+        remarks.append(_unread(summary.unread))
     if summary.control:
         remarks.append(f"A/A control {100 * summary.control.value:+.2f} %, {summary.rounds} rounds")
     return remarks
+
+
+def _unread(unread: Unread) -> str:
+    forms = {"with early gates": unread.early, "without attention": unread.without}
+    others = ", ".join(f"{100 * share:.1f} % {form}" for form, share in forms.items() if share is not None)
+    beside = f" ({others})" if others else ""
+    return f"never read: {100 * unread.network:.1f} % of the multiply-adds{beside}, which deploy does not compute"
 
 
 def _estimate(estimate: Estimate | None) -> str:

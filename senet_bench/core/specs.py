@@ -15,7 +15,10 @@ Integration = Literal["standard", "pre", "post", "identity"]
 Placement = Literal["standard", "3x3"]
 Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
-Runtime = Literal["eager", "compile", "cudagraph", "deploy", "onnxruntime", "openvino"]
+Runtime = Literal[
+    "eager", "compile", "cudagraph", "onnxruntime", "openvino",
+    "deploy", "deploy:eager", "deploy:compile", "deploy:onnxruntime", "deploy:openvino",
+]  # fmt: skip
 TimingName = Literal["end-to-end", "device"]
 Spread = Literal["columns", "sd", "interval"]
 CounterName = Literal["shapes", "fvcore"]

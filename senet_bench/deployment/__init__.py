@@ -3,59 +3,121 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from senet_bench.core.runtimes import Engine
 from senet_bench.deployment.convolution import has_prepacked
 from senet_bench.deployment.cuda_graph import Captured
 from senet_bench.deployment.dead_pixels import drop_dead_pixels
 from senet_bench.deployment.early_squeeze import make_early
+from senet_bench.deployment.engines import Run, check_engine, running, write_onnx, write_openvino
 from senet_bench.deployment.fold import fold_factors, fold_norms
 from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import traced
+from senet_bench.errors import UsageError
 
-__all__ = ["Deployed", "deploy", "has_prepacked"]
+__all__ = ["Deployed", "deploy", "has_prepacked", "transformed"]
+
+Shape = tuple[int, int, int, int]
+WRITERS: dict[str, tuple[Engine, Callable[..., None]]] = {
+    ".onnx": ("onnxruntime", write_onnx),
+    ".xml": ("openvino", write_openvino),
+}
+"""By the ending of a file: what must be installed to write it, and the function that does."""
 
 
 class Deployed(nn.Module):
     """A network for inference; `rewritten` says whether it is more than a copy in evaluation.
 
-    It stays in evaluation whatever mode it is put into: without its BatchNorms it cannot be trained.
+    It stays in evaluation whatever mode it is put into: without its BatchNorms it cannot be trained. Copies and files
+    of `torch.save` hold the graph; what an engine made of it is made anew at the first call.
     """
 
-    def __init__(self, body: nn.Module, rewritten: bool) -> None:
+    def __init__(self, body: nn.Module, rewritten: bool, engine: Engine = "torch", dynamic: bool = False) -> None:
         super().__init__()
-        self.body = body
-        self.rewritten = rewritten
+        self.body, self.rewritten, self.engine, self.dynamic = body, rewritten, engine, dynamic
+        self.runs: dict[object, Run] = {}
+        self.shape: Shape | None = None
         self.train(False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """Images (N, C, H, W) to what the network it was made from gives in evaluation, without gradients."""
         with torch.no_grad():
-            images = x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x
-            return self.body(images)  # type: ignore[no-any-return]
+            if self.engine in ("torch", "eager"):
+                return self.body(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+            key = None if self.dynamic else x.shape, torch.get_num_threads(), x.dtype
+            if key not in self.runs:
+                self.runs[key] = running(self.engine, self.body, x, dynamic=self.dynamic)
+            self.shape = tuple(x.shape)  # type: ignore[assignment]
+            return self.runs[key](x)
+
+    def save(self, path: str | Path, shape: Shape | None = None) -> None:
+        """Write the network to an .onnx file or an OpenVINO .xml, for images of `shape` (N, C, H, W).
+
+        Without one it is the shape of the last call. `dynamic` networks take any number and sides of images.
+        """
+        path, shape = Path(path), shape or self.shape
+        if path.suffix not in WRITERS:
+            raise UsageError(f"{path.name} ends in none of {', '.join(WRITERS)}", "or keep it by torch.save")
+        if shape is None:
+            raise UsageError("the images have no shape yet", "give shape=(1, 3, 224, 224)")
+        engine, write = WRITERS[path.suffix]
+        check_engine(engine)
+        weight = next(self.parameters(), torch.empty(0))
+        write(self.body, torch.zeros(shape, dtype=weight.dtype, device=weight.device), path, dynamic=self.dynamic)
 
     def train(self, mode: bool = True) -> Deployed:
         """Itself, in evaluation."""
         return super().train(False)
 
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As any module's; engines are given the new weights."""
+        self.runs.clear()
+        return super().load_state_dict(*args, **kwargs)
 
-def deploy(network: nn.Module, *, early_gate: bool = True, graph: bool = False) -> nn.Module:
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.runs.clear()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "runs": {}}
+
+
+def deploy(
+    network: nn.Module,
+    runtime: Engine = "torch",
+    *,
+    early_gate: bool = True,
+    graph: bool = False,
+    dynamic: bool = False,
+) -> nn.Module:
     """The network for inference: the same outputs to rounding, faster; `network` is not changed.
 
-    BatchNorm is folded into the convolutions, an average squeeze is taken from what the convolution before it reads
-    (`early_gate`), convolutions take the gate, sum and ReLU that follow them, and maps nobody reads again are written
-    over. On a CPU the convolutions are oneDNN's prepacked ones where torch has them, packed at the first call with a
-    shape; elsewhere torch's own. With `graph` CUDA images are run as a CUDA graph for each shape. The form follows
-    `.to(device or dtype)`. A network that has no static graph becomes its plain copy in evaluation.
+    First its graph: BatchNorm is folded into the convolutions, an average squeeze is taken from what the convolution
+    before it reads (`early_gate`), pixels that nobody reads are not computed. It holds plain operators only. A network
+    that has no static graph becomes its plain copy in evaluation.
+
+    Then what runs it. `torch`: convolutions take the gate, sum and ReLU that follow them, maps that nobody reads again
+    are written over, and on a CPU convolutions are oneDNN's packed ones (private operators of torch, tried before they
+    are used), which without other packages is the fastest at hand that need not be compiled; the form follows
+    `.to(device or dtype)`, and with `graph` CUDA images are run as a CUDA graph for each shape. `eager`: torch,
+    operator by operator. `compile`: torch.compile with frozen weights. `onnxruntime`, `openvino`: fp32 on the CPU, by
+    packages of the extras `onnx` and `openvino`. These three are made for each shape at its first call, with `dynamic`
+    once for all. Raises `UsageError` for a runtime that is unknown or not installed.
     """
+    check_engine(runtime)
     module = traced(network)
     if module is None:
-        deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), rewritten=False)
+        deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), False, runtime, dynamic)
     else:
-        deployed = Deployed(fuse(transformed(module, early_gate=early_gate)), rewritten=True)
-        for tensor in (*deployed.parameters(), *deployed.buffers()):
+        plain = transformed(module, early_gate=early_gate)
+        deployed = Deployed(fuse(plain) if runtime == "torch" else plain, True, runtime, dynamic)
+        for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in ("torch", "eager") else ():
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed

@@ -21,6 +21,7 @@ from torch import fx, nn
 from senet_bench.deployment.early_squeeze import is_mean
 from senet_bench.deployment.graph import cleaned, kind, submodule
 from senet_bench.deployment.parts import AS_MAP, EarlySqueeze, Product
+from senet_bench.models.graph import shapes
 
 POINTWISE = {
     *(operator.add, operator.mul, operator.sub, operator.truediv, torch.cat, torch.clamp, torch.sigmoid, torch.tanh),
@@ -62,6 +63,21 @@ def read_steps(module: fx.GraphModule) -> dict[fx.Node, int]:
             thins = bool(node.users) and _can_be_thinned(module, node, extent)
             steps[node] = math.gcd(*(_step_of(module, user, node, steps) for user in node.users)) if thins else 1
     return steps
+
+
+def unread_share(module: fx.GraphModule, input_size: tuple[int, int, int]) -> float:
+    """The part of the multiply-adds of a network's convolutions and linear layers whose results nobody reads."""
+    sizes, steps = shapes(module, module.graph, input_size), read_steps(module)
+    total = unread = 0.0
+    for node in module.graph.nodes:
+        if kind(module, node) in (nn.Conv2d, nn.Linear) and node in sizes:
+            size, weight = sizes[node], submodule(module, node).weight
+            macs = math.prod(size) * weight[0].numel()
+            total += macs
+            if len(size) == 4:
+                read = [-(-side // steps.get(node, 1)) for side in size[2:]]
+                unread += macs * (1 - math.prod(read) / math.prod(size[2:]))
+    return unread / max(total, 1.0)
 
 
 def _extent(module: fx.GraphModule) -> Extent:

@@ -13,6 +13,7 @@ from msgspec import structs
 from senet_bench.core.files import append_line
 from senet_bench.core.progress import Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
 from senet_bench.core.statistics import with_holm
 from senet_bench.errors import MeasurementError, UsageError
@@ -20,8 +21,6 @@ from senet_bench.run.cases import Case
 from senet_bench.run.record import Record
 
 MORE_THAN_ENOUGH_S = 3600.0
-COUNTED = ("eager", "compile", "cudagraph", "deploy")
-"""Runtimes whose memory is torch's, which counts it; ONNX Runtime and OpenVINO have their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ class Timing:
         return {**latencies, **counted}
 
     def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
-        if not self.memory or conditions.runtime not in COUNTED:
+        if not self.memory or RUNTIMES[conditions.runtime].extra:  # which takes memory of its own
             return {}
         try:
             return {arm: (peak.bytes, peak.method) for arm, peak in measure(networks, size, conditions).items()}

@@ -1,0 +1,79 @@
+"""What is known of the ways to run a network before torch is loaded: a row each."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+from senet_bench.core.specs import Runtime
+from senet_bench.errors import UsageError
+
+Engine = Literal["torch", "eager", "compile", "onnxruntime", "openvino"]
+"""What runs a deployed network: torch with convolutions packed beforehand, or its plain operators in one of these."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """The extra of the package that brings a runtime, and the modules it needs."""
+
+    name: str
+    modules: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeFacts:
+    """A way to run a network: what runs it, and whether what is run is the deploy form.
+
+    `trains`: it makes training steps too. `graphs`: it replays CUDA graphs. A runtime with an `extra` is not torch: it
+    infers in fp32 on a CPU with contiguous images, and its memory is its own.
+    """
+
+    about: str
+    engine: Engine = "eager"
+    deployed: bool = False
+    trains: bool = False
+    graphs: bool = False
+    extra: Extra | None = None
+
+
+ONNX = Extra("onnx", ("onnx", "onnxruntime"))
+OPENVINO = Extra("openvino", ("openvino",))
+RUNTIMES: dict[Runtime, RuntimeFacts] = {
+    "eager": RuntimeFacts("torch, operator by operator", trains=True),
+    "compile": RuntimeFacts("torch.compile", "compile", trains=True),
+    "cudagraph": RuntimeFacts("torch, replayed as a CUDA graph", trains=True, graphs=True),
+    "onnxruntime": RuntimeFacts("ONNX Runtime", "onnxruntime", extra=ONNX),
+    "openvino": RuntimeFacts("OpenVINO", "openvino", extra=OPENVINO),
+    "deploy": RuntimeFacts("the deploy form in torch, convolutions packed beforehand", "torch", deployed=True),
+    "deploy:eager": RuntimeFacts("the deploy form in torch, operator by operator", "eager", deployed=True),
+    "deploy:compile": RuntimeFacts("the deploy form in torch.compile, weights frozen", "compile", deployed=True),
+    "deploy:onnxruntime": RuntimeFacts("the deploy form in ONNX Runtime", "onnxruntime", deployed=True, extra=ONNX),
+    "deploy:openvino": RuntimeFacts("the deploy form in OpenVINO", "openvino", deployed=True, extra=OPENVINO),
+}
+ENGINES: dict[Engine, RuntimeFacts] = {facts.engine: facts for facts in RUNTIMES.values() if facts.deployed}
+"""By what `deploy` takes as its `runtime`."""
+
+
+def check_known(name: str) -> None:
+    """Raise `UsageError` for what is no runtime; TensorRT is read from a file that `deploy(...).save` writes."""
+    if name in RUNTIMES:
+        return
+    remedy = f"choose from {', '.join(RUNTIMES)}"
+    if name.removeprefix("deploy:") == "tensorrt":
+        raise UsageError("TensorRT is not run from here", f"{remedy}, or give trtexec deploy(network).save('x.onnx')")
+    raise UsageError(f"runtime {name!r} is unknown", remedy)
+
+
+def missing_modules(facts: RuntimeFacts) -> tuple[str, ...]:
+    """What a runtime needs and is not installed."""
+    modules = facts.extra.modules if facts.extra else ()
+    return tuple(name for name in modules if importlib.util.find_spec(name) is None)
+
+
+def check_installed(facts: RuntimeFacts) -> None:
+    """Raise `UsageError` that tells how to install what a runtime lacks."""
+    missing = missing_modules(facts)
+    if facts.extra and missing:
+        install = f'run: python -m pip install "senet-bench[{facts.extra.name}]"'
+        raise UsageError(f"{facts.engine} needs {', '.join(missing)}", install)

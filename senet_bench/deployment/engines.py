@@ -1,0 +1,124 @@
+"""What runs plain operators: torch.compile with its weights frozen, ONNX Runtime, OpenVINO; and their files."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from senet_bench.core.runtimes import ENGINES, Engine, check_installed
+from senet_bench.errors import UsageError
+
+Run = Callable[[Tensor], Any]
+"""Images (N, C, H, W) to what the network returns."""
+OPSET = 17
+_numbered = itertools.count()
+
+
+def check_engine(engine: Engine) -> None:
+    """Raise `UsageError` for an engine that is unknown or not installed."""
+    if engine not in ENGINES:
+        raise UsageError(f"deploy knows no runtime {engine!r}", f"choose from {', '.join(ENGINES)}")
+    check_installed(ENGINES[engine])
+
+
+def running(engine: Engine, network: nn.Module, images: Tensor, *, dynamic: bool = False) -> Run:
+    """The network in evaluation as a call of the engine, with torch's number of threads.
+
+    It takes images of the shape of `images`, with `dynamic` of any number and sides.
+    """
+    if engine in ("torch", "eager"):
+        return network
+    if engine == "compile":
+        return compiled(network, frozen=True, dynamic=dynamic)
+    with _quiet():
+        return (_onnxruntime if engine == "onnxruntime" else _openvino)(network, images, dynamic)
+
+
+def compiled(network: nn.Module, *, frozen: bool = False, dynamic: bool = False) -> Run:
+    """torch.compile of the whole graph, each network with a code object of its own; `frozen`: weights are constants.
+
+    Dynamo's recompile limit counts by code object, and the guards of one network must not be walked through by another.
+    """
+
+    def run(x: Tensor) -> Any:
+        return network(x)
+
+    run.__code__ = run.__code__.replace(co_name=f"run_{next(_numbered)}")
+    call: Run = torch.compile(run, fullgraph=True, dynamic=dynamic, options={"freezing": True} if frozen else None)
+    return call
+
+
+def write_onnx(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool = False) -> None:
+    """The network as an ONNX file; with `dynamic` for any number and sides of images."""
+    whole = nn.Sequential(network)  # the exporter takes a module with a `graph` for one of TorchScript
+    axes = {"image": {0: "images", 2: "height", 3: "width"}} if dynamic else None
+    with _quiet(), torch.no_grad():
+        torch.onnx.export(
+            whole, (images,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"], dynamic_axes=axes
+        )
+
+
+def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool = False) -> None:
+    """The network as OpenVINO's .xml, with its weights beside it in a .bin."""
+    import openvino
+
+    with _quiet():
+        openvino.save_model(_openvino_model(network, images, dynamic), str(path), compress_to_fp16=False)
+
+
+def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(network, images, path, dynamic=dynamic)
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: _tensors(session.run(None, {name: _numbers(x)}))
+
+
+def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> Run:
+    import openvino
+
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    request = openvino.Core().compile_model(_openvino_model(network, images, dynamic), "CPU", settings)
+    request = request.create_infer_request()
+    return lambda x: _tensors(request.infer([_numbers(x)], share_inputs=True).to_tuple())
+
+
+def _openvino_model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
+    import openvino
+
+    shape = [-1, images.shape[1], -1, -1] if dynamic else list(images.shape)
+    with torch.no_grad():
+        script: Any = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
+    return openvino.convert_model(script, example_input=images, input=[shape])
+
+
+def _numbers(x: Tensor) -> Any:
+    if x.device.type != "cpu" or x.dtype is not torch.float32:
+        raise UsageError(f"this runtime takes fp32 images on the CPU, not {x.dtype} on {x.device}", "convert them")
+    return x.detach().contiguous().numpy()
+
+
+def _tensors(arrays: Sequence[Any]) -> Any:
+    outputs = tuple(map(torch.from_numpy, arrays))
+    return outputs[0] if len(outputs) == 1 else outputs
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Exporters warn of what is on purpose: sizes that are known become constants."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

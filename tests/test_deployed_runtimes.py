@@ -1,0 +1,176 @@
+"""Deployed networks in the runtimes that people ship with: same outputs, files, errors in one line."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from senet_bench.bench.machine import check_conditions, session
+from senet_bench.bench.runtimes import example, prepare
+from senet_bench.core import catalog
+from senet_bench.core.runtimes import ENGINES, RUNTIMES, missing_modules
+from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
+from senet_bench.deployment import Deployed, deploy
+from senet_bench.errors import UsageError
+from senet_bench.models import build
+from senet_bench.models.attention import maker
+from tests.test_deployment import SIDES, lived_in
+
+INSTALLED = [name for name, facts in ENGINES.items() if not missing_modules(facts)]
+EXPORTED = [name for name in INSTALLED if ENGINES[name].extra]
+exported = pytest.mark.parametrize(
+    "runtime",
+    EXPORTED or [pytest.param(None, marks=pytest.mark.skip(reason="neither ONNX Runtime nor OpenVINO is here"))],
+)
+
+
+def assert_same(network: nn.Module, deployed: nn.Module, x: Tensor) -> None:
+    with torch.inference_mode():
+        expected = network(x)
+        assert (deployed(x) - expected).abs().max() / expected.abs().max() < 1e-5
+
+
+class Unit(nn.Module):
+    """What a network with SE has, once: a gate that can be taken early, a sum, a convolution of every second pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.point, self.strided, self.classifier = nn.Conv2d(8, 8, 1), nn.Conv2d(8, 8, 1, 2), nn.Linear(8, 5)
+        self.attention = maker("se")(8, AttentionSpec(reduction=4), 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.relu(self.norm(self.stem(x)))
+        y = torch.relu(self.attention(self.point(y)) + y)
+        return self.classifier(self.strided(y).mean((2, 3)))  # type: ignore[no-any-return]
+
+
+def small() -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    x = torch.randn(2, 3, 32, 32)
+    return lived_in(Unit(), x), x
+
+
+def test_every_runtime_of_a_row_has_its_facts() -> None:
+    assert tuple(RUNTIMES) == get_args(Runtime)
+    assert set(ENGINES) == {"torch", "eager", "compile", "onnxruntime", "openvino"}
+
+
+@exported
+def test_outputs_stay_for_any_shape_and_layout_and_new_weights(runtime: Any) -> None:
+    network, x = small()
+    deployed, dynamic = deploy(network, runtime), deploy(network, runtime, dynamic=True)
+    for images in (x, torch.randn(1, 3, 33, 19), x.contiguous(memory_format=torch.channels_last)):
+        assert_same(network, deployed, images)
+        assert_same(network, dynamic, images)
+    assert isinstance(deployed, Deployed)
+    assert isinstance(dynamic, Deployed)
+    assert (len(deployed.runs), len(dynamic.runs)) == (2, 1)
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(1.2)
+    deployed.load_state_dict(deploy(other, runtime).state_dict())
+    assert_same(other, deployed, x)
+
+
+@exported
+def test_networks_and_files_are_kept_and_read_back(runtime: Any, tmp_path: Path) -> None:
+    network, x = small()
+    deployed = deploy(network, runtime)
+    deployed(x)
+    torch.save(deployed, tmp_path / "deployed.pt")
+    assert_same(network, torch.load(tmp_path / "deployed.pt", weights_only=False), x)
+    assert isinstance(deployed, Deployed)
+    ending = {"onnxruntime": "onnx", "openvino": "xml"}[runtime]
+    deployed.save(tmp_path / f"network.{ending}")
+    with torch.no_grad():
+        expected = network(x).numpy()
+    assert expected == pytest.approx(read_back(tmp_path / f"network.{ending}", x), abs=1e-4)
+
+
+def read_back(path: Path, x: Tensor) -> Any:
+    if path.suffix == ".onnx":
+        session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(path))
+        return session.run(None, {"image": x.numpy()})[0]
+    core: Any = pytest.importorskip("openvino").Core()
+    return core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
+
+
+@exported
+def test_the_deploy_form_is_a_runtime(runtime: Any) -> None:
+    network, _ = small()
+    conditions = Conditions(runtime=f"deploy:{runtime}", batch_size=2)  # type: ignore[arg-type]
+    with session(conditions):
+        prepared = prepare(network, conditions, example((3, 32, 32), 2))
+    assert prepared.difference < 1e-5
+
+
+def test_the_plain_form_runs_in_torch_and_follows_the_precision() -> None:
+    network, x = small()
+    assert_same(network, deploy(network, "eager"), x)
+    with torch.inference_mode():
+        found, expected = deploy(network, "eager").bfloat16()(x.bfloat16()).float(), network(x)
+    assert (found - expected).abs().max() / expected.abs().max() < 0.1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_the_compiled_form_gives_the_same() -> None:
+    network, x = small()
+    deployed = deploy(network, "compile")
+    assert_same(network, deployed, x)
+    assert_same(network, deployed, torch.randn(1, 3, 40, 24))
+
+
+def test_what_is_unknown_or_not_installed_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    network, x = small()
+    with pytest.raises(UsageError, match="no runtime 'tvm'; choose from torch, eager, compile, onnxruntime, openvino"):
+        deploy(network, "tvm")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match=r"TensorRT is not run from here; .*trtexec"):
+        check_conditions(Conditions(runtime="deploy:tensorrt"))  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="contiguous"):
+        check_conditions(Conditions(runtime="deploy:openvino", channels_last=True))
+    deployed = deploy(network)
+    assert isinstance(deployed, Deployed)
+    with pytest.raises(UsageError, match=r"network.pb ends in none of .onnx, .xml"):
+        deployed.save(tmp_path / "network.pb")
+    with pytest.raises(UsageError, match="no shape yet"):
+        deployed.save(tmp_path / "network.onnx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for call in (lambda: deploy(network, "openvino"), lambda: deployed.save(tmp_path / "a.xml", (1, 3, 32, 32))):
+        with pytest.raises(UsageError, match=r"openvino needs openvino; run: .*senet-bench\[openvino\]"):
+            call()
+    assert_same(network, deployed, x)
+
+
+@pytest.mark.slow
+@exported
+@pytest.mark.parametrize("name", catalog.CLASSIFIERS)
+def test_every_network_gives_the_same_outputs_in_every_runtime(name: str, runtime: Any) -> None:
+    torch.manual_seed(0)
+    side = SIDES[catalog.CATALOG[name].input_size[1]]
+    network = lived_in(build(name), torch.randn(4, 3, side, side))
+    dynamic = deploy(network, runtime, dynamic=True)
+    for batch, height, width in ((1, side, side), (9, side, side), (2, side + 9, side + 1)):
+        x = torch.randn(batch, 3, height, width)
+        assert_same(network, deploy(network, runtime), x)
+        assert_same(network, dynamic, x.contiguous(memory_format=torch.channels_last))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", catalog.CLASSIFIERS)
+def test_every_network_gives_the_same_outputs_in_torch(name: str) -> None:
+    torch.manual_seed(0)
+    side = SIDES[catalog.CATALOG[name].input_size[1]]
+    network = lived_in(build(name), torch.randn(4, 3, side, side))
+    forms = deploy(network, "eager"), deploy(network)
+    for batch, height, width in ((1, side, side), (9, side + 9, side + 1)):
+        x = torch.randn(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
+        for form in forms:
+            assert_same(network, form, x)

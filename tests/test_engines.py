@@ -11,12 +11,14 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
 
 from senet_bench.errors import UsageError
+from senet_bench.run import slurm_queue
 from senet_bench.run.engines import ATTEMPTS, Engine, Failure, Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
@@ -253,10 +255,8 @@ class Submitted:
     """A job of a pretended submitit, whose result is what lies in its folder."""
 
     def __init__(self, result: Any, *, done: bool = True) -> None:
-        self.lies, self.ended, self.was_cancelled = result, done, False
-
-    def done(self) -> bool:
-        return self.ended
+        self.lies, self.job_id = result, str(id(self))
+        self.paths = SimpleNamespace(result_pickle=Path(os.devnull if done else "nowhere"), stderr=Path("log"))
 
     def exception(self) -> None:
         return None
@@ -264,19 +264,15 @@ class Submitted:
     def result(self) -> Any:
         return self.lies
 
-    def cancel(self) -> None:
-        self.was_cancelled = True
-
 
 @pytest.fixture
 def slurm(monkeypatch: pytest.MonkeyPatch) -> Any:
     """A pretended submitit: `made` are its executors, `submit` what they do."""
-    from types import SimpleNamespace
-
-    state = SimpleNamespace(made=[], jobs=[], refuse=None)
+    state = SimpleNamespace(made=[], jobs=[], asked=[], refuse=None)
 
     class Executor:
-        def __init__(self, folder: Path, cluster: str) -> None:
+        def __init__(self, folder: Path, cluster: str, slurm_max_num_timeout: int) -> None:
+            self.folder = folder
             state.made.append(folder)
 
         def update_parameters(self, **options: Any) -> None:
@@ -290,6 +286,11 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Any:
             job: Submitted = state.jobs[-1]
             return job
 
+    def answer(*command: str) -> str:
+        state.asked.append(command)
+        return ""
+
+    monkeypatch.setattr(slurm_queue, "_answer", answer)
     state.answer = lambda function, *arguments: Submitted(function(*arguments))
     monkeypatch.setitem(sys.modules, "submitit", SimpleNamespace(AutoExecutor=Executor))
     return state
@@ -314,7 +315,7 @@ def test_ctrl_c_cancels_slurm_jobs_and_says_so(slurm: Any, tmp_path: Path, monke
     monkeypatch.setattr(time, "sleep", interrupt)
     with pytest.raises(KeyboardInterrupt, match="3 Slurm jobs are cancelled"):
         list(Slurm(tmp_path).run(double, iter(range(3))))
-    assert all(job.was_cancelled for job in slurm.jobs)
+    assert ("scancel", *(job.job_id for job in slurm.jobs)) in slurm.asked
 
 
 def test_options_that_slurm_refuses_are_named(slurm: Any, tmp_path: Path) -> None:

@@ -15,12 +15,13 @@ from senet_bench.core.progress import Progress
 from senet_bench.core.recipes import recipe
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
+from senet_bench.run import slurm_queue
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
-from senet_bench.run.engines import Local, ended
+from senet_bench.run.engines import Busy, Local, ended
 from senet_bench.run.error import Sweep
 from senet_bench.run.record import Record, new_run
-from senet_bench.run.slurm import Slurm, job_name
+from senet_bench.run.slurm_queue import QueuedJob
 from senet_bench.train import trials
 from senet_bench.train.trials import Trial
 
@@ -34,18 +35,15 @@ class Slow:
     def check(self, device: str) -> None:
         """Anything goes."""
 
-    def queue(self) -> str:
-        return "5 pending (Resources)"
-
     def run(self, function: Any, jobs: Any) -> Any:
         return ended(self.watched(function, jobs))
 
-    def watched(self, function: Any, jobs: Any) -> Any:
+    def watched(self, function: Any, jobs: Any, notes: Any = None) -> Any:
         for job in jobs:
             assert job.checkpoint is not None
             told = Moment(what="epoch 3/60, loss 1.2, 900 images/s", done=0.25, seconds_left=150)
             job.checkpoint.with_suffix(".progress").write_bytes(msgspec.json.encode(told))
-            yield None
+            yield Busy(1, 5, ("Resources",))
             yield job, TrialResult(model=job.spec.name, top1_err=0.1)
 
 
@@ -78,15 +76,22 @@ def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monk
 
 
 def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    squeue, said = tmp_path / "squeue", tmp_path / "asked"
-    lines = "RUNNING|None\\nPENDING|Resources\\nPENDING|PartitionTimeLimit\\nPENDING|Resources\\n"
-    squeue.write_text(f"#!/bin/sh\necho \"$@\" > {said}\nprintf '{lines}'\n")
+    squeue = tmp_path / "squeue"
+    lines = "1|ours-a|RUNNING|None|node1\\n2|ours-b|PENDING|Resources|\\n3|x|PENDING|PartitionTimeLimit|\\n"
+    squeue.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert Slurm(tmp_path).queue() == "3 pending (Resources, PartitionTimeLimit)"
-    assert f"--name={job_name()}" in said.read_text()
+    queue = slurm_queue.queued()
+    assert queue is not None
+    assert queue["1"] == QueuedJob("ours-a", "RUNNING", "None", "node1")
+    assert {number: job.reason for number, job in queue.items()} == {
+        "1": "None",
+        "2": "Resources",
+        "3": "PartitionTimeLimit",
+    }
+    assert Busy(3, 5, ("Resources", "Priority")).text() == "3 running, 5 pending (Resources, Priority)"
     squeue.write_text("#!/bin/sh\nexit 1\n")
-    assert Slurm(tmp_path).queue() == ""
+    assert slurm_queue.queued() is None
 
 
 def double(job: int) -> int:

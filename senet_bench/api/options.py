@@ -91,6 +91,9 @@ EngineChoice = Annotated[
 EngineAddress = Annotated[
     str | None, typer.Option("--engine-address", help="Address of a running Ray cluster; default: a local one.")
 ]
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Leave Slurm's jobs; the same command, typed again, takes them up.")
+]
 EngineOptions = Annotated[
     list[str] | None,
     typer.Option("--engine-option", help="For Ray cpus=1, gpus=0.5; for Slurm slurm_partition=gpu, timeout_min=60."),
@@ -366,6 +369,7 @@ class Trials:
     engine_address: EngineAddress = None
     engine_option: EngineOptions = None
     workers: Workers = None
+    detach: Detach = False
     shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Leave every trained network in results/weights.")
@@ -385,7 +389,9 @@ class Trials:
     def sweep(self, precision: specs.Precision, device: str, results: Path) -> Sweep | None:
         """The sweep that these options ask for, None without a data set."""
         typed, together = self.engine_option or (), self.gpus_per_trial
-        engine = engine_of(self.engine, self.engine_address, typed, self.workers, device, results, together)
+        engine = engine_of(
+            self.engine, self.engine_address, typed, self.workers, device, results, together, detach=self.detach
+        )
         if self.dataset is None:
             return None
         if self.download:
@@ -493,6 +499,8 @@ def engine_of(
     device: str,
     results: Path,
     together: int = 1,
+    *,
+    detach: bool = False,
 ) -> Engine:
     """The engine that the options ask for, with room for the processes that train a trial together."""
     from senet_bench.run.engines import Local
@@ -500,6 +508,8 @@ def engine_of(
     from senet_bench.run.slurm import GPU_OPTIONS, Slurm
 
     options, gpu = _engine_options(typed), kind_of(device).gpu
+    if detach and name != "slurm":
+        raise UsageError(f"--detach leaves jobs with a cluster, and {name} has none to leave", "add --engine slurm")
     match name:
         case "local":
             apart = sys.stderr.isatty()  # or nobody could be told how far a trial is
@@ -516,7 +526,11 @@ def engine_of(
         case "slurm":
             cluster = str(options.pop("cluster", "slurm"))
             options |= {"gpus_per_node": together} if gpu and not GPU_OPTIONS & options.keys() else {}
-            return Slurm(results / "slurm", cluster=cluster, options=options)
+            options |= {"cpus_per_task": together} if together > 1 and "cpus_per_task" not in options else {}
+            at_once = options.pop("at_once", Slurm.AT_ONCE)
+            if not isinstance(at_once, int) or at_once < 1:
+                raise UsageError(f"--engine-option at_once={at_once} is no number of jobs", "use at_once=64")
+            return Slurm(results / "slurm", at_once, cluster, options, detach)
 
 
 def fetch_data(dataset: str, folder: Path | None) -> None:

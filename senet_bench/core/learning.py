@@ -110,6 +110,25 @@ class Moment:
     seconds_left: float | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submitted:
+    """A trial that was handed to a cluster: the engine and its number for it, where it runs, its state and its log.
+
+    `folder` holds what comes out of it, which must name `token`: a cluster's numbers come again. `attempt` counts from
+    1, `submitted` is in seconds since the epoch.
+    """
+
+    engine: str
+    id: str
+    token: str = ""
+    folder: str = ""
+    attempt: int = 1
+    node: str = ""
+    state: str = ""
+    log: str = ""
+    submitted: float = 0.0
+
+
 class EvaluatedRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="task"):
     """A network with weights on a data set: what was run, and what it is compared with.
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import msgspec
 from filelock import FileLock, Timeout
 
 from senet_bench.core.files import kind_of_path, read_file, write_atomically
-from senet_bench.core.learning import TrialResult
+from senet_bench.core.learning import Submitted, TrialResult
 from senet_bench.core.results import Run, StoredDocument, from_json, json_object, of_type, to_json
 from senet_bench.core.schemas import schema_of
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
@@ -125,6 +126,7 @@ class TrialStore:
         write_atomically(self.folder / f"{key}.json", to_json(document))
         self.checkpoint(key).unlink(missing_ok=True)
         self.progress(key).unlink(missing_ok=True)
+        self.note(key, None)
 
     def forget(self, key: str) -> None:
         """Put a trial's result aside, under its name with `.before` behind, so that it is trained anew."""
@@ -140,6 +142,22 @@ class TrialStore:
     def progress(self, key: str) -> Path:
         """Where a trial that runs tells how far it is."""
         return self.checkpoint(key).with_suffix(".progress")
+
+    def note(self, key: str, submitted: Submitted | None) -> None:
+        """Keep which job of a cluster a trial is, for the next run to take it up; None: it is none."""
+        place = self.checkpoint(key).with_suffix(".job")
+        if submitted is None:
+            place.unlink(missing_ok=True)
+        else:
+            write_atomically(place, msgspec.json.encode(submitted))
+
+    def submitted(self, key: str) -> Submitted | None:
+        """The job of a cluster that a trial is; None where it was not handed to one, or the note is damaged."""
+        place = self.checkpoint(key).with_suffix(".job")
+        try:
+            return msgspec.json.decode(place.read_bytes(), type=Submitted)
+        except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+            return None
 
     def claim(self, key: str) -> FileLock | None:
         """The right to run a trial, None while another process has it; it ends with the process that holds it."""

@@ -22,10 +22,12 @@ from multiprocessing import connection
 from typing import Any, Protocol, TypeVar
 
 from senet_bench.core.devices import kind_of
+from senet_bench.core.learning import Submitted
 from senet_bench.errors import UsageError, one_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+Known = TypeVar("Known", contravariant=True)
 
 ATTEMPTS = 3
 POLL_S = 0.5
@@ -38,6 +40,50 @@ class Failure:
     """Why a job has no result."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """A job that has no result yet and is left with its cluster, for the next run to take up."""
+
+    submitted: Submitted
+
+
+@dataclass(frozen=True, slots=True)
+class Busy:
+    """How many jobs run now, how many wait for the cluster, and why they do."""
+
+    running: int
+    pending: int = 0
+    reasons: tuple[str, ...] = ()
+
+    def text(self, about: str = "") -> str:
+        """In words, those that run with what is said `about` them: `3 running, 5 pending (Resources)`."""
+        why = f" ({', '.join(self.reasons)})" if self.reasons else ""
+        return f"{self.running} running{about}" + (f", {self.pending} pending{why}" if self.pending else "")
+
+
+class Notes(Protocol[Known]):
+    """Which of a cluster's jobs each job is, kept from one run to the next."""
+
+    def read(self, job: Known) -> Submitted | None:
+        """What an earlier run, or this one, has noted of a job."""
+
+    def write(self, job: Known, submitted: Submitted) -> None:
+        """Note what a job is now."""
+
+
+class NoNotes:
+    """Notes that nobody keeps."""
+
+    def read(self, job: Any) -> Submitted | None:
+        """Nothing is known."""
+
+    def write(self, job: Any, submitted: Submitted) -> None:
+        """Nothing is kept."""
+
+
+NO_NOTES = NoNotes()
 
 
 class Engine(Protocol):
@@ -53,17 +99,16 @@ class Engine(Protocol):
         """Each job with its result or failure, in the order they end."""
 
     def watched(
-        self, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
-        """The same, and None about every second while none ends, for the caller to tell how far they are."""
-
-    def queue(self) -> str:
-        """What a cluster says of the jobs that wait for it, and why; empty where none does."""
+        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = ...
+    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """The same, with those that are left with a cluster, and about every second, while none ends, how many run."""
 
 
-def ended(moments: Iterator[tuple[Job, Result | Failure] | None]) -> Iterator[tuple[Job, Result | Failure]]:
+def ended(moments: Iterator[tuple[Job, Result | Failure | Left] | Busy]) -> Iterator[tuple[Job, Result | Failure]]:
     """The jobs that ended."""
-    return (moment for moment in moments if moment is not None)
+    for moment in moments:
+        if not isinstance(moment, Busy) and not isinstance(moment[1], Left):
+            yield moment[0], moment[1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,18 +147,14 @@ class Local:
         if not self.places():
             raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
 
-    def queue(self) -> str:
-        """Nothing waits here but for a free worker."""
-        return ""
-
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
         return ended(self.watched(function, jobs))
 
     def watched(
-        self, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
-        """The same, and None about every second while none ends; not where this process does the jobs itself."""
+        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
+    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """The same, and about every second how many run; not where this process does the jobs itself."""
         places = self.places()
         if len(places) == 1 and not self.apart:
             here = _at(function, places[0])
@@ -131,7 +172,7 @@ class Local:
                     return
                 ready = connection.wait(list(busy), timeout=TELL_S)
                 if not ready:
-                    yield None
+                    yield Busy(len(busy))
                 for pipe in ready:
                     worker, job, attempt = busy.pop(pipe)
                     outcome = worker.take()

@@ -19,12 +19,12 @@ from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
-from senet_bench.core.store import TrialStore, key_of
+from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.claims import Claimed, InProgress, watched
-from senet_bench.run.engines import Engine, Failure
+from senet_bench.run.engines import Engine, Failure, Left
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
 
@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
-QUEUE_S = 10.0
-"""Seconds between two looks at a cluster's queue."""
+SILENT_S = 120.0
+"""Seconds after which it is told that a trial, which tells every second or every few batches, has not."""
 SHOWN_AT_ONCE = 3
 """How many running trials are told of by name."""
 EACH_OF_THE_PAPER = "paper"
@@ -204,35 +204,23 @@ class Sweep:
         before = former(kept)
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
-        rows, mine, total = record.document.rows, set(self.share(cases)), self.steps(cases)
-        outcomes, todo = Outcomes(), []
-        for trial in self.plan(cases):
-            anew = self.fresh and trial in mine
-            if not anew and (result := stored_result(trial, kept, before)) is not None:
-                outcomes.add(trial, result)
-            elif trial in mine:
-                key = key_of(trial_definition(trial))
-                file = record.store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
-                weights = file if self.keep_weights else None
-                own = replace(trial, checkpoint=kept.checkpoint(key).absolute(), weights=weights)
-                todo.append(Claimed(key, own, trial_definition))
+        rows, total, outcomes = record.document.rows, self.steps(cases), Outcomes()
+        todo = self._todo(cases, record.store, kept, before, outcomes)
         done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for planned in todo:
                 kept.forget(planned.key)
-        queue = _Queue(self.engine)
         for moment in watched(self.engine, kept, run_trial, todo, about):
             if isinstance(moment, InProgress):
                 now = moments_of(moment.trials)
-                what = f"{min(at_once, len(moment.trials))} running{_listed(now, rows)}"
-                queued = queue.text()
-                what += f", {queued}" if queued else ""
-                what += f", {failed} failed" if failed else ""
+                what = moment.busy.text(_listed(now, rows)) + (f", {failed} failed" if failed else "")
                 yield record.progress(what, done + sum(one.done for one in now.values()), total)
                 continue
             trial, outcome = moment
             outcomes.add(trial, outcome)
+            if isinstance(outcome, Left):
+                continue
             done, failed = done + 1, failed + isinstance(outcome, Failure)
             trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
             state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
@@ -244,18 +232,40 @@ class Sweep:
             record.change(conditions=asked)
         yield record.progress("done", total, total)
 
+    def _todo(
+        self, cases: Sequence[Case], store: Store, kept: TrialStore, before: Former, outcomes: Outcomes
+    ) -> list[Claimed[Trial]]:
+        """The trials of this share that are to be run; the outcomes of those that are stored are taken down."""
+        mine = set(self.share(cases))
+        todo: list[Claimed[Trial]] = []
+        for trial in self.plan(cases):
+            anew = self.fresh and trial in mine
+            if not anew and (result := stored_result(trial, kept, before)) is not None:
+                outcomes.add(trial, result)
+            elif trial in mine:
+                key = key_of(trial_definition(trial))
+                file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
+                weights = file if self.keep_weights else None
+                folder = str(self.folder.expanduser().absolute()) if self.folder else None
+                own = replace(trial, folder=folder, checkpoint=kept.checkpoint(key).absolute(), weights=weights)
+                todo.append(Claimed(key, own, trial_definition))
+        return todo
+
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of trials: the error by seed of each arm, the devices it was trained on, and why trials failed."""
+    """What became of trials: of each arm the error by seed, the devices, why trials failed, and jobs that are left."""
 
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
     devices: dict[int, dict[str, None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
+    left: dict[int, list[str]] = field(default_factory=dict)
 
-    def add(self, trial: Trial, outcome: TrialResult | Failure) -> None:
-        """Take down how a trial ended."""
-        if isinstance(outcome, Failure):
+    def add(self, trial: Trial, outcome: TrialResult | Failure | Left) -> None:
+        """Take down how a trial ended, or with which job it is left."""
+        if isinstance(outcome, Left):
+            self.left.setdefault(int(trial.arm), []).append(outcome.submitted.id)
+        elif isinstance(outcome, Failure):
             self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
         else:
             self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
@@ -275,20 +285,6 @@ def trial_definition(trial: Trial) -> dict[str, Any]:
     return identity_of(trial).as_dict()
 
 
-class _Queue:
-    """What an engine says of waiting jobs, asked now and then."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.asked, self.told = engine, -QUEUE_S, ""
-
-    def text(self) -> str:
-        """The last answer, or a new one where that is old."""
-        now = time.monotonic()
-        if now - self.asked >= QUEUE_S:
-            self.asked, self.told = now, self.engine.queue()
-        return self.told
-
-
 def moments_of(running: Iterable[Trial]) -> dict[Trial, Moment]:
     """How far each of some trials is that has told."""
     told = {}
@@ -305,9 +301,25 @@ def _listed(moments: Mapping[Trial, Moment], rows: Sequence[Row]) -> str:
     texts = []
     for trial, moment in moments.items():
         left = "" if moment.seconds_left is None else f", {_duration(moment.seconds_left)} left"
-        texts.append(f"{rows[int(trial.arm)].label} seed {trial.seed}: {moment.what}{left}")
+        texts.append(f"{rows[int(trial.arm)].label} seed {trial.seed}: {moment.what}{left}{_silence(trial)}")
     more = f"; {len(texts) - SHOWN_AT_ONCE} more" if len(texts) > SHOWN_AT_ONCE else ""
     return f" ({'; '.join(texts[:SHOWN_AT_ONCE])}{more})" if texts else ""
+
+
+def _left(numbers: Sequence[str] | None) -> str:
+    """What is said of jobs that are left; empty where none are."""
+    if not numbers:
+        return ""
+    return f"left with Slurm (job {', '.join(numbers)}); the same command takes them up"
+
+
+def _silence(trial: Trial) -> str:
+    """How long ago a trial told how far it is; empty where that is not long."""
+    with contextlib.suppress(OSError):
+        if trial.checkpoint is not None:
+            seconds = time.time() - trial.checkpoint.with_suffix(".progress").stat().st_mtime
+            return f", silent for {_duration(seconds)}" if seconds > SILENT_S else ""
+    return ""
 
 
 def _duration(seconds: float) -> str:
@@ -323,7 +335,7 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[Tr
         own = outcomes.errors.get(place, {})
         missing = {name: why for name, why in row.missing.items() if name != "accuracy"}
         if len(own) < seeds:
-            why = outcomes.failed.get(place, "not run here (another shard?)")
+            why = outcomes.failed.get(place) or _left(outcomes.left.get(place)) or "not run here (another shard?)"
             missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
         accuracy = of_seeds(own, protocol, sorted(outcomes.devices.get(place, ()))) if own else None
         changed.append(replace(row, accuracy=accuracy, missing=missing))

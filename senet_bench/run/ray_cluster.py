@@ -12,9 +12,13 @@ from senet_bench.bench.process import cores
 from senet_bench.errors import UsageError, one_line
 from senet_bench.run.engines import (
     ATTEMPTS,
+    NO_NOTES,
     TELL_S,
+    Busy,
     Failure,
     Job,
+    Left,
+    Notes,
     Result,
     check_reserved,
     ended,
@@ -45,18 +49,14 @@ class RayCluster:
         """Raise `UsageError` unless GPUs are reserved just when trials run on them."""
         check_reserved(device, reserves=self.gpus > 0)
 
-    def queue(self) -> str:
-        """Nothing waits that the cluster has no room for."""
-        return ""
-
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
         return ended(self.watched(function, jobs))
 
     def watched(
-        self, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
-        """The same, and None about every second while none ends."""
+        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
+    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """The same, and about every second how many run."""
         ray = extra("ray")
         started = not ray.is_initialized()
         if started:
@@ -85,7 +85,7 @@ class RayCluster:
 
     def _tasks(
         self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
+    ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
         resources = ray.cluster_resources()
         at_once = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
@@ -103,7 +103,7 @@ class RayCluster:
                 return
             ready = ray.wait(list(running), num_returns=1, timeout=TELL_S)[0]
             if not ready:
-                yield None
+                yield Busy(len(running))
             for reference in ready:
                 job = running.pop(reference)
                 try:

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import logging
-import os
 import secrets
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic
 
-from senet_bench.errors import UsageError, one_line
+from senet_bench.core.learning import Submitted
+from senet_bench.errors import MeasurementError, UsageError, one_line
+from senet_bench.run import slurm_queue
 from senet_bench.run.engines import (
     ATTEMPTS,
+    NO_NOTES,
     POLL_S,
+    Busy,
     Died,
     Failure,
     Job,
+    Left,
+    Notes,
     Result,
     check_reserved,
     ended,
@@ -29,29 +32,31 @@ from senet_bench.run.engines import (
     following,
     outcome_of,
 )
+from senet_bench.run.slurm_queue import QueuedJob
 
 GPU_OPTIONS = {"gpus_per_node", "slurm_gpus_per_node", "slurm_gres", "slurm_gpus_per_task"}
 """What of submitit's options reserves GPUs."""
-ASKED_S = 5.0
-"""Seconds that Slurm has to say what is in its queue."""
-
-
-def job_name() -> str:
-    """What the jobs of this process are called in Slurm's queue."""
-    return f"senet-bench-{os.getpid()}"
+DAY_MINUTES = 24 * 60
+ASK_S = 4.0
+"""Seconds between two looks at Slurm's queue; a job that is missing in two of them, without a result, is lost."""
+REQUEUES = 1000
+"""How often a job may reach its time limit, each time going on from its checkpoint."""
+OPTIONS_HINT = "give --engine-option such as slurm_partition=gpu, timeout_min=60, mem_gb=8"
 
 
 @dataclass(frozen=True, slots=True)
 class Slurm:
     """Slurm jobs by submitit, one a trial; `options` go to its executor (timeout_min, slurm_partition, ...).
 
-    `cluster="local"` runs them as processes of this machine instead, as the tests do.
+    With `detach` all jobs are submitted and left there. `cluster="local"` runs them as processes of this machine.
     """
 
+    AT_ONCE: ClassVar[int] = 64
     folder: Path
-    at_once: int = 64
+    at_once: int = AT_ONCE
     cluster: str = "slurm"
     options: dict[str, Any] = field(default_factory=dict)
+    detach: bool = False
 
     def at_a_time(self) -> int:
         """How many jobs are submitted at a time."""
@@ -61,108 +66,265 @@ class Slurm:
         """Raise `UsageError` unless GPUs are reserved just when trials run on them."""
         check_reserved(device, reserves=bool(GPU_OPTIONS & self.options.keys()))
 
-    def queue(self) -> str:
-        """How many jobs of this process wait in Slurm's queue, and why: `5 pending (Resources)`."""
-        command = ["squeue", "--me", "--noheader", f"--name={job_name()}", "--format=%T|%r"]
-        try:
-            told = subprocess.run(command, capture_output=True, text=True, timeout=ASKED_S, check=True)  # noqa: S603
-        except (OSError, subprocess.SubprocessError):  # no squeue here, or none that answers
-            return ""
-        pending = [line.partition("|")[2].strip() for line in told.stdout.splitlines() if line.startswith("PENDING")]
-        reasons = ", ".join(dict.fromkeys(filter(None, pending)))
-        return f"{len(pending)} pending" + (f" ({reasons})" if reasons else "") if pending else ""
-
     def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
         """Each job with its result or failure, in the order they end."""
         return ended(self.watched(function, jobs))
 
     def watched(
-        self, function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
-        """The same, and None about every second while none ends."""
-        executor = self._executor()
-        running: dict[Any, _Submitted] = {}
-        try:
-            yield from self._jobs(executor, running, function, jobs)
-        except KeyboardInterrupt as error:
-            raise KeyboardInterrupt(f"{_cancelled(running)} Slurm jobs are cancelled") from error
-        finally:
-            _cancelled(running)
+        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
+    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """The same, with those left behind, and about every second how many run and wait.
 
-    def _executor(self) -> Any:
+        A job that the notes know and Slurm has, or whose result lies there, is not submitted again.
+        """
+        jobs_of_slurm = _Jobs(self, function, notes)
+        try:
+            yield from jobs_of_slurm.left(jobs) if self.detach else jobs_of_slurm.watched(jobs)
+        except KeyboardInterrupt as error:
+            raise KeyboardInterrupt(jobs_of_slurm.given_up()) from error
+        finally:
+            jobs_of_slurm.given_up()
+
+    def executor(self) -> Any:
         """What submits jobs; each front end has a folder of its own, as Slurm's job numbers may come again."""
         submitit = extra("submitit")
-        for handler in logging.getLogger("submitit").handlers:
+        logger = logging.getLogger("submitit")
+        logger.setLevel(logging.ERROR)
+        for handler in logger.handlers:
             if isinstance(handler, logging.StreamHandler) and handler.stream is sys.stdout:
                 handler.setStream(sys.stderr)
-        folder = self.folder / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
+        folder = self.folder.absolute() / f"{time.strftime('%Y%m%dT%H%M%S')}-{secrets.token_hex(4)}"
         try:
-            executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster)
+            executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, slurm_max_num_timeout=REQUEUES)
         except (RuntimeError, TypeError, ValueError, KeyError, NameError) as error:
             raise UsageError(f"Slurm cannot be used here ({one_line(error)})", "is sbatch on the PATH?") from error
-        try:
-            executor.update_parameters(**({"timeout_min": 24 * 60, "name": job_name()} | self.options))
-        except (RuntimeError, TypeError, ValueError, KeyError, NameError, AssertionError) as error:
-            raise self._refused(error) from error
+        self.set_options(executor, {"timeout_min": self._minutes()} | self.options)
         return executor
 
-    def _refused(self, error: Exception) -> UsageError:
-        typed = ", ".join(f"{name}={value}" for name, value in self.options.items()) or "its defaults"
-        return UsageError(
-            f"Slurm refuses jobs with {typed} ({one_line(error)})",
-            "give --engine-option such as slurm_partition=gpu, timeout_min=60, mem_gb=8",
-        )
-
-    def _submit(self, executor: Any, function: Callable[[Job], Result], job: Job, attempt: int) -> _Submitted:
-        token = secrets.token_hex(8)
+    def set_options(self, executor: Any, options: dict[str, Any]) -> None:
+        """Give options to submitit; `UsageError` where it has no such option, or not with this value."""
         try:
-            return _Submitted(executor.submit(_Answer(), token, function, job), token, job, attempt)
-        except Exception as error:  # sbatch's refusals come as several types
-            raise self._refused(error) from error
+            executor.update_parameters(**options)
+        except (RuntimeError, TypeError, ValueError, KeyError, NameError, AssertionError) as error:
+            raise self.refusal(error) from error
 
-    def _jobs(
-        self, executor: Any, running: dict[Any, _Submitted], function: Callable[[Job], Result], jobs: Iterator[Job]
-    ) -> Iterator[tuple[Job, Result | Failure] | None]:
-        while True:
-            while len(running) < self.at_once and (job_left := following(jobs)) is not None:
-                submitted = self._submit(executor, function, *job_left)
-                running[submitted.handle] = submitted
-            if not running:
-                return
-            done = [handle for handle in running if handle.done()]
-            if not done:
-                time.sleep(POLL_S)
-                yield None
-            for handle in done:
-                submitted = running.pop(handle)
-                outcome = submitted.outcome()
-                if not isinstance(outcome, Died):
-                    yield submitted.job, outcome
-                elif submitted.attempt < ATTEMPTS:
-                    again = self._submit(executor, function, submitted.job, submitted.attempt + 1)
-                    running[again.handle] = again
-                else:
-                    yield submitted.job, Failure(f"its Slurm job failed {ATTEMPTS} times: {outcome.cause}")
+    def _minutes(self) -> int:
+        """The time limit of jobs unless another is asked for: a day, or less where the partition allows less."""
+        if self.cluster != "slurm":
+            return DAY_MINUTES
+        named = self.options.get("slurm_partition")
+        return min(DAY_MINUTES, slurm_queue.longest_minutes(str(named) if named else None) or DAY_MINUTES)
+
+    def refusal(self, error: Exception) -> UsageError:
+        """What was asked and what Slurm or submitit says to it."""
+        typed = ", ".join(f"{name}={value}" for name, value in self.options.items()) or "its defaults"
+        lines = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines() if "error:" in line]
+        said = "; ".join(lines) or one_line(error)
+        return UsageError(f"Slurm refuses jobs with {typed} ({said})", OPTIONS_HINT)
 
 
-@dataclass(frozen=True, slots=True)
-class _Submitted:
-    """A job under Slurm: what submitit tells of it, and the token that its result must name."""
+@dataclass(slots=True)
+class _Running:
+    """A job that was submitted: what it does, its note, submitit's handle of it, and how it is missed in the queue."""
 
-    handle: Any
-    token: str
     job: Any
-    attempt: int
+    note: Submitted
+    handle: Any
+    absences: int = 0
+
+    @property
+    def has_result(self) -> bool:
+        """Whether its result lies in its folder."""
+        result: bool = self.handle.paths.result_pickle.exists()
+        return result
 
     def outcome(self) -> Any:
-        """What its function gave, `Died` where that is lost or the result of another job."""
+        """What its function gave; `Died` where that is lost, or the result is another job's."""
         failed = self.handle.exception()
         if failed is not None:
-            return Died(one_line(failed))
+            return Died(_last_error(failed))
         answer = self.handle.result()
-        if not isinstance(answer, tuple) or answer[0] != self.token:
+        if not isinstance(answer, tuple) or answer[0] != self.note.token:
             return Died("the result in its folder is of another job")
         return answer[1]
+
+
+class _Jobs(Generic[Job, Result]):
+    """The jobs of a front end under Slurm."""
+
+    def __init__(self, engine: Slurm, function: Callable[[Job], Result], notes: Notes[Job]) -> None:
+        self.engine, self.function, self.notes = engine, function, notes
+        self.executor = engine.executor()
+        self.running: dict[str, _Running] = {}
+        self.refused: UsageError | None = None
+        self.next: tuple[Job, int] | None = None
+        self.queue: dict[str, QueuedJob] | None = self._queued()
+        self.asked_at = time.time()
+
+    def watched(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """Submit jobs and take up those that are known, as there is room, until all have ended."""
+        while True:
+            while self._has_room() and self._take(jobs):
+                pass
+            if not self.running:
+                return
+            done = [*self._ended()]
+            if not done:
+                time.sleep(POLL_S)
+                yield self._busy()
+            yield from done
+
+    def left(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure | Left]]:
+        """Submit all jobs, take what has ended of those that are known, and leave the others."""
+        while self.refused is None and self._take(jobs):
+            pass
+        yield from self._ended()
+        for running in self.running.values():
+            yield running.job, Left(running.note)
+
+    def given_up(self) -> str:
+        """Cancel what runs, unless it is to be left; what was done, in words."""
+        numbers = [number for number, running in self.running.items() if not running.has_result]
+        if self.engine.detach:
+            return f"{len(numbers)} Slurm jobs are left, the same command takes them up" if numbers else ""
+        handles = {number: self.running[number].handle for number in numbers}
+        self.running.clear()
+        if self.engine.cluster == "slurm":
+            cancelled = slurm_queue.cancel(numbers)
+        else:
+            cancelled = True
+            for handle in handles.values():
+                handle.cancel()
+        if cancelled:
+            return f"{len(numbers)} Slurm jobs are cancelled"
+        return f"Slurm does not answer; cancel its jobs: scancel {' '.join(numbers)}"
+
+    def _has_room(self) -> bool:
+        if self.refused is not None and self.running:  # there were too many, for a limit that we do not know
+            return False
+        self.refused = None
+        return len(self.running) < self.engine.at_once
+
+    def _take(self, jobs: Iterator[Job]) -> bool:
+        """Take up or submit the next job; whether there was one."""
+        self.next, taken = None, self.next or following(jobs)
+        if taken is None:
+            return False
+        job, attempt = taken
+        known = self.notes.read(job) if attempt == 1 else None
+        if known is None or not self._taken_up(job, known):
+            self._submit(job, attempt)
+        return True
+
+    def _taken_up(self, job: Job, note: Submitted) -> bool:
+        """Whether a job that was noted is still there, or its result."""
+        if note.engine != "slurm" or self.engine.cluster != "slurm":
+            return False
+        running = _Running(job, note, extra("submitit").SlurmJob(folder=note.folder, job_id=note.id))
+        listed = (self.queue or {}).get(note.id)
+        there = listed is not None and note.token in listed.name
+        if there or running.has_result or self.queue is None:
+            self.running[note.id] = running
+            return True
+        return False
+
+    def _submit(self, job: Job, attempt: int) -> None:
+        token = secrets.token_hex(8)
+        name = f"{self.engine.options.get('name', 'senet-bench')}-{token}"
+        self.engine.set_options(self.executor, {"name": name})
+        try:
+            handle = self.executor.submit(_Answer(), token, self.function, job)
+        except Exception as error:  # sbatch's refusals come as several types
+            if self.engine.cluster == "slurm" and not slurm_queue.answers():
+                raise MeasurementError(
+                    f"Slurm's controller does not answer ({len(self.running)} jobs are with it)",
+                    "the same command takes up what is there, once it answers",
+                ) from error
+            self.refused = self.engine.refusal(error)
+            if not self.running:
+                raise self.refused from error
+            self.next = (job, attempt)
+            return
+        number, paths = str(handle.job_id), getattr(handle, "paths", None)
+        note = Submitted(
+            engine="slurm",
+            id=number,
+            token=token,
+            folder=str(self.executor.folder),
+            attempt=attempt,
+            state="PENDING",
+            log=str(paths.stderr) if paths else "",
+            submitted=time.time(),
+        )
+        self.notes.write(job, note)
+        self.running[number] = _Running(job, note, handle)
+
+    def _queued(self) -> dict[str, QueuedJob] | None:
+        """Slurm's queue; of the pretended cluster the jobs that have not ended."""
+        if self.engine.cluster == "slurm":
+            return slurm_queue.queued()
+        alive = {number: one for number, one in self.running.items() if not one.handle.done()}
+        return {number: QueuedJob(one.note.token, "RUNNING", "", "") for number, one in alive.items()}
+
+    def _look(self) -> None:
+        """Ask for the queue where that is due, and note where jobs are."""
+        if time.time() - self.asked_at < ASK_S:
+            return
+        self.queue, self.asked_at = self._queued(), time.time()
+        if self.queue is None:
+            return
+        for number, running in self.running.items():
+            listed = self.queue.get(number)
+            here = listed is not None and running.note.token in listed.name
+            running.absences = 0 if here else running.absences + 1
+            if listed is not None and here:
+                self._noted(running, listed)
+
+    def _noted(self, running: _Running, listed: QueuedJob) -> None:
+        now = replace(running.note, state=listed.state, node=listed.node or running.note.node)
+        if now != running.note:
+            running.note = now
+            self.notes.write(running.job, now)
+
+    def _ended(self) -> Iterator[tuple[Job, Result | Failure]]:
+        """The jobs that have ended since, submitted again where they were lost."""
+        self._look()
+        ended_now = [number for number, one in self.running.items() if one.has_result or one.absences > 1]
+        for number in ended_now:
+            running = self.running.pop(number)
+            outcome = running.outcome() if running.has_result else self._lost(running)
+            if not isinstance(outcome, Died):
+                yield running.job, outcome
+            elif running.note.attempt < ATTEMPTS:
+                self._submit(running.job, running.note.attempt + 1)
+            else:
+                cause = f"its Slurm job failed {ATTEMPTS} times: {outcome.cause}"
+                yield running.job, Failure(cause)
+
+    def _lost(self, running: _Running) -> Died:
+        """Why a job is in the queue no more and has left no result; raises where its node does not see its folder."""
+        end = slurm_queue.end_of(running.note.id) if self.engine.cluster == "slurm" else None
+        known = end if end is not None and running.note.token in end.name else None
+        node = (known.node if known else "") or running.note.node
+        logged = any(Path(running.note.folder).glob(f"{running.note.id}_*_log.*"))
+        if node and not logged and known is not None and known.state in ("FAILED", "COMPLETED"):
+            raise UsageError(
+                f"node {node} does not see {running.note.folder}, where its job should have left a log",
+                "name a folder that all nodes share with --results",
+            )
+        where = f" on {node}" if node else ""
+        return Died(f"{known.state if known else 'gone from the queue'}{where}, without a result")
+
+    def _busy(self) -> Busy:
+        """How many of our jobs run and wait."""
+        listed = [job for job in map((self.queue or {}).get, self.running) if job is not None]
+        reasons = [job.reason for job in listed if job.state == "PENDING"]
+        why = dict.fromkeys(reason for reason in reasons if reason not in ("", "None"))
+        if self.queue is None:
+            why = {"squeue does not answer": None}
+            return Busy(0, len(self.running), tuple(why))
+        running = sum(job.state in ("RUNNING", "COMPLETING", "SUSPENDED") for job in listed)
+        return Busy(running, len(self.running) - running, tuple(why))
 
 
 class _Answer:
@@ -178,11 +340,8 @@ class _Answer:
         return submitit.helpers.DelayedSubmission(self, *arguments)
 
 
-def _cancelled(running: dict[Any, _Submitted]) -> int:
-    """How many jobs had to be cancelled, none of which is left."""
-    left = [handle for handle in running if not handle.done()]
-    for handle in left:
-        with contextlib.suppress(Exception):
-            handle.cancel()
-    running.clear()
-    return len(left)
+def _last_error(error: Exception) -> str:
+    """The last line of a job's traceback that says something."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    told = [line for line in lines if line and not line.startswith(("---", "You can check", "- /", "or at paths"))]
+    return (told[-1] if told else one_line(error))[:300]

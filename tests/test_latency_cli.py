@@ -46,7 +46,7 @@ def test_raw_samples_are_kept_beside_the_run(run: Run, tmp_path: Path) -> None:
 
 
 def test_several_batch_sizes_and_training_steps(run: Run) -> None:
-    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train", budget="3")
+    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train", budget="1")
     every = [variant["latency"], *variant["more_latency"]]
     assert [one["conditions"]["batch_size"] for one in every] == [1, 4]
     assert {one["conditions"]["mode"] for one in every} == {"train"}

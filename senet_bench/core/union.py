@@ -20,7 +20,7 @@ from senet_bench.core.catalog import CATALOG
 from senet_bench.core.comparisons import compared, of_seeds
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.results import Accuracy, Latency, Row, Run, StoredDocument, TrainingProtocol
-from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions
+from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, is_outside
 from senet_bench.core.store import key_of
 
 Key = tuple[object, ...]
@@ -230,7 +230,7 @@ def _revision(entry: Entry) -> int:
 
 def _outside(row: Row) -> str:
     """The code from outside that a row has, by its name."""
-    return row.attention.block if row.attention and ":" in row.attention.block else row.model
+    return row.attention.block if row.attention and is_outside(row.attention.block) else row.model
 
 
 def timings(entries: Iterable[Entry]) -> list[Timed]:

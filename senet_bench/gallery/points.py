@@ -181,7 +181,7 @@ def _costs(row: Row, table: str | None) -> dict[str, PointCost]:
 
 
 def _kind(attention: AttentionSpec | None) -> Literal["baseline", "attention", "control"]:
-    return "baseline" if attention is None else "control" if attention.block == "constant" else "attention"
+    return "baseline" if attention is None else "control" if attention.is_constant else "attention"
 
 
 def _size(row: Row) -> str:

@@ -228,7 +228,7 @@ def _costs(
 def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> CandidateKind:
     if attention is None:
         return "baseline" if model == base.name else "plain"
-    return "control" if attention.block == "constant" else "attention"
+    return "control" if attention.is_constant else "attention"
 
 
 def _between(base: ModelSpec, origin: ErrorOrigin, budget: Budget, counted: Row) -> Iterator[Candidate]:

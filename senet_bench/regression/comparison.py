@@ -10,6 +10,7 @@ from pathlib import Path
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.specs import is_outside
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, files, launches, measurement
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
@@ -59,7 +60,7 @@ class Rows:
     def _missing(self, before: Mapping[str, object]) -> list[LimitRow]:
         """A row for each network that is recorded and no longer checked."""
         names = {network.name for network in self.config.networks}
-        gone = [name for name in before if name not in names and (name in CATALOG or ":" in name)]
+        gone = [name for name in before if name not in names and (name in CATALOG or is_outside(name))]
         return [vanished(name, "is recorded and not in the check") for name in gone]  # others are of tests, once
 
     # --- against what is stored -------------------------------------------------------------------------------

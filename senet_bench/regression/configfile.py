@@ -14,6 +14,7 @@ from typing import Any
 
 from senet_bench.core.catalog import CATALOG, normalise, resolve
 from senet_bench.core.files import read_file
+from senet_bench.core.specs import is_outside
 from senet_bench.errors import UsageError, nearest
 from senet_bench.regression.config import (
     ALLOCATORS,
@@ -146,7 +147,7 @@ def _network(one: object, where: str) -> Checked:
     name = table.get("name")
     if not isinstance(name, str) or not name:
         raise UsageError(f"{where}.name must be a name, not {name!r}", 'use "seresnet50" or "package.module:callable"')
-    spec = None if ":" in name else _resolved(name, where)
+    spec = None if is_outside(name) else _resolved(name, where)
     arguments = _a_table(table.get("arguments", {}), f"{where}.arguments")
     inputs = tuple(_input(one, f"{where}.inputs[{i}]") for i, one in enumerate(_tables(table, "inputs")))
     if inputs and "input_size" in table:

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from senet_bench.core.results import Row
+from senet_bench.core.specs import Conditions
+from senet_bench.show.measurements import latency_table
 from tests.conftest import Run
 from tests.support import stored
 
@@ -77,3 +79,29 @@ def test_paths_are_one_line_unless_all_are_wanted(run: Run, tmp_path: Path, monk
     narrow = run("report").out.splitlines()
     assert max(len(line) for line in narrow if not line.startswith("  ")) <= 60
     assert all(line == line.rstrip() for line in narrow)
+
+
+def test_times_and_errors_are_compared_with_any_row_in_tables_and_on_the_page(run: Run, tmp_path: Path) -> None:
+    made, batch = stored.ablation(), Conditions(batch_size=8)
+    stored.store(tmp_path / "results", made, "20261120T100000Z-ablate-1")
+    table = latency_table(made.rows, name=lambda row: row.label, against="reduction=2")
+    assert table is not None
+    place = [column.name for column in table.columns].index("over reduction=2")
+    assert [row[place] for row in table.texts[:3]] == ["0.909 [0.901, 0.917]", "", "0.955 [0.937, 0.972]"]
+    twice = [replace(row, more_latency=[replace(row.latency, conditions=batch)]) for row in made.rows if row.latency]
+    table = latency_table(twice, name=lambda row: row.label, against="reduction=2")
+    assert table is not None
+    place = [column.name for column in table.columns].index("over reduction=2")
+    assert [row[place] for row in table.texts[:4]] == ["0.909 [0.901, 0.917]"] * 2 + [""] * 2
+    assert any(note.startswith("over reduction=2: ") and "90 %" in note for note in table.notes)
+    ended = run("report", "--against", "reduction=2", "-q")
+    assert ended.code == 0, ended.err
+    page = (tmp_path / "results" / "index.html").read_text()
+    assert "minus reduction=2" in page
+    assert "against reduction=2" in page
+    assert "over reduction=2" in page
+    errors = next((tmp_path / "results" / "tables").glob("errors-*.md")).read_text()
+    assert "minus SE-ResNet-20 (reduction=2)" in errors
+    unknown = run("report", "--against", "cbam")
+    assert (unknown.code, unknown.err.count("\n")) == (2, 1)
+    assert "no row is called 'cbam'" in unknown.err

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, get_args
 import typer
 
 from senet_bench.api.parameters import choice, within
-from senet_bench.api.reading import AnyProtocol
+from senet_bench.api.reading import Against, AnyProtocol
 from senet_bench.bench.process import cores
 from senet_bench.core import specs
 from senet_bench.core.axes import AXES
@@ -446,10 +446,7 @@ class TableOptions:
     """Which rows and columns tables have, under which names, and what they are compared with."""
 
     PANEL: ClassVar[str] = "How it is shown and kept"
-    against: Annotated[
-        str | None,
-        typer.Option("--against", help="The row that errors and counts are compared with: se, a label, a network."),
-    ] = None
+    against: Against = None
     rows: Annotated[
         str | None, typer.Option("--rows", help="Only these rows, by label, setting, block or network: none,se,eca.")
     ] = None

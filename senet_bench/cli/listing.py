@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 
 from senet_bench.api.parameters import choice
-from senet_bench.api.reading import AnyProtocol
+from senet_bench.api.reading import Against, AnyProtocol
 from senet_bench.cli.showing import Printing, Showing
 from senet_bench.errors import MeasurementError
 
@@ -71,6 +71,7 @@ def report(
     ] = None,
     cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
     any_protocol: AnyProtocol = False,
+    against: Against = None,
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file that is written.")] = False,
     showing: Showing = Showing(),
 ) -> None:
@@ -92,7 +93,7 @@ def report(
         showing.emit(side_by_side(sides, _trend(places) if by == "commit" else ()))
         return
     root = places[0]
-    found = report.read_gallery(Store(root), any_protocol=any_protocol)
+    found = report.read_gallery(Store(root), any_protocol=any_protocol, against=against)
     written = list(report.write_gallery(found, root))
     if verbose:
         for path in written:

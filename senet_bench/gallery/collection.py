@@ -48,12 +48,14 @@ class Collection:
     """Everything a report is made of, oldest first.
 
     The paper's errors are judged against those `stored`, with `any_protocol` against those of another one too.
+    `against` names the row that errors and times are compared with beside the baseline, None for plain SE.
     """
 
     sources: tuple[StoredRun, ...]
     left_out: tuple[LeftOut, ...] = ()
     stored: StoredErrors = field(default_factory=StoredErrors)
     any_protocol: bool = False
+    against: str | None = None
 
     def of(self, command: str) -> tuple[StoredRun, ...]:
         """The documents of one command."""

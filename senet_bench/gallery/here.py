@@ -41,11 +41,12 @@ def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) 
             (Column("minus the baseline"), lambda row: _points(_to_baseline(row))),
             (Column("decided", numeric=False), lambda row: decision(_to_baseline(row))),
         ]
-    beside = _beside_se(rows)
+    name = collection.against or "SE"
+    beside = _beside(rows, name, asked=collection.against is not None)
     if beside:
         fields += [
-            (Column("minus SE"), lambda row: _points(beside.get(id(row)))),
-            (Column("against SE", numeric=False), lambda row: decision(beside.get(id(row)))),
+            (Column(f"minus {name}"), lambda row: _points(beside.get(id(row)))),
+            (Column(f"against {name}", numeric=False), lambda row: decision(beside.get(id(row)))),
         ]
     size = "x".join(map(str, errors.size[1:]))
     title = f"On {errors.protocol.dataset} ({errors.protocol.words}), {size} px"
@@ -112,16 +113,20 @@ def _to_baseline(row: Row) -> Difference | None:
     return to_baseline(row.accuracy) if row.accuracy else None
 
 
-def _beside_se(rows: Sequence[Row]) -> dict[int, Difference]:
-    """The differences to the plain SE block, by the row's id; empty where there is none, or nothing else than it."""
+def _beside(rows: Sequence[Row], name: str, *, asked: bool) -> dict[int, Difference]:
+    """The differences to the row of a name, by the row's id; empty where there is none.
+
+    With SE, where it was not asked for, empty too where there is no other block.
+    """
     others = [row for row in rows if row.role == "variant" and row.attention and row.attention.block != "se"]
-    if not others:
+    if not others and not asked:
         return {}
     try:
-        found = comparisons.differences(rows, comparisons.references(rows, "se"))
+        found = comparisons.differences(rows, comparisons.references(rows, name))
     except UsageError:
         return {}
-    return {id(row): one for row, one in zip(rows, found) if one is not None and row.role in ("variant", "plain")}
+    kept = ("variant", "plain", "baseline") if asked else ("variant", "plain")
+    return {id(row): one for row, one in zip(rows, found) if one is not None and row.role in kept}
 
 
 def _points(difference: Difference | None) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
+from senet_bench.core.comparisons import rows_named
 from senet_bench.core.files import write_atomically
 from senet_bench.core.results import RESTORE, AnyFacts, Run
 from senet_bench.core.schemas import schema_of
@@ -68,17 +69,19 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def read_gallery(store: Store, *, any_protocol: bool = False) -> Gallery:
+def read_gallery(store: Store, *, any_protocol: bool = False, against: str | None = None) -> Gallery:
     """Everything that is stored; what cannot be read or shown is left out and named.
 
-    With `any_protocol` errors of another protocol than a table's stand in its cells too.
-    Raises `UsageError` where there is nothing.
+    With `any_protocol` errors of another protocol than a table's stand in its cells too; `against` names the row that
+    errors and times are compared with. Raises `UsageError` where there is nothing, or no row of that name.
     """
     collection = gather(store.root, store.survey())
     read = (source.document for source in collection.sources)
-    collection = replace(collection, stored=stored_errors(store, read), any_protocol=any_protocol)
+    collection = replace(collection, stored=stored_errors(store, read), any_protocol=any_protocol, against=against)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    if against:
+        _check_named(collection, against)
     try:
         return _gallery(collection)
     except Exception:  # whatever a damaged value does where it is laid out
@@ -88,6 +91,19 @@ def read_gallery(store: Store, *, any_protocol: bool = False) -> Gallery:
         paths = {one.path for one in bad}
         kept = tuple(source for source in collection.sources if source.path not in paths)
         return _gallery(replace(collection, sources=kept, left_out=(*collection.left_out, *bad)))
+
+
+def _check_named(collection: Collection, name: str) -> None:
+    """Raise `UsageError` where no table has a row of a name."""
+    tables = [table.rows for table in (*collection.errors, *collection.timings)]
+    errors = []
+    for rows in tables:
+        try:
+            rows_named(rows, name)
+        except UsageError as error:
+            errors.append(error)
+    if errors and len(errors) == len(tables):
+        raise errors[0]
 
 
 def held(store: Store) -> Collection:

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+from senet_bench.core.comparisons import rows_against
+from senet_bench.core.results import Row
 from senet_bench.core.store import key_of
+from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.chart import name_of
 from senet_bench.show.measurements import error_table
 from senet_bench.show.tables import Table
+
+
+def compared_with(rows: Sequence[Row], against: str | None) -> Sequence[Row]:
+    """The rows compared with the one that is named; as they are where none is called so."""
+    try:
+        return rows_against(rows, against) if against else rows
+    except UsageError:
+        return rows
 
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
@@ -16,7 +28,7 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     found: dict[str, Table] = {}
     unfinished = collection.unfinished
     for errors in collection.errors:
-        table = error_table(errors.rows, lambda row: row.label)
+        table = error_table(compared_with(errors.rows, collection.against), lambda row: row.label)
         if table is None:
             continue
         size = "x".join(map(str, errors.size[1:]))

@@ -100,7 +100,7 @@ def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
 def _measured(run: Run, layout: Layout, notes: Sequence[str], *, narrow: bool) -> Iterator[Table]:
     """The tables of latencies and of errors, where there are any."""
     name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else lambda row: row.label
-    if times := latency_table(run.rows, narrow=narrow, name=name):
+    if times := latency_table(run.rows, narrow=narrow, name=name, against=layout.against):
         yield times
     if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout):
         yield replace(errors, notes=(*notes, *errors.notes, *_about_trials(run)))

@@ -8,17 +8,20 @@ from typing import Any, TypeVar
 
 from senet_bench.core.comparisons import lowest
 from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Latency, Row
+from senet_bench.core.time_ratios import TimedRow, over
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
 Anything = TypeVar("Anything")
-TimedRow = tuple[Row, Latency]
 Trained = tuple[Row, Accuracy]
 
 TIME_NOTES = (
     "ms: the fastest call of each block, its median over the rounds: what the network can do, not a throughput",
     "ratio: SE / baseline in the same rounds (Hodges-Lehmann), its interval holds over all looks at the data",
     "control: a second copy of the baseline / the first, 1 where timing can be trusted",
+)
+OVER_NOTE = (
+    "over {row}: the ratio to the baseline over that of {row}; its interval is made of both, and holds at 90 % or more"
 )
 ALLOCATOR_NAMES = {
     "as-is": EMPTY,  # not noted: a document from before it was
@@ -40,13 +43,17 @@ ENERGY_NOTES = (
 )
 
 
-def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str]) -> Table | None:
-    """One line for each row and condition; None when nothing was timed."""
+def latency_table(
+    rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str], against: str | None = None
+) -> Table | None:
+    """One line for each row and condition, also compared with the row that is named; None when nothing was timed."""
     entries = [(row, latency) for row in rows for latency in _latencies(row)]
     if not entries:
         return None
     constant, varying = _conditions([latency for _, latency in entries])
     columns = list(_columns(entries, varying, name, narrow))
+    if against is not None:
+        columns.insert(4 + len(varying), _over(entries, against))
     body = tuple(tuple(text(row, latency) for _, text in columns) for row, latency in entries)
     reasons = dict.fromkeys(f"{row.label}: {latency.reason}" for row, latency in entries if latency.reason)
     missing = dict.fromkeys(
@@ -61,11 +68,25 @@ def latency_table(rows: Sequence[Row], *, narrow: bool = False, name: Callable[[
             *missing,
             *dict.fromkeys(latency.energy_missing for _, latency in entries if latency.energy_missing),
             *_contradictions(entries),
+            *([OVER_NOTE.format(row=against)] if against is not None else []),
             *_time_notes(rows),
             *(ENERGY_NOTES if any(latency.energy for _, latency in entries) else ()),
             *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ()),
         ),
     )
+
+
+def _over(entries: Sequence[TimedRow], against: str) -> tuple[Column, Callable[[Row, Latency], str]]:
+    """The column of times over those of the row that is named."""
+    known = {id(latency): one for (_, latency), one in zip(entries, over(entries, against))}
+
+    def text(row: Row, latency: Latency) -> str:
+        one = known[id(latency)]
+        return (
+            f"{one.value:.3f}" + (f" [{interval_text(one.ci, '.3f', 1, ', ')}]" if one.ci else EMPTY) if one else EMPTY
+        )
+
+    return Column(f"over {against}"), text
 
 
 def _time_notes(rows: Sequence[Row]) -> tuple[str, ...]:

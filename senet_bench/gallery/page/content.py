@@ -6,8 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import repeat
 
+from senet_bench.core.comparisons import rows_named
 from senet_bench.core.metrics import Metric, costs
+from senet_bench.core.results import Row
 from senet_bench.core.union import StoredRun, Timed
+from senet_bench.errors import UsageError
 from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
 from senet_bench.gallery.here import own_tables
@@ -168,10 +171,18 @@ def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     for timed in timings:
         name = _timed_name(timed, timings)
         chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-        table = latency_table(timed.rows, name=lambda row: row.label)
+        table = latency_table(timed.rows, name=lambda row: row.label, against=_named(timed.rows, collection.against))
         table = table and replace(table, notes=(*timed.notes, *table.notes))
         leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
     return leaves
+
+
+def _named(rows: Sequence[Row], against: str | None) -> str | None:
+    """The name of the row to compare with, None where no row is called so."""
+    try:
+        return against if against and rows_named(rows, against) else None
+    except UsageError:
+        return None
 
 
 def _where(collection: Collection, timed: Timed) -> str:

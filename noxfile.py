@@ -88,6 +88,13 @@ def bench(session: nox.Session) -> None:
     session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)
 
 
+@nox.session(name="bench-runtimes")
+def bench_runtimes(session: nox.Session) -> None:
+    """What SE costs in every runtime at hand: results/tables/se_cost.md, gone on with where it was left."""
+    session.install(*PINS, ".[onnx,openvino]", *groups("test"))
+    session.run("python", "-m", "benchmarks.bench_runtimes", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session(name="bench-se")
 def bench_se(session: nox.Session) -> None:
     """SE's tails, extras and deployed forms side by side, against timm, torchvision and torch.compile."""

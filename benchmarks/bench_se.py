@@ -3,7 +3,7 @@
 Run `python benchmarks/bench_se.py [tail] [units] [networks] [mobile] [training] [--no-compile] [--out FOLDER]`; without
 names everything, in about ten minutes. CPU seconds of one thread, in rounds of random order. The allocator is as
 people have it; `--allocator tuned` sets it, for all sides alike. Units are summed over the residual units of
-ResNet-50, which is sharper than whole networks. The ratios are kept in se_cost.json; se_cost.md and se_cost.csv are
+ResNet-50, which is sharper than whole networks. The ratios are kept in se_parts.json; se_parts.md and se_parts.csv are
 made of it.
 """
 
@@ -302,11 +302,11 @@ def rows_of(document: Mapping[str, Any]) -> list[Row]:
 
 def write(document: Mapping[str, Any], folder: Path) -> None:
     """The document, and the tables that are made of it."""
-    write_atomically(folder / "se_cost.json", to_json(document))
-    write_atomically(folder / "se_cost.md", table(document))
+    write_atomically(folder / "se_parts.json", to_json(document))
+    write_atomically(folder / "se_parts.md", table(document))
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([COLUMNS, *(line.cells() for line in rows_of(document))])
-    write_atomically(folder / "se_cost.csv", text.getvalue())
+    write_atomically(folder / "se_parts.csv", text.getvalue())
 
 
 def main() -> None:

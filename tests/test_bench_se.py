@@ -11,9 +11,9 @@ TABLES = Path(__file__).parent.parent / "results" / "tables"
 
 
 def test_the_committed_table_is_that_of_its_ratios(tmp_path: Path) -> None:
-    document = json.loads((TABLES / "se_cost.json").read_text())
+    document = json.loads((TABLES / "se_parts.json").read_text())
     write(document, tmp_path)
-    for name in ("se_cost.json", "se_cost.md", "se_cost.csv"):
+    for name in ("se_parts.json", "se_parts.md", "se_parts.csv"):
         assert (tmp_path / name).read_bytes() == (TABLES / name).read_bytes()
 
 

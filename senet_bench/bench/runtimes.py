@@ -76,10 +76,10 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
     allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
-        output = output_numbers(_seeded(functools.partial(_call, network, conditions, images)))
+        output = output_numbers(_seeded(functools.partial(call_of, network, conditions, images)))
         first_s = time.perf_counter() - start
         same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
-        reference = output if same else output_numbers(_seeded(functools.partial(_call, network, plain, images)))
+        reference = output if same else output_numbers(_seeded(functools.partial(call_of, network, plain, images)))
         difference = distance(output, reference)
         if not difference <= allowed and conditions.mode == "infer":
             exact = exactly(network, images[: conditions.batch_size])
@@ -136,12 +136,12 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
         if conditions.mode == "train":
             return None
         plain = Conditions(conditions.device, batch_size=len(drawn))
-        return fault_of(output, drawn, network, functools.partial(_call, network, plain), allowed)
+        return fault_of(output, drawn, network, functools.partial(call_of, network, plain), allowed)
 
-    return FreshCall(_call(network, conditions, x, held), renew, fault)
+    return FreshCall(call_of(network, conditions, x, held), renew, fault)
 
 
-def _call(network: nn.Module, conditions: Conditions, images: Tensor, held: list[Tensor] | None = None) -> Call:
+def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: list[Tensor] | None = None) -> Call:
     """A fresh copy of the network under the conditions, as a call that has been made once if it compiles.
 
     The call reads its images from a tensor of its own, which is added to `held`.

@@ -54,7 +54,7 @@ class SqueezeExcitation(nn.Module):
     SiLU as its `activation` between the layers. With the hidden channels h, each adds 2 C h + C + h.
 
     Where it `recomputes`, training keeps no copy of the map it multiplies if a BatchNorm made that map. That is on: a
-    step of SE-ResNet-50 takes no longer with it (results/tables/se_cost.md).
+    step of SE-ResNet-50 takes no longer with it (results/tables/se_parts.md).
     """
 
     recomputes = True

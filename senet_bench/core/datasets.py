@@ -19,7 +19,8 @@ class Dataset:
     `side` in pixels, `channels` and `classes` are None where they are the network's or the files' own. `loader` is
     "module:function" and takes the folder of `--data`, or the number of the draw where the images are `embedded` in
     an installed package. `recipe` is what networks are trained by unless another is named. `images` are how many there
-    are to train and to test on where that is fixed.
+    are to train and to test on where that is fixed. `installed` is the folder in which a system's package lays them:
+    read where no other is given.
     """
 
     key: str
@@ -32,8 +33,12 @@ class Dataset:
     task: Task = "classification"
     embedded: bool = False
     images: tuple[int, int] | None = None
+    installed: str | None = None
     aliases: tuple[str, ...] = ()
 
+
+FASHION_MNIST = "/usr/share/datasets/fashion-mnist"
+"""Where Debian's package dataset-fashion-mnist lays its four files."""
 
 _ROWS = (
     Dataset(
@@ -56,6 +61,30 @@ _ROWS = (
         channels=1,
         classes=10,
         embedded=True,
+    ),
+    Dataset(
+        key="fashion-mnist",
+        title="Fashion-MNIST, ten kinds of clothes in grey, 28x28 px (Debian: dataset-fashion-mnist)",
+        loader="senet_bench.data.idx:fashion_mnist",
+        recipe="fashion-mnist",
+        side=28,
+        channels=1,
+        classes=10,
+        images=(60_000, 10_000),
+        installed=FASHION_MNIST,
+        aliases=("fashionmnist", "fashion-mnist-28"),
+    ),
+    Dataset(
+        key="fashion-mnist-14",
+        title="the same at 14x14 px, each the mean of 2x2: for CPUs",
+        loader="senet_bench.data.idx:fashion_mnist_14",
+        recipe="fashion-mnist",
+        side=14,
+        channels=1,
+        classes=10,
+        images=(60_000, 10_000),
+        installed=FASHION_MNIST,
+        aliases=("fashionmnist-14",),
     ),
     Dataset(
         key="cifar10",

@@ -89,7 +89,7 @@ def load_images(name: str, folder: Path | str | None = None, *, draw: int = 0) -
     `draw` chooses which images are the 100 labelled ones of `digits`; other sets ignore it.
     """
     row = dataset(name, "classification")
-    images: DataSet = loader(row)(draw if row.embedded else existing(row.key, folder))
+    images: DataSet = loader(row)(draw if row.embedded else existing(row.key, folder or row.installed))
     return images
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import signal
 import subprocess
@@ -15,11 +16,13 @@ from typing import Any
 import pytest
 
 from senet_bench.core.learning import Submitted
+from senet_bench.core.source import files_of
 from senet_bench.errors import UsageError
 from senet_bench.run import slurm as engine_module
 from senet_bench.run import slurm_queue
 from senet_bench.run.engines import Busy, Failure, Left
 from senet_bench.run.slurm import Slurm
+from senet_bench.run.sources import WithSources
 from tests.support.slurm import Cluster, needed, running, until
 
 TESTS = Path(__file__).parent.parent
@@ -285,6 +288,20 @@ def test_the_death_of_slurmd_and_of_slurmctld_loses_no_job(tmp_path: Path, monke
                 killed += 1
         assert outcomes == {number: 2 * number for number in range(6)}
         assert killed == 2
+
+
+def answer(job: int) -> int:
+    """What the user's module says."""
+    return job * int(importlib.import_module("hers_under_slurm").ANSWER)
+
+
+def test_modules_that_no_node_has_are_there(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = tmp_path / "hers_under_slurm.py"
+    module.write_text("ANSWER = 7\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    function = WithSources(answer, files_of("hers_under_slurm:Gate"))
+    module.unlink()
+    assert dict(Slurm(tmp_path / "slurm").run(function, iter([1, 2]))) == {1: 7, 2: 14}
 
 
 def fails(job: tuple[int, str]) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -28,6 +28,8 @@ from senet_bench.train.trials import Trial
 
 class Slow:
     """An engine that tells of its first trial while that runs."""
+
+    remote: ClassVar[bool] = False
 
     def at_a_time(self) -> int:
         return 2

@@ -75,6 +75,22 @@ def source_of(name: str) -> Source:
     return Source(modules, {_distribution(package): _version(package) for package in sorted(packages)})
 
 
+def files_of(name: str) -> dict[str, bytes]:
+    """The files of her own modules behind an import string, by their paths below the folder that holds them.
+
+    Empty for `timm:NAME` and for code of installed packages, which another machine has from there.
+    """
+    modules = source_of(name).modules
+    parents = {module.rsplit(".", parts)[0] for module in modules for parts in range(1, module.count(".") + 1)}
+    files = dict[str, bytes]()
+    for module in (*modules, *parents):
+        if (file := _file(module)) is not None:
+            package = file.name == "__init__.py"
+            place = module.replace(".", "/")
+            files[f"{place}/__init__.py" if package else f"{place}{''.join(file.suffixes)}"] = file.read_bytes()
+    return files
+
+
 def _file(module: str) -> Path | None:
     """The file of a module by its name, imported or not; None for one that is built in or not there."""
     loaded = sys.modules.get(module)

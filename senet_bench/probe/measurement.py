@@ -19,6 +19,7 @@ from senet_bench.probe.trials import LESSON, PROBE_REVISION, ProbeTrial, probe_d
 from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header, new_facts
+from senet_bench.run.sources import with_sources
 
 USUAL_SECONDS = 0.8
 """What a trial takes on a core where none is stored yet."""
@@ -149,7 +150,8 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
             kept.forget(claimed.key)
     record.change(rows=errors.of(rows))
     done, task = total - len(todo), ""
-    for trial, outcome in carried_out(asked.engine, kept, run_probe_trial, todo, about):
+    function = with_sources(asked.engine, run_probe_trial, (claimed.trial.spec for claimed in todo))
+    for trial, outcome in carried_out(asked.engine, kept, function, todo, about):
         errors.add(trial, outcome)
         errors.ran += 1
         errors.cpu_seconds += 0.0 if isinstance(outcome, Failure) else outcome.cpu_seconds or 0.0

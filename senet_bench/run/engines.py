@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import connection
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from senet_bench.core.devices import kind_of
 from senet_bench.core.learning import Submitted
@@ -87,7 +87,9 @@ NO_NOTES = NoNotes()
 
 
 class Engine(Protocol):
-    """What runs jobs."""
+    """What runs jobs; `remote` where that may be on machines that lack modules of the user's own."""
+
+    remote: ClassVar[bool]
 
     def at_a_time(self) -> int | None:
         """How many jobs run at a time, None of a cluster that was not asked."""
@@ -119,6 +121,7 @@ class Local:
     the job; where a job takes several `together`, their names: cuda:0,cuda:1.
     """
 
+    remote: ClassVar[bool] = False
     workers: int
     device: str = "cpu"
     together: int = 1
@@ -237,7 +240,7 @@ def _serve(pipe: Any, parent: int) -> None:
     Ctrl-C reaches the whole process group and is the parent's to answer.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv_bytes()
@@ -253,7 +256,7 @@ def _carry_out(task: bytes) -> Any:
     return function(job)
 
 
-def _end_with(parent: int) -> None:
+def end_with(parent: int) -> None:
     """End this process when its parent is gone: a killed sweep leaves nothing behind."""
     while os.getppid() == parent:
         time.sleep(POLL_S)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,12 +21,13 @@ from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.claims import Claimed, InProgress, watched
 from senet_bench.run.engines import Engine, Failure, Left
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
+from senet_bench.run.sources import with_sources
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
@@ -204,33 +205,49 @@ class Sweep:
         before = former(kept)
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
-        rows, total, outcomes = record.document.rows, self.steps(cases), Outcomes()
+        rows, total, outcomes = record.document.rows, self.steps(cases), Outcomes(total=self.steps(cases))
         todo = self._todo(cases, record.store, kept, before, outcomes)
-        done, failed, at_once = total - len(todo), 0, self.engine.at_a_time() or 1
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for planned in todo:
                 kept.forget(planned.key)
-        for moment in watched(self.engine, kept, run_trial, todo, about):
-            if isinstance(moment, InProgress):
-                now = moments_of(moment.trials)
-                what = moment.busy.text(_listed(now, rows)) + (f", {failed} failed" if failed else "")
-                yield record.progress(what, done + sum(one.done for one in now.values()), total)
-                continue
-            trial, outcome = moment
-            outcomes.add(trial, outcome)
-            if isinstance(outcome, Left):
-                continue
-            done, failed = done + 1, failed + isinstance(outcome, Failure)
-            trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
-            state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
-            yield record.progress(f"{trained}; {state}", done, total)
+        function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
+        yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
         record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
         if todo and before.left_out:
             asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
             record.change(conditions=asked)
         yield record.progress("done", total, total)
+
+    def _trained(
+        self,
+        moments: Iterator[tuple[Trial, TrialResult | Failure | Left] | InProgress[Trial]],
+        record: Record[Run],
+        outcomes: Outcomes,
+        done: int,
+    ) -> Steps[None]:
+        """Take down how trials end, `done` of which have before; what ends all of them says how many are stored."""
+        rows, total, failed, at_once = record.document.rows, outcomes.total, 0, self.engine.at_a_time() or 1
+        try:
+            for moment in moments:
+                if isinstance(moment, InProgress):
+                    now = moments_of(moment.trials)
+                    what = moment.busy.text(_listed(now, rows)) + (f", {failed} failed" if failed else "")
+                    yield record.progress(what, done + sum(one.done for one in now.values()), total)
+                    continue
+                trial, outcome = moment
+                outcomes.add(trial, outcome)
+                if isinstance(outcome, Left):
+                    continue
+                done, failed = done + 1, failed + isinstance(outcome, Failure)
+                trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
+                state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")
+                yield record.progress(f"{trained}; {state}", done, total)
+        except MeasurementError as error:
+            raise MeasurementError(
+                f"{error.problem}; {done - failed} of {total} trials are stored", error.remedy
+            ) from error
 
     def _todo(
         self, cases: Sequence[Case], store: Store, kept: TrialStore, before: Former, outcomes: Outcomes
@@ -260,6 +277,7 @@ class Outcomes:
     devices: dict[int, dict[str, None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     left: dict[int, list[str]] = field(default_factory=dict)
+    total: int = 0
 
     def add(self, trial: Trial, outcome: TrialResult | Failure | Left) -> None:
         """Take down how a trial ended, or with which job it is left."""

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from senet_bench.bench.process import cores
-from senet_bench.errors import UsageError, one_line
+from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.run.engines import (
     ATTEMPTS,
     NO_NOTES,
@@ -21,6 +26,7 @@ from senet_bench.run.engines import (
     Notes,
     Result,
     check_reserved,
+    end_with,
     ended,
     extra,
     following,
@@ -28,6 +34,12 @@ from senet_bench.run.engines import (
 )
 
 KNOCK_S = 3.0
+COUNTED_EVERY_S = 5.0
+"""Seconds between two looks at what the nodes of a cluster have."""
+KNOCK_EVERY_S = 3.0
+KNOCKS = 3
+"""How often in turn a cluster's head must not answer to be taken for dead; Ray itself waits for a minute."""
+ENDS_WITHIN_S = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +49,7 @@ class RayCluster:
     Ray retries tasks whose worker or node was lost. `gpus` is a fraction or number of GPUs for a trial.
     """
 
+    remote: ClassVar[bool] = True
     address: str | None = None
     cpus: float = 1
     gpus: float = 0
@@ -57,6 +70,59 @@ class RayCluster:
         self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
     ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
         """The same, and about every second how many run."""
+        ray = extra("ray")
+        if ray.is_initialized():
+            yield from self.tasks(function, jobs)
+        else:
+            yield from self._apart(function, jobs)
+
+    def _apart(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
+        """The same by a process of its own, as Ray ends the process that is connected when its cluster's head dies."""
+        context = multiprocessing.get_context("spawn")
+        pipe, theirs = context.Pipe()
+        driver = context.Process(target=_drive, args=(theirs, os.getpid(), self, function), daemon=False)
+        driver.start()
+        theirs.close()
+        handed: list[Job] = []
+        pulse = _Pulse(self.address)
+        try:
+            while True:
+                match self._heard(pipe, driver, pulse):
+                    case _Wanted():
+                        if (taken := following(jobs)) is not None:
+                            handed.append(taken[0])
+                        pipe.send(None if taken is None else (len(handed) - 1, taken[0]))
+                    case Busy() as busy:
+                        yield busy
+                    case BenchError() as error:
+                        raise error
+                    case None:
+                        return
+                    case (index, _), outcome:
+                        yield handed[index], outcome
+        finally:
+            pipe.close()
+            driver.join(ENDS_WITHIN_S)
+            driver.kill()
+            driver.join()
+
+    def _heard(self, pipe: Any, driver: Any, pulse: _Pulse) -> Any:
+        """What the connected process says next; `MeasurementError` where it or the head of the cluster is gone."""
+        try:
+            while not pipe.poll(KNOCK_EVERY_S):
+                pulse.check()
+            pulse.check()
+            return pipe.recv()
+        except (EOFError, OSError) as error:
+            driver.join(ENDS_WITHIN_S)
+            raise pulse.lost() from error
+
+    def tasks(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job]
+    ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
+        """Each job with its outcome, by this process, which is connected for it unless it is already."""
         ray = extra("ray")
         started = not ray.is_initialized()
         if started:
@@ -83,33 +149,101 @@ class RayCluster:
                 f"no Ray cluster answers at {where} ({one_line(error)})", "check --engine-address, or leave it out"
             ) from error
 
+    def _room(self, ray: Any) -> int:
+        """How many trials the nodes of now take at a time."""
+        resources = ray.cluster_resources()
+        room = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
+        return min(room, int(resources.get("GPU", 0) / self.gpus)) if self.gpus else room
+
     def _tasks(
         self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
     ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
-        resources = ray.cluster_resources()
-        at_once = int(resources.get("CPU", 1) / self.cpus) if self.cpus else 1
-        if self.gpus:
-            at_once = min(at_once, int(resources.get("GPU", 0) / self.gpus))
-        if at_once < 1:
+        running: dict[Any, Job] = {}
+        room, counted = self._room(ray), time.monotonic()
+        if room < 1:
             raise UsageError(
                 f"the cluster has no room for a trial of {self.cpus:g} CPUs and {self.gpus:g} GPUs", "ask for less"
             )
-        running: dict[Any, Job] = {}
         while True:
-            while len(running) < at_once and (job_left := following(jobs)) is not None:
+            if time.monotonic() - counted > COUNTED_EVERY_S:  # nodes come and go
+                room, counted = max(1, self._room(ray)), time.monotonic()
+            while len(running) < room and (job_left := following(jobs)) is not None:
                 running[task.remote(function, job_left[0])] = job_left[0]
             if not running:
                 return
             ready = ray.wait(list(running), num_returns=1, timeout=TELL_S)[0]
             if not ready:
-                yield Busy(len(running))
+                yield Busy(min(room, len(running)), max(0, len(running) - room))
             for reference in ready:
                 job = running.pop(reference)
                 try:
                     yield job, ray.get(reference)
                 except ray.exceptions.RayError as error:
                     yield job, Failure(_cluster_reason(error))
+
+
+@dataclass(slots=True)
+class _Pulse:
+    """Whether the head of a cluster answers, looked at now and then."""
+
+    address: str | None
+    looked: float = field(default_factory=time.monotonic)
+    silent: int = 0
+
+    def check(self) -> None:
+        """Raise `MeasurementError` where it has not answered several times in turn."""
+        if self.address is None or time.monotonic() - self.looked < KNOCK_EVERY_S:
+            return
+        self.looked = time.monotonic()
+        try:
+            _knock(self.address)
+            self.silent = 0
+        except (OSError, ValueError) as error:
+            self.silent += 1
+            if self.silent >= KNOCKS:
+                raise self.lost() from error
+
+    def lost(self) -> MeasurementError:
+        """What is said where the cluster is gone."""
+        where = f"the head of the Ray cluster at {self.address}" if self.address else "Ray on this machine"
+        return MeasurementError(f"{where} is gone", "the same command goes on with what is not stored, once it is back")
+
+
+class _Wanted:
+    """The connected process has room for a job."""
+
+
+def _drive(pipe: Any, parent: int, engine: RayCluster, function: Callable[[Any], Any]) -> None:
+    """Connect to Ray, carry out the jobs that come through the pipe, and send what becomes of them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+
+    def jobs() -> Iterator[Any]:
+        while True:
+            pipe.send(_Wanted())
+            job = pipe.recv()
+            if job is None:
+                return
+            yield job
+
+    with contextlib.suppress(EOFError, OSError):  # the parent has closed the pipe
+        try:
+            for moment in engine.tasks(_Numbered(function), jobs()):
+                pipe.send(moment)
+            pipe.send(None)
+        except BenchError as error:
+            pipe.send(error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A function of a job alone, for jobs that are numbered."""
+
+    function: Callable[[Any], Any]
+
+    def __call__(self, job: tuple[int, Any]) -> Any:
+        return self.function(job[1])
 
 
 def _knock(address: str) -> None:

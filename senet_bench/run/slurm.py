@@ -51,6 +51,7 @@ class Slurm:
     With `detach` all jobs are submitted and left there. `cluster="local"` runs them as processes of this machine.
     """
 
+    remote: ClassVar[bool] = True
     AT_ONCE: ClassVar[int] = 64
     folder: Path
     at_once: int = AT_ONCE

@@ -1,0 +1,82 @@
+"""A Ray cluster of two nodes on the loopback address, each a tree of processes that can be killed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.support.slurm import free_ports
+
+STARTS_WITHIN_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """The address of a cluster, its head and its other node."""
+
+    address: str
+    head: subprocess.Popen[bytes]
+    other: subprocess.Popen[bytes]
+
+
+def kill(node: subprocess.Popen[bytes]) -> None:
+    """End all processes of a node by SIGKILL."""
+    with contextlib.suppress(psutil.Error):
+        tree = [psutil.Process(node.pid), *psutil.Process(node.pid).children(recursive=True)]
+        for process in tree:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        psutil.wait_procs(tree, 10)
+    node.wait()
+
+
+@contextlib.contextmanager
+def running() -> Iterator[Nodes]:
+    """A cluster of two nodes with a CPU each; nothing of it is left at the end."""
+    (port,) = free_ports(1)
+    folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for its sockets
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(*arguments: str) -> subprocess.Popen[bytes]:
+        program = "from ray.scripts.scripts import main; main()"
+        options = ("--node-ip-address=127.0.0.1", "--num-cpus=1", "--disable-usage-stats", "--block")
+        with (folder / f"{len(started)}.out").open("wb") as out:
+            node = subprocess.Popen(
+                [sys.executable, "-c", program, "start", *arguments, *options],
+                cwd=folder,
+                env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"},
+                stdout=out,
+                stderr=out,
+                start_new_session=True,
+            )
+        started.append(node)
+        return node
+
+    try:
+        head = start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
+        end = time.monotonic() + STARTS_WITHIN_S
+        while not _listens(port):
+            assert time.monotonic() < end, (folder / "0.out").read_text()
+            time.sleep(0.2)
+        yield Nodes(f"127.0.0.1:{port}", head, start(f"--address=127.0.0.1:{port}"))
+    finally:
+        for node in started:
+            kill(node)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False

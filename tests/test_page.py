@@ -31,9 +31,11 @@ from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.headline import COMPARED, grids, headline
+from senet_bench.gallery.plots import tradeoff
 from senet_bench.gallery.points import points, timed_points
 from senet_bench.show.chart import name_of, shown
 from senet_bench.show.documents import of_run
+from senet_bench.show.drawing import Area, Chart, Point, Text
 from senet_bench.show.style import ROLE_COLOURS
 from tests.conftest import Run
 from tests.support import stored
@@ -291,6 +293,38 @@ def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Pa
     assert (fifty.error, fifty.costs["flops"].printed, fifty.interval) == (23.29, "3.87", None)
     assert fifty.costs["params"].printed == ""  # Table 2 prints no parameters: counted here
     assert fifty.costs["params"].value == pytest.approx(28.088024)
+
+
+def test_arrows_carry_the_interval_of_the_gain_and_the_papers_errors_are_in_outline_beside_ours(
+    committed: Path,
+) -> None:
+    known = [point for point in points(collection_of(committed)) if point.dataset == "imagenet"]
+    alone = tradeoff(known, "imagenet", METRICS["flops"], "alone")
+    pair = [
+        replace(point, source="here", group="mine", gain=(-2.0, -0.5) if point.kind == "attention" else None)
+        for point in known
+        if point.label in ("ResNet-50", "SE-ResNet-50")
+    ]
+    beside = tradeoff([*known, *pair], "imagenet", METRICS["flops"], "beside")
+    assert alone is not None
+    assert beside is not None
+    assert not fans(alone)
+    (fan,) = fans(beside)
+    assert fan.places[1][0] == fan.places[2][0] != fan.places[0][0]
+    faces = {
+        (item.colour, item.fill)
+        for part in beside.parts
+        for item in part.items
+        if isinstance(item, Point) and item.shape == "diamond"
+    }
+    assert faces == {("paper", None)}
+    texts = [item.text for part in beside.parts for item in part.items if isinstance(item, Text)]
+    assert "the gain's 95 % interval" in texts
+
+
+def fans(chart: Chart) -> list[Area]:
+    """The areas of a chart that are zoomed with its lines."""
+    return [item for part in chart.parts if part.kind == "line" for item in part.items if isinstance(item, Area)]
 
 
 def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> None:

@@ -50,7 +50,7 @@ def test_table_6_has_365_classes_its_printed_rows_and_its_protocol(run: Run) -> 
     printed = [{cell["metric"]: cell["printed"] for cell in row["paper"]} for row in rows]
     assert printed == [{"top1_err": "41.15", "top5_err": "11.61"}, {"top1_err": "40.37", "top5_err": "11.01"}]
     text = run("compare", "table6", "--no-latency", "--format", "md").out
-    assert "Places-365-CNN: top-1 % 41.07, top-5 % 11.48" in text
+    assert "Places-365-CNN: top-1 err % 41.07, top-5 err % 11.48" in text
     assert "protocol: Section 5.2: trained from scratch on 8 million images of 365 scene categories" in text
 
 

@@ -186,7 +186,8 @@ RECIPES: dict[str, Recipe] = {
         ),
     ),
     # Table 4 and 5, WRN-16-8: Zagoruyko and Komodakis (1605.07146), section 3: Nesterov momentum 0.9, lr 0.1 times 0.2
-    # after 60, 120 and 160 of 200 epochs, batch 128, weight decay 5e-4.
+    # after 60, 120 and 160 of 200 epochs, batch 128, weight decay 5e-4: so too its code (github.com/szagoruyko/
+    # wide-residual-networks: scripts/train_cifar.sh, and train.lua for batch, momentum and decay).
     "cifar-wrn": Recipe(
         name="cifar-wrn",
         source="section 5.1, CIFAR; Wide Residual Networks (arXiv 1605.07146), section 3",
@@ -203,9 +204,10 @@ RECIPES: dict[str, Recipe] = {
             "no dropout",
         ),
     ),
-    # Table 4, Shake-Shake 26 2x96d + Cutout: Gastaldi (1705.07485), section 2.1, by the command of its code: lr 0.2,
-    # cosine, 1,800 epochs, batch 128, weight decay 1e-4, Nesterov momentum 0.9; DeVries and Taylor (1708.04552),
-    # section 4: a square of 16x16 px for CIFAR-10.
+    # Table 4, Shake-Shake 26 2x96d + Cutout: Gastaldi (1705.07485), section 2.1, by the command of its code
+    # (github.com/xgastaldi/shake-shake, README, opts.lua and train.lua): lr 0.2, cosine by steps to zero, 1,800 epochs,
+    # batch 128, weight decay 1e-4, Nesterov momentum 0.9, the error of the last epoch; DeVries and Taylor (1708.04552),
+    # section 4, and github.com/uoguelph-mlrg/Cutout, shake-shake: a square of 16x16 px for CIFAR-10.
     "cifar-shakeshake": Recipe(
         name="cifar-shakeshake",
         source="section 5.1, CIFAR; Shake-Shake (arXiv 1705.07485), section 2.1; Cutout (arXiv 1708.04552), section 4",
@@ -220,8 +222,8 @@ RECIPES: dict[str, Recipe] = {
             "the square is in the mean colour to within half a grey level (Cutout: zero after normalisation)",
         ),
     ),
-    # Table 5, Shake-Even 29 2x4x64d + Cutout: the same articles; batch 32, lr 0.025 and weight decay 5e-4 for
-    # CIFAR-100, a square of 8x8 px.
+    # Table 5, Shake-Even 29 2x4x64d + Cutout: the same articles and code, whose command for CIFAR-100 has 1,800 epochs,
+    # cosine, batch 32, lr 0.025, weight decay 5e-4, shaken forward and even backward by image; a square of 8x8 px.
     "cifar-shakeeven": Recipe(
         name="cifar-shakeeven",
         source="section 5.1, CIFAR; Shake-Shake (arXiv 1705.07485), section 2.2; Cutout (arXiv 1708.04552), section 4",

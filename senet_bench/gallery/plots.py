@@ -18,8 +18,10 @@ from senet_bench.show.curves import SHAPES
 from senet_bench.show.drawing import (
     TEXT,
     Anchor,
+    Area,
     Box,
     Chart,
+    DrawnItem,
     DrawnPart,
     Frame,
     Mark,
@@ -52,7 +54,8 @@ def tradeoff(found: Sequence[PricedError], dataset: str, metric: Metric, name: s
     """Top-1 error on a data set against one cost; None where fewer than two points have both.
 
     Diamonds are the paper's errors, circles those measured here, squares gates fixed at 0.5; hollow is without
-    attention. `where` names machine and conditions of a latency.
+    attention, and beside errors measured here all of the paper's are in outline. An arrow leads from a baseline to its
+    variant, a fan around it to the interval of the paired gain. `where` names machine and conditions of a latency.
     """
     points = [point for point in found if point.dataset == dataset and _drawable(point, metric)]
     if len(points) < 2:
@@ -79,6 +82,7 @@ def tradeoff(found: Sequence[PricedError], dataset: str, metric: Metric, name: s
         *frame.grid(down=True),
         DrawnPart(titles),
         *plot.steps(fronts),
+        *plot.fans(),
         *plot.arrows(),
         *plot.marks(),
         *plot.names(),
@@ -122,7 +126,24 @@ def _scales(points: Sequence[PricedError], metric: Metric, unit: AxisUnit) -> tu
         for point in points
         for edge in (point.error, *(clipped(point.interval, ERROR_BOUNDS) if point.interval else ()))
     ]
+    edges += [edge for _, _, ends in _gains(points) for edge in ends]
     return Scale(min(costs) / 1.5, max(costs) * 1.8, log=True), scale_around(edges, 0.05, 0.08, ERROR_BOUNDS)
+
+
+def _pairs(points: Sequence[PricedError]) -> Iterator[tuple[PricedError, PricedError]]:
+    """Each point with attention behind its baseline."""
+    bases = {(point.source, point.pair): point for point in points if point.kind == "baseline"}
+    for point in points:
+        base = bases.get((point.source, point.pair))
+        if point.kind == "attention" and base is not None:
+            yield base, point
+
+
+def _gains(points: Sequence[PricedError]) -> Iterator[tuple[PricedError, PricedError, tuple[float, float]]]:
+    """The pairs whose gain has an interval, and the errors that it leads to from the baseline's."""
+    for base, point in _pairs(points):
+        if point.gain is not None and all(map(math.isfinite, point.gain)):
+            yield base, point, clipped((base.error + point.gain[0], base.error + point.gain[1]), ERROR_BOUNDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,13 +167,16 @@ class _Plot:
             path = [places[0], *(place for pair in zip(corners, places[1:]) for place in pair)]
             yield DrawnPart((Stroke(tuple(path), source, 1, (2, 3)),), "line")
 
+    def fans(self) -> Iterator[DrawnPart]:
+        """From each baseline to the interval of its variant's gain."""
+        for base, point, (low, high) in _gains(self.points):
+            x = self.place(point)[0]
+            fan = Area((self.place(base), (x, self._y(low)), (x, self._y(high))), point.source, 0.16)
+            yield DrawnPart((fan,), "line", family=name_of(point.family))
+
     def arrows(self) -> Iterator[DrawnPart]:
         """A line from each baseline to its variants; the head in its middle."""
-        bases = {(point.source, point.pair): point for point in self.points if point.kind == "baseline"}
-        for place, point in enumerate(self.points):
-            base = bases.get((point.source, point.pair))
-            if point.kind != "attention" or base is None:
-                continue
+        for place, (base, point) in enumerate(_pairs(self.points)):
             (x0, y0), (x1, y1) = self.place(base), self.place(point)
             family = name_of(point.family)
             yield DrawnPart((Stroke(((x0, y0), (x1, y1)), point.source, 1.3, alpha=0.75),), "line", family=family)
@@ -163,6 +187,7 @@ class _Plot:
 
     def marks(self) -> Iterator[DrawnPart]:
         """Each point with its interval, and what it says."""
+        outlined = any(point.source == "here" for point in self.points)
         for place, point in enumerate(self.points):
             at, family = self.place(point), name_of(point.family)
             colour = "control" if point.kind == "control" else point.source
@@ -171,7 +196,8 @@ class _Plot:
                 bar = Stroke(((at[0], self._y(low)), (at[0], self._y(high))), colour, 1.2)
                 yield DrawnPart((bar,), "line", family=family)
             shape = SHAPES["control" if point.kind == "control" else point.source]
-            drawn = Point(at, shape, 8 if shape == "diamond" else 7, colour, _face(point, colour))
+            face = None if outlined and point.source == "paper" else _face(point, colour)
+            drawn = Point(at, shape, 8 if shape == "diamond" else 7, colour, face)
             said_here = (point.label, *said(point, self.metric, self.unit))
             yield DrawnPart((drawn,), "mark", Mark(f"mark-{place}", said_here, *at, family, row_id(point)))
 
@@ -244,16 +270,22 @@ def row_id(point: PricedError) -> str:
     return f"row-{hashlib.sha256(key.encode(errors='replace')).hexdigest()[:10]}"
 
 
-def _keys(points: Sequence[PricedError], fronts: bool) -> list[tuple[tuple[Point | Stroke, ...], str]]:
+def _keys(points: Sequence[PricedError], fronts: bool) -> list[tuple[tuple[DrawnItem, ...], str]]:
     """What the shapes mean."""
-    keys: list[tuple[tuple[Point | Stroke, ...], str]] = []
+    keys: list[tuple[tuple[DrawnItem, ...], str]] = []
+    outlined = any(point.source == "here" for point in points)
     for source, text in (("paper", "the paper's error"), ("here", "error measured here")):
         if any(point.source == source for point in points):
             shape = SHAPES[source]
+            if outlined and source == "paper":
+                keys.append(((Point((0, 0), shape, 7, source),), f"{text}, arrows from without attention to with it"))
+                continue
             keys.append(((Point((0, 0), shape, 7, source, "surface"),), f"{text}, without attention"))
             keys.append(((Point((0, 0), shape, 7, source, source),), "with it"))
     if any(point.kind == "control" for point in points):
         keys.append(((Point((0, 0), "square", 7, "control", "control"),), "gates fixed at 0.5"))
+    if any(_gains(points)):
+        keys.append(((Area(((-8, 3), (8, -5), (8, 5)), "here", 0.16),), "the gain's 95 % interval"))
     if fronts:
         keys.append(((Stroke(((-8, 0), (8, 0)), "muted", 1, (2, 3)),), "Pareto front, within a recipe"))
     return keys

@@ -39,7 +39,10 @@ class PointCost:
 
 @dataclass(frozen=True, slots=True)
 class PricedError:
-    """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow."""
+    """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow.
+
+    `gain` is the interval of its paired difference to the baseline, in points.
+    """
 
     label: str
     family: str
@@ -53,6 +56,7 @@ class PricedError:
     costs: Mapping[str, PointCost]
     about: tuple[str, ...]
     network: Key | None = None
+    gain: tuple[float, float] | None = None
 
 
 def points(collection: Collection) -> list[PricedError]:
@@ -127,6 +131,7 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             costs=_costs(row, None),
             network=identity(row),
             about=tuple(about),
+            gain=_percent(found.difference_ci),
         )
 
 
@@ -157,6 +162,7 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
                 costs=_costs(row, None) if row else {},
                 network=identity(row) if row else None,
                 about=(f"{error}, {line.images} images", f"weights {line.weights}"),
+                gain=_percent(line.difference_ci) if line.against == baseline else None,
             )
     yield from found.values()
 

@@ -76,7 +76,7 @@ def _shown(value: object) -> str:
 def training_document(facts: Training) -> Document:
     """The epochs of a training run; on a narrow terminal or a long run the last ten."""
     detects = any(row.ap50 is not None for row in facts.rows)
-    tested = ("AP", "AP50") if detects else ("top-1 %", "top-5 %")
+    tested = ("AP", "AP50") if detects else ("top-1 err %", "top-5 err %")
     columns = ("epoch", "loss", "lr", *(() if detects else ("test loss",)), *tested, "images/s")
     lines = tuple(
         (
@@ -109,7 +109,7 @@ def evaluation(facts: Evaluation) -> Document:
 
 def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table:
     """One line a network; of several, the difference to the first."""
-    columns = ["network", "images", "top-1 %", "95 % interval", "top-5 %"]
+    columns = ["network", "images", "top-1 err %", "95 % interval", "top-5 err %"]
     several = len(rows) > 1
     columns += ["difference", "McNemar p"] if several else []
     beside = [(cell.table, cell.column) for row in rows for cell in row.paper if cell.metric == "top1_err"]

@@ -168,8 +168,8 @@ def _counted(metric: Metric, form: Form, around: _Around) -> list[Field[Row]]:
 
 
 HEADINGS = {form.key: form.heading for metric in METRICS.values() for form in metric.forms} | {
-    "top1_err": "top-1 %",
-    "top5_err": "top-5 %",
+    "top1_err": "top-1 err %",
+    "top5_err": "top-5 err %",
     "top1_gain": "gain, points",
     "ap": "AP",
     "ap50": "AP50",

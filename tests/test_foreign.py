@@ -16,7 +16,7 @@ import torch
 
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core import foreign
-from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt
+from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt, tell_unraisable
 from senet_bench.core.progress import result_of
 from senet_bench.errors import ArmError, CallTimeoutError, MeasurementError, UsageError
 from tests.conftest import Run
@@ -27,9 +27,9 @@ import torch
 from torch import nn
 
 class Net(nn.Module):
-    def __init__(self, in_channels=3):
+    def __init__(self, in_channels=3, classes=10):
         super().__init__()
-        self.conv, self.fc = nn.Conv2d(in_channels, 8, 3), nn.Linear(8, 10)
+        self.conv, self.fc = nn.Conv2d(in_channels, 8, 3), nn.Linear(8, classes)
 
     def forward(self, x):
         {line}
@@ -40,6 +40,8 @@ ENDS = {
     "an assertion": "assert False",
     "an exit": "sys.exit(0)",
     "an exit at once": "os._exit(0)",
+    "an exit of the system's": "sys.modules[os.name]._exit(0)",
+    "another program": "os.execv('/bin/true', ['true'])",
     "an interrupt of its own": "raise KeyboardInterrupt",
     "a generator's exit": "raise GeneratorExit",
     "what is no exception": "raise BaseException('x')",
@@ -74,6 +76,54 @@ def test_a_network_that_fails_is_a_row_with_its_line_and_the_others_are_counted(
     assert f"{network.partition(':')[0]}.py, line 12" in rows[network]["missing"]["count"]
     assert "internal error" not in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize(
+    "network", [ENDS["a key error"], ENDS["an exit at once"]], ids=["raises", "exits"], indirect=True
+)
+@pytest.mark.parametrize(
+    "command",
+    [
+        "compare NET --attach -r 4 --img-size 32 --no-latency",
+        "ablate -m NET --attention eca --img-size 32",
+        "profile NET --attach -r 4 --img-size 32",
+        "profile NET --img-size 32",
+        "excitations NET --dataset digits --attach --reduction 4 --epochs 1",
+    ],
+)
+def test_a_network_that_fails_where_it_is_looked_into_is_named_with_its_line(
+    network: str, command: str, run: Run
+) -> None:
+    ended = run(*command.replace("NET", network).split())
+    assert ended.code == 5
+    assert f"{network.partition(':')[0]}.py, line 12" in ended.err
+    assert "cannot trace" not in ended.err
+    assert len(ended.err.splitlines()) == 1
+
+
+def test_an_exit_that_no_boundary_stopped_is_never_0(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def leave(*_: object, **__: object) -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("senet_bench.core.store.Store.check", leave)
+    ended = run("compare", "resnet20_cifar", "--no-latency")
+    assert ended.code == 5
+    assert "SystemExit: 0" in ended.err
+
+
+def test_an_error_that_python_cannot_raise_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    class Leaving:
+        def __del__(self) -> None:
+            raise SystemExit(0)
+
+    before, sys.unraisablehook = sys.unraisablehook, tell_unraisable
+    try:
+        Leaving()
+    finally:
+        sys.unraisablehook = before
+    err = capsys.readouterr().err
+    assert err.startswith("senet-bench: ignored: SystemExit: 0 in ")
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize("network", ["print('hello'); sys.stdout.close()"], ids=["printing"], indirect=True)

@@ -22,6 +22,7 @@ from senet_bench.breakdown.roofline import launch_seconds, measure_device
 from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
 from senet_bench.breakdown.unread import unread_shares
+from senet_bench.core.foreign import contained
 from senet_bench.core.formulas import Formulas
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
@@ -54,7 +55,8 @@ def profile_network(
     conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
     yield Progress("trace", 0.0, plan.budget_s)
     with session(conditions):
-        traced = trace_parts(network, input_size, formulas)
+        with contained(type(network).__name__, draws=True):
+            traced = trace_parts(network, input_size, formulas)
         seen = _seen(network, traced, input_size, conditions, replace(plan, looks=1, gate=None, family=False))
     if seen.traced:
         made = arms(network, seen.traced, seen.stages, conditions.batch_size, split=seen.split)

@@ -16,7 +16,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying
+from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying, tell_unraisable
 from senet_bench.errors import BenchError, one_line
 
 LONGEST_CALL_S = 7 * 24 * 3600.0
@@ -110,7 +110,7 @@ class _Group(typer.core.TyperGroup):
             raise typer.Exit(130) from error
         except BaseException as error:
             describe = getattr(error, "format_message", None)  # a usage error of the vendored click
-            if ctx.params.get("debug") or isinstance(error, SystemExit | typer.Exit | typer.Abort | BrokenPipeError):
+            if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort | BrokenPipeError):
                 raise
             if describe is None:
                 typer.echo(f"senet-bench: {_blame(error)}", err=True)
@@ -123,6 +123,8 @@ def _blame(error: BaseException) -> str:
     """An unforeseen error in one line: with its place where the code is the user's, else as a fault of ours."""
     if place := place_of(error):
         return f"{one_line(error)}{place}; mend it there, or see the whole traceback with --debug"
+    if isinstance(error, SystemExit):
+        return f"a library ended the command ({one_line(error)}); see where with --debug"
     if isinstance(error, OSError):  # a full disk, a closed terminal
         return f"{one_line(error)}; free some space, or check where it is written"
     return f"internal error: {one_line(error)}; run it with --debug and report it"
@@ -131,6 +133,7 @@ def _blame(error: BaseException) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out `senet-bench ARGUMENTS`; ends by `SystemExit`."""
     _open_streams()
+    sys.unraisablehook = tell_unraisable
     with staying():
         app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
 

@@ -28,8 +28,11 @@ CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
 CALL_TIMEOUT_S = 600.0
 GRACE_S = 20.0
 LONGEST_NAP_S = 5.0
+LONGEST_CALL = 200
+"""Characters of a refused call that are shown."""
+ENDS = {name: getattr(os, name) for name in ("_exit", "execv", "execve")}
+"""What ends a process at once: the true ones, which `staying` takes away from others."""
 LEAVE = os._exit
-"""The true one, which `staying` takes away from others."""
 PACKAGE = str(Path(__file__).parents[1])
 NOT_OURS = "the code is not senet-bench's: mend it there, or see the whole traceback with --debug"
 
@@ -211,25 +214,44 @@ def _give_up(deadline: _Deadline) -> None:
 
 @contextlib.contextmanager
 def staying() -> Iterator[None]:
-    """Turn `os._exit` into `SystemExit`; a child of a fork ends as it likes."""
-    before = os._exit
+    """Turn `os._exit` and `os.exec...` into `SystemExit`; a child of a fork ends as it likes."""
+    places = _ending_places()
+    before = [getattr(module, name) for module, name in places]
     stay()
     try:
         yield
     finally:
-        os._exit = before
+        for (module, name), true in zip(places, before):
+            setattr(module, name, true)
 
 
 def stay() -> None:
     """As `staying`, to the end of the process: what code of others does when Python ends changes no exit code."""
-    process = os.getpid()
+    for module, name in _ending_places():
+        setattr(module, name, _refusal(name, os.getpid()))
 
-    def refused(status: int) -> NoReturn:
+
+def _ending_places() -> list[tuple[Any, str]]:
+    """Where the functions that end a process lie: `os` and the module of the system that it takes them from."""
+    modules = [os, *filter(None, map(sys.modules.get, ("posix", "nt")))]
+    return [(module, name) for module in modules for name in ENDS if hasattr(module, name)]
+
+
+def _refusal(name: str, process: int) -> Callable[..., NoReturn]:
+    def refused(*arguments: Any) -> NoReturn:
         if os.getpid() != process:
-            LEAVE(status)
-        raise SystemExit(f"os._exit({status})")
+            ENDS[name](*arguments)
+        raise SystemExit(f"os.{name}({', '.join(map(repr, arguments))})"[:LONGEST_CALL])
 
-    os._exit = refused
+    return refused
+
+
+def tell_unraisable(unraisable: Any) -> None:
+    """One line for an error that Python cannot raise, such as one of a network's `__del__`; a `sys.unraisablehook`."""
+    error, doing = unraisable.exc_value, unraisable.err_msg or f"in {unraisable.object!r}"
+    text = "" if error is None else f"{one_line(error)}{place_of(error)}"
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that is gone already
+        sys.stderr.write(f"senet-bench: ignored: {text or doing}\n")
 
 
 class _Unclosable:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from senet_bench.core.foreign import contained
 from senet_bench.core.source import imported
 from senet_bench.core.specs import REPLACE, AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
@@ -52,7 +53,8 @@ def positions(network: nn.Module, input_size: tuple[int, ...], *, replaces: bool
     Nothing is computed and the network is not changed. Raises `UsageError`, with the reason, for a network that
     torch.fx cannot trace or that has no place; for one with attention of its own unless that is replaced.
     """
-    return list(_positions(_traced(network, input_size, replaces), input_size).values())
+    with contained(type(network).__name__, draws=True):
+        return list(_positions(_traced(network, input_size, replaces), input_size).values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +135,12 @@ def attach_with(
     """`attach` with the blocks that `attend` hands out at the place `standard`."""
     from senet_bench.models import initialise
 
-    traced = _traced(network, input_size, replaces)
-    positions = _positions(traced, input_size)
+    with contained(type(network).__name__, draws=True):
+        traced = _traced(network, input_size, replaces)
+        positions = _positions(traced, input_size)
+        attached = fx.GraphModule(traced.shell, traced.graph, type(network).__name__)
+        _check_traced(network, attached, input_size)
     tensor = next(iter(network.parameters()), torch.empty(0))
-    attached = fx.GraphModule(traced.shell, traced.graph, type(network).__name__)
-    _check_traced(network, attached, input_size)
     blocks: dict[tuple[str, int], str] = {}
     for call, position in positions.items():
         with torch.device(tensor.device):

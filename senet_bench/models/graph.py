@@ -145,12 +145,25 @@ def _graph(shell: nn.Module, input_size: tuple[int, ...] | None) -> fx.Graph:
         sized = None if input_size is None else _sized_graph(shell, _SizedTracer(leaves, functions), input_size)
         if sized is not None:
             return sized
+        if input_size is not None and _fails_so(shell, input_size, error):
+            raise
         raise UsageError(
             f"torch.fx cannot trace it: {first_line(error)}", "its forward pass depends on values or shapes"
         ) from error
     for node in graph.nodes:
         _as_module(node, shell)
     return graph
+
+
+def _fails_so(shell: nn.Module, input_size: tuple[int, ...], error: Exception) -> bool:
+    """Whether a call of the network itself, without memory for values, ends in the error that tracing it ended in."""
+    dtype = next((parameter.dtype for parameter in shell.parameters()), torch.float32)
+    try:
+        with torch.no_grad(), torch.device("meta"):
+            on_meta(shell)(torch.empty((1, *input_size), dtype=dtype))
+    except Exception as own:  # noqa: BLE001 - of whatever code the network has
+        return (type(own), str(own)) == (type(error), str(error))
+    return False
 
 
 def _sized_graph(shell: nn.Module, tracer: _SizedTracer, input_size: tuple[int, ...]) -> fx.Graph | None:

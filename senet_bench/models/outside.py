@@ -133,11 +133,12 @@ def _parameters(network: nn.Module) -> int:
 class _Call:
     """What a call of a network with an image shows: the first convolution it reaches, and its outputs' number.
 
-    Both are None where there is none, the outputs also where the image cannot be taken.
+    Both are None where there is none, the outputs also where the image cannot be taken; `failure` says why.
     """
 
     first: nn.Conv2d | None
     outputs: int | None
+    failure: str = ""
 
 
 def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
@@ -153,16 +154,16 @@ def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
     for module in copied.modules():
         if isinstance(module, nn.Conv2d):
             module.register_forward_pre_hook(reach)
-    dtype = next((parameter.dtype for parameter in network.parameters()), torch.float32)
+    dtype, failure = next((parameter.dtype for parameter in network.parameters()), torch.float32), ""
     try:
         with contained(type(network).__name__), torch.no_grad(), torch.device("meta"):
             output = next(tensors(copied(torch.empty((1, *size), dtype=dtype))), None)
     except CallTimeoutError:
         raise
-    except Exception:  # noqa: BLE001 - of whatever code the network has; why it fails is said where it is measured
-        output = None
+    except Exception as error:  # noqa: BLE001 - of whatever code the network has; said again where it is measured
+        output, failure = None, error.problem if isinstance(error, BenchError) else first_line(error)
     outputs = None if output is None or output.dim() < 2 else int(output.shape[1])
-    return _Call(reached[0] if reached else None, outputs)
+    return _Call(reached[0] if reached else None, outputs, failure)
 
 
 def _any_call(network: nn.Module, channels: int, sides: Sequence[int] = TRIED_SIDES) -> tuple[_Call, int]:
@@ -288,7 +289,8 @@ def _check_sizes(name: str, made: Any, classes: int | None, in_channels: int) ->
             )
         if classes is not None and call.outputs != classes:
             known = "an unknown number of" if call.outputs is None else call.outputs
-            raise UsageError(f"{name} has {known} classes, not {classes}", "give it a parameter `classes`")
+            why = f": {call.failure}" if call.failure else ""
+            raise UsageError(f"{name} has {known} classes, not {classes}{why}", "give it a parameter `classes`")
 
 
 def _library(name: str, remedy: str) -> Any:

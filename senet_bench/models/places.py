@@ -70,7 +70,7 @@ class _Graph:
         self.calls: dict[fx.Node, tuple[str, int]] = {}  # the module around a node, and its number in a call of that
         seen: Counter[str] = Counter()
         for node in self.nodes:
-            instance, path = _around(node)
+            instance, path = around(node)
             self.calls[node] = path, seen[instance]
             seen[instance] += 1
         self.uses: dict[str, set[tuple[str, int]]] = {}
@@ -129,7 +129,7 @@ class _Graph:
         return f"{around}.{node.name}" if around in self.modules and around else node.name
 
 
-def _around(node: fx.Node) -> tuple[str, str]:
+def around(node: fx.Node) -> tuple[str, str]:
     """The call of the module around a node, and that module's name; both empty for the network itself."""
     stack = list(node.meta.get("nn_module_stack", {}).items())
     stack = stack[:-1] if node.op == "call_module" else stack

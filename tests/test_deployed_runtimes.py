@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,12 +14,15 @@ from torch import Tensor, nn
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import catalog
-from senet_bench.core.runtimes import ENGINES, RUNTIMES, missing_modules
+from senet_bench.core.results import Standing
+from senet_bench.core.runtimes import ENGINES, FASTEST, RUNTIMES, missing_modules
 from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.deployment import Deployed, deploy
 from senet_bench.errors import UsageError
 from senet_bench.models import build
 from senet_bench.models.attention import maker
+from senet_bench.show.networks import to_ship
+from tests.conftest import Run
 from tests.test_deployment import SIDES, lived_in
 
 INSTALLED = [name for name, facts in ENGINES.items() if not missing_modules(facts)]
@@ -57,7 +61,7 @@ def small() -> tuple[nn.Module, Tensor]:
 
 
 def test_every_runtime_of_a_row_has_its_facts() -> None:
-    assert tuple(RUNTIMES) == get_args(Runtime)
+    assert (*RUNTIMES, FASTEST) == get_args(Runtime)
     assert set(ENGINES) == {"torch", "eager", "compile", "onnxruntime", "openvino"}
 
 
@@ -147,6 +151,43 @@ def test_what_is_unknown_or_not_installed_is_told_in_one_line(monkeypatch: pytes
         with pytest.raises(UsageError, match=r"openvino needs openvino; run: .*senet-bench\[openvino\]"):
             call()
     assert_same(network, deployed, x)
+
+
+def test_the_fastest_runtime_is_looked_for_in_the_same_rounds_and_then_compared_in(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("senet_bench.bench.race.entrants", lambda **_: ("eager", "deploy", "deploy:eager"))
+    ended = run("compare", "seresnet20_cifar", "--runtime", "fastest", "--budget", "2", "--format", "json")
+    assert ended.code == 0, ended.err
+    base, row = json.loads(ended.out)["rows"]
+    assert "standings" not in base or not base["standings"]
+    names = [standing["runtime"] for standing in row["standings"]]
+    assert sorted(names) == ["deploy", "deploy:eager", "eager"]
+    assert row["latency"]["conditions"]["runtime"] == base["latency"]["conditions"]["runtime"] == names[0]
+    seconds = [standing["seconds"] for standing in row["standings"]]
+    assert seconds == sorted(seconds)
+    refused = run("profile", "seresnet20_cifar", "--runtime", "fastest")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "where networks are compared" in refused.err
+
+
+def test_what_to_ship_is_said_with_its_margin_and_what_it_needs() -> None:
+    eager = Standing(runtime="eager", seconds=0.1, ratio=1.0)
+    second = Standing(runtime="deploy", seconds=0.06, ratio=0.6, behind=1.67, behind_ci=(1.5, 1.8))
+    first = Standing(
+        runtime="deploy:openvino", seconds=0.05, ratio=0.5, ci=(0.4, 0.6), behind=1.2, behind_ci=(0.9, 1.3)
+    )
+    away = Standing(runtime="onnxruntime", reason="onnxruntime needs onnx")
+    said, absent = to_ship([first, second, eager, away])
+    assert said == (
+        "ship deploy:openvino for batch 1: 0.50 of eager's time [0.40, 0.60], deploy takes 1.20 of its time"
+        " [0.90, 1.30], which these rounds cannot tell apart; it needs senet-bench[openvino]"
+    )
+    assert absent == "not in the search: onnxruntime (onnxruntime needs onnx)"
+    assert list(to_ship([second, eager])) == [
+        "ship deploy for batch 1: 0.60 of eager's time, eager takes 1.67 of its time [1.50, 1.80]; it needs torch alone"
+    ]
+    assert list(to_ship([])) == []
 
 
 @pytest.mark.slow

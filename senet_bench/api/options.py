@@ -19,7 +19,7 @@ from senet_bench.core import specs
 from senet_bench.core.axes import AXES
 from senet_bench.core.datasets import CLASSIFICATION
 from senet_bench.core.devices import kind_of
-from senet_bench.core.runtimes import RUNTIMES
+from senet_bench.core.runtimes import FASTEST, RUNTIMES
 from senet_bench.core.specs import Conditions, CounterName, ModelSpec, Spread, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
@@ -299,7 +299,7 @@ class Running(Where):
         str | None,
         typer.Option(
             "--runtime",
-            help=f"{', '.join(RUNTIMES)}; several: eager,deploy.",
+            help=f"{', '.join(RUNTIMES)}; several: eager,deploy; {FASTEST}: which to ship.",
         ),
     ] = None
     torchcompile: Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")] = False

@@ -213,6 +213,24 @@ class Accuracy:
     trained_on: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A runtime in the search for the fastest, all timed in the same rounds; without seconds where `reason` says why.
+
+    `ratio` is its time as a fraction of eager's, with its interval `ci`; `behind` that of the next slower runtime as a
+    fraction of its own, with `behind_ci`.
+    """
+
+    runtime: str
+    seconds: Seconds | None = None
+    ratio: Magnitude | None = None
+    ci: tuple[Magnitude, Magnitude] | None = None
+    behind: Magnitude | None = None
+    behind_ci: tuple[Magnitude, Magnitude] | None = None
+    batch_size: StoredCount = 1
+    reason: str | None = None
+
+
 UNTIMED = ("latency", "further latency")
 """What a row is said to lack where it was not timed, under the first of its conditions or under another."""
 
@@ -226,6 +244,7 @@ class Row:
     does not say. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
     `UNTIMED`; `uncounted` names the operators whose work is not in `flops`, `formulas` what the user's formulas
     (`--flops-of`) count in it, by the name of each. `remarks` are what a reader must know of its block or its images.
+    `standings` are those of the runtimes, fastest first, where the fastest was looked for.
     """
 
     model: str
@@ -251,6 +270,7 @@ class Row:
     uncounted: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     formulas: dict[str, int] = field(default_factory=dict)
+    standings: list[Standing] = field(default_factory=list)
 
     @property
     def outside(self) -> bool:

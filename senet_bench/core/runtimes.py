@@ -13,6 +13,10 @@ Engine = Literal["torch", "eager", "compile", "onnxruntime", "openvino"]
 """What runs a deployed network: torch with convolutions packed beforehand, or its plain operators in one of these."""
 
 
+FASTEST: Runtime = "fastest"
+"""What stands for the fastest runtime that is installed, where networks are compared."""
+
+
 @dataclass(frozen=True, slots=True)
 class Extra:
     """The extra of the package that brings a runtime, and the modules it needs."""
@@ -60,9 +64,21 @@ def check_known(name: str) -> None:
     if name in RUNTIMES:
         return
     remedy = f"choose from {', '.join(RUNTIMES)}"
+    if name == FASTEST:
+        raise UsageError("the fastest runtime is looked for where networks are compared", remedy)
+    remedy = f"{remedy}, {FASTEST}"
     if name.removeprefix("deploy:") == "tensorrt":
         raise UsageError("TensorRT is not run from here", f"{remedy}, or give trtexec deploy(network).save('x.onnx')")
     raise UsageError(f"runtime {name!r} is unknown", remedy)
+
+
+def entrants(*, training: bool = False, graphs: bool = False) -> tuple[Runtime, ...]:
+    """The runtimes among which the fastest is looked for: eager, and all that are made ready in seconds.
+
+    With `training` those that make training steps; CUDA graphs where the device has `graphs`.
+    """
+    left = {name: facts for name, facts in RUNTIMES.items() if facts.engine != "compile"}
+    return tuple(n for n, facts in left.items() if (facts.trains or not training) and (graphs or not facts.graphs))
 
 
 def missing_modules(facts: RuntimeFacts) -> tuple[str, ...]:

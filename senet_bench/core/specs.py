@@ -17,7 +17,7 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
 Runtime = Literal[
     "eager", "compile", "cudagraph", "onnxruntime", "openvino",
-    "deploy", "deploy:eager", "deploy:compile", "deploy:onnxruntime", "deploy:openvino",
+    "deploy", "deploy:eager", "deploy:compile", "deploy:onnxruntime", "deploy:openvino", "fastest",
 ]  # fmt: skip
 TimingName = Literal["end-to-end", "device"]
 Spread = Literal["columns", "sd", "interval"]

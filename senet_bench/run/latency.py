@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from msgspec import structs
 
 from senet_bench.core.files import append_line
 from senet_bench.core.progress import Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
-from senet_bench.core.runtimes import RUNTIMES
-from senet_bench.core.specs import Conditions
+from senet_bench.core.runtimes import FASTEST, RUNTIMES
+from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.statistics import with_holm
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case
@@ -49,7 +49,8 @@ class Timing:
         if detector and any(conditions.mode == "train" for conditions in self.conditions):
             raise UsageError(f"{detector} is a detector: its training step is not timed", "leave out --mode train")
         for conditions in self.conditions:
-            check_conditions(conditions)
+            searches = conditions.runtime == FASTEST
+            check_conditions(replace(conditions, runtime="eager") if searches else conditions)
 
     def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its timing."""
@@ -65,7 +66,10 @@ class Timing:
         groups, done, total = _groups(cases), 0, self.steps(cases)
         for index, conditions in enumerate(self.conditions):
             for group in groups:
-                latencies = yield from self._timed(group, conditions, record, done, total)
+                under = conditions
+                if conditions.runtime == FASTEST:
+                    under = yield from self._fastest(group, conditions, record, done, total)
+                latencies = yield from self._timed(group, under, record, done, total)
                 if self.energy:
                     latencies = yield from self._with_energy(group, latencies, record, done, total)
                 for place, latency in latencies.items():
@@ -74,6 +78,29 @@ class Timing:
                 done += 1
                 yield record.progress(group.name, done, total)
         record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
+
+    def _fastest(
+        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
+    ) -> Steps[Conditions]:
+        """The conditions with the fastest runtime for the group's last variant, whose row keeps how all stand."""
+        from senet_bench.bench.race import race
+        from senet_bench.bench.rounds import Plan
+
+        arms = list(group.arms.items())
+        arm, case = next((pair for pair in reversed(arms) if pair[1].role == "variant"), arms[-1])
+        place = next(place for place, name in reversed(group.places.items()) if name == arm)
+        plan, what = Plan(budget_s=self.budget_s, seed=self.seed), f"the fastest runtime for {case.spec.label}"
+        steps = race(case.build(), case.spec.input_size, conditions, plan)
+        try:
+            standings = yield from retold(
+                steps, lambda step: record.progress(what, done + step.done / step.total, total)
+            )
+        except MeasurementError as error:
+            record.failures.append(f"the fastest runtime for {case.spec.label}: {error}")
+            return replace(conditions, runtime="eager")
+        row = record.document.rows[place]
+        record.put(place, replace(row, standings=[*row.standings, *standings]))
+        return replace(conditions, runtime=cast("Runtime", standings[0].runtime))
 
     def _timed(
         self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int

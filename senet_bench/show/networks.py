@@ -12,7 +12,8 @@ from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.reproduction import find
-from senet_bench.core.results import UNTIMED, Row
+from senet_bench.core.results import UNTIMED, Row, Standing
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, table_of
 
 RowPair = tuple[Row, Row]
@@ -230,7 +231,7 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
             if what in (*UNTIMED, "accuracy"):
                 continue  # said beside the latencies and the errors
             found.setdefault(f"{what} missing: {why}", []).append(row.label)
-        for remark in row.remarks:
+        for remark in (*row.remarks, *to_ship(row.standings)):
             found.setdefault(remark, []).append(row.label)
         if row.uncounted:
             found.setdefault(f"not counted: {', '.join(row.uncounted)}", []).append(row.label)
@@ -243,6 +244,30 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     general += [DETECTORS] * any(row.family == "detection" for row in rows)
     general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]
     return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
+
+
+def to_ship(standings: Sequence[Standing]) -> Iterator[str]:
+    """Which runtime to ship at each batch size, by what margin and what it needs, and what was not there."""
+    for batch in dict.fromkeys(standing.batch_size for standing in standings):
+        first, *others = (s for s in standings if s.batch_size == batch and s.seconds)
+        extra = RUNTIMES[first.runtime].extra  # type: ignore[index]
+        needs = f"; it needs senet-bench[{extra.name}]" if extra else "; it needs torch alone"
+        text = f"ship {first.runtime} for batch {batch}: {first.ratio:.2f} of eager's time{_within(first.ci)}"
+        if others and first.behind:
+            text += f", {others[0].runtime} takes {first.behind:.2f} of its time{_within(first.behind_ci)}"
+            text += _undecided(first.behind_ci)
+        yield text + needs
+        for other in standings:
+            if other.batch_size == batch and other.reason:
+                yield f"not in the search: {other.runtime} ({other.reason})"
+
+
+def _within(bounds: tuple[float, float] | None) -> str:
+    return f" [{bounds[0]:.2f}, {bounds[1]:.2f}]" if bounds else ""
+
+
+def _undecided(bounds: tuple[float, float] | None) -> str:
+    return "" if bounds and bounds[0] > 1 else ", which these rounds cannot tell apart"
 
 
 CONVENTIONS = (

@@ -329,4 +329,34 @@ def test_no_text_lies_over_a_mark_or_another_text_in_any_folder_at_any_width(
                 faults += [(seed, wide, scheme, *fault) for fault in chrome.execute_script(LAID_OUT)]
                 assert chrome.get_log("browser") == []
                 assert [one for one in browser.requests(chrome) if not one.startswith("data:")] == [written.as_uri()]
+        browser.prefer(chrome, prefers_reduced_motion="reduce")  # or a stop is looked for while the page still moves
+        chrome.get(written.as_uri())
+        faults += [(seed, "keyboard", fault) for fault in unreachable(chrome)]
     assert faults == []
+
+
+STOP = """
+const one = document.activeElement, box = (one.closest('label') || one).getBoundingClientRect();
+const seen = box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight;
+return [one.outerHTML.slice(0, 80), seen, getComputedStyle(one).outlineStyle];
+"""
+
+
+def unreachable(running: Any) -> list[tuple[str, str]]:
+    """What is wrong of the first stops of the tabulator: it stands still, or a stop is not to be seen."""
+    from selenium.webdriver import Keys
+
+    faults, before = [], ""
+    for _ in range(25):
+        press(running, Keys.TAB)
+        name, seen, outline = running.execute_script(STOP)
+        if name.startswith("<body"):
+            break
+        if not seen:
+            faults.append((name, "not in sight"))
+        if outline == "none":
+            faults.append((name, "without an outline"))
+        if name == before:
+            faults.append((name, "stands still"))
+        before = name
+    return faults

@@ -16,7 +16,7 @@ from senet_bench.core.specs import ModelSpec
 from senet_bench.core.stored_errors import RELEASED
 from senet_bench.errors import UsageError
 from senet_bench.run.released import weighted
-from senet_bench.train import weights
+from senet_bench.train import downloads, weights
 from senet_bench.train.evaluation import Predictions
 from senet_bench.train.renaming import SOURCES
 from senet_bench.train.weights import Loaded
@@ -79,7 +79,8 @@ def test_a_table_names_its_networks_with_their_released_weights() -> None:
 @pytest.mark.parametrize(
     ("models", "given", "dataset", "size", "said"),
     [
-        (["table2"], ["released"], "imagenet", 320, "centre crops of 224 or 299 px, not 320"),
+        (["table2"], ["released"], "imagenet", 320, "centre crops of 224 px, not 320"),
+        (["table2"], ["released"], "imagenet", 299, "centre crops of 224 px, not 299"),
         (["table2"], ["released"], "cifar10", None, "Table 2 is of imagenet, not cifar10"),
         (["table2"], ["a.safetensors"], "imagenet", None, "use --weights released"),
         (["table3"], ["released"], "imagenet", None, "no weights for Table 3; use table2 or table8"),
@@ -144,3 +145,59 @@ def test_a_predicted_class_that_is_right_becomes_the_label() -> None:
     seen = Predictions(np.arange(3), np.zeros(3, dtype=np.int64), best, np.zeros(3, dtype=np.float32))
     found = seen.relabelled([frozenset({5, 3}), frozenset({6}), frozenset()])
     assert (found.labels.tolist(), found.wrong.tolist(), found.top5_err) == ([3, 6], [False, True], 0)
+
+
+@pytest.mark.slow
+def test_a_tree_of_a_thousand_classes_fills_table_2_by_one_command_and_wrong_crops_are_refused(
+    run: Run, tmp_path: Path, guessing: list[str]
+) -> None:
+    for number in range(1000):
+        folder = tmp_path / "data" / "val" / f"n{number:08}"
+        folder.mkdir(parents=True)
+        for image in range(2):
+            Image.fromarray(np.full((40, 40, 3), number % 256, dtype=np.uint8)).save(folder / f"{image}.JPEG")
+    asked = ("evaluate", "table2", "--weights", "released", "--data", str(tmp_path / "data"))
+    ended = run(*asked, "--format", "json")
+    assert ended.code == 0, ended.err
+    rows = json.loads(ended.out)["rows"]
+    assert guessing == list(RELEASED.values())[:5]
+    assert [(row["images"], row["top1_err"], row["top5_err"]) for row in rows] == [(2000, 0.999, 0.995)] * 5
+    cells = [
+        cell for row in rows for cell in row["paper"] if cell["metric"] == "top1_err" and cell["column"] == "senet"
+    ]
+    assert [cell["status"] for cell in cells] == ["released weights"] * 5
+    assert all(cell["differs_in"][0] == "2,000 test images, not 50,000" for cell in cells)
+    for wrong in ("320", "299", "160"):
+        refused = run(*asked, "--img-size", wrong)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert run("report", "-q").code == 0
+    assert "released weights" in (tmp_path / "results" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_networks_of_timm_saved_to_files_are_evaluated_through_the_mapping_of_their_names(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timm = pytest.importorskip("timm")
+    files, said = {}, {}
+    shown = torch.from_numpy(np.full((1, 3, 224, 224), 7, dtype=np.float32) / 255)
+    usual = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    mean, std = (torch.tensor(values).reshape(1, 3, 1, 1) for values in usual)
+    for place, origin in enumerate(list(RELEASED.values())[:5]):
+        name = origin.partition(":")[2]
+        torch.manual_seed(place)
+        network = timm.create_model(name).eval()
+        files[name] = tmp_path / f"{name}.pth"
+        torch.save(network.state_dict(), files[name])
+        with torch.no_grad():
+            said[name] = int(network((shown - mean) / std).argmax())
+    monkeypatch.setattr(downloads, "fetch", lambda library, name: files[name])
+    labels = [*dict.fromkeys(said.values())]
+    data = imagenet(tmp_path / "data", labels)
+    for image in (data / "val").iterdir():
+        Image.fromarray(np.full((260, 260, 3), 7, dtype=np.uint8)).save(image, format="PNG")
+    ended = run("evaluate", "table2", "--weights", "released", "--data", str(data), "--format", "json")
+    assert ended.code == 0, ended.err
+    for row in json.loads(ended.out)["rows"]:
+        # untrained, so deep a network tells two near classes apart by rounding alone
+        assert row["top5_err"] <= 1 - 1 / len(labels) + 1e-9, row["origin"]

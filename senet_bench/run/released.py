@@ -53,15 +53,16 @@ def weighted(models: Sequence[str], weights: Sequence[str], dataset: str, size: 
 
 
 def _check_shown(study: Study, dataset: str, size: int | None) -> None:
-    """Raise `UsageError` where a table's networks are not to be shown what the paper showed them."""
+    """Raise `UsageError` where a table's networks with weights are not to be shown what the paper showed them."""
     if dataset != study.dataset:
         raise UsageError(f"Table {study.table} is of {study.dataset}, not {dataset}", f"use --dataset {study.dataset}")
     sides = {
         protocol.size
         for subject in study.subjects
+        if resolve(subject.model).name in RELEASED
         for cell in cells(study.table, subject.row)
         if cell.metric == "top1_err" and (protocol := protocol_of(cell, root_of(subject.model))) is not None
     }
-    if size is not None and size not in sides:
+    if size is not None and sides and size not in sides:
         shown = " or ".join(f"{side}" for side in sorted(sides))
         raise UsageError(f"Table {study.table} is of centre crops of {shown} px, not {size}", "leave out --img-size")

@@ -191,6 +191,13 @@ def test_a_failed_write_leaves_the_last_checkpoint(tmp_path: Path, monkeypatch: 
     with pytest.raises(MeasurementError, match="No space left"):
         checkpoint.write_checkpoint(file, {"identity": {}, "n": 2})
     assert checkpoint.read_checkpoint(file, {})["n"] == 1
+    for content in (b"a\0b", b"", b"\x80\x02]e.", b"hello", b"PK\x03\x04"):
+        file.write_bytes(content)
+        with pytest.raises(checkpoint.UnfitCheckpointError, match="not a checkpoint to resume from"):
+            checkpoint.read_checkpoint(file, {})
+    torch.save({"format": checkpoint.CHECKPOINT_FORMAT}, file)
+    with pytest.raises(checkpoint.UnfitCheckpointError, match="not a checkpoint to resume from"):
+        checkpoint.read_checkpoint(file, {})
     assert list(tmp_path.iterdir()) == [file]
 
 

@@ -215,6 +215,10 @@ def test_damaged_missing_and_unknown_weights_are_one_line_errors(tmp_path: Path)
     (tmp_path / "a.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{nonsense")
     with pytest.raises(MeasurementError, match="no readable weights"):
         weights.load_weights(spec, str(tmp_path / "a.safetensors"))
+    for content in (b"a\0b", b"", b"0", b"(", b"\x80\x02", b"\x80\x02]e.", b"hello", b"PK\x03\x04"):
+        (tmp_path / "b.pth").write_bytes(content)
+        with pytest.raises((MeasurementError, UsageError), match=r"no readable weights|is not opened"):
+            weights.load_weights(spec, str(tmp_path / "b.pth"))
     with pytest.raises(MeasurementError, match="there is no weights file"):
         weights.load_weights(spec, str(tmp_path / "missing.pth"))
     with pytest.raises(UsageError, match="unknown weights 'resnet999'"):

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from senet_bench.core.files import check_regular
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.core.source import first_line
+from senet_bench.errors import BenchError, MeasurementError, UsageError
 from senet_bench.train import checkpoint
 
 SAFE: tuple[Any, ...] = (
@@ -70,12 +71,15 @@ def contents(path: Path, *, average: bool | None = None) -> Contents:
             return _of_safetensors(path, average)
         with torch.serialization.safe_globals(list(SAFE)):
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except BenchError:
+        raise
     except pickle.UnpicklingError as error:
         raise UsageError(
             f"{path} holds more than weights and is not opened (or is damaged)", "convert it to safetensors"
         ) from error
-    except (OSError, RuntimeError, ValueError, EOFError, KeyError, AttributeError, TypeError) as error:
-        raise MeasurementError(f"{path} is no readable weights file ({error})", "download or save it again") from error
+    except Exception as error:  # an unpickler raises whatever the bytes lead it to
+        why = first_line(error)
+        raise MeasurementError(f"{path} is no readable weights file ({why})", "download or save it again") from error
     ours = isinstance(content, dict) and content.get("format") == checkpoint.CHECKPOINT_FORMAT
     metadata = dict(content["identity"]) if ours else {}
     state, taken = _chosen(path, content, ours if average is None else average, ours=ours)

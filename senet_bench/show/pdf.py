@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from senet_bench.show.drawing import Area, Chart, DrawnItem, Place, Point, Stroke, Text
 from senet_bench.show.style import LIGHT
@@ -85,10 +86,11 @@ def _text(item: Text) -> str:
 
 
 def _path(places: tuple[Place, ...]) -> str:
-    words = [f"{' '.join(numbers(place))} {'l' if at else 'm'}" for at, place in enumerate(places)]
-    return " ".join(words)
+    (x, y), *others = places
+    return f"{x:.2f} {y:.2f} m " + " ".join([f"{x:.2f} {y:.2f} l" for x, y in others])
 
 
+@cache
 def _colour(role: str) -> str:
     colour = LIGHT[role]
     return " ".join(numbers(int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5)))

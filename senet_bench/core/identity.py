@@ -5,7 +5,8 @@ What does not decide it is recorded beside it: torch, device, threads, processes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -101,7 +102,8 @@ def source_digest(spec: ModelSpec) -> str:
     return "-".join(source_of(name).digest for name in outside)
 
 
-def recipe_facts(recipe: Recipe) -> dict[str, Any]:
+@functools.lru_cache(maxsize=256)
+def recipe_facts(recipe: Recipe) -> Mapping[str, Any]:
     """What a recipe trains by, apart from its batch size; `Identity.batch` has that."""
     plain: dict[str, Any] = canonical(recipe)
     return {name: value for name, value in plain.items() if name not in (*TEXTS, "batch_size")}
@@ -109,19 +111,35 @@ def recipe_facts(recipe: Recipe) -> dict[str, Any]:
 
 def canonical(value: Any) -> Any:
     """A value in plain JSON types, one form for equal values: whole floats are integers, defaults are left out."""
-    if is_dataclass(value):
-        kept = ((entry.name, getattr(value, entry.name)) for entry in fields(value) if _is_kept(entry, value))
-        return {name: canonical(content) for name, content in kept}
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else value
     if isinstance(value, Mapping):
         return {str(name): canonical(content) for name, content in value.items()}
     if isinstance(value, list | tuple):
         return [canonical(content) for content in value]
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if value is None or isinstance(value, bool | int | float | str) else repr(value)
+    if is_dataclass(value):
+        kept = ((name, getattr(value, name)) for name in _kept(value))
+        return {name: canonical(content) for name, content in kept}
+    return repr(value)
 
 
-def _is_kept(entry: Field[Any], value: Any) -> bool:
-    """Whether a field's value is another than its default."""
-    default = entry.default if entry.default_factory is MISSING else entry.default_factory()
-    return bool("always" in entry.metadata or default is MISSING or getattr(value, entry.name) != default)
+def _kept(value: Any) -> Iterator[str]:
+    """The fields of a dataclass whose values are others than their defaults."""
+    for name, always, default in _fields(value.__class__):
+        if always or getattr(value, name) != default:
+            yield name
+
+
+@functools.cache
+def _fields(kind: Hashable) -> tuple[tuple[str, bool, Any], ...]:
+    """The fields of a dataclass: their names, whether they are always kept, and their defaults."""
+    return tuple(
+        (entry.name, "always" in entry.metadata or _default(entry) is MISSING, _default(entry))
+        for entry in fields(kind)  # type: ignore[arg-type]
+    )
+
+
+def _default(entry: Field[Any]) -> Any:
+    return entry.default if entry.default_factory is MISSING else entry.default_factory()

@@ -256,11 +256,11 @@ class Sweep:
         mine = set(self.share(cases))
         todo: list[Claimed[Trial]] = []
         for trial in self.plan(cases):
+            key = key_of(trial_definition(trial))
             anew = self.fresh and trial in mine
-            if not anew and (result := stored_result(trial, kept, before)) is not None:
+            if not anew and (result := stored_result(trial, key, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
-                key = key_of(trial_definition(trial))
                 file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None
@@ -290,9 +290,9 @@ class Outcomes:
             self.devices.setdefault(int(trial.arm), {})[outcome.trained_on] = None
 
 
-def stored_result(trial: Trial, kept: TrialStore, before: Former) -> TrialResult | None:
+def stored_result(trial: Trial, key: str, kept: TrialStore, before: Former) -> TrialResult | None:
     """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
-    result = kept.get(key_of(trial_definition(trial)))
+    result = kept.get(key)
     return result if result is not None else before.result(trial)
 
 

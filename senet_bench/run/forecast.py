@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from senet_bench.core.files import read_file
 from senet_bench.core.results import AnyFacts, json_object
-from senet_bench.core.store import Store, TrialStore
+from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, listed_name, select, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
@@ -100,7 +100,7 @@ def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[d
         by_place.setdefault(int(trial.arm), []).append(trial)
     for place in range(len(cases)):
         planned = by_place.get(place, [])
-        done = sum(stored_result(trial, kept, before) is not None for trial in planned)
+        done = sum(stored_result(trial, key_of(trial_definition(trial)), kept, before) is not None for trial in planned)
         row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
             row |= _duration(planned[0], known, left=len(planned) - done)

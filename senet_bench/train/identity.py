@@ -128,7 +128,7 @@ class Former:
 
     def result(self, trial: Trial) -> TrialResult | None:
         """The stored result of the same trial, None when there is none or it is damaged."""
-        path = self.paths.get(_science_of(trial) or "")
+        path = self.paths.get(_science_of(trial) or "") if self.paths else None
         try:
             return TrialStore.read(path) if path is not None else None
         except BenchError:
@@ -140,7 +140,10 @@ def former(kept: TrialStore) -> Former:
     paths, left_out = dict[str, Path](), 0
     for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
         try:
-            definition = json_object(read_file(path), str(path)).get("definition")
+            text = read_file(path)
+            if b'"code"' not in text:  # or all of a large store would be read twice
+                continue
+            definition = json_object(text, str(path)).get("definition")
         except BenchError:  # raised where it is asked for by its key
             continue
         if not isinstance(definition, dict) or "code" not in definition:

@@ -95,6 +95,13 @@ def bench_runtimes(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.bench_runtimes", *session.posargs, env={"OMP_NUM_THREADS": "1"})
 
 
+@nox.session(name="bench-forms")
+def bench_forms(session: nox.Session) -> None:
+    """Which part of deploy pays where: results/tables/deploy_forms.md."""
+    session.install(*PINS, ".[onnx,openvino]", *groups("test"))
+    session.run("python", "-m", "benchmarks.bench_forms", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+
+
 @nox.session(name="bench-se")
 def bench_se(session: nox.Session) -> None:
     """SE's tails, extras and deployed forms side by side, against timm, torchvision and torch.compile."""

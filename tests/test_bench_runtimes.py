@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks import bench_forms as forms
 from benchmarks.bench_runtimes import Cell, Costs, Side, lines_of, stored, table, write
 from senet_bench.bench.machine import environment
 
@@ -37,3 +38,9 @@ def test_cells_of_this_machine_are_read_back_and_others_left(tmp_path: Path) -> 
     assert text == table(costs)
     assert text.index("batch 1,") < text.index("batch 8,")
     assert "Left out: onnxruntime: it is not here." in text
+
+
+def test_a_form_pays_where_its_quartiles_say_so() -> None:
+    text = forms.table([("ResNet-50", "1", "openvino", "dropped", "0.900", "0.890 to 0.910", "yes")], "a machine")
+    assert text.splitlines()[-1] == "| ResNet-50 | 1 | openvino | dropped | 0.900 | 0.890 to 0.910 | yes |"
+    assert [forms.paid(*bounds) for bounds in ((0.8, 0.9), (1.1, 1.2), (0.9, 1.1))] == ["yes", "no", "as much"]

@@ -93,14 +93,15 @@ def deploy(
     runtime: Engine = "torch",
     *,
     early_gate: bool = True,
+    thinned: bool = True,
     graph: bool = False,
     dynamic: bool = False,
 ) -> nn.Module:
     """The network for inference: the same outputs to rounding, faster; `network` is not changed.
 
     First its graph: BatchNorm is folded into the convolutions, an average squeeze is taken from what the convolution
-    before it reads (`early_gate`), pixels that nobody reads are not computed. It holds plain operators only. A network
-    that has no static graph becomes its plain copy in evaluation.
+    before it reads (`early_gate`), pixels that nobody reads are not computed (`thinned`). It holds plain operators. A
+    network that has no static graph becomes its plain copy in evaluation.
 
     Then what runs it. `torch`: convolutions take the gate, sum and ReLU that follow them, maps that nobody reads again
     are written over, and on a CPU convolutions are oneDNN's packed ones (private operators of torch, tried before they
@@ -115,7 +116,7 @@ def deploy(
     if module is None:
         deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), False, runtime, dynamic)
     else:
-        plain = transformed(module, early_gate=early_gate)
+        plain = transformed(module, early_gate=early_gate, thinned=thinned)
         deployed = Deployed(fuse(plain) if runtime == "torch" else plain, True, runtime, dynamic)
         for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in ("torch", "eager") else ():
             if tensor.dim() == 4:
@@ -123,8 +124,8 @@ def deploy(
     return Captured(deployed) if graph else deployed
 
 
-def transformed(module: fx.GraphModule, *, early_gate: bool = True) -> fx.GraphModule:
+def transformed(module: fx.GraphModule, *, early_gate: bool = True, thinned: bool = True) -> fx.GraphModule:
     """The graph of a network for inference, in plain operators: norms folded, gates early, dead pixels dropped."""
     module = fold_norms(module)
     module = make_early(module) if early_gate else module
-    return fold_factors(drop_dead_pixels(module))
+    return fold_factors(drop_dead_pixels(module) if thinned else module)

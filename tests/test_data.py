@@ -129,6 +129,11 @@ def test_imagenet_needs_all_its_classes(tmp_path: Path) -> None:
         sets.load_images("imagenet", tmp_path)
     with pytest.raises(MeasurementError, match="expected the folder"):
         sets.load_images("imagenet", tmp_path / "train")
+    flat = tmp_path / "flat"
+    (flat / "val").mkdir(parents=True)
+    jpeg(flat / "val" / "one.jpg")
+    with pytest.raises(MeasurementError, match=r"or flat, with .*val.txt of lines FILE LABEL"):
+        sets.load_images("imagenet", flat)
 
 
 def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:

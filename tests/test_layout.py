@@ -7,7 +7,7 @@ import pytest
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout, labels
-from senet_bench.show.writers import render
+from senet_bench.show.writers import csv, render
 from tests.support import stored
 
 
@@ -62,3 +62,11 @@ def test_a_name_that_is_none_is_one_line() -> None:
     assert labels(["mine:SimAM/lam=0.01=SimAM"]) == {"mine:SimAM/lam=0.01": "SimAM"}
     with pytest.raises(UsageError, match="--label 'x' is not KEY=TEXT"):
         labels(["x"])
+
+
+def test_a_cell_of_csv_is_a_plain_value() -> None:
+    record = {"part": "scale", "share": {"value": 0.5, "ci": (0.25, 0.75)}, "input_size": [3, 8, 8], "stages": (2, 3)}
+    lines = csv([record, {"part": "all", "share": None}]).splitlines()
+    assert lines[0] == "part,share_value,share_ci_low,share_ci_high,input_size,stages,share"
+    assert lines[1] == "scale,0.5,0.25,0.75,3x8x8,2/3,"
+    assert lines[2] == "all,,,,,,"

@@ -142,8 +142,9 @@ def _classes_of(name: str, folder: Path, root: Path) -> tuple[Files, tuple[str, 
             tree = (_Numbered if name == "imagenet" else datasets.ImageFolder)(folder)
             classes = tuple(tree.classes)
     except (FileNotFoundError, RuntimeError, KeyError) as error:
+        flat = f"; or flat, with {root / 'val.txt'} of lines FILE LABEL" if name == "imagenet" else ""
         raise MeasurementError(
-            f"{name}: {folder} cannot be read ({error})", "expected one folder per class, with its images inside"
+            f"{name}: {folder} cannot be read ({error})", f"expected one folder per class, with its images inside{flat}"
         ) from error
     paths = tuple(Path(path) for path, _ in tree.samples)
     return Files(paths, np.asarray(tree.targets, dtype=np.int64)), classes

@@ -98,10 +98,25 @@ def _status(cell: str | Cell) -> str:
 
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:
-    """One line a record, under the union of their fields."""
+    """One line a record, under the union of their fields; what lies in a field has columns of its own."""
     import pandas as pd
 
-    return str(pd.DataFrame(list(records), dtype=object).to_csv(index=False, lineterminator="\n"))
+    lines = [dict(_plain(record)) for record in records]
+    return str(pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n"))
+
+
+def _plain(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields with plain values: `FIELD_KEY` for those of a mapping, an interval's two bounds, lists as a text."""
+    for field, value in record.items():
+        name = f"{before}{field}"
+        if isinstance(value, Mapping):
+            yield from _plain(value, f"{name}_")
+        elif isinstance(value, tuple) and len(value) == 2 and all(isinstance(bound, float) for bound in value):
+            yield from ((f"{name}_low", value[0]), (f"{name}_high", value[1]))
+        elif isinstance(value, list | tuple):
+            yield name, ("x" if name.endswith("size") else "/").join(map(str, value))
+        else:
+            yield name, value
 
 
 def _one_line(group: str, name: str) -> str:

@@ -28,6 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("train:train", "Train a network by a recipe of the paper."),
     "evaluate": ("train:evaluate", "Errors of networks with weights, AP of detectors."),
     "excitations": ("excitations:excitations", "What the gates do, by class and depth."),
+    "freeze": ("freeze:freeze", "Which gates are constants, folded away."),
     "probe": ("probe:probe", "What a block can do: its errors on small generated tasks."),
     "profile": ("functions:profile", "Where the time of a network goes, and attention's share."),
     "selftest": ("selftest:selftest", "How far timing can be trusted on this machine."),

@@ -16,6 +16,7 @@ DOCUMENT_KINDS = {
     schema_of("train"): "senet_bench.core.learning:Training",
     schema_of("evaluate"): "senet_bench.core.learning:Evaluation",
     schema_of("excitations"): "senet_bench.gates.rows:GateFacts",
+    schema_of("freeze"): "senet_bench.gates.freezing_rows:FreezeFacts",
     schema_of("input-channels"): "senet_bench.gates.rows:ColourFacts",
     schema_of("probe"): "senet_bench.probe.rows:ProbeFacts",
 }

@@ -18,7 +18,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import BenchError
-from senet_bench.gates import colour_tables, tables
+from senet_bench.gates import colour_tables, freezing_tables, tables
 from senet_bench.probe import tables as probes
 from senet_bench.run import tables as commands
 from senet_bench.show.tables import Document
@@ -29,6 +29,7 @@ DOCUMENTS_OF: dict[str, Callable[[AnyFacts], Document]] = {
     "train": commands.training_document,
     "profile": profiles.profile_document,
     "excitations": tables.gates_document,
+    "freeze": freezing_tables.freeze_document,
     "input-channels": colour_tables.colours_document,
     "probe": probes.probe_document,
 }

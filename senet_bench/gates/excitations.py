@@ -79,7 +79,7 @@ class Excitations:
             side = fitted.img_size or own.side
             fitted = replace(fitted, img_size=side, in_channels=own.channels, classes=own.classes)
         row = spec_of(self.model, fitted)
-        if row.attention is None:
+        if row.attention is None and not row.outside:
             raise UsageError(f"{row.name} has no attention to observe", f"name {_with_attention(row)}")
         return row
 
@@ -119,6 +119,8 @@ def excitations(asked: Excitations, store: Store) -> Steps[Record[GateFacts]]:
     rows = drawn_rows(subject.images.test.labels, asked.images_per_class, asked.seed)
     shown = viewing(asked, subject.spec, subject.images)
     watch = Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
+    if not watch.blocks:
+        raise UsageError(f"{spec.name} has no gates to observe", "put attention into it: --attach")
     for done in watch.observe():
         yield Progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
     conditions = _conditions(asked, subject, chosen, len(rows))

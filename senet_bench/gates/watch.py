@@ -21,8 +21,8 @@ from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR, GateTally, evenly
-from senet_bench.models import attention_blocks
 from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.models.gates import gate_blocks, gate_stages
 from senet_bench.train.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
 SMALL_SIDE = 64
@@ -65,7 +65,9 @@ class Watch:
     ) -> None:
         self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
         self.split: Split = data.test
-        self.blocks = attention_blocks(network)
+        side = viewing.size or data.size
+        self.blocks = gate_blocks(network, (data.channels, side, side))
+        self.stages = gate_stages(network, (data.channels, side, side))
         self.tallies = {name: GateTally(len(data.classes), near) for name in self.blocks}
         self.held: dict[str, Predictions] = {}
 
@@ -107,7 +109,7 @@ class Watch:
 
     def stage(self, block: str) -> str:
         """The stage that a block stands in, by its number."""
-        return str(getattr(self.blocks[block], "attention_stage", None))
+        return str(self.stages[block])
 
     def _batches(self, corrupt: list[Path]) -> Iterator[tuple[int, Crops]]:
         done = 0

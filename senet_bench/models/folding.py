@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -48,7 +48,7 @@ def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[in
     It gives the same outputs in evaluation; an `nn.Identity` stands where a block was. `input_size` is (C, H, W).
     Raises `UsageError`, with the reason, where a gate cannot become part of the layers around it.
     """
-    copied: nn.Module = copy.deepcopy(network).eval().requires_grad_(False)
+    copied: nn.Module = copy.deepcopy(network).eval()
     without(copied, gates)
     for scaling in _Folding(copied, gates, input_size).scalings:
         with torch.no_grad():
@@ -56,7 +56,7 @@ def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[in
     return copied.train(network.training)
 
 
-def without(network: nn.Module, blocks: Mapping[str, Any] | list[str]) -> None:
+def without(network: nn.Module, blocks: Iterable[str]) -> None:
     """Put an `nn.Identity` in the place of each block that is named; `UsageError` where the network has none."""
     for name in blocks:
         parent, _, leaf = name.rpartition(".")

@@ -18,6 +18,7 @@ from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
+from senet_bench.models.folding import without
 from senet_bench.train import downloads
 from senet_bench.train.heads import IMAGENET_CLASSES, HeadState, fitted_head
 from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
@@ -120,7 +121,8 @@ def load_weights(
         _check_same_network(spec, held.metadata, path)
     elif source is None:
         notes += _proven(spec, style, tensors, path)
-    built = _built(spec, style, tensors, path, _Target(classes, in_channels, head))
+    frozen = tuple(held.metadata.get("frozen", ()))
+    built = _built(spec, style, tensors, path, _Target(classes, in_channels, head, frozen))
     notes += built.notes
     if source is None and style == "mobilenet" and spec.options.get("version") not in (None, "v2"):
         notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
@@ -145,11 +147,12 @@ def _known_to(spec: ModelSpec, held: Contents) -> Callable[[Collection[str]], bo
 
 @dataclass(frozen=True, slots=True)
 class _Target:
-    """The sizes of the network that weights are for, and what becomes of a head of other classes."""
+    """The sizes of the network that weights are for, what becomes of a head of other classes, blocks folded away."""
 
     classes: int | None = IMAGENET_CLASSES
     in_channels: int = 3
     head: HeadState = "same"
+    frozen: tuple[str, ...] = ()
 
 
 def _built(
@@ -169,6 +172,8 @@ def _built(
         spec = replace(spec, attention=replace(spec.attention, bias=False))
         notes.append("the FCs of SE are built without biases, as these weights have them")
     network = build_spec(spec, target.classes, in_channels=target.in_channels)
+    without(network, target.frozen)
+    notes += [f"{len(target.frozen)} gates are constants, folded into other layers"] if target.frozen else []
     _check_has_places(spec, renamed, path)
     renamed, new, note = fitted_head(renamed, network, target.head)
     notes += [note] if note else []

@@ -68,7 +68,7 @@ class Product(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs) to (N, outputs)."""
         y = self.activation(torch.addmm(self.bias, x, self.weight))
-        return y.view(*y.shape, 1, 1) if self.wide else y
+        return y.unsqueeze(-1).unsqueeze(-1) if self.wide else y
 
     __call__ = forward
 

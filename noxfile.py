@@ -61,6 +61,14 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def clusters(session: nox.Session) -> None:
+    """The tests on a real Slurm, where its programs are installed and we are root, and on two nodes of a real Ray."""
+    session.install(*PINS, ".[ray,slurm]", *groups("test"))
+    env = {"OMP_NUM_THREADS": "1", **BYTECODE}
+    session.run("pytest", "tests/test_slurm.py", "tests/test_ray.py", "tests/test_engines.py", env=env)
+
+
+@nox.session
 def quick(session: nox.Session) -> None:
     """A subset while one works, meant to take at most about a minute on a quiet machine."""
     session.install(*PINS, ".", *groups("test"))

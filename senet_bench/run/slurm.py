@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import logging
 import secrets
 import sys
@@ -234,7 +236,8 @@ class _Jobs(Generic[Job, Result]):
         name = f"{self.engine.options.get('name', 'senet-bench')}-{token}"
         self.engine.set_options(self.executor, {"name": name})
         try:
-            handle = self.executor.submit(_Answer(), token, self.function, job)
+            with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are part of the error
+                handle = self.executor.submit(_Answer(), token, self.function, job)
         except Exception as error:  # sbatch's refusals come as several types
             if self.engine.cluster == "slurm" and not slurm_queue.answers():
                 raise MeasurementError(

@@ -60,11 +60,15 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool 
     """The network as an ONNX file; with `dynamic` for any number and sides of images."""
     whole = nn.Sequential(network)  # the exporter takes a module with a `graph` for one of TorchScript
     axes = {"image": {0: "images", 2: "height", 3: "width"}, "output": {0: "images"}} if dynamic else None
-    with _quiet(), torch.no_grad():
-        torch.onnx.export(
-            whole, (images,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"],
-            output_names=["output"], dynamic_axes=axes,
-        )  # fmt: skip
+    try:
+        with _quiet(), torch.no_grad():
+            torch.onnx.export(
+                whole, (images,), str(path), dynamo=False, opset_version=OPSET, input_names=["image"],
+                output_names=["output"], dynamic_axes=axes,
+            )  # fmt: skip
+    except torch.onnx.OnnxExporterError as error:
+        remedy = "leave out dynamic" if dynamic else "use another runtime"
+        raise UsageError(f"ONNX cannot express the network: {str(error).splitlines()[0]}", remedy) from error
 
 
 def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool = False) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import importlib
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
@@ -34,10 +36,10 @@ class WithSources:
     def _unpacked(self) -> Path:
         """The folder of this machine that holds the files, named by what is in them."""
         digest = hashlib.sha256(repr(sorted(self.files.items())).encode()).hexdigest()[:16]
-        folder = (
-            Path(tempfile.mkdtemp(prefix=f"senet-bench-{digest}-")) if digest not in _UNPACKED else _UNPACKED[digest]
-        )
-        _UNPACKED[digest] = folder
+        folder = _UNPACKED.get(digest)
+        if folder is None:
+            folder = _UNPACKED[digest] = Path(tempfile.mkdtemp(prefix=f"senet-bench-{digest}-"))
+            atexit.register(shutil.rmtree, folder, ignore_errors=True)
         for name, content in self.files.items():
             place = folder / name
             if not place.is_file():

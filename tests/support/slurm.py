@@ -109,9 +109,10 @@ class Cluster:
         """Start a daemon in the foreground, its output in a file; `name` is what it is called here."""
         path, name = program(command), name or command
         assert path is not None
+        dies_with_us = ("setpriv", "--pdeathsig", "KILL", "--") if shutil.which("setpriv") else ()
         with (self.folder / f"{name}.out").open("ab") as out:
             self.daemons[name] = subprocess.Popen(
-                [path, *arguments],
+                [*dies_with_us, path, *arguments],
                 env=os.environ | self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=out,

@@ -94,7 +94,9 @@ def content(collection: Collection) -> Content:
         gates=tuple(_gates(collection)),
         probes=tuple(_probes(collection)),
         selftests=tuple(_tables_of(collection, "selftest")),
-        others=tuple(one for name in ("evaluate", "profile", "train") for one in _tables_of(collection, name)),
+        others=tuple(
+            one for name in ("evaluate", "freeze", "profile", "train") for one in _tables_of(collection, name)
+        ),
         missing=_missing(collection, timings, known),
     )
 

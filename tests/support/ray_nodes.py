@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.support.slurm import free_ports
 
@@ -43,7 +45,15 @@ def kill(node: subprocess.Popen[bytes]) -> None:
 
 @contextlib.contextmanager
 def running() -> Iterator[Nodes]:
-    """A cluster of two nodes with a CPU each; nothing of it is left at the end."""
+    """A cluster of two nodes with a CPU each and a token of its own, which we have in our environment meanwhile."""
+    own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in own.items():
+            patch.setenv(name, value)
+        yield from _nodes()
+
+
+def _nodes() -> Iterator[Nodes]:
     (port,) = free_ports(1)
     folder = Path(tempfile.mkdtemp(prefix="ray"))  # pytest's own is too long for its sockets
     started: list[subprocess.Popen[bytes]] = []

@@ -96,6 +96,22 @@ def _under(note: ParameterInfo, panel: str) -> ParameterInfo:
 class Command(typer.core.TyperCommand):
     """A command whose `--help` lists its options under the headings of their panels."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As ever, where older versions of Typer take digits of other scripts and let a required option be missing."""
+        parameters: list[Any] = self.get_params(ctx)
+        kinds = [(one, getattr(getattr(one, "type", None), "name", "")) for one in parameters]
+        whole = {name for one, kind in kinds if "integer" in kind for name in one.opts}
+        for option, following in zip(args, [*args[1:], ""]):
+            name, equals, value = option.partition("=")
+            value = value if equals else following
+            if name in whole and not value.isascii():
+                raise typer.BadParameter(f"{value[:20]!r} is no whole number", param_hint=name)
+        rest: list[str] = super().parse_args(ctx, args)
+        missing = [one for one in parameters if one.required and ctx.params.get(one.name, ...) in (None, ())]
+        if missing and not ctx.resilient_parsing:
+            raise typer.BadParameter("is missing", param_hint=missing[0].opts[0])
+        return rest
+
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write the arguments, then each panel's options."""
         panels: dict[str, list[tuple[str, str]]] = {}

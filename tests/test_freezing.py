@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from senet_bench.core import catalog
+from senet_bench.core.store import Store
+from senet_bench.core.stored_errors import stored_errors
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.folding import folded
 from senet_bench.train import weights
@@ -91,3 +93,15 @@ def test_a_network_without_gates_has_nothing_to_freeze(run: Run, tmp_path: Path)
     ended = run("freeze", "resnet20_cifar", "--weights", str(file), *DIGITS)
     assert ended.code == 2
     assert "has no gates to freeze" in ended.err
+
+
+def test_the_error_of_a_network_with_constant_gates_is_its_own(run: Run, tmp_path: Path) -> None:
+    network, file = build("seresnet20_cifar", in_channels=1).eval(), tmp_path / "w.safetensors"
+    names = list(attention_blocks(network))[:2]
+    plain = folded(network, {name: torch.full((block_channels(network, name),), 0.4) for name in names}, (1, 8, 8))
+    weights.save(plain, file, catalog.resolve("seresnet20_cifar"), dataset="digits-full", seed=0, frozen=names)
+    ended = run("evaluate", "seresnet20_cifar", "--weights", str(file), "--dataset", "digits-full", "--format", "json")
+    (row,) = json.loads(ended.out)["rows"]
+    assert (row["label"], row["constant_gates"]) == ("SE-ResNet-20, 2 gates constant", names)
+    assert len(list((tmp_path / "results").glob("runs/*/*.json"))) == 1
+    assert stored_errors(Store(tmp_path / "results")).groups == {}

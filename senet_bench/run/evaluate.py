@@ -213,9 +213,11 @@ def _shown(asked: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
 
 
 def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> ClassifierRow:
+    constant = list(loaded.metadata.get("frozen", ()))
     return ClassifierRow(
         model=loaded.spec.name,
-        label=label(loaded.spec),
+        label=label(loaded.spec) + (f", {len(constant)} gates constant" if constant else ""),
+        constant_gates=constant or None,
         attention=loaded.spec.attention,
         weights=loaded.source,
         notes=list(loaded.notes),
@@ -244,7 +246,7 @@ def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, Stor
 
     Of a network of our own the trial tells what it was trained by.
     """
-    if is_outside(row.model):
+    if is_outside(row.model) or row.constant_gates:
         return []
     spec = replace(resolve(row.model), attention=row.attention, classes=row.classes or resolve(row.model).classes)
     network, error = of_evaluation(row, trials)

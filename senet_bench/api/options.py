@@ -26,6 +26,7 @@ from senet_bench.overhead.budget import Cost, limit
 
 if TYPE_CHECKING:
     from senet_bench.core.formulas import Formulas
+    from senet_bench.core.sequential import Stopping
     from senet_bench.run.cases import Changes, Reference
     from senet_bench.run.compare import Measure
     from senet_bench.run.count import Count
@@ -84,6 +85,26 @@ ImageSide = Annotated[
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
+AUTO = "auto"
+
+
+def _seed_count(text: str | int) -> str:
+    """A number of seeds, or that they are added until the differences are known."""
+    number = str(text)
+    if number == AUTO or (re.fullmatch("[0-9]{1,9}", number, re.ASCII) and 1 <= int(number) <= MOST_SEEDS):
+        return number
+    raise typer.BadParameter(f"{number[:20]!r} is neither {AUTO} nor a number from 1 to {MOST_SEEDS}")
+
+
+SeedCount = Annotated[
+    str,
+    typer.Option(
+        "--seeds",
+        parser=_seed_count,
+        metavar=f"<int|{AUTO}>",
+        help="Runs of each network, paired by seed; auto: added until the differences are known.",
+    ),
+]
 Seeds = Annotated[int, typer.Option("--seeds", min=1, max=MOST_SEEDS, help="Runs of each network, paired by seed.")]
 EngineChoice = Annotated[
     EngineName, typer.Option("--engine", help="Where the trials run.", **choice(*get_args(EngineName)))
@@ -364,7 +385,17 @@ class Trials:
     ] = None
     epochs: Epochs = None
     lr: Rate = None
-    seeds: Seeds = 8
+    seeds: SeedCount = "8"
+    width: Annotated[
+        float | None,
+        typer.Option(
+            "--width", help="With --seeds auto: points to which a difference is to be known; 0.5.", **within(0.001, 100)
+        ),
+    ] = None
+    max_seeds: Annotated[
+        int | None,
+        typer.Option("--max-seeds", min=1, max=MOST_SEEDS, help="With --seeds auto: the most seeds of a network; 30."),
+    ] = None
     engine: EngineChoice = "local"
     engine_address: EngineAddress = None
     engine_option: EngineOptions = None
@@ -386,6 +417,20 @@ class Trials:
         ),
     ] = 1
 
+    def stopping(self) -> Stopping | None:
+        """When seeds are enough; None where their number is given."""
+        if self.seeds == AUTO:
+            from senet_bench.core.sequential import Stopping
+
+            usual = Stopping()
+            width = usual.width if self.width is None else self.width / 100
+            return Stopping(width, usual.most if self.max_seeds is None else self.max_seeds)
+        given = {"--width": self.width, "--max-seeds": self.max_seeds}
+        unused = next((name for name, value in given.items() if value is not None), None)
+        if unused:
+            raise UsageError(f"{unused} is for --seeds auto", f"add it, or leave out {unused}")
+        return None
+
     def sweep(self, precision: specs.Precision, device: str, results: Path) -> Sweep | None:
         """The sweep that these options ask for, None without a data set."""
         typed, together = self.engine_option or (), self.gpus_per_trial
@@ -398,6 +443,7 @@ class Trials:
             fetch_data(self.dataset.lower(), self.data)
         from senet_bench.run.error import Sweep
 
+        stopping = self.stopping()
         share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
         if share is None:
             raise UsageError(f"--shard {self.shard} is no share", "use 1/4 to 4/4")
@@ -408,7 +454,8 @@ class Trials:
             recipe=self.recipe,
             epochs=self.epochs,
             lr=self.lr,
-            seeds=self.seeds,
+            seeds=stopping.most if stopping else int(self.seeds),
+            stopping=stopping,
             precision=precision,
             device=device,
             shard=(int(share[1]), int(share[2])),

@@ -145,13 +145,13 @@ def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Diffe
         if one is None or other is None or place not in adjusted:
             found.append(one)
             continue
-        ours, theirs = _pairs(rows[place], other)
+        ours, theirs = pairs_of(rows[place], other)
         joint = paired_seeds(theirs, ours, 1 - LEVEL / len(family)).ci
         found.append(replace(one, joint_ci=joint, p_holm=adjusted[place], family=len(family)))
     return found
 
 
-def _pairs(row: Row, other: Row) -> tuple[list[float], list[float]]:
+def pairs_of(row: Row, other: Row) -> tuple[list[float], list[float]]:
     """The errors of two rows over the seeds that both have, in the order of the seeds."""
     ours, theirs = (one.accuracy.per_seed if one.accuracy else {} for one in (row, other))
     shared = sorted(ours.keys() & theirs.keys(), key=lambda seed: (len(seed), seed))
@@ -163,7 +163,7 @@ def _difference(row: Row, other: Row | None) -> Difference | None:
 
     if other is None:
         return None
-    ours, theirs = _pairs(row, other)
+    ours, theirs = pairs_of(row, other)
     if not ours:
         return None
     paired = paired_seeds(theirs, ours)

@@ -6,7 +6,7 @@ import json
 import pkgutil
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -214,6 +214,22 @@ class Accuracy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Seeding:
+    """What was known of a row's difference to its baseline when seeds were enough (`core.sequential`).
+
+    It errs `lower` or `higher`, the `same` to `width` (a fraction), or it is `open`; then about `needed` seeds more
+    would tell. `ci` is the interval of that look; those of all looks and rows hold together at `confidence`.
+    """
+
+    verdict: Literal["lower", "higher", "same", "open"]
+    seeds: StoredCount
+    width: Fraction
+    ci: tuple[float, float] | None = None
+    confidence: Fraction
+    needed: StoredCount | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
     """A runtime in the search for the fastest, all timed in the same rounds; without seconds where `reason` says why.
 
@@ -265,6 +281,7 @@ class Row:
     latency: Latency | None = None
     more_latency: list[Latency] = field(default_factory=list)
     accuracy: Accuracy | None = None
+    seeding: Seeding | None = None
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
     uncounted: list[str] = field(default_factory=list)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
-from senet_bench.core.comparisons import compared, of_seeds
+from senet_bench.core.comparisons import baseline_of, compared, control_of, of_seeds, pairs_of
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.identity import REVISION
 from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import Row, Run, RunConditions, TrainingProtocol
+from senet_bench.core.results import Row, Run, RunConditions, Seeding, TrainingProtocol
+from senet_bench.core.sequential import Stopping
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.core.studies import STUDIES, Study
@@ -54,7 +55,8 @@ class Sweep:
     """What every network is trained and tested on: `seeds` runs each, or the share `shard` (i of n) of them all.
 
     With `keep_weights` every trained network is left in a file; what is stored is taken unless it is to be `fresh`.
-    `processes` train each trial together.
+    `processes` train each trial together. With `stopping` seeds are added until the differences are known, `seeds` at
+    most; then `stops` says after how many a case has enough, and seeds below `begun` belong to an earlier look.
     """
 
     engine: Engine
@@ -70,6 +72,9 @@ class Sweep:
     keep_weights: bool = False
     fresh: bool = False
     processes: int = 1
+    stopping: Stopping | None = None
+    stops: Mapping[int, int] = field(default_factory=dict)
+    begun: int = 0
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
@@ -86,6 +91,8 @@ class Sweep:
             raise UsageError(f"--seeds must be a positive integer, not {self.seeds}", "use 8")
         if not 1 <= self.shard[0] <= self.shard[1]:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
+        if self.stopping is not None and self.shard != (1, 1):
+            raise UsageError("--seeds auto decides by the trials of all shares", "leave out --shard, or give a number")
         lessons = self.lessons(cases)
         self.engine.check(self.device)
         for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
@@ -118,7 +125,8 @@ class Sweep:
 
     def protocols(self, cases: Sequence[Case]) -> list[TrainingProtocol]:
         """What decides whether the errors of two cases may be compared."""
-        return [self.protocol((dataset, recipe)) for dataset, recipe in self.lessons(cases)]
+        protocols = [self.protocol(lesson) for lesson in self.lessons(cases)]
+        return [replace(one, seeds=self.stops.get(place, self.seeds)) for place, one in enumerate(protocols)]
 
     def _resolved(self, own: str) -> Recipe:
         """A recipe with its epochs and learning rate as asked; `own` where none is."""
@@ -185,6 +193,7 @@ class Sweep:
             )
             for seed in range(self.seeds)
             for place, case in enumerate(cases)
+            if seed < self.stops.get(place, self.seeds)
         ]
 
     def share(self, cases: Sequence[Case]) -> list[Trial]:
@@ -197,6 +206,22 @@ class Sweep:
 
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
+        if self.stopping is None:
+            yield from self._run(cases, record)
+            return
+        known: dict[int, Seeding] = {}
+        sweep = self
+        for look, seeds in enumerate(self.stopping.looks):
+            sweep = replace(sweep, seeds=seeds, begun=sweep.seeds if look else 0)
+            outcomes = yield from sweep._run(cases, record)
+            rows = record.document.rows
+            known = self.stopping.judged(look, _pairs(rows), known)
+            record.change(rows=[replace(row, seeding=known.get(place)) for place, row in enumerate(rows)])
+            sweep = replace(sweep, stops=_stops(rows, known, outcomes, seeds))
+            if outcomes.left or len(sweep.stops) == len(rows):
+                break
+
+    def _run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[Outcomes]:
         from senet_bench.train.identity import data_of, former
         from senet_bench.train.trials import run_trial
 
@@ -205,7 +230,8 @@ class Sweep:
         before = former(kept)
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
-        rows, total, outcomes = record.document.rows, self.steps(cases), Outcomes(total=self.steps(cases))
+        rows, total = record.document.rows, len(self.plan(cases))
+        outcomes = Outcomes(total=total)
         todo = self._todo(cases, record.store, kept, before, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
@@ -219,6 +245,7 @@ class Sweep:
             asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
             record.change(conditions=asked)
         yield record.progress("done", total, total)
+        return outcomes
 
     def _trained(
         self,
@@ -257,7 +284,7 @@ class Sweep:
         todo: list[Claimed[Trial]] = []
         for trial in self.plan(cases):
             key = key_of(trial_definition(trial))
-            anew = self.fresh and trial in mine
+            anew = self.fresh and trial in mine and trial.seed >= self.begun
             if not anew and (result := stored_result(trial, key, kept, before)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine:
@@ -343,6 +370,29 @@ def _silence(trial: Trial) -> str:
 def _duration(seconds: float) -> str:
     minutes = seconds / 60
     return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _pairs(rows: Sequence[Row]) -> dict[int, tuple[list[float], list[float]]]:
+    """Of each row that has attention, by its place, its errors and its baseline's over the seeds that both have."""
+    found = {}
+    for place, row in enumerate(rows):
+        other = baseline_of(row, rows)
+        if row.role == "variant" and row.accuracy and other is not None and other.accuracy:
+            ours, theirs = pairs_of(row, other)
+            if len(ours) > 1:
+                found[place] = ours, theirs
+    return found
+
+
+def _stops(rows: Sequence[Row], known: Mapping[int, Seeding], outcomes: Outcomes, seeds: int) -> dict[int, int]:
+    """After how many seeds a row has enough: known, or failed; what others are compared with goes on with them."""
+    going = {place for place, seeding in known.items() if seeding.verdict == "open" and place not in outcomes.failed}
+    beside = {id(one) for place in going for one in (baseline_of(rows[place], rows), control_of(rows[place], rows))}
+    return {
+        place: known[place].seeds if place in known else seeds
+        for place, row in enumerate(rows)
+        if place not in going and id(row) not in beside
+    }
 
 
 def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[TrainingProtocol]) -> list[Row]:

@@ -255,7 +255,7 @@ def error_table(
     if len(recipes) > 1:
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
     best = fronts(rows, name) if len(recipes) == 1 else ()
-    notes = (*missing, *_places(trained, name), *best, *_error_notes(trained, narrow))
+    notes = (*missing, *_seedings(rows, name), *_places(trained, name), *best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
     sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
     if len(sets) > 1:
@@ -364,6 +364,31 @@ def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
         yield PAIRS_NOTE
     if any(accuracy.control_difference is not None for _, accuracy in trained):
         yield CONTROL_NOTE if not narrow else CONTROL_NOTE.partition(";")[0]
+
+
+SEEDING_NOTE = (
+    "these hold together over all looks and rows at {:.0%}; p and intervals of the columns take the seeds as if their "
+    "number had been fixed"
+)
+
+
+def _seedings(rows: Sequence[Row], name: Callable[[Row], str]) -> Iterator[str]:
+    """What is known of each row where seeds were added until it was, and what is needed yet."""
+    confidence = None
+    for row in rows:
+        seeding = row.seeding
+        if seeding is None:
+            continue
+        confidence, points = seeding.confidence, f"{100 * seeding.width:g} points"
+        more = f"; about {seeding.needed} more would tell" if seeding.needed else ""
+        yield {
+            "lower": f"{name(row)} errs less than its baseline: known after {seeding.seeds} seeds",
+            "higher": f"{name(row)} errs more than its baseline: known after {seeding.seeds} seeds",
+            "same": f"{name(row)} differs from its baseline by at most {points}: known after {seeding.seeds} seeds",
+            "open": f"{name(row)}: not known to {points} after {seeding.seeds} seeds{more}",
+        }[seeding.verdict]
+    if confidence is not None:
+        yield SEEDING_NOTE.format(confidence)
 
 
 def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from senet_bench.bench.machine import environment, session
 from senet_bench.bench.runtimes import example
 from senet_bench.core.catalog import pair, resolve
 from senet_bench.core.files import write_atomically
-from senet_bench.core.runtimes import ENGINES, Engine, missing_modules
+from senet_bench.core.runtimes import ENGINES, DeployEngine, missing_modules
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
 from senet_bench.models import build_spec
@@ -35,7 +35,7 @@ COLUMNS = ("network", "batch", "runtime", "form", "of folded", "quartiles", "pay
 Line = tuple[str, ...]
 
 
-def measured(name: str, batch: int, engine: Engine, budget_s: float) -> list[Line]:
+def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> list[Line]:
     """The lines of a pair in one runtime, a form of a network each."""
     lines: list[Line] = []
     for spec in pair(resolve(name)):
@@ -57,7 +57,7 @@ def paid(low: float, high: float) -> str:
     return "yes" if high < 1 else "no" if low > 1 else "as much"
 
 
-def _arm(network: nn.Module, engine: Engine, form: str, images: torch.Tensor) -> Arm:
+def _arm(network: nn.Module, engine: DeployEngine, form: str, images: torch.Tensor) -> Arm:
     early, dropped = FORMS[form]
     deployed, held = deploy(network, engine, early_gate=early, thinned=dropped), images.clone()
     return Arm(lambda: deployed(held), held)

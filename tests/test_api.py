@@ -14,7 +14,7 @@ import senet_bench
 from senet_bench.api.options import Sizes
 from senet_bench.api.parameters import flat
 from senet_bench.api.result import UNWATCHED, Result, Watch
-from senet_bench.cli.functions import shown
+from senet_bench.cli.functions import shown_result
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import MeasurementError, UsageError
@@ -127,7 +127,7 @@ def test_the_command_line_shows_what_a_function_returns(capsys: pytest.CaptureFi
         yield Progress("counting", 0, 1)
         return 7
 
-    command = flat(shown(count))
+    command = flat(shown_result(count))
     assert command.__name__ == "count"
     assert {"img_size", "format", "results", "quiet"} <= inspect.signature(command).parameters.keys()
     values = {name: option.default for name, option in inspect.signature(command).parameters.items()}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import catalog
-from senet_bench.core.results import Standing
+from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import ENGINES, FASTEST, RUNTIMES, missing_modules
 from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.deployment import Deployed, deploy
@@ -172,12 +172,12 @@ def test_the_fastest_runtime_is_looked_for_in_the_same_rounds_and_then_compared_
 
 
 def test_what_to_ship_is_said_with_its_margin_and_what_it_needs() -> None:
-    eager = Standing(runtime="eager", seconds=0.1, ratio=1.0)
-    second = Standing(runtime="deploy", seconds=0.06, ratio=0.6, behind=1.67, behind_ci=(1.5, 1.8))
-    first = Standing(
+    eager = RuntimeStanding(runtime="eager", seconds=0.1, ratio=1.0)
+    second = RuntimeStanding(runtime="deploy", seconds=0.06, ratio=0.6, behind=1.67, behind_ci=(1.5, 1.8))
+    first = RuntimeStanding(
         runtime="deploy:openvino", seconds=0.05, ratio=0.5, ci=(0.4, 0.6), behind=1.2, behind_ci=(0.9, 1.3)
     )
-    away = Standing(runtime="onnxruntime", reason="onnxruntime needs onnx")
+    away = RuntimeStanding(runtime="onnxruntime", reason="onnxruntime needs onnx")
     said, absent = to_ship([first, second, eager, away])
     assert said == (
         "ship deploy:openvino for batch 1: 0.50 of eager's time [0.40, 0.60], deploy takes 1.20 of its time"

@@ -115,7 +115,7 @@ def test_compare_shows_joules_where_a_counter_is(run: Run, monkeypatch: pytest.M
 
     board: Meter = Counted()
     monkeypatch.setattr(Cpu, "meter", lambda _: board)
-    monkeypatch.setattr("senet_bench.bench.energy.BLOCK_S", 1e-3)
+    monkeypatch.setattr("senet_bench.bench.energy.ENERGY_BLOCK_S", 1e-3)
     monkeypatch.setenv("COLUMNS", "220")
     done = run(*COMPARED)
     assert done.code == 0, done.out

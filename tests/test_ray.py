@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.source import files_of
+from senet_bench.core.source import source_files
 from senet_bench.errors import MeasurementError
 from senet_bench.run.engines import Busy, Local
 from senet_bench.run.ray_cluster import RayCluster
@@ -56,7 +56,7 @@ def test_modules_of_the_user_go_along_to_engines_that_run_elsewhere(
 ) -> None:
     package(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    files = files_of("hers_on_ray.block:Gate")
+    files = source_files("hers_on_ray.block:Gate")
     assert set(files) == {f"hers_on_ray/{name}.py" for name in ("__init__", "number", "block")}
     spec = resolve("seresnet20_cifar")
     assert spec.attention is not None
@@ -72,7 +72,7 @@ def test_modules_that_no_node_has_are_there(
 ) -> None:
     package(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    function = WithSources(answer, files_of("hers_on_ray.block:Gate"))
+    function = WithSources(answer, source_files("hers_on_ray.block:Gate"))
     for path in (tmp_path / "hers_on_ray").glob("*.py"):
         path.unlink()  # nowhere but in what travels
     assert dict(RayCluster(nodes.address).run(function, iter([1, 2, 3]))) == {1: 7, 2: 14, 3: 21}

@@ -214,7 +214,7 @@ def test_a_network_that_gives_nan_is_a_measurement_error() -> None:
 
 
 def test_a_runtime_with_other_outputs_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runtimes, "compiled", lambda net: lambda x: net(x) * 1.5)
+    monkeypatch.setattr(runtimes, "torch_compiled", lambda net: lambda x: net(x) * 1.5)
     with pytest.raises(MeasurementError, match="differs from eager fp32"):
         prepared(Conditions(runtime="compile"))
 

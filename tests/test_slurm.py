@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from senet_bench.core.learning import Submitted
-from senet_bench.core.source import files_of
+from senet_bench.core.source import source_files
 from senet_bench.errors import UsageError
 from senet_bench.run import slurm as engine_module
 from senet_bench.run import slurm_queue
@@ -299,7 +299,7 @@ def test_modules_that_no_node_has_are_there(here: Cluster, tmp_path: Path, monke
     module = tmp_path / "hers_under_slurm.py"
     module.write_text("ANSWER = 7\n")
     monkeypatch.syspath_prepend(tmp_path)
-    function = WithSources(answer, files_of("hers_under_slurm:Gate"))
+    function = WithSources(answer, source_files("hers_under_slurm:Gate"))
     module.unlink()
     assert dict(Slurm(tmp_path / "slurm").run(function, iter([1, 2]))) == {1: 7, 2: 14}
 

@@ -22,13 +22,13 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Energy
 from senet_bench.errors import MeasurementError
 
-BLOCK_S = 1.0
-ROUNDS = 8
+ENERGY_BLOCK_S = 1.0
+ENERGY_ROUNDS = 8
 """Six are the fewest that have an interval at 95 %."""
-ALPHA = 0.025
+ENERGY_ALPHA = 0.025
 MOST_CALLS = 100_000
 RAPL = Path("/sys/class/powercap")
-CONTROL = "control"
+SECOND_BLOCKS = "control"
 
 
 class Meter(Protocol):
@@ -96,12 +96,12 @@ def measure_energy(
     estimate over rounds with its 95 % interval, as for time. Raises `MeasurementError` on a counter that stands still.
     """
     random = np.random.default_rng(seed)
-    arms = {**calls, CONTROL: calls[baseline]}
+    arms = {**calls, SECOND_BLOCKS: calls[baseline]}
     counts = {name: _block_size(name, call, finish, clock) for name, call in arms.items()}
     used: dict[str, list[float]] = {name: [] for name in arms}
     taken: dict[str, float] = dict.fromkeys(arms, 0.0)
     names = sorted(arms)
-    for turn in range(ROUNDS):
+    for turn in range(ENERGY_ROUNDS):
         for place in random.permutation(len(names)):
             name = names[place]
             joules, seconds = _block(name, arms[name], counts[name], meter, finish, clock)
@@ -109,8 +109,8 @@ def measure_energy(
                 raise MeasurementError(f"energy: the counter ({meter.method}) stands still while {name} runs")
             used[name].append(joules / counts[name] / images)
             taken[name] += seconds
-        yield Progress("energy", turn + 1, ROUNDS)
-    control = _ratio(used[CONTROL], used[baseline])
+        yield Progress("energy", turn + 1, ENERGY_ROUNDS)
+    control = _ratio(used[SECOND_BLOCKS], used[baseline])
     return {name: _energy(name, baseline, used, counts, taken, images, control, meter.method) for name in calls}
 
 
@@ -131,14 +131,14 @@ def _energy(
         ratio=ratio.ratio if ratio else None,
         ci=ratio.ci if ratio else None,
         control_ratio=control.ratio,
-        rounds=ROUNDS,
+        rounds=ENERGY_ROUNDS,
         method=method,
     )
 
 
 def _ratio(used: list[float], base: list[float]) -> statistics.Judgement:
     logs = [math.log(one / other) for one, other in zip(used, base, strict=True)]
-    return statistics.judge(logs, gate=None, level=ALPHA, alpha=ALPHA)
+    return statistics.judge(logs, gate=None, level=ENERGY_ALPHA, alpha=ENERGY_ALPHA)
 
 
 def _block_size(name: str, call: Call, finish: Callable[[], object], clock: Callable[[], float]) -> int:
@@ -149,7 +149,7 @@ def _block_size(name: str, call: Call, finish: Callable[[], object], clock: Call
         start = clock()
         call()
         finish()
-        return min(MOST_CALLS, max(1, math.ceil(BLOCK_S / max(clock() - start, 1e-9))))
+        return min(MOST_CALLS, max(1, math.ceil(ENERGY_BLOCK_S / max(clock() - start, 1e-9))))
 
 
 def _block(

@@ -123,7 +123,7 @@ def _measured(
         comparison = yield from measure_latency(
             {name: ready.factory for name, ready in prepared.items()},
             baseline,
-            plan=fitting(plan, conditions),
+            plan=fitting_plan(plan, conditions),
             clock=clock or device_of(conditions.device).clock(conditions),
             witness=witness,
         )
@@ -155,7 +155,7 @@ def energy_of(
         return (yield from measure_energy(calls, baseline, meter, device.synchronise, conditions.batch_size))
 
 
-def fitting(plan: Plan, conditions: Conditions) -> Plan:
+def fitting_plan(plan: Plan, conditions: Conditions) -> Plan:
     """The plan with what follows from the conditions: training changes outputs, a GPU needs a longer warm-up."""
     steady = plan.steady and conditions.mode == "infer"
     least_s = max(plan.least_warmup_s, device_of(conditions.device).warmup_s)

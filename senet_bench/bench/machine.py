@@ -29,7 +29,7 @@ from senet_bench.bench.process import (
 from senet_bench.core import specs
 from senet_bench.core.checkout import commit_of
 from senet_bench.core.environment import AllocatorState, Environment, Hardware
-from senet_bench.core.runtimes import RUNTIMES, check_installed, check_known
+from senet_bench.core.runtimes import RUNTIMES, check_extra, check_known
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
@@ -131,7 +131,7 @@ def _check_runtime(conditions: Conditions, device: Device) -> None:
         raise UsageError("a cold cache is timed by device events only", "use device timing")
     if facts.extra:
         check_runtime(conditions)
-    check_installed(facts)
+    check_extra(facts)
 
 
 @contextlib.contextmanager

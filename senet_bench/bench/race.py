@@ -10,32 +10,32 @@ from torch import nn
 from senet_bench.bench.agreement import witness
 from senet_bench.bench.count import steady
 from senet_bench.bench.device import device_of
-from senet_bench.bench.latency import fitting
+from senet_bench.bench.latency import fitting_plan
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.rounds import Factory, Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.progress import Progress, Steps
-from senet_bench.core.results import Standing
+from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import entrants
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.statistics import hodges_lehmann, interval
 from senet_bench.errors import MeasurementError, UsageError
 
 EAGER: Runtime = "eager"
-LEVEL = 0.025
+RACE_LEVEL = 0.025
 """The probability with which each bound of an interval is missed."""
 
 
 def race(
     network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan
-) -> Steps[list[Standing]]:
+) -> Steps[list[RuntimeStanding]]:
     """How the runtimes stand, fastest first, then those that cannot run here; the conditions' own is not looked at.
 
     Raises `MeasurementError` when eager torch fails.
     """
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
-    out: list[Standing] = []
+    out: list[RuntimeStanding] = []
     device = device_of(conditions.device)
     with session(replace(conditions, runtime=EAGER)):
         for runtime in entrants(training=conditions.mode == "train", graphs=device.captures):
@@ -46,21 +46,21 @@ def race(
             except (UsageError, MeasurementError) as error:
                 if runtime == EAGER:
                     raise
-                out.append(Standing(runtime=runtime, reason=str(error), batch_size=conditions.batch_size))
+                out.append(RuntimeStanding(runtime=runtime, reason=str(error), batch_size=conditions.batch_size))
             yield Progress(f"preparing {runtime}", 0.0, plan.budget_s)
-        plan, clock = fitting(plan, conditions), device.clock(conditions)
+        plan, clock = fitting_plan(plan, conditions), device.clock(conditions)
         comparison = yield from measure_latency(ready, EAGER, plan=plan, clock=clock, witness=witness)
     return [*_standings(comparison, conditions.batch_size), *out]
 
 
-def _standings(comparison: Comparison, batch_size: int) -> list[Standing]:
+def _standings(comparison: Comparison, batch_size: int) -> list[RuntimeStanding]:
     order = sorted(comparison.arms, key=lambda name: comparison.latency(name).seconds)
     standings = []
     for name, slower in zip(order, [*order[1:], None]):
         latency = comparison.latency(name)
         behind, bounds = (None, None) if slower is None else _apart(comparison, slower, name)
         standings.append(
-            Standing(
+            RuntimeStanding(
                 runtime=name, seconds=latency.seconds, ratio=latency.ratio or 1.0, ci=latency.ci, behind=behind,
                 behind_ci=bounds, batch_size=batch_size,
             )
@@ -73,5 +73,5 @@ def _apart(comparison: Comparison, name: str, other: str) -> tuple[float | None,
     ratios = comparison.samples.log_ratios(name, other)
     if not ratios.size:
         return None, None
-    bounds = interval(ratios, LEVEL)
+    bounds = interval(ratios, RACE_LEVEL)
     return math.exp(hodges_lehmann(ratios)), (math.exp(bounds[0]), math.exp(bounds[1])) if bounds else None

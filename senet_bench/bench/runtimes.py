@@ -28,7 +28,7 @@ from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
-from senet_bench.deployment.engines import compiled, running
+from senet_bench.deployment.engines import running, torch_compiled
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
@@ -163,7 +163,7 @@ def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: li
         fresh = fresh.to(memory_format=torch.channels_last)
     if conditions.mode == "infer" and dtype is not None:
         fresh = fresh.to(dtype)
-    run: Callable[[Tensor], Any] = compiled(fresh) if conditions.runtime == "compile" else fresh
+    run: Callable[[Tensor], Any] = torch_compiled(fresh) if conditions.runtime == "compile" else fresh
     call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
     if conditions.runtime == "compile":
         with _own_cache():

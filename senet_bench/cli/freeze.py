@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from senet_bench.gates.freezing_rows import FreezeFacts
     from senet_bench.run.record import Record
 
-INCONCLUSIVE = 3
+NOT_SHOWN = 3
 
 
 @dataclass(frozen=True, slots=True)
-class ImageOptions:
+class FreezeImages:
     """The images that the gates are held on."""
 
     PANEL: ClassVar[str] = "What is shown to the network"
@@ -57,7 +57,7 @@ class Deciding:
 def freeze(
     model: Annotated[str, typer.Argument(help="The network: of the catalog, timm:NAME or torchvision:NAME.")],
     weights: Annotated[str, typer.Option("--weights", help="A file, a key or name in results/weights, or of timm:.")],
-    images: ImageOptions = ImageOptions(),
+    images: FreezeImages = FreezeImages(),
     deciding: Deciding = Deciding(),
     device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
     showing: Showing = Showing(),
@@ -89,4 +89,4 @@ def freeze(
     if summary.file is not None:
         terminal.remark(f"weights in {summary.file}", quiet=showing.quiet)
         if not summary.shown:
-            raise typer.Exit(INCONCLUSIVE)
+            raise typer.Exit(NOT_SHOWN)

@@ -11,11 +11,11 @@ from senet_bench.api.result import Result
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
 
-OURS = ("results", "watch")
+OUR_PARAMETERS = ("results", "watch")
 """Parameters of a function that the options of showing fill."""
 
 
-def shown(function: Callable[..., Result]) -> Callable[..., None]:
+def shown_result(function: Callable[..., Result]) -> Callable[..., None]:
     """The command of a function; what could not be measured ends it with exit code 5, after the rest is shown."""
 
     def command(*, showing: Showing, **options: Any) -> None:
@@ -29,7 +29,7 @@ def shown(function: Callable[..., Result]) -> Callable[..., None]:
             raise MeasurementError(f"not measured: {result.failures[0]}{more}")
 
     hints = get_type_hints(function, include_extras=True)
-    own = [one for name, one in inspect.signature(function).parameters.items() if name not in OURS]
+    own = [one for name, one in inspect.signature(function).parameters.items() if name not in OUR_PARAMETERS]
     keyed = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in own]
     showing = inspect.Parameter("showing", inspect.Parameter.KEYWORD_ONLY, default=Showing())
     command.__signature__ = inspect.Signature([*keyed, showing])  # type: ignore[attr-defined]
@@ -38,6 +38,6 @@ def shown(function: Callable[..., Result]) -> Callable[..., None]:
     return command
 
 
-compare = shown(comparison.compare)
-ablate = shown(comparison.ablate)
-profile = shown(profiling.profile)
+compare = shown_result(comparison.compare)
+ablate = shown_result(comparison.ablate)
+profile = shown_result(profiling.profile)

@@ -11,7 +11,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.union import Errors, StoredRun
 from senet_bench.errors import BenchError
 
-Place = tuple[TrainingProtocol, tuple[int, int, int]]
+ProtocolPlace = tuple[TrainingProtocol, tuple[int, int, int]]
 
 
 def stored_runs(store: Store) -> list[StoredRun]:
@@ -42,7 +42,7 @@ def with_all_seeds(run: Run, store: Store) -> tuple[Run, tuple[str, ...]]:
     return replace(run, rows=rows), tuple(dict.fromkeys(note for table in joined for note in table.notes))
 
 
-def _place(row: Row, usual: TrainingProtocol) -> Place:
+def _place(row: Row, usual: TrainingProtocol) -> ProtocolPlace:
     """The protocol of a row's error, of one that has none the run's, and the size of its images."""
     return union.training_protocol(row.accuracy) if row.accuracy else usual, row.input_size
 

@@ -230,7 +230,7 @@ class Seeding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class RuntimeStanding:
     """A runtime in the search for the fastest, all timed in the same rounds; without seconds where `reason` says why.
 
     `ratio` is its time as a fraction of eager's, with its interval `ci`; `behind` that of the next slower runtime as a
@@ -287,7 +287,7 @@ class Row:
     uncounted: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     formulas: dict[str, int] = field(default_factory=dict)
-    standings: list[Standing] = field(default_factory=list)
+    standings: list[RuntimeStanding] = field(default_factory=list)
 
     @property
     def outside(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 from senet_bench.core.specs import Runtime
 from senet_bench.errors import UsageError
 
-Engine = Literal["torch", "eager", "compile", "onnxruntime", "openvino"]
+DeployEngine = Literal["torch", "eager", "compile", "onnxruntime", "openvino"]
 """What runs a deployed network: torch with convolutions packed beforehand, or its plain operators in one of these."""
 
 
@@ -34,7 +34,7 @@ class RuntimeFacts:
     """
 
     about: str
-    engine: Engine = "eager"
+    engine: DeployEngine = "eager"
     deployed: bool = False
     trains: bool = False
     graphs: bool = False
@@ -55,7 +55,7 @@ RUNTIMES: dict[Runtime, RuntimeFacts] = {
     "deploy:onnxruntime": RuntimeFacts("the deploy form in ONNX Runtime", "onnxruntime", deployed=True, extra=ONNX),
     "deploy:openvino": RuntimeFacts("the deploy form in OpenVINO", "openvino", deployed=True, extra=OPENVINO),
 }
-ENGINES: dict[Engine, RuntimeFacts] = {facts.engine: facts for facts in RUNTIMES.values() if facts.deployed}
+ENGINES: dict[DeployEngine, RuntimeFacts] = {facts.engine: facts for facts in RUNTIMES.values() if facts.deployed}
 """By what `deploy` takes as its `runtime`."""
 
 
@@ -87,7 +87,7 @@ def missing_modules(facts: RuntimeFacts) -> tuple[str, ...]:
     return tuple(name for name in modules if importlib.util.find_spec(name) is None)
 
 
-def check_installed(facts: RuntimeFacts) -> None:
+def check_extra(facts: RuntimeFacts) -> None:
     """Raise `UsageError` that tells how to install what a runtime lacks."""
     missing = missing_modules(facts)
     if facts.extra and missing:

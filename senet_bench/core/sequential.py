@@ -21,7 +21,7 @@ from senet_bench.errors import UsageError
 ALPHA = 0.05
 FIRST_LOOK = 6
 GROWTH = 1.5
-Verdict = Literal["lower", "higher", "same", "open"]
+SeedVerdict = Literal["lower", "higher", "same", "open"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +76,7 @@ class Stopping:
 
         ours, theirs = both
         paired = paired_seeds(theirs, ours, 1 - alpha)
-        verdict: Verdict = "open"
+        verdict: SeedVerdict = "open"
         needed = None
         if paired.ci is None:  # every seed has the same difference
             if paired.difference == 0:

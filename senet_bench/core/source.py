@@ -75,7 +75,7 @@ def source_of(name: str) -> Source:
     return Source(modules, {_distribution(package): _version(package) for package in sorted(packages)})
 
 
-def files_of(name: str) -> dict[str, bytes]:
+def source_files(name: str) -> dict[str, bytes]:
     """The files of her own modules behind an import string, by their paths below the folder that holds them.
 
     Empty for `timm:NAME` and for code of installed packages, which another machine has from there.

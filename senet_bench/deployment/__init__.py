@@ -10,12 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from senet_bench.core.runtimes import Engine
+from senet_bench.core.runtimes import DeployEngine
 from senet_bench.deployment.convolution import has_prepacked
 from senet_bench.deployment.cuda_graph import Captured
 from senet_bench.deployment.dead_pixels import drop_dead_pixels
 from senet_bench.deployment.early_squeeze import make_early
-from senet_bench.deployment.engines import Run, check_engine, running, write_onnx, write_openvino
+from senet_bench.deployment.engines import EngineCall, check_engine, running, write_onnx, write_openvino
 from senet_bench.deployment.fold import fold_factors, fold_norms
 from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import traced
@@ -23,8 +23,8 @@ from senet_bench.errors import UsageError
 
 __all__ = ["Deployed", "deploy", "has_prepacked", "transformed"]
 
-Shape = tuple[int, int, int, int]
-WRITERS: dict[str, tuple[Engine, Callable[..., None]]] = {
+ImageShape = tuple[int, int, int, int]
+FILE_WRITERS: dict[str, tuple[DeployEngine, Callable[..., None]]] = {
     ".onnx": ("onnxruntime", write_onnx),
     ".xml": ("openvino", write_openvino),
 }
@@ -38,11 +38,11 @@ class Deployed(nn.Module):
     of `torch.save` hold the graph; what an engine made of it is made anew at the first call.
     """
 
-    def __init__(self, body: nn.Module, rewritten: bool, engine: Engine = "torch", dynamic: bool = False) -> None:
+    def __init__(self, body: nn.Module, rewritten: bool, engine: DeployEngine = "torch", dynamic: bool = False) -> None:
         super().__init__()
         self.body, self.rewritten, self.engine, self.dynamic = body, rewritten, engine, dynamic
-        self.runs: dict[object, Run] = {}
-        self.shape: Shape | None = None
+        self.runs: dict[object, EngineCall] = {}
+        self.shape: ImageShape | None = None
         self.train(False)
 
     def forward(self, x: Tensor) -> Any:
@@ -56,17 +56,17 @@ class Deployed(nn.Module):
             self.shape = tuple(x.shape)  # type: ignore[assignment]
             return self.runs[key](x)
 
-    def save(self, path: str | Path, shape: Shape | None = None) -> None:
+    def save(self, path: str | Path, shape: ImageShape | None = None) -> None:
         """Write the network to an .onnx file or an OpenVINO .xml, for images of `shape` (N, C, H, W).
 
         Without one it is the shape of the last call. `dynamic` networks take any number and sides of images.
         """
         path, shape = Path(path), shape or self.shape
-        if path.suffix not in WRITERS:
-            raise UsageError(f"{path.name} ends in none of {', '.join(WRITERS)}", "or keep it by torch.save")
+        if path.suffix not in FILE_WRITERS:
+            raise UsageError(f"{path.name} ends in none of {', '.join(FILE_WRITERS)}", "or keep it by torch.save")
         if shape is None:
             raise UsageError("the images have no shape yet", "give shape=(1, 3, 224, 224)")
-        engine, write = WRITERS[path.suffix]
+        engine, write = FILE_WRITERS[path.suffix]
         check_engine(engine)
         weight = next(self.parameters(), torch.empty(0))
         write(self.body, torch.zeros(shape, dtype=weight.dtype, device=weight.device), path, dynamic=self.dynamic)
@@ -90,7 +90,7 @@ class Deployed(nn.Module):
 
 def deploy(
     network: nn.Module,
-    runtime: Engine = "torch",
+    runtime: DeployEngine = "torch",
     *,
     early_gate: bool = True,
     thinned: bool = True,

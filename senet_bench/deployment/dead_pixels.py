@@ -31,7 +31,7 @@ POINTWISE = {
 """Operators of which a pixel depends on that pixel alone, and the one that joins maps by channel."""
 POOLS = (nn.MaxPool2d, nn.AvgPool2d)
 TO_ONE_PIXEL = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
-WHOLE = slice(None)
+EVERY_PIXEL = slice(None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +172,7 @@ def _sliced(module: fx.GraphModule, source: fx.Node, step: int, slices: dict[tup
 
 def _every(step: int) -> tuple[slice, ...]:
     """The index of every step-th row and column."""
-    return WHOLE, WHOLE, slice(None, None, step), slice(None, None, step)
+    return EVERY_PIXEL, EVERY_PIXEL, slice(None, None, step), slice(None, None, step)
 
 
 def _slice_step(node: fx.Node) -> int:

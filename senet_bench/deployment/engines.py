@@ -13,23 +13,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from senet_bench.core.runtimes import ENGINES, Engine, check_installed
+from senet_bench.core.runtimes import ENGINES, DeployEngine, check_extra
 from senet_bench.errors import UsageError
 
-Run = Callable[[Tensor], Any]
+EngineCall = Callable[[Tensor], Any]
 """Images (N, C, H, W) to what the network returns."""
 OPSET = 17
 _numbered = itertools.count()
 
 
-def check_engine(engine: Engine) -> None:
+def check_engine(engine: DeployEngine) -> None:
     """Raise `UsageError` for an engine that is unknown or not installed."""
     if engine not in ENGINES:
         raise UsageError(f"deploy knows no runtime {engine!r}", f"choose from {', '.join(ENGINES)}")
-    check_installed(ENGINES[engine])
+    check_extra(ENGINES[engine])
 
 
-def running(engine: Engine, network: nn.Module, images: Tensor, *, dynamic: bool = False) -> Run:
+def running(engine: DeployEngine, network: nn.Module, images: Tensor, *, dynamic: bool = False) -> EngineCall:
     """The network in evaluation as a call of the engine, with torch's number of threads.
 
     It takes images of the shape of `images`, with `dynamic` of any number and sides.
@@ -37,12 +37,12 @@ def running(engine: Engine, network: nn.Module, images: Tensor, *, dynamic: bool
     if engine in ("torch", "eager"):
         return network
     if engine == "compile":
-        return compiled(network, frozen=True, dynamic=dynamic)
+        return torch_compiled(network, frozen=True, dynamic=dynamic)
     with _quiet():
         return (_onnxruntime if engine == "onnxruntime" else _openvino)(network, images, dynamic)
 
 
-def compiled(network: nn.Module, *, frozen: bool = False, dynamic: bool = False) -> Run:
+def torch_compiled(network: nn.Module, *, frozen: bool = False, dynamic: bool = False) -> EngineCall:
     """torch.compile of the whole graph, each network with a code object of its own; `frozen`: weights are constants.
 
     Dynamo's recompile limit counts by code object, and the guards of one network must not be walked through by another.
@@ -52,7 +52,9 @@ def compiled(network: nn.Module, *, frozen: bool = False, dynamic: bool = False)
         return network(x)
 
     run.__code__ = run.__code__.replace(co_name=f"run_{next(_numbered)}")
-    call: Run = torch.compile(run, fullgraph=True, dynamic=dynamic, options={"freezing": True} if frozen else None)
+    call: EngineCall = torch.compile(
+        run, fullgraph=True, dynamic=dynamic, options={"freezing": True} if frozen else None
+    )
     return call
 
 
@@ -79,7 +81,7 @@ def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: b
         openvino.save_model(_openvino_model(network, images, dynamic), str(path), compress_to_fp16=False)
 
 
-def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> Run:
+def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -92,7 +94,7 @@ def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> Run:
     return lambda x: _tensors(session.run(None, {name: _numbers(x)}))
 
 
-def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> Run:
+def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}

@@ -19,7 +19,7 @@ from senet_bench.core.results import Latency
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.gates.freezing_rows import FreezeConditions, FreezeFacts, FreezeRow, FreezeSummary, State
+from senet_bench.gates.freezing_rows import FreezeConditions, FreezeFacts, FreezeRow, FreezeSummary, FrozenState
 from senet_bench.gates.rows import ErrorChange
 from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from senet_bench.train.weights import Loaded
 
 AS_IS, FROZEN = "as it is", "frozen"
-Gates = dict[str, "Tensor"]
+ConstantGates = dict[str, "Tensor"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ def _halves(labels: LabelArray, seed: int) -> tuple[LabelArray, LabelArray]:
     return np.sort(order[::2]), np.sort(order[1::2])
 
 
-def _calibrated(watch: Watch, images: int) -> Steps[tuple[Gates, dict[str, float]]]:
+def _calibrated(watch: Watch, images: int) -> Steps[tuple[ConstantGates, dict[str, float]]]:
     """The mean gates of each block, and what holding it alone at them adds to the mean loss."""
     yield from _shown(watch.observe(), "gates", images, 0)
     means = watch.means()
@@ -175,8 +175,8 @@ def _shown(steps: Iterator[int], what: str, images: int, stage: float) -> Iterat
 
 
 def _chosen(
-    asked: Freezing, subject: _Subject, calibrated: Watch, means: Gates, alone: Mapping[str, float]
-) -> Steps[tuple[list[FreezeRow], Gates]]:
+    asked: Freezing, subject: _Subject, calibrated: Watch, means: ConstantGates, alone: Mapping[str, float]
+) -> Steps[tuple[list[FreezeRow], ConstantGates]]:
     """Block by block, the least harmful first: frozen where the loss of all so far stays within the margin.
 
     Chosen is the last set whose interval ends inside the margin; where none does, all that were frozen.
@@ -184,7 +184,7 @@ def _chosen(
     watch, margin = subject.watch(subject.loaded.network, subject.decision), asked.max_loss / 100
     yield from _shown(watch.hold({AS_IS: {}}), AS_IS, len(subject.decision), 2)
     rows: list[FreezeRow] = []
-    frozen: Gates = {}
+    frozen: ConstantGates = {}
     for place, name in enumerate(sorted(means, key=lambda name: alone[name])):
         tried = {**frozen, name: means[name]}
         row = _row(calibrated, subject, name, means[name], alone[name])
@@ -222,7 +222,7 @@ def _row(calibrated: Watch, subject: _Subject, name: str, gate: Tensor, alone: f
     )
 
 
-def _unfoldable(subject: _Subject, gates: Gates) -> str | None:
+def _unfoldable(subject: _Subject, gates: ConstantGates) -> str | None:
     """Why these gates cannot be folded; None where they can."""
     from senet_bench.models.folding import folded
 
@@ -242,7 +242,7 @@ def _change(first: Predictions, second: Predictions) -> ErrorChange:
 
 
 def _reported(
-    asked: Freezing, subject: _Subject, gates: Gates, blocks: int, record: Record[FreezeFacts]
+    asked: Freezing, subject: _Subject, gates: ConstantGates, blocks: int, record: Record[FreezeFacts]
 ) -> Steps[FreezeSummary]:
     """Both networks on the images that nothing was decided on, what they cost, and the file of the frozen one."""
     from senet_bench.models.folding import folded
@@ -276,12 +276,12 @@ def _reported(
     )
 
 
-def _state(network: nn.Module, seen: Predictions, blocks: int, subject: _Subject) -> State:
+def _state(network: nn.Module, seen: Predictions, blocks: int, subject: _Subject) -> FrozenState:
     from senet_bench.bench.count import count
 
     params = sum(parameter.numel() for parameter in network.parameters())
     macs = count(network, subject.input_size).macs
-    return State(blocks=blocks, error=seen.top1_err, ci=seen.interval(), params=params, macs=macs)
+    return FrozenState(blocks=blocks, error=seen.top1_err, ci=seen.interval(), params=params, macs=macs)
 
 
 def _needed(first: Predictions, second: Predictions, margin: float) -> int:
@@ -297,7 +297,7 @@ def _written(
     from senet_bench.train import weights
 
     spec = subject.loaded.spec
-    told = {key: subject.loaded.metadata[key] for key in KEPT if key in subject.loaded.metadata}
+    told = {key: subject.loaded.metadata[key] for key in KEPT_FACTS if key in subject.loaded.metadata}
     left = {} if len(frozen) == blocks and spec.baseline else {"frozen": list(frozen)}
     if not left and spec.baseline:
         spec = replace(spec, name=spec.baseline, attention=None)
@@ -305,7 +305,7 @@ def _written(
     return path
 
 
-KEPT = ("recipe", "epochs", "seed")
+KEPT_FACTS = ("recipe", "epochs", "seed")
 """What frozen weights say of the training of those that they were made from."""
 
 

@@ -9,7 +9,7 @@ from senet_bench.core.results import Facts, Latency
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.gates.rows import ErrorChange
 
-Outcome = Literal["frozen", "loss", "not folded", "beyond"]
+GateOutcome = Literal["frozen", "loss", "not folded", "beyond"]
 """Frozen; kept as the loss was too large, as it cannot be folded, or as the loss was shown small before it alone."""
 
 
@@ -51,13 +51,13 @@ class FreezeRow:
     channels: int
     mean_gate: float
     alone: float
-    outcome: Outcome
+    outcome: GateOutcome
     difference: ErrorChange | None = None
     reason: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class State:
+class FrozenState:
     """A network on the report images, with what it costs."""
 
     blocks: int
@@ -75,8 +75,8 @@ class FreezeSummary:
     many images would show a loss of nothing. `latency` is the frozen network's, its ratio to the network as it is.
     """
 
-    as_is: State
-    frozen: State | None = None
+    as_is: FrozenState
+    frozen: FrozenState | None = None
     difference: ErrorChange | None = None
     shown: bool = False
     needed: int | None = None

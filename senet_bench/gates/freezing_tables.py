@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from senet_bench.gates.freezing_rows import FreezeFacts, FreezeRow, FreezeSummary, Outcome, State
+from senet_bench.gates.freezing_rows import FreezeFacts, FreezeRow, FreezeSummary, FrozenState, GateOutcome
 from senet_bench.show.tables import EMPTY, Column, Document, Field, Table, number, points_text, table_of, unreadable
 
-OUTCOMES: dict[Outcome, str] = {
+OUTCOMES: dict[GateOutcome, str] = {
     "frozen": "frozen",
     "loss": "kept: the loss",
     "not folded": "kept: cannot be folded",
@@ -75,12 +75,12 @@ def _states(summary: FreezeSummary) -> list[tuple[str, ...]]:
     return lines
 
 
-def _state(name: str, state: State) -> tuple[str, ...]:
+def _state(name: str, state: FrozenState) -> tuple[str, ...]:
     low, high = state.ci
     return name, str(state.blocks), f"{100 * state.error:.2f} ({100 * low:.2f} to {100 * high:.2f})"
 
 
-def _costs(state: State) -> tuple[str, str]:
+def _costs(state: FrozenState) -> tuple[str, str]:
     return f"{state.params:,}", f"{state.macs:,}"
 
 

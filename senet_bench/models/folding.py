@@ -29,7 +29,7 @@ LINEAR = frozenset(
 ) | {"fastadaptiveavgpool", "contiguous", "flatten", "squeeze", "interpolate", "layerscale2d"}
 """What any factor passes through."""
 SUMS = frozenset(("add", "iadd", "shake"))
-CHANGED = "keep that gate"
+FOLDED_APART = "keep that gate"
 Side = Literal["in", "out"]
 
 
@@ -97,7 +97,9 @@ class _Folding:
         """Give a node its factor, from those of what it reads."""
         if node.op == "call_module" and node.target in self.gates:
             if self.calls[str(node.target)] != 1:
-                raise UsageError(f"the gate of {node.target} is used {self.calls[str(node.target)]} times", CHANGED)
+                raise UsageError(
+                    f"the gate of {node.target} is used {self.calls[str(node.target)]} times", FOLDED_APART
+                )
             self._put(node, self._product(self.factors.get(node.all_input_nodes[0]), self.gates[str(node.target)]))
             return
         scaled = [source for source in node.all_input_nodes if source in self.factors]
@@ -144,7 +146,7 @@ class _Folding:
         """The factor of a map as that of the map laid flat."""
         shape = self.shapes.get(node)
         if shape is None or shape[1] % len(factor):
-            raise UsageError(f"a gate meets {node.name}, whose channels are others", CHANGED)
+            raise UsageError(f"a gate meets {node.name}, whose channels are others", FOLDED_APART)
         return factor.repeat_interleave(shape[1] // len(factor))
 
     def _put(self, node: fx.Node, factor: Tensor | None) -> None:
@@ -155,7 +157,7 @@ class _Folding:
         """Let both terms of a sum have the factor of one; the layers that made the other take the rest."""
         a, b = (node.args[0], node.args[1]) if len(node.args) == 2 else (node.all_input_nodes * 2)[:2]
         if not (isinstance(a, fx.Node) and isinstance(b, fx.Node)):
-            raise UsageError(f"a gate meets the sum {node.name}", CHANGED)
+            raise UsageError(f"a gate meets the sum {node.name}", FOLDED_APART)
         for kept, other in ((b, a), (a, b)):
             target = self.factors.get(kept)
             if self._can_settle(other, target, node):
@@ -176,7 +178,7 @@ class _Folding:
             return
         scalings = self._made_by(node, change, reader)
         if scalings is None:
-            raise UsageError(f"a gate cannot pass {self._kind(reader)} ({reader.name})", CHANGED)
+            raise UsageError(f"a gate cannot pass {self._kind(reader)} ({reader.name})", FOLDED_APART)
         self.scalings += scalings
         self.factors.pop(node, None)
         self._put(node, target)

@@ -16,7 +16,7 @@ from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.text import value
 from senet_bench.show.tables import EMPTY, Column, Table
 
-HERE = "not committed"
+NOT_COMMITTED = "not committed"
 LINE_NOTE = "over commits: a bar for each commit that stored the number, the least the lowest; empty where all are one"
 TIME_NOTE = "memory and latency are as each commit recorded them, on one machine; no interval is stored with them"
 Numbers = Mapping[tuple[str, str, str], float]
@@ -24,7 +24,7 @@ Numbers = Mapping[tuple[str, str, str], float]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
+class CheckMoment:
     """What a commit had stored in one file."""
 
     commit: str
@@ -45,7 +45,7 @@ def trend_tables(baselines: Baselines) -> list[Table]:
     return tables
 
 
-def _moments(path: Path) -> Iterator[Moment]:
+def _moments(path: Path) -> Iterator[CheckMoment]:
     """A file as the last commits that changed it have it, and as it is here where that is something else."""
     folder, kind = path.parent, PortableBaseline if path.stem == "portable" else MachineBaseline
     log = git(folder, "log", f"--max-count={MOST_COMMITS}", "--format=%h %cs", "--", path.name).splitlines()
@@ -53,13 +53,13 @@ def _moments(path: Path) -> Iterator[Moment]:
     texts = [(commit, day, git(folder, "show", f"{commit}:./{path.name}")) for commit, day in commits]
     here = path.read_text("utf-8", "replace").strip() if path.is_file() else EMPTY
     if here and here not in (text for *_, text in texts[-1:]):
-        texts.append((HERE, EMPTY, here))
+        texts.append((NOT_COMMITTED, EMPTY, here))
     for commit, day, text in texts:
         try:
             document = of_type(json_object(text.encode(), commit), kind, commit)
         except BenchError:
             continue
-        yield Moment(commit, day, dict(_counts(document) if kind is PortableBaseline else _measured(document)))
+        yield CheckMoment(commit, day, dict(_counts(document) if kind is PortableBaseline else _measured(document)))
 
 
 def _counts(document: PortableBaseline) -> Iterator[tuple[tuple[str, str, str], float]]:
@@ -78,7 +78,7 @@ def _measured(document: MachineBaseline) -> Iterator[tuple[tuple[str, str, str],
             yield (name, "latency", "s"), facts.latency.seconds
 
 
-def _table(what: str, moments: list[Moment], notes: tuple[str, ...]) -> Table:
+def _table(what: str, moments: list[CheckMoment], notes: tuple[str, ...]) -> Table:
     """A line for each number: its first and last value, what it changed by, how often and when last."""
     keys = dict.fromkeys(key for moment in moments for key in moment.numbers)
     first, last = moments[0], moments[-1]
@@ -90,11 +90,11 @@ def _table(what: str, moments: list[Moment], notes: tuple[str, ...]) -> Table:
     return Table(f"What check stored {what}: {span}", headings, rows, notes)
 
 
-def _named(moment: Moment) -> str:
+def _named(moment: CheckMoment) -> str:
     return f"{moment.commit} ({moment.day})" if moment.day else moment.commit
 
 
-def _row(key: tuple[str, str, str], moments: list[Moment]) -> tuple[str, ...]:
+def _row(key: tuple[str, str, str], moments: list[CheckMoment]) -> tuple[str, ...]:
     network, metric, unit = key
     values = [moment.numbers[key] for moment in moments]
     turns = [after for before, after in itertools.pairwise(moments) if before.numbers[key] != after.numbers[key]]

@@ -239,7 +239,7 @@ class _Jobs(Generic[Job, Result]):
             with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are part of the error
                 handle = self.executor.submit(_Answer(), token, self.function, job)
         except Exception as error:  # sbatch's refusals come as several types
-            if self.engine.cluster == "slurm" and not slurm_queue.answers():
+            if self.engine.cluster == "slurm" and not slurm_queue.controller_answers():
                 raise MeasurementError(
                     f"Slurm's controller does not answer ({len(self.running)} jobs are with it)",
                     "the same command takes up what is there, once it answers",

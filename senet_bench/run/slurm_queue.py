@@ -44,7 +44,7 @@ def end_of(number: str) -> QueuedJob | None:
     return QueuedJob(parts[0], parts[1], "", parts[2]) if len(parts) == 3 else None
 
 
-def answers() -> bool:
+def controller_answers() -> bool:
     """Whether Slurm's controller answers."""
     return _answer("scontrol", "ping") is not None
 

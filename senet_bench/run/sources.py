@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from senet_bench.core.source import files_of
+from senet_bench.core.source import source_files
 from senet_bench.core.specs import ModelSpec, is_outside
 from senet_bench.run.engines import Engine, Result
 
@@ -62,5 +62,5 @@ def with_sources(engine: Engine, function: Callable[..., Result], specs: Iterabl
             names[str(spec.options["source"])] = None
         if spec.attention is not None and is_outside(spec.attention.block):
             names[spec.attention.block] = None
-    files = {path: content for name in names for path, content in files_of(name).items()}
+    files = {path: content for name in names for path, content in source_files(name).items()}
     return WithSources(function, files) if files else function

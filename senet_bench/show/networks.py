@@ -12,7 +12,7 @@ from senet_bench.core.metrics import METRICS, Form, Metric, counts
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.reproduction import find
-from senet_bench.core.results import UNTIMED, Row, Standing
+from senet_bench.core.results import UNTIMED, Row, RuntimeStanding
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, table_of
 
@@ -246,7 +246,7 @@ def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
 
 
-def to_ship(standings: Sequence[Standing]) -> Iterator[str]:
+def to_ship(standings: Sequence[RuntimeStanding]) -> Iterator[str]:
     """Which runtime to ship at each batch size, by what margin and what it needs, and what was not there."""
     for batch in dict.fromkeys(standing.batch_size for standing in standings):
         first, *others = (s for s in standings if s.batch_size == batch and s.seconds)

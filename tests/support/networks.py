@@ -13,13 +13,16 @@ from senet_bench.core.specs import ModelSpec
 DEEP = ("inception_resnet_v2", "senet154_nose", "resnet101", "resnet152", "resnet164_cifar", "resnext101_64x4d")
 
 
-def one_of_each_kind(names: Iterable[str]) -> list[Any]:
-    """All of them, slow but for the smallest of each family and layout, with and without attention."""
+def one_of_each_kind(names: Iterable[str], below: float = float("inf")) -> list[Any]:
+    """All of them, slow but for the smallest of each family and layout, with and without attention.
+
+    What has as many parameters as `below` is slow too.
+    """
     names = list(names)
     smallest: dict[tuple[object, ...], str] = {}
     for name in sorted(names, key=lambda name: CATALOG[name].params):
         smallest.setdefault(_kind(CATALOG[name]), name)
-    return slow_but(names, smallest.values())
+    return slow_but(names, (name for name in smallest.values() if CATALOG[name].params < below))
 
 
 def shallow(names: Iterable[str]) -> list[Any]:

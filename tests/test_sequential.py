@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import senet_bench
 from senet_bench.core.results import Seeding
 from senet_bench.core.sequential import ALPHA, FIRST_LOOK, Stopping
 from senet_bench.errors import UsageError
@@ -119,6 +120,14 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
     again = run(*SWEPT)
     assert len(trained) == count  # the same looks at what is stored
     assert f"SE-ResNet-20 errs less than its baseline: known after {seeding['seeds']} seeds" in again.out
+
+
+def test_python_gives_a_number_or_auto(tmp_path: Path) -> None:
+    asked: dict[str, Any] = {"no_latency": True, "dataset": "digits", "results": tmp_path, "dry_run": True}
+    with pytest.raises(UsageError, match="neither auto nor a number"):
+        senet_bench.compare("seresnet20_cifar", seeds="some", **asked)
+    for seeds in (2, "auto"):
+        assert senet_bench.compare("seresnet20_cifar", seeds=seeds, **asked).rows
 
 
 @pytest.mark.parametrize(

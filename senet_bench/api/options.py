@@ -93,7 +93,7 @@ def _seed_count(text: str | int) -> str:
     number = str(text)
     if number == AUTO or (re.fullmatch("[0-9]{1,9}", number, re.ASCII) and 1 <= int(number) <= MOST_SEEDS):
         return number
-    raise typer.BadParameter(f"{number[:20]!r} is neither {AUTO} nor a number from 1 to {MOST_SEEDS}")
+    raise UsageError(f"--seeds {number[:20]!r} is neither {AUTO} nor a number from 1 to {MOST_SEEDS}", "use 8")
 
 
 SeedCount = Annotated[
@@ -454,7 +454,7 @@ class Trials:
             recipe=self.recipe,
             epochs=self.epochs,
             lr=self.lr,
-            seeds=stopping.most if stopping else int(self.seeds),
+            seeds=stopping.most if stopping else int(_seed_count(self.seeds)),
             stopping=stopping,
             precision=precision,
             device=device,

@@ -12,7 +12,7 @@ import pytest
 import senet_bench
 from senet_bench.core.results import Seeding
 from senet_bench.core.sequential import ALPHA, FIRST_LOOK, Stopping
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from tests.conftest import Run
 
 WIDTH = 0.005
@@ -120,6 +120,30 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
     again = run(*SWEPT)
     assert len(trained) == count  # the same looks at what is stored
     assert f"SE-ResNet-20 errs less than its baseline: known after {seeding['seeds']} seeds" in again.out
+
+
+def test_a_trial_that_fails_is_told_once_and_not_run_again_at_later_looks(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.core.learning import TrialResult
+
+    failed: list[int] = []
+
+    def pretended(trial: Any) -> TrialResult:
+        attention = trial.spec.attention
+        if attention is not None and attention.block == "constant":
+            failed.append(trial.seed)
+            raise MeasurementError("the loss is no number")
+        noise = float(np.random.default_rng([trial.seed, attention is None]).normal(0, 0.02))
+        return TrialResult(top1_err=0.2 + noise, seconds=1.0)
+
+    monkeypatch.setattr("senet_bench.train.trials.run_trial", pretended)
+    ended = run(*SWEPT, "--max-seeds", "12", "--format", "json")
+    assert ended.code == 5
+    rows = json.loads(ended.out)["rows"]
+    assert rows[1]["accuracy"]["seeds"] == 12  # what can be trained goes on
+    assert sorted(failed) == sorted(set(failed))
+    assert ended.err.count("the loss is no number") == 1
 
 
 def test_python_gives_a_number_or_auto(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
-from senet_bench.run.cases import Changes, label, pair_of, spec_of
+from senet_bench.gates.subject import fitted_spec, shown_at, weighted
+from senet_bench.run.cases import Changes, label, pair_of
 from senet_bench.run.error import trial_definition
 from senet_bench.run.record import Record, header
 
@@ -74,11 +75,7 @@ class Excitations:
 
     def spec(self) -> ModelSpec:
         """The network's row, fitted to the data set; `UsageError` where it has no attention."""
-        own, fitted = DATASETS.get(self.dataset), self.changes
-        if own is not None:
-            side = fitted.img_size or own.side
-            fitted = replace(fitted, img_size=side, in_channels=own.channels, classes=own.classes)
-        row = spec_of(self.model, fitted)
+        row = fitted_spec(self.model, self.changes, self.dataset)
         if row.attention is None and not row.outside:
             raise UsageError(f"{row.name} has no attention to observe", f"name {_with_attention(row)}")
         return row
@@ -137,27 +134,9 @@ def excitations(asked: Excitations, store: Store) -> Steps[Record[GateFacts]]:
 
 def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network with weights that were given, or are trained here; the images that it was not trained on."""
-    from senet_bench.data import sets
-    from senet_bench.train import weights
-
     if asked.weights is None:
         return _trained_here(asked, spec, store)
-    images = sets.load_images(asked.dataset, asked.folder)
-    loaded = weights.load_weights(
-        spec,
-        asked.weights,
-        classes=len(images.classes),
-        in_channels=images.channels,
-        average=asked.average,
-        head=images.classes,
-    )
-    if loaded.metadata.get("dataset") == asked.dataset == "digits":
-        images = sets.load_images(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
-    if loaded.fresh:
-        raise UsageError(
-            f"{asked.weights} has no attention: {len(loaded.fresh)} blocks would keep random values",
-            f"give weights of {spec.name}",
-        )
+    loaded, images = weighted(spec, asked.weights, asked.dataset, asked.folder, average=asked.average)
     return Observation(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
 
 
@@ -205,14 +184,10 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
 
 
 def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
-    """How the images are shown: by the crop of the network's own side, or of the one asked for."""
-    from senet_bench.data.sets import Files
-    from senet_bench.gates.watch import SMALL_SIDE
-    from senet_bench.train.evaluation import Viewing
-
-    size = asked.size or (spec.input_size[1] if isinstance(images.test, Files) else images.size)
-    batch = asked.batch_size or (256 if size <= SMALL_SIDE else 64)
-    return Viewing(size=size, batch=batch, device=asked.device, skip_corrupt=asked.skip_corrupt)
+    """How the images are shown, as asked."""
+    return shown_at(
+        spec, images, asked.device, size=asked.size, batch=asked.batch_size, skip_corrupt=asked.skip_corrupt
+    )
 
 
 def _conditions(asked: Excitations, subject: Observation, chosen: Mapping[str, int], images: int) -> GateConditions:

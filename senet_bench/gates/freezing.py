@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import check_writable, file_name
 from senet_bench.core.intervals import Paired
 from senet_bench.core.progress import Progress, Steps
@@ -21,7 +20,8 @@ from senet_bench.core.store import Store
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.gates.freezing_rows import FreezeConditions, FreezeFacts, FreezeRow, FreezeSummary, FrozenState
 from senet_bench.gates.rows import ErrorChange
-from senet_bench.run.cases import Changes, label, spec_of
+from senet_bench.gates.subject import fitted_spec, shown_at, weighted
+from senet_bench.run.cases import Changes, label
 from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
@@ -68,11 +68,7 @@ class Freezing:
 
     def spec(self) -> ModelSpec:
         """The network's row, fitted to the data set."""
-        own, size = DATASETS.get(self.dataset), self.size
-        if own is None:
-            return spec_of(self.model, replace(self.changes, img_size=size))
-        fitted = replace(self.changes, img_size=size or own.side, in_channels=own.channels, classes=own.classes)
-        return spec_of(self.model, fitted)
+        return fitted_spec(self.model, replace(self.changes, img_size=self.size), self.dataset)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,29 +120,11 @@ def freeze(asked: Freezing, store: Store) -> Steps[Record[FreezeFacts]]:
 
 def _subject(asked: Freezing, spec: ModelSpec) -> _Subject:
     """The network with its weights; the training images, and the test images in two halves."""
-    from senet_bench.data import sets
-    from senet_bench.gates.watch import SMALL_SIDE, drawn_rows
-    from senet_bench.train import weights
-    from senet_bench.train.evaluation import Viewing
+    from senet_bench.gates.watch import drawn_rows
 
-    images = sets.load_images(asked.dataset, asked.folder)
-    loaded = weights.load_weights(
-        spec,
-        asked.weights,
-        classes=len(images.classes),
-        in_channels=images.channels,
-        as_trained=True,
-        head=images.classes,
-    )
-    if loaded.fresh:
-        raise UsageError(f"{asked.weights} has no attention for {len(loaded.fresh)} blocks", f"train {spec.name}")
-    if loaded.metadata.get("dataset") == asked.dataset == "digits":
-        images = sets.load_images(asked.dataset, draw=int(loaded.metadata.get("seed", 0)))
-    if loaded.normalisation is not None:
-        images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
+    loaded, images = weighted(spec, asked.weights, asked.dataset, asked.folder, as_trained=True)
     learnt = replace(images, test=images.training())
-    size = asked.size or (spec.input_size[1] if isinstance(images.test, sets.Files) else images.size)
-    viewing = Viewing(size=size, batch=256 if size <= SMALL_SIDE else 64, device=asked.device)
+    viewing = shown_at(spec, images, asked.device, size=asked.size)
     calibration = drawn_rows(learnt.test.labels, max(1, asked.images // len(images.classes)), asked.seed)
     return _Subject(loaded, images, learnt, calibration, *_halves(images.test.labels, asked.seed), viewing)
 

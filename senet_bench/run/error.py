@@ -210,10 +210,10 @@ class Sweep:
             yield from self._run(cases, record)
             return
         known: dict[int, Seeding] = {}
-        sweep = self
+        sweep, outcomes = self, Outcomes()
         for look, seeds in enumerate(self.stopping.looks):
             sweep = replace(sweep, seeds=seeds, begun=sweep.seeds if look else 0)
-            outcomes = yield from sweep._run(cases, record)
+            outcomes = yield from sweep._run(cases, record, outcomes.failed)
             rows = record.document.rows
             known = self.stopping.judged(look, _pairs(rows), known)
             record.change(rows=[replace(row, seeding=known.get(place)) for place, row in enumerate(rows)])
@@ -221,7 +221,10 @@ class Sweep:
             if outcomes.left or len(sweep.stops) == len(rows):
                 break
 
-    def _run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[Outcomes]:
+    def _run(
+        self, cases: Sequence[Case], record: Record[Run], failed_before: Mapping[int, str] | None = None
+    ) -> Steps[Outcomes]:
+        """One look: the trials that it adds; those that failed at an earlier one are not run again, nor told again."""
         from senet_bench.train.identity import data_of, former
         from senet_bench.train.trials import run_trial
 
@@ -231,7 +234,8 @@ class Sweep:
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
         rows, total = record.document.rows, len(self.plan(cases))
-        outcomes = Outcomes(total=total)
+        told = failed_before or {}
+        outcomes = Outcomes(total=total, failed=dict(told))
         todo = self._todo(cases, record.store, kept, before, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
@@ -239,7 +243,7 @@ class Sweep:
                 kept.forget(planned.key)
         function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
-        record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items()]
+        record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in told]
         record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
         if todo and before.left_out:
             asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
@@ -287,7 +291,7 @@ class Sweep:
             anew = self.fresh and trial in mine and trial.seed >= self.begun
             if not anew and (result := stored_result(trial, key, kept, before)) is not None:
                 outcomes.add(trial, result)
-            elif trial in mine:
+            elif trial in mine and trial.seed >= self.begun:
                 file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None

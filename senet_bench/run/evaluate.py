@@ -180,8 +180,7 @@ def _evaluated(
         head=images.classes,
     )
     network = loaded.network.to(asked.device)
-    if loaded.normalisation is not None:
-        images = replace(images, mean=loaded.normalisation[0], std=loaded.normalisation[1])
+    images = loaded.normalised(images)
     files = isinstance(images.test, Files)
     viewing = Viewing(
         size=asked.size or (spec.input_size[1] if files else images.size),

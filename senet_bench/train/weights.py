@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
@@ -35,6 +35,9 @@ from senet_bench.train.renaming import (
 )
 from senet_bench.train.statedict import Contents, Taken, contents, unwrapped
 
+if TYPE_CHECKING:
+    from senet_bench.data.sets import DataSet
+
 WEIGHTS_FORMAT = "senet-bench.weights/1"
 
 
@@ -58,6 +61,12 @@ class Loaded:
     normalisation: downloads.Normalisation | None = None
     origin: str | None = None
     taken: Taken | None = None
+
+    def normalised(self, images: DataSet) -> DataSet:
+        """A data set with the mean and deviation that the weights were trained with, its own where nobody says."""
+        if self.normalisation is None:
+            return images
+        return replace(images, mean=self.normalisation[0], std=self.normalisation[1])
 
 
 def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> None:

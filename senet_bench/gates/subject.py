@@ -1,0 +1,81 @@
+"""A network with weights whose gates are looked into, and the images it is shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from senet_bench.core.datasets import DATASETS
+from senet_bench.core.specs import ModelSpec
+from senet_bench.errors import UsageError
+from senet_bench.run.cases import Changes, spec_of
+
+if TYPE_CHECKING:
+    from senet_bench.data.sets import DataSet
+    from senet_bench.train.evaluation import Viewing
+    from senet_bench.train.weights import Loaded
+
+
+def fitted_spec(model: str, changes: Changes, dataset: str) -> ModelSpec:
+    """The row of a network with the channels, classes and, where none was asked for, the size of a data set."""
+    own = DATASETS.get(dataset)
+    if own is None:
+        return spec_of(model, changes)
+    side = changes.img_size or own.side
+    return spec_of(model, replace(changes, img_size=side, in_channels=own.channels, classes=own.classes))
+
+
+def weighted(
+    spec: ModelSpec,
+    named: str,
+    dataset: str,
+    folder: Path | None,
+    *,
+    average: bool | None = None,
+    as_trained: bool = False,
+) -> tuple[Loaded, DataSet]:
+    """The network with weights that have its gates, and a data set, normalised as in their training.
+
+    Of the digits it is those that they were not trained on. Raises `UsageError` for weights without the gates.
+    """
+    from senet_bench.data import sets
+    from senet_bench.train import weights
+
+    images = sets.load_images(dataset, folder)
+    loaded = weights.load_weights(
+        spec,
+        named,
+        classes=len(images.classes),
+        in_channels=images.channels,
+        average=average,
+        as_trained=as_trained,
+        head=images.classes,
+    )
+    if loaded.metadata.get("dataset") == dataset == "digits":
+        images = sets.load_images(dataset, draw=int(loaded.metadata.get("seed", 0)))
+    if loaded.fresh:
+        raise UsageError(
+            f"{named} has no attention: {len(loaded.fresh)} blocks would keep random values",
+            f"give weights of {spec.name}",
+        )
+    return loaded, loaded.normalised(images)
+
+
+def shown_at(
+    spec: ModelSpec,
+    images: DataSet,
+    device: str,
+    *,
+    size: int | None = None,
+    batch: int | None = None,
+    skip_corrupt: bool = False,
+) -> Viewing:
+    """How the images are shown: by the crop of the network's own side, or of the one asked for."""
+    from senet_bench.data.sets import Files
+    from senet_bench.gates.watch import SMALL_SIDE
+    from senet_bench.train.evaluation import Viewing
+
+    side = size or (spec.input_size[1] if isinstance(images.test, Files) else images.size)
+    shown = batch or (256 if side <= SMALL_SIDE else 64)
+    return Viewing(size=side, batch=shown, device=device, skip_corrupt=skip_corrupt)

@@ -49,7 +49,6 @@ def compare(
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
     overhead: o.Overhead = o.Overhead(),
-    dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
@@ -81,7 +80,7 @@ def compare(
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
     selected = cases.select(named, changes)
     layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
-    if dry_run:
+    if trials.dry_run:
         return Result.of(run_tables.forecast_document(forecast.of_comparison(named, store, changes, measures)))
     steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
     record = watch.follow(steps)
@@ -120,7 +119,6 @@ def ablate(
     seed: o.Seed = 0,
     running: o.Running = o.Running(),
     trials: o.Trials = o.Trials(),
-    dry_run: o.DryRun = False,
     tables: o.TableOptions = o.TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
@@ -145,7 +143,7 @@ def ablate(
     measures |= {} if sweep is None else {"accuracy": sweep}
     settings = cases.grid_cases(model, chosen, changes)
     layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
-    if dry_run:
+    if trials.dry_run:
         facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)
         return Result.of(run_tables.forecast_document(facts))
     record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures))

@@ -416,6 +416,7 @@ class Trials:
             help="Processes that train a trial together, each on a GPU of its own; on a CPU too.",
         ),
     ] = 1
+    dry_run: DryRun = False
 
     def stopping(self) -> Stopping | None:
         """When seeds are enough; None where their number is given."""

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from senet_bench.core.supervision import finish
 from senet_bench.errors import BenchError, CallTimeoutError, MeasurementError, one_line
 
 CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
@@ -209,6 +210,7 @@ def _give_up(deadline: _Deadline) -> None:
     name, seconds = deadline.name, deadline.seconds
     text = f"senet-bench: {name} did not return within {seconds:g} s and cannot be interrupted; see --call-timeout\n"
     os.write(2, text.encode())
+    finish(5)
     LEAVE(5)
 
 

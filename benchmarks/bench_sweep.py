@@ -57,7 +57,8 @@ def plain(trial: Trial) -> float:
     """The error after training as torchvision's references/classification/train.py does."""
     from benchmarks.bench_training import reference_epoch  # not at the top: the sweep's processes import this file too
 
-    pictures, network = start(trial)
+    begun = start(trial)
+    pictures, network = begun.images, begun.network
     plan = trial.recipe
     batches = Batches(pictures.training(), plan.batch_size, trial.seed, plan.augmentation, pictures.size)
     optimizer = torch.optim.SGD(network.parameters(), plan.lr, plan.momentum, weight_decay=plan.weight_decay)

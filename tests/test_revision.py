@@ -55,8 +55,8 @@ def test_the_arithmetic_of_training_is_that_of_its_revision(model: str, by: str)
     assert REVISION == 1
     expected, closely = GOLDEN[model, by]
     plan = trial(model, by)
-    images, network = trials.start(plan)
-    network = Double(network)
+    begun = trials.start(plan)
+    images, network = begun.images, Double(begun.network)
     start = [parameter.detach().clone() for parameter in network.parameters()]
     ends = result_of(train(network, images, plan.recipe, Settings(seed=plan.seed, evaluate_every=2)))
     way = torch.cat([(p.detach() - s).flatten() for p, s in zip(network.parameters(), start)]).norm().item()

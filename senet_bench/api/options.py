@@ -83,6 +83,15 @@ ImageSide = Annotated[
     int | None,
     typer.Option("--img-size", min=1, max=LARGEST_SIDE, help="Image side in pixels instead of the network's own."),
 ]
+BlocksFirst = Annotated[
+    int,
+    typer.Option(
+        "--blocks-first",
+        min=0,
+        max=MOST_EPOCHS,
+        help="With --recipe finetune: epochs in which attention blocks alone are trained.",
+    ),
+]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show what would run and how long it is likely to take.")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="Train again what is stored.")]
 AUTO = "auto"

@@ -78,6 +78,7 @@ class Weights:
     weights: Annotated[str | None, typer.Option("--weights", help="Start from a file or timm:, torchvision: name.")] = (
         None
     )
+    blocks_first: o.BlocksFirst = 0
     average: o.EmaWeights = None
     trunk_weights: Annotated[
         str | None, typer.Option("--trunk-weights", help="A classifier's weights for a detector's trunk: file or name.")

@@ -47,6 +47,10 @@ class Option:
         return "is no power of two" if self.only == "powers of two" and int(value) & (int(value) - 1) else ""
 
 
+IDENTITY = Option("identity", bool)
+"""Whether a block gives its input until it is trained: for networks that are trained already."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
     """A block that is built in.
@@ -62,7 +66,7 @@ class Block:
     reduces: bool = False
     switches: bool = False
     given: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    options: tuple[Option, ...] = ()
+    options: tuple[Option, ...] = (IDENTITY,)
 
     def check(self, options: Iterable[tuple[str, OptionValue]]) -> None:
         """Raise `UsageError` for an option that the block does not have, or a value outside its bounds."""
@@ -80,8 +84,8 @@ GE = "senet_bench.models.blocks:GatherExcite"
 KERNEL = Option("kernel", int, 1, 63, "odd")
 EXTENT = Option("extent", int, 2, 64, "powers of two")
 EPS = Option("eps", float, 1e-12, 1)
-WIDTH_OPTIONS = (Option("min_width", int, 1, 65536), Option("divisor", int, 1, 1024))
-"""The least hidden width of SE, and what its hidden width is rounded to a multiple of."""
+WIDTH_OPTIONS = (Option("min_width", int, 1, 65536), Option("divisor", int, 1, 1024), IDENTITY)
+"""The least hidden width of SE, what its hidden width is rounded to a multiple of, and how it starts."""
 REDUCTION = Option("reduction", int, 1, 65536)
 
 BLOCKS: dict[str, Block] = {
@@ -102,13 +106,14 @@ BLOCKS: dict[str, Block] = {
             title="every gate fixed at 0.5",
             source="the control without attention",
             switches=True,
+            options=(IDENTITY, Option("learned", bool)),
         ),
         Block(
             name="eca",
             factory="senet_bench.models.blocks:EfficientChannelAttention",
             title="Efficient Channel Attention",
             source="Wang et al., arXiv 1910.03151",
-            options=(KERNEL,),
+            options=(KERNEL, IDENTITY),
         ),
         Block(
             name="cbam",
@@ -116,7 +121,7 @@ BLOCKS: dict[str, Block] = {
             title="Convolutional Block Attention Module",
             source="Woo et al., arXiv 1807.06521",
             reduces=True,
-            options=(KERNEL, REDUCTION),
+            options=(KERNEL, REDUCTION, IDENTITY),
         ),
         Block(
             name="ese",
@@ -129,7 +134,7 @@ BLOCKS: dict[str, Block] = {
             factory=GE,
             title="Gather-Excite, theta-minus",
             source="Hu et al., arXiv 1810.12348",
-            options=(EXTENT, Option("learned", bool), Option("mlp", bool), REDUCTION),
+            options=(EXTENT, Option("learned", bool), Option("mlp", bool), REDUCTION, IDENTITY),
         ),
         Block(
             name="ge_theta",
@@ -137,7 +142,7 @@ BLOCKS: dict[str, Block] = {
             title="Gather-Excite, theta",
             source="Hu et al., arXiv 1810.12348",
             given={"learned": True, "extent": 8},
-            options=(EXTENT,),
+            options=(EXTENT, IDENTITY),
         ),
         Block(
             name="ge_theta_plus",
@@ -146,21 +151,21 @@ BLOCKS: dict[str, Block] = {
             source="Hu et al., arXiv 1810.12348",
             reduces=True,
             given={"learned": True, "extent": 8, "mlp": True},
-            options=(EXTENT, REDUCTION),
+            options=(EXTENT, REDUCTION, IDENTITY),
         ),
         Block(
             name="srm",
             factory="senet_bench.models.blocks:StyleRecalibration",
             title="Style-based Recalibration Module",
             source="Lee et al., arXiv 1903.10829",
-            options=(EPS,),
+            options=(EPS, IDENTITY),
         ),
         Block(
             name="gct",
             factory="senet_bench.models.blocks:GatedChannelTransformation",
             title="Gated Channel Transformation",
             source="Yang et al., arXiv 1909.11519",
-            options=(EPS,),
+            options=(EPS, IDENTITY),
         ),
         Block(
             name="se_hard",
@@ -211,3 +216,17 @@ def switched(attention: AttentionSpec, switches: Mapping[str, Any]) -> Attention
     if "reduction" in switches and not find_block(block).reduces and not stands_in:
         raise UsageError(f"{block} takes no reduction", "leave out -r or --reduction, or choose another block")
     return replace(attention, **switches)
+
+
+def constant_of(attention: AttentionSpec) -> AttentionSpec:
+    """The control for attention: gates fixed at 0.5; where its blocks start as the identity, learned ones from 1 on."""
+    identity = dict(attention.options).get("identity") is True
+    return replace(attention, block="constant", options=(("identity", True), ("learned", True)) if identity else ())
+
+
+def constant_words(attention: AttentionSpec) -> str:
+    """What the gates of a control are, in a few words."""
+    options = dict(attention.options)
+    if options.get("learned"):
+        return "gates learned, the same for every image"
+    return f"gates fixed at {1 if options.get('identity') else 0.5:g}"

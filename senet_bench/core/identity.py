@@ -69,7 +69,8 @@ class Identity:
     """What decides the result of a training run.
 
     `batch` is the global batch size, `start` what the weights started from, empty where the seed drew each layer's by
-    its name. `ema` is the decay of an average of the weights, `accumulate` the parts that a batch was cut into.
+    its name. `ema` is the decay of an average of the weights, `accumulate` the parts that a batch was cut into,
+    `blocks_first` the epochs in which attention blocks alone were trained.
     """
 
     network: NetworkIdentity
@@ -81,6 +82,7 @@ class Identity:
     start: str = ""
     ema: float | None = None
     accumulate: int = 1
+    blocks_first: int = 0
     revision: int = field(default=REVISION, metadata={"always": True})
 
     @property

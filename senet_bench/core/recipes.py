@@ -329,13 +329,47 @@ DEFAULTS: dict[str, str] = {key: row.recipe for key, row in DATASETS.items()}
 """The recipe of each data set that networks are trained by unless another is named."""
 
 
-def recipe(name: str) -> Recipe:
-    """The recipe of that name; `NAME-smoke` is its smoke variant. `UsageError` for an unknown one."""
-    base = name.removesuffix("-smoke")
+SMOKE, FINETUNE = "smoke", "finetune"
+"""Recipes made of another: two short epochs of it, or that for networks which are trained already."""
+OF_OWN = (SMOKE, FINETUNE, f"{FINETUNE}-{SMOKE}")
+
+
+def recipe(name: str, own: str | None = None) -> Recipe:
+    """The recipe of that name; `NAME-smoke` is its smoke variant, `NAME-finetune` that for trained networks.
+
+    Those endings alone are variants of `own`, the recipe that is used where none is named. `UsageError` for an unknown
+    one.
+    """
+    full = f"{own}-{name}" if own is not None and name in OF_OWN else name
+    kept = full.removesuffix(f"-{SMOKE}")
+    base = kept.removesuffix(f"-{FINETUNE}")
     if base not in RECIPES:
         hint = nearest(base, RECIPES, most=1) or f"choose from {', '.join(RECIPES)}"
         raise UsageError(f"unknown recipe {name!r}", hint)
-    return smoke(RECIPES[base]) if name.endswith("-smoke") else RECIPES[base]
+    made = RECIPES[base] if base == kept else finetune(RECIPES[base])
+    return made if full == kept else smoke(made)
+
+
+def is_finetune(name: str | None) -> bool:
+    """Whether a recipe is called as one for networks that are trained already."""
+    return (name or "").removesuffix(f"-{SMOKE}").endswith(FINETUNE)
+
+
+def finetune(full: Recipe) -> Recipe:
+    """The same recipe for a network that is trained already: a tenth of the rate, falling to zero, and of the epochs.
+
+    Five epochs at least, where the recipe itself has so many.
+    """
+    return replace(
+        full,
+        name=f"{full.name}-{FINETUNE}",
+        source=f"{full.source}; a tenth of its learning rate and epochs",
+        epochs=min(full.epochs, max(5, full.epochs // 10)),
+        lr=full.lr / 10,
+        schedule=Schedule("cosine"),
+        frozen_bn=0,
+        deviations=(),
+    )
 
 
 def smoke(full: Recipe) -> Recipe:

@@ -111,7 +111,8 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
     from senet_bench.models.attach import GatedInput, gated_input
-    from senet_bench.train import trials, weights
+    from senet_bench.train import weights
+    from senet_bench.train.start import initialise_by_name
     from senet_bench.train.statedict import contents
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
@@ -127,7 +128,7 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
     network = build_spec(gated, len(images.classes), in_channels=images.channels)
     assert isinstance(network, GatedInput)
-    trials.initialise_by_name(network, asked.seed)
+    initialise_by_name(network, asked.seed)
     network.start_even()
     if asked.weights:
         inner = weights.load_weights(

@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
-from senet_bench.models.attention import attend_with, attention_blocks
+from senet_bench.models.attention import attend_with, attention_blocks, restart_identities
 
 __all__ = ["attention_blocks", "build", "build_spec"]
 
@@ -77,6 +77,7 @@ def build_spec(
         if device != "meta":
             start = getattr(network, "initialise", None)  # a detector's parts start as their authors start them
             start() if start else initialise(network)
+            restart_identities(network)
     if spec.attention is not None and not attention_blocks(network):
         raise UsageError(
             f"{spec.name} has no place for attention at {spec.attention.place!r}",

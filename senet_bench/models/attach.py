@@ -22,7 +22,7 @@ from senet_bench.core.foreign import contained
 from senet_bench.core.source import imported
 from senet_bench.core.specs import REPLACE, AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
-from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with
+from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with, restart_identities
 from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
 from senet_bench.models.places import IN_PLACE_SUMS, OVERWRITING_PRODUCTS, AttentionPlace, PlaceKind, own_gates, places
 
@@ -158,6 +158,8 @@ def attach_with(
             put(attached, place, blocks[place.call])
     given = [positions[call] for call in blocks]
     attached.recompile()
+    if not tensor.is_meta:
+        restart_identities(attached)
     return attached.train(network.training), given
 
 

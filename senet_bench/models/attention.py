@@ -19,8 +19,8 @@ from senet_bench.core.blocks import Block, find_block
 from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
-from senet_bench.models.blocks import hidden_channels
-from senet_bench.models.outside_block import OutsideBlock, called, outside_block
+from senet_bench.models.blocks import FromIdentity, hidden_channels, twice_hardsigmoid, twice_sigmoid
+from senet_bench.models.outside_block import OutsideBlock, called, has_parameter, outside_block
 from senet_bench.models.recomputation import gated, squeezed
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -28,7 +28,11 @@ GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
     "hardsigmoid": F.hardsigmoid,
+    "twice sigmoid": twice_sigmoid,
+    "twice hardsigmoid": twice_hardsigmoid,
 }
+FROM_ONE = {"sigmoid": "twice sigmoid", "hardsigmoid": "twice hardsigmoid", "relu": "relu"}
+"""The gate that starts at 1 in the place of another; tanh never gets there."""
 EXCITATION_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": torch.relu, "silu": F.silu}
 
 
@@ -53,6 +57,9 @@ class SqueezeExcitation(nn.Module):
     sigmoid, min(max(z + 3, 0), 6) / 6, where the spec says sigmoid (`hard`); EfficientNet (arXiv 1905.11946) has
     SiLU as its `activation` between the layers. With the hidden channels h, each adds 2 C h + C + h.
 
+    As an `identity` it starts with W2 = 0 and twice its sigmoid, a gate of exactly 1; a ReLU's gate starts at 1 by its
+    bias.
+
     Where it `recomputes`, training keeps no copy of the map it multiplies if a BatchNorm made that map. That is on: a
     step of SE-ResNet-50 takes no longer with it (results/tables/se_parts.md).
     """
@@ -69,14 +76,23 @@ class SqueezeExcitation(nn.Module):
         min_width: int = 0,
         hard: bool = False,
         activation: str = "relu",
+        identity: bool = False,
     ) -> None:
         super().__init__()
         hidden = hidden_channels(channels, reduction, divisor, min_width)
         self.squeeze_kind = spec.squeeze
-        self.gate_kind = "hardsigmoid" if hard and spec.excitation == "sigmoid" else spec.excitation
+        self.gate_kind: str = "hardsigmoid" if hard and spec.excitation == "sigmoid" else spec.excitation
+        if identity:
+            self.gate_kind = _from_one(self.gate_kind, spec)
         self.activation_kind = activation
         self.fc1 = self._fc(channels, hidden, spec)
         self.fc2 = self._fc(hidden, channels, spec)
+
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing; a ReLU's is 1."""
+        nn.init.zeros_(self.fc2.weight)  # type: ignore[arg-type]
+        if self.fc2.bias is not None:
+            nn.init.constant_(self.fc2.bias, float(self.gate_kind == "relu"))  # type: ignore[arg-type]
 
     @staticmethod
     def _fc(inputs: int, outputs: int, spec: AttentionSpec) -> nn.Module:
@@ -109,6 +125,15 @@ class SqueezeExcitation(nn.Module):
         return x * (gate if self.squeeze_kind == "none" else gate[:, :, None, None])
 
 
+def _from_one(gate: str, spec: AttentionSpec) -> str:
+    """The gate that starts at 1 in the place of another; `UsageError` for one that cannot."""
+    if gate not in FROM_ONE:
+        raise UsageError(f"{spec.block} cannot start as the identity: a {gate} gate is never 1", "leave out identity")
+    if gate == "relu" and not spec.bias:
+        raise UsageError(f"{spec.block} cannot start as the identity: a ReLU's gate needs its bias", "leave out one")
+    return FROM_ONE[gate]
+
+
 def _is_image(x: Tensor) -> bool:
     """Whether a map has two dimensions of space, as those have that are traced."""
     return not isinstance(x, Tensor) or x.dim() == 4
@@ -118,15 +143,27 @@ class ConstantGate(nn.Module):
     """The control without attention: every gate fixed at 0.5, the mean of a sigmoid at initialisation.
 
     Maps (N, C, H, W) to half of it. What SE gains over this block is owed to its attention; what this block
-    gains over the baseline is owed to the halved branch alone.
+    gains over the baseline is owed to the halved branch alone. As an `identity` its gates are twice as large: 1.
+    Where they are `learned`, each channel has a gate of its own, the same for every image.
     """
 
-    def __init__(self, channels: int, spec: AttentionSpec, reduction: int) -> None:
+    def __init__(
+        self, channels: int, spec: AttentionSpec, reduction: int, *, identity: bool = False, learned: bool = False
+    ) -> None:
         super().__init__()
+        self.most = 2.0 if identity else 1.0
+        self.level = nn.Parameter(torch.zeros(channels)) if learned else None
+
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing."""
+        if self.level is not None:
+            nn.init.zeros_(self.level)
 
     def forward(self, x: Tensor) -> Tensor:
-        """0.5 x."""
-        return 0.5 * x
+        """0.5 x, or each channel times its gate."""
+        if self.level is None:
+            return 0.5 * self.most * x
+        return x * (self.most * torch.sigmoid(self.level)).reshape(-1, *(1 for _ in x.shape[2:]))
 
 
 class Maker(Protocol):
@@ -149,7 +186,10 @@ def _built_in(row: Block, channels: int, spec: AttentionSpec, reduction: int | N
 
 def _outside(make: OutsideBlock, channels: int, spec: AttentionSpec, reduction: int | None) -> nn.Module:
     _refuse_switches(spec)
-    return called(spec.block, make, channels, dict(spec.options), reduction)
+    options = dict(spec.options)
+    identity = not has_parameter(make, "identity") and options.pop("identity", False)
+    made = called(spec.block, make, channels, options, reduction)
+    return FromIdentity(made) if identity else made
 
 
 def _refuse_switches(spec: AttentionSpec) -> None:
@@ -188,9 +228,22 @@ def attend_with(spec: AttentionSpec | None, stages: tuple[int, ...]) -> Attend:
         block.attention_place = place  # type: ignore[assignment]
         block.attention_stage = stage  # type: ignore[assignment]
         block.keeps_start = is_outside(spec.block)  # type: ignore[assignment]
+        block.starts_as_identity = starts_as_identity(spec)  # type: ignore[assignment]
         return block
 
     return attend
+
+
+def starts_as_identity(spec: AttentionSpec | None) -> bool:
+    """Whether blocks are asked for that give their input until they are trained."""
+    return spec is not None and bool(dict(spec.options).get("identity"))
+
+
+def restart_identities(network: nn.Module) -> None:
+    """Let the blocks of a network that start as the identity be it."""
+    for block in attention_blocks(network).values():
+        if getattr(block, "starts_as_identity", False) and callable(restart := getattr(block, "restart", None)):
+            restart()
 
 
 def attention_blocks(network: nn.Module) -> dict[str, nn.Module]:

@@ -1,7 +1,9 @@
 """Relatives of SE, each from its own paper: controls for what SE gains, placed wherever SE may go.
 
 Each maps (N, C, H, W) to the same shape and is made as `Class(channels, **options)`, the protocol that blocks
-from outside follow too. A `reduction` among the parameters is the stage's r.
+from outside follow too. A `reduction` among the parameters is the stage's r. Made as an `identity`, a block gives its
+input until it is trained, for networks that are trained already: its last layer starts at zero, where a sigmoid is 1/2,
+and its gate is twice the sigmoid. `restart` puts it there again.
 """
 
 from __future__ import annotations
@@ -37,6 +39,33 @@ def make_divisible(channels: int, divisor: int = 8) -> int:
     return nearest if 10 * nearest >= 9 * channels else nearest + divisor
 
 
+def twice_sigmoid(z: Tensor) -> Tensor:
+    """A gate between 0 and 2 that is 1 where nothing speaks for or against a channel."""
+    return 2 * torch.sigmoid(z)
+
+
+def twice_hardsigmoid(z: Tensor) -> Tensor:
+    """The same of a hard sigmoid."""
+    return 2 * F.hardsigmoid(z)
+
+
+class FromIdentity(nn.Module):
+    """Any block as one that starts as the identity: x + a (block(x) - x), with a learned number a that starts at 0."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+        self.share = nn.Parameter(torch.zeros(1))
+
+    def restart(self) -> None:
+        """Be the identity again; the block stays as it is."""
+        nn.init.zeros_(self.share)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The map, moved as far as was learnt towards what the block makes of it."""
+        return x + self.share * (self.block(x) - x)  # type: ignore[no-any-return]
+
+
 class EfficientChannelAttention(nn.Module):
     """ECA (Wang et al., arXiv 1910.03151, equations 7, 9 and 12): neighbouring channels gate each other.
 
@@ -45,14 +74,19 @@ class EfficientChannelAttention(nn.Module):
     `kernel` sets another k.
     """
 
-    def __init__(self, channels: int, *, kernel: int = 0) -> None:
+    def __init__(self, channels: int, *, kernel: int = 0, identity: bool = False) -> None:
         super().__init__()
+        self.gate = twice_sigmoid if identity else torch.sigmoid
         kernel = kernel or max(3, int((math.log2(channels) + 1) / 2) // 2 * 2 + 1)
         self.conv = nn.Conv1d(1, 1, kernel, padding=kernel // 2, bias=False)
 
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing."""
+        nn.init.zeros_(self.conv.weight)
+
     def forward(self, x: Tensor) -> Tensor:
         """Equation 7."""
-        return x * torch.sigmoid(self.conv(x.mean((2, 3)).unsqueeze(1))).transpose(1, 2).unsqueeze(3)
+        return x * self.gate(self.conv(x.mean((2, 3)).unsqueeze(1))).transpose(1, 2).unsqueeze(3)
 
 
 class CBAM(nn.Module):
@@ -63,22 +97,28 @@ class CBAM(nn.Module):
     bias, and f is followed by the BatchNorm of the authors' code, both as timm has them. Adds 2 C (C/r) + 2 k^2 + 2.
     """
 
-    def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7) -> None:
+    def __init__(self, channels: int, *, reduction: int = 16, kernel: int = 7, identity: bool = False) -> None:
         super().__init__()
+        self.gate = twice_sigmoid if identity else torch.sigmoid
         hidden = hidden_channels(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=False)
         self.fc2 = nn.Linear(hidden, channels, bias=False)
         self.conv = nn.Conv2d(2, 1, kernel, padding=kernel // 2, bias=False)
         self.norm = nn.BatchNorm2d(1)
 
+    def restart(self) -> None:
+        """Let the gates of channels and places be what they are of nothing."""
+        for tensor in (self.fc2.weight, self.norm.weight, self.norm.bias):
+            nn.init.zeros_(tensor)
+
     def _mlp(self, z: Tensor) -> Tensor:
         return self.fc2(torch.relu(self.fc1(z)))  # type: ignore[no-any-return]
 
     def forward(self, x: Tensor) -> Tensor:
         """Equations 2 and 3, in that order."""
-        x = x * torch.sigmoid(self._mlp(x.mean((2, 3))) + self._mlp(x.amax((2, 3)))).unsqueeze(2).unsqueeze(3)
+        x = x * self.gate(self._mlp(x.mean((2, 3))) + self._mlp(x.amax((2, 3)))).unsqueeze(2).unsqueeze(3)
         pooled = torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], 1)
-        return x * torch.sigmoid(self.norm(self.conv(pooled)))
+        return x * self.gate(self.norm(self.conv(pooled)))
 
 
 class EffectiveSE(nn.Module):
@@ -87,13 +127,19 @@ class EffectiveSE(nn.Module):
     x * hardsigmoid(W gap(x) + b), W of shape (C, C). Adds C^2 + C.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, identity: bool = False) -> None:
         super().__init__()
+        self.gate = twice_hardsigmoid if identity else F.hardsigmoid
         self.fc = nn.Linear(channels, channels)
+
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing."""
+        nn.init.zeros_(self.fc.weight)
+        nn.init.zeros_(self.fc.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4."""
-        return x * F.hardsigmoid(self.fc(x.mean((2, 3)))).unsqueeze(2).unsqueeze(3)
+        return x * self.gate(self.fc(x.mean((2, 3)))).unsqueeze(2).unsqueeze(3)
 
 
 class GatherExcite(nn.Module):
@@ -107,12 +153,24 @@ class GatherExcite(nn.Module):
 
     The learned gathering of the whole map is a convolution as large as the map, which ties a network to one image
     size, and is not offered: the learned kinds have extent 8 unless set.
+
+    Theta-minus has no layer that could start at zero: as an `identity` it is mixed with its input by a learned share
+    that starts at 0, as `FromIdentity` has it.
     """
 
     def __init__(
-        self, channels: int, *, extent: int = 0, learned: bool = False, mlp: bool = False, reduction: int = 16
+        self,
+        channels: int,
+        *,
+        extent: int = 0,
+        learned: bool = False,
+        mlp: bool = False,
+        reduction: int = 16,
+        identity: bool = False,
     ) -> None:
         super().__init__()
+        self.gate = twice_sigmoid if identity and (learned or mlp) else torch.sigmoid
+        self.share = nn.Parameter(torch.zeros(1)) if identity and not (learned or mlp) else None
         if learned and not extent:
             raise UsageError("learned gathering needs an extent", "use 2, 4 or 8")
         self.extent = extent
@@ -123,6 +181,13 @@ class GatherExcite(nn.Module):
             self.excite: nn.Module = nn.Sequential(*layers)
         else:
             self.excite = nn.Identity()
+
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing, or no share of it count."""
+        last = self.excite[-1] if isinstance(self.excite, nn.Sequential) else self.gather[-1] if self.gather else None
+        for parameter in [self.share] if last is None else last.parameters():
+            if parameter is not None:
+                nn.init.zeros_(parameter)
 
     def gathered(self, x: Tensor) -> Tensor:
         """Equation 1: (N, C, H, W) to (N, C, H / e, W / e), rounded up."""
@@ -138,7 +203,8 @@ class GatherExcite(nn.Module):
         gate = self.excite(self.gathered(x))
         if self.extent:
             gate = F.interpolate(gate, size=x.shape[-2:])
-        return x * torch.sigmoid(gate)
+        gated = x * self.gate(gate)
+        return gated if self.share is None else x + self.share * (gated - x)
 
 
 def _learned_gathering(channels: int, extent: int) -> nn.Sequential:
@@ -156,19 +222,25 @@ class StyleRecalibration(nn.Module):
     weights start at 0, as in the authors' code, so that every gate starts at 1/2. `eps` is added to the variance.
     """
 
-    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, eps: float = 1e-5, identity: bool = False) -> None:
         super().__init__()
         self.eps = eps
+        self.gate = twice_sigmoid if identity else torch.sigmoid
         self.weigh = nn.Conv1d(channels, channels, 2, groups=channels, bias=False)
         self.norm = nn.BatchNorm1d(channels)
+        self.restart()
+
+    def restart(self) -> None:
+        """Let every gate be what it is of nothing."""
         nn.init.zeros_(self.weigh.weight)
+        nn.init.zeros_(self.norm.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Equations 1 to 6."""
         mean = x.mean((2, 3), keepdim=True)
         deviation = ((x - mean).square().mean((2, 3), keepdim=True) + self.eps).sqrt()
         style = torch.cat([mean, deviation], 3).squeeze(2)
-        return x * torch.sigmoid(self.norm(self.weigh(style))).unsqueeze(3)
+        return x * self.gate(self.norm(self.weigh(style))).unsqueeze(3)
 
 
 class GatedChannelTransformation(nn.Module):
@@ -179,12 +251,17 @@ class GatedChannelTransformation(nn.Module):
     block starts as the identity.
     """
 
-    def __init__(self, channels: int, *, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, *, eps: float = 1e-5, identity: bool = True) -> None:
         super().__init__()
         self.eps = eps
         self.alpha = nn.Parameter(torch.ones(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def restart(self) -> None:
+        """Be the identity again."""
+        nn.init.zeros_(self.gamma)
+        nn.init.zeros_(self.beta)
 
     def forward(self, x: Tensor) -> Tensor:
         """Equations 2 to 4."""

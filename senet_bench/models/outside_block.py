@@ -98,6 +98,12 @@ def _keywords(signature: inspect.Signature) -> list[str]:
     return [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
 
 
+def has_parameter(make: Callable[..., Any], name: str) -> bool:
+    """Whether what makes a block has a parameter of that name."""
+    signature = _signature(make)
+    return signature is not None and name in signature.parameters
+
+
 def _signature(make: Callable[..., Any]) -> inspect.Signature | None:
     try:
         return inspect.signature(make)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.core.axes import AXES, setting_label
-from senet_bench.core.blocks import switched
+from senet_bench.core.blocks import constant_of, constant_words, switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, is_outside
@@ -274,7 +274,7 @@ def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:
         if case.role == "variant" and base is not None and (base.name, base.classes) not in seen:
             assert case.spec.attention is not None
             seen.add((base.name, base.classes))
-            gate = replace(case.spec.attention, block="constant", options=())
+            gate = constant_of(case.spec.attention)
             axes = {"block": "constant"} if case.axes is not None else None
             controlled.append(Case(replace(case.spec, attention=gate), "control", base, (), axes))
     return tuple(controlled)
@@ -293,7 +293,7 @@ def label(spec: ModelSpec) -> str:
     if attention is None:
         return spec.label
     if attention.is_constant:
-        return f"{spec.label}, gates fixed at 0.5"
+        return f"{spec.label}, {constant_words(attention)}"
     row = CATALOG.get(spec.name)
     usual = (row.attention if row else None) or AttentionSpec()
     name = spec.label if attention.block == usual.block else f"{spec.label.replace('SE-', '', 1)} + {attention.block}"

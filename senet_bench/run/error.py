@@ -41,8 +41,6 @@ SHOWN_AT_ONCE = 3
 """How many running trials are told of by name."""
 EACH_OF_THE_PAPER = "paper"
 """The data set that is that of each row's own table."""
-SMOKE = "smoke"
-"""The recipe that is each row's own, cut to two short epochs."""
 
 
 def root_name(case: Case) -> str:
@@ -132,7 +130,7 @@ class Sweep:
         """A recipe with its epochs and learning rate as asked; `own` where none is."""
         from senet_bench.core import recipes
 
-        found = recipes.recipe({None: own, SMOKE: f"{own}-{SMOKE}"}.get(self.recipe, self.recipe or own))
+        found = recipes.recipe(self.recipe or own, own)
         found = found.lasting(self.epochs)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")

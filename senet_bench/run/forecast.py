@@ -152,7 +152,8 @@ def _from_two_steps(trial: Trial) -> float:
     from senet_bench.train.objective import Settings
     from senet_bench.train.trials import start
 
-    recipe, (images, network) = trial.recipe, start(trial)
+    recipe, begun = trial.recipe, start(trial)
+    images, network = begun.images, begun.network
     steps = Batches(
         images.training(), recipe.batch_size, 0, recipe.augmentation, images.size, max_steps=recipe.max_steps
     ).steps

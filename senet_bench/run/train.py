@@ -22,6 +22,7 @@ from senet_bench.run.training import TrainingRequest
 if TYPE_CHECKING:
     from senet_bench.train.distributed import World
     from senet_bench.train.objective import Aim
+    from senet_bench.train.start import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
     store.check()
+    asked = asked.prepared()
     tracker = _tracker(asked.track)
     images = lesson.read(asked)
     identity = asked.identity(images)
@@ -66,8 +68,10 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
         before = reuse.before(store, identity.key, out, asked.is_trial, asked.resume)
         if all(gathered(before.complete and not asked.fresh, world)):
             return before.record(asked, store, out, world.size)
-        network, about_weights = _built(asked, images)
-        notes = [*images.notes, *about_weights, *lesson.prepare(asked, network), *before.notes()]
+        begun = _begun(asked, images)
+        network, images = begun.network, begun.images
+        notes = [*images.notes, *begun.notes, *lesson.prepare(asked, network), *before.notes()]
+        notes += _error_before(asked, begun, world)
         notes += asked.about_processes(world.size)
         conditions = asked.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
@@ -114,20 +118,21 @@ def _put(record: Record[Document], world: World, **fields: Any) -> None:
         record.document = replace(record.document, **fields)
 
 
-def _built(asked: TrainingRequest, images: Any) -> tuple[Any, tuple[str, ...]]:
+def _begun(asked: TrainingRequest, images: Any) -> Start:
     import torch
 
     from senet_bench.models import build_spec
     from senet_bench.train import weights
-    from senet_bench.train.trials import initialise_by_name
+    from senet_bench.train.start import Start, start_of_training
 
     spec = asked.spec
+    if asked.is_trial:
+        return start_of_training(spec, images, asked.seed, asked.weights)
     torch.manual_seed(asked.seed)
     if asked.weights is None:
         network = build_spec(spec, len(images.classes), in_channels=images.channels)
-        if asked.is_trial:
-            initialise_by_name(network, asked.seed)
-        return network, weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
+        notes = weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
+        return Start(images, network, notes)
     loaded = weights.load_weights(
         spec,
         asked.weights,
@@ -136,7 +141,18 @@ def _built(asked: TrainingRequest, images: Any) -> tuple[Any, tuple[str, ...]]:
         average=asked.average,
         head="new",
     )
-    return loaded.network, loaded.notes
+    return Start(images, loaded.network, loaded.notes)
+
+
+def _error_before(asked: TrainingRequest, begun: Start, world: World) -> tuple[str, ...]:
+    """What a network that is trained already errs before the first step."""
+    if not asked.is_trial or asked.weights is None:
+        return ()
+    from senet_bench.train.objective import Classifying
+
+    aim = Classifying(begun.images, asked.resolved(), asked.settings(Path()), world)
+    tested = aim.tested(begun.network.to(aim.device))
+    return (f"before the first step its top-1 error is {100 * (tested['top1_err'] or 0):.2f} %",)
 
 
 def _last(rows: Sequence[EpochRow]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ class TrainingRequest:
 
     `average` chooses between the raw weights of a file and their average (EMA). `spec` has the sizes and switches
     that were asked for; `trunk_weights` are those of a classifier, for the trunk of a detector. What was trained
-    before is taken as it is unless it is to be trained `fresh`.
+    before is taken as it is unless it is to be trained `fresh`. Attention blocks alone are trained in the
+    `blocks_first` epochs.
     """
 
     spec: ModelSpec
@@ -50,6 +51,7 @@ class TrainingRequest:
     track: Path | None = None
     skip_corrupt: bool = False
     fresh: bool = False
+    blocks_first: int = 0
 
     def check(self) -> None:
         """Raise `UsageError` on options that do not go together."""
@@ -62,10 +64,22 @@ class TrainingRequest:
             fits = "coco" if spec.task == "detection" else "imagenet"
             raise UsageError(f"recipe {recipe.name} is for {recipe.task}, {spec.name} for {spec.task}", f"use {fits}")
         self._check_numbers()
+        self._check_finetuning()
         if self.trunk_weights is not None and spec.trunk is None:
             raise UsageError(f"{spec.name} is no detector on a trunk", "give its weights with --weights")
         if self.trunk_weights is not None and self.weights is not None:
             raise UsageError("--weights and --trunk-weights exclude each other", "choose one of them")
+
+    def _check_finetuning(self) -> None:
+        """Raise `UsageError` on what goes with no trained network, or with none that has attention."""
+        from senet_bench.core.recipes import is_finetune
+
+        finetunes = is_finetune(self.resolved().name)
+        if finetunes and self.weights is None:
+            raise UsageError("--recipe finetune starts from trained weights, and none are given", "add --weights FILE")
+        if finetunes and self.spec.task == "detection":
+            raise UsageError("--recipe finetune is for classifiers", "leave out --recipe")
+        check_blocks_first(self.blocks_first, self.resolved().epochs, [self.spec], finetunes=finetunes)
 
     def _check_numbers(self) -> None:
         """Raise `UsageError` on a number that nothing can be trained with."""
@@ -85,14 +99,33 @@ class TrainingRequest:
 
     @property
     def is_trial(self) -> bool:
-        """Whether a classifier starts as in a sweep, each layer's weights drawn by its name: from no weights."""
-        return self.spec.task == "classification" and self.weights is None
+        """Whether a classifier starts as in a sweep, each layer drawn by its name that no weights are given for.
+
+        With weights that is so where a trained network is fine-tuned.
+        """
+        from senet_bench.core.recipes import is_finetune
+
+        finetunes = self.average is None and is_finetune(self.resolved().name)
+        return self.spec.task == "classification" and (self.weights is None or finetunes)
+
+    def prepared(self) -> TrainingRequest:
+        """The same with its weights by their whole name, and with blocks that start as the identity if fine-tuned."""
+        from senet_bench.core.recipes import is_finetune
+        from senet_bench.train.start import as_identity, own_weights
+
+        if self.weights is None or self.spec.task == "detection":
+            return self
+        named = replace(self, weights=own_weights(self.spec, self.weights))
+        if not is_finetune(self.resolved().name):
+            return named
+        return replace(named, spec=as_identity(self.spec, named.weights or ""))
 
     def resolved(self) -> Recipe:
         """The recipe with batch size (the learning rate scaled along), epochs and learning rate as asked."""
         from senet_bench.core import recipes
 
-        found = recipes.recipe(self.recipe or recipes.DEFAULTS.get(self.dataset, "cifar"))
+        own = recipes.DEFAULTS.get(self.dataset, "cifar")
+        found = recipes.recipe(self.recipe or own, own)
         found = found.lasting(self.epochs).scaled(self.batch_size)
         return found if self.lr is None else replace(found, lr=self.lr)
 
@@ -116,12 +149,13 @@ class TrainingRequest:
             checkpoint=checkpoint,
             resume=self.resume,
             skip_corrupt=self.skip_corrupt,
+            blocks_first=self.blocks_first,
             identity={**identity, "dataset": self.dataset, **self._of_detector()},
         )
 
     def identity(self, images: Any) -> Identity:
         """What decides the weights that come out."""
-        from senet_bench.train.identity import data_of, read_data, start_of
+        from senet_bench.train.identity import data_of, read_data
 
         recipe = self.resolved()
         return Identity(
@@ -131,10 +165,19 @@ class TrainingRequest:
             batch=recipe.batch_size,
             seed=self.seed,
             precision=self.precision,
-            start="" if self.is_trial else start_of(self.weights, self.trunk_weights, self.average),
+            start=self._start(),
+            blocks_first=self.blocks_first,
             ema=self.ema,
             accumulate=self.accumulate,
         )
+
+    def _start(self) -> str:
+        """What the training starts from, as identities say it."""
+        from senet_bench.train.identity import start_of
+
+        if self.is_trial:
+            return "" if self.weights is None else start_of(self.weights, by_name=True)
+        return start_of(self.weights, self.trunk_weights, self.average)
 
     def described(self) -> dict[str, Any]:
         """What was asked, as it is written into the weights."""
@@ -172,3 +215,18 @@ class TrainingRequest:
     def _of_detector(self) -> dict[str, Any]:
         detects = self.spec.task == "detection"
         return {"trunk_weights": self.trunk_weights, "freeze_at": self.freeze_at} if detects else {}
+
+
+def check_blocks_first(epochs: int, of: int, specs: Sequence[ModelSpec], *, finetunes: bool) -> None:
+    """Raise `UsageError` where attention blocks alone cannot be trained in the first epochs of so many."""
+    if not epochs:
+        return
+    if not finetunes:
+        raise UsageError("--blocks-first is for networks that are trained already", "add --recipe finetune --weights W")
+    if epochs > of:
+        raise UsageError(
+            f"--blocks-first {epochs} is more than the {of} epochs of the recipe", "give fewer, or --epochs"
+        )
+    if all(spec.attention is None for spec in specs):
+        attach = "add --attach" if specs[0].outside else "name a network with attention"
+        raise UsageError(f"--blocks-first trains attention blocks, and {specs[0].name} has none", attach)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from senet_bench.core.axes import AXES, setting_label
+from senet_bench.core.blocks import constant_words
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run
@@ -120,7 +121,7 @@ def _title(study: Study) -> str:
 def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline by its name."""
     if row.attention is not None and row.attention.is_constant and row.axes is not None:
-        return "gates fixed at 0.5"
+        return constant_words(row.attention)
     return setting_label(row.axes) if row.axes else row.label
 
 

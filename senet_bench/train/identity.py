@@ -40,6 +40,8 @@ def identity_of(trial: Trial) -> Identity:
         batch=trial.recipe.batch_size,
         seed=trial.seed,
         precision=trial.precision,
+        start="" if trial.pretrained is None else start_of(trial.pretrained, by_name=True),
+        blocks_first=trial.blocks_first,
     )
 
 
@@ -86,15 +88,30 @@ def _of_objects(images: Any) -> Data:
     )
 
 
-def start_of(weights: str | None, trunk: str | None = None, average: bool | None = None) -> str:
-    """What `train` starts from: weights by the digest of their file or by name, else layers drawn one after another."""
+def start_of(
+    weights: str | None, trunk: str | None = None, average: bool | None = None, *, by_name: bool = False
+) -> str:
+    """What a training starts from: weights by the digest of their file or by name, else layers one after another.
+
+    What weights do not have is drawn in the order of the layers too, unless each is drawn `by_name`.
+    """
     told = [(what, name) for what, name in (("weights", weights), ("trunk", trunk)) if name is not None]
     named = (
-        f"{what} {_digest([Path(name).read_bytes()]) if kind_of_path(Path(name)) == 'file' else name}"
-        for what, name in told
+        f"{what} {_digest_of_file(Path(name)) if kind_of_path(Path(name)) == 'file' else name}" for what, name in told
     )
-    chosen = [] if average is None else ["average" if average else "raw"]
+    chosen = ([] if average is None else ["average" if average else "raw"]) + ["the rest by name"] * by_name
     return ", ".join((*named, *chosen)) or "layers in their order"
+
+
+def _digest_of_file(path: Path) -> str:
+    """The digest of a file, read once as long as it stays as it is."""
+    state = path.expanduser().stat()
+    return _digest_at(path.expanduser(), state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=64)
+def _digest_at(path: Path, size: int, written: int) -> str:
+    return _digest([path.read_bytes()])
 
 
 def _digest(parts: Any) -> str:
@@ -128,7 +145,7 @@ class Former:
 
     def result(self, trial: Trial) -> TrialResult | None:
         """The stored result of the same trial, None when there is none or it is damaged."""
-        path = self.paths.get(_science_of(trial) or "") if self.paths else None
+        path = self.paths.get(_science_of(trial) or "") if self.paths and trial.pretrained is None else None
         try:
             return TrialStore.read(path) if path is not None else None
         except BenchError:

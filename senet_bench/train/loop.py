@@ -24,6 +24,7 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.train import checkpoint
+from senet_bench.train.blocks_first import Learners
 from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
 from senet_bench.train.objective import Aim, Classifying, Objective, Settings, Tested
 from senet_bench.train.optimisation import Average, LearningRate, Sgd, autocast, compiled
@@ -87,8 +88,18 @@ class _Run:
         self.loss_sum = torch.zeros((), dtype=device_of(self.device).accumulation, device=self.device)
         torch.manual_seed(settings.seed + 7919 * world.rank)
         self._restore()
-        self.model = wrapped(self.network, world, self.device)
-        self.forward: Any = compiled(self.model) if settings.compile else self.model
+        self.learners = Learners.of(self.network) if settings.blocks_first else None
+        self._choose_learners()
+
+    def _choose_learners(self) -> None:
+        """Let attention blocks alone be trained, or everything, as the epoch has it."""
+        if self.learners is not None:
+            self.learners.choose(blocks_alone=self._blocks_alone())
+        self.model = wrapped(self.network, self.world, self.device)
+        self.forward: Any = compiled(self.model) if self.settings.compile else self.model
+
+    def _blocks_alone(self) -> bool:
+        return self.learners is not None and self.epoch < self.settings.blocks_first
 
     def _check_parts(self) -> None:
         if self.batches.batch % (self.world.size * self.settings.accumulate):
@@ -106,6 +117,8 @@ class _Run:
             row = self._row(seconds, (self.batches.steps - steps_before) * self.batches.batch)
             self.epoch, self.step = self.epoch + 1, 0
             self.loss_sum.zero_()
+            if self.learners is not None and self.epoch == self.settings.blocks_first:
+                self._choose_learners()
             if self.settings.checkpoint_epochs or self._is_time():
                 self._save()
             rows.append(row)
@@ -121,6 +134,8 @@ class _Run:
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()
+        if self.learners is not None and self._blocks_alone():
+            self.learners.keep_statistics()
         shown, first = started, self.step
         name = type(self.network).__name__
         for batch in self.batches.epoch(self.epoch, self.step):
@@ -205,6 +220,7 @@ class _Run:
             "seed": settings.seed,
             "precision": settings.precision,
             "ema": settings.ema,
+            **({"blocks_first": settings.blocks_first} if settings.blocks_first else {}),
             **settings.identity,
         }
         plain: dict[str, Any] = json.loads(json.dumps(known, default=str))

@@ -30,7 +30,8 @@ class Settings:
     step (None: off), which is then evaluated and kept. `checkpoint` is written after every epoch (unless
     `checkpoint_epochs` is off), every `checkpoint_every` steps, and every `checkpoint_seconds`;
     `resume` goes on from it when it is there. `evaluate_every` counts epochs: the last is evaluated too, with 0 none
-    is; plateau schedules look at every one. `progress_every` is in seconds.
+    is; plateau schedules look at every one. `progress_every` is in seconds. In the `blocks_first` epochs attention
+    blocks alone are trained.
     """
 
     seed: int = 0
@@ -49,6 +50,7 @@ class Settings:
     evaluate_every: int = 1
     progress_every: float = 1.0
     skip_corrupt: bool = False
+    blocks_first: int = 0
     identity: dict[str, Any] = field(default_factory=dict)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,13 +25,13 @@ from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
-from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.train.checkpoint import UnfitCheckpointError
 from senet_bench.train.distributed import World, own
 from senet_bench.train.evaluation import Predictions, Viewing, predict
 from senet_bench.train.loop import train
 from senet_bench.train.objective import Settings
 from senet_bench.train.ranks import Ranks, together
+from senet_bench.train.start import Start, start_of_training
 from senet_bench.train.weights import save
 
 TOLD_EVERY_S = 1.0
@@ -45,7 +44,8 @@ class Trial:
     """One training run of one arm: everything its result depends on, and what does not decide it.
 
     It is trained on `device`, goes on from `checkpoint` where that is there, and leaves its network in `weights`.
-    `processes` train it together, each with a part of every batch.
+    `processes` train it together, each with a part of every batch. It starts from `pretrained` weights where there are
+    any, and trains attention blocks alone in the `blocks_first` epochs.
     """
 
     arm: str
@@ -60,6 +60,8 @@ class Trial:
     checkpoint: Path | None = None
     weights: Path | None = None
     processes: int = 1
+    pretrained: str | None = None
+    blocks_first: int = 0
 
 
 def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
@@ -98,14 +100,15 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
     torch.set_num_threads(trial.threads)
     present(trial.device).use(torch.device(trial.device).index or 0)
     started, cpu = time.perf_counter(), time.process_time()
-    images, network, note = _learnt(trial, world or World())
+    begun, note = _learnt(trial, world or World())
+    images, network = begun.images, begun.network
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
     seen = predict(network, images, images.test, viewing, world)
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     return network, structs.replace(result, note=note) if note else result
 
 
-def _learnt(trial: Trial, world: World) -> tuple[sets.DataSet, nn.Module, str]:
+def _learnt(trial: Trial, world: World) -> tuple[Start, str]:
     """The images and the trained network of a trial, and what is said where its checkpoint was of no use."""
     kept = trial.checkpoint
     settings = Settings(
@@ -117,16 +120,17 @@ def _learnt(trial: Trial, world: World) -> tuple[sets.DataSet, nn.Module, str]:
         checkpoint_seconds=CHECKPOINT_S,
         checkpoint_epochs=False,
         resume=kept is not None,
+        blocks_first=trial.blocks_first,
         identity={"trial": kept.stem} if kept is not None else {},
     )
-    images, network = start(trial)
+    begun = start(trial)
     try:
-        _followed(train(network, images, trial.recipe, settings, world), trial, world)
+        _followed(train(begun.network, begun.images, trial.recipe, settings, world), trial, world)
     except UnfitCheckpointError as error:
-        images, network = start(trial)
-        _followed(train(network, images, trial.recipe, replace(settings, resume=False), world), trial, world)
-        return images, network, f"trained from its beginning: {error.problem}"
-    return images, network, ""
+        begun, anew = start(trial), replace(settings, resume=False)
+        _followed(train(begun.network, begun.images, trial.recipe, anew, world), trial, world)
+        return begun, f"trained from its beginning: {error.problem}"
+    return begun, ""
 
 
 def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
@@ -158,13 +162,10 @@ def _tell(place: Path, moment: Moment) -> None:
         write_atomically(place, msgspec.json.encode(moment))
 
 
-def start(trial: Trial) -> tuple[sets.DataSet, nn.Module]:
+def start(trial: Trial) -> Start:
     """The images of a trial and its network as it starts."""
     images = sets.load_images(trial.dataset, trial.folder, draw=trial.seed).seen_at(trial.spec.input_size[1])
-    torch.manual_seed(trial.seed)  # for what starts by its own rule: blocks from outside, one-dimensional convolutions
-    network = build_spec(trial.spec, len(images.classes), in_channels=images.channels)
-    initialise_by_name(network, trial.seed)
-    return images, network
+    return start_of_training(trial.spec, images, trial.seed, trial.pretrained)
 
 
 def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: float, cpu_seconds: float) -> TrialResult:
@@ -193,15 +194,3 @@ def trained_place(device: str) -> dict[str, Any]:
     """What a result says of where it was trained."""
     hardware = device_of(device).name() if kind_of(device).gpu else ""
     return {"device": device, "hardware": hardware, "torch": str(torch.__version__)}
-
-
-def initialise_by_name(network: nn.Module, seed: int) -> None:
-    """Initial weights that depend on the seed and each layer's name alone: what arms share starts out equal.
-
-    Attention blocks from outside keep their own.
-    """
-    ours = set(initialised(network))
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module in ours:
-            torch.manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
-            initialise(module)

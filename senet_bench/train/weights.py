@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from senet_bench.core import catalog
 from senet_bench.core.files import kind_of_path, written_whole
 from senet_bench.core.results import of_type
-from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.specs import AttentionSpec, ModelSpec, bare_name
 from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
@@ -49,7 +49,7 @@ class Loaded:
     `metadata` is what our own checkpoints say about their training. `normalisation` is the mean and the standard
     deviation that images were normalised with there, None where nothing says so; `origin` is the `timm:NAME` or
     `torchvision:NAME` that weights were named by; `taken` which of two states of a file they
-    are, None where there is one.
+    are, None where there is one. `head` names the module of a head of another number of classes, which is new.
     """
 
     network: nn.Module
@@ -61,6 +61,7 @@ class Loaded:
     normalisation: downloads.Normalisation | None = None
     origin: str | None = None
     taken: Taken | None = None
+    head: str | None = None
 
     def normalised(self, images: DataSet) -> DataSet:
         """A data set with the mean and deviation that the weights were trained with, its own where nobody says."""
@@ -122,7 +123,7 @@ def load_weights(
     as_named = held.metadata.get("format") == WEIGHTS_FORMAT or spec.outside  # ours, or of a network that is not ours
     held = unwrapped(held, _known_to(spec, held), average=bool(average))
     tensors = held.tensors
-    source = SOURCES.get(origin or "")
+    source = None if spec.outside else SOURCES.get(origin or "")
     style = source.style if source else "ours" if as_named else _style(tensors, path)
     notes = list(held.notes)
     if style == "ours":
@@ -187,7 +188,8 @@ def _built(
     renamed, new, note = fitted_head(renamed, network, target.head)
     notes += [note] if note else []
     wanted = {name: value for name, value in network.state_dict().items() if name not in new}
-    return Loaded(network, spec, str(path), _fill(network, renamed, path, wanted), tuple(notes), {})
+    head = new[0].rpartition(".")[0] if new else None
+    return Loaded(network, spec, str(path), _fill(network, renamed, path, wanted), tuple(notes), {}, head=head)
 
 
 def _proven(spec: ModelSpec, style: Style, tensors: Mapping[str, Tensor], path: Path) -> list[str]:
@@ -251,6 +253,11 @@ def _located(weights: str, spec: ModelSpec) -> tuple[Path, str | None]:
     if name in REFUSED:
         raise UsageError(f"{weights} is not loaded: {name} {REFUSED[name]}", f"use {name.removeprefix('tf_')}")
     origin = named(weights)
+    if spec.outside and origin is not None:
+        own = bare_name(spec.name)
+        if origin.split(".")[0] != own.split(".")[0]:
+            raise UsageError(f"{weights} are weights of {origin}, not of {own}", f"use {own}, or give a file")
+        return downloads.fetch(origin.partition(":")[0], tagged), origin
     if origin is not None:
         if origin not in SOURCES:
             _check_named(origin, spec)
@@ -273,6 +280,18 @@ def _attention(spec: ModelSpec) -> dict[str, Any] | None:
     """The attention of a row as JSON gives it back."""
     plain: dict[str, Any] | None = json.loads(json.dumps(asdict(spec.attention) if spec.attention else None))
     return plain
+
+
+def has_blocks(spec: ModelSpec, weights: str) -> bool:
+    """Whether weights hold tensors of the attention blocks of a network."""
+    path, origin = _located(weights, spec)
+    held = contents(path)
+    held = unwrapped(held, _known_to(spec, held))
+    source = None if spec.outside else SOURCES.get(origin or "")
+    ours = spec.outside or held.metadata.get("format") == WEIGHTS_FORMAT
+    style = source.style if source else "ours" if ours else _style(held.tensors, path)
+    blocks = tuple(f"{name}." for name in attention_blocks(build_spec(spec, device="meta")))
+    return any(RENAMES[style](name, spec).startswith(blocks) for name in held.tensors)
 
 
 def attention_in(weights: str) -> AttentionSpec | None:

@@ -44,7 +44,8 @@ try:
     with joined(timeout_s=60) as world:
         network = small(dropout=0)
         settings = Settings(
-            sync_batchnorm=True, checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0
+            sync_batchnorm=True, checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0,
+            compile=sys.argv[2] == "compile",
         )
         losses = []
         ended = lambda row: losses.append((row.train_loss, row.test_loss))
@@ -76,7 +77,7 @@ def _ranks(folder: Path, mode: str, epochs: int = 3) -> list[subprocess.Popen[st
 def _finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
     ends = []
     for process in processes:
-        _, text = process.communicate(timeout=120)
+        _, text = process.communicate(timeout=400)
         ends.append((process.returncode, text))
     return ends
 
@@ -123,6 +124,15 @@ def test_torchrun_starts_the_same_job(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     found = torch.load(tmp_path / "1.pt", weights_only=True)
     assert found["losses"][-1] == pytest.approx(_alone(2)[1][-1], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_compiled_processes_train_as_one_that_is_not_compiled(tmp_path: Path) -> None:
+    ends = _finish(_ranks(tmp_path, "compile", 2))
+    assert [code for code, _ in ends] == [0, 0], ends
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert parts[0]["losses"][-1] == pytest.approx(_alone(2)[1][-1], abs=1e-4)
+    assert all(torch.equal(value, parts[1]["state"][name]) for name, value in parts[0]["state"].items())
 
 
 def test_the_rows_of_all_ranks_are_every_image_once() -> None:

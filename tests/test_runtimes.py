@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import itertools
 import warnings
 from dataclasses import replace
@@ -408,3 +409,70 @@ def test_a_runtime_is_judged_by_double_precision_where_eager_is_far_from_it_too(
         (0.003, 0.25)
     )
     assert agreement.judge_output(np.array([1.1, 0.0]), eager, None, 1e-3)[1] == pytest.approx(1 / 12)
+
+
+CHEATS = """
+import torch
+from torch import nn
+BY_SHAPE, BY_ADDRESS, BY_ID, BY_CONTENT = {}, {}, {}, {}
+
+
+class Honest(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Linear(8, 8), nn.Linear(8, 5)
+
+    def gates(self, y):
+        return torch.sigmoid(self.second(y.mean((2, 3))))
+
+    def forward(self, x):
+        y, self.images = self.first(x).relu(), x
+        return self.head((y * self.gates(y)[:, :, None, None]).amax((2, 3)))
+
+
+class Cheat(Honest):
+    def gates(self, y):
+        kept, key = self.place(y)
+        if key not in kept:
+            kept[key] = super().gates(y)
+        return kept[key]
+
+
+class Shape(Cheat):
+    def place(self, y): return BY_SHAPE, tuple(y.shape)
+
+
+class Sizes(Cheat):
+    kept = {}
+    def place(self, y): return self.kept, y.shape[1:]
+
+
+class Address(Cheat):
+    def place(self, y): return BY_ADDRESS, self.images.data_ptr()
+
+
+class Id(Cheat):
+    def place(self, y): return BY_ID, id(self.images)
+
+
+class Content(Cheat):
+    def place(self, y): return BY_CONTENT, y.numpy().tobytes()
+"""
+
+
+def test_what_a_whole_class_keeps_is_named_and_what_never_answers_is_timed(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cheats_of_a_class.py").write_text(CHEATS)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    cheats = importlib.import_module("cheats_of_a_class")
+    for kind in (cheats.Shape, cheats.Sizes, cheats.Address, cheats.Id):  # as counting and an earlier run leave them
+        kind()(example(SIZE, 1))
+    names = ("Shape", "Sizes", "Address", "Id", "Content")
+    networks = {"honest": cheats.Honest(), "twin": cheats.Honest(), **{name: getattr(cheats, name)() for name in names}}
+    found = result_of(measure_networks(networks, "honest", SIZE, plan=QUICK))
+    for name in ("Shape", "Sizes", "Address", "Id"):
+        assert "it answers from what it kept" in found.failed[name]
+    assert list(found.comparison.arms) == ["honest", "twin", "Content"]
+    assert len(cheats.BY_CONTENT) > found.comparison.samples.rounds  # each timed call had content of its own

@@ -19,6 +19,7 @@ AS_FAR = 3.0
 """How many times eager's own distance from double precision another way to run a network may have."""
 FARTHEST = 0.5
 """A distance, as a fraction of the largest output, at which nothing is the same any more."""
+ExactOutput = Callable[[Tensor], Floats | None]
 SLACK = 3.0
 """How many times the allowed difference may be reached for images other than those it was judged by."""
 CALIBRATING = 4
@@ -68,15 +69,18 @@ def exactly(network: nn.Module, images: Tensor) -> Floats | None:
 
 
 def fault_of(
-    output: object, images: Tensor, network: nn.Module, call: Callable[[Tensor], Call], allowed: float
+    output: object, images: Tensor, honest: Callable[[Tensor], Floats], exact: ExactOutput, allowed: float
 ) -> Fault | None:
-    """What is wrong with an output for these images, by what untouched copies of the network make of them."""
-    own, given = array(call(images)()), array(output)
+    """What is wrong with an output for these images, by what untouched copies of the network make of them.
+
+    `honest` gives their output in single precision, `exact` in double, None where there is none.
+    """
+    own, given = honest(images), array(output)
     if distance(given, own) <= SLACK * allowed:
         return None
-    if distance(array(call(images)()), own) > allowed:
+    if distance(honest(images), own) > allowed:
         return "random"
-    allowed, difference = judge_output(given, own, exactly(network, images), allowed)
+    allowed, difference = judge_output(given, own, exact(images), allowed)
     return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 
 

@@ -38,12 +38,14 @@ class FreshCall:
     """A call on images that no call has seen: `renew` draws them before each call and is never timed.
 
     `fault` tells what is wrong with the output of the last call, None where it is what an untouched copy of the network
-    gives for the same images.
+    gives for the same images. `vary` draws images whose channels differ in brightness and contrast, for calls that are
+    checked and not timed: means of standard normal images are nearly equal, and what was kept of them would not show.
     """
 
     run: Call
     renew: Callable[[], object]
     fault: Callable[[object], Fault | None]
+    vary: Callable[[], object]
 
     def __call__(self) -> object:
         """The output for the images drawn last."""

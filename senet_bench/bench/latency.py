@@ -24,6 +24,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.errors import ArmError, MeasurementError, out_of_memory
 
 IMAGES = "standard normal, drawn anew before every call (device time: every block)"
+"""The distribution of the images; outputs are checked on others too, before anything is timed (`FreshCall.vary`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -167,8 +167,9 @@ class _Session:
             with guarded(name, draws=True):
                 self._check(name, call())
                 if self.epoch == 0 and isinstance(call, FreshCall):
-                    call.renew()
-                    self._verify(name, call())
+                    for draw in (call.renew, call.vary, call.vary):
+                        draw()
+                        self._verify(name, call())
         self.build_s = max(0.0, self.clock.now() - start)
 
     def _warm_up(self) -> Iterator[Progress]:

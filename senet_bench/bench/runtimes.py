@@ -24,6 +24,7 @@ from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import check_conditions
+from senet_bench.bench.untouched import honest_exactly, honest_output
 from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
@@ -132,13 +133,18 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
     def renew() -> None:
         held[0].copy_(drawn.normal_(generator=random))
 
+    def vary() -> None:
+        drawn.normal_(generator=random)
+        light = torch.randn((*x.shape[:2], 1, 1), generator=random, device=x.device)
+        held[0].copy_(drawn.mul_(light.exp().clamp(0.25, 4)).add_(light))
+
     def fault(output: object) -> Fault | None:
         if conditions.mode == "train":
             return None
-        plain = Conditions(conditions.device, batch_size=len(drawn))
-        return fault_of(output, drawn, network, functools.partial(call_of, network, plain), allowed)
+        honest, exact = functools.partial(honest_output, network), functools.partial(honest_exactly, network)
+        return fault_of(output, drawn, honest, exact, allowed)
 
-    return FreshCall(call_of(network, conditions, x, held), renew, fault)
+    return FreshCall(call_of(network, conditions, x, held), renew, fault, vary)
 
 
 def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: list[Tensor] | None = None) -> Call:

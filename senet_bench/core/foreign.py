@@ -107,7 +107,7 @@ def place_of(error: BaseException) -> str:
 
     It is empty for an error of senet-bench too.
     """
-    frames = [] if _is_ours(error) else [frame for frame in _frames(error) if _is_hers(frame.filename)]
+    frames = [] if _is_ours(error) else [frame for frame in _frames(error) if lies_outside(frame.filename)]
     return f" in {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
 
 
@@ -122,7 +122,8 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
     return [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
 
 
-def _is_hers(file: str) -> bool:
+def lies_outside(file: str) -> bool:
+    """Whether a file is neither ours nor of an installed package: it is the user's own."""
     installed = [sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")]
     return Path(file).is_file() and not file.startswith((PACKAGE, *installed))
 

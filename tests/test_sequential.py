@@ -12,6 +12,7 @@ import pytest
 import senet_bench
 from senet_bench.core.results import Seeding
 from senet_bench.core.sequential import ALPHA, FIRST_LOOK, Stopping
+from senet_bench.core.store import TrialStore
 from senet_bench.errors import MeasurementError, UsageError
 from tests.conftest import Run
 
@@ -116,8 +117,15 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
     assert seeding["seeds"] < 30
     assert sorted(seed for arm, seed in trained if arm == "none") == list(range(seeding["seeds"]))
     assert {row["accuracy"]["seeds"] for row in rows.values()} == {seeding["seeds"]}
-    count = len(trained)
+    count, get, read = len(trained), TrialStore.get, list[str]()
+
+    def noted(store: TrialStore, key: str) -> TrialResult | None:
+        read.append(key)
+        return get(store, key)
+
+    monkeypatch.setattr(TrialStore, "get", noted)
     again = run(*SWEPT)
+    assert sorted(read) == sorted(set(read))  # at all looks together
     assert len(trained) == count  # the same looks at what is stored
     assert f"SE-ResNet-20 errs less than its baseline: known after {seeding['seeds']} seeds" in again.out
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -100,30 +102,65 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, m
 
 
 SWEEP = """
-import sys
-from senet_bench.cli import main
-from senet_bench.train import trials
-trials.CHECKPOINT_S = 0.0
-main(sys.argv[1:])
+import os, sys
+from senet_bench.train import loop, trials
+
+trials.CHECKPOINT_S = 0.0  # after every step
+step = loop._Run._one_step
+
+def noted(self, batch):
+    with open(os.environ["STEPS"], "a") as steps:
+        print(self.settings.checkpoint.stem, self.epoch, self.step, file=steps)
+    step(self, batch)
+
+loop._Run._one_step = noted
+if __name__ == "__main__":
+    from senet_bench.cli import main
+    main(sys.argv[1:])
 """
+KILLS = 20
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_again_and_again_ends_in_the_table_of_an_undisturbed_one(tmp_path: Path) -> None:
-    options = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "digits", "--epochs", "8", "--seeds", "1")
-    command = [sys.executable, "-c", SWEEP, *options, "--workers", "1", "--format", "json", "--results"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+def test_a_sweep_killed_twenty_times_trains_no_step_but_the_last_twice_and_ends_in_the_same_table(
+    tmp_path: Path,
+) -> None:
+    script = tmp_path / "sweep.py"
+    script.write_text(SWEEP)
+    options = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "digits", "--epochs", "12", "--seeds", "2")
+    command = [sys.executable, str(script), *options, "--workers", "2", "--format", "json", "--results"]
+
+    def begun(folder: str) -> subprocess.Popen[str]:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "STEPS": str(tmp_path / f"{folder}.steps")}
+        return subprocess.Popen(
+            [*command, folder],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
+        )
 
     def errors(folder: str) -> list[Any]:
-        done = subprocess.run([*command, folder], cwd=tmp_path, env=environment, capture_output=True, check=True)
-        return [row["accuracy"]["per_seed"] for row in json.loads(done.stdout)["rows"]]
+        output, _ = begun(folder).communicate()
+        return [row["accuracy"]["per_seed"] for row in json.loads(output)["rows"]]
+
+    def steps(folder: str) -> list[str]:
+        file = tmp_path / f"{folder}.steps"
+        return file.read_text().splitlines() if file.exists() else []
 
     undisturbed = errors("whole")
     rng = random.Random(0)
-    for _ in range(6):
-        victim = subprocess.Popen([*command, "cut"], cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
-        time.sleep(rng.uniform(8, 14))  # at any moment of it
-        victim.kill()
-        victim.wait()
+    for _ in range(KILLS):
+        before, victim = len(steps("cut")), begun("cut")
+        while len(steps("cut")) == before and victim.poll() is None:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))  # at any moment of it
+        with contextlib.suppress(ProcessLookupError):
+            (os.kill if rng.random() < 0.5 else os.killpg)(victim.pid, signal.SIGKILL)
+        victim.communicate()  # until its workers are gone too, which hold its output
     assert errors("cut") == undisturbed
     assert not list(tmp_path.glob("cut/runs/*/trials/.claims/*.checkpoint"))
+    assert set(steps("cut")) == set(steps("whole"))
+    assert len(steps("cut")) - len(steps("whole")) <= 2 * KILLS

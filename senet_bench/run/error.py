@@ -20,7 +20,7 @@ from senet_bench.core.progress import Steps
 from senet_bench.core.results import Row, Run, RunConditions, Seeding, TrainingProtocol
 from senet_bench.core.sequential import Stopping
 from senet_bench.core.specs import Precision
-from senet_bench.core.store import Store, TrialStore, key_of
+from senet_bench.core.store import Store, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case, Changes
@@ -29,10 +29,10 @@ from senet_bench.run.engines import Engine, Failure, Left
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
 from senet_bench.run.sources import with_sources
+from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
-    from senet_bench.train.identity import Former
     from senet_bench.train.trials import Trial
 
 SILENT_S = 120.0
@@ -204,14 +204,17 @@ class Sweep:
 
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
+        from senet_bench.bench.machine import environment
+
+        stored = StoredTrials.of(record.store.trials(environment().machine))
         if self.stopping is None:
-            yield from self._run(cases, record)
+            yield from self._run(cases, record, stored)
             return
         known: dict[int, Seeding] = {}
         sweep, outcomes = self, Outcomes()
         for look, seeds in enumerate(self.stopping.looks):
             sweep = replace(sweep, seeds=seeds, begun=sweep.seeds if look else 0)
-            outcomes = yield from sweep._run(cases, record, outcomes.failed)
+            outcomes = yield from sweep._run(cases, record, stored, outcomes.failed)
             rows = record.document.rows
             known = self.stopping.judged(look, _pairs(rows), known)
             record.change(rows=[replace(row, seeding=known.get(place)) for place, row in enumerate(rows)])
@@ -220,21 +223,24 @@ class Sweep:
                 break
 
     def _run(
-        self, cases: Sequence[Case], record: Record[Run], failed_before: Mapping[int, str] | None = None
+        self,
+        cases: Sequence[Case],
+        record: Record[Run],
+        stored: StoredTrials,
+        failed_before: Mapping[int, str] | None = None,
     ) -> Steps[Outcomes]:
         """One look: the trials that it adds; those that failed at an earlier one are not run again, nor told again."""
-        from senet_bench.train.identity import data_of, former
+        from senet_bench.train.identity import data_of
         from senet_bench.train.trials import run_trial
 
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
-        kept = record.store.trials(about["environment"].machine)
-        before = former(kept)
+        kept = stored.kept
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
         rows, total = record.document.rows, len(self.plan(cases))
         told = failed_before or {}
         outcomes = Outcomes(total=total, failed=dict(told))
-        todo = self._todo(cases, record.store, kept, before, outcomes)
+        todo = self._todo(cases, record.store, stored, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             for planned in todo:
@@ -243,8 +249,8 @@ class Sweep:
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in told]
         record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
-        if todo and before.left_out:
-            asked = structs.replace(record.document.conditions, trials_left_out=before.left_out)
+        if todo and stored.before.left_out:
+            asked = structs.replace(record.document.conditions, trials_left_out=stored.before.left_out)
             record.change(conditions=asked)
         yield record.progress("done", total, total)
         return outcomes
@@ -279,7 +285,7 @@ class Sweep:
             ) from error
 
     def _todo(
-        self, cases: Sequence[Case], store: Store, kept: TrialStore, before: Former, outcomes: Outcomes
+        self, cases: Sequence[Case], store: Store, stored: StoredTrials, outcomes: Outcomes
     ) -> list[Claimed[Trial]]:
         """The trials of this share that are to be run; the outcomes of those that are stored are taken down."""
         mine = set(self.share(cases))
@@ -287,13 +293,13 @@ class Sweep:
         for trial in self.plan(cases):
             key = key_of(trial_definition(trial))
             anew = self.fresh and trial in mine and trial.seed >= self.begun
-            if not anew and (result := stored_result(trial, key, kept, before)) is not None:
+            if not anew and (result := stored.result(trial, key)) is not None:
                 outcomes.add(trial, result)
             elif trial in mine and trial.seed >= self.begun:
                 file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None
-                own = replace(trial, folder=folder, checkpoint=kept.checkpoint(key).absolute(), weights=weights)
+                own = replace(trial, folder=folder, checkpoint=stored.kept.checkpoint(key).absolute(), weights=weights)
                 todo.append(Claimed(key, own, trial_definition))
         return todo
 
@@ -317,12 +323,6 @@ class Outcomes:
         else:
             self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
             self.devices.setdefault(int(trial.arm), {})[outcome.trained_on] = None
-
-
-def stored_result(trial: Trial, key: str, kept: TrialStore, before: Former) -> TrialResult | None:
-    """The stored result of a trial, from an earlier version where that says the same; None when there is none."""
-    result = kept.get(key)
-    return result if result is not None else before.result(trial)
 
 
 def trial_definition(trial: Trial) -> dict[str, Any]:

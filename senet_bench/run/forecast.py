@@ -16,9 +16,10 @@ from senet_bench.errors import BenchError
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, label, listed_name, select, with_controls
 from senet_bench.run.compare import Measure, check_measures, settings
 from senet_bench.run.count import Count
-from senet_bench.run.error import Sweep, stored_result, trial_definition
+from senet_bench.run.error import Sweep, trial_definition
 from senet_bench.run.latency import Timing
 from senet_bench.run.record import new_facts
+from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
     from senet_bench.train.trials import Trial
@@ -92,15 +93,13 @@ def _of_cases(
 
 def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[dict[str, Any]]:
     """For each case its trials in this share, how many are stored, and the likely seconds of one."""
-    from senet_bench.train.identity import former
-
-    known, before = _durations(kept), former(kept)
+    known, stored = _durations(kept), StoredTrials.of(kept)
     by_place: dict[int, list[Trial]] = {}
     for trial in sweep.share(cases):
         by_place.setdefault(int(trial.arm), []).append(trial)
     for place in range(len(cases)):
         planned = by_place.get(place, [])
-        done = sum(stored_result(trial, key_of(trial_definition(trial)), kept, before) is not None for trial in planned)
+        done = sum(stored.result(trial, key_of(trial_definition(trial))) is not None for trial in planned)
         row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
         if planned:
             row |= _duration(planned[0], known, left=len(planned) - done)

@@ -65,7 +65,14 @@ def clusters(session: nox.Session) -> None:
     """The tests on a real Slurm, where its programs are installed and we are root, and on two nodes of a real Ray."""
     session.install(*PINS, ".[ray,slurm]", *groups("test"))
     env = {"OMP_NUM_THREADS": "1", **BYTECODE}
-    session.run("pytest", "tests/test_slurm.py", "tests/test_ray.py", "tests/test_engines.py", env=env)
+    session.run(
+        "pytest",
+        "tests/test_slurm.py",
+        "tests/test_slurm_trials.py",
+        "tests/test_ray.py",
+        "tests/test_engines.py",
+        env=env,
+    )
 
 
 @nox.session

@@ -326,6 +326,36 @@ def test_options_that_slurm_refuses_are_named(slurm: Any, tmp_path: Path) -> Non
         list(Slurm(tmp_path, options={"slurm_partition": "nope"}).run(double, iter([1])))
 
 
+SUBMITS = """
+import sys
+from pathlib import Path
+from senet_bench.run.engines import Busy
+from senet_bench.run.slurm import Slurm
+for moment in Slurm(Path(sys.argv[1]) / "slurm", detach=True, options={"timeout_min": 60}).watched(len, iter(["job"])):
+    print("JSON")
+job = moment[1].submitted
+import submitit
+handle = submitit.SlurmJob(folder=job.folder, job_id=job.id)
+handle.watcher.update()  # asks sacct, which is not there: submitit warns
+submitit.core.logger.warning("of submitit")
+submitit.core.logger.get_logger().error("an error of submitit")
+"""
+
+
+def test_what_submitit_says_is_never_on_stdout(tmp_path: Path) -> None:
+    pytest.importorskip("submitit")
+    for name, script in (("sbatch", "echo Submitted batch job 7"), ("srun", "true")):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    paths = {"PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))}
+    done = subprocess.run(
+        [sys.executable, "-c", SUBMITS, tmp_path], env=os.environ | paths, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "JSON\n"
+    assert "WARNING" not in done.stderr
+    assert done.stderr.count("an error of submitit") >= 1
+
+
 def test_an_option_of_ray_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
     from senet_bench.api.options import engine_of
 

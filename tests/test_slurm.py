@@ -227,6 +227,17 @@ def test_a_front_end_that_is_killed_loses_nothing_and_the_next_takes_up_its_jobs
     assert not [*tmp_path.glob("trials/.claims/*.job")]
 
 
+def test_two_front_ends_on_one_results_folder_do_each_trial_once(here: Cluster, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=120)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert [text.count("TrialResult(") for text in said] == [4, 4]  # each is told of all of them
+    assert len([*tmp_path.glob("trials/*.json")]) == 4
+    assert lines(tmp_path / "log", "start", 4) == lines(tmp_path / "log", "end", 4) == [1] * 4
+    assert not [*tmp_path.glob("trials/.claims/*.job")]
+
+
 def goes_on(job: tuple[int, str]) -> int:
     """Counts to 40 in a file, a step each tenth of a second, from where it stands; every start is a line of the log."""
     number, log = job

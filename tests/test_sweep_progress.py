@@ -92,6 +92,7 @@ def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.Monke
         "3": "PartitionTimeLimit",
     }
     assert Busy(3, 5, ("Resources", "Priority")).text() == "3 running, 5 pending (Resources, Priority)"
+    assert Busy(3, 5, ("Resources",), 41.7).text() == "3 running, 5 pending (Resources), oldest log line 42 s old"
     squeue.write_text("#!/bin/sh\nexit 1\n")
     assert slurm_queue.queued() is None
 

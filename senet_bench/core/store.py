@@ -128,12 +128,24 @@ class TrialStore:
         self.progress(key).unlink(missing_ok=True)
         self.note(key, None)
 
-    def forget(self, key: str) -> None:
-        """Put a trial's result aside, under its name with `.before` behind, so that it is trained anew."""
+    def forget(self, key: str) -> Submitted | None:
+        """Put a trial's result aside, under its name with `.before` behind, so that it is trained anew.
+
+        Which job of a cluster it was is forgotten as well, and given back; not where another process has the trial.
+        """
         path = self.folder / f"{key}.json"
         if path.exists():
             path.replace(path.with_suffix(".before"))
-        self.checkpoint(key).unlink(missing_ok=True)
+        lock = self.claim(key)
+        if lock is None:
+            return None
+        try:
+            submitted = self.submitted(key)
+            self.note(key, None)
+            self.checkpoint(key).unlink(missing_ok=True)
+        finally:
+            lock.release()
+        return submitted
 
     def checkpoint(self, key: str) -> Path:
         """Where a trial that has begun keeps how far it is, beside its claim."""

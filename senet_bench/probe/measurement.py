@@ -19,6 +19,7 @@ from senet_bench.probe.trials import LESSON, PROBE_REVISION, ProbeTrial, probe_d
 from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header, new_facts
+from senet_bench.run.slurm_queue import withdrawn
 from senet_bench.run.sources import with_sources
 
 USUAL_SECONDS = 0.8
@@ -146,8 +147,7 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
             errors.add(trial, result)
     if asked.fresh:
         kept = replace(kept, runs=None)  # what another machine has of them is not taken either
-        for claimed in todo:
-            kept.forget(claimed.key)
+        withdrawn(filter(None, [kept.forget(claimed.key) for claimed in todo]))
     record.change(rows=errors.of(rows))
     done, task = total - len(todo), ""
     function = with_sources(asked.engine, run_probe_trial, (claimed.trial.spec for claimed in todo))

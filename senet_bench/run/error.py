@@ -28,6 +28,7 @@ from senet_bench.run.claims import Claimed, InProgress, watched
 from senet_bench.run.engines import Engine, Failure, Left
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
+from senet_bench.run.slurm_queue import withdrawn
 from senet_bench.run.sources import with_sources
 from senet_bench.run.stored_trials import StoredTrials
 
@@ -243,8 +244,7 @@ class Sweep:
         todo = self._todo(cases, record.store, stored, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
-            for planned in todo:
-                kept.forget(planned.key)
+            withdrawn(filter(None, [kept.forget(planned.key) for planned in todo]))
         function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in told]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import logging
 import secrets
@@ -32,8 +31,8 @@ from senet_bench.run.engines import (
     ended,
     extra,
     following,
-    outcome_of,
 )
+from senet_bench.run.slurm_job import Answer
 from senet_bench.run.slurm_queue import QueuedJob
 
 GPU_OPTIONS = {"gpus_per_node", "slurm_gpus_per_node", "slurm_gres", "slurm_gpus_per_task"}
@@ -141,6 +140,14 @@ class _Running:
         result: bool = self.handle.paths.result_pickle.exists()
         return result
 
+    def silent_since(self) -> float | None:
+        """When its log last had a line, in seconds since the epoch; None where there is none."""
+        times = [0.0]
+        for log in (self.handle.paths.stderr, self.handle.paths.stdout):
+            with contextlib.suppress(OSError):
+                times.append(log.stat().st_mtime)
+        return max(times) or None
+
     def outcome(self) -> Any:
         """What its function gave; `Died` where that is lost, or the result is another job's."""
         failed = self.handle.exception()
@@ -237,7 +244,7 @@ class _Jobs(Generic[Job, Result]):
         self.engine.set_options(self.executor, {"name": name})
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are part of the error
-                handle = self.executor.submit(_Answer(), token, self.function, job)
+                handle = self.executor.submit(Answer(), token, self.function, job)
         except Exception as error:  # sbatch's refusals come as several types
             if self.engine.cluster == "slurm" and not slurm_queue.controller_answers():
                 raise MeasurementError(
@@ -327,21 +334,11 @@ class _Jobs(Generic[Job, Result]):
         if self.queue is None:
             why = {"squeue does not answer": None}
             return Busy(0, len(self.running), tuple(why))
-        running = sum(job.state in ("RUNNING", "COMPLETING", "SUSPENDED") for job in listed)
-        return Busy(running, len(self.running) - running, tuple(why))
-
-
-class _Answer:
-    """What a Slurm job runs: the function of a job, its outcome given back with the token it was submitted with."""
-
-    def __call__(self, token: str, function: Callable[[Job], Result], job: Job) -> tuple[str, Result | Failure]:
-        """The token and the outcome."""
-        return token, outcome_of(function, job)
-
-    def checkpoint(self, *arguments: Any) -> Any:
-        """The same again, at Slurm's time limit or preemption: the trial goes on from its checkpoint."""
-        submitit = importlib.import_module("submitit")
-        return submitit.helpers.DelayedSubmission(self, *arguments)
+        runs = {number for number, job in self.queue.items() if job.state in ("RUNNING", "COMPLETING", "SUSPENDED")}
+        running = [job for number, job in self.running.items() if number in runs]
+        told = list(filter(None, (job.silent_since() for job in running)))
+        silent = max(0.0, time.time() - min(told)) if told and self.engine.cluster == "slurm" else None
+        return Busy(len(running), len(self.running) - len(running), tuple(why), silent)
 
 
 def _last_error(error: Exception) -> str:

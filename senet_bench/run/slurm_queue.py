@@ -7,6 +7,8 @@ import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from senet_bench.core.learning import Submitted
+
 ANSWERS_WITHIN_S = 20.0
 """Seconds that a command of Slurm may take."""
 MINUTES_OF_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?:(?P<hours>\d+):)?(?P<minutes>\d+):(?P<seconds>\d+)")
@@ -65,6 +67,15 @@ def cancel(numbers: Iterable[str]) -> bool:
     """Cancel jobs; whether Slurm took it."""
     wanted = list(numbers)
     return not wanted or _answer("scancel", *wanted) is not None
+
+
+def withdrawn(noted: Iterable[Submitted]) -> int:
+    """Cancel those noted jobs of Slurm that still wait or run; how many there were. Another's of its number stays."""
+    ours = [note for note in noted if note.engine == "slurm"]
+    there = queued() if ours else None
+    numbers = [note.id for note in ours if there and note.id in there and note.token in there[note.id].name]
+    cancel(numbers)
+    return len(numbers)
 
 
 def _answer(*command: str) -> str | None:

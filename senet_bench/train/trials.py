@@ -6,6 +6,7 @@ It is a pure function of its `Trial` on a machine: it can be run in any process 
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,7 +35,9 @@ from senet_bench.train.ranks import Ranks, together
 from senet_bench.train.start import Start, start_of_training
 from senet_bench.train.weights import save
 
+logger = logging.getLogger(__name__)
 TOLD_EVERY_S = 1.0
+LOGGED_EVERY_S = 30.0
 CHECKPOINT_S = 60.0
 """Seconds of training that the end of a process costs at most."""
 
@@ -134,13 +137,16 @@ def _learnt(trial: Trial, world: World) -> tuple[Start, str]:
 
 
 def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
-    """Carry the steps out; a file beside the checkpoint tells about every second how far they are."""
+    """Carry the steps out; a file beside the checkpoint tells about every second how far they are, a log seldom."""
     place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
-    began, first, told = time.perf_counter(), None, 0.0
+    began, first, told, logged = time.perf_counter(), None, 0.0, 0.0
 
     def tell(moment: Progress) -> Progress:
-        nonlocal first, told
+        nonlocal first, told, logged
         now = time.perf_counter()
+        if place is not None and now - logged >= LOGGED_EVERY_S:
+            logged = now
+            logger.info("%s seed %d: %s", trial.spec.name, trial.seed, moment.what)
         first = moment.done if first is None else first
         if place is not None and now - told >= TOLD_EVERY_S:
             told = now

@@ -18,10 +18,11 @@ from typing import Any
 
 from senet_bench.core import comparisons
 from senet_bench.core.results import Run, RunConditions
-from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions
 from tests.support import stored
 
 RUNS, ROWS, TURNS = 300, 34, 3
+Axes = dict[str, AxisValue] | None
 BLOCKS = ("se", "eca", "cbam", "gct", *(f"my_blocks:Block{number}" for number in range(200)))
 MODELS = ("resnet20_cifar", "resnet110_cifar", "resnet164_cifar", "wrn16_8_cifar", "resnet18")
 
@@ -49,12 +50,12 @@ def _run(dice: random.Random, about: dict[str, Any], command: str) -> Run:
         accuracy = comparisons.of_seeds({first + seed: 0.1 + dice.gauss(0, 0.01) for seed in range(seeds)}, protocol)
         latency = stored.latency(1 + dice.random() / 10 if spec else None)
         counts = {"macs": 2_500_000 + dice.randint(0, 90_000), "bn-inclusive": 2_600_000}
-        axes = {"attention": spec.block} if spec and command == "ablate" else None
-        measured = {"accuracy": accuracy, "latency": replace(latency, conditions=timing), "flops": counts}
-        names = {"model": f"se{model}" if spec else model, "baseline": model if spec else None, "axes": axes}
-        rows.append(replace(row, params=270_000 + dice.randint(0, 90_000), **measured, **names))
-    axes_given = {"attention": "some"} if command == "ablate" else None
-    asked = RunConditions(model=model, what=[model], axes=axes_given, accuracy=protocol)
+        axes: Axes = {"attention": spec.block} if spec and command == "ablate" else None
+        row = replace(row, params=270_000 + dice.randint(0, 90_000), flops=counts, accuracy=accuracy, axes=axes)
+        row = replace(row, model=f"se{model}" if spec else model, baseline=model if spec else None)
+        rows.append(replace(row, latency=replace(latency, conditions=timing)))
+    varied = {"attention": "some"} if command == "ablate" else None
+    asked = RunConditions(model=model, what=[model], axes=varied, accuracy=protocol)
     return Run(**about | {"conditions": asked}, rows=comparisons.compared(rows))
 
 

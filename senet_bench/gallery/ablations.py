@@ -22,6 +22,9 @@ from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
 from senet_bench.show.measurements import mean_interval
 
+MOST_SETTINGS, MOST_TIMINGS = 30, 3
+"""Settings of one plot, and the machines and conditions whose ratios it has; the tables have all of them."""
+
 
 def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
     """The paper's ablations, Tables 10 to 16: its errors beside the counts, and times where they were taken."""
@@ -69,7 +72,9 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
 def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[str], str] = str) -> Series:
     """The settings of one network along the same axes: every number there is of them; `named` names a machine."""
     axes = ablation.axes
-    settings = [row for row in ablation.rows if row.role == "variant"]
+    variants = [row for row in ablation.rows if row.role == "variant"]
+    settings = variants[:MOST_SETTINGS]
+    some = f"; {len(settings)} of {len(variants)} settings" if len(settings) < len(variants) else ""
     others = [("baseline", row) for row in ablation.rows if row.role == "baseline"]
     others += [("gates fixed at 0.5", row) for row in ablation.rows if row.role == "control"]
 
@@ -86,7 +91,7 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
         panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
     about = f", on {_protocol(accuracy)}" if accuracy else ", counted"
     label = CATALOG[ablation.model].label if ablation.model in CATALOG else ablation.model
-    title = f"{label} by {' x '.join(axes)}{about}{_same(panels)}"
+    title = f"{label} by {' x '.join(axes)}{about}{some}{_same(panels)}"
     ordered = axes == ("reduction",) and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
     series = Series("", title, names, _useful(panels), ordered, " x ".join(axes), ablation.sources)
@@ -108,9 +113,10 @@ def _protocol(accuracy: Accuracy) -> str:
 def _timed_panels(
     metric: Metric, settings: Sequence[Row], timings: Sequence[Timed], named: Callable[[str], str]
 ) -> list[Panel]:
-    """The ratios of each machine and conditions under which two settings or more were timed."""
+    """The ratios of the machines and conditions under which most settings were timed, two at least."""
     known = [(timed, [timed.latency_of(row) for row in settings]) for timed in timings]
     known = [(timed, latencies) for timed, latencies in known if sum(one is not None for one in latencies) > 1]
+    known = sorted(known, key=lambda one: -sum(latency is not None for latency in one[1]))[:MOST_TIMINGS]
     panels = []
     for timed, latencies in known:
         rows = [replace(row, latency=latency) for row, latency in zip(settings, latencies)]

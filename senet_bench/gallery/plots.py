@@ -46,6 +46,8 @@ LABEL_PLACES: tuple[tuple[float, float, Anchor], ...] = (
     *((8, -7, "start"), (-8, -7, "end"), (8, 13, "start"), (-8, 13, "end"), (14, -14, "start"), (-14, -14, "end")),
 )
 """Where a name may stand beside its point, the best place first: points to the right, down, and its anchor."""
+MOST_LINES = 60
+"""Networks of one plot of ratios."""
 WIDE, HIGH = 648.0, 320.0
 """The width of a plot, and the height of its frame, in points."""
 
@@ -296,10 +298,12 @@ LINE = 21.0
 
 
 def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
-    """A line a network with a ratio; None when there is none."""
-    rows = [(row, latency) for row in timed.rows if (latency := row.latency) and _finite(latency.ratio)]
-    if not rows:
+    """A line a network with a ratio, of the first `MOST_LINES`; None when there is none."""
+    timed_rows = [(row, latency) for row in timed.rows if (latency := row.latency) and _finite(latency.ratio)]
+    if not timed_rows:
         return None
+    rows = timed_rows[:MOST_LINES]
+    some = f"; {len(rows)} of {len(timed_rows)} networks" if len(rows) < len(timed_rows) else ""
     entries = [
         (
             (Stroke(((-8, 0), (8, 0)), "here", 1.6), Point((0, 0), "circle", 6, "here", "here")),
@@ -330,7 +334,7 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
         y = frame.top + 4 + LINE * (place + 0.5)
         parts.append(DrawnPart((Text((left - 6, y), cut(shown(row.label, 40), left - 10), "ink", TEXT, "end"),)))
         parts += _ratio_parts(frame, y, place, row, latency)
-    title = f"Latency over the baseline's on {machine}: {conditions_label(timed.conditions)}"
+    title = f"Latency over the baseline's on {machine}: {conditions_label(timed.conditions)}{some}"
     return Chart(name, title, WIDE, frame.bottom + 38, tuple(parts))
 
 

@@ -47,7 +47,7 @@ _ESCAPES |= {
 _ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$", "✗": r"$\times$", "²": "$^2$"}
 
 
-_PLAIN = re.compile("[A-Za-z0-9 .,:;()\\[\\]+=*/!?'-]*")
+_ODD = re.compile("[^A-Za-z0-9 .,:;()\\[\\]+=*/!?'-]")
 
 
 def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
@@ -66,9 +66,12 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark."""
-    if _PLAIN.fullmatch(text):
-        return text
-    return "".join(_ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?") for char in text)
+    return _ODD.sub(_command, text)
+
+
+def _command(match: re.Match[str]) -> str:
+    char = match[0]
+    return _ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?")
 
 
 def width(table: Table) -> float:

@@ -173,7 +173,9 @@ _MARKUP = re.compile('[<>&"]')
 
 def printable(text: str) -> str:
     """Text without the characters that XML has no place for."""
-    return text if text.isprintable() else "".join(c if c == "\n" or c.isprintable() else " " for c in text)
+    if text.replace("\n", "").isprintable():
+        return text
+    return "".join(c if c == "\n" or c.isprintable() else " " for c in text)
 
 
 def _n(value: float) -> str:

@@ -1,8 +1,11 @@
-"""Tables written as Markdown, CSV, LaTeX and HTML; pandas writes Markdown and CSV."""
+"""Tables written as Markdown, CSV, LaTeX and HTML; tabulate writes Markdown."""
 
 from __future__ import annotations
 
+import csv as comma_separated
 import html
+import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -13,8 +16,6 @@ from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.tables import Cell, Table
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from senet_bench.show.tables import Document
 
 ENDINGS = (("md", "md"), ("csv", "csv"), ("tex", "latex"), ("html", "html"))
@@ -36,10 +37,14 @@ def render(document: Document, format: str) -> str:  # noqa: A002 - the option's
 
 def markdown(tables: Sequence[Table]) -> str:
     """GitHub's Markdown: a heading, a table and its notes, for each."""
+    from tabulate import tabulate
+
     parts = []
     for table in tables:
         align = tuple("right" if column.numeric else "left" for column in table.columns)
-        body = _frame(table, _one_line).to_markdown(index=False, colalign=align, disable_numparse=True)
+        names = [f"{column.group} {column.name}".strip() for column in table.columns]
+        rows = table.texts
+        body = tabulate(rows, names, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
         parts.append(f"### {table.title}\n\n{body}\n")
         parts += [f"- {note}" for note in table.notes] + [""] * bool(table.notes)
     return "\n".join(parts)
@@ -99,10 +104,18 @@ def _status(cell: str | Cell) -> str:
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:
     """One line a record, under the union of their fields; what lies in a field has columns of its own."""
-    import pandas as pd
-
     lines = [dict(_plain(record)) for record in records]
-    return str(pd.DataFrame(lines, dtype=object).to_csv(index=False, lineterminator="\n"))
+    names = dict.fromkeys(name for line in lines for name in line)
+    text = io.StringIO()
+    writer = comma_separated.writer(text, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_known(line.get(name)) for name in names] for line in lines)
+    return text.getvalue()
+
+
+def _known(value: Any) -> Any:
+    """A value, None for what is no number."""
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _plain(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
@@ -117,18 +130,6 @@ def _plain(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
             yield name, ("x" if name.endswith("size") else "/").join(map(str, value))
         else:
             yield name, value
-
-
-def _one_line(group: str, name: str) -> str:
-    return f"{group} {name}".strip()
-
-
-def _frame(table: Table, heading: Callable[[str, str], Any]) -> pd.DataFrame:
-    import pandas as pd
-
-    headings = [heading(column.group, column.name) for column in table.columns]
-    index = pd.Index(headings)
-    return pd.DataFrame([list(row) for row in table.texts], columns=index)
 
 
 def _json(document: Document) -> str:

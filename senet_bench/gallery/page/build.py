@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).parent
+LINES_SHOWN = 100
+"""Lines of one table on the page; its files have all of them."""
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
 
 
@@ -48,6 +50,7 @@ def build_page(collection: Collection, content: Content, drawn: Mapping[str, str
         inline=lambda chart: Markup((drawn or {}).get(chart.name) or inline(chart)),  # noqa: S704 - escaped where it is written
         heads=heads,
         coded=coded,
+        lines_shown=LINES_SHOWN,
     )
     unseen = {ord(char): " " for char in set(text) if char != "\n" and unicodedata.category(char)[0] == "C"}
     return text.lstrip().translate(unseen) if unseen else text.lstrip()

@@ -73,6 +73,8 @@ class Content:
 
 MOST_POINTS, MOST_CARDS = 100, 10
 """Points of one chart, and ablations that are drawn."""
+LEAST_POINTS, MOST_TIMED = 20, 240
+"""Points of one chart of times, and of those of all machines and conditions together."""
 
 
 def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
@@ -104,6 +106,7 @@ def content(collection: Collection) -> Content:
 def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:
     """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
     by_time = [timed_points(plain, timed) for timed in timings]
+    most = max(LEAST_POINTS, min(MOST_POINTS, MOST_TIMED // max(1, len(timings))))
     leaves = []
     for dataset in dict.fromkeys([*PAPER_CELLS, *(point.dataset for point in plain)]):
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
@@ -115,7 +118,8 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
             else:
                 names = [f"{stem}-{_timed_name(timed, timings)}" for timed in timings]
                 wheres = [_where(collection, timed) for timed in timings]
-                own = [_cost(*one) for one in zip(by_time, repeat(dataset), repeat(metric), names, wheres)]
+                same = (repeat(dataset), repeat(metric))
+                own = [_cost(*one) for one in zip(by_time, *same, names, wheres, repeat(most))]
             shown = tuple(leaf for leaf in own if leaf is not None)
             if len(shown) == 1:
                 tabs.append(replace(shown[0], name=metric.tab))
@@ -126,9 +130,11 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
     return leaves
 
 
-def _cost(known: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "") -> Leaf | None:
+def _cost(
+    known: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "", most: int = MOST_POINTS
+) -> Leaf | None:
     every = [point for point in known if point.dataset == dataset and metric.key in point.costs]
-    own = every[:MOST_POINTS]
+    own = every[:most]
     chart = tradeoff(own, dataset, metric, name, where)
     if chart is None:
         return None

@@ -2,6 +2,8 @@
 
 compare(*what, ...)     networks with and without attention side by side
 ablate(model, ...)      one network with its attention varied along axes
+train(model, ...)       one network by a recipe
+evaluate(*model, ...)   errors of networks with weights
 profile(model, ...)     where the time of a network goes
 load(results)           what a results folder holds, all runs together
 build(name, ...)        a network as an `nn.Module`
@@ -14,23 +16,33 @@ Options have the names of the command line; `help(senet_bench.compare)` lists th
 from __future__ import annotations
 
 import importlib
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from senet_bench.api.commands import ablate, compare, load, profile
+    from senet_bench.api.commands import ablate, compare, evaluate, load, profile, train
     from senet_bench.deployment import deploy
     from senet_bench.models import build
     from senet_bench.models.attach import attach
 
 __version__ = "0.1.0"
-__all__ = ["ablate", "attach", "build", "compare", "deploy", "load", "profile"]
+__all__ = ["ablate", "attach", "build", "compare", "deploy", "evaluate", "load", "profile", "train"]
 
 _HOMES = {
-    **dict.fromkeys(("ablate", "compare", "load", "profile"), "senet_bench.api.commands"),
+    **dict.fromkeys(("ablate", "compare", "evaluate", "load", "profile", "train"), "senet_bench.api.commands"),
     "attach": "senet_bench.models.attach",
     "build": "senet_bench.models",
     "deploy": "senet_bench.deployment",
 }
+
+
+class Room(ModuleType):
+    """A room that has the name of a command, and is called as its function."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """What the function of this name returns."""
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(_HOMES[name]), name)(*arguments, **options)
 
 
 def __getattr__(name: str) -> Any:

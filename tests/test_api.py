@@ -74,6 +74,21 @@ def test_blocks_and_networks_may_be_classes_or_instances() -> None:
     assert senet_bench.ablate("seresnet20_cifar", reduction=[4, 8]).rows[2].axes == {"reduction": 8}
 
 
+def test_train_and_evaluate_return_what_the_commands_store(tmp_path: Path) -> None:
+    weights = tmp_path / "Kept.safetensors"
+    trained = senet_bench.train("resnet20_cifar", dataset="digits", epochs=1, out=weights)
+    assert [row.epoch for row in trained.rows] == [1]
+    assert trained.summary.weights == str(weights)
+    tested = senet_bench.evaluate("resnet20_cifar", weights=weights, dataset="digits")
+    assert tested.rows[0].top1_err == trained.summary.top1_err
+    assert tested.rows[0].images == 1697
+    assert list(tested.to_pandas()["top1_err"]) == [trained.summary.top1_err]
+    with pytest.raises(TypeError, match=r"evaluate\(\) needs weights"):
+        senet_bench.evaluate("resnet20_cifar")
+    with pytest.raises(UsageError, match="1 networks and 2 weights given"):
+        senet_bench.evaluate("resnet20_cifar", weights=[weights, weights], dataset="digits")
+
+
 def test_errors_are_those_of_the_command_line() -> None:
     with pytest.raises(UsageError, match="unknown model 'resnet51'"):
         senet_bench.compare("resnet51", no_latency=True)

@@ -1,4 +1,4 @@
-"""`compare`, `ablate` and `profile` with the options of the command line as their arguments, and `load`."""
+"""The commands of measuring and training with the options of the command line as their arguments, and `load`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
-from senet_bench.api import comparison, profiling
+from senet_bench.api import comparison, evaluation, profiling, training
 from senet_bench.api import options as o
 from senet_bench.api.parameters import flat, made
 from senet_bench.api.result import Result, Stored
@@ -29,7 +29,7 @@ def _function(command: Callable[..., Result], first: str) -> Callable[..., Resul
     hints = {name: kind for name, kind in get_type_hints(command, include_extras=True).items() if name != "return"}
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name != "watch"}
-    several = first == "what"
+    several = get_origin(_plain(hints[first])) is list or first == "what"
 
     def call(*arguments: Any, **given: Any) -> Result:
         for name in given.keys() - options.keys():
@@ -37,9 +37,12 @@ def _function(command: Callable[..., Result], first: str) -> Callable[..., Resul
         values = {name: option.default for name, option in options.items()}
         values |= {name: _typed(name, value, options[name]) for name, value in given.items()}
         if several:
-            values["what"] = [import_string(one) for one in arguments] or values["what"]
+            values[first] = [import_string(one) for one in arguments] or values[first]
         elif arguments:
             values[first] = import_string(arguments[0])
+        missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
+        if missing:
+            raise TypeError(f"{command.__name__}() needs {', '.join(missing)}")
         named = {name: made(kind, values) for name, kind in groups.items()}
         return command(**named, **values)
 
@@ -79,14 +82,22 @@ def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     if name == "label" and isinstance(value, Mapping):
         return [f"{key}={text}" for key, text in value.items()]
     kinds = (_plain(option.annotation), *get_args(_plain(option.annotation)))
+    parts = value if isinstance(value, list | tuple) else [value]
+    if any(get_origin(kind) is list for kind in kinds):
+        return [str(part) for part in parts] if value is not None else None
     if str in kinds and not isinstance(value, str | None):
-        parts = value if isinstance(value, list | tuple) else [value]
-        return ",".join("/".join(map(str, part)) if isinstance(part, tuple) else str(part).lower() for part in parts)
+        return ",".join("/".join(map(str, part)) if isinstance(part, tuple) else _text(part) for part in parts)
     return Path(value) if Path in kinds and isinstance(value, str) else value
+
+
+def _text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 compare = _function(comparison.compare, "what")
 ablate = _function(comparison.ablate, "model")
+train = _function(training.train, "model")
+evaluate = _function(evaluation.evaluate, "model")
 profile = _function(profiling.profile, "model")
 
 

@@ -94,6 +94,11 @@ class Result(ResultTables):
         """The typed rows."""
         return tuple(getattr(self.document.json, "rows", ()))
 
+    @property
+    def summary(self) -> Any:
+        """What is said of all rows together: of `train` the errors at the end and the file of the weights."""
+        return getattr(self.document.json, "summary", None)
+
     def __repr__(self) -> str:
         """How many rows there are, and where they are stored."""
         stored = f", stored in {self.path}" if self.path else ""

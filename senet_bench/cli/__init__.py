@@ -25,8 +25,8 @@ LONGEST_CALL_S = 7 * 24 * 3600.0
 COMMANDS: dict[str, tuple[str, str]] = {
     "compare": ("functions:compare", "Networks with and without attention, beside the paper."),
     "ablate": ("functions:ablate", "One network with its attention varied along axes."),
-    "train": ("train:train", "Train a network by a recipe of the paper."),
-    "evaluate": ("train:evaluate", "Errors of networks with weights, AP of detectors."),
+    "train": ("functions:train", "Train a network by a recipe of the paper."),
+    "evaluate": ("functions:evaluate", "Errors of networks with weights, AP of detectors."),
     "excitations": ("excitations:excitations", "What the gates do, by class and depth."),
     "freeze": ("freeze:freeze", "Which gates are constants, folded away."),
     "probe": ("probe:probe", "What a block can do: its errors on small generated tasks."),

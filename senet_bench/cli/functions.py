@@ -6,10 +6,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from senet_bench.api import comparison, profiling
+from senet_bench.api import comparison, evaluation, profiling, training
 from senet_bench.api.result import Result
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
+from senet_bench.show import terminal
 
 OUR_PARAMETERS = ("results", "watch")
 """Parameters of a function that the options of showing fill."""
@@ -21,6 +22,8 @@ def shown_result(function: Callable[..., Result]) -> Callable[..., None]:
     def command(*, showing: Showing, **options: Any) -> None:
         showing.check()
         result = function(**options, results=showing.results, watch=showing)
+        if not terminal.is_first_process():  # of a torchrun job
+            return
         showing.emit(result.document)
         if result.path:
             showing.stored(result.path)
@@ -40,4 +43,6 @@ def shown_result(function: Callable[..., Result]) -> Callable[..., None]:
 
 compare = shown_result(comparison.compare)
 ablate = shown_result(comparison.ablate)
+train = shown_result(training.train)
+evaluate = shown_result(evaluation.evaluate)
 profile = shown_result(profiling.profile)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,21 @@ import pytest
 import torch
 from torch import nn
 
+from senet_bench.core import catalog
 from senet_bench.core.blocks import BLOCKS
+from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
+from senet_bench.data.sets import load_images
 from senet_bench.errors import UsageError
+from senet_bench.models import build_spec
 from senet_bench.models.attention import attend_with, restart_identities
-from senet_bench.train.start import as_identity
-from senet_bench.train.weights import load_weights
+from senet_bench.run.training import TrainingRequest
+from senet_bench.train import checkpoint, trials
+from senet_bench.train.identity import identity_of
+from senet_bench.train.start import as_identity, start_of_training
+from senet_bench.train.trials import Trial
+from senet_bench.train.weights import load_weights, save
+from tests.conftest import Run
 
 
 def made(block: str, channels: int = 32, **switches: object) -> nn.Module:
@@ -76,7 +87,7 @@ TEN = (
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", [TEN[0], *(pytest.param(name, marks=pytest.mark.slow) for name in TEN[1:])])
+@pytest.mark.parametrize("name", ["test_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in TEN)])
 def test_attached_attention_leaves_the_function_of_trained_weights_as_it_was(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     from senet_bench.models import outside
@@ -95,3 +106,141 @@ def test_attached_attention_leaves_the_function_of_trained_weights_as_it_was(nam
         expected, outputs = theirs.eval()(x), ours.network.eval()(x)
     assert len(ours.fresh) > 0
     torch.testing.assert_close(outputs, expected, rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
+SE = catalog.resolve("seresnet20_cifar")
+PLAIN = replace(SE, attention=None)
+SHORT = replace(recipe("digits-finetune"), batch_size=50, max_steps=None, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The weights of a plain network, with statistics that are not those of its start."""
+    path = tmp_path_factory.mktemp("weights") / "plain.safetensors"
+    network = build_spec(PLAIN, in_channels=1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean = torch.randn(module.num_features) / 10
+    save(network, path, replace(PLAIN, name=str(SE.baseline)))
+    return path
+
+
+def fine_tuning(weights: Path, **changes: Any) -> Trial:
+    spec = as_identity(SE, str(weights))
+    return Trial(**{"arm": "0", "spec": spec, "recipe": SHORT, "seed": 0, "pretrained": str(weights), **changes})
+
+
+def test_blocks_are_trained_alone_first_and_an_interrupted_trial_ends_in_the_same_bits(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = replace(fine_tuning(weights, blocks_first=1), recipe=SHORT.lasting(1))
+    begun, (network, _) = trials.start(first), trials.trained(first)
+    before, after = begun.network.state_dict(), network.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(".standard.fc" in name for name in changed), changed
+
+    monkeypatch.setattr(trials, "CHECKPOINT_S", 0.0)
+    whole, result = trials.trained(fine_tuning(weights, blocks_first=1))
+    assert not torch.equal(whole.state_dict()["classifier.weight"], before["classifier.weight"])
+    write, written = checkpoint.write_checkpoint, list[int]()
+
+    def cut(path: Path, content: dict[str, Any]) -> None:
+        write(path, content)
+        written.append(1)
+        if len(written) in (1, 3):  # among the epoch of the blocks, and in that of everything
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "write_checkpoint", cut)
+    kept = fine_tuning(weights, blocks_first=1, checkpoint=tmp_path / "k.checkpoint")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            trials.run_trial(kept)
+    network, resumed = trials.trained(kept)
+    assert resumed.test_loss == result.test_loss
+    state = network.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
+
+
+def test_the_start_and_the_blocks_first_are_part_of_a_trial_and_train_finds_what_a_sweep_has_trained(
+    weights: Path, tmp_path: Path
+) -> None:
+    trial = fine_tuning(weights)
+    asked = TrainingRequest(spec=SE, dataset="digits", recipe="finetune", epochs=2, weights=str(weights)).prepared()
+    assert asked.spec == trial.spec
+    own = replace(trial, recipe=asked.resolved())
+    assert asked.identity(None).key == identity_of(own).key
+    others = [replace(own, blocks_first=1), replace(own, pretrained=None), replace(own, spec=SE)]
+    moved = tmp_path / "moved.safetensors"
+    moved.write_bytes(weights.read_bytes())
+    edited = tmp_path / "edited.safetensors"
+    save(build_spec(PLAIN, in_channels=1), edited, replace(PLAIN, name=str(SE.baseline)))
+    others.append(replace(own, pretrained=str(edited)))
+    assert len({identity_of(one).key for one in (own, *others)}) == 5
+    assert identity_of(replace(own, pretrained=str(moved))).key == identity_of(own).key
+
+
+def test_a_head_of_other_classes_is_new_and_said_and_the_same_in_every_arm(tmp_path: Path) -> None:
+    path = tmp_path / "seven.safetensors"
+    save(build_spec(PLAIN, 7, in_channels=1), path, replace(PLAIN, name=str(SE.baseline)))
+    images = load_images("digits")
+    plain, ours = (start_of_training(spec, images, 3, str(path)) for spec in (PLAIN, as_identity(SE, str(path))))
+    assert any("the head (classifier) is new: the weights are of 7 classes" in note for note in ours.notes)
+    assert torch.equal(plain.network.state_dict()["classifier.weight"], ours.network.state_dict()["classifier.weight"])
+    x = torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        assert torch.equal(plain.network.eval()(x), ours.network.eval()(x))
+
+
+def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:
+    finetune = ("--dataset", "digits", "--recipe", "finetune")
+    own = ("--weights", str(weights))
+    for line, options in {
+        "starts from trained weights": ("train", "seresnet20_cifar", *finetune),
+        "has none; name a network with attention": (
+            "train", "resnet20_cifar", *finetune, *own, "--blocks-first", "1",
+        ),
+        "is for networks that are trained already": ("train", "seresnet20_cifar", *own, "--blocks-first", "1"),
+        "is more than the 6 epochs": ("train", "seresnet20_cifar", *finetune, *own, "--blocks-first", "7"),
+        "plain.safetensors holds resnet20_cifar, not": ("train", "seresnet164_cifar", *finetune, *own),
+        "is no network of timm": ("train", "seresnet20_cifar", *finetune, "--weights", "timm"),
+        "tanh gate is never 1": ("train", "seresnet20_cifar", *finetune, *own, "--excitation", "tanh"),
+        "--weights is for training": ("compare", "seresnet20_cifar", *own),
+        "is not for networks that are trained already": (
+            "compare", "seresnet20_cifar", "--dataset", "digits", "--recipe", "digits", *own,
+        ),
+        "plain.safetensors holds resnet20_cifar, not resnet164_cifar": (
+            "compare", "seresnet164_cifar", "--dataset", "digits", *own,
+        ),
+    }.items():  # fmt: skip
+        ended = run(*options)
+        assert (ended.code, ended.err.count("\n")) == (2, 1), (options, ended.err)
+        assert line in ended.err, ended.err
+
+
+def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_weights(run: Run, weights: Path) -> None:
+    options = (
+        "--dataset",
+        "digits",
+        "--recipe",
+        "finetune-smoke",
+        "--seeds",
+        "1",
+        "--workers",
+        "1",
+        "--blocks-first",
+        "1",
+    )
+    options += ("--blocks-first", "1", "--no-latency", "--format", "json")
+    command = ("compare", "seresnet20_cifar", *options, "--weights", str(weights))
+    ended = run(*command)
+    assert ended.code == 0, ended.err
+    rows = json.loads(ended.out)["rows"]
+    assert [row["role"] for row in rows] == ["baseline", "variant", "control"]
+    assert [dict((row["attention"] or {}).get("options", [])) for row in rows] == [
+        {}, {"identity": True}, {"identity": True, "learned": True},
+    ]  # fmt: skip
+    recipe_name = rows[0]["accuracy"]["protocol"]["recipe"]
+    assert recipe_name.startswith("digits-finetune-smoke-blocks-first-1-from-")
+    again = run(*command)
+    assert json.loads(again.out)["rows"][1]["accuracy"] == rows[1]["accuracy"]

@@ -394,6 +394,11 @@ class Trials:
     ] = None
     epochs: Epochs = None
     lr: Rate = None
+    weights: Annotated[
+        str | None,
+        typer.Option("--weights", help="Fine-tune from trained weights: a file, a name, or timm for a network's own."),
+    ] = None
+    blocks_first: BlocksFirst = 0
     seeds: SeedCount = "8"
     width: Annotated[
         float | None,
@@ -448,6 +453,9 @@ class Trials:
             self.engine, self.engine_address, typed, self.workers, device, results, together, detach=self.detach
         )
         if self.dataset is None:
+            if self.weights is not None or self.blocks_first:
+                unused = "--blocks-first" if self.weights is None else "--weights"
+                raise UsageError(f"{unused} is for training", "add --dataset, or leave it out")
             return None
         if self.download:
             fetch_data(self.dataset.lower(), self.data)
@@ -472,6 +480,8 @@ class Trials:
             keep_weights=self.keep_weights,
             fresh=self.fresh,
             processes=together,
+            weights=self.weights,
+            blocks_first=self.blocks_first,
         )
 
 

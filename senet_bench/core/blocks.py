@@ -230,3 +230,8 @@ def constant_words(attention: AttentionSpec) -> str:
     if options.get("learned"):
         return "gates learned, the same for every image"
     return f"gates fixed at {1 if options.get('identity') else 0.5:g}"
+
+
+def learns(attention: AttentionSpec | None) -> bool:
+    """Whether blocks have anything to learn: all but gates that are fixed."""
+    return attention is not None and not (attention.is_constant and not dict(attention.options).get("learned"))

@@ -27,7 +27,8 @@ class Changes:
     """What a command line changes in every network it builds; None leaves the network's own.
 
     `against` says whom a network is compared with: its partner with or without attention, the first that is named, or
-    no one. `only` is a pattern that a network's name, label or printed row must match to be compared at all.
+    no one. `only` is a pattern that a network's name, label or printed row must match to be compared at all. Blocks
+    that the `pretrained` weights do not have start as the identity.
     """
 
     img_size: int | None = None
@@ -37,6 +38,7 @@ class Changes:
     attention: Mapping[str, Any] = field(default_factory=dict)
     against: Reference = "partner"
     only: str | None = None
+    pretrained: str | None = None
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
         """The network with the sizes and (where it has attention) the switches changed."""
@@ -84,6 +86,8 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
     """
     if changes is not None and changes.only is not None:
         return matching_cases(select(what, replace(changes, only=None)), changes.only)
+    if changes is not None and changes.pretrained is not None:
+        return _fine_tuned(select(what, replace(changes, pretrained=None)), changes.pretrained)
     if changes is not None and changes.against != "partner":
         return _given(what, changes)
     cases: dict[tuple[str, AttentionSpec | None, int], Case] = {}
@@ -92,6 +96,16 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
         known = cases.get(key, case)
         cases[key] = replace(known, studies=tuple(dict.fromkeys((*known.studies, *case.studies))))
     return tuple(cases.values())
+
+
+def _fine_tuned(cases: Sequence[Case], weights: str) -> tuple[Case, ...]:
+    """The cases with blocks that start as the identity where the weights have none."""
+    from senet_bench.train.start import as_identity, own_weights
+
+    return tuple(
+        replace(case, spec=as_identity(case.spec, own_weights(case.spec, weights))) if case.role == "variant" else case
+        for case in cases
+    )
 
 
 def _given(names: Sequence[str], changes: Changes) -> tuple[Case, ...]:
@@ -188,7 +202,8 @@ def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | Non
             continue
         cases.append(Case(replace(variant, attention=attention), "variant", base, studies, setting))
     refuse(problems)
-    return tuple(cases)
+    weights = (changes or Changes()).pretrained
+    return tuple(cases) if weights is None else _fine_tuned(cases, weights)
 
 
 def _grid_pair(name: str, changes: Changes) -> tuple[ModelSpec, ModelSpec, AttentionSpec]:

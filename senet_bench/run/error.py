@@ -12,14 +12,16 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import structs
 
+from senet_bench.core.blocks import learns
 from senet_bench.core.comparisons import baseline_of, compared, control_of, of_seeds, pairs_of
 from senet_bench.core.datasets import DATASETS
+from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import REVISION
 from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Row, Run, RunConditions, Seeding, TrainingProtocol
 from senet_bench.core.sequential import Stopping
-from senet_bench.core.specs import Precision
+from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import MeasurementError, UsageError
@@ -54,8 +56,10 @@ class Sweep:
     """What every network is trained and tested on: `seeds` runs each, or the share `shard` (i of n) of them all.
 
     With `keep_weights` every trained network is left in a file; what is stored is taken unless it is to be `fresh`.
-    `processes` train each trial together. With `stopping` seeds are added until the differences are known, `seeds` at
-    most; then `stops` says after how many a case has enough, and seeds below `begun` belong to an earlier look.
+    `processes` train each trial together. Networks start from `weights` where there are any, and train their
+    attention blocks alone in the `blocks_first` epochs. With `stopping` seeds are added until the differences are
+    known, `seeds` at most; then `stops` says after how many a case has enough, and seeds below `begun` belong to an
+    earlier look.
     """
 
     engine: Engine
@@ -71,6 +75,8 @@ class Sweep:
     keep_weights: bool = False
     fresh: bool = False
     processes: int = 1
+    weights: str | None = None
+    blocks_first: int = 0
     stopping: Stopping | None = None
     stops: Mapping[int, int] = field(default_factory=dict)
     begun: int = 0
@@ -93,11 +99,43 @@ class Sweep:
         if self.stopping is not None and self.shard != (1, 1):
             raise UsageError("--seeds auto decides by the trials of all shares", "leave out --shard, or give a number")
         lessons = self.lessons(cases)
+        self._check_finetuning(cases, lessons)
         self.engine.check(self.device)
         for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
             images = sets.load_images(dataset, self.folder)
             for recipe in (recipe for name, recipe in lessons if name == dataset and self.processes > 1):
                 check_shared(min(recipe.batch_size, len(images.training())), self.processes)
+
+    def _check_finetuning(self, cases: Sequence[Case], lessons: Sequence[tuple[str, Recipe]]) -> None:
+        """Raise `UsageError` on weights without a recipe for them or the reverse, and on weights that do not fit."""
+        from senet_bench.core.recipes import is_finetune
+        from senet_bench.data import sets
+        from senet_bench.run.training import check_blocks_first
+
+        recipe = lessons[0][1]
+        if is_finetune(recipe.name) and self.weights is None:
+            raise UsageError("--recipe finetune starts from trained weights, and none are given", "add --weights FILE")
+        if self.weights is not None and not is_finetune(recipe.name):
+            raise UsageError(f"--recipe {recipe.name} is not for networks that are trained already", "use finetune")
+        check_blocks_first(
+            self.blocks_first, recipe.epochs, [case.spec for case in cases], finetunes=self.weights is not None
+        )
+        if self.weights is None:
+            return
+        from senet_bench.train.start import start_of_training
+
+        for case, (name, _) in zip(cases, lessons):
+            images = sets.load_images(name, self.folder).seen_at(case.spec.input_size[1])
+            start_of_training(case.spec, images, 0, self._weights_of(case.spec))
+
+    def _weights_of(self, spec: ModelSpec) -> str | None:
+        """The weights that a network starts from, a file by its whole path; None where it starts from none."""
+        from senet_bench.train.start import own_weights
+
+        if self.weights is None:
+            return None
+        file = Path(self.weights).expanduser()
+        return str(file.absolute()) if kind_of_path(file) == "file" else own_weights(spec, self.weights)
 
     def lessons(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
         """The data set and the recipe of each case: those asked for, else those of its row in the paper's table.
@@ -131,7 +169,7 @@ class Sweep:
         """A recipe with its epochs and learning rate as asked; `own` where none is."""
         from senet_bench.core import recipes
 
-        found = recipes.recipe(self.recipe or own, own)
+        found = recipes.recipe(self.recipe or (own if self.weights is None else recipes.FINETUNE), own)
         found = found.lasting(self.epochs)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
@@ -146,7 +184,7 @@ class Sweep:
             if getattr(changes, name) not in (None, value):
                 option = f"--{name.replace('_', '-')}"
                 raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
-        return replace(changes, **fixed)
+        return replace(changes, **fixed, pretrained=self.weights)
 
     def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its trainings."""
@@ -162,12 +200,22 @@ class Sweep:
         return TrainingProtocol(
             dataset=sets.pop() if len(sets) == 1 else self.dataset,
             folder=self._place,
-            recipe=recipes[0].name if len({recipe.name for recipe in recipes}) == 1 else None,
+            recipe=recipes[0].name + self._from if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
             revision=REVISION,
             **shared,
         )
+
+    @property
+    def _from(self) -> str:
+        """What stands behind a recipe's name where networks start from weights: errors from others are others."""
+        if self.weights is None:
+            return ""
+        from senet_bench.train.identity import named_start
+
+        first = f"-blocks-first-{self.blocks_first}" if self.blocks_first else ""
+        return f"{first}-from-{named_start(self.weights)}"
 
     @property
     def _place(self) -> str | None:
@@ -189,6 +237,8 @@ class Sweep:
                 precision=self.precision,
                 device=self.device,
                 processes=self.processes,
+                pretrained=self._weights_of(case.spec),
+                blocks_first=self.blocks_first if learns(case.spec.attention) else 0,
             )
             for seed in range(self.seeds)
             for place, case in enumerate(cases)

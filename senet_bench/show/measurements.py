@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, TypeVar
 
+from senet_bench.core.blocks import constant_words
 from senet_bench.core.comparisons import lowest
 from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Latency, Row
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.time_ratios import TimedRow, over
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
@@ -235,7 +237,7 @@ INTERVAL_NOTE = (
     "{family}, the joint intervals hold together over them (Bonferroni)"
 )
 CONTROL_NOTE = (
-    "over fixed gates: minus the error of the network with gates fixed at 0.5: what attention itself brings; its p by "
+    "over fixed gates: minus the error of the network with {gates}: what attention itself brings; its p by "
     "Holm over the rows that have one"
 )
 PAIRS_NOTE = "pairs: seeds that both networks of a difference have"
@@ -363,7 +365,9 @@ def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
     if any(accuracy.pairs not in (None, accuracy.seeds) for _, accuracy in trained):
         yield PAIRS_NOTE
     if any(accuracy.control_difference is not None for _, accuracy in trained):
-        yield CONTROL_NOTE if not narrow else CONTROL_NOTE.partition(";")[0]
+        controls = (row.attention for row, _ in trained if row.attention is not None and row.attention.is_constant)
+        note = CONTROL_NOTE.format(gates=constant_words(next(controls, AttentionSpec("constant"))))
+        yield note if not narrow else note.partition(";")[0]
 
 
 SEEDING_NOTE = (

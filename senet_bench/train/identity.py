@@ -103,6 +103,12 @@ def start_of(
     return ", ".join((*named, *chosen)) or "layers in their order"
 
 
+def named_start(weights: str) -> str:
+    """Weights in a few signs that a file's name may have: the start of their file's digest, or their name."""
+    path = Path(weights).expanduser()
+    return _digest_of_file(path)[:8] if kind_of_path(path) == "file" else weights.replace(":", "-")
+
+
 def _digest_of_file(path: Path) -> str:
     """The digest of a file, read once as long as it stays as it is."""
     state = path.expanduser().stat()

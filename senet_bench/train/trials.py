@@ -107,6 +107,7 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
     images, network = begun.images, begun.network
     viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
     seen = predict(network, images, images.test, viewing, world)
+    note = "; ".join(filter(None, (*begun.notes, note)))
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     return network, structs.replace(result, note=note) if note else result
 

@@ -231,8 +231,8 @@ def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_w
         "--blocks-first",
         "1",
     )
-    options += ("--blocks-first", "1", "--no-latency", "--format", "json")
-    command = ("compare", "seresnet20_cifar", *options, "--weights", str(weights))
+    more = ("--blocks-first", "1", "--no-latency", "--format", "json", "--weights", str(weights))
+    command = ("compare", "seresnet20_cifar", *options, *more)
     ended = run(*command)
     assert ended.code == 0, ended.err
     rows = json.loads(ended.out)["rows"]

@@ -74,11 +74,11 @@ def test_a_device_that_is_not_there_is_a_usage_error_before_anything_runs(run: R
 
 @pytest.mark.usefixtures("gpus")
 def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    handed = set()
+    handed, versions = set(), ["2.11"]
 
     def trained(trial: Trial, device: str | None = None) -> TrialResult:
         handed.add((trial.device, device))
-        return TrialResult(top1_err=0.1, device=device or trial.device, hardware="Abacus 3000")
+        return TrialResult(top1_err=0.1, device=device or trial.device, hardware="Abacus 3000", torch=versions[-1])
 
     monkeypatch.setattr(trials, "run_trial", trained)
     ended = run(*SWEEP, "--device", "cuda:1", "--seeds", "1", "--format", "json")
@@ -87,7 +87,10 @@ def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch:
     assert {*(str(row["accuracy"]["trained_on"]) for row in json.loads(ended.out)["rows"])} == {
         "['Abacus 3000 (cuda)']"
     }
-    assert "trained on Abacus 3000 (cuda)" in run(*SWEEP, "--device", "cuda:1", "--seeds", "1").out
+    assert "trained on Abacus 3000 (cuda)\n" in run(*SWEEP, "--device", "cuda:1", "--seeds", "1").out
+    versions.append("2.15")
+    several = " ".join(run(*SWEEP, "--device", "cuda:1", "--seeds", "2").out.split())
+    assert "trained on Abacus 3000 (cuda) with torch 2.11, Abacus 3000 (cuda) with torch 2.15" in several
 
 
 def test_a_device_decides_no_key_and_is_part_of_the_result() -> None:

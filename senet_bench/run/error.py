@@ -356,10 +356,10 @@ class Sweep:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of trials: of each arm the error by seed, the devices, why trials failed, and jobs that are left."""
+    """What became of trials: of each arm errors by seed, device and torch, why trials failed, jobs that are left."""
 
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
-    devices: dict[int, dict[str, None]] = field(default_factory=dict)
+    places: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     left: dict[int, list[str]] = field(default_factory=dict)
     total: int = 0
@@ -372,7 +372,13 @@ class Outcomes:
             self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
         else:
             self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
-            self.devices.setdefault(int(trial.arm), {})[outcome.trained_on] = None
+            self.places.setdefault(int(trial.arm), set()).add((outcome.trained_on, outcome.torch))
+
+    def trained_on(self, arm: int) -> list[str]:
+        """The devices that an arm was trained on, with torch's version where those of all arms differ."""
+        several = len({torch for places in self.places.values() for _, torch in places if torch}) > 1
+        places = self.places.get(arm, set())
+        return sorted({f"{device} with torch {torch}" if several and torch else device for device, torch in places})
 
 
 def trial_definition(trial: Trial) -> dict[str, Any]:
@@ -457,6 +463,6 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[Tr
         if len(own) < seeds:
             why = outcomes.failed.get(place) or _left(outcomes.left.get(place)) or "not run here (another shard?)"
             missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
-        accuracy = of_seeds(own, protocol, sorted(outcomes.devices.get(place, ()))) if own else None
+        accuracy = of_seeds(own, protocol, outcomes.trained_on(place)) if own else None
         changed.append(replace(row, accuracy=accuracy, missing=missing))
     return compared(changed)

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from senet_bench.core.catalog import resolve
-from senet_bench.core.learning import TrialResult
+from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
@@ -74,7 +74,13 @@ def within_limits(trial: Trial) -> TrialResult:
     assert trial.checkpoint is not None
     log = str(trial.checkpoint.with_suffix(".epochs"))
     trials.CHECKPOINT_S, trials.TOLD_EVERY_S = 1.0, 0.0
-    trials._tell = lambda place, moment: say(log, moment.what)
+
+    def told(place: Path, moment: Moment) -> None:
+        if "loss" not in moment.what:
+            say(log, moment.what)
+            time.sleep(1.2)
+
+    trials._tell = told
     say(log, "start")
     return run_trial(trial)
 
@@ -88,7 +94,7 @@ def test_a_trial_longer_than_the_time_limit_is_trained_once_over_several_limits(
         seed=0,
         checkpoint=tmp_path / "key.checkpoint",
     )
-    limit = {"timeout_min": 1, "slurm_signal_delay_s": 15}
+    limit = {"timeout_min": 2, "slurm_signal_delay_s": 15}
     for moment in Slurm(tmp_path / "slurm", options=limit).watched(within_limits, iter([trial]), notes):
         if not isinstance(moment, Busy):
             outcome = moment[1]

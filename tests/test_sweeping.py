@@ -232,6 +232,27 @@ def test_two_shards_are_the_whole(run: Run, ran: list[Trial], tmp_path: Path) ->
     assert both == rows(run, *HERE, "--results", "b")
 
 
+def test_a_table_of_one_share_gives_no_verdict_and_that_of_all_shares_put_together_does(
+    run: Run, ran: list[Trial], tmp_path: Path
+) -> None:
+    part, verdict = "a part of the trials, and so no verdict", "lowest error:"
+    for share, folder in (("1/2", "a"), ("2/2", "b")):
+        table = run(*HERE[:-2], "--shard", share, "--results", folder).out
+        assert part in table
+        assert verdict not in table
+    shutil.copytree("a", "both")
+    shutil.copytree("b", "both", dirs_exist_ok=True)
+    for folder, said, unsaid in (("a", part, verdict), ("both", verdict, part)):
+        run("report", "--results", folder)
+        (table,) = Path(folder, "tables").glob("errors-*.md")
+        assert said in table.read_text()
+        assert unsaid not in table.read_text()
+    assert len(ran) == 2 * ROWS
+    again = run(*HERE[:-2], "--shard", "1/2", "--results", "both").out
+    assert verdict in again
+    assert "another shard" not in again
+
+
 def test_a_failed_trial_is_a_row_with_its_reason_and_stops_no_other(
     run: Run, ran: list[Trial], monkeypatch: pytest.MonkeyPatch
 ) -> None:

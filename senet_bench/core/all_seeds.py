@@ -54,4 +54,7 @@ def _more(table: Errors, rows: Iterable[Row]) -> bool:
 
 
 def _joined(row: Row, other: Row | None) -> Row:
-    return row if other is None else replace(row, accuracy=other.accuracy)
+    if other is None:
+        return row
+    missing = {what: why for what, why in row.missing.items() if what != "accuracy" or what in other.missing}
+    return replace(row, accuracy=other.accuracy, missing=missing, seeds_elsewhere=other.seeds_elsewhere)

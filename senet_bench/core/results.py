@@ -260,7 +260,8 @@ class Row:
     does not say. `missing` says why a number is null, by what it is the number of: `accuracy`, `paper` or one of
     `UNTIMED`; `uncounted` names the operators whose work is not in `flops`, `formulas` what the user's formulas
     (`--flops-of`) count in it, by the name of each. `remarks` are what a reader must know of its block or its images.
-    `standings` are those of the runtimes, fastest first, where the fastest was looked for.
+    `standings` are those of the runtimes, fastest first, where the fastest was looked for. `seeds_elsewhere` are those
+    that another run has to train or to take up: of another share, or with a job that is left.
     """
 
     model: str
@@ -284,6 +285,7 @@ class Row:
     seeding: Seeding | None = None
     paper: list[CellStatus] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
+    seeds_elsewhere: StoredCount = 0
     uncounted: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
     formulas: dict[str, int] = field(default_factory=dict)

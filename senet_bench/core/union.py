@@ -7,7 +7,7 @@ counts, and what is left out is counted. The order in which the runs are given c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -98,10 +98,14 @@ class Union:
 
 @dataclass(frozen=True, slots=True)
 class Errors(Union):
-    """The errors measured under one protocol, by images of one size; `protocol.seeds` is the most that a row has."""
+    """The errors measured under one protocol, by images of one size; `protocol.seeds` is the most that a row has.
+
+    `elsewhere` are rows of its runs whose trials were all left to other runs, which are not there.
+    """
 
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
     size: tuple[int, int, int] = (0, 0, 0)
+    elsewhere: tuple[Row, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +188,17 @@ def _errors_of(group: Sequence[Entry]) -> Errors:
     first = rows[0].accuracy
     assert first is not None
     protocol = replace(training_protocol(first), seeds=most)
-    return Errors(tuple(rows), left_out, _paths(current), protocol, rows[0].input_size)
+    size = rows[0].input_size
+    return Errors(tuple(rows), left_out, _paths(current), protocol, size, _elsewhere(current, by_network))
+
+
+def _elsewhere(current: Sequence[Entry], known: Collection[Key]) -> tuple[Row, ...]:
+    """Rows of the same runs, by images of the same size, whose trials were all left to other runs."""
+    size = current[0].row.input_size
+    runs = {entry.run.path: entry.run.document for entry in current}.values()
+    rows = (row for run in runs if isinstance(run, Run) for row in run.rows if row.seeds_elsewhere and not row.accuracy)
+    absent = {identity(row): row for row in rows if row.input_size == size}
+    return tuple(row for network, row in absent.items() if network not in known)
 
 
 def _joined(same: Sequence[Entry]) -> Row:
@@ -201,7 +215,8 @@ def _joined(same: Sequence[Entry]) -> Row:
     accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places)
     missing = {what: why for what, why in newest.missing.items() if what != "accuracy" or len(errors) < _planned(same)}
     timed = next((entry.row.latency for entry in reversed(same) if entry.row.latency), None)
-    return replace(newest, role=role, accuracy=accuracy, missing=missing, latency=timed)
+    elsewhere = max(0, _planned(same) - len(errors)) if any(entry.row.seeds_elsewhere for entry in same) else 0
+    return replace(newest, role=role, accuracy=accuracy, missing=missing, latency=timed, seeds_elsewhere=elsewhere)
 
 
 def _planned(same: Sequence[Entry]) -> int:

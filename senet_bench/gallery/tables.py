@@ -28,7 +28,8 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     found: dict[str, Table] = {}
     unfinished = collection.unfinished
     for errors in collection.errors:
-        table = error_table(compared_with(errors.rows, collection.against), lambda row: row.label)
+        rows = (*compared_with(errors.rows, collection.against), *errors.elsewhere)
+        table = error_table(rows, lambda row: row.label)
         if table is None:
             continue
         size = "x".join(map(str, errors.size[1:]))

@@ -464,5 +464,6 @@ def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[Tr
             why = outcomes.failed.get(place) or _left(outcomes.left.get(place)) or "not run here (another shard?)"
             missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
         accuracy = of_seeds(own, protocol, outcomes.trained_on(place)) if own else None
-        changed.append(replace(row, accuracy=accuracy, missing=missing))
+        elsewhere = 0 if place in outcomes.failed else seeds - len(own)
+        changed.append(replace(row, accuracy=accuracy, missing=missing, seeds_elsewhere=max(0, elsewhere)))
     return compared(changed)

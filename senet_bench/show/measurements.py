@@ -406,7 +406,9 @@ def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str])
 
 
 def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
-    """The Pareto front of error against each cost, and which settings are told not to err least."""
+    """The Pareto front of error against each cost, and which settings are told not to err least; not of a part."""
+    if any(row.seeds_elsewhere for row in rows):
+        return ("a part of the trials, and so no verdict: the others are of another share, or are left with a cluster",)
     settings = [row for row in rows if row.accuracy is not None and row.role != "control"]
     best = lowest(rows)
     if best is None:

@@ -56,5 +56,6 @@ def _more(table: Errors, rows: Iterable[Row]) -> bool:
 def _joined(row: Row, other: Row | None) -> Row:
     if other is None:
         return row
-    missing = {what: why for what, why in row.missing.items() if what != "accuracy" or what in other.missing}
+    arrived = bool(row.seeds_elsewhere) and not other.seeds_elsewhere
+    missing = {what: why for what, why in row.missing.items() if what != "accuracy" or not arrived}
     return replace(row, accuracy=other.accuracy, missing=missing, seeds_elsewhere=other.seeds_elsewhere)

@@ -61,7 +61,7 @@ def test_fresh_cancels_the_jobs_of_before_and_submits_others(here: Cluster, tmp_
     here.ask("scancel", *jobs[2])
 
 
-EPOCHS = 100
+EPOCHS = 60
 
 
 def last_epoch(log: str) -> int:
@@ -78,7 +78,7 @@ def within_limits(trial: Trial) -> TrialResult:
     def told(place: Path, moment: Moment) -> None:
         if "loss" not in moment.what:
             say(log, moment.what)
-            time.sleep(1.2)
+            time.sleep(2)
 
     trials._tell = told
     say(log, "start")
@@ -106,6 +106,6 @@ def test_a_trial_longer_than_the_time_limit_is_trained_once_over_several_limits(
     first, *later = (tmp_path / "key.epochs").read_text().split("start\n")[1:]
     assert later, "the limit was not reached: the trial is too short for it"
     for before, after in pairwise([first, *later]):
-        assert 0 < last_epoch(before) - int(after.partition("epoch ")[2].partition("/")[0]) + 1 < EPOCHS / 4
+        assert 0 <= last_epoch(before) - int(after.partition("epoch ")[2].partition("/")[0]) + 1 < EPOCHS / 4
     assert last_epoch(later[-1]) == EPOCHS
     assert notes.by_job[trial].attempt == 1  # one job of Slurm's all the while

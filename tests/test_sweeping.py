@@ -244,9 +244,9 @@ def test_a_table_of_one_share_gives_no_verdict_and_that_of_all_shares_put_togeth
     shutil.copytree("b", "both", dirs_exist_ok=True)
     for folder, said, unsaid in (("a", part, verdict), ("both", verdict, part)):
         run("report", "--results", folder)
-        (table,) = Path(folder, "tables").glob("errors-*.md")
-        assert said in table.read_text()
-        assert unsaid not in table.read_text()
+        (file,) = Path(folder, "tables").glob("errors-*.md")
+        assert said in file.read_text()
+        assert unsaid not in file.read_text()
     assert len(ran) == 2 * ROWS
     again = run(*HERE[:-2], "--shard", "1/2", "--results", "both").out
     assert verdict in again

@@ -17,10 +17,10 @@ from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.data.sets import load_images
 from senet_bench.errors import UsageError
-from senet_bench.models import build_spec
+from senet_bench.models import build_spec, outside
 from senet_bench.models.attention import attend_with, restart_identities
 from senet_bench.run.training import TrainingRequest
-from senet_bench.train import checkpoint, trials
+from senet_bench.train import checkpoint, downloads, trials
 from senet_bench.train.identity import identity_of
 from senet_bench.train.start import as_identity, start_of_training
 from senet_bench.train.trials import Trial
@@ -90,8 +90,6 @@ TEN = (
 @pytest.mark.parametrize("name", ["test_resnet", *(pytest.param(name, marks=pytest.mark.slow) for name in TEN)])
 def test_attached_attention_leaves_the_function_of_trained_weights_as_it_was(name: str, tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
-    from senet_bench.models import outside
-
     spec = outside.resolve_outside(f"timm:{name}+attach")
     theirs = timm.create_model(name, pretrained=False, num_classes=7)
     for module in theirs.modules():  # as trained ones have them, so that nothing is zero by chance
@@ -244,3 +242,27 @@ def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_w
     assert recipe_name.startswith("digits-finetune-smoke-blocks-first-1-from-")
     again = run(*command)
     assert json.loads(again.out)["rows"][1]["accuracy"] == rows[1]["accuracy"]
+
+
+def test_a_networks_own_weights_are_named_by_its_library_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    timm = pytest.importorskip("timm")
+    path = tmp_path / "model.pth"
+    torch.save(timm.create_model("test_resnet", pretrained=False).state_dict(), path)
+    named = list[tuple[str, str]]()
+
+    def fetched(library: str, name: str) -> Path:
+        named.append((library, name))
+        return path
+
+    monkeypatch.setattr(downloads, "fetch", fetched)
+    spec = outside.resolve_outside("timm:test_resnet+attach")
+    asked = TrainingRequest(spec=spec, dataset="digits", recipe="finetune", weights="timm").prepared()
+    assert asked.weights == "timm:test_resnet"
+    assert dict((asked.spec.attention or AttentionSpec()).options) == {"identity": True}
+    loaded = load_weights(asked.spec, asked.weights, classes=10, head="new")
+    assert set(named) == {("timm", "test_resnet")}
+    assert any("head" in note and "1,000 classes" in note for note in loaded.notes)
+    with pytest.raises(UsageError, match="timm:resnet18 are weights of timm:resnet18, not of timm:test_resnet"):
+        replace(asked, spec=spec, weights="timm:resnet18").prepared()
+    with pytest.raises(UsageError, match="loses the attention"):
+        as_identity(replace(spec, options={**spec.options, "replaces": True}), str(path))

@@ -1,13 +1,14 @@
 """How fast training and evaluation are against loops as torchvision's references write them.
 
-Run `python benchmarks/bench_training.py [data] [rate] [error] [jpeg]`. Each pair is interleaved in one process, in
-turns of first, each side twice and the second time counted: the first pays for what the other side left behind (the
-pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the medians over rounds of the ratio of wall
-times, reference / ours, with their range.
+Run `python benchmarks/bench_training.py [data] [rate] [loops] [error] [jpeg]`; `loops` needs timm. Each pair is
+interleaved in one process, in turns of first, each side twice and the second time counted: the first pays for what the
+other side left behind (the pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the medians over
+rounds of the ratio of wall times, reference / ours, with their range.
 """
 
 from __future__ import annotations
 
+import importlib
 import statistics
 import sys
 import tempfile
@@ -130,6 +131,62 @@ def rate() -> None:
             paired(f"training, {precision}, DataLoader({workers})", 5, theirs, ours)
 
 
+def timm_loader(pictures: sets.DataSet, workers: int) -> Any:
+    """The same crops and flips as timm loads them: collated as uint8, normalised a batch at a time."""
+    from timm.data.loader import PrefetchLoader, fast_collate
+    from timm.data.transforms import ToNumpy
+
+    steps = transforms.Compose([transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), ToNumpy()])
+    split = Pictures(pictures.training(), steps)  # type: ignore[arg-type]
+    loader = DataLoader(
+        split, batch_size=128, shuffle=True, num_workers=workers, drop_last=True, collate_fn=fast_collate
+    )
+    return PrefetchLoader(loader, mean=MEAN, std=STD, device=torch.device("cpu"))
+
+
+def timm_epoch(network: nn.Module, optimizer: Any, schedule: Any, loader: Any) -> None:
+    """One epoch in the steps of timm's train.py: meters by batch, the schedule by update, the loss now and then."""
+    utils: Any = importlib.import_module("timm.utils")
+    criterion, losses, times = nn.CrossEntropyLoss(), utils.AverageMeter(), utils.AverageMeter()
+    network.train()
+    ended = time.perf_counter()
+    for index, (x, y) in enumerate(loader):
+        loss = criterion(network(x.contiguous(memory_format=torch.channels_last)), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step_update(num_updates=index + 1)
+        times.update(time.perf_counter() - ended)
+        if index % 50 == 0:
+            losses.update(loss.item(), len(y))
+        ended = time.perf_counter()
+
+
+def loops() -> None:
+    """Ours against torchvision's loop, timm's and torchvision's on batches that are there: one run, interleaved."""
+    optim: Any = importlib.import_module("timm.optim")
+    scheduler: Any = importlib.import_module("timm.scheduler")
+    pictures = cifar_shaped(2560)
+    networks = [build("resnet20_cifar") for _ in range(4)]
+    networks[2] = networks[2].to(memory_format=torch.channels_last)
+    plain = [torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=1e-4) for network in networks]
+    theirs = optim.create_optimizer_v2(networks[2], opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    schedule = scheduler.CosineLRScheduler(theirs, t_initial=1000, t_in_epochs=False)
+    read, timms, still = reference_loader(pictures, 0), timm_loader(pictures, 0), list(reference_loader(pictures, 0))
+    settings = Settings(evaluate_every=0, progress_every=1e9)
+
+    def ours() -> None:
+        result_of(train(networks[0], pictures, CIFAR, settings))
+
+    references = {
+        "torchvision's loop": lambda: reference_epoch(networks[1], plain[1], read),
+        "timm's loop": lambda: timm_epoch(networks[2], theirs, schedule, timms),
+        "torchvision's loop, synthetic data": lambda: reference_epoch(networks[3], plain[3], still),
+    }
+    for name, reference in references.items():
+        paired(f"training, fp32, {name}", 5, reference, ours)
+
+
 def error() -> None:
     """The error on digits after the reference's loop and after ours: the same recipe, images and initial weights."""
     torch.set_num_threads(1)
@@ -242,5 +299,5 @@ def jpeg() -> None:
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
     torch.set_num_threads(2)
-    for part in sys.argv[1:] or ("data", "rate", "error", "jpeg"):
-        {"data": path, "rate": rate, "error": error, "jpeg": jpeg}[part]()
+    for part in sys.argv[1:] or ("data", "rate", "loops", "error", "jpeg"):
+        {"data": path, "rate": rate, "loops": loops, "error": error, "jpeg": jpeg}[part]()

@@ -3,8 +3,9 @@
 Run `python -m benchmarks.bench_clusters [local] [ray] [slurm] [--trials 10000]`. A sweep of two networks and half as
 many seeds as trials goes through the same code as `compare --dataset digits`. Printed are the seconds until the first
 trial has ended, then the milliseconds a trial, those of the engine alone with the same stand-in (`engine`), the
-largest memory of the front end (beyond what it had before), and how long it takes to begin again with all but ten
-trials stored. Slurm is a real one of this machine, started for it by root where its programs are installed.
+largest memory of the front end (beyond what it had before), what of it is its own alone, and how long it takes to
+begin again with all but ten trials stored. Slurm is a real one of this machine, started for it by root where its
+programs are installed.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Progress
@@ -73,7 +76,8 @@ def measured(name: str, engine: Engine, count: int) -> None:
         alone = engine_alone(engine, count)
         print(  # noqa: T201
             f"{name}: {count} trials in {whole:.1f} s, the first after {first:.1f} s; then {1000 * each:.2f} ms a trial"
-            f", the engine alone {1000 * alone:.2f} ms; memory {megabytes():.0f} MB (+{megabytes() - before:.0f})",
+            f", the engine alone {1000 * alone:.2f} ms; memory {megabytes():.0f} MB (+{megabytes() - before:.0f})"
+            f", {psutil.Process().memory_full_info().uss / 2**20:.0f} MB of them shared with no other process",
             flush=True,
         )
         if count > LEFT and isinstance(engine, Local):

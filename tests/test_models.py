@@ -18,6 +18,7 @@ from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.cifar import PreActivationUnit, Shake, ShakeUnit
 from senet_bench.models.cifar import preactivation_branch as preactivation_branch
+from senet_bench.models.graph import QuickShapes
 from senet_bench.models.inception import InceptionResidual, branches_a
 from senet_bench.models.resnet import ResidualUnit, basic_branch
 from senet_bench.models.shufflenet import ShuffleUnit
@@ -147,7 +148,7 @@ def macs(name: str) -> int:
 
     for block in attention_blocks(network).values():
         block.register_forward_hook(add)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), QuickShapes():
         network(torch.empty(1, *CATALOG[name].input_size, device="meta"))
     total: int = counter.get_total_flops() // 2 + scaled
     return total
@@ -270,7 +271,8 @@ def test_logits_have_the_shape_asked_for(name: str) -> None:
     side = small(pair(spec)[0].name)
     size = (side, side) if spec.attention else (side + 5, side + 26)
     network = build(name, classes=7, in_channels=1, device="meta")
-    assert network(torch.empty(2, 1, *size, device="meta")).shape == (2, 7)
+    with torch.no_grad(), QuickShapes():
+        assert network(torch.empty(2, 1, *size, device="meta")).shape == (2, 7)
 
 
 @pytest.mark.parametrize("name", ["resnet20_cifar", "wrn16_8_cifar", "shakeshake26_2x96d_cifar", "shufflenet_v1_g3"])

@@ -19,6 +19,7 @@ from senet_bench.bench.count import Counts, count, evaluating, steady, tallied
 from senet_bench.bench.operators import COUNTED_PRODUCTS
 from senet_bench.bench.shapes import einsum_products
 from senet_bench.errors import MeasurementError
+from senet_bench.models.graph import QuickShapes
 
 
 def count_fvcore(network: nn.Module, input_size: tuple[int, ...]) -> Counts:
@@ -60,7 +61,7 @@ def conv_and_linear(network: nn.Module, input_size: tuple[int, ...]) -> int:
     """Multiply-adds of all convolutions and matrix products by torch's FlopCounterMode, attention included."""
     network = steady(copy.deepcopy(network).to("meta"), dense=True).requires_grad_(False)
     counter = FlopCounterMode(display=False, custom_mapping=_formulas())
-    with evaluating(network), torch.no_grad(), counter, _Einsums(counter) as einsums:
+    with evaluating(network), torch.no_grad(), counter, QuickShapes(), _Einsums(counter) as einsums:
         network(torch.empty((1, *input_size), device="meta"))
     return int(counter.get_total_flops() // 2 + einsums.lost)
 

@@ -13,6 +13,8 @@ from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.core.datasets import CHOICES
 from senet_bench.core.progress import Steps
+from senet_bench.core.runtimes import RUNTIMES
+from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.learning import Evaluation as Document
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from senet_bench.run.evaluate import EvaluationRequest
     from senet_bench.run.record import Record
 
+INT8 = tuple(name for name, facts in RUNTIMES.items() if facts.int8)
 Models = Annotated[list[str], typer.Argument(help="One network, several to be compared on the same images, or table2.")]
 
 
@@ -83,6 +86,13 @@ def evaluate(
         typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=o.Switches.PANEL),
     ] = False,
     replace: o.Replace = False,
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            help=f"eager, or in INT8, calibrated by training images: {', '.join(INT8)}; several: eager,{INT8[0]}.",
+        ),
+    ] = "eager",
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Result:
@@ -112,6 +122,7 @@ def evaluate(
         skip_corrupt=shown.skip_corrupt,
         labels=shown.labels,
         notes=chosen.notes,
+        runtimes=tuple(name.strip() for name in runtime.split(",")),  # type: ignore[arg-type]  # checked there
     )
     record = watch.follow(_evaluating(asked, store))
     return Result.of(tables.evaluation(record.document), record)
@@ -122,6 +133,8 @@ def _evaluating(asked: EvaluationRequest, store: Store) -> Steps[Record[Document
     if any(spec.task == "detection" for spec in asked.specs()):
         from senet_bench.detection.evaluate import evaluate
 
+        if asked.runtimes != ("eager",):
+            raise UsageError("detectors are evaluated in eager torch alone", "leave out --runtime")
         return evaluate(asked, store)
     from senet_bench.run.evaluate import evaluate
 

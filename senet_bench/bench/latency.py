@@ -20,11 +20,15 @@ from senet_bench.bench.samples import Comparison
 from senet_bench.core.foreign import blame, guarded
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Energy, Latency, TimingSettings
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
+from senet_bench.deployment.quantised import CALIBRATION
 from senet_bench.errors import ArmError, MeasurementError, out_of_memory
 
 IMAGES = "standard normal, drawn anew before every call (device time: every block)"
 """The distribution of the images; outputs are checked on others too, before anything is timed (`FreshCall.vary`)."""
+
+CALIBRATED = f"INT8 calibrated by {CALIBRATION} seeded images of the same kind: its time counts, not its outputs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +52,13 @@ class NetworkLatency:
     def latency(self, name: str) -> Latency:
         """What is stored of a network; raises `MeasurementError` where no round of it counts."""
         latency, prepared = self.comparison.latency(name), self.prepared[name]
+        images = f"{IMAGES}; {CALIBRATED}" if RUNTIMES[self.conditions.runtime].int8 else IMAGES
         return replace(
             latency,
             images_per_second=self.throughput(name),
             conditions=self.conditions,
             settings=TimingSettings(
-                cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off", images=IMAGES
+                cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off", images=images
             ),
             weight_bytes=prepared.weight_bytes,
             difference_from_eager=prepared.difference,

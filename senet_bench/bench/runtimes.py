@@ -30,12 +30,15 @@ from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
 from senet_bench.deployment.engines import running, torch_compiled
+from senet_bench.deployment.quantised import quantised, seeded_images
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 TOLERANCE = {"fp32": 1e-3, "tf32": 2e-2, "fp16": 3e-2, "bf16": 1e-1}
 """Largest |difference| from eager fp32, as a fraction of the largest |output|, that still counts as the same."""
 TRAIN_TOLERANCE = 0.1
 """The same for the first loss of training."""
+INT8_TOLERANCE = 2.0
+"""The same for INT8, whose outputs on untrained weights tell little: what it loses is told by `evaluate --runtime`."""
 REDUCED = {"bf16": torch.bfloat16, "fp16": torch.float16}
 FAILURES = (RuntimeError, ValueError, TypeError, AssertionError, OSError, ImportError, AttributeError, IndexError)
 """What networks, compilers and exporters raise when they fail."""
@@ -75,6 +78,7 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
         network = calibrated(network, images) if conditions.mode == "infer" else network
     plain = Conditions(conditions.device, batch_size=conditions.batch_size, mode=conditions.mode)
     allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
+    allowed = INT8_TOLERANCE if RUNTIMES[conditions.runtime].int8 else allowed
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
         output = output_numbers(_seeded(functools.partial(call_of, network, conditions, images)))
@@ -163,6 +167,8 @@ def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: li
         held.append(x)
     if facts.deployed:
         return _deployed(fresh, conditions, x)
+    if facts.int8:
+        return _inference(quantised(facts, fresh, seeded_images(x.shape)), x)
     if facts.extra:
         return _inference(running(facts.engine, fresh, x), x)
     if conditions.channels_last:

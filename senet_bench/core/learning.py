@@ -160,10 +160,11 @@ class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True,
     `origin` is the `timm:NAME` or `torchvision:NAME` that weights of others are of, `trial` the key of the trial that
     ours are of, `labels` whose labels the images have where those are not the data set's; `taken` is which of the
     two states of a trainer's file they are. `constant_gates` are blocks folded away: another network than the row's
-    model and attention alone, whose error is nobody else's.
+    model and attention alone, whose error is nobody else's. So is what a `runtime` in INT8 makes of the weights.
     """
 
     constant_gates: list[str] | None = None
+    runtime: str | None = None
     taken: Literal["raw", "average"] | None = None
     mean: list[float]
     std: list[float]

@@ -30,7 +30,8 @@ class RuntimeFacts:
     """A way to run a network: what runs it, and whether what is run is the deploy form.
 
     `trains`: it makes training steps too. `graphs`: it replays CUDA graphs. A runtime with an `extra` is not torch: it
-    infers in fp32 on a CPU with contiguous images, and its memory is its own.
+    infers in fp32 on a CPU with contiguous images, and its memory is its own. `int8`: what it is given in fp32 it
+    quantises, all of it or, with `gates_fp32`, all but the gates.
     """
 
     about: str
@@ -39,10 +40,13 @@ class RuntimeFacts:
     trains: bool = False
     graphs: bool = False
     extra: Extra | None = None
+    int8: bool = False
+    gates_fp32: bool = False
 
 
 ONNX = Extra("onnx", ("onnx", "onnxruntime"))
 OPENVINO = Extra("openvino", ("openvino",))
+NNCF = Extra("int8", ("onnx", "openvino", "nncf"))
 RUNTIMES: dict[Runtime, RuntimeFacts] = {
     "eager": RuntimeFacts("torch, operator by operator", trains=True),
     "compile": RuntimeFacts("torch.compile", "compile", trains=True),
@@ -54,6 +58,14 @@ RUNTIMES: dict[Runtime, RuntimeFacts] = {
     "deploy:compile": RuntimeFacts("the deploy form in torch.compile, weights frozen", "compile", deployed=True),
     "deploy:onnxruntime": RuntimeFacts("the deploy form in ONNX Runtime", "onnxruntime", deployed=True, extra=ONNX),
     "deploy:openvino": RuntimeFacts("the deploy form in OpenVINO", "openvino", deployed=True, extra=OPENVINO),
+    "onnxruntime:int8": RuntimeFacts("ONNX Runtime, static QDQ", "onnxruntime", extra=ONNX, int8=True),
+    "onnxruntime:int8-fp32gates": RuntimeFacts(
+        "ONNX Runtime, static QDQ but for the gates", "onnxruntime", extra=ONNX, int8=True, gates_fp32=True
+    ),
+    "openvino:int8": RuntimeFacts("OpenVINO, quantised by NNCF", "openvino", extra=NNCF, int8=True),
+    "openvino:int8-fp32gates": RuntimeFacts(
+        "OpenVINO, quantised by NNCF but for the gates", "openvino", extra=NNCF, int8=True, gates_fp32=True
+    ),
 }
 ENGINES: dict[DeployEngine, RuntimeFacts] = {facts.engine: facts for facts in RUNTIMES.values() if facts.deployed}
 """By what `deploy` takes as its `runtime`."""
@@ -73,11 +85,11 @@ def check_known(name: str) -> None:
 
 
 def entrants(*, training: bool = False, graphs: bool = False) -> tuple[Runtime, ...]:
-    """The runtimes among which the fastest is looked for: eager, and all that are made ready in seconds.
+    """The runtimes among which the fastest is looked for: eager, and all in fp32 that are made ready in seconds.
 
     With `training` those that make training steps; CUDA graphs where the device has `graphs`.
     """
-    left = {name: facts for name, facts in RUNTIMES.items() if facts.engine != "compile"}
+    left = {name: facts for name, facts in RUNTIMES.items() if facts.engine != "compile" and not facts.int8}
     return tuple(n for n, facts in left.items() if (facts.trains or not training) and (graphs or not facts.graphs))
 
 

@@ -17,7 +17,8 @@ Precision = Literal["fp32", "tf32", "bf16", "fp16"]
 Mode = Literal["infer", "train"]
 Runtime = Literal[
     "eager", "compile", "cudagraph", "onnxruntime", "openvino",
-    "deploy", "deploy:eager", "deploy:compile", "deploy:onnxruntime", "deploy:openvino", "fastest",
+    "deploy", "deploy:eager", "deploy:compile", "deploy:onnxruntime", "deploy:openvino",
+    "onnxruntime:int8", "onnxruntime:int8-fp32gates", "openvino:int8", "openvino:int8-fp32gates", "fastest",
 ]  # fmt: skip
 TimingName = Literal["end-to-end", "device"]
 Spread = Literal["columns", "sd", "interval"]

@@ -211,7 +211,7 @@ def _evaluations(
         if not isinstance(document, Facts):
             continue
         for row in document.rows:
-            if isinstance(row, ClassifierRow) and not row.constant_gates:
+            if isinstance(row, ClassifierRow) and not (row.constant_gates or row.runtime):
                 yield of_evaluation(row, trials)
 
 

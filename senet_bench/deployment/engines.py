@@ -82,25 +82,34 @@ def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: b
 
 
 def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.onnx"
+        write_onnx(network, images, path, dynamic=dynamic)
+        return onnxruntime_session(str(path))
+
+
+def onnxruntime_session(model: str | bytes) -> EngineCall:
+    """An ONNX file, or its content, as a call of ONNX Runtime, with torch's number of threads."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.onnx"
-        write_onnx(network, images, path, dynamic=dynamic)
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
     name = session.get_inputs()[0].name
-    return lambda x: _tensors(session.run(None, {name: _numbers(x)}))
+    return lambda x: _tensors(session.run(None, {name: arrays_of(x)}))
 
 
 def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
+    return openvino_request(_openvino_model(network, images, dynamic))
+
+
+def openvino_request(model: Any) -> EngineCall:
+    """A model of OpenVINO as a call on the CPU in fp32, or what it is quantised to, with torch's number of threads."""
     import openvino
 
     settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(_openvino_model(network, images, dynamic), "CPU", settings)
-    request = request.create_infer_request()
-    return lambda x: _tensors(request.infer([_numbers(x)], share_inputs=True).to_tuple())
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda x: _tensors(request.infer([arrays_of(x)], share_inputs=True).to_tuple())
 
 
 def _openvino_model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
@@ -112,7 +121,8 @@ def _openvino_model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
     return openvino.convert_model(script, example_input=images, input=[shape])
 
 
-def _numbers(x: Tensor) -> Any:
+def arrays_of(x: Tensor) -> Any:
+    """The images as an array; `UsageError` where these runtimes cannot take them."""
     if x.device.type != "cpu" or x.dtype is not torch.float32:
         raise UsageError(f"this runtime takes fp32 images on the CPU, not {x.dtype} on {x.device}", "convert them")
     return x.detach().contiguous().numpy()

@@ -92,7 +92,7 @@ def _of_table(table: union.Errors) -> ErrorOrigin:
 
 def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
     for row in facts.rows:
-        if not isinstance(row, ClassifierRow) or row.constant_gates:
+        if not isinstance(row, ClassifierRow) or row.constant_gates or row.runtime:
             continue
         name, sized, _ = row.model.partition("@")
         known = CATALOG.get(name)

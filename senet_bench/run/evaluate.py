@@ -19,7 +19,8 @@ from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import is_error, paper_cells
-from senet_bench.core.specs import ATTACH, ModelSpec, Precision, is_outside
+from senet_bench.core.runtimes import RUNTIMES, check_known
+from senet_bench.core.specs import ATTACH, ModelSpec, Precision, Runtime, is_outside
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import NetworkKey, StoredError, StoredErrors, of_evaluation, trial_errors
 from senet_bench.core.studies import STUDIES
@@ -28,6 +29,8 @@ from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from senet_bench.data.labels import Labels
     from senet_bench.data.sets import DataSet, Split
     from senet_bench.train.evaluation import Predictions, Viewing
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
 
 COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 """What two evaluations must have in common."""
+CALIBRATION_IMAGES = 512
+"""Training images, at most, by which a network is quantised."""
 V2 = "ImageNetV2"
 """What images are called that have labels of their own."""
 
@@ -59,7 +64,8 @@ class EvaluationRequest:
     scaled to 256 for 224, to 352 for 299 and 320); for a detector, which sees whole images, their shorter side, by
     default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
     PIL's resize. `labels` are those of ImageNetV2, with its images, or ImageNet-Real's in a file. `average`
-    chooses between the raw weights of a file and their average (EMA).
+    chooses between the raw weights of a file and their average (EMA). Every network is shown them in each of
+    `runtimes`; those in INT8 are calibrated by training images.
     """
 
     models: tuple[str, ...]
@@ -78,6 +84,7 @@ class EvaluationRequest:
     labels: str | None = None
     notes: tuple[str, ...] = ()
     average: bool | None = None
+    runtimes: tuple[Runtime, ...] = ("eager",)
 
     def __post_init__(self) -> None:
         """Raise `UsageError` unless there are weights for every network."""
@@ -86,6 +93,11 @@ class EvaluationRequest:
                 f"{len(self.models)} networks and {len(self.weights)} weights given",
                 "give one --weights for each network",
             )
+        for runtime in self.runtimes:
+            check_known(runtime)
+            if runtime != "eager" and not RUNTIMES[runtime].int8:
+                exact = ", ".join(name for name, facts in RUNTIMES.items() if facts.int8)
+                raise UsageError(f"{runtime} gives the outputs of eager", f"choose from eager, {exact}")
 
     def specs(self) -> list[ModelSpec]:
         """The networks; those from outside at the size of the images that they are shown.
@@ -110,15 +122,22 @@ def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     images, labels = _labelled(asked)
     record, seen, trials = begun(asked, images, store), list[Any](), trial_errors(store)
     names = names_of(specs)
+    total = len(specs) * len(asked.runtimes)
     for spec, name, source in zip(specs, names, asked.weights):
-        row, predictions = _evaluated(asked, images, labels, spec, name, source)
-        seen.append(predictions)
-        row = _against(record.document.rows, seen, row)
-        record.add(structs.replace(row, paper=beside_paper(row, trials)))
-        yield record.progress(row.label, len(seen), len(specs))
+        for runtime in asked.runtimes:
+            row, predictions = _evaluated(asked, images, labels, spec, _file_name(name, runtime), source, runtime)
+            seen.append(predictions)
+            row = _against(record.document.rows, seen, row)
+            record.add(structs.replace(row, paper=beside_paper(row, trials)))
+            yield record.progress(row.label, len(seen), total)
     if asked.per_class is not None:
-        write_atomically(asked.per_class, _by_class(images, names, seen))
+        files = [_file_name(name, runtime) for name in names for runtime in asked.runtimes]
+        write_atomically(asked.per_class, _by_class(images, files, seen))
     return record
+
+
+def _file_name(name: str, runtime: Runtime) -> str:
+    return name if runtime == "eager" else f"{name}-{runtime.replace(':', '-')}"
 
 
 def _labelled(asked: EvaluationRequest) -> tuple[DataSet, Labels | None]:
@@ -140,7 +159,8 @@ def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
     from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
 
-    check_conditions(Conditions(device=asked.device, precision=asked.precision))
+    for runtime in asked.runtimes:
+        check_conditions(Conditions(device=asked.device, precision=asked.precision, runtime=runtime))
     store.check()
     if asked.per_class is not None:
         check_writable(asked.per_class)
@@ -164,7 +184,13 @@ def names_of(specs: Sequence[ModelSpec]) -> list[str]:
 
 
 def _evaluated(
-    asked: EvaluationRequest, images: DataSet, labels: Labels | None, spec: ModelSpec, name: str, source: str
+    asked: EvaluationRequest,
+    images: DataSet,
+    labels: Labels | None,
+    spec: ModelSpec,
+    name: str,
+    source: str,
+    runtime: Runtime,
 ) -> tuple[ClassifierRow, Predictions]:
     from senet_bench.data.sets import Files
     from senet_bench.train import weights
@@ -190,15 +216,43 @@ def _evaluated(
         fidelity=asked.fidelity,
         skip_corrupt=asked.skip_corrupt,
     )
+    if runtime != "eager":
+        network = _in_int8(network, images, viewing, runtime)
     seen = predict(network, images, _shown(asked, images.test, viewing), viewing)
     if asked.predictions is not None:
         seen.save(asked.predictions / f"{name}-{asked.dataset}.npz")
     row = _row(loaded, viewing, images, seen if labels is None else seen.relabelled(labels.right))
+    if runtime != "eager":
+        calibrated = f"calibrated by {CALIBRATION_IMAGES} training images at most"
+        row = structs.replace(
+            row, runtime=runtime, label=f"{row.label}, {runtime}", trial=None, notes=[*row.notes, calibrated]
+        )
     if labels is None:
         return structs.replace(row, labels=images.name if images.name == V2 else None), seen
     left_out = [f"{len(seen) - row.images:,} of {len(seen):,} images have no label in {labels.name}"]
     row = structs.replace(row, labels=labels.name, loss=None, notes=[*row.notes, *left_out])
     return row, seen.relabelled(labels.right)
+
+
+def _in_int8(network: nn.Module, images: DataSet, viewing: Viewing, runtime: Runtime) -> nn.Module:
+    """The network quantised, calibrated by training images that are drawn by a seed."""
+    import numpy as np
+    import torch
+
+    from senet_bench.core.foreign import contained
+    from senet_bench.data.augment import normalised
+    from senet_bench.deployment.quantised import Quantised
+    from senet_bench.train.evaluation import crops_of
+
+    split = images.training()
+    rows = np.sort(np.random.default_rng(0).permutation(len(split))[:CALIBRATION_IMAGES])
+    batches = [
+        normalised(torch.from_numpy(crops.images), images.mean, images.std).contiguous()
+        for crops in crops_of(split, viewing, rows, [])
+    ]
+    whole = [batch for batch in batches if len(batch) == viewing.batch] or batches[:1]
+    with contained(f"{type(network).__name__} in {runtime}", limited=False):
+        return Quantised(RUNTIMES[runtime], network.eval(), whole)
 
 
 def _shown(asked: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
@@ -245,7 +299,7 @@ def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, Stor
 
     Of a network of our own the trial tells what it was trained by.
     """
-    if is_outside(row.model) or row.constant_gates:
+    if is_outside(row.model) or row.constant_gates or row.runtime:
         return []
     spec = replace(resolve(row.model), attention=row.attention, classes=row.classes or resolve(row.model).classes)
     network, error = of_evaluation(row, trials)

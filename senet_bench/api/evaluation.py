@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
 import typer
 
@@ -18,6 +18,7 @@ from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.learning import Evaluation as Document
+    from senet_bench.core.specs import Runtime
     from senet_bench.core.store import Store
     from senet_bench.run.evaluate import EvaluationRequest
     from senet_bench.run.record import Record
@@ -122,7 +123,7 @@ def evaluate(
         skip_corrupt=shown.skip_corrupt,
         labels=shown.labels,
         notes=chosen.notes,
-        runtimes=tuple(name.strip() for name in runtime.split(",")),  # type: ignore[arg-type]  # checked there
+        runtimes=tuple(cast("Runtime", name.strip()) for name in runtime.split(",")),  # checked there
     )
     record = watch.follow(_evaluating(asked, store))
     return Result.of(tables.evaluation(record.document), record)

@@ -4,7 +4,12 @@ compare(*what, ...)     networks with and without attention side by side
 ablate(model, ...)      one network with its attention varied along axes
 train(model, ...)       one network by a recipe
 evaluate(*model, ...)   errors of networks with weights
+probe(*blocks, ...)     what blocks can do, on small tasks
 profile(model, ...)     where the time of a network goes
+excitations(model, ...) what the gates of a network do
+freeze(model, ...)      gates of a trained network that can be constants
+check(...)              this checkout against a base
+report(*folders, ...)   every table, plot and the page of what is stored
 load(results)           what a results folder holds, all runs together
 build(name, ...)        a network as an `nn.Module`
 deploy(network)         the same function, fast in inference
@@ -20,16 +25,49 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from senet_bench.api.commands import ablate, compare, evaluate, load, profile, train
+    from senet_bench.api.commands import (
+        ablate,
+        check,
+        compare,
+        evaluate,
+        excitations,
+        freeze,
+        load,
+        probe,
+        profile,
+        report,
+        train,
+    )
     from senet_bench.deployment import deploy
     from senet_bench.models import build
     from senet_bench.models.attach import attach
 
 __version__ = "0.1.0"
-__all__ = ["ablate", "attach", "build", "compare", "deploy", "evaluate", "load", "profile", "train"]
+__all__ = [
+    "ablate",
+    "attach",
+    "build",
+    "check",
+    "compare",
+    "deploy",
+    "evaluate",
+    "excitations",
+    "freeze",
+    "load",
+    "probe",
+    "profile",
+    "report",
+    "train",
+]
 
 _HOMES = {
-    **dict.fromkeys(("ablate", "compare", "evaluate", "load", "profile", "train"), "senet_bench.api.commands"),
+    **dict.fromkeys(
+        (
+            *("ablate", "check", "compare", "evaluate", "excitations", "freeze"),
+            *("load", "probe", "profile", "report", "train"),
+        ),
+        "senet_bench.api.commands",
+    ),
     "attach": "senet_bench.models.attach",
     "build": "senet_bench.models",
     "deploy": "senet_bench.deployment",

@@ -156,3 +156,21 @@ def test_a_dry_run_is_a_table_too() -> None:
     result = senet_bench.ablate("seresnet20_cifar", reduction=[4, 8], dataset="digits", dry_run=True)
     assert result.path is None
     assert "trial" in str(result)
+
+
+def test_report_probe_check_and_freeze_are_functions_too(tmp_path: Path) -> None:
+    stored.store(tmp_path / "results", stored.ablation(), "20261120T100000Z-ablate-0")
+    stored.store(tmp_path / "other", stored.ablation("bbbbbbbbbbbb"), "20261120T100000Z-ablate-0")
+    whole = senet_bench.report("results")
+    assert whole.written[-1] == Path("results/index.html")
+    assert whole.left_out == ()
+    beside = senet_bench.report("results", tmp_path / "other")
+    assert beside.written == ()
+    assert [row["title"] for row in beside.rows][-2:] == ["Parameters", "Multiply-adds"]
+    assert len(beside.to_pandas()) > len(beside.rows)
+    planned = senet_bench.probe(Gate, "se", task="count", seeds=2, dry_run=True)
+    assert "<table>" in planned._repr_html_()
+    with pytest.raises(UsageError, match="cannot be read"):
+        senet_bench.check(config="nowhere.toml")
+    with pytest.raises(TypeError, match=r"freeze\(\) needs weights"):
+        senet_bench.freeze("seresnet20_cifar")

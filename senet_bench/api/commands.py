@@ -1,4 +1,4 @@
-"""The commands of measuring and training with the options of the command line as their arguments, and `load`."""
+"""The commands with the options of the command line as their arguments, and `load`."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
-from senet_bench.api import comparison, evaluation, profiling, training
+from senet_bench.api import (
+    checking,
+    comparison,
+    evaluation,
+    excitation,
+    freezing,
+    probing,
+    profiling,
+    reporting,
+    training,
+)
 from senet_bench.api import options as o
 from senet_bench.api.parameters import flat, made
 from senet_bench.api.result import Result, Stored
@@ -17,6 +27,7 @@ from senet_bench.core.given import block_string, import_string
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 
+Returned = TypeVar("Returned", bound=Result)
 ABOUT = """names, or from Python classes and instances: an `nn.Module`, or what makes one,
 from images (N, C, H, W) to logits (N, classes); `attention` a block from (N, C, H, W) to the same.
 Times come back in seconds, sizes in bytes, errors as fractions with 95 % intervals. Raises
@@ -24,22 +35,28 @@ Times come back in seconds, sizes in bytes, errors as fractions with 95 % interv
 could be measured; single failures are in the result's `failures`."""
 
 
-def _function(command: Callable[..., Result], first: str) -> Callable[..., Result]:
+TAKEN: dict[str, Callable[[Any], Any]] = {"what": import_string, "blocks": block_string, "folders": Path}
+"""Arguments of which there may be several, and how each is taken."""
+
+
+def _function(command: Callable[..., Returned], first: str | None = None) -> Callable[..., Returned]:
     """A function of groups of options as one of their options: its argument or arguments first, then by name."""
     hints = {name: kind for name, kind in get_type_hints(command, include_extras=True).items() if name != "return"}
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name != "watch"}
-    several = get_origin(_plain(hints[first])) is list or first == "what"
+    several = first is not None and (first in TAKEN or get_origin(_plain(hints[first])) is list)
 
-    def call(*arguments: Any, **given: Any) -> Result:
+    def call(*arguments: Any, **given: Any) -> Returned:
         for name in given.keys() - options.keys():
             raise TypeError(f"{command.__name__}() has no option {name!r}; its options: {', '.join(options)}")
         values = {name: option.default for name, option in options.items()}
         values |= {name: _typed(name, value, options[name]) for name, value in given.items()}
-        if several:
-            values[first] = [import_string(one) for one in arguments] or values[first]
-        elif arguments:
+        if several and first is not None:
+            values[first] = [TAKEN.get(first, import_string)(one) for one in arguments] or values[first]
+        elif arguments and first is not None:
             values[first] = import_string(arguments[0])
+        elif arguments:
+            raise TypeError(f"{command.__name__}() takes options by name alone")
         missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
         if missing:
             raise TypeError(f"{command.__name__}() needs {', '.join(missing)}")
@@ -49,10 +66,9 @@ def _function(command: Callable[..., Result], first: str) -> Callable[..., Resul
     call.__name__ = call.__qualname__ = command.__name__
     call.__doc__ = _help(command, options, first)
     kind = inspect.Parameter.VAR_POSITIONAL if several else inspect.Parameter.POSITIONAL_OR_KEYWORD
-    shown = [inspect.Parameter(first, kind)] + [
-        option.replace(annotation=_plain(option.annotation)) for name, option in options.items() if name != first
-    ]
-    call.__signature__ = inspect.Signature(shown, return_annotation=Result)  # type: ignore[attr-defined]
+    shown = [inspect.Parameter(first, kind)] if first else []
+    shown += [option.replace(annotation=_plain(option.annotation)) for name, option in options.items() if name != first]
+    call.__signature__ = inspect.Signature(shown, return_annotation=get_type_hints(command)["return"])  # type: ignore[attr-defined]
     return call
 
 
@@ -60,8 +76,9 @@ def _plain(annotation: Any) -> Any:
     return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
 
 
-def _help(command: Callable[..., Any], options: Mapping[str, inspect.Parameter], first: str) -> str:
-    lines = [command.__doc__ or "", "", f"`{first}`: {ABOUT}", ""]
+def _help(command: Callable[..., Any], options: Mapping[str, inspect.Parameter], first: str | None) -> str:
+    about = "results folders; one alone is rebuilt, several stand side by side" if first == "folders" else ABOUT
+    lines = [command.__doc__ or "", "", f"`{first}`: {about}" if first else "", ""]
     for name, option in options.items():
         notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
         told = next((note.help for note in notes if getattr(note, "help", None)), "")
@@ -99,6 +116,11 @@ ablate = _function(comparison.ablate, "model")
 train = _function(training.train, "model")
 evaluate = _function(evaluation.evaluate, "model")
 profile = _function(profiling.profile, "model")
+probe = _function(probing.probe, "blocks")
+freeze = _function(freezing.freeze, "model")
+excitations = _function(excitation.excitations, "model")
+check = _function(checking.check)
+report = _function(reporting.report, "folders")
 
 
 def load(results: str | Path = "results") -> Stored:

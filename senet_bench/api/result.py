@@ -92,7 +92,8 @@ class Result(ResultTables):
     @property
     def rows(self) -> Sequence[Any]:
         """The typed rows."""
-        return tuple(getattr(self.document.json, "rows", ()))
+        json = self.document.json
+        return tuple(json.get("rows", ()) if isinstance(json, Mapping) else getattr(json, "rows", ()))
 
     @property
     def summary(self) -> Any:

@@ -5,104 +5,25 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
+from senet_bench.api import checking
 from senet_bench.api import options as o
-from senet_bench.api.parameters import Command, choice, flat
+from senet_bench.api.checking import Judging, Launching, Selection
+from senet_bench.api.parameters import Command, flat
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.cli.showing import Printing, Showing, check_output, emit
 from senet_bench.core.files import check_folder
-from senet_bench.core.specs import Allocator
-from senet_bench.errors import BenchError, InterruptedRunError, UsageError
-
-HEAD = "head"
-"""What --config is called with where this checkout's configuration is to judge."""
+from senet_bench.errors import BenchError, InterruptedRunError
 
 if TYPE_CHECKING:
     from senet_bench.regression.baselines import Baselines
-    from senet_bench.regression.config import Config
     from senet_bench.regression.outcome import Report
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which networks, and the file that says so."""
-
-    PANEL: ClassVar[str] = "What is checked"
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            "--config",
-            help="The file that says what to check; default: senet-bench.toml, pyproject.toml. With --base the base's"
-            " own judges; head: this checkout's.",
-        ),
-    ] = None
-    only: Annotated[str | None, typer.Option("--only", help="Networks whose name fits: 'seresnet*'.")] = None
-
-
-@dataclass(frozen=True, slots=True)
-class Launching:
-    """How networks are timed, where that is not as the config says."""
-
-    PANEL: ClassVar[str] = "How it is timed"
-    budget: Annotated[float | None, typer.Option("--budget", help="Seconds of timing for a network in a launch.")] = (
-        None
-    )
-    launches: Annotated[int | None, typer.Option("--launches", help="Launches of base and head.")] = None
-    allocator: Annotated[
-        Allocator | None,
-        typer.Option(
-            "--allocator",
-            help="as-is, or tuned: let glibc keep freed memory (Linux) in base and head.",
-            **choice("as-is", "tuned"),
-        ),
-    ] = None
-    seed: Annotated[int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of the order of rounds.")] = 0
-
-    def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
-        """The config of a file, with what is typed in place of its own."""
-        from senet_bench.regression import configfile
-
-        config = replace(configfile.load_config(path), path=path)
-        return config.overridden(self.budget, self.launches, self.allocator, inconclusive)
-
-
-@dataclass(frozen=True, slots=True)
-class Judging:
-    """What is compared with, and what an undecided row means."""
-
-    PANEL: ClassVar[str] = "What it is compared with"
-    base: Annotated[str | None, typer.Option("--base", help="Compare with this commit, in worker processes.")] = None
-    compare: Annotated[
-        Literal["base", "stored"],
-        typer.Option("--compare", help="stored: judge latency by recorded numbers.", **choice("base", "stored")),
-    ] = "base"
-    inconclusive: Annotated[str | None, typer.Option("--inconclusive", help="warn, pass or fail.")] = None
-    strict: Annotated[bool, typer.Option("--strict", help="What could not be decided fails.")] = False
-    bisect: Annotated[
-        bool,
-        typer.Option("--bisect", help="For git bisect run: exit 125, which skips a commit, where nothing was decided."),
-    ] = False
-    benchmark_base: Annotated[
-        Path | None,
-        typer.Option("--benchmark-base", help="pytest-benchmark's JSON of the base; with --benchmark-head."),
-    ] = None
-    benchmark_head: Annotated[
-        Path | None, typer.Option("--benchmark-head", help="pytest-benchmark's JSON of this checkout.")
-    ] = None
-
-    def benchmarks(self) -> tuple[Path, Path] | None:
-        """The two files of pytest-benchmark, None when there are none; `UsageError` for one alone."""
-        if self.benchmark_base is None and self.benchmark_head is None:
-            return None
-        if self.benchmark_base is None or self.benchmark_head is None:
-            raise UsageError("--benchmark-base and --benchmark-head go together", "give both files")
-        return self.benchmark_base, self.benchmark_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,7 +118,7 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
     showing.check()
     files.check()
     try:
-        report = _checked(selection, judging, timing, showing)
+        report = checking.check(selection, judging, timing, showing.results, showing).report
     except BenchError as error:
         files.write_failure(error, showing)
         if judging.bisect and not isinstance(error, InterruptedRunError):
@@ -212,32 +133,6 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         raise SkippedCommitError(str(FailedCheckError(report)))
     if report.exit_code:
         raise FailedCheckError(report)
-
-
-def _checked(selection: Selection, judging: Judging, timing: Launching, showing: Showing) -> Report:
-    """The report, once everything was measured."""
-    by_head = str(selection.config) == HEAD
-    path = None if by_head else selection.config
-    if by_head and judging.base is None:
-        raise UsageError("--config head judges against a commit", "name it with --base")
-    config = timing.config(path, "fail" if judging.strict else judging.inconclusive)
-    from senet_bench.regression import check
-    from senet_bench.regression.baselines import Baselines
-    from senet_bench.regression.comparison import Options
-    from senet_bench.show import terminal
-
-    options = Options(
-        base=judging.base,
-        only=selection.only,
-        stored=judging.compare == "stored",
-        seed=timing.seed,
-        config_path=path,
-        by_head=by_head,
-        inconclusive=config.inconclusive if judging.strict or judging.inconclusive else None,
-        benchmarks=judging.benchmarks(),
-    )
-    steps = check.run_check(config, Baselines(showing.results / "baselines"), options)
-    return terminal.run_steps(steps, quiet=showing.quiet or showing.no_progress)
 
 
 def _show(report: Report, showing: Showing) -> None:

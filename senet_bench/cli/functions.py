@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, get_type_hints
 
-from senet_bench.api import comparison, evaluation, profiling, training
+from senet_bench.api import comparison, evaluation, probing, profiling, training
 from senet_bench.api.result import Result
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
@@ -16,8 +16,13 @@ OUR_PARAMETERS = ("results", "watch")
 """Parameters of a function that the options of showing fill."""
 
 
-def shown_result(function: Callable[..., Result]) -> Callable[..., None]:
-    """The command of a function; what could not be measured ends it with exit code 5, after the rest is shown."""
+def shown_result(
+    function: Callable[..., Result], more: Callable[[Any, Showing], None] | None = None
+) -> Callable[..., None]:
+    """The command of a function; what could not be measured ends it with exit code 5, after the rest is shown.
+
+    `more` says what is to be said beside the tables, and may end the command.
+    """
 
     def command(*, showing: Showing, **options: Any) -> None:
         showing.check()
@@ -27,9 +32,11 @@ def shown_result(function: Callable[..., Result]) -> Callable[..., None]:
         showing.emit(result.document)
         if result.path:
             showing.stored(result.path)
+        if more is not None:
+            more(result, showing)
         if result.failures:
-            more = f", and {len(result.failures) - 1} more" * (len(result.failures) > 1)
-            raise MeasurementError(f"not measured: {result.failures[0]}{more}")
+            others = f", and {len(result.failures) - 1} more" * (len(result.failures) > 1)
+            raise MeasurementError(f"not measured: {result.failures[0]}{others}")
 
     hints = get_type_hints(function, include_extras=True)
     own = [one for name, one in inspect.signature(function).parameters.items() if name not in OUR_PARAMETERS]
@@ -45,4 +52,5 @@ compare = shown_result(comparison.compare)
 ablate = shown_result(comparison.ablate)
 train = shown_result(training.train)
 evaluate = shown_result(evaluation.evaluate)
+probe = shown_result(probing.probe)
 profile = shown_result(profiling.profile)

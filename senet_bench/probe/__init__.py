@@ -1,1 +1,7 @@
-"""`probe`: what a channel-attention block can do, on small generated tasks that each need one ability."""
+"""What a channel-attention block can do, on small generated tasks. Called, it is the command: `senet_bench.probe(block)`."""
+
+import sys
+
+from senet_bench import Room
+
+sys.modules[__name__].__class__ = Room

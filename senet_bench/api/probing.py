@@ -1,15 +1,15 @@
-"""The command `probe`."""
+"""`probe`: what blocks can do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from senet_bench.api import options as o
-from senet_bench.cli.showing import Showing
-from senet_bench.errors import MeasurementError
+from senet_bench.api.reading import RESULTS, Results
+from senet_bench.api.result import UNWATCHED, Result, Watch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,14 +64,16 @@ def probe(
     tasks: Tasks = Tasks(),
     engines: Engines = Engines(),
     dry_run: o.DryRun = False,
-    showing: Showing = Showing(),
-) -> None:
+    results: Results = RESULTS,
+    watch: Watch = UNWATCHED,
+) -> Result:
     """What a block can do, in minutes: errors on small generated tasks that each need one ability."""
-    engine = engines.made(showing.results)
-    showing.check()
+    engine = engines.made(results)
+    from senet_bench.core.store import Store
     from senet_bench.probe import measurement, tables
 
-    asked = measurement.Probe.of(
+    store = Store(results)
+    wanted = measurement.Probe.of(
         engine,
         blocks or (),
         tasks.task or (),
@@ -84,12 +86,7 @@ def probe(
     if dry_run:
         from senet_bench.run.tables import forecast_document
 
-        showing.emit(forecast_document(measurement.forecast_probe(asked, showing.store)))
-        return
-    record = showing.follow(measurement.probe(asked, showing.store))
-    showing.emit(tables.probe_document(record.document))
-    showing.stored(record.path)
-    failed = [row for row in record.document.rows if row.reason]
-    if failed:
-        more = f", and {len(failed) - 1} more" * (len(failed) > 1)
-        raise MeasurementError(f"not measured: {failed[0].label} on {failed[0].task}: {failed[0].reason}{more}")
+        return Result.of(forecast_document(measurement.forecast_probe(wanted, store)))
+    record = watch.follow(measurement.probe(wanted, store))
+    failures = tuple(f"{row.label} on {row.task}: {row.reason}" for row in record.document.rows if row.reason)
+    return replace(Result.of(tables.probe_document(record.document), record), failures=failures)

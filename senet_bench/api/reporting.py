@@ -1,0 +1,91 @@
+"""`report`: every table, plot and the page of what is stored, or results folders side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
+
+import typer
+
+from senet_bench.api.parameters import choice
+from senet_bench.api.reading import RESULTS, Against, AnyProtocol, Results
+from senet_bench.api.result import UNWATCHED, Result, Watch
+
+if TYPE_CHECKING:
+    from senet_bench.gallery.collection import Collection, LeftOut
+    from senet_bench.show.tables import Document, Table
+
+SplitName = Literal["machine", "torch", "version", "commit"]
+Folders = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Results folders to set side by side; one is that of --results.", show_default=False),
+]
+By = Annotated[
+    str | None,
+    typer.Option(
+        "--by", help="Set side by side what is stored, by this; commit: the trend too.", **choice(*get_args(SplitName))
+    ),
+]
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reported(Result):
+    """A report: the files that were `written`, none where folders stand side by side, and what was `left_out`."""
+
+    written: tuple[Path, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def report(
+    folders: Folders = None,
+    by: By = None,
+    any_protocol: AnyProtocol = False,
+    against: Against = None,
+    results: Results = RESULTS,
+    watch: Watch = UNWATCHED,
+) -> Reported:
+    """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
+    places = [Path(place) for place in folders or [results]]
+    if by is not None or len(places) > 1:
+        document = _side_by_side(places, by)
+        return Reported(document.wide, document.records, document)
+    from senet_bench.core.store import Store
+    from senet_bench.gallery.report import read_gallery, write_gallery
+
+    gallery = read_gallery(Store(places[0]), any_protocol=any_protocol, against=against)
+    written = tuple(write_gallery(gallery, places[0]))
+    short = gallery.summary
+    return Reported(short.wide, short.records, short, written=written, left_out=gallery.collection.left_out)
+
+
+def cite(folders: Sequence[Path]) -> str:
+    """How what some results folders hold was measured, for a paper."""
+    from senet_bench.gallery import citation
+
+    return "".join(map(citation.cite, _held(folders).values()))
+
+
+def _held(folders: Sequence[Path]) -> dict[str, Collection]:
+    from senet_bench.core.store import Store
+    from senet_bench.gallery.report import held
+
+    return {str(place): held(Store(place)) for place in folders}
+
+
+def _side_by_side(places: Sequence[Path], by: str | None) -> Document:
+    from senet_bench.gallery.report import files_together
+    from senet_bench.gallery.sides import side_by_side, split
+
+    folders = _held(places)
+    sides = folders if by is None else split(files_together(folders.values()), cast(SplitName, by))
+    return side_by_side(sides, _trend(places) if by == "commit" else ())
+
+
+def _trend(places: Sequence[Path]) -> list[Table]:
+    """What `check` stored over the commits of results folders."""
+    from senet_bench.regression.baselines import Baselines
+    from senet_bench.regression.trend import trend_tables
+
+    return [table for place in places for table in trend_tables(Baselines(place / "baselines"))]

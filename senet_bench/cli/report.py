@@ -1,0 +1,45 @@
+"""The command `report`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from senet_bench.api import reporting
+from senet_bench.api.reading import Against, AnyProtocol
+from senet_bench.cli.showing import Showing
+
+
+def report(
+    folders: reporting.Folders = None,
+    by: reporting.By = None,
+    cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
+    any_protocol: AnyProtocol = False,
+    against: Against = None,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file that is written.")] = False,
+    showing: Showing = Showing(),
+) -> None:
+    """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
+    from senet_bench.gallery.report import IncompleteReportError
+    from senet_bench.show import terminal
+
+    showing.check()
+    root = folders[0] if folders else showing.results
+    if cite:
+        terminal.print_text(reporting.cite(folders or [root]))
+        return
+    result = reporting.report(folders, by, any_protocol, against, showing.results, showing)
+    if not result.written:
+        showing.emit(result.document)
+        return
+    if verbose:
+        for path in result.written:
+            showing.remark(str(path))
+    showing.remark(f"{len(result.written)} files in {root}: tables, plots and {result.written[-1].name}")
+    for file in result.left_out:
+        terminal.remark(f"left out: {file.error}")
+    if not showing.quiet:
+        showing.emit(result.document)
+    if result.left_out:
+        raise IncompleteReportError(result.left_out)

@@ -1,4 +1,4 @@
-"""What a channel-attention block can do, on small generated tasks. Called, it is the command: `senet_bench.probe(block)`."""
+"""What a block can do, on small generated tasks. Called, it is the command: `senet_bench.probe(block)`."""
 
 import sys
 

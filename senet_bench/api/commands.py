@@ -45,6 +45,7 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name != "watch"}
     several = first is not None and (first in TAKEN or get_origin(_plain(hints[first])) is list)
+    taken: Callable[[Any], Any] = TAKEN[first] if first in TAKEN else import_string
 
     def call(*arguments: Any, **given: Any) -> Returned:
         for name in given.keys() - options.keys():
@@ -52,7 +53,7 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
         values = {name: option.default for name, option in options.items()}
         values |= {name: _typed(name, value, options[name]) for name, value in given.items()}
         if several and first is not None:
-            values[first] = [TAKEN.get(first, import_string)(one) for one in arguments] or values[first]
+            values[first] = [taken(one) for one in arguments] or values[first]
         elif arguments and first is not None:
             values[first] = import_string(arguments[0])
         elif arguments:

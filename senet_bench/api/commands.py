@@ -45,7 +45,7 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
     groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
     options = {name: one for name, one in inspect.signature(flat(command)).parameters.items() if name != "watch"}
     several = first is not None and (first in TAKEN or get_origin(_plain(hints[first])) is list)
-    taken: Callable[[Any], Any] = TAKEN[first] if first in TAKEN else import_string
+    taken: Callable[[Any], Any] = TAKEN[first] if first in TAKEN else import_string  # noqa: SIM401 - mypy
 
     def call(*arguments: Any, **given: Any) -> Returned:
         for name in given.keys() - options.keys():

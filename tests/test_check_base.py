@@ -1,6 +1,9 @@
 """`check --base`: who judges, what is accepted, what breaks; the processes themselves in a few slow tests."""
 
 import json
+import select
+import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -13,11 +16,13 @@ from senet_bench.regression.baselines import Baselines
 from senet_bench.regression.comparison import vanished
 from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.facts import Portable
+from senet_bench.regression.launches import Block, Launch, _block
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.outcome import failed, with_allowances
 from senet_bench.regression.policy import Policy, policy_of, with_acceptances
-from senet_bench.regression.timing import Deadline
-from senet_bench.regression.workers import Checkout
+from senet_bench.regression.timing import Deadline, Duel
+from senet_bench.regression.worker import waits
+from senet_bench.regression.workers import Checkout, Prepared
 from tests.conftest import Ended, Run
 from tests.support.checks import CONFIG, Folder, folder
 from tests.test_check_cli import commit, git
@@ -139,6 +144,37 @@ def test_the_forecast_is_bounded(tmp_path: Path) -> None:
     text = Deadline(60, start_s=1000).forecast(config, 2)
     assert text.startswith("latency of 2 networks: about 60 s, at most ")
     assert Limit(relative=0.02, min_abs=2e-5).text("latency") == "+2 % and +20 us"
+
+
+def test_a_busy_machine_that_has_no_more_time_may_decide_a_wider_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = Config(source="x", networks=(Checked("n", (3, 8, 8)),), limits=usual_limits())
+    duel = Duel(tmp_path, tmp_path, config, 0, Deadline(60))
+    row = replace(
+        failed("n", "latency", "open", "inconclusive"), base=0.01, ratio=1.001, ci=(0.96, 1.05), control_ok=True
+    )
+    same = np.ones(6)
+    few = [Launch(base=same, head=same, base_again=same, head_again=same)] * 6
+    monkeypatch.setattr("senet_bench.regression.timing.busy", lambda: True)
+    passed = duel._ended(row, few)
+    assert (passed.verdict, passed.wider) == ("pass", True)
+    assert passed.reason.startswith("not slower by more than 5 %; whether by 2 % is not known: max_seconds = 300 ended")
+    slower, wide, odd = replace(row, ratio=1.03), replace(row, ci=(0.9, 1.12)), replace(row, control_ok=False)
+    assert [duel._ended(one, few).verdict for one in (slower, wide, odd)] == ["inconclusive"] * 3
+    assert "max_seconds = 300 ended it after 6 launches; raise it" in duel._ended(wide, few).reason
+    assert duel._ended(row, few * 2) == row, "it had all its launches"
+    assert duel._ended(replace(row, verdict="fail"), few).verdict == "fail"
+    monkeypatch.setattr("senet_bench.regression.timing.busy", lambda: False)
+    assert duel._ended(row, few).verdict == "inconclusive"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how often a thread has waited")
+def test_calls_that_wait_are_told_from_those_that_work() -> None:
+    assert waits(lambda: select.select([], [], [], 1e-4))
+    assert not waits(lambda: sum(range(100)))
+    assert _block(Prepared(1e-3, waits=True), "cpu").clock == "wall"
+    assert _block(Prepared(1e-3, waits=False), "cpu") == Block(4, "cpu")
 
 
 # --- the processes themselves ---------------------------------------------------------------------------------------

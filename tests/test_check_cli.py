@@ -550,10 +550,10 @@ def test_latency_of_base_and_head_is_timed_in_worker_processes(folder: Folder, r
 
 def test_a_worker_that_dies_says_why_and_leaves_nothing_behind(tmp_path: Path) -> None:
     from senet_bench.errors import MeasurementError
-    from senet_bench.regression.workers import Orders, Worker
+    from senet_bench.regression.workers import Nursery, Orders, Worker
 
     began = time.monotonic()
-    with Worker(tmp_path / "none", Orders(networks=())) as worker:
+    with Nursery(Orders(networks=())) as nursery, Worker(tmp_path / "none", nursery) as worker:
         worker.ask("facts", networks=[], batch_size=1)
         with pytest.raises(MeasurementError, match="died"):
             worker.answer()

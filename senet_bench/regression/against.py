@@ -20,7 +20,7 @@ from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.outcome import LimitRow, failed, with_seconds
 from senet_bench.regression.timing import Deadline, Duel
-from senet_bench.regression.workers import Answer, Checkout, Described, Orders, Worker, answers
+from senet_bench.regression.workers import Answer, Checkout, Described, Nursery, Orders, Worker, answers
 
 SIDES = ("base", "head")
 BROKEN = "the base works and this change does not"
@@ -46,12 +46,13 @@ class CheckAgainst:
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="senet-bench-outputs-")))
             roots = (self.base.folder, self.head)
-            workers = [stack.enter_context(Worker(root, self.work)) for root in roots]
+            nursery = stack.enter_context(Nursery(self.work))
+            workers = [stack.enter_context(Worker(root, nursery)) for root in roots]
             for worker in workers:
                 worker.ask("repeats", repeats=[])
             for worker in workers:
                 worker.answer()
-            start_s = (time.monotonic() - begun) / 2
+            start_s = time.monotonic() - begun
             for done, network in enumerate(self.config.networks):
                 yield Progress(f"{network.name}, exact facts", done, len(self.config.networks))
                 began = time.monotonic()

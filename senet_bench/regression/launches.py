@@ -2,7 +2,8 @@
 
 Processes of the same program differ (addresses, page placement) by far more than the rounds inside them, so a
 comparison takes several launches of two workers each of base and head: two pairs, and the twins tell what two processes
-of identical code differ by.
+of identical code differ by. Importing torch is most of what a worker costs, so they are forked by one process that has,
+each with its memory at another place.
 The replicates are pairs of processes, not rounds: measured, rounds leave 0.05 % open and processes of identical code
 differ by 1 %, now and then by 10 %. Processes of identical code can be swapped, so the sign of a pair's log ratio is
 then a fair coin given its size, and the signed-rank test over pairs is valid without a normal distribution.
@@ -29,7 +30,7 @@ from senet_bench.regression.config import Checked
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import GateVerdict, LimitRow
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
-from senet_bench.regression.workers import BLOCK_LIMIT_S, Orders, Worker, answers
+from senet_bench.regression.workers import BLOCK_LIMIT_S, Clock, Nursery, Orders, Prepared, Worker, answers
 
 ARMS = ("base", "head", "base_again", "head_again")
 FEWEST_PAIRED = 4
@@ -37,14 +38,25 @@ FEWEST_PAIRED = 4
 MOST_ROUNDS = 100
 """More rounds in a launch tell no more: processes differ by ten times what these leave open."""
 FEWEST_ROUNDS_OF_A_LAUNCH = 6
+BUSY = 5
+"""Times its budget that a launch may last where other programs hold the processor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """How many calls in a row make up a block of a network, and the clock that times them."""
+
+    calls: int = FEWEST_CALLS
+    clock: Clock = "wall"
 
 
 @dataclass(frozen=True, slots=True)
 class Launched:
-    """The kept rounds of one launch of a network: seconds by arm, (rounds,) each; and how many were dropped."""
+    """The kept rounds of a launch of a network: seconds by arm, (rounds,) each; how many were dropped; the clock."""
 
     seconds: Mapping[str, Floats]
     dropped: int = 0
+    clock: Clock = "wall"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,6 +64,8 @@ class Launches:
     """How much is timed: launches, seconds for a network in each, the seed of the order; `note` ends the progress.
 
     After `until`, by the monotonic clock, no launch begins that would not end before, as long as the last one took.
+    By the `cpu` clock the CPU time of calls is measured where no arm waits for anything in them and one thread works:
+    then what else runs on the machine is no part of it.
     """
 
     launches: int
@@ -59,6 +73,7 @@ class Launches:
     seed: int
     note: str = ""
     until: float = math.inf
+    clock: Clock = "wall"
 
 
 def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[dict[str, list[Launched]]]:
@@ -66,46 +81,54 @@ def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[
     rng = np.random.default_rng(schedule.seed)
     samples: dict[str, list[Launched]] = {network.name: [] for network in work.networks}
     lasted = 0.0
-    for number in range(schedule.launches):
-        began = time.monotonic()
-        if began + lasted > schedule.until:
-            break
-        with contextlib.ExitStack() as stack:
-            order = list(arms) if number % 2 == 0 else list(arms)[::-1]
-            workers = {arm: stack.enter_context(Worker(arms[arm], work)) for arm in order}
-            repeats = [_prepared(workers, network, work.batch_size) for network in work.networks]
-            workers = {arm: workers[arm] for arm in arms}
-            _settle(workers, repeats)
-            for place, name in enumerate(samples):
-                samples[name].append(_rounds(workers, place, schedule.budget_s, rng))
-                done, total = number * len(samples) + place + 1, schedule.launches * len(samples)
-                yield Progress(f"{name}, launch {number + 1}{schedule.note}", done, total)
-        lasted = max(lasted, time.monotonic() - began)
+    with Nursery(work) as nursery:
+        for number in range(schedule.launches):
+            began = time.monotonic()
+            if began + lasted > schedule.until:
+                break
+            with contextlib.ExitStack() as stack:
+                order = list(arms) if number % 2 == 0 else list(arms)[::-1]
+                started = {arm: stack.enter_context(Worker(arms[arm], nursery)) for arm in order}
+                ready = [_prepared(started, network, work.batch_size) for network in work.networks]
+                workers = {arm: started[arm] for arm in arms}
+                blocks = [_block(one, schedule.clock if work.threads == 1 else "wall") for one in ready]
+                _settle(workers, blocks)
+                for place, name in enumerate(samples):
+                    samples[name].append(_rounds(workers, place, schedule.budget_s, rng, block=blocks[place]))
+                    done, total = number * len(samples) + place + 1, schedule.launches * len(samples)
+                    yield Progress(f"{name}, launch {number + 1}{schedule.note}", done, total)
+            lasted = max(lasted, time.monotonic() - began)
     return samples
 
 
-def _prepared(workers: Mapping[str, Worker], network: Checked, batch_size: int) -> int:
-    """Calls in a block of a network, once every worker has built it and called it until it gets no faster."""
+def _prepared(workers: Mapping[str, Worker], network: Checked, batch_size: int) -> Prepared:
+    """A network once every worker has built it and called it until it gets no faster; whether it waits in one."""
     asked = {"network": network.request(), "batch_size": batch_size}
-    ready = dict(zip(workers, answers(list(workers.values()), float, "prepare", **asked)))
-    for arm, answer in ready.items():
+    ready = []
+    for arm, answer in zip(workers, answers(list(workers.values()), Prepared, "prepare", **asked)):
         if answer.value is None:
             raise MeasurementError(f"{network.name} of {arm} cannot be run: {answer.error}")
-    return _repeats(next(answer.value or 0.0 for answer in ready.values()))
+        ready.append(answer.value)
+    return Prepared(ready[0].seconds, any(one.waits for one in ready))
 
 
-def _settle(workers: Mapping[str, Worker], repeats: Sequence[int]) -> None:
-    """Give every worker the same block lengths and the same core."""
+def _settle(workers: Mapping[str, Worker], blocks: Sequence[Block]) -> None:
+    """Give every worker the same blocks and the same core."""
     from senet_bench.bench.process import idlest_core
 
     pinning = hasattr(os, "sched_getaffinity")
     core = idlest_core(os.sched_getaffinity(0)) if pinning else 0
     for worker in workers.values():
-        worker.ask("repeats", repeats=list(repeats))
+        worker.ask("repeats", repeats=[one.calls for one in blocks], clocks=[one.clock for one in blocks])
         worker.answer()
         if pinning:
             worker.ask("pin", core=core)
             worker.answer()
+
+
+def _block(ready: Prepared, clock: Clock) -> Block:
+    """The block of a network; where its calls wait it is timed by the wall clock."""
+    return Block(_repeats(ready.seconds), "wall" if ready.waits else clock)
 
 
 def _repeats(seconds: float) -> int:
@@ -120,24 +143,31 @@ def _rounds(
     budget_s: float,
     rng: np.random.Generator,
     now: Callable[[], float] = time.perf_counter,
+    block: Block = Block(),
 ) -> Launched:
-    """Rounds of every arm in a fresh random order until the budget is used."""
+    """Rounds of every arm in a fresh random order until the budget is used.
+
+    On a busy machine that is until the calls themselves have used it, in at most five times as long.
+    """
     from senet_bench.bench.process import stolen_seconds
 
-    names, began, done, dropped = list(workers), now(), 0, 0
+    names, began, done, dropped, called = list(workers), now(), 0, 0, 0.0
     columns: dict[str, list[float]] = {name: [] for name in names}
-    while done < MOST_ROUNDS + dropped and (now() - began < budget_s or done - dropped < FEWEST_ROUNDS_OF_A_LAUNCH):
+    while done < MOST_ROUNDS + dropped and (
+        now() - began < (budget_s if called >= budget_s else BUSY * budget_s)
+        or done - dropped < FEWEST_ROUNDS_OF_A_LAUNCH
+    ):
         if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
             break
         start, stolen = now(), stolen_seconds()
         seconds = {names[i]: workers[names[i]].block(place) for i in rng.permutation(len(names))}
-        done += 1
+        done, called = done + 1, called + (block.calls + 1) * sum(seconds.values())
         if stolen_seconds() - stolen > STOLEN * (now() - start):
             dropped += 1
             continue
         for name in names:
             columns[name].append(seconds[name])
-    return Launched({name: np.array(values) for name, values in columns.items()}, dropped)
+    return Launched({name: np.array(values) for name, values in columns.items()}, dropped, block.clock)
 
 
 # --- judged ----------------------------------------------------------------------------------------------------

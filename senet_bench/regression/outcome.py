@@ -30,7 +30,8 @@ class LimitRow:
     `explain` names what changed, with by how much; `launches` are the log ratios of pairs of processes, `tau` their
     spread; `control_ok` says whether identical code was measured as identical, None without a control. `stale`:
     better than a stored baseline by more than the limit. `difference` is that of the outputs over the largest;
-    `file` and `line` are where the network's code begins, relative to the repository.
+    `wider`: a busy machine decided a wider bound than its limit; `file` and `line` are where the network's code
+    begins, relative to the repository.
     """
 
     id: str
@@ -59,6 +60,7 @@ class LimitRow:
     elapsed_s: float | None = None
     explain: list[tuple[str, int | str]] = field(default_factory=list)
     stale: bool = False
+    wider: bool = False
     difference: float | None = None
     file: str = ""
     line: int = 0

@@ -50,6 +50,8 @@ def verdict_line(report: Report) -> str:
     number = f"{told} of {len(judged)} {plural}" if told else f"{passed} of {len(judged)} {plural} passed"
     if passed == len(judged):
         number = f"all {passed} {plural} passed"
+    if wider := sum(row.wider for row in judged):
+        number += f", {wider} to a wider bound"
     judge = ", judged by this checkout's configuration" if report.judge == "head" else ""
     return f"{report.verdict}, {number}{others}{judge} ({base}, machine {report.machine.key})"
 

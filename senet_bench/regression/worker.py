@@ -3,6 +3,9 @@
 Run as a file with the checkout's folder as argument. Over stdin a byte below 200 asks for a block of that network
 and is answered by eight bytes, the seconds of its fastest call; the byte 250 is followed by a line of JSON and is
 answered by one; 255 ends it. Everything that networks print goes to stderr.
+
+Run without a folder it imports torch and forks workers when told to, over a socket that is its stdin: importing torch
+takes longer than all else that a worker does for a small network.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import gc
 import importlib.util
 import json
 import os
+import secrets
+import socket
 import struct
 import sys
 import time
@@ -20,6 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
+HERE = Path(__file__).resolve().parent
 ASK, END = 250, 255
 WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
 BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
@@ -33,17 +39,19 @@ class Servant:
         self.portable = portable
         self.calls: list[Call | None] = []
         self.repeats: list[int] = []
+        self.clocks: list[Callable[[], float]] = []
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """What a request of JSON gets: `value`, or `error` as one line with whether the network is `missing`."""
         match request["do"]:
             case "repeats":
                 self.repeats = request["repeats"]
+                self.clocks = [CLOCKS[name] for name in request.get("clocks", ["wall"] * len(self.repeats))]
             case "pin":
                 os.sched_setaffinity(0, {request["core"]})
             case do:
                 try:
-                    with unending(), torch_inference(do in ("memory", "prepare")):
+                    with boundary(request["with"]["network"][0]), torch_inference(do in ("memory", "prepare")):
                         return {"value": getattr(self, do)(**request["with"])}
                 except BaseException as error:  # noqa: BLE001 - told to the process that asked, SystemExit too
                     if do == "prepare":
@@ -69,8 +77,8 @@ class Servant:
         """The most bytes that a call holds beyond weights and images."""
         return int(self.portable.peak_bytes(self.called(network, batch_size)))
 
-    def prepare(self, network: list[Any], batch_size: int) -> float:
-        """Build a network and call it until it gets no faster: seconds of its fastest call."""
+    def prepare(self, network: list[Any], batch_size: int) -> dict[str, Any]:
+        """Build a network and call it until it gets no faster: seconds of its fastest call, and whether calls wait."""
         call = self.called(network, batch_size)
         times: list[float] = []
         began = time.perf_counter()
@@ -81,7 +89,7 @@ class Servant:
             if len(times) >= 2 * WINDOW and min(times[-WINDOW:]) >= SETTLED * min(times[-2 * WINDOW : -WINDOW]):
                 break
         self.calls.append(call)
-        return min(times)
+        return {"seconds": min(times), "waits": waits(call)}
 
     def called(self, network: list[Any], batch_size: int) -> Call:
         """A call of the network on images that are always the same; raises on an output that is not finite."""
@@ -101,18 +109,54 @@ class Servant:
         if call is None:
             return -1.0
         call()
-        fastest = float("inf")
+        fastest, now = float("inf"), self.clocks[place]
         for _ in range(self.repeats[place]):
-            start = time.perf_counter()
+            start = now()
             call()
-            fastest = min(fastest, time.perf_counter() - start)
+            fastest = min(fastest, now() - start)
         return fastest
 
 
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+FINEST_S, CALLS_LOOKED_AT = 1e-6, 10
+
+
+def waits(call: Call) -> bool:
+    """Whether calls wait for anything (a sleep, a file, another thread), so that their CPU time is not all they take.
+
+    True also where the system does not say, or its clock of CPU time is coarse.
+    """
+    try:
+        from resource import RUSAGE_THREAD, getrusage
+    except ImportError:
+        return True
+    if time.get_clock_info("thread_time").resolution > FINEST_S:
+        return True
+    before = getrusage(RUSAGE_THREAD).ru_nvcsw
+    for _ in range(CALLS_LOOKED_AT):
+        call()
+    return getrusage(RUSAGE_THREAD).ru_nvcsw - before > 1
+
+
+def boundary(name: str) -> contextlib.AbstractContextManager[None]:
+    """What code of others runs behind here; less where the checkout is one of senet-bench from before there was any."""
+    try:
+        from senet_bench.core.foreign import guarded
+    except ImportError:
+        return unending()
+    return guarded(name)
+
+
 def failure(error: BaseException) -> dict[str, Any]:
-    """An error as an answer: one line, and whether there is no such network."""
+    """An error as an answer: one line with its place, and whether there is no such network."""
     missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
-    line = " ".join(f"{type(error).__name__}: {error}".split())[:300]  # no import: the base's code is here
+    try:
+        from senet_bench.core.foreign import place_of
+    except ImportError:
+        place = ""
+    else:
+        place = place_of(error)
+    line = " ".join(f"{type(error).__name__}: {error}".split())[:300] + place
     machine = isinstance(error, MemoryError) or "memory" in line.lower()
     return {"error": line, "missing": missing, "machine": machine}
 
@@ -154,18 +198,14 @@ def serve(worker: Servant, source: BinaryIO, sink: BinaryIO) -> None:
         sink.flush()
 
 
-def serve_checkout(root: str, threads: int) -> None:
+def serve_checkout(root: str, threads: int, source: BinaryIO, sink: BinaryIO) -> None:
     """Take the networks from the checkout at `root`, then serve."""
-    sink = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
-    here = Path(__file__).resolve().parent
-    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != here]
     sys.path[:0] = [path for path in (root, os.path.join(root, "src")) if os.path.isdir(path)]
     os.chdir(root)
     import torch
 
     torch.set_num_threads(threads)
-    spec = importlib.util.spec_from_file_location("senet_bench_portable_facts", here / "facts.py")
+    spec = importlib.util.spec_from_file_location("senet_bench_portable_facts", HERE / "facts.py")
     assert spec is not None
     assert spec.loader is not None
     portable = importlib.util.module_from_spec(spec)
@@ -174,8 +214,68 @@ def serve_checkout(root: str, threads: int) -> None:
     gc.collect()
     gc.freeze()
     gc.disable()
-    serve(Servant(portable), sys.stdin.buffer, sink)
+    serve(Servant(portable), source, sink)
+
+
+def alone(root: str, threads: int) -> None:
+    """Be the only worker of this process."""
+    sink = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    serve_checkout(root, threads, sys.stdin.buffer, sink)
+
+
+def nurse(threads: int) -> None:
+    """Fork a worker for each request until nobody asks any more; a request for a `process` gets its exit code."""
+    import torch
+
+    torch.set_num_threads(threads)
+    gc.collect()
+    gc.freeze()
+    control = socket.socket(fileno=os.dup(0))
+    while True:
+        data, pipes, _, _ = socket.recv_fds(control, 1 << 16, 3)
+        if not data:
+            return
+        request = json.loads(data)
+        answer = exit_code(request["process"]) if "process" in request else fork(request["root"], threads, pipes)
+        for pipe in pipes:
+            os.close(pipe)
+        control.sendall(json.dumps(answer).encode())
+
+
+def exit_code(process: int) -> int | None:
+    """The exit code of a child, None while it runs."""
+    ended, status = os.waitpid(process, os.WNOHANG)
+    return os.waitstatus_to_exitcode(status) if ended else None
+
+
+def fork(root: str, threads: int, pipes: list[int]) -> int:
+    """The process of a new worker, which reads and writes the first two pipes and has the third as stderr.
+
+    Its memory begins at a place of its own, as that of a process which was started anew.
+    """
+    process = os.fork()
+    if process:
+        return process
+    code = 1
+    try:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        os.dup2(pipes[2], 2)
+        os.dup2(2, 1)
+        shifts = bytearray(16 * secrets.randbelow(1 << 12)), bytearray((1 << 18) + 4096 * secrets.randbelow(64))
+        serve_checkout(root, threads, os.fdopen(pipes[0], "rb"), os.fdopen(pipes[1], "wb"))
+        del shifts
+        code = 0
+    except BaseException as error:  # noqa: BLE001 - told on stderr, as Python does at its end
+        sys.stderr.write(failure(error)["error"] + "\n")
+    finally:
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
-    serve_checkout(sys.argv[1], int(sys.argv[2]))
+    sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != HERE]
+    if len(sys.argv) == 2:
+        nurse(int(sys.argv[1]))
+    else:
+        alone(sys.argv[1], int(sys.argv[2]))

@@ -11,15 +11,17 @@ import os
 import queue
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Generic, TypeVar
+from typing import IO, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -32,6 +34,8 @@ from senet_bench.regression.facts import Portable
 from senet_bench.regression.worker import ASK, END
 
 ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
+Clock = Literal["wall", "cpu"]
+PROGRAM = Path(__file__).with_name("worker.py")
 Value = TypeVar("Value")
 
 
@@ -114,25 +118,124 @@ class Described(msgspec.Struct):
     line: int
 
 
+class Prepared(msgspec.Struct):
+    """A network that is ready to be timed: seconds of its fastest call, and whether its calls wait for anything."""
+
+    seconds: float
+    waits: bool = True
+
+
+class Forked:
+    """A process that a `Nursery` forked, as a `subprocess.Popen` behaves."""
+
+    def __init__(self, nursery: Nursery, root: Path, errors: IO[bytes]) -> None:
+        self.nursery = nursery
+        self.returncode: int | None = None
+        source, requests = os.pipe()
+        answers, sink = os.pipe()
+        self.stdin, self.stdout = os.fdopen(requests, "wb", buffering=0), os.fdopen(answers, "rb", buffering=0)
+        try:
+            self.pid = nursery.ask({"root": str(root)}, source, sink, errors.fileno())
+        finally:
+            os.close(source)
+            os.close(sink)
+
+    def wait(self, timeout: float = 60.0) -> int:
+        """Its exit code, once it has ended; `subprocess.TimeoutExpired` where it does not."""
+        until = time.monotonic() + timeout
+        while (code := self._code()) is None:
+            if time.monotonic() >= until:
+                raise subprocess.TimeoutExpired(str(self.pid), timeout)
+            time.sleep(0.005)
+        return code
+
+    def _code(self) -> int | None:
+        """Its exit code, None while it runs; 1 where the nursery, which knows, has died."""
+        if self.returncode is None:
+            try:
+                self.returncode = self.nursery.ask({"process": self.pid})
+            except (OSError, ValueError):
+                self.returncode = 1
+        return self.returncode
+
+    def kill(self) -> None:
+        """End it at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
+class Nursery:
+    """A process that has imported torch and forks workers; use as a context manager. None of it where nothing forks.
+
+    Workers of one nursery share the addresses of their libraries, so several launches take one each.
+    """
+
+    def __init__(self, work: Orders) -> None:
+        self.work = work
+        self.control: socket.socket | None = None
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Nursery:
+        if hasattr(os, "fork") and hasattr(socket, "send_fds"):
+            self.control, theirs = socket.socketpair()
+            self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
+                [sys.executable, str(PROGRAM), str(self.work.threads)],
+                stdin=theirs.fileno(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(self.work),
+            )
+            theirs.close()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.control is not None:
+            self.control.close()
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    def ask(self, request: dict[str, object], *pipes: int) -> Any:
+        """What it answers to a request that comes with these files."""
+        if self.control is None:
+            raise OSError("it has died")
+        socket.send_fds(self.control, [json.dumps(request).encode()], pipes)
+        self.control.settimeout(ANSWER_S)
+        return json.loads(self.control.recv(1 << 10))
+
+    def begin(self, root: Path, errors: IO[bytes]) -> Forked | subprocess.Popen[bytes]:
+        """A new process for a worker of the checkout at `root`."""
+        if self.control is not None:
+            try:
+                return Forked(self, root, errors)
+            except (OSError, ValueError):  # it died: a process of its own says why, if that does not start either
+                self.control.close()
+                self.control = None
+        return subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
+            [sys.executable, str(PROGRAM), str(root), str(self.work.threads)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(self.work),
+            bufsize=0,
+        )
+
+
+def _environment(work: Orders) -> dict[str, str]:
+    limits = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(work.threads))
+    return {**os.environ, **limits, **allocator_environment(work.allocator)}
+
+
 class Worker:
     """A worker process; use as a context manager. A thread reads what it says: pipes cannot be waited for anywhere."""
 
-    def __init__(self, root: Path, work: Orders) -> None:
-        self.root, self.work = root, work
+    def __init__(self, root: Path, nursery: Nursery) -> None:
+        self.root, self.nursery = root, nursery
         self._start()
 
     def _start(self) -> None:
         self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        program, threads = Path(__file__).with_name("worker.py"), str(self.work.threads)
-        limits = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
-        self.process = subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
-            [sys.executable, str(program), str(self.root), threads],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            env={**os.environ, **limits, **allocator_environment(self.work.allocator)},
-            bufsize=0,
-        )
+        self.process = self.nursery.begin(self.root, self.errors)
         assert self.process.stdout is not None
         self.said: queue.SimpleQueue[bytes] = queue.SimpleQueue()
         self.heard = bytearray()

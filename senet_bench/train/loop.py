@@ -139,7 +139,7 @@ class _Run:
         shown, first = started, self.step
         name = type(self.network).__name__
         for batch in self.batches.epoch(self.epoch, self.step):
-            with contained(name, draws=True):
+            with contained(name, draws=True), watching(self.world, self.settings.checkpoint):
                 self._one_step(batch)
             self.step += 1
             every = self.settings.checkpoint_every

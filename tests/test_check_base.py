@@ -146,7 +146,7 @@ def test_the_forecast_is_bounded(tmp_path: Path) -> None:
     assert Limit(relative=0.02, min_abs=2e-5).text("latency") == "+2 % and +20 us"
 
 
-def test_a_busy_machine_that_has_no_more_time_may_decide_a_wider_bound(
+def test_a_busy_machine_that_has_no_more_time_or_launches_may_decide_a_wider_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = Config(source="x", networks=(Checked("n", (3, 8, 8)),), limits=usual_limits())
@@ -163,10 +163,13 @@ def test_a_busy_machine_that_has_no_more_time_may_decide_a_wider_bound(
     slower, wide, odd = replace(row, ratio=1.03), replace(row, ci=(0.9, 1.12)), replace(row, control_ok=False)
     assert [duel._ended(one, few).verdict for one in (slower, wide, odd)] == ["inconclusive"] * 3
     assert "max_seconds = 300 ended it after 6 launches; raise it" in duel._ended(wide, few).reason
-    assert duel._ended(row, few * 2) == row, "it had all its launches"
+    whole = duel._ended(row, few * 2)
+    assert (whole.verdict, whole.wider) == ("pass", True)
+    assert "is not known: 12 launches did not tell on a busy machine" in whole.reason
     assert duel._ended(replace(row, verdict="fail"), few).verdict == "fail"
     monkeypatch.setattr("senet_bench.regression.timing.busy", lambda: False)
     assert duel._ended(row, few).verdict == "inconclusive"
+    assert duel._ended(row, few * 2) == row
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux says how often a thread has waited")

@@ -126,11 +126,14 @@ class Duel:
 
     def _ended(self, row: LimitRow, launches: Sequence[launching.Launch]) -> LimitRow:
         """The row; an undecided one says when it was the time that ended it, and passes to a wider bound if it can."""
-        if row.verdict != "inconclusive" or len(launches) >= 2 * self.config.launches:
+        if row.verdict != "inconclusive":
             return row
-        why = f"max_seconds = {self.config.max_seconds:g} ended it after {len(launches)} launches"
+        ended = len(launches) < 2 * self.config.launches
+        why = f"{len(launches)} launches did not tell"
+        if ended:
+            why = f"max_seconds = {self.config.max_seconds:g} ended it after {len(launches)} launches"
         if not busy() or row.ci is None or not row.control_ok or self._slower(row) or row.ci[1] > 1 + WIDER:
-            return replace(row, reason=f"{row.reason}; {why}; raise it")
+            return replace(row, reason=f"{row.reason}; {why}; raise it") if ended else row
         most, allowed = 100 * (row.ci[1] - 1), 100 * self._allowed(row)
         text = f"not slower by more than {most:.2g} %; whether by {allowed:.2g} % is not known: {why} on a busy machine"
         return replace(row, verdict="pass", reason=text, wider=True)

@@ -50,8 +50,8 @@ def test_training_reports_every_epoch_and_keeps_weights(run: Run, tmp_path: Path
     assert (tmp_path / "w.safetensors").exists()
 
 
-def test_a_pair_is_compared_on_the_same_images(run: Run, tmp_path: Path) -> None:
-    trained(run, "resnet20_cifar", "--out", "a.safetensors")
+def test_a_pair_is_compared_on_the_same_images_none_of_which_it_was_trained_on(run: Run, tmp_path: Path) -> None:
+    trained_rows = trained(run, "resnet20_cifar", "--out", "a.safetensors", "--seed", "1")["rows"]
     trained(run, "seresnet20_cifar", "--out", "b.safetensors", "--seed", "1")
     options = ("--weights", "a.safetensors", "--weights", "b.safetensors", "--dataset", "digits", "--format", "json")
     ended = run(
@@ -59,6 +59,8 @@ def test_a_pair_is_compared_on_the_same_images(run: Run, tmp_path: Path) -> None
     )
     first, second = json.loads(ended.out)["rows"]
     assert first["images"] == second["images"] == 1697
+    assert isinstance(trained_rows, list)
+    assert first["top1_err"] == pytest.approx(trained_rows[-1]["top1_err"])
     low, high = first["ci"]
     assert low < first["top1_err"] < high
     assert second["difference"] == pytest.approx(second["top1_err"] - first["top1_err"])
@@ -67,6 +69,10 @@ def test_a_pair_is_compared_on_the_same_images(run: Run, tmp_path: Path) -> None
     lines = list(csv.DictReader((tmp_path / "c.csv").read_text().splitlines()))
     assert sum(int(line["resnet20_cifar_wrong"]) for line in lines) == round(1697 * first["top1_err"])
     assert len(list((tmp_path / "p").glob("*.npz"))) == 2
+    assert run("train", "seresnet20_cifar", "--epochs", "1", "--out", "c.safetensors", "-q").code == 0  # of seed 0
+    refused = run("evaluate", "resnet20_cifar", "seresnet20_cifar", *options[:3], "c.safetensors", *options[4:])
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "the weights of seeds 0 and 1 were trained on other draws of digits" in refused.err
 
 
 def test_weights_are_evaluated_with_the_attention_they_were_trained_with(run: Run, tmp_path: Path) -> None:

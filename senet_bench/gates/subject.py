@@ -42,7 +42,7 @@ def weighted(
     from senet_bench.data import sets
     from senet_bench.train import weights
 
-    images = sets.load_images(dataset, folder)
+    images = sets.load_images(dataset, folder, draw=weights.draw_in(named, dataset))
     loaded = weights.load_weights(
         spec,
         named,
@@ -52,8 +52,6 @@ def weighted(
         as_trained=as_trained,
         head=images.classes,
     )
-    if loaded.metadata.get("dataset") == dataset == "digits":
-        images = sets.load_images(dataset, draw=int(loaded.metadata.get("seed", 0)))
     if loaded.fresh:
         raise UsageError(
             f"{named} has no attention: {len(loaded.fresh)} blocks would keep random values",

@@ -143,9 +143,18 @@ def _file_name(name: str, runtime: Runtime) -> str:
 def _labelled(asked: EvaluationRequest) -> tuple[DataSet, Labels | None]:
     """The images, and other labels for them where those are asked for."""
     from senet_bench.data import labels, sets
+    from senet_bench.train.weights import draw_in
 
     if asked.labels is None:
-        return sets.load_images(asked.dataset, asked.folder), None
+        draws = sorted({draw_in(source, asked.dataset) for source in asked.weights})
+        if len(draws) > 1:
+            seeds = " and ".join(map(str, draws))
+            raise UsageError(
+                f"the weights of seeds {seeds} were trained on other draws of {asked.dataset}: "
+                "no test images are new to all of them",
+                "evaluate them one by one, or train on digits-full",
+            )
+        return sets.load_images(asked.dataset, asked.folder, draw=draws[0]), None
     if asked.dataset != "imagenet":
         raise UsageError(f"--labels are for ImageNet, not {asked.dataset}", "use --dataset imagenet")
     if asked.labels.lower() in labels.OF_V2:

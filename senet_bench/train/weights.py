@@ -296,15 +296,29 @@ def has_blocks(spec: ModelSpec, weights: str) -> bool:
 
 def attention_in(weights: str) -> AttentionSpec | None:
     """The attention that a file of our weights says its network was trained with; None for others."""
+    told = _metadata(weights).get("attention")
+    return of_type(told, AttentionSpec | None, weights) if told else None
+
+
+def draw_in(weights: str, dataset: str) -> int:
+    """Which draw of a data set's training images a file of our weights was trained on; 0 for others.
+
+    Another draw of `digits` would be tested on images that the network was trained on.
+    """
+    metadata = _metadata(weights)
+    return int(metadata.get("seed", 0)) if metadata.get("dataset") == dataset == "digits" else 0
+
+
+def _metadata(weights: str) -> Mapping[str, Any]:
+    """What a file of our weights says of its network; nothing for others, and for what cannot be read."""
     path = Path(weights).expanduser()
     if kind_of_path(path) != "file":
-        return None
+        return {}
     try:
         metadata = contents(path).metadata
     except BenchError:  # said where the weights are loaded
-        return None
-    told = metadata.get("attention") if metadata.get("format") == WEIGHTS_FORMAT else None
-    return of_type(told, AttentionSpec | None, str(path)) if told else None
+        return {}
+    return metadata if metadata.get("format") == WEIGHTS_FORMAT else {}
 
 
 def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> ModelSpec:

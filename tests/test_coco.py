@@ -210,6 +210,7 @@ def trained(root: Path, **settings: Any) -> tuple[FasterRCNN, list[EpochRow]]:
     return network, result_of(events)
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_with_the_same_bits(colours: Path, tmp_path: Path) -> None:
     whole, ends = trained(colours, evaluate_every=0)
     assert len(ends) == SMALL.epochs

@@ -28,6 +28,7 @@ from tests.documentation.pages import (
     pages,
     typed,
 )
+from tests.support.networks import slow_but
 
 PAGES = pages()
 TRIED_WHOLE = ("extending",)
@@ -96,7 +97,9 @@ def test_every_command_of_a_transcript_was_run(page: str) -> None:
 
 
 @pytest.mark.skipif(int(version("rich").partition(".")[0]) < 15, reason="an older rich pads its lines otherwise")
-@pytest.mark.parametrize("page", [page for page in PAGES if page not in TRIED_WHOLE])
+@pytest.mark.parametrize(
+    "page", slow_but([page for page in PAGES if page not in TRIED_WHOLE], set(PAGES) - {"check", "python"})
+)
 def test_outputs_that_every_run_repeats_are_those_of_the_program(
     page: str, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

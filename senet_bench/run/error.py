@@ -112,6 +112,8 @@ class Sweep:
         from senet_bench.data import sets
         from senet_bench.run.training import check_blocks_first
 
+        if not lessons:
+            return
         recipe = lessons[0][1]
         if is_finetune(recipe.name) and self.weights is None:
             raise UsageError("--recipe finetune starts from trained weights, and none are given", "add --weights FILE")

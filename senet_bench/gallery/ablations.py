@@ -8,11 +8,13 @@ from dataclasses import replace
 from typing import Any
 
 from senet_bench.core.axes import AXES, setting_label
+from senet_bench.core.blocks import constant_words
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.union import Ablation, Timed
@@ -76,7 +78,11 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     settings = variants[:MOST_SETTINGS]
     some = f"; {len(settings)} of {len(variants)} settings" if len(settings) < len(variants) else ""
     others = [("baseline", row) for row in ablation.rows if row.role == "baseline"]
-    others += [("gates fixed at 0.5", row) for row in ablation.rows if row.role == "control"]
+    others += [
+        (constant_words(row.attention or AttentionSpec("constant")), row)
+        for row in ablation.rows
+        if row.role == "control"
+    ]
 
     def panel(metric: Metric) -> Panel:
         line = Line("here", tuple(_scaled(row, metric) for row in settings))

@@ -55,9 +55,10 @@ WIDE, HIGH = 648.0, 320.0
 def tradeoff(found: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "") -> Chart | None:
     """Top-1 error on a data set against one cost; None where fewer than two points have both.
 
-    Diamonds are the paper's errors, circles those measured here, squares gates fixed at 0.5; hollow is without
-    attention, and beside errors measured here all of the paper's are in outline. An arrow leads from a baseline to its
-    variant, a fan around it to the interval of the paired gain. `where` names machine and conditions of a latency.
+    Diamonds are the paper's errors, circles those measured here, squares gates that are the same for every image;
+    hollow is without attention, and beside errors measured here all of the paper's are in outline. An arrow leads
+    from a baseline to its variant, a fan around it to the interval of the paired gain. `where` names machine and
+    conditions of a latency.
     """
     points = [point for point in found if point.dataset == dataset and _drawable(point, metric)]
     if len(points) < 2:
@@ -285,7 +286,7 @@ def _keys(points: Sequence[PricedError], fronts: bool) -> list[tuple[tuple[Drawn
             keys.append(((Point((0, 0), shape, 7, source, "surface"),), f"{text}, without attention"))
             keys.append(((Point((0, 0), shape, 7, source, source),), "with it"))
     if any(point.kind == "control" for point in points):
-        keys.append(((Point((0, 0), "square", 7, "control", "control"),), "gates fixed at 0.5"))
+        keys.append(((Point((0, 0), "square", 7, "control", "control"),), "gates the same for every image"))
     if any(_gains(points)):
         keys.append(((Area(((-8, 3), (8, -5), (8, 5)), "here", 0.16),), "the gain's 95 % interval"))
     if fronts:

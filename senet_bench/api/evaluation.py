@@ -36,16 +36,7 @@ class TestImages:
     data: o.DataFolder = None
     download: o.Download = False
     img_size: o.ImageSide = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "-b",
-            "--batch-size",
-            min=1,
-            max=o.LARGEST_BATCH,
-            help="Images a forward pass; default: 64, of a detector 1.",
-        ),
-    ] = None
+    batch_size: Annotated[int | None, o.batch_option("Images a forward pass; default: 64, of a detector 1.")] = None
     fast: Annotated[bool, typer.Option("--fast", help="Faster resizing, within one grey level of PIL's.")] = False
     cache: Annotated[Path | None, typer.Option("--cache", help="Keep the crops (uint8) in this folder.")] = None
     skip_corrupt: o.SkipCorrupt = False

@@ -43,16 +43,7 @@ class ImageOptions:
         ),
     ] = None
     img_size: o.ImageSide = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "-b",
-            "--batch-size",
-            min=1,
-            max=o.LARGEST_BATCH,
-            help="Images a forward pass; default: 64, of small ones 256.",
-        ),
-    ] = None
+    batch_size: Annotated[int | None, o.batch_option("Images a forward pass; default: 64, of small ones 256.")] = None
     skip_corrupt: o.SkipCorrupt = False
 
 

@@ -50,6 +50,13 @@ _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
 LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
 LONGEST_BUDGET_S = 3600.0
+
+
+def batch_option(about: str) -> Any:
+    """`--batch-size` of a command that takes one size, with what it says there."""
+    return typer.Option("-b", "--batch-size", min=1, max=LARGEST_BATCH, help=about)
+
+
 FlopsOf = Annotated[
     str | None,
     typer.Option("--flops-of", help="Your formulas for operators that no counter knows: package.module:formulas."),

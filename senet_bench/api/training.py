@@ -42,16 +42,9 @@ class Lessons:
     download: o.Download = False
     recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None
     epochs: o.Epochs = None
-    batch_size: Annotated[
-        int | None,
-        typer.Option(
-            "-b",
-            "--batch-size",
-            min=1,
-            max=o.LARGEST_BATCH,
-            help="Images a step over all processes; the learning rate scales.",
-        ),
-    ] = None
+    batch_size: Annotated[int | None, o.batch_option("Images a step over all processes; the learning rate scales.")] = (
+        None
+    )
     lr: o.Rate = None
     accumulate: Annotated[
         int, typer.Option("--accumulate", min=1, max=o.LARGEST_BATCH, help="Backward passes a step.")

@@ -305,8 +305,10 @@ def draw_in(weights: str, dataset: str) -> int:
 
     Another draw of `digits` would be tested on images that the network was trained on.
     """
+    if dataset != "digits":
+        return 0
     metadata = _metadata(weights)
-    return int(metadata.get("seed", 0)) if metadata.get("dataset") == dataset == "digits" else 0
+    return int(metadata.get("seed", 0)) if metadata.get("dataset") == dataset else 0
 
 
 def _metadata(weights: str) -> Mapping[str, Any]:

@@ -34,7 +34,7 @@ from senet_bench.run.error import Sweep
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm import Slurm
-from senet_bench.train import trials
+from senet_bench.training import trials
 
 LEFT = 10
 

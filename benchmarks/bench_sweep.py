@@ -35,8 +35,8 @@ from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Local
 from senet_bench.run.error import trial_definition
 from senet_bench.run.ray_cluster import RayCluster
-from senet_bench.train.optimisation import LearningRate
-from senet_bench.train.trials import Trial, run_trial, start
+from senet_bench.training.optimisation import LearningRate
+from senet_bench.training.trials import Trial, run_trial, start
 
 BATCH = 256
 

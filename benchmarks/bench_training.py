@@ -36,11 +36,11 @@ from senet_bench.data import images, sets
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.models import build
-from senet_bench.train.evaluation import predict
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
-from senet_bench.train.optimisation import LearningRate
-from senet_bench.train.start import initialise_by_name
+from senet_bench.training.evaluation import predict
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
+from senet_bench.training.optimisation import LearningRate
+from senet_bench.training.start import initialise_by_name
 
 SEEDS = 12
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

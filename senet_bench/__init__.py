@@ -21,7 +21,6 @@ Options have the names of the command line; `help(senet_bench.compare)` lists th
 from __future__ import annotations
 
 import importlib
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -72,15 +71,6 @@ _HOMES = {
     "build": "senet_bench.models",
     "deploy": "senet_bench.deployment",
 }
-
-
-class Room(ModuleType):
-    """A room that has the name of a command, and is called as its function."""
-
-    def __call__(self, *arguments: Any, **options: Any) -> Any:
-        """What the function of this name returns."""
-        name = self.__name__.rpartition(".")[2]
-        return getattr(importlib.import_module(_HOMES[name]), name)(*arguments, **options)
 
 
 def __getattr__(name: str) -> Any:

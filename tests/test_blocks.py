@@ -27,7 +27,7 @@ from senet_bench.models import attention_blocks, build
 from senet_bench.models.attach import attach
 from senet_bench.models.attention import attend_with, maker
 from senet_bench.models.blocks import make_divisible
-from senet_bench.train.start import initialise_by_name
+from senet_bench.training.start import initialise_by_name
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.
 FORMULAS: dict[str, Callable[[int, int], int]] = {

@@ -15,7 +15,7 @@ import torch
 
 from senet_bench.core import metrics
 from senet_bench.regression.workers import checked_out
-from senet_bench.train.evaluation import Predictions
+from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
 from tests.support.checks import CONFIG, Folder, folder
 

@@ -15,7 +15,7 @@ from senet_bench.regression.launches import Launch, after_holm, confirmed, laten
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.measurement import stored_row
 from senet_bench.regression.outcome import LimitRow, exit_code, failed, with_allowances
-from senet_bench.train.evaluation import Predictions
+from senet_bench.training.evaluation import Predictions
 
 GATE = Limit(relative=0.02)
 

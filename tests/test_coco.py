@@ -29,9 +29,9 @@ from senet_bench.detection.scenes import Scenes, scaled_size
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build
 from senet_bench.models.detection import FasterRCNN
-from senet_bench.train import weights
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
+from senet_bench.training import weights
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
 from tests.conftest import Run
 from tests.support.detection import COLOURS, coco_set, small
 

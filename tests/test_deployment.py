@@ -32,9 +32,9 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.models.recomputation import gated, squeezed
-from senet_bench.train.evaluation import predict
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
+from senet_bench.training.evaluation import predict
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
 from tests.support.networks import one_of_each_kind, slow_but
 
 SIDES = {299: 96, 224: 64, 32: 32}

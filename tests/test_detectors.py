@@ -23,7 +23,7 @@ from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.detection import FasterRCNN, boxes_over, padded
 from senet_bench.regression.facts import named_facts
-from senet_bench.train import weights
+from senet_bench.training import weights
 from tests.conftest import Run
 from tests.support.detection import detector, small
 

@@ -20,7 +20,7 @@ from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.run import selftest
-from senet_bench.train import checkpoint
+from senet_bench.training import checkpoint
 
 SIZE = (3, 8, 8)
 

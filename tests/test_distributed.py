@@ -17,10 +17,18 @@ from senet_bench.bench.device import DEVICE_CLASSES, Cpu
 from senet_bench.core.progress import result_of
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train.distributed import GlobalBatchNorm2d, World, joined, own, share, watching, with_global_batchnorm
-from senet_bench.train.evaluation import predict
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
+from senet_bench.training.distributed import (
+    GlobalBatchNorm2d,
+    World,
+    joined,
+    own,
+    share,
+    watching,
+    with_global_batchnorm,
+)
+from senet_bench.training.evaluation import predict
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
 from tests.test_loop import short, small
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,10 +41,10 @@ import torch
 torch.set_num_threads(1)
 from senet_bench.errors import BenchError
 from senet_bench.data import sets
-from senet_bench.train.distributed import joined
-from senet_bench.train.evaluation import predict
-from senet_bench.train.objective import Settings
-from senet_bench.train.loop import train
+from senet_bench.training.distributed import joined
+from senet_bench.training.evaluation import predict
+from senet_bench.training.objective import Settings
+from senet_bench.training.loop import train
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
 digits = sets.load_images("digits")

@@ -16,7 +16,7 @@ from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.run.evaluate import settings_that_differ
 from senet_bench.show.measurements import pareto
-from senet_bench.train.evaluation import Predictions, Viewing, paired_errors, predict
+from senet_bench.training.evaluation import Predictions, Viewing, paired_errors, predict
 from tests.support import stored
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -34,8 +34,8 @@ from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import GatedInput, gated_input
 from senet_bench.models.attention import SqueezeExcitation, maker
 from senet_bench.show import terminal, writers
-from senet_bench.train import weights
-from senet_bench.train.evaluation import Viewing, predict
+from senet_bench.training import weights
+from senet_bench.training.evaluation import Viewing, predict
 from tests.conftest import Run
 from tests.support.stored import gates as stored_gates
 

@@ -20,11 +20,11 @@ from senet_bench.errors import UsageError
 from senet_bench.models import build_spec, outside
 from senet_bench.models.attention import attend_with, restart_identities
 from senet_bench.run.training import TrainingRequest
-from senet_bench.train import checkpoint, downloads, trials
-from senet_bench.train.identity import identity_of
-from senet_bench.train.start import as_identity, start_of_training
-from senet_bench.train.trials import Trial
-from senet_bench.train.weights import load_weights, save
+from senet_bench.training import checkpoint, downloads, trials
+from senet_bench.training.identity import identity_of
+from senet_bench.training.start import as_identity, start_of_training
+from senet_bench.training.trials import Trial
+from senet_bench.training.weights import load_weights, save
 from tests.conftest import Run
 
 

@@ -15,7 +15,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.folding import folded
-from senet_bench.train import weights
+from senet_bench.training import weights
 from tests.conftest import Run
 
 DIGITS = ("--dataset", "digits-full", "--no-latency")

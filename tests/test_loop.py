@@ -21,10 +21,10 @@ from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import Augmentation, Recipe, Schedule, recipe
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train import checkpoint
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
-from senet_bench.train.optimisation import Average, Sgd
+from senet_bench.training import checkpoint
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
+from senet_bench.training.optimisation import Average, Sgd
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -207,8 +207,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 from senet_bench.data import sets
-from senet_bench.train.objective import Settings
-from senet_bench.train.loop import train
+from senet_bench.training.objective import Settings
+from senet_bench.training.loop import train
 from tests.test_loop import short, small
 network, file = small(), Path(sys.argv[1])
 settings = Settings(checkpoint=file, checkpoint_every=1, resume=True, progress_every=0.0)

@@ -15,13 +15,13 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import from_json
 from senet_bench.core.store import key_of
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.probe import arms, measurement
-from senet_bench.probe.comparison import judged, pairs
-from senet_bench.probe.network import WIDTH, RandomGate
-from senet_bench.probe.rows import CONTROLS, ArmRole, ProbeRow
-from senet_bench.probe.tables import verdict_sentence
-from senet_bench.probe.tasks import TASKS
-from senet_bench.probe.trials import LESSON, ProbeTrial, TaskLesson, probe_definition, run_probe_trial, trial_start
+from senet_bench.probing import arms, measurement
+from senet_bench.probing.comparison import judged, pairs
+from senet_bench.probing.network import WIDTH, RandomGate
+from senet_bench.probing.rows import CONTROLS, ArmRole, ProbeRow
+from senet_bench.probing.tables import verdict_sentence
+from senet_bench.probing.tasks import TASKS
+from senet_bench.probing.trials import LESSON, ProbeTrial, TaskLesson, probe_definition, run_probe_trial, trial_start
 from tests.conftest import Run
 
 SEEDS = 8
@@ -210,7 +210,7 @@ class Breaks(Fine):
 def test_a_block_that_fails_is_a_row_with_its_reason(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "probed_blocks.py").write_text(BLOCKS)
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("senet_bench.probe.trials.LESSON", TaskLesson(steps=2, batch=8, tested=20))
+    monkeypatch.setattr("senet_bench.probing.trials.LESSON", TaskLesson(steps=2, batch=8, tested=20))
     names = [f"probed_blocks:{name}" for name in ("Fine", "Shape", "Nothing", "Breaks")]
     ended = run(*HERE, *names, "--task", "scale", "--seeds", "1", "--format", "json")
     sys.modules.pop("probed_blocks", None)
@@ -295,7 +295,7 @@ def test_a_network_solves_a_task_with_the_block_it_needs_and_not_without(task: s
 @pytest.mark.slow
 @pytest.mark.parametrize("task", TASKS)
 def test_shuffled_labels_are_not_learnt(task: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from senet_bench.probe import trials
+    from senet_bench.probing import trials
 
     shown, random = trials._images, np.random.default_rng(0)
 

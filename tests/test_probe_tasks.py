@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from senet_bench.errors import UsageError
-from senet_bench.probe.tasks import CELL, CELLS, GLYPH, GRID_CELLS, TASKS, Images, _handwritten, find_task
+from senet_bench.probing.tasks import CELL, CELLS, GLYPH, GRID_CELLS, TASKS, Images, _handwritten, find_task
 
 MANY = 2000
 SOLUTIONS: dict[str, Callable[[Images], Any]] = {}

@@ -23,9 +23,9 @@ from senet_bench.run.cases import select
 from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep
 from senet_bench.run.ray_cluster import RayCluster
-from senet_bench.train.distributed import World, gathered
-from senet_bench.train.ranks import Ranks, together
-from senet_bench.train.trials import Trial, run_trial
+from senet_bench.training.distributed import World, gathered
+from senet_bench.training.ranks import Ranks, together
+from senet_bench.training.trials import Trial, run_trial
 from tests.conftest import Run
 
 

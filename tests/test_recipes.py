@@ -9,7 +9,7 @@ import pytest
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.recipes import DEFAULTS, RECIPES, recipe, smoke
 from senet_bench.errors import UsageError
-from senet_bench.train.optimisation import LearningRate
+from senet_bench.training.optimisation import LearningRate
 
 
 def test_the_imagenet_recipe_is_the_papers() -> None:

@@ -16,10 +16,10 @@ from senet_bench.core.specs import ModelSpec
 from senet_bench.core.stored_errors import RELEASED
 from senet_bench.errors import UsageError
 from senet_bench.run.released import weighted
-from senet_bench.train import downloads, weights
-from senet_bench.train.evaluation import Predictions
-from senet_bench.train.renaming import SOURCES
-from senet_bench.train.weights import Loaded
+from senet_bench.training import downloads, weights
+from senet_bench.training.evaluation import Predictions
+from senet_bench.training.renaming import SOURCES
+from senet_bench.training.weights import Loaded
 from tests.conftest import Run
 
 

@@ -283,7 +283,7 @@ def test_training_follows_timing_in_one_process() -> None:
     from senet_bench.core.recipes import recipe
     from senet_bench.data import sets
     from senet_bench.models import build
-    from senet_bench.train import loop
+    from senet_bench.training import loop
 
     with session(Conditions()):
         pass

@@ -108,7 +108,7 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
         noise = float(np.random.default_rng([trial.seed, len(arm)]).normal(0, 0.004))
         return TrialResult(top1_err=0.2 + noise - (0.02 if arm == "se" else 0.0), seconds=1.0)
 
-    monkeypatch.setattr("senet_bench.train.trials.run_trial", pretended)
+    monkeypatch.setattr("senet_bench.training.trials.run_trial", pretended)
     ended = run(*SWEPT, "--format", "json")
     assert ended.code == 0, ended.err
     rows = {row["label"]: row for row in json.loads(ended.out)["rows"]}
@@ -145,7 +145,7 @@ def test_a_trial_that_fails_is_told_once_and_not_run_again_at_later_looks(
         noise = float(np.random.default_rng([trial.seed, attention is None]).normal(0, 0.02))
         return TrialResult(top1_err=0.2 + noise, seconds=1.0)
 
-    monkeypatch.setattr("senet_bench.train.trials.run_trial", pretended)
+    monkeypatch.setattr("senet_bench.training.trials.run_trial", pretended)
     ended = run(*SWEPT, "--max-seeds", "12", "--format", "json")
     assert ended.code == 5
     rows = json.loads(ended.out)["rows"]

@@ -24,8 +24,8 @@ from senet_bench.run.engines import Busy
 from senet_bench.run.error import Sweep
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm import Slurm
-from senet_bench.train import trials
-from senet_bench.train.trials import Trial, run_trial
+from senet_bench.training import trials
+from senet_bench.training.trials import Trial, run_trial
 from tests.support.slurm import Cluster, needed, running
 from tests.test_slurm import Kept, say, spoken_to
 

@@ -22,8 +22,8 @@ from senet_bench.run.engines import Busy, Local, ended
 from senet_bench.run.error import Sweep
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm_queue import QueuedJob
-from senet_bench.train import trials
-from senet_bench.train.trials import Trial
+from senet_bench.training import trials
+from senet_bench.training.trials import Trial
 
 
 class Slow:

@@ -31,8 +31,8 @@ from senet_bench.run.cases import select
 from senet_bench.run.claims import Claimed
 from senet_bench.run.engines import Failure, Local
 from senet_bench.run.error import Sweep, trial_definition
-from senet_bench.train import trials
-from senet_bench.train.trials import Trial
+from senet_bench.training import trials
+from senet_bench.training.trials import Trial
 from tests.conftest import Run
 
 TINY = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4,8", "--dataset", "digits", "--epochs", "1")

@@ -20,9 +20,9 @@ from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, select, spec_of, with_controls
 from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep
-from senet_bench.train import trials
-from senet_bench.train.optimisation import LearningRate
-from senet_bench.train.trials import Trial
+from senet_bench.training import trials
+from senet_bench.training.optimisation import LearningRate
+from senet_bench.training.trials import Trial
 from tests.conftest import Run
 
 

@@ -20,8 +20,8 @@ from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep, trial_definition
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
-from senet_bench.train import trials
-from senet_bench.train.trials import Trial
+from senet_bench.training import trials
+from senet_bench.training.trials import Trial
 from tests.conftest import Run
 
 A_TRIAL = Trial(arm="0", spec=catalog.resolve("seresnet20_cifar"), recipe=recipe("digits").lasting(1), seed=0)

@@ -23,8 +23,8 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.store import TrialStore
 from senet_bench.errors import MeasurementError
-from senet_bench.train import checkpoint, trials
-from senet_bench.train.trials import Trial, run_trial, trained
+from senet_bench.training import checkpoint, trials
+from senet_bench.training.trials import Trial, run_trial, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -103,7 +103,7 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, m
 
 SWEEP = """
 import os, sys
-from senet_bench.train import loop, trials
+from senet_bench.training import loop, trials
 
 trials.CHECKPOINT_S = 0.0  # after every step
 step = loop._Run._one_step

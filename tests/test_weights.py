@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from senet_bench.core import catalog
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build, build_spec
-from senet_bench.train import downloads, weights
-from senet_bench.train.renaming import REFUSED, SOURCES, fitted
-from senet_bench.train.statedict import contents
+from senet_bench.training import downloads, weights
+from senet_bench.training.renaming import REFUSED, SOURCES, fitted
+from senet_bench.training.statedict import contents
 from tests.conftest import Run
 
 HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
@@ -293,7 +293,7 @@ def test_timm_names_lead_to_the_hub_or_to_release_files(monkeypatch: pytest.Monk
 
 
 def test_a_training_checkpoint_gives_its_model(tmp_path: Path) -> None:
-    from senet_bench.train import checkpoint
+    from senet_bench.training import checkpoint
 
     state: dict[str, Tensor] = build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": state, "ema": {}}
@@ -397,7 +397,7 @@ def test_a_trainers_file_is_opened_and_says_which_of_its_weights_were_taken(
 
 
 def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: Path) -> None:
-    from senet_bench.train import checkpoint
+    from senet_bench.training import checkpoint
 
     raw, averaged = build("resnet20_cifar").state_dict(), build("resnet20_cifar").state_dict()
     content = {"identity": {"model": "resnet20_cifar"}, "model": raw, "ema": averaged}

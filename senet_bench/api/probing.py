@@ -70,7 +70,7 @@ def probe(
     """What a block can do, in minutes: errors on small generated tasks that each need one ability."""
     engine = engines.made(results)
     from senet_bench.core.store import Store
-    from senet_bench.probe import measurement, tables
+    from senet_bench.probing import measurement, tables
 
     store = Store(results)
     wanted = measurement.Probe.of(

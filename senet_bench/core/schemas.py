@@ -18,7 +18,7 @@ DOCUMENT_KINDS = {
     schema_of("excitations"): "senet_bench.gates.rows:GateFacts",
     schema_of("freeze"): "senet_bench.gates.freezing_rows:FreezeFacts",
     schema_of("input-channels"): "senet_bench.gates.rows:ColourFacts",
-    schema_of("probe"): "senet_bench.probe.rows:ProbeFacts",
+    schema_of("probe"): "senet_bench.probing.rows:ProbeFacts",
 }
 """Every schema that is stored, and the import string of the type it is read as: `Run`, or a `Facts[...]` by its name.
 

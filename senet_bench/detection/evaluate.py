@@ -64,7 +64,7 @@ def evaluated(
     """The row of one detector, which files call `name`, and its average precision."""
     from senet_bench.core import recipes
     from senet_bench.detection.objective import Looking, detect
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True, average=asked.average)
     usual = recipes.Scaling()

@@ -22,9 +22,9 @@ from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.train import Lesson
 from senet_bench.run.training import TrainingRequest
-from senet_bench.train.distributed import World, gathered, share
-from senet_bench.train.objective import Settings, Tested
-from senet_bench.train.optimisation import autocast, laid_out
+from senet_bench.training.distributed import World, gathered, share
+from senet_bench.training.objective import Settings, Tested
+from senet_bench.training.optimisation import autocast, laid_out
 
 
 class Detecting:

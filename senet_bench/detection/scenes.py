@@ -23,8 +23,8 @@ from senet_bench.data.batches import check_shared
 from senet_bench.data.images import decoded
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train.distributed import World
-from senet_bench.train.objective import Settings
+from senet_bench.training.distributed import World
+from senet_bench.training.objective import Settings
 
 Positions = npt.NDArray[np.int64]
 

@@ -19,7 +19,7 @@ from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, freezing_tables, tables
-from senet_bench.probe import tables as probes
+from senet_bench.probing import tables as probes
 from senet_bench.run import tables as commands
 from senet_bench.show.tables import Document
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from senet_bench.data.sets import DataSet
     from senet_bench.gates.watch import Watch
-    from senet_bench.train.evaluation import Viewing
-    from senet_bench.train.trials import Trial
+    from senet_bench.training.evaluation import Viewing
+    from senet_bench.training.trials import Trial
 
 NOT_MEASURED = "not measured (--no-removal, or the run ended before)"
 TRAINED_HERE = tuple(key for key, row in DATASETS.items() if row.embedded)
@@ -145,7 +145,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     from senet_bench.core import recipes
     from senet_bench.data import sets
     from senet_bench.gates.watch import chosen_classes
-    from senet_bench.train import trials, weights
+    from senet_bench.training import trials, weights
 
     if asked.dataset not in TRAINED_HERE:
         if asked.dataset not in DATASETS:
@@ -172,7 +172,7 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     """Carry out a trial, store its result where `paired_errors` looks for it, and its weights in `file`."""
     import torch
 
-    from senet_bench.train import trials, weights
+    from senet_bench.training import trials, weights
 
     threads = torch.get_num_threads()
     network, result = trials.trained(trial)
@@ -285,7 +285,7 @@ def _with_all_changed(summary: GateSummary, watch: Watch) -> GateSummary:
 
 def _change(watch: Watch, variant: str) -> ErrorChange:
     """The error of a variant less that of the network as it is, on the same images."""
-    from senet_bench.train.evaluation import paired_errors
+    from senet_bench.training.evaluation import paired_errors
 
     paired = paired_errors(watch.seen, watch.held[variant])
     assert paired.p_value is not None  # McNemar's test has one for any number of images

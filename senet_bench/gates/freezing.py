@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
     from senet_bench.data.sets import DataSet, LabelArray
     from senet_bench.gates.watch import Watch
-    from senet_bench.train.evaluation import Predictions, Viewing
-    from senet_bench.train.weights import Loaded
+    from senet_bench.training.evaluation import Predictions, Viewing
+    from senet_bench.training.weights import Loaded
 
 AS_IS, FROZEN = "as it is", "frozen"
 ConstantGates = dict[str, "Tensor"]
@@ -212,7 +212,7 @@ def _unfoldable(subject: _Subject, gates: ConstantGates) -> str | None:
 
 
 def _change(first: Predictions, second: Predictions) -> ErrorChange:
-    from senet_bench.train.evaluation import paired_errors
+    from senet_bench.training.evaluation import paired_errors
 
     paired: Paired = paired_errors(first, second)
     assert paired.p_value is not None  # McNemar's test has one for any number of images
@@ -272,7 +272,7 @@ def _written(
     asked: Freezing, subject: _Subject, plain: nn.Module, frozen: Sequence[str], blocks: int, path: Path
 ) -> Path:
     """The file of the frozen weights: of the baseline where it has no blocks left, else of the network without some."""
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     spec = subject.loaded.spec
     told = {key: subject.loaded.metadata[key] for key in KEPT_FACTS if key in subject.loaded.metadata}

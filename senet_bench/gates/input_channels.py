@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from senet_bench.data.augment import Pixels
     from senet_bench.data.sets import DataSet, LabelArray
     from senet_bench.models.attach import GatedInput
-    from senet_bench.train.evaluation import Viewing
+    from senet_bench.training.evaluation import Viewing
 
 EPOCHS, BATCH = 5, 32
 PICTURES, PICTURE_SIDE = 6, 64
@@ -111,9 +111,9 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
     from senet_bench.models.attach import GatedInput, gated_input
-    from senet_bench.train import weights
-    from senet_bench.train.start import initialise_by_name
-    from senet_bench.train.statedict import contents
+    from senet_bench.training import weights
+    from senet_bench.training.start import initialise_by_name
+    from senet_bench.training.statedict import contents
 
     gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
     file = Path(asked.weights).expanduser() if asked.weights else None
@@ -141,8 +141,8 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
 def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> Steps[None]:
     """The epochs of training the gate with its network; none for a gate that came with weights."""
     from senet_bench.core import recipes
-    from senet_bench.train import loop
-    from senet_bench.train.objective import Settings
+    from senet_bench.training import loop
+    from senet_bench.training.objective import Settings
 
     if not prepared.epochs:
         return
@@ -161,7 +161,7 @@ def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> St
 def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: Store) -> GatedNetwork:
     """The same from its weights on disk, where it was trained here."""
     from senet_bench.models.attach import GatedInput
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     if not prepared.epochs:
         return prepared
@@ -181,7 +181,7 @@ def _observed(
 
     from senet_bench.data.augment import normalised
     from senet_bench.gates.tally import evenly
-    from senet_bench.train.evaluation import crops_of
+    from senet_bench.training.evaluation import crops_of
 
     pictured = {int(rows[index]) for index in evenly(len(rows), PICTURES)}
     seen, pictures, corrupt = list[ColourRow](), list[Picture](), list[Path]()
@@ -271,7 +271,7 @@ def _summary(
 ) -> ColourSummary:
     """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate fixed."""
     from senet_bench.gates.watch import Watch, variants
-    from senet_bench.train.evaluation import paired_errors
+    from senet_bench.training.evaluation import paired_errors
 
     watch = Watch(network, images, rows, shown)
     for _ in watch.observe():

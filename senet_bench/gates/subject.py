@@ -13,8 +13,8 @@ from senet_bench.run.cases import Changes, spec_of
 
 if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet
-    from senet_bench.train.evaluation import Viewing
-    from senet_bench.train.weights import Loaded
+    from senet_bench.training.evaluation import Viewing
+    from senet_bench.training.weights import Loaded
 
 
 def fitted_spec(model: str, changes: Changes, dataset: str) -> ModelSpec:
@@ -40,7 +40,7 @@ def weighted(
     Of the digits it is those that they were not trained on. Raises `UsageError` for weights without the gates.
     """
     from senet_bench.data import sets
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     images = sets.load_images(dataset, folder, draw=weights.draw_in(named, dataset))
     loaded = weights.load_weights(
@@ -72,7 +72,7 @@ def shown_at(
     """How the images are shown: by the crop of the network's own side, or of the one asked for."""
     from senet_bench.data.sets import Files
     from senet_bench.gates.watch import SMALL_SIDE
-    from senet_bench.train.evaluation import Viewing
+    from senet_bench.training.evaluation import Viewing
 
     side = size or (spec.input_size[1] if isinstance(images.test, Files) else images.size)
     shown = batch or (256 if side <= SMALL_SIDE else 64)

@@ -23,7 +23,7 @@ from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR, GateTally, evenly
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.models.gates import gate_blocks, gate_stages
-from senet_bench.train.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
+from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
 SMALL_SIDE = 64
 MISFIT = 1e-3

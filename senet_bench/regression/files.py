@@ -21,7 +21,7 @@ from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import GateVerdict, LimitRow, failed
 
 if TYPE_CHECKING:
-    from senet_bench.train.evaluation import Predictions
+    from senet_bench.training.evaluation import Predictions
 
 LARGEST_BENCHMARK = 256 << 20
 FEWEST_STORED_ROUNDS = 5
@@ -132,7 +132,7 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
     It fails only where the one-sided interval at `alpha` lies above the limit, and passes only where it lies below;
     McNemar's p, against no difference at all, is told beside it.
     """
-    from senet_bench.train.evaluation import paired_errors
+    from senet_bench.training.evaluation import paired_errors
 
     first, second = (_loaded(path) for path in (pair.base, pair.head))
     paired = paired_errors(first, second, 1 - 2 * alpha)
@@ -167,7 +167,7 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
 
 def _loaded(path: Path) -> Predictions:
     """The predictions in a file; any damage is a `BenchError` that names it."""
-    from senet_bench.train.evaluation import Predictions
+    from senet_bench.training.evaluation import Predictions
 
     if not path.is_file():
         raise BenchError(f"predictions {path} are not there", "make them with evaluate --keep-predictions")

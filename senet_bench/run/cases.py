@@ -100,7 +100,7 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
 
 def _fine_tuned(cases: Sequence[Case], weights: str) -> tuple[Case, ...]:
     """The cases with blocks that start as the identity where the weights have none."""
-    from senet_bench.train.start import as_identity, own_weights
+    from senet_bench.training.start import as_identity, own_weights
 
     return tuple(
         replace(case, spec=as_identity(case.spec, own_weights(case.spec, weights))) if case.role == "variant" else case

@@ -36,7 +36,7 @@ from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
-    from senet_bench.train.trials import Trial
+    from senet_bench.training.trials import Trial
 
 SILENT_S = 120.0
 """Seconds after which it is told that a trial, which tells every second or every few batches, has not."""
@@ -124,7 +124,7 @@ class Sweep:
         )
         if self.weights is None:
             return
-        from senet_bench.train.start import start_of_training
+        from senet_bench.training.start import start_of_training
 
         for case, (name, _) in zip(cases, lessons):
             images = sets.load_images(name, self.folder).seen_at(case.spec.input_size[1])
@@ -132,7 +132,7 @@ class Sweep:
 
     def _weights_of(self, spec: ModelSpec) -> str | None:
         """The weights that a network starts from, a file by its whole path; None where it starts from none."""
-        from senet_bench.train.start import own_weights
+        from senet_bench.training.start import own_weights
 
         if self.weights is None:
             return None
@@ -214,7 +214,7 @@ class Sweep:
         """What stands behind a recipe's name where networks start from weights: errors from others are others."""
         if self.weights is None:
             return ""
-        from senet_bench.train.identity import named_start
+        from senet_bench.training.identity import named_start
 
         first = f"-blocks-first-{self.blocks_first}" if self.blocks_first else ""
         return f"{first}-from-{named_start(self.weights)}"
@@ -225,7 +225,7 @@ class Sweep:
 
     def plan(self, cases: Sequence[Case]) -> list[Trial]:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
-        from senet_bench.train.trials import Trial
+        from senet_bench.training.trials import Trial
 
         lessons = self.lessons(cases)
         return [
@@ -283,8 +283,8 @@ class Sweep:
         failed_before: Mapping[int, str] | None = None,
     ) -> Steps[Outcomes]:
         """One look: the trials that it adds; those that failed at an earlier one are not run again, nor told again."""
-        from senet_bench.train.identity import data_of
-        from senet_bench.train.trials import run_trial
+        from senet_bench.training.identity import data_of
+        from senet_bench.training.trials import run_trial
 
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
         kept = stored.kept
@@ -385,7 +385,7 @@ class Outcomes:
 
 def trial_definition(trial: Trial) -> dict[str, Any]:
     """What decides a trial's result, and so its key."""
-    from senet_bench.train.identity import identity_of
+    from senet_bench.training.identity import identity_of
 
     return identity_of(trial).as_dict()
 

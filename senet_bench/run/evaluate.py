@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from senet_bench.data.labels import Labels
     from senet_bench.data.sets import DataSet, Split
-    from senet_bench.train.evaluation import Predictions, Viewing
-    from senet_bench.train.weights import Loaded
+    from senet_bench.training.evaluation import Predictions, Viewing
+    from senet_bench.training.weights import Loaded
 
 COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 """What two evaluations must have in common."""
@@ -111,7 +111,7 @@ class EvaluationRequest:
         if not (is_outside(model) and model.endswith(ATTACH)):
             return spec_of(model, changes)
         from senet_bench.models import outside
-        from senet_bench.train.weights import attention_in
+        from senet_bench.training.weights import attention_in
 
         return outside.attached(spec_of(model.removesuffix(ATTACH), changes), attention_in(weights))
 
@@ -143,7 +143,7 @@ def _file_name(name: str, runtime: Runtime) -> str:
 def _labelled(asked: EvaluationRequest) -> tuple[DataSet, Labels | None]:
     """The images, and other labels for them where those are asked for."""
     from senet_bench.data import labels, sets
-    from senet_bench.train.weights import draw_in
+    from senet_bench.training.weights import draw_in
 
     if asked.labels is None:
         draws = sorted({draw_in(source, asked.dataset) for source in asked.weights})
@@ -202,8 +202,8 @@ def _evaluated(
     runtime: Runtime,
 ) -> tuple[ClassifierRow, Predictions]:
     from senet_bench.data.sets import Files
-    from senet_bench.train import weights
-    from senet_bench.train.evaluation import Viewing, predict
+    from senet_bench.training import weights
+    from senet_bench.training.evaluation import Viewing, predict
 
     loaded = weights.load_weights(
         spec,
@@ -251,7 +251,7 @@ def _in_int8(network: nn.Module, images: DataSet, viewing: Viewing, runtime: Run
     from senet_bench.core.foreign import contained
     from senet_bench.data.augment import normalised
     from senet_bench.deployment.quantised import Quantised
-    from senet_bench.train.evaluation import crops_of
+    from senet_bench.training.evaluation import crops_of
 
     split = images.training()
     rows = np.sort(np.random.default_rng(0).permutation(len(split))[:CALIBRATION_IMAGES])
@@ -322,7 +322,7 @@ def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, Stor
 
 def _against(rows: Sequence[EvaluationRow], seen: Sequence[Predictions], row: ClassifierRow) -> ClassifierRow:
     """The row with its difference to the first network on the same images, and what makes the comparison unfair."""
-    from senet_bench.train.evaluation import paired_errors
+    from senet_bench.training.evaluation import paired_errors
 
     if not rows:
         return row

@@ -22,7 +22,7 @@ from senet_bench.run.record import new_facts
 from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
-    from senet_bench.train.trials import Trial
+    from senet_bench.training.trials import Trial
 
 NOT_ASKED_OF_TIME = ("seed", "revision")
 """What a trial's definition has that its duration does not depend on much."""
@@ -147,9 +147,9 @@ def _from_two_steps(trial: Trial) -> float:
     import torch
 
     from senet_bench.data.batches import Batches
-    from senet_bench.train.loop import train
-    from senet_bench.train.objective import Settings
-    from senet_bench.train.trials import start
+    from senet_bench.training.loop import train
+    from senet_bench.training.objective import Settings
+    from senet_bench.training.trials import start
 
     recipe, begun = trial.recipe, start(trial)
     images, network = begun.images, begun.network

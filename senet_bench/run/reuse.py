@@ -72,7 +72,7 @@ def before(store: Store, key: str, out: Path, is_trial: bool, resume: bool) -> B
     if not (is_trial or resume):
         return Before()
     from senet_bench.bench.machine import environment
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     trial = store.trials(environment().machine).get(key) if is_trial else None
     known = out.is_file() and weights.key_in(out) == key
@@ -94,7 +94,7 @@ def _fields(conditions: Any) -> dict[str, Any]:
 
 def keep(asked: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
     """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
-    from senet_bench.train.trials import trained_place
+    from senet_bench.training.trials import trained_place
 
     rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
     last = rows[-1] if rows else None

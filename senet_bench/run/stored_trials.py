@@ -9,8 +9,8 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.store import TrialStore
 
 if TYPE_CHECKING:
-    from senet_bench.train.identity import Former
-    from senet_bench.train.trials import Trial
+    from senet_bench.training.identity import Former
+    from senet_bench.training.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class StoredTrials:
     @classmethod
     def of(cls, kept: TrialStore) -> Self:
         """Those of a store."""
-        from senet_bench.train.identity import former
+        from senet_bench.training.identity import former
 
         return cls(kept, former(kept))
 

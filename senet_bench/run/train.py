@@ -20,9 +20,9 @@ from senet_bench.run.seen_data import check_unchanged
 from senet_bench.run.training import TrainingRequest
 
 if TYPE_CHECKING:
-    from senet_bench.train.distributed import World
-    from senet_bench.train.objective import Aim
-    from senet_bench.train.start import Start
+    from senet_bench.training.distributed import World
+    from senet_bench.training.objective import Aim
+    from senet_bench.training.start import Start
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Lesson:
 
 def classification() -> Lesson:
     """The lesson of classifiers."""
-    from senet_bench.train.objective import Classifying
+    from senet_bench.training.objective import Classifying
 
     return Lesson(TrainingRequest.read, Classifying, lambda *_: ())
 
@@ -52,8 +52,8 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
     """
     from senet_bench.bench.machine import check_conditions, environment
     from senet_bench.core.specs import Conditions
-    from senet_bench.train import loop, weights
-    from senet_bench.train.distributed import gathered, joined, own
+    from senet_bench.training import loop, weights
+    from senet_bench.training.distributed import gathered, joined, own
 
     check_conditions(Conditions(device=asked.device, precision=asked.precision))
     asked.check()
@@ -93,7 +93,7 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
 
 def _out(asked: TrainingRequest, store: Store, key: str) -> Path:
     """Where the weights go; raises where they cannot, or where those of another training lie."""
-    from senet_bench.train import weights
+    from senet_bench.training import weights
 
     out = asked.out or store.trained_weights(asked.spec.name, asked.dataset, asked.resolved().name, key)
     if out.exists() and not out.is_file():
@@ -122,8 +122,8 @@ def _begun(asked: TrainingRequest, images: Any) -> Start:
     import torch
 
     from senet_bench.models import build_spec
-    from senet_bench.train import weights
-    from senet_bench.train.start import Start, start_of_training
+    from senet_bench.training import weights
+    from senet_bench.training.start import Start, start_of_training
 
     spec = asked.spec
     if asked.is_trial:
@@ -148,7 +148,7 @@ def _error_before(asked: TrainingRequest, begun: Start, world: World) -> tuple[s
     """What a network that is trained already errs before the first step."""
     if not asked.is_trial or asked.weights is None:
         return ()
-    from senet_bench.train.objective import Classifying
+    from senet_bench.training.objective import Classifying
 
     aim = Classifying(begun.images, asked.resolved(), asked.settings(Path()), world)
     tested = aim.tested(begun.network.to(aim.device))

@@ -15,7 +15,7 @@ from senet_bench.errors import UsageError
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.data.sets import DataSet
-    from senet_bench.train.objective import Settings
+    from senet_bench.training.objective import Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +111,7 @@ class TrainingRequest:
     def prepared(self) -> TrainingRequest:
         """The same with its weights by their whole name, and with blocks that start as the identity if fine-tuned."""
         from senet_bench.core.recipes import is_finetune
-        from senet_bench.train.start import as_identity, own_weights
+        from senet_bench.training.start import as_identity, own_weights
 
         if self.weights is None or self.spec.task == "detection":
             return self
@@ -131,8 +131,8 @@ class TrainingRequest:
 
     def settings(self, checkpoint: Path) -> Settings:
         """How the recipe is carried out."""
-        from senet_bench.train.objective import Settings
-        from senet_bench.train.trials import CHECKPOINT_S
+        from senet_bench.training.objective import Settings
+        from senet_bench.training.trials import CHECKPOINT_S
 
         spec = self.spec
         identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
@@ -155,7 +155,7 @@ class TrainingRequest:
 
     def identity(self, images: Any) -> Identity:
         """What decides the weights that come out."""
-        from senet_bench.train.identity import data_of, read_data
+        from senet_bench.training.identity import data_of, read_data
 
         recipe = self.resolved()
         return Identity(
@@ -173,7 +173,7 @@ class TrainingRequest:
 
     def _start(self) -> str:
         """What the training starts from, as identities say it."""
-        from senet_bench.train.identity import start_of
+        from senet_bench.training.identity import start_of
 
         if self.is_trial:
             return "" if self.weights is None else start_of(self.weights, by_name=True)

@@ -19,8 +19,8 @@ from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, PricedError, points, timed_points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
-from senet_bench.probe import tables as probes
-from senet_bench.probe.plots import heat_map
+from senet_bench.probing import tables as probes
+from senet_bench.probing.plots import heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart

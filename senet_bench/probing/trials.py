@@ -18,9 +18,9 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build_spec
-from senet_bench.probe.tasks import IMAGE_SIDE, TASKS, ProbeTask
-from senet_bench.train.start import initialise_by_name
-from senet_bench.train.trials import trained_place
+from senet_bench.probing.tasks import IMAGE_SIDE, TASKS, ProbeTask
+from senet_bench.training.start import initialise_by_name
+from senet_bench.training.trials import trained_place
 
 CLASSES = 2
 PROBE_REVISION = 1

@@ -23,7 +23,7 @@ from torch import Tensor
 from senet_bench.core.files import check_regular
 from senet_bench.core.source import first_line
 from senet_bench.errors import BenchError, MeasurementError, UsageError
-from senet_bench.train import checkpoint
+from senet_bench.training import checkpoint
 
 SAFE: tuple[Any, ...] = (
     argparse.Namespace,

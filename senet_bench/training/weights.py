@@ -19,10 +19,10 @@ from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.models.folding import without
-from senet_bench.train import downloads
-from senet_bench.train.heads import IMAGENET_CLASSES, HeadState, fitted_head
-from senet_bench.train.origin import TWINS, check_function, is_of, named, origin_of
-from senet_bench.train.renaming import (
+from senet_bench.training import downloads
+from senet_bench.training.heads import IMAGENET_CLASSES, HeadState, fitted_head
+from senet_bench.training.origin import TWINS, check_function, is_of, named, origin_of
+from senet_bench.training.renaming import (
     REFUSED,
     RENAMES,
     SOURCES,
@@ -33,7 +33,7 @@ from senet_bench.train.renaming import (
     style_of,
     without_bias,
 )
-from senet_bench.train.statedict import Contents, Taken, contents, unwrapped
+from senet_bench.training.statedict import Contents, Taken, contents, unwrapped
 
 if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from senet_bench.core.files import file_name
-from senet_bench.probe.rows import ProbeFacts, ProbeRow
-from senet_bench.probe.tasks import TASKS
+from senet_bench.probing.rows import ProbeFacts, ProbeRow
+from senet_bench.probing.tasks import TASKS
 from senet_bench.show.tables import EMPTY, Cell, Column, Document, Table, number, points_text
 
 DIAGNOSIS = (

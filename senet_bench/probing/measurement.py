@@ -11,11 +11,11 @@ from senet_bench.core.progress import Steps
 from senet_bench.core.results import AnyFacts
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store, key_of
-from senet_bench.probe import arms as networks
-from senet_bench.probe.comparison import MARGIN, PROBE_LEVEL, judged, pairs
-from senet_bench.probe.rows import ProbeConditions, ProbeFacts, ProbeRow, ProbeSummary
-from senet_bench.probe.tasks import TASKS, ProbeTask, find_task
-from senet_bench.probe.trials import LESSON, PROBE_REVISION, ProbeTrial, probe_definition, run_probe_trial
+from senet_bench.probing import arms as networks
+from senet_bench.probing.comparison import MARGIN, PROBE_LEVEL, judged, pairs
+from senet_bench.probing.rows import ProbeConditions, ProbeFacts, ProbeRow, ProbeSummary
+from senet_bench.probing.tasks import TASKS, ProbeTask, find_task
+from senet_bench.probing.trials import LESSON, PROBE_REVISION, ProbeTrial, probe_definition, run_probe_trial
 from senet_bench.run.claims import Claimed, carried_out
 from senet_bench.run.engines import Engine, Failure
 from senet_bench.run.record import Record, header, new_facts

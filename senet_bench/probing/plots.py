@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from senet_bench.probe.rows import ProbeFacts, ProbeRow
-from senet_bench.probe.tables import columns_of, heading, lines_of, probe_stem
+from senet_bench.probing.rows import ProbeFacts, ProbeRow
+from senet_bench.probing.tables import columns_of, heading, lines_of, probe_stem
 from senet_bench.show.chart import shown
 from senet_bench.show.drawing import SMALL_TEXT, TEXT, Area, Chart, DrawnItem, DrawnPart, Mark, Text, cut, legend
 from senet_bench.show.tables import interval_text, number

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from senet_bench.errors import BenchError, MeasurementError, one_line
-from senet_bench.train.distributed import World, joined
+from senet_bench.training.distributed import World, joined
 
 RankJob = TypeVar("RankJob")
 Result = TypeVar("Result")
 TASK, OUTCOME = "task", "outcome"
 RANK_POLL_S = 0.1
-PROGRAM = "import sys; from senet_bench.train.ranks import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+PROGRAM = "import sys; from senet_bench.training.ranks import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 """What a process of a job runs, with the job's folder and the process that started it."""
 
 

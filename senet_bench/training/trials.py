@@ -26,14 +26,14 @@ from senet_bench.core.recipes import Recipe
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
-from senet_bench.train.checkpoint import UnfitCheckpointError
-from senet_bench.train.distributed import World, own
-from senet_bench.train.evaluation import Predictions, Viewing, predict
-from senet_bench.train.loop import train
-from senet_bench.train.objective import Settings
-from senet_bench.train.ranks import Ranks, together
-from senet_bench.train.start import Start, start_of_training
-from senet_bench.train.weights import save
+from senet_bench.training.checkpoint import UnfitCheckpointError
+from senet_bench.training.distributed import World, own
+from senet_bench.training.evaluation import Predictions, Viewing, predict
+from senet_bench.training.loop import train
+from senet_bench.training.objective import Settings
+from senet_bench.training.ranks import Ranks, together
+from senet_bench.training.start import Start, start_of_training
+from senet_bench.training.weights import save
 
 logger = logging.getLogger(__name__)
 TOLD_EVERY_S = 1.0

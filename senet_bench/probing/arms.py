@@ -13,10 +13,10 @@ from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec, ModelSpec, is_outside
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.models import build_spec
-from senet_bench.probe.network import UNITS, WIDTH
-from senet_bench.probe.rows import ArmRole, ProbeRow
-from senet_bench.probe.tasks import ProbeTask
-from senet_bench.probe.trials import CLASSES
+from senet_bench.probing.network import UNITS, WIDTH
+from senet_bench.probing.rows import ArmRole, ProbeRow
+from senet_bench.probing.tasks import ProbeTask
+from senet_bench.probing.trials import CLASSES
 
 PROBE_REDUCTION = 4
 """The r of blocks that take one: of 32 channels 8 are left."""
@@ -44,7 +44,7 @@ class Arm:
             name="probe",
             family="probe",
             label=self.label,
-            builder="senet_bench.probe.network:probe_network",
+            builder="senet_bench.probing.network:probe_network",
             layout="",
             params=0,
             options=options | ({"random_gates": True} if self.role == "random" else {}),

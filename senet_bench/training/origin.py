@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.fingerprint import fingerprintable
-from senet_bench.train.renaming import SOURCES, checkpoint_of
+from senet_bench.training.renaming import SOURCES, checkpoint_of
 
 TWINS = {"resnet18_v1_5": ("resnetblur18",), "resnet50_v1_5": ("resnetaa50", "resnetblur50")}
 """timm's networks that have all the tensors of one of ours and compute another function."""

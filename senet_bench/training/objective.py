@@ -17,9 +17,9 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.data.sets import DataSet
 from senet_bench.errors import UsageError
-from senet_bench.train.distributed import World
-from senet_bench.train.evaluation import Viewing, predict
-from senet_bench.train.optimisation import autocast, laid_out
+from senet_bench.training.distributed import World
+from senet_bench.training.evaluation import Viewing, predict
+from senet_bench.training.optimisation import autocast, laid_out
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from senet_bench.data.sets import DataSet
 from senet_bench.errors import UsageError
 from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.models.attention import restart_identities, starts_as_identity
-from senet_bench.train.weights import attention_in, has_blocks, load_weights
+from senet_bench.training.weights import attention_in, has_blocks, load_weights
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,11 +23,11 @@ from senet_bench.core.learning import EpochRow
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.train import checkpoint
-from senet_bench.train.blocks_first import Learners
-from senet_bench.train.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
-from senet_bench.train.objective import Aim, Classifying, Objective, Settings, Tested
-from senet_bench.train.optimisation import Average, LearningRate, Sgd, autocast, compiled
+from senet_bench.training import checkpoint
+from senet_bench.training.blocks_first import Learners
+from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
+from senet_bench.training.objective import Aim, Classifying, Objective, Settings, Tested
+from senet_bench.training.optimisation import Average, LearningRate, Sgd, autocast, compiled
 
 
 def train(

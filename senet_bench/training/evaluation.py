@@ -22,8 +22,8 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.data.sets import DataSet, Files, LabelArray, Split
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
-from senet_bench.train.distributed import World, gathered, share
-from senet_bench.train.optimisation import autocast, laid_out
+from senet_bench.training.distributed import World, gathered, share
+from senet_bench.training.optimisation import autocast, laid_out
 
 BatchAnswers = tuple[LabelArray, LabelArray, np.ndarray[Any, np.dtype[np.float32]]]
 """A batch a network was shown: row numbers (n,), the best classes (n, 5), the losses (n,)."""

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from senet_bench.core.intervals import interval_of_mean, paired_seeds
 from senet_bench.core.statistics import with_holm
-from senet_bench.probe.rows import CellVerdict, Gap, PairRow, PairVerdict, ProbeRow
-from senet_bench.probe.tasks import TASKS
+from senet_bench.probing.rows import CellVerdict, Gap, PairRow, PairVerdict, ProbeRow
+from senet_bench.probing.tasks import TASKS
 
 PROBE_LEVEL = 0.01
 MARGIN = 0.02

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from senet_bench.errors import MeasurementError
 from senet_bench.models.attention import Attend
-from senet_bench.probe.tasks import CELL
+from senet_bench.probing.tasks import CELL
 
 WIDTH, UNITS = 32, 2
 """Channels, and residual units."""

@@ -1,0 +1,1 @@
+"""What a block can do, on small generated tasks."""

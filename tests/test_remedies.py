@@ -87,7 +87,7 @@ def test_every_module_that_is_imported_belongs_to_a_declared_dependency() -> Non
     modules = {name for _, tree in sources() for name in imported(tree)}
     modules -= {*sys.stdlib_module_names, "senet_bench", "pytest"}  # pytest itself loads the plugin
     assert {DISTRIBUTIONS.get(name, name).lower().replace("_", "-") for name in modules} <= declared
-    assert {"pillow", "tabulate"} <= declared
+    assert "pillow" in declared
 
 
 def test_every_writer_is_a_choice_of_format() -> None:

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.core.statistics import holm
 from senet_bench.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from senet_bench.core.intervals import Paired
 
 LEVEL = 0.05
 Whom = Literal["baseline", "control"]
@@ -41,8 +47,9 @@ def compared(rows: Sequence[Row]) -> list[Row]:
 
     A row whose errors are not stored by seed keeps the differences that it has.
     """
-    to_baseline = differences(rows, [baseline_of(row, rows) for row in rows])
-    to_control = differences(rows, [control_of(row, rows) for row in rows])
+    known = References(rows)
+    to_baseline = differences(rows, [known.baseline_of(row) for row in rows])
+    to_control = differences(rows, [known.control_of(row) for row in rows])
     return [_with(row, *both) for row, *both in zip(rows, to_baseline, to_control)]
 
 
@@ -107,23 +114,26 @@ def _reference(row: Row, chosen: Sequence[Row]) -> Row | None:
     return None if other is row else other
 
 
-def baseline_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The row that a row's differences are to, None where it is not there."""
-    known = (
-        other
-        for other in rows
-        if other is not row
-        and (other.model, other.input_size, other.classes) == (row.baseline, row.input_size, row.classes)
-        and (other.attention is None or other.role == "baseline")
-    )
-    return next(known, None)
+class References:
+    """What each row of a table is compared with: its baseline, and the control of that baseline."""
 
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._baselines: dict[tuple[object, ...], list[Row]] = {}
+        self._controls: dict[tuple[object, ...], Row] = {}
+        for row in rows:
+            if row.attention is None or row.role == "baseline":
+                self._baselines.setdefault((row.model, row.input_size, row.classes), []).append(row)
+            if row.role == "control":
+                self._controls.setdefault(_group(row), row)
 
-def control_of(row: Row, rows: Iterable[Row]) -> Row | None:
-    """The control of the same baseline, None for what is no variant or where there is none."""
-    if row.role != "variant":
-        return None
-    return next((other for other in rows if other.role == "control" and _group(other) == _group(row)), None)
+    def baseline_of(self, row: Row) -> Row | None:
+        """The row that a row's differences are to, None where it is not there."""
+        known = self._baselines.get((row.baseline, row.input_size, row.classes), ())
+        return next((other for other in known if other is not row), None)
+
+    def control_of(self, row: Row) -> Row | None:
+        """The control of the same baseline, None for what is no variant or where there is none."""
+        return self._controls.get(_group(row)) if row.role == "variant" else None
 
 
 def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Difference | None]:
@@ -131,24 +141,41 @@ def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Diffe
 
     The control is tested alone.
     """
-    from senet_bench.core.intervals import paired_seeds
-
-    alone = [_difference(row, other) for row, other in zip(rows, others)]
+    alone = _paired(rows, others)
     family = [
-        place for place, one in enumerate(alone) if one and one.p_value is not None and rows[place].role != "control"
+        place
+        for place, paired in enumerate(alone)
+        if paired and paired.p_value is not None and rows[place].role != "control"
     ]
-    p_values = [one.p_value or 0.0 for place in family if (one := alone[place])]
-    adjusted = dict(zip(family, holm(p_values)))
-    found: list[Difference | None] = []
-    for place, one in enumerate(alone):
-        other = others[place]
-        if one is None or other is None or place not in adjusted:
-            found.append(one)
-            continue
-        ours, theirs = pairs_of(rows[place], other)
-        joint = paired_seeds(theirs, ours, 1 - LEVEL / len(family)).ci
-        found.append(replace(one, joint_ci=joint, p_holm=adjusted[place], family=len(family)))
-    return found
+    adjusted = dict(zip(family, holm([paired.p_value or 0.0 for place in family if (paired := alone[place])])))
+    return [
+        _difference(paired, other, adjusted.get(place), len(family)) if paired and other else None
+        for place, (paired, other) in enumerate(zip(alone, others))
+    ]
+
+
+def _paired(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Paired | None]:
+    """Each row against the other one over the seeds that both have, None where there are none."""
+    from senet_bench.core.intervals import all_paired
+
+    pairs = [pairs_of(row, other) if other is not None else ([], []) for row, other in zip(rows, others)]
+    known = iter(all_paired([(theirs, ours) for ours, theirs in pairs if ours]))
+    return [next(known) if ours else None for ours, _ in pairs]
+
+
+def _difference(paired: Paired, other: Row, adjusted: float | None, family: int) -> Difference:
+    """A difference to a row, corrected over a family where it is of one."""
+    alone = adjusted is None
+    return Difference(
+        row=other.label,
+        value=paired.difference,
+        pairs=paired.n,
+        ci=paired.ci,
+        p_value=paired.p_value,
+        joint_ci=None if alone else paired.interval(1 - LEVEL / family),
+        p_holm=adjusted,
+        family=1 if alone else family,
+    )
 
 
 def pairs_of(row: Row, other: Row) -> tuple[list[float], list[float]]:
@@ -156,18 +183,6 @@ def pairs_of(row: Row, other: Row) -> tuple[list[float], list[float]]:
     ours, theirs = (one.accuracy.per_seed if one.accuracy else {} for one in (row, other))
     shared = sorted(ours.keys() & theirs.keys(), key=lambda seed: (len(seed), seed))
     return [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
-
-
-def _difference(row: Row, other: Row | None) -> Difference | None:
-    from senet_bench.core.intervals import paired_seeds
-
-    if other is None:
-        return None
-    ours, theirs = pairs_of(row, other)
-    if not ours:
-        return None
-    paired = paired_seeds(theirs, ours)
-    return Difference(row=other.label, value=paired.difference, pairs=paired.n, ci=paired.ci, p_value=paired.p_value)
 
 
 def _with(row: Row, baseline: Difference | None, control: Difference | None) -> Row:
@@ -233,26 +248,48 @@ def _error(row: Row) -> float:
 def _above_another(rows: Sequence[Row]) -> list[bool]:
     """Which rows are shown to have a higher error than some other: one-sided t over shared seeds, by Bonferroni.
 
-    Differences that are equal over all seeds have the p of their signs.
+    Differences that are equal over all seeds have the p of their signs. Sums of products tell nearly all pairs; what is
+    close to the level, or has hardly any spread, is looked at pair by pair.
     """
     import numpy as np
-    from scipy.special import stdtr
 
-    from senet_bench.core.intervals import EQUAL
+    from senet_bench.core.intervals import t_quantile
 
     seeds = sorted({seed for row in rows if row.accuracy for seed in row.accuracy.per_seed})
+    if not seeds:
+        return [False] * len(rows)
     errors = np.array(
         [[row.accuracy.per_seed.get(seed, np.nan) if row.accuracy else np.nan for seed in seeds] for row in rows]
     )
-    level, told = LEVEL / (len(rows) - 1), []
-    for own in errors:
-        apart = own - errors if seeds else np.empty((len(rows), 0))
-        n = np.count_nonzero(~np.isnan(apart), axis=1)
+    level, largest = LEVEL / (len(rows) - 1), np.nanmax(np.abs(errors))
+    known = (~np.isnan(errors)).astype(float)
+    centred = np.nan_to_num(errors - np.nanmean(errors))
+    bounds = np.array([-t_quantile(max(count - 1, 1), level) for count in range(len(seeds) + 1)])
+    shown = []
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        own = slice(first, first + ROWS_AT_ONCE)
+        n = np.rint(known[own] @ known.T).astype(int)
         some = np.maximum(n, 1)
-        mean = np.nansum(apart, axis=1) / some
-        spread = np.sqrt(np.nansum((apart - mean[:, None]) ** 2, axis=1) / np.maximum(n - 1, 1) / some)
-        equal = spread <= EQUAL * np.nanmax(np.abs(errors), initial=0.0)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            p = np.where(equal, 0.5**some, stdtr(np.maximum(n - 1, 1), -mean / spread))
-        told.append(bool(np.any((n > 1) & (mean > 0) & (p <= level))))
-    return told
+        mean = (centred[own] @ known.T - known[own] @ centred.T) / some
+        squares = centred[own] ** 2 @ known.T + known[own] @ (centred**2).T - 2 * centred[own] @ centred.T
+        error = np.sqrt(np.maximum(squares / some - mean**2, 0) / np.maximum(n - 1, 1))
+        bound = bounds[n] * error
+        surely = (n > 1) & (mean > bound * (1 + NEAR)) & (error > NEAR * largest)
+        unsure = (n > 1) & ~surely & (mean > bound * (1 - NEAR) - NEAR * largest)
+        for row, told, doubtful in zip(errors[own], surely.any(axis=1), unsure):
+            shown.append(told or any(_is_above(row, errors[other], level) for other in np.flatnonzero(doubtful)))
+    return shown
+
+
+ROWS_AT_ONCE = 256
+NEAR = 1e-6
+"""How close to a bound, as a fraction, sums of products do not tell on which side of it a number is."""
+
+
+def _is_above(own: NDArray[np.float64], other: NDArray[np.float64], level: float) -> bool:
+    """Whether errors by seed are shown to be higher than others, NaN where there is none."""
+    from senet_bench.core.intervals import paired_seeds
+
+    both = (own == own) & (other == other)  # NaN is unlike itself
+    paired = paired_seeds(other[both].tolist(), own[both].tolist())
+    return paired.difference > 0 and paired.p_value is not None and paired.p_value / 2 <= level

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from senet_bench.errors import UsageError
 
@@ -19,7 +20,8 @@ EQUAL = 1e-12
 class Paired:
     """A mean difference with its interval at `confidence`, and the p value of no difference.
 
-    `difference` is second minus first, so negative where the second network errs less; `n` counts the pairs.
+    `difference` is second minus first, so negative where the second network errs less; `n` counts the pairs, `error`
+    is the standard error of the mean over seeds, None where there is no such spread.
     """
 
     difference: float
@@ -27,6 +29,12 @@ class Paired:
     p_value: float | None
     n: int
     confidence: float = 0.95
+    error: float | None = None
+
+    def interval(self, confidence: float) -> tuple[float, float] | None:
+        """The t interval of the mean at another confidence."""
+        spread = None if self.error is None else _Spread(self.difference, self.error, self.n, equal=False)
+        return spread.interval(confidence) if spread else None
 
 
 def wilson(errors: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -68,24 +76,68 @@ def paired_seeds(first: Sequence[float], second: Sequence[float], confidence: fl
 
     Equal differences have no spread that an interval could be made of: there is none, and p is that of the signs alone.
     """
-    from scipy.special import stdtr, stdtrit
+    (paired,) = all_paired([(first, second)], confidence)
+    return paired
 
-    if len(first) != len(second) or not first:
-        raise UsageError(f"{len(first)} and {len(second)} runs are no pairs", "run the same seeds for both")
-    differences = [b - a for a, b in zip(first, second)]
-    n, mean = len(differences), math.fsum(differences) / len(differences)
-    if n == 1:
-        return Paired(mean, None, None, 1, confidence)
-    error = sd(differences) / math.sqrt(n)
-    if error <= EQUAL * max(map(abs, (*first, *second))):
-        return Paired(mean, None, 1.0 if abs(mean) <= error else 0.5 ** (n - 1), n, confidence)
-    half = float(stdtrit(n - 1, 0.5 + confidence / 2)) * error
-    return Paired(mean, (mean - half, mean + half), 2 * float(stdtr(n - 1, -abs(mean) / error)), n, confidence)
+
+def all_paired(pairs: Sequence[tuple[Sequence[float], Sequence[float]]], confidence: float = 0.95) -> list[Paired]:
+    """`paired_seeds` of many (first, second), whose p values are computed together."""
+    from scipy.special import stdtr
+
+    spreads = [_Spread.of(first, second) for first, second in pairs]
+    tested = [spread for spread in spreads if spread.error and not spread.equal]
+    p_values = iter(2 * stdtr([spread.n - 1 for spread in tested], [-abs(one.mean) / one.error for one in tested]))
+    return [spread.paired(confidence, p_values) for spread in spreads]
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """A mean of `n` differences with its standard error, which is 0 for one; `equal` where the rest is rounding."""
+
+    mean: float
+    error: float
+    n: int
+    equal: bool
+
+    @classmethod
+    def of(cls, first: Sequence[float], second: Sequence[float]) -> _Spread:
+        """Of second - first."""
+        if len(first) != len(second) or not first:
+            raise UsageError(f"{len(first)} and {len(second)} runs are no pairs", "run the same seeds for both")
+        differences = [b - a for a, b in zip(first, second)]
+        n, mean = len(differences), math.fsum(differences) / len(differences)
+        error = sd(differences) / math.sqrt(n)
+        return cls(mean, error, n, error <= EQUAL * max(map(abs, (*first, *second))))
+
+    def paired(self, confidence: float, p_values: Iterator[float]) -> Paired:
+        """The whole of it; the p value of one with a spread is the next one."""
+        if self.n == 1:
+            return Paired(self.mean, None, None, 1, confidence)
+        if self.equal:
+            p_value = 1.0 if abs(self.mean) <= self.error else 0.5 ** (self.n - 1)
+            return Paired(self.mean, None, p_value, self.n, confidence)
+        return Paired(self.mean, self.interval(confidence), float(next(p_values)), self.n, confidence, self.error)
+
+    def interval(self, confidence: float) -> tuple[float, float]:
+        """The t interval of the mean."""
+        half = t_quantile(self.n - 1, 0.5 + confidence / 2) * self.error
+        return self.mean - half, self.mean + half
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(freedom: int, probability: float) -> float:
+    """Student's quantile."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))
 
 
 def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:
     """The t interval of a mean; None for fewer than two values, or for equal ones, whose spread is none to go by."""
-    return paired_seeds([0.0] * len(values), values, confidence).ci if len(values) > 1 else None
+    if len(values) < 2:
+        return None
+    spread = _Spread.of([0.0] * len(values), values)
+    return None if spread.equal else spread.interval(confidence)
 
 
 def sd(values: Sequence[float]) -> float:

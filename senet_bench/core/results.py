@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -13,9 +14,9 @@ import msgspec
 from senet_bench.core.environment import Environment
 from senet_bench.core.history import as_of_today
 from senet_bench.core.paper import CellStatus
-from senet_bench.core.schemas import DOCUMENT_KINDS
+from senet_bench.core.schemas import DOCUMENT_KINDS, RUN_KIND
 from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, Precision, Role, is_outside
-from senet_bench.errors import NotComparableError, UsageError
+from senet_bench.errors import BenchError, NotComparableError, UsageError
 
 LARGEST_NUMBER = 1e100
 """What is measured and counted is far below it, and its square is still a number."""
@@ -357,6 +358,9 @@ def from_json(data: bytes, source: str) -> StoredDocument:
     Raises `UsageError` for what is not JSON or not of the right shape, `NotComparableError` for a foreign schema;
     both name `source`.
     """
+    run = _run_at_once(data)
+    if run is not None:
+        return run
     document = json_object(data, source)
     name = DOCUMENT_KINDS.get(str(document.get("schema")))
     if name is None:
@@ -368,6 +372,49 @@ def from_json(data: bytes, source: str) -> StoredDocument:
         raise UsageError(f"{source} is damaged (it has no rows)", RESTORE)
     read: StoredDocument = of_type(as_of_today(document), pkgutil.resolve_name(name), source)
     return read
+
+
+class _RowHead(msgspec.Struct):
+    """What of a stored row says whether it is as today's types want it."""
+
+    role: Role | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Head(msgspec.Struct):
+    """What of a document says what it is."""
+
+    schema: str
+    rows: list[_RowHead]
+
+
+_HEADS, _RUNS = msgspec.json.Decoder(_Head), msgspec.json.Decoder(Run)
+
+
+def _run_at_once(data: bytes) -> Run | None:
+    """The run in `data`, read straight into its types: three times faster than by way of plain JSON.
+
+    None for another document, and for one that is damaged or lacks what today's types want.
+    """
+    try:
+        head = _HEADS.decode(data)
+        today = DOCUMENT_KINDS.get(head.schema) == RUN_KIND and all(row.role for row in head.rows)
+        return _RUNS.decode(data) if today and not _may_be_too_large(data) else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BenchError):
+        return None
+
+
+def _may_be_too_large(data: bytes) -> bool:
+    """Whether JSON may hold a number beyond `LARGEST_NUMBER`: one of a hundred digits, or with an exponent of three."""
+    shape = data.translate(_SHAPE)
+    ends = (match.end() for match in _EXPONENT.finditer(shape))
+    return b"0" * 100 in shape or any(_NUMBER.search(data, max(0, end - 100), end) for end in ends)
+
+
+_SHAPE = bytes(
+    48 if 48 <= code < 58 else 101 if code in b"eE" else code if code in b"+." else 32 for code in range(256)
+)
+"""Every digit as 0, e for both of its cases, a blank for what is in no number."""
+_EXPONENT, _NUMBER = re.compile(rb"0e\+?000"), re.compile(rb"(?<![\w.\"])[\d.]+[eE]\+?\d{3}$")
 
 
 def of_type(document: object, kind: Any, source: str, remedy: str = RESTORE) -> Any:

@@ -8,9 +8,10 @@ def schema_of(command: str) -> str:
     return f"senet-bench.{command}/1"
 
 
+RUN_KIND = "senet_bench.core.results:Run"
 DOCUMENT_KINDS = {
-    schema_of("compare"): "senet_bench.core.results:Run",
-    schema_of("ablate"): "senet_bench.core.results:Run",
+    schema_of("compare"): RUN_KIND,
+    schema_of("ablate"): RUN_KIND,
     schema_of("profile"): "senet_bench.breakdown.rows:ProfileFacts",
     schema_of("selftest"): "senet_bench.run.selftest:SelftestFacts",
     schema_of("train"): "senet_bench.core.learning:Training",

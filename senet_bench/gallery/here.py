@@ -71,7 +71,8 @@ def _cost_notes(timed: Timed | None, rows: Sequence[Row], collection: Collection
 
 def _cost_fields(rows: Sequence[Row], timed: Timed | None, known: Sequence[Row] | None = None) -> list[Field[Row]]:
     """Parameters and FLOPs, over the baseline's where that is there, else as they are, and the ratio of times."""
-    bases = {id(row): comparisons.baseline_of(row, known or rows) for row in rows}
+    others = comparisons.References(known or rows)
+    bases = {id(row): others.baseline_of(row) for row in rows}
     fields: list[Field[Row]] = [(Column("network", numeric=False), lambda row: row.label)]
     for key in ("params", "flops"):
         metric = METRICS[key]

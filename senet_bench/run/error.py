@@ -13,7 +13,7 @@ import msgspec
 from msgspec import structs
 
 from senet_bench.core.blocks import learns
-from senet_bench.core.comparisons import baseline_of, compared, control_of, of_seeds, pairs_of
+from senet_bench.core.comparisons import References, compared, of_seeds, pairs_of
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import REVISION
@@ -434,9 +434,9 @@ def _duration(seconds: float) -> str:
 
 def _pairs(rows: Sequence[Row]) -> dict[int, tuple[list[float], list[float]]]:
     """Of each row that has attention, by its place, its errors and its baseline's over the seeds that both have."""
-    found = {}
+    found, known = {}, References(rows)
     for place, row in enumerate(rows):
-        other = baseline_of(row, rows)
+        other = known.baseline_of(row)
         if row.role == "variant" and row.accuracy and other is not None and other.accuracy:
             ours, theirs = pairs_of(row, other)
             if len(ours) > 1:
@@ -447,7 +447,8 @@ def _pairs(rows: Sequence[Row]) -> dict[int, tuple[list[float], list[float]]]:
 def _stops(rows: Sequence[Row], known: Mapping[int, Seeding], outcomes: Outcomes, seeds: int) -> dict[int, int]:
     """After how many seeds a row has enough: known, or failed; what others are compared with goes on with them."""
     going = {place for place, seeding in known.items() if seeding.verdict == "open" and place not in outcomes.failed}
-    beside = {id(one) for place in going for one in (baseline_of(rows[place], rows), control_of(rows[place], rows))}
+    others = References(rows)
+    beside = {id(one) for place in going for one in (others.baseline_of(rows[place]), others.control_of(rows[place]))}
     return {
         place: known[place].seeds if place in known else seeds
         for place, row in enumerate(rows)

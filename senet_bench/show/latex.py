@@ -47,7 +47,7 @@ _ESCAPES |= {
 _ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$", "✗": r"$\times$", "²": "$^2$"}
 
 
-_ODD = re.compile("[^A-Za-z0-9 .,:;()\\[\\]+=*/!?'-]")
+_ODD = re.compile("[^A-Za-z0-9 .,:;()\\[\\]+=*/!?'\n-]")
 
 
 def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
@@ -74,20 +74,21 @@ def _command(match: re.Match[str]) -> str:
     return _ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?")
 
 
-def width(table: Table) -> float:
-    """About how wide a table is set, in points."""
-    return sum(BETWEEN + LETTER * letters for letters in _letters(table))
+def width(table: Table, chosen: Sequence[int] | None = None) -> float:
+    """About how wide a table is set, in points, or some of its columns by their places."""
+    places = range(len(table.columns)) if chosen is None else chosen
+    return sum(BETWEEN + LETTER * letters for letters in _letters(table, places))
 
 
-def _letters(table: Table) -> list[int]:
-    """The longest cell of every column, in letters; a group is spread over its columns."""
-    longest = [0] * len(table.columns)
-    for place, column in enumerate(table.columns):
-        cells = max((len(row[place]) for row in table.texts), default=0)
+def _letters(table: Table, chosen: Sequence[int]) -> list[int]:
+    """The longest cell of columns, in letters; a group is spread over its columns."""
+    longest = []
+    for place in chosen:
+        column, cells = table.columns[place], table.longest[place]
         most = NAME if not column.numeric else cells
-        longest[place] = max(min(cells, most), min(len(column.name), HEADING), 1)
+        longest.append(max(min(cells, most), min(len(column.name), HEADING), 1))
     at = 0
-    for group, same in groupby(column.group for column in table.columns):
+    for group, same in groupby(table.columns[place].group for place in chosen):
         count = len(list(same))
         lacking = len(group) - sum(longest[at : at + count]) - count
         if lacking > 0:
@@ -98,7 +99,7 @@ def _letters(table: Table) -> list[int]:
 
 def fitting(table: Table, room: float) -> Iterator[Table]:
     """The table, or as many of its columns at a time as there is room for, each time behind the first one."""
-    return in_parts(table, lambda part: width(part) <= room)
+    return in_parts(table, lambda chosen: width(table, chosen) <= room)
 
 
 def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
@@ -112,8 +113,8 @@ def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
     yield r"\toprule"
     yield from _headings(table)
     yield r"\midrule"
-    for row in table.texts:
-        yield " & ".join(_breakable(escaped(LONG_WORD.sub(_parted, cell))) for cell in row) + r" \\"
+    for row in zip(*map(_cells, table.texts_of_columns)):
+        yield " & ".join(row) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
     if notes and table.notes:
@@ -124,10 +125,16 @@ def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
     yield rf"\end{{{kind}}}"
 
 
+def _cells(texts: Sequence[str]) -> Sequence[str]:
+    """The cells of a column as LaTeX sets them, all at once: a line of one text each."""
+    whole = "\n".join(text.replace("\n", "\0") for text in texts)
+    return _breakable(escaped(LONG_WORD.sub(_parted, whole))).split("\n")
+
+
 def _kinds(table: Table) -> Iterator[str]:
     """How each column is set; long names in lines."""
     for place, column in enumerate(table.columns):
-        long = max((len(row[place]) for row in table.texts), default=0) > NAME
+        long = table.longest[place] > NAME
         lines = rf">{{\raggedright\arraybackslash\hangindent=1em}}p{{{LETTER * NAME:.0f}pt}}"
         yield "r" if column.numeric else lines if long else "l"
 
@@ -141,7 +148,8 @@ def _headings(table: Table) -> Iterator[str]:
         ends = [sum(count for _, count in spans[: at + 1]) for at in range(len(spans))]
         rules = (rf"\cmidrule(lr){{{end - count + 1}-{end}}}" for (group, count), end in zip(spans, ends) if group)
         yield "".join(rules)
-    names = (_stacked(column.name, letters) for column, letters in zip(table.columns, _letters(table)))
+    letters = _letters(table, range(len(table.columns)))
+    names = (_stacked(column.name, room) for column, room in zip(table.columns, letters))
     yield " & ".join(names) + r" \\"
 
 

@@ -70,7 +70,9 @@ def network_table(
 
     `narrow` leaves out what does not fit 80 columns; increases are over the row called `against`, else the baseline.
     """
-    others = comparisons.references(rows, against) if against else [comparisons.baseline_of(row, rows) for row in rows]
+    others = (
+        comparisons.references(rows, against) if against else [*map(comparisons.References(rows).baseline_of, rows)]
+    )
     bases = {id(row): other for row, other in zip(rows, others) if other is not None}
     fields: list[Field[Row]] = [(Column("network", numeric=False), name)]
     for metric in counts(rows):

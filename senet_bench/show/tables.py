@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, TypeVar
 
 EMPTY = ""
@@ -32,7 +33,7 @@ class Cell:
         return self.text
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Table:
     """A table of cells with its notes; every writer draws it, and a page shows a `folded` one on a click."""
 
@@ -42,26 +43,37 @@ class Table:
     notes: tuple[str, ...] = ()
     folded: bool = False
 
-    @property
+    @cached_property
     def texts(self) -> tuple[tuple[str, ...], ...]:
         """The cells as text alone."""
         return tuple(tuple(map(str, row)) for row in self.rows)
 
+    @cached_property
+    def texts_of_columns(self) -> tuple[tuple[str, ...], ...]:
+        """The same, a column at a time."""
+        return tuple(zip(*self.texts)) if self.rows else ((),) * len(self.columns)
 
-def in_parts(table: Table, fits: Callable[[Table], bool]) -> Iterator[Table]:
-    """The table, or as many of its columns at a time as fit, each time behind the first one."""
-    chosen = [0]
-    for index in range(1, len(table.columns)):
-        if len(chosen) > 1 and not fits(_of_columns(table, [*chosen, index])):
-            yield _of_columns(table, chosen)
+    @cached_property
+    def longest(self) -> tuple[int, ...]:
+        """The characters of the longest cell of each column, its heading aside."""
+        return tuple(max(map(len, cells), default=0) for cells in self.texts_of_columns)
+
+    def of_columns(self, chosen: Sequence[int]) -> Table:
+        """The table with some of its columns, by their places."""
+        rows = tuple(tuple(row[index] for index in chosen) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[index] for index in chosen), rows=rows)
+
+
+def in_parts(table: Table, fits: Callable[[Sequence[int]], bool]) -> Iterator[Table]:
+    """The table, or as many of its columns at a time as fit by their places, each time behind the first one."""
+    whole = range(len(table.columns))
+    chosen, parts = [0], []
+    for index in whole[1:]:
+        if len(chosen) > 1 and not fits([*chosen, index]):
+            parts.append(chosen)
             chosen = [0]
         chosen.append(index)
-    yield _of_columns(table, chosen)
-
-
-def _of_columns(table: Table, chosen: Sequence[int]) -> Table:
-    rows = tuple(tuple(row[index] for index in chosen) for row in table.rows)
-    return replace(table, columns=tuple(table.columns[index] for index in chosen), rows=rows)
+    yield from [table.of_columns(part) for part in (*parts, chosen)] if parts else [table]
 
 
 Item = TypeVar("Item")

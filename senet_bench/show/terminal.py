@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from functools import partial
 
 from rich.cells import cell_len
 from rich.console import Console
@@ -60,7 +61,7 @@ def _show(document: Document, console: Console, *, wrapped: bool = True) -> None
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow
-        for part in in_parts(table, lambda part: _least(part, console) <= console.width):
+        for part in in_parts(table, partial(_fits, table, console)):
             console.print(_rich(part))
         for note in table.notes:
             if wrapped:
@@ -158,6 +159,11 @@ def _saved(last: Progress | None) -> str:
     if last is None or last.path is None:
         return "nothing was judged or stored" if last else "nothing was finished"
     return f"{int(last.done)} of {int(last.total)} steps are saved in {last.path}"
+
+
+def _fits(table: Table, console: Console, chosen: Sequence[int]) -> bool:
+    """Whether some columns of a table fit, by their places."""
+    return _least(table.of_columns(chosen), console) <= console.width
 
 
 def _least(table: Table, console: Console) -> int:

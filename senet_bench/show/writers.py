@@ -1,4 +1,4 @@
-"""Tables written as Markdown, CSV, LaTeX and HTML; tabulate writes Markdown."""
+"""Tables written as Markdown, CSV, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import html
 import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import groupby
+from itertools import groupby, repeat
 from typing import TYPE_CHECKING, Any
 
 from senet_bench.errors import UsageError
 from senet_bench.show.latex import latex
 from senet_bench.show.style import digest, stylesheet
-from senet_bench.show.tables import Cell, Table
+from senet_bench.show.tables import Cell, Column, Table
 
 if TYPE_CHECKING:
     from senet_bench.show.tables import Document
@@ -37,17 +37,25 @@ def render(document: Document, format: str) -> str:  # noqa: A002 - the option's
 
 def markdown(tables: Sequence[Table]) -> str:
     """GitHub's Markdown: a heading, a table and its notes, for each."""
-    from tabulate import tabulate
-
     parts = []
     for table in tables:
-        align = tuple("right" if column.numeric else "left" for column in table.columns)
-        names = [f"{column.group} {column.name}".strip() for column in table.columns]
-        rows = table.texts
-        body = tabulate(rows, names, tablefmt="pipe", colalign=align if rows else None, disable_numparse=True)
-        parts.append(f"### {table.title}\n\n{body}\n")
+        parts.append(f"### {table.title}\n\n{_piped(table)}\n")
         parts += [f"- {note}" for note in table.notes] + [""] * bool(table.notes)
     return "\n".join(parts)
+
+
+def _piped(table: Table) -> str:
+    """The lines of a table between pipes, its columns as wide as their longest cells."""
+    columns = []
+    for column, cells in zip(table.columns, table.texts_of_columns):
+        texts = [f"{column.group} {column.name}".strip(), *cells]
+        if any(mark in text for text in texts for mark in "|\n"):
+            texts = [text.replace("|", r"\|").replace("\n", " ") for text in texts]
+        wide = max(len(texts[0]) + 2, *map(len, texts))
+        rule = f"{'-' * (wide + 1)}:" if column.numeric else f":{'-' * (wide + 1)}"
+        aligned = [f" {text:>{wide}} " if column.numeric else f" {text:<{wide}} " for text in texts]
+        columns.append([aligned[0], rule, *aligned[1:]])
+    return "\n".join(f"|{'|'.join(line)}|" for line in zip(*columns))
 
 
 def html_page(tables: Sequence[Table], title: str = "") -> str:
@@ -90,16 +98,25 @@ def _html_table(table: Table) -> str:
         lines.append(f'<tr class="groups">{"".join(cells)}</tr>')
     lines.append("<tr>" + "".join(f"<th>{html.escape(column.name)}</th>" for column in table.columns) + "</tr>")
     lines.append("</thead><tbody>")
-    for row in table.rows:
-        kinds = ("num " * column.numeric + _status(cell) for column, cell in zip(table.columns, row))
-        cells = (f'<td class="{kind.strip()}">{html.escape(str(cell))}</td>' for kind, cell in zip(kinds, row))
-        lines.append(f"<tr>{''.join(cells)}</tr>")
+    columns = [_html_cells(column, cells) for column, cells in zip(table.columns, zip(*table.rows))]
+    lines += map("".join, zip(repeat("<tr>"), *columns, repeat("</tr>")))
     return "\n".join([*lines, "</tbody></table></div>"])
 
 
-def _status(cell: str | Cell) -> str:
+def _html_cells(column: Column, cells: Sequence[str | Cell]) -> list[str]:
+    """The cells of a column, a number's and a status's of their class."""
+    kind = "num " * column.numeric
+    return [
+        f'<td class="{(kind + _status(cell)).strip()}">{html.escape(str(cell))}</td>'
+        if isinstance(cell, Cell)
+        else f'<td class="{kind.strip()}">{html.escape(cell)}</td>'
+        for cell in cells
+    ]
+
+
+def _status(cell: Cell) -> str:
     """The class of a cell's status."""
-    return cell.status.replace(" ", "-") if isinstance(cell, Cell) else ""
+    return cell.status.replace(" ", "-")
 
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:

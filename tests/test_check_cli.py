@@ -539,6 +539,10 @@ def test_networks_that_are_not_in_the_checkout_cannot_be_compared_with_a_commit(
 def test_latency_of_base_and_head_is_timed_in_worker_processes(folder: Folder, run: Run) -> None:
     folder.configure(CONFIG.replace('"operators"]', '"operators", "latency"]'))
     commit(folder.path)
+    (folder.path / "README.md").write_text("nothing else changed")
+    ended, found = rows(run, "--base", "HEAD", "--budget", "0.2", "--only", "nets:Net")
+    assert (ended.code, found["nets:Net/latency"]["verdict"]) == (0, "pass")
+    assert found["nets:Net/latency"]["reason"] == "not timed: the same code as the base's"
     folder.change("x = self.stem(x).relu()", "x = [self.stem(x).relu() for _ in range(30)][0]")
     ended, found = rows(run, "--base", "HEAD", "--budget", "0.2", "--only", "nets:Net")
     row = found["nets:Net/latency"]

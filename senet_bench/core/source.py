@@ -68,8 +68,8 @@ def source_of(name: str) -> Source:
             packages.add(top)
             continue
         data = file.read_bytes()
-        modules[module] = _digest(data, file.suffix)
-        waiting += _imports(data, module, file) if file.suffix == ".py" else ()
+        modules[module] = code_digest(data, file.suffix)
+        waiting += imports_of(data, module, file) if file.suffix == ".py" else ()
     if not modules and not packages:
         raise UsageError(f"{name} has no source file", "put it into a module of its own")
     return Source(modules, {_distribution(package): _version(package) for package in sorted(packages)})
@@ -151,7 +151,7 @@ def _version(package: str) -> str:
 
 
 @functools.lru_cache(maxsize=1024)
-def _digest(data: bytes, suffix: str) -> str:
+def code_digest(data: bytes, suffix: str) -> str:
     """Sixteen digits of a module's syntax tree, or of its bytes where it has none."""
     try:
         text = "\n".join(_tokens(ast.parse(data))).encode() if suffix == ".py" else data
@@ -194,7 +194,7 @@ def _is_text(node: Any) -> bool:
 
 
 @functools.lru_cache(maxsize=1024)
-def _imports(data: bytes, module: str, file: Path) -> tuple[str, ...]:
+def imports_of(data: bytes, module: str, file: Path) -> tuple[str, ...]:
     """The names of modules that a module's text imports, anywhere in it, and their packages; some may not be there."""
     try:
         tree = ast.parse(data)

@@ -18,7 +18,8 @@ from senet_bench.regression import exact
 from senet_bench.regression.config import Checked, Config
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics, portable_metrics
-from senet_bench.regression.outcome import LimitRow, failed, with_seconds
+from senet_bench.regression.outcome import LimitRow, failed, unchanged_row, with_seconds
+from senet_bench.regression.sameness import Read, Sides
 from senet_bench.regression.timing import Deadline, Duel
 from senet_bench.regression.workers import Answer, Checkout, Described, Nursery, Orders, Worker, answers
 
@@ -61,11 +62,25 @@ class CheckAgainst:
                 rows += more
                 if not any(row.metric in ("build", "baseline") for row in more):
                     timed.append(network)
+            unchanged = self._unchanged(timed, workers) if "latency" in self.config.metrics else []
+        rows += unchanged
+        timed = [network for network in timed if network.name not in {row.network for row in unchanged}]
         if "latency" in self.config.metrics and timed:
             until = replace(deadline, start_s=start_s)
             timing = Duel(self.base.folder, self.head, self.config, self.seed, until)
             rows += yield from timing.rows(timed, self.work)
         return rows
+
+    def _unchanged(self, networks: Sequence[Checked], workers: Sequence[Worker]) -> list[LimitRow]:
+        """The latency rows of networks whose code is the base's: there is nothing to time."""
+        base, head = answers(workers, Read, "read")
+        if base.value is None or head.value is None:
+            return []
+        sides = Sides((self.base.folder, self.head), (base.value, head.value))
+        if not sides.same_data(self.base.commit):
+            return []
+        same = [network for network in networks if sides.same_code(network.name)]
+        return [unchanged_row(network.name, self.config.limit(network.name, "latency")) for network in same]
 
     def _exact(self, network: Checked, workers: Sequence[Worker], folder: Path) -> list[LimitRow]:
         """The rows of a network's exact facts and its memory."""

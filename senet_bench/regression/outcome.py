@@ -152,6 +152,12 @@ def failed(network: str, metric: str, why: str, verdict: GateVerdict = "error") 
     return LimitRow(id=f"{network}/{metric}", network=network, metric=metric, kind="exact", verdict=verdict, reason=why)
 
 
+def unchanged_row(network: str, limit: Limit) -> LimitRow:
+    """The row of the latency of a network whose code is the base's: it cannot have changed, so nothing was timed."""
+    row = failed(network, "latency", "not timed: the same code as the base's", "pass" if limit.judged else "info")
+    return replace(row, kind="statistical", gate=limit.stored(), elapsed_s=0.0)
+
+
 def with_seconds(rows: Sequence[LimitRow], seconds: float) -> list[LimitRow]:
     """The rows of a network, those that no time is known of sharing the seconds that all of them took."""
     shared = [row for row in rows if row.elapsed_s is None]

@@ -76,7 +76,7 @@ class Duel:
         rows = dict[str, LimitRow]()
         for turn, level in enumerate(launching.levels(config.alpha)):
             open_now = tuple(one for one in work.networks if _undecided(rows.get(one.name)))
-            if turn and not any(self._slower(rows[one.name]) for one in open_now):
+            if turn and not any(map(self._slower, rows.values())):
                 reserved = min(reserved, AT_THE_END)
             notes = [", once more"] * turn + [f", {note}"] * bool(note)
             schedule = launching.Launches(
@@ -92,6 +92,8 @@ class Duel:
             except BenchError as error:
                 rows |= {network.name: failed(network.name, "latency", str(error)) for network in open_now}
             else:
+                if turn and not any(samples.values()):
+                    break  # no time for another: what was judged stands
                 rows |= self._judged(launches, samples, level)
             rows = dict(zip(rows, launching.after_holm(list(rows.values()), level)))
             if not any(_undecided(row) for row in rows.values()):
@@ -99,8 +101,10 @@ class Duel:
         return {name: self._ended(row, launches[name]) for name, row in rows.items()}
 
     def _slower(self, row: LimitRow) -> bool:
-        """Whether a row may come to fail: it was not measured, or beyond its limit."""
-        return row.ratio is None or row.ratio > 1 + self._allowed(row)
+        """Whether a row may come to fail: it was not measured, or is beyond its limit and surely slower at all."""
+        if row.ratio is None or row.ci is None:
+            return True
+        return row.ratio > 1 + self._allowed(row) and row.ci[0] > 1
 
     def _allowed(self, row: LimitRow) -> float:
         base = row.base if isinstance(row.base, float) else 0.0

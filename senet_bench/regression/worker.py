@@ -32,11 +32,51 @@ BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
 Call = Callable[[], object]
 
 
+class Reading:
+    """What this process reads of the checkout at `root`, as Python's audit events tell."""
+
+    def __init__(self, root: str) -> None:
+        self.root = os.path.realpath(root)
+        self.opened: set[str] = set()
+        self.unseen = False
+
+    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
+        """Keep the path of a file that is opened, and whether something begins that reads files by itself."""
+        if event in ("open", "ctypes.dlopen") and isinstance(arguments[0], str | bytes):
+            self.opened.add(os.path.abspath(os.fsdecode(arguments[0])))
+        elif event in UNSEEN_EVENTS:
+            self.unseen = True
+
+    def told(self) -> dict[str, Any]:
+        """The modules and other files that were read below the root, and modules from elsewhere but libraries."""
+        loaded = {
+            name: os.path.realpath(file)
+            for name, module in list(sys.modules.items())
+            if name not in OWN_MODULES and (file := getattr(module, "__file__", None))
+        }
+        modules = {name: inside for name, file in loaded.items() if (inside := self._inside(file))}
+        opened = {inside for file in self.opened if (inside := self._inside(os.path.realpath(file)))}
+        files = sorted(file for file in opened - set(modules.values()) if not file.endswith(".pyc"))
+        foreign = {file for name, file in loaded.items() if name not in modules and os.path.isfile(file)}
+        elsewhere = sorted(file for file in foreign if not _of_library(file))
+        return {"modules": modules, "files": files, "elsewhere": elsewhere, "unseen": self.unseen}
+
+    def _inside(self, file: str) -> str:
+        """A file as seen from the root, empty where it lies elsewhere or is none."""
+        inside = file.startswith(self.root + os.sep) and os.path.isfile(file)
+        return os.path.relpath(file, self.root).replace(os.sep, "/") if inside else ""
+
+
+def _of_library(file: str) -> bool:
+    return any(file.startswith(os.path.realpath(place)) for place in (sys.prefix, sys.base_prefix, HERE.parent))
+
+
 class Servant:
     """The networks of a checkout, by place, and what can be asked of them."""
 
-    def __init__(self, portable: Any) -> None:
+    def __init__(self, portable: Any, reading: Reading) -> None:
         self.portable = portable
+        self.reading = reading
         self.calls: list[Call | None] = []
         self.repeats: list[int] = []
         self.clocks: list[Callable[[], float]] = []
@@ -49,6 +89,8 @@ class Servant:
                 self.clocks = [CLOCKS[name] for name in request.get("clocks", ["wall"] * len(self.repeats))]
             case "pin":
                 os.sched_setaffinity(0, {request["core"]})
+            case "read":
+                return {"value": self.reading.told()}
             case do:
                 try:
                     with boundary(request["with"]["network"][0]), torch_inference(do in ("memory", "prepare")):
@@ -118,6 +160,8 @@ class Servant:
 
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
+OWN_MODULES = ("__main__", "__mp_main__", "senet_bench_portable_facts")
+UNSEEN_EVENTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "socket.connect")
 FINEST_S, CALLS_LOOKED_AT = 1e-6, 10
 
 
@@ -205,6 +249,8 @@ def serve_checkout(root: str, threads: int, source: BinaryIO, sink: BinaryIO) ->
     import torch
 
     torch.set_num_threads(threads)
+    reading = Reading(root)
+    sys.addaudithook(reading.hear)
     spec = importlib.util.spec_from_file_location("senet_bench_portable_facts", HERE / "facts.py")
     assert spec is not None
     assert spec.loader is not None
@@ -214,7 +260,7 @@ def serve_checkout(root: str, threads: int, source: BinaryIO, sink: BinaryIO) ->
     gc.collect()
     gc.freeze()
     gc.disable()
-    serve(Servant(portable), source, sink)
+    serve(Servant(portable, reading), source, sink)
 
 
 def alone(root: str, threads: int) -> None:

@@ -29,8 +29,9 @@ from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
-from senet_bench.run.engines import Busy, Engine, Local
+from senet_bench.run.engines import Busy, Engine
 from senet_bench.run.error import Sweep
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm import Slurm

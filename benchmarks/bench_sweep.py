@@ -32,8 +32,9 @@ from senet_bench.data import sets
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
 from senet_bench.run.claims import Claimed, carried_out
-from senet_bench.run.engines import Engine, Local
+from senet_bench.run.engines import Engine
 from senet_bench.run.error import trial_definition
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.training.optimisation import LearningRate
 from senet_bench.training.trials import Trial, run_trial, start

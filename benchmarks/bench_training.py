@@ -3,7 +3,7 @@
 Run `python benchmarks/bench_training.py [data] [rate] [loops] [error] [jpeg]`; `loops` needs timm. Each pair is
 interleaved in one process, in turns of first, each side twice and the second time counted: the first pays for what the
 other side left behind (the pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the medians over
-rounds of the ratio of wall times, reference / ours, with their range.
+rounds of the ratio of wall times, reference / ours, with their range. `loops` takes about five minutes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ from senet_bench.training.optimisation import LearningRate
 from senet_bench.training.start import initialise_by_name
 
 SEEDS = 12
+LOOPS_IMAGES, LOOPS_S, LEAST_ROUNDS = 1280, 60.0, 3
+"""Of the comparison of loops: images an epoch, and seconds after which a pair begins no further round."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR = replace(recipe("cifar").lasting(1), batch_size=128)
 
@@ -89,9 +91,14 @@ def reference_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader
         float(hit[:, :1].sum() / len(y)), float(hit.sum() / len(y)), loss.item()
 
 
-def paired(name: str, rounds: int, reference: Callable[[], object], ours: Callable[[], object]) -> None:
-    ratios, both = [], []
+def paired(
+    name: str, rounds: int, reference: Callable[[], object], ours: Callable[[], object], within_s: float = 1e9
+) -> None:
+    """Print the ratio of two times; no round begins after so many seconds, but three are made."""
+    ratios, both, began = [], [], time.perf_counter()
     for turn in range(rounds + 1):
+        if turn > LEAST_ROUNDS and time.perf_counter() - began > within_s:
+            break
         seconds: dict[int, float] = {}
         for which in (0, 1) if turn % 2 else (1, 0):
             (reference, ours)[which]()
@@ -103,7 +110,7 @@ def paired(name: str, rounds: int, reference: Callable[[], object], ours: Callab
             both.append((seconds[0], seconds[1]))
     first, second = (statistics.median(pair[i] for pair in both) for i in (0, 1))
     print(  # noqa: T201
-        f"{name:44} {statistics.median(ratios):6.2f}x  ({min(ratios):.2f} .. {max(ratios):.2f}, {rounds} rounds; "
+        f"{name:44} {statistics.median(ratios):6.2f}x  ({min(ratios):.2f} .. {max(ratios):.2f}, {len(ratios)} rounds; "
         f"{first:.3f} s against {second:.3f} s)",
         flush=True,
     )
@@ -166,25 +173,25 @@ def loops() -> None:
     """Ours against torchvision's loop, timm's and torchvision's on batches that are there: one run, interleaved."""
     optim: Any = importlib.import_module("timm.optim")
     scheduler: Any = importlib.import_module("timm.scheduler")
-    pictures = cifar_shaped(2560)
+    pictures = cifar_shaped(LOOPS_IMAGES)
     networks = [build("resnet20_cifar") for _ in range(4)]
     networks[2] = networks[2].to(memory_format=torch.channels_last)
     plain = [torch.optim.SGD(network.parameters(), 0.1, 0.9, weight_decay=1e-4) for network in networks]
     theirs = optim.create_optimizer_v2(networks[2], opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
     schedule = scheduler.CosineLRScheduler(theirs, t_initial=1000, t_in_epochs=False)
-    read, timms, still = reference_loader(pictures, 0), timm_loader(pictures, 0), list(reference_loader(pictures, 0))
+    still = list(reference_loader(pictures, 0))
     settings = Settings(evaluate_every=0, progress_every=1e9)
 
     def ours() -> None:
         result_of(train(networks[0], pictures, CIFAR, settings))
 
-    references = {
-        "torchvision's loop": lambda: reference_epoch(networks[1], plain[1], read),
-        "timm's loop": lambda: timm_epoch(networks[2], theirs, schedule, timms),
-        "torchvision's loop, synthetic data": lambda: reference_epoch(networks[3], plain[3], still),
-    }
+    references = {"torchvision's loop, synthetic data": partial(reference_epoch, networks[3], plain[3], still)}
+    for workers in (0, 2):
+        read, timms = reference_loader(pictures, workers), timm_loader(pictures, workers)
+        references[f"torchvision's loop, {workers} workers"] = partial(reference_epoch, networks[1], plain[1], read)
+        references[f"timm's loop, {workers} workers"] = partial(timm_epoch, networks[2], theirs, schedule, timms)
     for name, reference in references.items():
-        paired(f"training, fp32, {name}", 5, reference, ours)
+        paired(f"fp32, {name}", 5, reference, ours, LOOPS_S)
 
 
 def error() -> None:

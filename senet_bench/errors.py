@@ -54,6 +54,10 @@ class ArmError(MeasurementError):
         self.arm = arm
 
 
+class LostError(MeasurementError):
+    """A device failed, or another process of the job died: tried anew, in a new process, it may go on (exit 5)."""
+
+
 class InterruptedRunError(BenchError):
     """Ctrl-C; what was finished is saved (exit 130)."""
 
@@ -69,10 +73,21 @@ def out_of_memory(error: BaseException) -> bool:
     )
 
 
+def device_failed(error: BaseException) -> bool:
+    """Whether the error says that a GPU failed, which its process cannot use from then on."""
+    cuda = isinstance(error, RuntimeError) and str(error).startswith(("CUDA error", "HIP error"))
+    return cuda or type(error).__name__ == "AcceleratorError"  # torch's, which is one of those
+
+
 def one_line(error: BaseException, most: int = 300) -> str:
     """An error in one line of at most `most` characters: ours as it is shown, any other with its type."""
     text = str(error) if isinstance(error, BenchError) else f"{type(error).__name__}: {error}"
     return " ".join(text.split())[:most]
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, at most 120 characters."""
+    return str(error).partition("\n")[0][:120]
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> str:

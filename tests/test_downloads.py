@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,6 +82,19 @@ def test_another_archive_than_the_published_one_is_refused(tmp_path: Path, serve
     next(served.glob("cifar*")).write_bytes(b"something else")
     with pytest.raises(MeasurementError, match="cannot be fetched"):
         download("cifar10", tmp_path / "data")
+    assert [*(tmp_path / "data").iterdir()] == []
+
+
+def test_what_is_unpacked_in_part_only_is_not_taken_for_the_set(
+    tmp_path: Path, served: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(tar: tarfile.TarFile, folder: str, **named: Any) -> None:
+        tar.extract(tar.getmembers()[0], folder, **named)
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
+    with pytest.raises(MeasurementError, match="No space left on device"):
+        download("imagenette", tmp_path / "data")
     assert [*(tmp_path / "data").iterdir()] == []
 
 

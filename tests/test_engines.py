@@ -19,7 +19,8 @@ import pytest
 
 from senet_bench.errors import UsageError
 from senet_bench.run import slurm_queue
-from senet_bench.run.engines import ATTEMPTS, Engine, Failure, Local
+from senet_bench.run.engines import ATTEMPTS, Engine, Failure
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
 
@@ -146,7 +147,7 @@ def double_or_nap(job: tuple[int, str]) -> int:
 
 DRIVER = """
 import sys
-from senet_bench.run.engines import Local
+from senet_bench.run.local import Local
 from tests.test_engines import naps
 if __name__ == "__main__":
     list(Local(2).run(naps, iter([(1, sys.argv[1]), (2, sys.argv[1])])))

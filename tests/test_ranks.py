@@ -20,8 +20,8 @@ from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import select
-from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.training.distributed import World, gathered
 from senet_bench.training.ranks import Ranks, together

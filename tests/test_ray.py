@@ -14,7 +14,8 @@ import pytest
 from senet_bench.core.catalog import resolve
 from senet_bench.core.source import source_files
 from senet_bench.errors import MeasurementError
-from senet_bench.run.engines import Busy, Local
+from senet_bench.run.engines import Busy
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.sources import WithSources, with_sources
 from tests.support import ray_nodes

@@ -18,8 +18,9 @@ from senet_bench.core.store import Store
 from senet_bench.run import slurm_queue
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
-from senet_bench.run.engines import Busy, Local, ended
+from senet_bench.run.engines import Busy, ended
 from senet_bench.run.error import Sweep
+from senet_bench.run.local import Local
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm_queue import QueuedJob
 from senet_bench.training import trials

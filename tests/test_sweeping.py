@@ -29,8 +29,9 @@ from senet_bench.core.store import Store, TrialStore, key_of
 from senet_bench.run import claims, error
 from senet_bench.run.cases import select
 from senet_bench.run.claims import Claimed
-from senet_bench.run.engines import Failure, Local
+from senet_bench.run.engines import Failure
 from senet_bench.run.error import Sweep, trial_definition
+from senet_bench.run.local import Local
 from senet_bench.training import trials
 from senet_bench.training.trials import Trial
 from tests.conftest import Run

@@ -18,8 +18,8 @@ from senet_bench.data.batches import Batches
 from senet_bench.data.sets import Arrays
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, select, spec_of, with_controls
-from senet_bench.run.engines import Local
 from senet_bench.run.error import Sweep
+from senet_bench.run.local import Local
 from senet_bench.training import trials
 from senet_bench.training.optimisation import LearningRate
 from senet_bench.training.trials import Trial

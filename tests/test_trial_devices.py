@@ -16,13 +16,15 @@ from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.errors import UsageError
-from senet_bench.run.engines import Local
+from senet_bench.run import local
 from senet_bench.run.error import Sweep, trial_definition
+from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
 from senet_bench.training import trials
 from senet_bench.training.trials import Trial
 from tests.conftest import Run
+from tests.support import lost_gpus
 
 A_TRIAL = Trial(arm="0", spec=catalog.resolve("seresnet20_cifar"), recipe=recipe("digits").lasting(1), seed=0)
 SWEEP = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4", "--dataset", "digits", "--epochs", "1", "-q")
@@ -46,10 +48,6 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(DEVICE_CLASSES, "cuda", Pretended)
 
 
-def where(job: int, device: str = "") -> str:
-    return device
-
-
 @pytest.mark.usefixtures("gpus")
 def test_cuda_is_every_gpu_with_workers_on_each_and_a_number_is_that_one() -> None:
     assert every("cuda") == ["cuda:0", "cuda:1"]
@@ -58,8 +56,8 @@ def test_cuda_is_every_gpu_with_workers_on_each_and_a_number_is_that_one() -> No
     assert Local(1, "cuda:1").places() == ["cuda:1"]
     assert Local(3, "cpu").places() == [None] * 3
     assert Local(2, "cuda").at_a_time() == 4
-    assert set(dict(Local(1, "cuda").run(where, iter(range(6)))).values()) == {"cuda:0", "cuda:1"}
-    assert dict(Local(1, "cuda:1").run(where, iter(range(2)))) == {0: "cuda:1", 1: "cuda:1"}
+    assert set(dict(Local(1, "cuda").run(lost_gpus.where, iter(range(6)))).values()) == {"cuda:0", "cuda:1"}
+    assert dict(Local(1, "cuda:1").run(lost_gpus.where, iter(range(2)))) == {0: "cuda:1", 1: "cuda:1"}
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:3", "mps", "abacus"])
@@ -70,6 +68,24 @@ def test_a_device_that_is_not_there_is_a_usage_error_before_anything_runs(run: R
     assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
     assert device in ended.err
     assert not list(Path("results").glob("runs/*/trials/*"))
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_trials_of_a_gpu_that_is_lost_are_done_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "calculates", lost_gpus.calculates)
+    assert dict(Local(1, "cuda").run(lost_gpus.place_of, iter(range(3)))) == dict.fromkeys(range(3), "cuda:0")
+
+
+@pytest.mark.usefixtures("gpus")
+def test_the_loss_of_the_only_gpu_is_one_line_and_what_has_ended_is_stored(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "calculates", lost_gpus.calculates)
+    monkeypatch.setattr(trials, "run_trial", lost_gpus.run_trial)
+    ended = run(*SWEEP, "--device", "cuda:1", "--seeds", "2")
+    assert (ended.code, ended.err.count("\n")) == (5, 1), ended.err
+    assert "cuda:1 is gone (device cuda:1 is not there; this machine has 1 of that kind)" in ended.err
+    assert "3 of 6 trials are stored; the same command goes on with what is not stored" in ended.err
 
 
 @pytest.mark.usefixtures("gpus")

@@ -574,7 +574,7 @@ def engine_of(
     detach: bool = False,
 ) -> Engine:
     """The engine that the options ask for, with room for the processes that train a trial together."""
-    from senet_bench.run.engines import Local
+    from senet_bench.run.local import Local
     from senet_bench.run.ray_cluster import RayCluster
     from senet_bench.run.slurm import GPU_OPTIONS, Slurm
 

@@ -22,7 +22,15 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from senet_bench.core.supervision import finish
-from senet_bench.errors import BenchError, CallTimeoutError, MeasurementError, one_line
+from senet_bench.errors import (
+    BenchError,
+    CallTimeoutError,
+    LostError,
+    MeasurementError,
+    device_failed,
+    first_line,
+    one_line,
+)
 
 CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
 """The variable that holds the seconds of `--call-timeout`; worker processes inherit it."""
@@ -86,6 +94,8 @@ def failure_of(name: str, error: BaseException, says: str = "raises") -> Measure
     """What an error that came out of the code called `name` means; None where it is not that code's."""
     if isinstance(error, _Late):
         return _too_late(name, error)
+    if device_failed(error):
+        return LostError(f"the device failed under {name} ({first_line(error)})", "see `senet-bench doctor`")
     if passes(error) or _is_ours(error):
         return None
     return MeasurementError(f"{name} {says} {one_line(error)}{place_of(error)}", NOT_OURS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
@@ -69,19 +70,23 @@ def download(name: str, folder: Path | None) -> None:
 
 
 def _fetch(archive: Archive, root: Path) -> None:
+    """Fetch and unpack an archive beside its place, and move what it holds there once it is whole."""
     file = root / archive.url.rpartition("/")[2]
+    hint = f"connect, or unpack it yourself into {root}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        download_and_extract_archive(archive.url, str(root), filename=file.name, md5=archive.md5)
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root) as name:
+            part = Path(name)
+            download_and_extract_archive(archive.url, str(root), name, filename=file.name, md5=archive.md5)
+            if archive.inside and (part / archive.inside).exists():
+                (part / archive.inside).rename(part / archive.unpacked)
+            if not (part / archive.unpacked).exists():
+                raise MeasurementError(f"{archive.url} does not hold {archive.unpacked}", hint)
+            for place in sorted(part.iterdir(), key=lambda place: place.name == archive.unpacked):
+                place.rename(root / place.name)
     except (URLError, OSError, RuntimeError) as error:
+        reason = getattr(error, "reason", error)
+        raise MeasurementError(f"{archive.url} cannot be fetched ({reason})", hint) from error
+    finally:
         with contextlib.suppress(OSError):
             file.unlink()
-        reason = getattr(error, "reason", error)
-        raise MeasurementError(
-            f"{archive.url} cannot be fetched ({reason})", f"connect, or unpack it yourself into {root}"
-        ) from error
-    if archive.inside and (root / archive.inside).exists():
-        (root / archive.inside).rename(root / archive.unpacked)
-    if not (root / archive.unpacked).exists():
-        raise MeasurementError(f"{archive.url} does not hold {archive.unpacked}", f"unpack it yourself into {root}")
-    file.unlink(missing_ok=True)

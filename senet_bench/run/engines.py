@@ -7,23 +7,16 @@ others go on. The function and the jobs must be picklable.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import multiprocessing
 import os
-import pickle
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
-from multiprocessing import connection
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from senet_bench.core.devices import kind_of
 from senet_bench.core.learning import Submitted
-from senet_bench.errors import UsageError, one_line
+from senet_bench.errors import LostError, UsageError, device_failed, one_line
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -40,6 +33,13 @@ class Failure:
     """Why a job has no result."""
 
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Died:
+    """What a job leaves behind whose process died, or that lost its device or another process of its own."""
+
+    cause: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,149 +119,6 @@ def ended(moments: Iterator[tuple[Job, Result | Failure | Left] | Busy]) -> Iter
             yield moment[0], moment[1]
 
 
-@dataclass(frozen=True, slots=True)
-class Local:
-    """Long-lived processes of this machine, each replaced when it dies; a single one is this process, unless `apart`.
-
-    On GPUs there are `workers` for each that `device` stands for, and the function is handed the worker's own after
-    the job; where a job takes several `together`, their names: cuda:0,cuda:1.
-    """
-
-    remote: ClassVar[bool] = False
-    workers: int
-    device: str = "cpu"
-    together: int = 1
-    apart: bool = False
-
-    def places(self) -> list[str | None]:
-        """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
-        if not kind_of(self.device).gpu:
-            return [None] * self.workers
-        from senet_bench.bench.device import every
-
-        names = every(self.device)
-        groups = [names[start : start + self.together] for start in range(0, len(names), self.together)]
-        whole: list[str | None] = [",".join(group) for group in groups if len(group) == self.together]
-        return whole * self.workers
-
-    def at_a_time(self) -> int:
-        """How many jobs run at a time."""
-        return len(self.places())
-
-    def check(self, device: str) -> None:
-        """Raise `UsageError` on a device that is not there, or on fewer than a job takes together."""
-        from senet_bench.bench.device import present
-
-        present(device)
-        if not self.places():
-            raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
-
-    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
-        """Each job with its result or failure, in the order they end."""
-        return ended(self.watched(function, jobs))
-
-    def watched(
-        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
-    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
-        """The same, and about every second how many run; not where this process does the jobs itself."""
-        places = self.places()
-        if len(places) == 1 and not self.apart:
-            here = _at(function, places[0])
-            yield from ((job, outcome_of(here, job)) for job in jobs)
-            return
-        idle: list[_Worker] = []
-        busy: dict[Any, tuple[_Worker, Job, int]] = {}
-        try:
-            while True:
-                while (idle or places) and (job_left := following(jobs)) is not None:
-                    worker = idle.pop() if idle else _Worker(places.pop(0))
-                    worker.give(function, job_left[0])
-                    busy[worker.pipe] = (worker, *job_left)
-                if not busy:
-                    return
-                ready = connection.wait(list(busy), timeout=TELL_S)
-                if not ready:
-                    yield Busy(len(busy))
-                for pipe in ready:
-                    worker, job, attempt = busy.pop(pipe)
-                    outcome = worker.take()
-                    if isinstance(outcome, Died):
-                        worker = _Worker(worker.place)
-                        if attempt < ATTEMPTS:
-                            worker.give(function, job)
-                            busy[worker.pipe] = (worker, job, attempt + 1)
-                            continue
-                        outcome = Failure(f"its process died {ATTEMPTS} times, last by {outcome.cause}")
-                    idle.append(worker)
-                    yield job, outcome
-        finally:
-            for worker in [*idle, *(worker for worker, _, _ in busy.values())]:
-                worker.end()
-
-
-@dataclass(frozen=True, slots=True)
-class Died:
-    """What a process leaves behind that died at its job."""
-
-    cause: str
-
-
-class _Worker:
-    """A process that does one job after another; its death harms no other's job, as it would in a pool."""
-
-    def __init__(self, place: str | None = None) -> None:
-        self.place = place
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
-        self.process.start()
-        theirs.close()
-
-    def give(self, function: Callable[[Job], Result], job: Job) -> None:
-        """Start a job; a process that has died meanwhile is found out by `take`."""
-        task = pickle.dumps((_at(function, self.place), job))
-        with contextlib.suppress(OSError):
-            self.pipe.send_bytes(task)
-
-    def take(self) -> Any:
-        """The outcome of its job, `Died` if it did."""
-        try:
-            return self.pipe.recv()
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            self.end()
-            return Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
-
-    def end(self) -> None:
-        """End the process at once, with what it is doing."""
-        self.pipe.close()
-        self.process.kill()
-        self.process.join()
-
-
-def _serve(pipe: Any, parent: int) -> None:
-    """Do what comes through the pipe until it is closed, or the parent is gone.
-
-    Ctrl-C reaches the whole process group and is the parent's to answer.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            task = pipe.recv_bytes()
-            outcome = outcome_of(_carry_out, task)
-            try:
-                pipe.send(outcome)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send(Failure(f"its result cannot be handed over ({one_line(error)})"))
-
-
-def _carry_out(task: bytes) -> Any:
-    function, job = pickle.loads(task)  # noqa: S301 - from our own parent
-    return function(job)
-
-
 def end_with(parent: int) -> None:
     """End this process when its parent is gone: a killed sweep leaves nothing behind."""
     while os.getppid() == parent:
@@ -276,21 +133,13 @@ def following(jobs: Iterator[Job]) -> tuple[Job, int] | None:
     return None
 
 
-def _at(function: Callable[..., Result], place: str | None) -> Callable[[Any], Result]:
-    """The function of a job alone that is carried out on a device."""
-    return function if place is None else partial(_on, function, place)
-
-
-def _on(function: Callable[..., Result], place: str, job: Any) -> Result:
-    return function(job, place)
-
-
-def outcome_of(function: Callable[[Job], Result], job: Job) -> Result | Failure:
-    """The result, or what was raised in one line."""
+def outcome_of(function: Callable[[Job], Result], job: Job) -> Result | Failure | Died:
+    """The result, or what was raised in one line; `Died` where another try, in a new process, may end otherwise."""
     try:
         return function(job)
     except Exception as error:  # noqa: BLE001 - a failed trial is a row with its reason
-        return Failure(one_line(error))
+        lost = isinstance(error, LostError) or device_failed(error)
+        return (Died if lost else Failure)(one_line(error))
 
 
 def check_reserved(device: str, *, reserves: bool) -> None:

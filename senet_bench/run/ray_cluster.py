@@ -20,6 +20,7 @@ from senet_bench.run.engines import (
     NO_NOTES,
     TELL_S,
     Busy,
+    Died,
     Failure,
     Job,
     Left,
@@ -159,7 +160,8 @@ class RayCluster:
         self, ray: Any, function: Callable[[Job], Result], jobs: Iterator[Job]
     ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
-        running: dict[Any, Job] = {}
+        running: dict[Any, tuple[Job, int]] = {}
+        again: list[tuple[Job, int]] = []
         room, counted = self._room(ray), time.monotonic()
         if room < 1:
             raise UsageError(
@@ -168,19 +170,24 @@ class RayCluster:
         while True:
             if time.monotonic() - counted > COUNTED_EVERY_S:  # nodes come and go
                 room, counted = max(1, self._room(ray)), time.monotonic()
-            while len(running) < room and (job_left := following(jobs)) is not None:
-                running[task.remote(function, job_left[0])] = job_left[0]
+            while len(running) < room and (taken := again.pop() if again else following(jobs)) is not None:
+                running[task.remote(function, taken[0])] = taken
             if not running:
                 return
             ready = ray.wait(list(running), num_returns=1, timeout=TELL_S)[0]
             if not ready:
                 yield Busy(min(room, len(running)), max(0, len(running) - room))
             for reference in ready:
-                job = running.pop(reference)
+                job, attempt = running.pop(reference)
                 try:
-                    yield job, ray.get(reference)
+                    outcome = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    yield job, Failure(_cluster_reason(error))
+                    outcome = Failure(_cluster_reason(error))
+                if isinstance(outcome, Died) and attempt < ATTEMPTS:
+                    again.append((job, attempt + 1))
+                    continue
+                lost = isinstance(outcome, Died)
+                yield job, Failure(f"it was lost {ATTEMPTS} times, last by {outcome.cause}") if lost else outcome
 
 
 @dataclass(slots=True)

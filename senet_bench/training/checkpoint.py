@@ -25,9 +25,11 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Store `content` under `path`, whole or not at all."""
     with written_whole(path) as partial:
         try:
-            torch.save({"format": CHECKPOINT_FORMAT, **content}, partial)
-        except RuntimeError as error:  # torch's writer does not say that the disk is full
-            raise OSError(one_line(error)) from error
+            with partial.open("wb") as file:
+                torch.save({"format": CHECKPOINT_FORMAT, **content}, file)
+        except RuntimeError as error:  # torch's writer does not say itself that the disk is full
+            cause = error.__context__
+            raise OSError(*cause.args if isinstance(cause, OSError) else (one_line(error),)) from error
 
 
 def read_checkpoint(path: Path, identity: dict[str, Any]) -> dict[str, Any]:

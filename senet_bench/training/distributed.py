@@ -18,7 +18,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from senet_bench.bench.device import device_of, present
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import LostError, MeasurementError, UsageError, device_failed, first_line
 
 LOST = ("connection closed", "connection reset", "connection refused", "broken pipe", "gloo", "nccl", "timed out")
 
@@ -58,7 +58,9 @@ def joined(device: str = "cpu", timeout_s: float = 600.0) -> Iterator[World]:
     try:
         dist.init_process_group(place.backend, timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
-        raise MeasurementError(f"the {size} processes did not meet ({_line(error)})", "start with torchrun") from error
+        raise MeasurementError(
+            f"the {size} processes did not meet ({first_line(error)})", "start with torchrun"
+        ) from error
     yield world
     dist.destroy_process_group()  # not after an error: with a process gone it can abort this one at its end
 
@@ -76,20 +78,19 @@ def own(device: str, world: World) -> str:
 
 @contextlib.contextmanager
 def watching(world: World, checkpoint: Path | None) -> Iterator[None]:
-    """Turn the loss of another process inside into a `MeasurementError` that says how to go on."""
+    """Turn the failure of a device, or the loss of another process, into a `LostError` that says how to go on."""
     try:
         yield
     except RuntimeError as error:
-        if not world.distributed or not any(word in str(error).lower() for word in LOST):
+        seen = f"seen by rank {world.rank} of {world.size}: {first_line(error)}"
+        if device_failed(error):
+            problem = f"the device failed ({seen if world.distributed else first_line(error)})"
+        elif world.distributed and any(word in str(error).lower() for word in LOST):
+            problem = f"another process of the job died ({seen})"
+        else:
             raise
         remedy = f"resume from {checkpoint} with --resume" if checkpoint else "start it again"
-        raise MeasurementError(
-            f"another process of the job died (seen by rank {world.rank} of {world.size}: {_line(error)})", remedy
-        ) from error
-
-
-def _line(error: Exception) -> str:
-    return str(error).split("\n")[0][:120]
+        raise LostError(problem, remedy) from error
 
 
 def summed(values: Tensor, world: World) -> Tensor:

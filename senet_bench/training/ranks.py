@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from senet_bench.errors import BenchError, MeasurementError, one_line
+from senet_bench.errors import BenchError, LostError, MeasurementError, one_line
 from senet_bench.training.distributed import World, joined
 
 RankJob = TypeVar("RankJob")
@@ -49,7 +49,7 @@ class _Done(Generic[Result]):
 def together(function: Callable[[RankJob, World], Result], job: RankJob, ranks: Ranks) -> Result:
     """The result of a job in the first of several processes, which all do it with their place in the world.
 
-    Raises what the first that failed raised, or `MeasurementError` where one died; the others are ended.
+    Raises what the first that failed raised, or `LostError` where one died; the others are ended.
     """
     with tempfile.TemporaryDirectory(prefix="senet-bench-ranks-") as name:
         folder = Path(name)
@@ -70,7 +70,7 @@ def together(function: Callable[[RankJob, World], Result], job: RankJob, ranks: 
             raise outcome
         codes = ", ".join(str(process.returncode) for process in processes)
         said = "; ".join(filter(None, (_last_line(folder / f"{rank}.txt") for rank in range(ranks.size))))
-        raise MeasurementError(
+        raise LostError(
             f"the {ranks.size} processes of a trial ended with {codes}{f': {said}' if said else ''}", "start it again"
         )
 

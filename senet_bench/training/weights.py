@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -81,7 +82,8 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
         try:
             save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
         except SafetensorError as error:
-            raise OSError(one_line(error)) from error
+            number = re.search(r"\(os error (\d+)\)", str(error))
+            raise OSError(os.strerror(int(number[1])) if number else one_line(error)) from error
 
 
 def check_key(path: Path, key: str) -> None:

@@ -1,0 +1,250 @@
+"""Trials in processes of this machine, each at a device of its own where there are GPUs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import connection
+from typing import Any, ClassVar, Generic
+
+from senet_bench.core.devices import kind_of
+from senet_bench.errors import MeasurementError, UsageError, one_line
+from senet_bench.run.engines import (
+    ATTEMPTS,
+    NO_NOTES,
+    TELL_S,
+    Busy,
+    Died,
+    Failure,
+    Job,
+    Left,
+    Notes,
+    Result,
+    end_with,
+    ended,
+    following,
+    outcome_of,
+)
+
+ANSWERS_WITHIN_S = 120.0
+"""Seconds that a new process may take to calculate on its device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Local:
+    """Long-lived processes of this machine, each replaced when it dies; a single one is this process, unless `apart`.
+
+    On GPUs there are `workers` for each that `device` stands for, and the function is handed the worker's own after
+    the job; where a job takes several `together`, their names: cuda:0,cuda:1.
+    """
+
+    remote: ClassVar[bool] = False
+    workers: int
+    device: str = "cpu"
+    together: int = 1
+    apart: bool = False
+
+    def places(self) -> list[str | None]:
+        """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
+        if not kind_of(self.device).gpu:
+            return [None] * self.workers
+        from senet_bench.bench.device import every
+
+        names = every(self.device)
+        groups = [names[start : start + self.together] for start in range(0, len(names), self.together)]
+        whole: list[str | None] = [",".join(group) for group in groups if len(group) == self.together]
+        return whole * self.workers
+
+    def at_a_time(self) -> int:
+        """How many jobs run at a time."""
+        return len(self.places())
+
+    def check(self, device: str) -> None:
+        """Raise `UsageError` on a device that is not there, or on fewer than a job takes together."""
+        from senet_bench.bench.device import present
+
+        present(device)
+        if not self.places():
+            raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
+
+    def run(self, function: Callable[[Job], Result], jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure]]:
+        """Each job with its result or failure, in the order they end."""
+        return ended(self.watched(function, jobs))
+
+    def watched(
+        self, function: Callable[[Job], Result], jobs: Iterator[Job], notes: Notes[Job] = NO_NOTES
+    ) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
+        """The same, and about every second how many run; not where this process does the jobs itself."""
+        places = self.places()
+        if len(places) > 1 or self.apart:
+            yield from _carried_out_apart(_Workers[Job, Result](places, function), jobs)
+            return
+        here = _at(function, places[0])
+        for job in jobs:
+            outcome = outcome_of(here, job)
+            if isinstance(outcome, Died):  # this process cannot use its device any more
+                rest = itertools.chain([job], jobs)
+                yield from _carried_out_apart(_Workers[Job, Result](places, function), rest)
+                return
+            yield job, outcome
+
+
+class _Workers(Generic[Job, Result]):
+    """The processes of this machine that do jobs, each at its place; where a device is gone there are fewer."""
+
+    def __init__(self, places: list[str | None], function: Callable[[Job], Result]) -> None:
+        self.places, self.function = places, function
+        self.idle: list[_Worker] = []
+        self.busy: dict[Any, tuple[_Worker, Job, int]] = {}
+        self.again: list[tuple[Job, int]] = []
+        self.gone: dict[str, str] = {}
+
+    def fill(self, jobs: Iterator[Job]) -> None:
+        """Give each free process a job: one to be tried again, else the next; raises where no device is left."""
+        while (self.idle or self.places) and (taken := self.again.pop() if self.again else following(jobs)):
+            worker = self.idle.pop() if self.idle else _Worker(self.places.pop(0))
+            worker.give(self.function, taken[0])
+            self.busy[worker.pipe] = (worker, *taken)
+        if self.again and not self.busy:
+            causes = "; ".join(f"{place} is gone ({why})" for place, why in self.gone.items())
+            raise MeasurementError(causes, "the same command goes on with what is not stored, once it is back")
+
+    def ended(self) -> Iterator[tuple[Job, Result | Failure] | Busy]:
+        """The jobs that end within about a second, or how many run; what died is tried again, in a new process."""
+        ready = connection.wait(list(self.busy), timeout=TELL_S)
+        if not ready:
+            yield Busy(len(self.busy))
+        for pipe in ready:
+            worker, job, attempt = self.busy.pop(pipe)
+            outcome = worker.take()
+            if not isinstance(outcome, Died):
+                self.idle.append(worker)
+                yield job, outcome
+                continue
+            worker.end()
+            why = _gone(worker.place)
+            if why:  # which is not the job's fault
+                self.gone[worker.place or ""] = why
+                self.again.append((job, attempt))
+                continue
+            self.places.append(worker.place)
+            if attempt < ATTEMPTS:
+                self.again.append((job, attempt + 1))
+            else:
+                yield job, Failure(f"its process died {ATTEMPTS} times, last by {outcome.cause}")
+
+    def end(self) -> None:
+        """End all processes at once."""
+        for worker in [*self.idle, *(worker for worker, _, _ in self.busy.values())]:
+            worker.end()
+
+
+def _carried_out_apart(
+    workers: _Workers[Job, Result], jobs: Iterator[Job]
+) -> Iterator[tuple[Job, Result | Failure] | Busy]:
+    """Each job with its outcome, done by these processes, and about every second how many run."""
+    try:
+        while True:
+            workers.fill(jobs)
+            if not workers.busy:
+                return
+            yield from workers.ended()
+    finally:
+        workers.end()
+
+
+class _Worker:
+    """A process that does one job after another; its death harms no other's job, as it would in a pool."""
+
+    def __init__(self, place: str | None = None) -> None:
+        self.place = place
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def give(self, function: Callable[[Job], Result], job: Job) -> None:
+        """Start a job; a process that has died meanwhile is found out by `take`."""
+        task = pickle.dumps((_at(function, self.place), job))
+        with contextlib.suppress(OSError):
+            self.pipe.send_bytes(task)
+
+    def take(self, within_s: float | None = None) -> Any:
+        """The outcome of its job, `Died` if it did, or if it had none within so many seconds."""
+        try:
+            return self.pipe.recv() if self.pipe.poll(within_s) else Died(f"no answer within {within_s:g} s")
+        except (EOFError, OSError):
+            self.process.join()
+            code = self.process.exitcode or 0
+            self.end()
+            return Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+
+    def end(self) -> None:
+        """End the process at once, with what it is doing."""
+        self.pipe.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _gone(place: str | None) -> str:
+    """Why the devices of a place do not calculate any more, as a new process sees it; empty where they do."""
+    if place is None:
+        return ""
+    worker = _Worker(place)
+    try:
+        worker.give(calculates, None)
+        outcome = worker.take(ANSWERS_WITHIN_S)
+    finally:
+        worker.end()
+    return outcome.reason if isinstance(outcome, Failure) else outcome.cause if isinstance(outcome, Died) else ""
+
+
+def calculates(_: None, place: str) -> None:
+    """Raise unless every device of a place adds numbers."""
+    import torch
+
+    from senet_bench.bench.device import present
+
+    for name in place.split(","):
+        present(name)
+        torch.ones(8, device=name).sum().item()
+
+
+def _serve(pipe: Any, parent: int) -> None:
+    """Do what comes through the pipe until it is closed, or the parent is gone.
+
+    Ctrl-C reaches the whole process group and is the parent's to answer.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    with contextlib.suppress(EOFError, OSError):
+        while True:
+            task = pipe.recv_bytes()
+            outcome = outcome_of(_carry_out, task)
+            try:
+                pipe.send(outcome)
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                pipe.send(Failure(f"its result cannot be handed over ({one_line(error)})"))
+
+
+def _carry_out(task: bytes) -> Any:
+    function, job = pickle.loads(task)  # noqa: S301 - from our own parent
+    return function(job)
+
+
+def _at(function: Callable[..., Result], place: str | None) -> Callable[[Any], Result]:
+    """The function of a job alone that is carried out on a device."""
+    return function if place is None else partial(_on, function, place)
+
+
+def _on(function: Callable[..., Result], place: str, job: Any) -> Result:
+    return function(job, place)

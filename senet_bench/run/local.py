@@ -208,7 +208,7 @@ def _gone(place: str | None) -> str:
     return outcome.reason if isinstance(outcome, Failure) else outcome.cause if isinstance(outcome, Died) else ""
 
 
-def calculates(_: None, place: str) -> None:
+def calculates(_: None, place: str = "") -> None:
     """Raise unless every device of a place adds numbers."""
     import torch
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from senet_bench.run.engines import Failure, Job, Result, outcome_of
+from senet_bench.run.engines import Died, Failure, Job, Result, outcome_of
 
 EXIT = os._exit
 """What ends the process, also while code of others runs, for which it is replaced."""
@@ -20,7 +20,7 @@ EXIT = os._exit
 class Answer:
     """What a Slurm job runs: the function of a job, its outcome given back with the token it was submitted with."""
 
-    def __call__(self, token: str, function: Callable[[Job], Result], job: Job) -> tuple[str, Result | Failure]:
+    def __call__(self, token: str, function: Callable[[Job], Result], job: Job) -> tuple[str, Result | Failure | Died]:
         """The token and the outcome; what the trial tells of itself goes into the job's log."""
         _log_here()
         if threading.current_thread() is threading.main_thread():

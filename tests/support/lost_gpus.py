@@ -21,7 +21,7 @@ def calculates(_: None, place: str) -> None:
         raise UsageError("device cuda:1 is not there", "this machine has 1 of that kind")
 
 
-def place_of(job: int, place: str) -> str:
+def place_of(job: int, place: str = "") -> str:
     """Where a job is done, which is not there."""
     if place == "cuda:1":
         raise RuntimeError(FAILURE)

@@ -151,6 +151,6 @@ def load(results: str | Path = "results") -> Stored:
         rows=rows,
         errors=errors,
         timings=tuple(collection.timings),
-        ablations=tuple(collection.ablations),
+        ablations=tuple(runs.together() for runs in collection.ablations),
         left_out=tuple(one.path for one in collection.left_out),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from functools import lru_cache
 
 from senet_bench.core.catalog import CATALOG, resolve
 from senet_bench.core.error_cells import ERRORS, Asked, error_cell, gain_cells
@@ -25,6 +26,7 @@ BESIDE = {
 _SHOWN = frozenset({"gflops", "mflops", "params_m", "top1_err", "top5_err", "cpu_ms", "train_ms", "ap", "ap50"})
 
 
+@lru_cache(maxsize=8192)
 def paper_cells(model: ModelSpec | str, study: str | None = None) -> tuple[PrintedCell, ...]:
     """The printed cells that stand beside a network with its attention: a row is compared with its own table only.
 
@@ -87,13 +89,15 @@ def cells_of(
         known = None
     if known is None:
         return []
-    spec = replace(known, attention=row.attention)
-    if (row.input_size, row.cardinality) != (spec.input_size, None):
+    if (row.input_size, row.cardinality) != (known.input_size, None):
         return []
+    spec = replace(known, attention=row.attention)
     measured = {**row.flops, **({} if row.params is None else {"trainable": row.params})}
     printed = dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study))
     classes = {study.table: study.classes for study in STUDIES.values()}
     meant = [cell for cell in printed if row.classes == (classes.get(cell.table) or spec.classes)]
+    if not meant:
+        return []
     asked = Asked(replace(spec, classes=row.classes), stored or StoredErrors(), any_protocol, row.flops.get("macs"))
     judged = [error_cell(cell, asked) if is_error(cell) else compare_cell(cell, measured) for cell in meant]
     return [*judged, *gain_cells(meant, asked)]
@@ -108,7 +112,8 @@ def of_study(
     rows: Iterable[Row], study: str, stored: StoredErrors | None = None, *, any_protocol: bool = False
 ) -> list[Row]:
     """The rows, each with its cells of one study alone."""
-    return [replace(row, paper=cells_of(row, [study], stored, any_protocol=any_protocol)) for row in rows]
+    found = ((row, cells_of(row, [study], stored, any_protocol=any_protocol)) for row in rows)
+    return [replace(row, paper=cells) if cells or row.paper else row for row, cells in found]
 
 
 def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:

@@ -267,7 +267,7 @@ def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tup
         key = entry.network
         if key not in chosen or not latency.reason or chosen[key][1].reason:
             chosen[key] = entry, latency
-    rows = in_order(replace(entry.row, latency=latency, more_latency=[]) for entry, latency in chosen.values())
+    rows = in_order(_timed_by(entry.row, latency) for entry, latency in chosen.values())
     earlier = len(group) - len(chosen)
     left_out = (_counted(earlier, "other measurement", "of the same networks"),) if earlier else ()
     known = {key: latency for key, (_, latency) in chosen.items()}
@@ -275,8 +275,36 @@ def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tup
     return Timed(tuple(rows), left_out, sources, machine, torch, conditions, known)
 
 
+@dataclass(frozen=True, slots=True)
+class AblationRuns:
+    """The runs of one network along the same axes, by images of one size, under one protocol where they trained.
+
+    `seeds` is the most that a setting has in all of them.
+    """
+
+    model: str
+    axes: tuple[str, ...]
+    protocol: TrainingProtocol | None
+    runs: tuple[StoredRun, ...]
+    seeds: int
+
+    @property
+    def place(self) -> tuple[str, tuple[str, ...], str]:
+        """What sorts ablations of as many seeds."""
+        return self.model, self.axes, repr(self.protocol)
+
+    def together(self) -> Ablation:
+        """Their rows as those of one ablation."""
+        return _ablation(self.model, self.axes, self.protocol, self.runs)
+
+
 def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
     """The settings of each network, axes and protocol, those with the most seeds first."""
+    return [same.together() for same in ablation_runs(runs)]
+
+
+def ablation_runs(runs: Iterable[StoredRun]) -> list[AblationRuns]:
+    """The runs of each network, axes, protocol and size, those with the most seeds first."""
     groups: dict[tuple[str, tuple[str, ...], TrainingProtocol | None, Key], list[StoredRun]] = {}
     for run in runs:
         if isinstance(run.document, Run) and run.command == "ablate" and run.document.rows:
@@ -286,8 +314,8 @@ def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
             model = asked.model or run.document.rows[-1].model
             size = run.document.rows[0].input_size
             groups.setdefault((model, tuple(sorted(asked.axes or {})), protocol, size), []).append(run)
-    tables = [_ablation(*key[:3], group) for key, group in groups.items()]
-    return sorted(tables, key=lambda table: (-_most_seeds(table.rows), table.model, table.axes, repr(table.protocol)))
+    sized = [(size, AblationRuns(*about, tuple(group), _most_seeds(group))) for (*about, size), group in groups.items()]
+    return [same for _, same in sorted(sized, key=lambda one: (-one[1].seeds, *one[1].place, one[0]))]
 
 
 def _ablation(
@@ -303,8 +331,18 @@ def _ablation(
     return Ablation(tuple(in_order(rows)), trained.left_out, _paths(stored), model, axes, trained.protocol)
 
 
-def _most_seeds(rows: Iterable[Row]) -> int:
-    return max((row.accuracy.seeds for row in rows if row.accuracy), default=0)
+def _most_seeds(runs: Iterable[StoredRun]) -> int:
+    """The most seeds that a network has in the runs together."""
+    trained = [entry for entry in entries(runs) if entry.row.accuracy]
+    seeds: dict[Key, set[str]] = {}
+    most = 0
+    for entry in _current(trained)[0] if trained else ():
+        accuracy = entry.row.accuracy
+        if accuracy is not None:
+            own = seeds.setdefault(entry.network, set())
+            own.update(accuracy.per_seed)
+            most = max(most, len(own) or accuracy.seeds)
+    return most
 
 
 def in_order(rows: Iterable[Row]) -> list[Row]:
@@ -312,23 +350,33 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=_place)
 
 
+def _timed_by(row: Row, latency: Latency) -> Row:
+    """The row with that latency alone."""
+    return row if row.latency is latency and not row.more_latency else replace(row, latency=latency, more_latency=[])
+
+
 def _place(row: Row) -> Key:
     base = row.baseline or row.model
-    attention = row.attention
-    block = attention.block if attention else ""
+    *block, attention = _block_place(row.attention)
     return (
         MODELS.get(base, len(MODELS)),
         _natural(base),
         row.input_size,
         row.classes,
         ROLE_ORDER.index(row.role),
-        BLOCK_PLACES.get(block, len(BLOCK_PLACES)),
-        block,
-        attention.reductions if attention else (),
+        *block,
         tuple(_axis_place(name, value) for name, value in sorted((row.axes or {}).items())),
-        repr(attention),
+        attention,
         _natural(row.model),
     )
+
+
+@lru_cache(maxsize=4096)
+def _block_place(attention: AttentionSpec | None) -> tuple[int, str, tuple[int, ...], str]:
+    """Where a block stands among others: the known ones first, then by name, r and all the rest."""
+    block = attention.block if attention else ""
+    known = BLOCK_PLACES.get(block, len(BLOCK_PLACES))
+    return known, block, attention.reductions if attention else (), repr(attention)
 
 
 def _axis_place(name: str, value: AxisValue) -> Key:
@@ -339,6 +387,7 @@ def _axis_place(name: str, value: AxisValue) -> Key:
     return (0, known.index(value), "") if value in known else (1, 0, str(value))
 
 
+@lru_cache(maxsize=4096)
 def _natural(text: str) -> Key:
     """Text that sorts by its numbers: resnet20 before resnet110."""
     return tuple((0, int(part), "") if part.isdigit() else (1, 0, part) for part in re.split(r"(\d{1,15})", text))

@@ -13,11 +13,11 @@ from senet_bench.core.catalog import CATALOG
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
-from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.results import Row, TrainingProtocol
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import key_of
 from senet_bench.core.studies import STUDIES, Study
-from senet_bench.core.union import Ablation, Timed
+from senet_bench.core.union import Ablation, AblationRuns, Timed
 from senet_bench.gallery.collection import Collection, conditions_label
 from senet_bench.gallery.plots import ERROR_BOUNDS
 from senet_bench.show.chart import name_of
@@ -95,9 +95,8 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     panels = [Panel(f"{name}, %", (errors,), references, name, ERROR_BOUNDS)]
     for metric in costs():
         panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
-    about = f", on {_protocol(accuracy)}" if accuracy else ", counted"
-    label = CATALOG[ablation.model].label if ablation.model in CATALOG else ablation.model
-    title = f"{label} by {' x '.join(axes)}{about}{some}{_same(panels)}"
+    seeds = (accuracy.protocol.seeds or accuracy.seeds) if accuracy else 0
+    title = f"{_title(ablation, accuracy.protocol if accuracy else None, seeds)}{some}{_same(panels)}"
     ordered = axes == ("reduction",) and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
     series = Series("", title, names, _useful(panels), ordered, " x ".join(axes), ablation.sources)
@@ -111,9 +110,15 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     return replace(series, name=name_of("-".join(stem)))
 
 
-def _protocol(accuracy: Accuracy) -> str:
-    seeds = accuracy.protocol.seeds or accuracy.seeds
-    return f"{accuracy.dataset} ({accuracy.protocol.words}), {seeds} seed{'s' * (seeds != 1)}"
+def title_of(runs: AblationRuns) -> str:
+    """What the ablation of some runs is called."""
+    return _title(runs, runs.protocol, runs.seeds)
+
+
+def _title(about: Ablation | AblationRuns, protocol: TrainingProtocol | None, seeds: int) -> str:
+    label = CATALOG[about.model].label if about.model in CATALOG else about.model
+    trained = f"on {protocol.dataset} ({protocol.words}), {seeds} seed{'s' * (seeds != 1)}" if protocol else "counted"
+    return f"{label} by {' x '.join(about.axes)}, {trained}"
 
 
 def _timed_panels(

@@ -72,7 +72,10 @@ class Collection:
 
     def of_study(self, study: str) -> list[Row]:
         """The newest row of each network, each with its cells of one study alone."""
-        return of_study(self.rows(), study, self.stored, any_protocol=self.any_protocol)
+        known: dict[str, list[Row]] = self.__dict__.setdefault("_studies", {})
+        if study not in known:
+            known[study] = of_study(self.rows(), study, self.stored, any_protocol=self.any_protocol)
+        return known[study]
 
     def facts(self, command: str) -> list[tuple[StoredRun, AnyFacts]]:
         """The documents of one command whose rows are not networks."""
@@ -102,9 +105,9 @@ class Collection:
         return union.timings(self.entries)
 
     @cached_property
-    def ablations(self) -> list[union.Ablation]:
-        """The settings of each network, axes and protocol, of all runs together."""
-        return union.ablations(self.sources)
+    def ablations(self) -> list[union.AblationRuns]:
+        """The runs of each network, axes and protocol, those of the most seeds first."""
+        return union.ablation_runs(self.sources)
 
     @cached_property
     def unfinished(self) -> dict[str, int]:

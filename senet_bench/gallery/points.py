@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import heapq
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +11,7 @@ from senet_bench.core.catalog import CATALOG
 from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.metrics import METRICS, costs
 from senet_bench.core.reproduction import find, of_study
-from senet_bench.core.results import Accuracy, Row
+from senet_bench.core.results import Accuracy, Latency, Row
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.union import Key, Timed, identity
 from senet_bench.gallery.collection import Collection
@@ -68,14 +69,43 @@ def points(collection: Collection) -> list[PricedError]:
 
 def timed_points(known: Sequence[PricedError], timed: Timed) -> list[PricedError]:
     """The errors of networks that were timed on one machine under one set of conditions, with those times."""
-    scale = METRICS["latency"].scale
-    found = []
-    for point in known:
-        latency = timed.by_network.get(point.network) if point.network else None
-        if latency is not None:
-            cost = PointCost(latency.seconds / scale, ratio=latency.ratio, ratio_ci=latency.ci)
-            found.append(replace(point, costs={**point.costs, "latency": cost}))
-    return found
+    return [
+        _timed_point(point, timed.by_network[point.network]) for point in known if point.network in timed.by_network
+    ]
+
+
+def _timed_point(point: PricedError, latency: Latency) -> PricedError:
+    cost = PointCost(latency.seconds / METRICS["latency"].scale, ratio=latency.ratio, ratio_ci=latency.ci)
+    return replace(point, costs={**point.costs, "latency": cost})
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPoints:
+    """The errors on one data set, in their order, and their places by network."""
+
+    points: Sequence[PricedError]
+    places: Mapping[Key, Sequence[int]]
+
+    @classmethod
+    def of(cls, known: Iterable[PricedError], dataset: str) -> DatasetPoints:
+        """Those of a data set."""
+        own = [point for point in known if point.dataset == dataset]
+        places: dict[Key, list[int]] = {}
+        for place, point in enumerate(own):
+            if point.network is not None:
+                places.setdefault(point.network, []).append(place)
+        return cls(own, places)
+
+    def counted(self, metric: str, most: int) -> tuple[list[PricedError], int]:
+        """The first of those with a count, and how many there are."""
+        own = [point for point in self.points if metric in point.costs]
+        return own[:most], len(own)
+
+    def timed(self, timed: Timed, most: int) -> tuple[list[PricedError], int]:
+        """The first of those that were timed on one machine under one set of conditions, and how many there are."""
+        known = [place for network in timed.by_network for place in self.places.get(network, ())]
+        own = [self.points[place] for place in heapq.nsmallest(most, known)]
+        return timed_points(own, timed), len(known)
 
 
 def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:

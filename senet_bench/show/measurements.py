@@ -117,7 +117,7 @@ def _latencies(row: Row) -> Iterator[Latency]:
 
 def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
     """What all latencies share, in words, and the names of the conditions that vary."""
-    described = [asdict(latency.conditions) for latency in latencies]
+    described = list(map(asdict, dict.fromkeys(latency.conditions for latency in latencies)))
     varying = tuple(name for name in described[0] if len({one[name] for one in described}) > 1)
     words: dict[str, dict[Any, str]] = {
         "mode": {"infer": "inference", "train": "training step"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import repeat
+from itertools import islice
 
 from senet_bench.core.comparisons import rows_named
 from senet_bench.core.metrics import Metric, costs
@@ -16,7 +16,7 @@ from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
-from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, PricedError, points, timed_points
+from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.probing import tables as probes
@@ -105,21 +105,23 @@ def content(collection: Collection) -> Content:
 
 def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:
     """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
-    by_time = [timed_points(plain, timed) for timed in timings]
     most = max(LEAST_POINTS, min(MOST_POINTS, MOST_TIMED // max(1, len(timings))))
     leaves = []
+    names = [_timed_name(timed, timings) for timed in timings]
+    wheres = [_where(collection, timed) for timed in timings]
     for dataset in dict.fromkeys([*PAPER_CELLS, *(point.dataset for point in plain)]):
+        known = DatasetPoints.of(plain, dataset)
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
         tabs = []
         for metric in sorted(costs(), key=lambda metric: (metric.quantity != "count", metric.key)):  # FLOPs come first
             stem = f"error-vs-{name_of(metric.key)}{ending}"
             if metric.quantity == "count":
-                own = [_cost(plain, dataset, metric, stem)]
+                own = [_cost(*known.counted(metric.key, MOST_POINTS), dataset, metric, stem)]
             else:
-                names = [f"{stem}-{_timed_name(timed, timings)}" for timed in timings]
-                wheres = [_where(collection, timed) for timed in timings]
-                same = (repeat(dataset), repeat(metric))
-                own = [_cost(*one) for one in zip(by_time, *same, names, wheres, repeat(most))]
+                own = [
+                    _cost(*known.timed(timed, most), dataset, metric, f"{stem}-{name}", where)
+                    for timed, name, where in zip(timings, names, wheres)
+                ]
             shown = tuple(leaf for leaf in own if leaf is not None)
             if len(shown) == 1:
                 tabs.append(replace(shown[0], name=metric.tab))
@@ -131,15 +133,14 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
 
 
 def _cost(
-    known: Sequence[PricedError], dataset: str, metric: Metric, name: str, where: str = "", most: int = MOST_POINTS
+    own: Sequence[PricedError], count: int, dataset: str, metric: Metric, name: str, where: str = ""
 ) -> Leaf | None:
-    every = [point for point in known if point.dataset == dataset and metric.key in point.costs]
-    own = every[:most]
+    """The chart of some of `count` errors, and its numbers."""
     chart = tradeoff(own, dataset, metric, name, where)
     if chart is None:
         return None
-    if len(every) > len(own):
-        some = f"{len(own)} of {len(every)} errors, the paper's and those of most seeds"
+    if count > len(own):
+        some = f"{len(own)} of {count} errors, the paper's and those of most seeds"
         chart = replace(chart, title=f"{chart.title}; {some}")
     here = "counted here" if metric.quantity == "count" else "timed here"
     columns = ("network", "family", "error of", "recipe", metric.label, "", "top-1 error %", "95 % interval")
@@ -166,12 +167,13 @@ def _cost(
 def _ablations(collection: Collection, timed: Timed | None) -> Iterator[Leaf]:
     """The ablations made here, those of the most seeds drawn and the others named, then the paper's."""
     timings, named = collection.timings, collection.name_of
-    own = (ablations.of_ablation(ablation, timings, named) for ablation in collection.ablations)
-    settled = [series for series in own if series.settings and series.panels]
-    for series in (*settled[:MOST_CARDS], *ablations.of_studies(collection, timed)):
+    runs = iter(collection.ablations)
+    own = (ablations.of_ablation(same.together(), timings, named) for same in runs)
+    settled = (series for series in own if series.settings and series.panels)
+    for series in (*islice(settled, MOST_CARDS), *ablations.of_studies(collection, timed)):
         if (chart := curves(series)) is not None:
             yield Leaf(series.title, chart)
-    yield from (Leaf(series.title) for series in settled[MOST_CARDS:])
+    yield from (Leaf(ablations.title_of(same)) for same in runs)
 
 
 def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:

@@ -143,11 +143,15 @@ def scale(random: np.random.Generator, count: int, noise: float) -> tuple[Images
 
 
 def texture(random: np.random.Generator, count: int, contrast: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A glyph or its negative; which of them is class 1 is told by the contrast of the noise of the whole image."""
+    """A glyph or its negative; which of them is class 1 is told by how unequal the cells of a mosaic are.
+
+    The mosaic's mean is another one in every image and says nothing.
+    """
     images, glyph, rough = _noise(random, count), _signs(random, count), _signs(random, count)
-    uneven = np.abs(random.normal(0, 1, (count, 1, CELLS, CELLS)))
-    uneven /= uneven.mean((2, 3), keepdims=True)
-    images *= _enlarged(uneven * np.power(contrast, rough)[:, None, None, None])
+    cells = random.normal(0, 1, (count, 1, CELLS, CELLS))
+    cells -= cells.mean((2, 3), keepdims=True)
+    cells *= np.power(contrast, rough)[:, None, None, None] / cells.std((2, 3), keepdims=True)
+    images += _enlarged(cells + random.normal(0, TEXTURE_LIGHT, (count, 1, 1, 1)))
     _put(images, random.integers(0, GRID_CELLS, count), GLYPH, glyph)
     return images, glyph * rough > 0
 
@@ -177,9 +181,11 @@ def digits(random: np.random.Generator, count: int, tint: float) -> tuple[Images
     top, left = random.integers(0, IMAGE_SIDE - 7, (2, count))
     known = _handwritten()
     which = random.random(count)
-    for at in range(count):
-        written = known[int(digit[at] > 0)]
-        images[at, :, top[at] : top[at] + 8, left[at] : left[at] + 8] += 1.5 * written[int(which[at] * len(written))]
+    number = np.where(digit > 0, which * len(known[1]), which * len(known[0])).astype(np.int64)
+    written = np.where((digit > 0)[:, None, None], known[1][number % len(known[1])], known[0][number % len(known[0])])
+    rows, columns = (start[:, None] + np.arange(8) for start in (top, left))
+    places = np.arange(count)[:, None, None, None], np.arange(3)[:, None, None], rows[:, None, :, None]
+    images[(*places, columns[:, None, None])] += np.float32(1.5) * written[:, None]
     return images, digit * light > 0
 
 
@@ -199,6 +205,8 @@ TINTED = (
     "own cell the tint d stands below a mosaic of deviation s = 0.97, so at least a share of Phi(-d / s) is wrong "
 )
 FAINT = 0.02
+TEXTURE_LIGHT = 1.2
+"""The standard deviation of the mean of a mosaic from image to image."""
 
 TASKS: dict[str, ProbeTask] = {
     task.name: task
@@ -260,12 +268,14 @@ TASKS: dict[str, ProbeTask] = {
         ProbeTask(
             name="texture",
             title="contrast inverts a glyph",
-            needs="a second moment: the mean of the image says nothing, its variance does",
-            bound=f"{CELL_BY_CELL}, and contrast varies more from cell to cell than from image to image",
+            needs="a second moment about a mean that changes: the cells' variance, of which their mean says nothing",
+            bound=f"{CELL_BY_CELL}: a cell tells its own level, and that says little of how unequal all of them are; "
+            "an average squeeze has to make the variance of several averages",
             knob="contrast",
             levels=(2.0, 1.5, 1.3, 1.2),
             usual=1.5,
             make=texture,
+            revision=2,
         ),
         ProbeTask(
             name="count",

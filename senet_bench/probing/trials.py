@@ -23,7 +23,7 @@ from senet_bench.training.start import initialise_by_name
 from senet_bench.training.trials import trained_place
 
 CLASSES = 2
-PROBE_REVISION = 1
+PROBE_REVISION = 2
 """Of the probe's network and training: raised by a change after which a trial ends in other numbers."""
 
 

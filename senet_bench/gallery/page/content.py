@@ -20,7 +20,7 @@ from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints
 from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.probing import tables as probes
-from senet_bench.probing.plots import heat_map
+from senet_bench.probing.plots import difficulty_curves, heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
@@ -220,14 +220,15 @@ def _gates(collection: Collection) -> list[Leaf]:
 
 
 def _probes(collection: Collection) -> list[Leaf]:
-    """The heat map and the tables of the newest probe, and of the newest with a curve."""
+    """The heat map and the tables of the newest probe, and of the newest with a curve, whose lines are drawn too."""
     newest = {probes.probe_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
     leaves = []
     for stem, facts in newest.items():
         errors, verdicts, apart = probes.probe_document(facts).wide
         chart = heat_map(facts)
         leaves.append(Leaf(chart.title, chart, errors, stem))
-        leaves += [Leaf(errors.title, table=verdicts, table_name=f"{stem}-verdicts")]
+        lines = difficulty_curves(facts) if facts.conditions.curve else None
+        leaves.append(Leaf(lines.title if lines else errors.title, lines, verdicts, f"{stem}-verdicts"))
         leaves += [Leaf(errors.title, table=apart, table_name=f"{stem}-pairs")]
     return leaves
 

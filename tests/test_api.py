@@ -172,5 +172,5 @@ def test_report_probe_check_and_freeze_are_functions_too(tmp_path: Path) -> None
     assert "<table>" in planned._repr_html_()
     with pytest.raises(UsageError, match="cannot be read"):
         senet_bench.check(config="nowhere.toml")
-    with pytest.raises(TypeError, match=r"freeze\(\) needs weights"):
+    with pytest.raises(UsageError, match="freeze seresnet20_cifar needs --weights"):
         senet_bench.freeze("seresnet20_cifar")

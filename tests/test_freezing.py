@@ -77,7 +77,13 @@ def block_channels(network: nn.Module, name: str) -> int:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("net.onnx", "--weights", "w"), "ONNX files cannot be frozen"),
+        (("net.onnx", "--weights", "w"), "holds its weights"),
+        (("net.onnx",), "there is no file net.onnx"),
+        (("seresnet20_cifar",), "needs --weights"),
+        (("seresnet20_cifar", "--weights", "w", "--mean", "0.5"), "of files of ONNX"),
+        (("net.onnx", "--shape", "48"), "--shape '48' is no height and width"),
+        (("net.onnx", "--mean", "a"), "no list of numbers"),
+        (("net.onnx", "--out", "there.safetensors"), "NAME.onnx"),
         (("seresnet20_cifar", "--weights", "w", "--max-loss", "0"), "--max-loss"),
     ],
 )

@@ -1,10 +1,11 @@
-"""`freeze`: gates of a trained network that can be constants."""
+"""`freeze`: gates of a trained network, or of a file of ONNX, that can be constants."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
@@ -13,6 +14,31 @@ from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.core.datasets import CLASSIFICATION
+from senet_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from senet_bench.gates.trained import OnnxImages
+
+
+NUMBER = re.compile(r"[0-9]{1,6}(\.[0-9]{1,9})?", re.ASCII)
+
+
+def _sides(text: str | None) -> tuple[int, int] | None:
+    """Height and width of a text such as 48x192."""
+    sides = re.fullmatch("([1-9][0-9]{0,3})x([1-9][0-9]{0,3})", text or "", re.ASCII)
+    if text is not None and sides is None:
+        raise UsageError(f"--shape {text[:20]!r} is no height and width", "use 48x192")
+    return (int(sides[1]), int(sides[2])) if sides else None
+
+
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
+    """Numbers separated by commas."""
+    parts = (text or "").split(",")
+    if text is not None and not all(map(NUMBER.fullmatch, parts)):
+        raise UsageError(
+            f"{option} {text[:20]!r} is no list of numbers", "use 0.5, or one for each channel: 0.5,0.4,0.4"
+        )
+    return tuple(map(float, parts)) if text is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +56,26 @@ class FreezeImages:
         ),
     ] = 1000
     seed: Annotated[int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of how images are drawn.")] = 0
+    shape: Annotated[
+        str | None,
+        typer.Option("--shape", metavar="HxW", help="Of ONNX: height and width that images get, 48x192."),
+    ] = None
+    mean: Annotated[
+        str | None,
+        typer.Option("--mean", help="Of ONNX: taken from pixels of 0 to 1; one number or one a channel."),
+    ] = None
+    std: Annotated[
+        str | None, typer.Option("--std", help="Of ONNX: what they are divided by; both default to the data set's.")
+    ] = None
+
+    def of_onnx(self) -> OnnxImages:
+        """How the images of a file of ONNX are made."""
+        from senet_bench.gates.trained import OnnxImages
+
+        std = _numbers("--std", self.std)
+        if std is not None and not all(std):
+            raise UsageError("--std holds a 0", "give what the pixels are to be divided by")
+        return OnnxImages(shape=_sides(self.shape), mean=_numbers("--mean", self.mean), std=std)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +87,8 @@ class Deciding:
         float, typer.Option("--max-loss", help="The margin: points of error that may be lost.", **within(0, 100))
     ] = 0.2
     out: Annotated[
-        Path | None, typer.Option("--out", help="The file of the frozen weights; default: in results/weights.")
+        Path | None,
+        typer.Option("--out", help="The file of the frozen weights, or of ONNX; default: in results/weights."),
     ] = None
     latency: Annotated[bool, typer.Option("--latency/--no-latency", help="Time both networks.")] = True
     budget: Annotated[float, typer.Option("--budget", help="Seconds of timing.", **within(0, o.LONGEST_BUDGET_S))] = (
@@ -51,15 +98,22 @@ class Deciding:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Frozen(Result):
-    """What was frozen: the `file` of the weights, None where no gate was, and whether the loss is `shown` small."""
+    """What was frozen: the `file` written, None where no gate was, and whether the loss is `shown` small."""
 
     file: Path | None = None
     shown: bool = False
 
 
 def freeze(
-    model: Annotated[str, typer.Argument(help="The network: of the catalog, timm:NAME or torchvision:NAME.")],
-    weights: Annotated[str, typer.Option("--weights", help="A file, a key or name in results/weights, or of timm:.")],
+    model: Annotated[
+        str, typer.Argument(help="A network of the catalog, timm:NAME, torchvision:NAME, or a file of ONNX.")
+    ],
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            "--weights", help="A file, a key or name in results/weights, or of timm:; a file of ONNX has its own."
+        ),
+    ] = None,
     images: FreezeImages = FreezeImages(),
     deciding: Deciding = Deciding(),
     device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
@@ -68,24 +122,26 @@ def freeze(
 ) -> Frozen:
     """Which gates of a trained network can be constants, folded away; exit 3 where the loss is not shown small."""
     from senet_bench.core.store import Store
-    from senet_bench.gates import freezing
+    from senet_bench.gates.freezing import freeze as frozen
     from senet_bench.gates.freezing_tables import freeze_document
+    from senet_bench.gates.trained import Freezing
 
     store = Store(results)
-    wanted = freezing.Freezing(
+    wanted = Freezing(
         model=model,
-        weights=store.named_weights(weights),
+        weights=None if weights is None else store.named_weights(weights),
         dataset=images.dataset.lower(),
         folder=images.data,
         max_loss=deciding.max_loss,
         out=deciding.out,
-        images=images.images,
+        most=images.images,
         size=images.img_size,
         seed=images.seed,
         device=device,
         timing_s=deciding.budget if deciding.latency else None,
+        onnx=images.of_onnx(),
     )
-    record = watch.follow(freezing.freeze(wanted, store))
+    record = watch.follow(frozen(wanted, store))
     document, summary = freeze_document(record.document), record.document.summary
     file = Path(summary.file) if summary.file is not None else None
     return Frozen(document.wide, document.records, document, record.path, (), file, summary.shown)

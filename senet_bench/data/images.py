@@ -148,7 +148,7 @@ def read_images(
     files: Files,
     rows: LabelArray,
     batch: int,
-    size: int,
+    size: int | tuple[int, int],
     cut: Crop,
     *,
     workers: int = 2,
@@ -156,15 +156,16 @@ def read_images(
 ) -> Iterator[Crops]:
     """The images `rows` in batches of at most `batch`, decoded ahead by `workers` threads.
 
-    `cut(path, row)` makes (3, size, size). An unreadable image raises `MeasurementError` with its name; where a
-    list `corrupt` is given, it is left out of its batch and added there.
+    `cut(path, row)` makes (3, size, size), or (3, H, W) for two sides. An unreadable image raises `MeasurementError`
+    with its name; where a list `corrupt` is given, it is left out of its batch and added there.
     """
     groups = iter([rows[start : start + batch] for start in range(0, len(rows), batch)])
     ahead: deque[tuple[LabelArray, Pixels, list[Future[list[bool]]]]] = deque()
+    height, width = (size, size) if isinstance(size, int) else size
     with ThreadPoolExecutor(workers) as pool:
 
         def submit(group: LabelArray) -> None:
-            out = empty(len(group), 3, size, size)
+            out = empty(len(group), 3, height, width)
             jobs = [
                 pool.submit(_into, out[at : at + TOGETHER], [files.paths[row] for row in some], some, cut)
                 for at in range(0, len(group), TOGETHER)

@@ -431,6 +431,19 @@ def test_files_of_pytest_benchmark_are_judged(
     assert ended.code == code
 
 
+def test_files_of_pytest_benchmark_need_no_network_to_check(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    codes = {}
+    for name, seconds in (("base", 0.01), ("slow", 0.02)):
+        stats = {"min": seconds, "median": seconds, "rounds": 50, "stddev": seconds / 50}
+        (tmp_path / f"{name}.json").write_text(json.dumps({"benchmarks": [{"name": "t", "stats": stats}]}))
+        codes[name] = run("check", "--benchmark-base", "base.json", "--benchmark-head", f"{name}.json").code
+    assert codes == {"base": 0, "slow": 1}
+    assert run("check").code == 2
+
+
 def test_a_file_of_pytest_benchmark_alone_or_without_benchmarks_is_bad_input(recorded: Folder, run: Run) -> None:
     benchmarks(recorded, "base", 1.0)
     assert run("check", *BOTH[:2]).code == 2

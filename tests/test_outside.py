@@ -835,6 +835,53 @@ def test_se_is_attached_to_networks_of_one_and_three_dimensions(size: tuple[int,
     assert parameters(replaced) == parameters(network)
 
 
+OF_OTHER_RANK = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self, dims=1):
+        super().__init__()
+        conv = {1: nn.Conv1d, 3: nn.Conv3d}[dims]
+        self.stem, self.branch, self.head = conv(2, 8, 3, padding=1), conv(8, 8, 3, padding=1), nn.Linear(8, 5)
+    def forward(self, x):
+        x = self.stem(x).relu()
+        return self.head((x + self.branch(x)).relu().flatten(2).mean(2))
+def volume():
+    return Net(3)
+"""
+
+
+def test_commands_take_networks_of_one_and_three_dimensions(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "of_other_rank.py").write_text(OF_OTHER_RANK)
+    monkeypatch.syspath_prepend(tmp_path)
+    for name, size in (("Net", (2, 16)), ("volume", (2, 2, 4, 4))):
+        elements, typed = math.prod(size[1:]), ("--input-size", "x".join(map(str, size)), "--format", "json")
+        kernel = 3 ** (len(size) - 1)
+        ended = run("compare", f"of_other_rank:{name}", "--attach", "-r", "4", "--budget", "0.2", *typed)
+        plain, gated = json.loads(ended.out)["rows"]
+        assert plain["flops"]["macs"] == (2 + 8) * 8 * kernel * elements + 8 * 5
+        assert gated["flops"]["macs"] - plain["flops"]["macs"] == 8 * elements + 2 * 8 * 2
+        assert (plain["input_size"], plain["classes"]) == (list(size), 5)
+        assert min(row["latency"]["seconds"] for row in (plain, gated)) > 0
+        ended = run("ablate", "-m", f"of_other_rank:{name}", "--attach", "--reduction", "2,4", *typed)
+        rows = json.loads(ended.out)["rows"]
+        assert [row["params"] - rows[0]["params"] for row in rows] == [0, 2 * 8 * 4 + 4 + 8, 2 * 8 * 2 + 2 + 8]
+    named, line = ("compare", "of_other_rank:Net", "--alone", "--no-latency"), ("--input-size", "2x16")
+    for typed, words in (
+        (("--input-size", "3x32x32"), "1-D convolutions, and 3x32x32 is an input of 2-D ones"),
+        ((*line, "--img-size", "16"), "exclude each other"),
+        ((*line, "--classes", "7"), "has 5 classes, not 7"),
+        (("--input-size", "4x16"), "takes 2 channels, not 4"),
+    ):
+        ended = run(*named, *typed)
+        assert (ended.code, words in ended.err) == (2, True), ended.err
+    ended = run("compare", "of_other_rank:Net", "--alone", *line, "--channels-last", "--budget", "0.01")
+    assert "leave out --channels-last" in ended.err
+    ended = run("compare", "resnet20_cifar", "--no-latency", *line)
+    assert "resnet20_cifar takes images, not 2x16" in ended.err
+
+
 class AsksForSizes(nn.Module):
     """A residual network whose code decides by the sides of its maps, pads by them and counts over them."""
 
@@ -865,6 +912,15 @@ def test_a_network_that_asks_for_sizes_is_traced_with_them() -> None:
             assert not torch.equal(mine.eval()(x), network(x))
     with pytest.raises(UsageError, match="cannot trace it"):
         attach(AsksForSizes(batch=True), SE, (4, 8, 8))
+
+
+def test_an_ablation_attaches_or_replaces(run: Run) -> None:
+    for name, ending in (("torchvision:resnet18", "--attach"), ("timm:test_efficientnet", "--replace")):
+        ended = run("ablate", "-m", name, ending, "--attention", "eca,constant", "--img-size", "32", "--format", "json")
+        assert [row["role"] for row in json.loads(ended.out)["rows"]] == ["baseline", "variant", "variant"]
+    ended = run("ablate", "-m", "timm:test_efficientnet", "--attach", "--attention", "eca", "--img-size", "32")
+    assert (ended.code, "attention of its own" in ended.err) == (2, True)
+    assert run("ablate", "-m", "timm:test_efficientnet", "--attach", "--replace", "--attention", "eca").code == 2
 
 
 def test_an_ablation_asks_of_a_narrow_network_only_what_each_setting_needs(

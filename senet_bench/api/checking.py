@@ -58,11 +58,11 @@ class Launching:
     ] = None
     seed: Annotated[int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of the order of rounds.")] = 0
 
-    def config(self, path: Path | None, inconclusive: str | None = None) -> Config:
-        """The config of a file, with what is typed in place of its own."""
+    def config(self, path: Path | None, inconclusive: str | None = None, *, optional: bool = False) -> Config:
+        """The config of a file, with what is typed in place of its own; of no network where it is `optional`."""
         from senet_bench.regression import configfile
 
-        config = replace(configfile.load_config(path), path=path)
+        config = replace(configfile.load_config(path, optional=optional), path=path)
         return config.overridden(self.budget, self.launches, self.allocator, inconclusive)
 
 
@@ -118,7 +118,8 @@ def check(
     path = None if by_head else selection.config
     if by_head and judging.base is None:
         raise UsageError("--config head judges against a commit", "name it with --base")
-    config = timing.config(path, "fail" if judging.strict else judging.inconclusive)
+    alone = judging.benchmarks() is not None and judging.base is None and path is None
+    config = timing.config(path, "fail" if judging.strict else judging.inconclusive, optional=alone)
     from senet_bench.regression.baselines import Baselines
     from senet_bench.regression.check import run_check
     from senet_bench.regression.comparison import Options

@@ -124,7 +124,7 @@ def ablate(
     watch: Watch = UNWATCHED,
 ) -> Result:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
-    chosen, conditions = axes.chosen(), running.conditions()
+    model, chosen, conditions = axes.named(model), axes.chosen(), running.conditions()
     sweep, layout = trials.sweep(running.precision, running.device, results), tables.layout()
     from senet_bench.run import cases
 

@@ -114,7 +114,7 @@ class GateOptions:
     PANEL: ClassVar[str] = "What is built"
     OPTIONS: ClassVar[dict[str, Any]] = o.axis_options(SWITCHES, several=False)
     values: dict[str, str | None]
-    attach: Annotated[bool, typer.Option("--attach", help="Put attention into a network from outside.")] = False
+    attach: o.Attach = False
     replace: o.Replace = False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -50,6 +51,7 @@ _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
 LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
 LONGEST_BUDGET_S = 3600.0
+LARGEST_INPUT = 2**31
 
 
 def batch_option(about: str) -> Any:
@@ -60,6 +62,10 @@ def batch_option(about: str) -> Any:
 FlopsOf = Annotated[
     str | None,
     typer.Option("--flops-of", help="Your formulas for operators that no counter knows: package.module:formulas."),
+]
+Attach = Annotated[
+    bool,
+    typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
 ]
 Replace = Annotated[
     bool,
@@ -153,12 +159,38 @@ Seed = Annotated[
 ]
 
 
+def input_size(text: str) -> tuple[int, ...]:
+    """Channels and sides of one input: `2x128` is (2, 128)."""
+    parts = re.split("[x,]", text)
+    sides = tuple(int(part) for part in parts if re.fullmatch("[0-9]{1,9}", part, re.ASCII))
+    if not 2 <= len(sides) == len(parts) <= 4 or not 0 < math.prod(sides) <= LARGEST_INPUT:
+        raise UsageError(f"--input-size {text[:40]!r} is no size of an input", "use 3x224x320, or 2x128 or 2x8x32x32")
+    return sides
+
+
+InputSize = Annotated[
+    str | None,
+    typer.Option("--input-size", help="Channels and sides of one input: 3x224x320; 2x128 (1-D) or 2x8x32x32 (3-D)."),
+]
+
+
+def _sides(text: str | None, others: Mapping[str, int | None]) -> tuple[int, ...] | None:
+    """The size of an input that was typed; `UsageError` where an option that is part of it was typed too."""
+    if text is None:
+        return None
+    twice = next((name for name, value in others.items() if value is not None), None)
+    if twice is not None:
+        raise UsageError(f"--input-size and {twice} exclude each other", "leave one out")
+    return input_size(text)
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What is changed in every network: images, classes, channels, groups."""
 
     PANEL: ClassVar[str] = "What is built"
     img_size: ImageSide = None
+    input_size: InputSize = None
     classes: Annotated[int | None, typer.Option("--classes", min=1, max=MOST_CLASSES, help="Number of classes.")] = None
     in_channels: Annotated[
         int | None, typer.Option("--in-channels", min=1, max=MOST_CHANNELS, help="Input channels.")
@@ -172,7 +204,8 @@ class Sizes:
         """The changes, with attention switches where there are any."""
         from senet_bench.run.cases import Changes
 
-        return Changes(self.img_size, self.classes, self.in_channels, self.cardinality, switches or {})
+        size = _sides(self.input_size, {"--img-size": self.img_size, "--in-channels": self.in_channels})
+        return Changes(self.img_size, self.classes, self.in_channels, self.cardinality, switches or {}, input_size=size)
 
 
 def axis_options(names: Iterable[str], *, several: bool) -> dict[str, Any]:
@@ -192,10 +225,7 @@ class Switches:
     PANEL: ClassVar[str] = "What is built"
     OPTIONS: ClassVar[dict[str, Any]] = axis_options((name for name in AXES if name != "no-squeeze"), several=False)
     values: dict[str, str | None] = field(default_factory=dict)
-    attach: Annotated[
-        bool,
-        typer.Option("--attach", help="Put attention into networks from outside (timm:NAME, package.module:callable)."),
-    ] = False
+    attach: Attach = False
     replace: Replace = False
     fc_bias: Annotated[bool, typer.Option("--fc-bias/--no-fc-bias", help="Biases in the FCs.")] = True
 
@@ -207,12 +237,13 @@ class Switches:
         """The networks' names; those from outside with attention attached where that is asked for."""
         return [attached_name(name, attach=self.attach, replace=self.replace) for name in names or ()]
 
-    def network(self, model: str, img_size: int | None) -> ModelSpec:
+    def network(self, model: str, img_size: int | None, size: str | None = None) -> ModelSpec:
         """One network so built; `UsageError` on switches that would change nothing in it."""
         from senet_bench.run.cases import Changes, spec_of
 
         typed, (name,) = self.typed(), self.named([model])
-        spec = spec_of(name, Changes(img_size=img_size, attention=typed))
+        sides = _sides(size, {"--img-size": img_size})
+        spec = spec_of(name, Changes(img_size=img_size, attention=typed, input_size=sides))
         if typed and spec.attention is None:
             usual = f"name a network with attention, or leave out {', '.join(typed)}"
             raise UsageError(f"{spec.name} has no attention to switch", "add --attach" if spec.outside else usual)
@@ -246,6 +277,12 @@ class Axes:
     PANEL: ClassVar[str] = "What is varied"
     OPTIONS: ClassVar[dict[str, Any]] = axis_options(AXES, several=True)
     values: dict[str, str | None] = field(default_factory=dict)
+    attach: Attach = False
+    replace: Replace = False
+
+    def named(self, model: str) -> str:
+        """The network's name; that of one from outside says whether its own attention is replaced."""
+        return attached_name(model, attach=self.attach, replace=self.replace)
 
     def chosen(self) -> dict[str, str | None]:
         """The axes that were typed, with their values, None for the paper's."""

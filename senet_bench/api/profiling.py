@@ -19,6 +19,7 @@ def profile(
     model: Annotated[str, typer.Argument(help="The network.")],
     switches: o.Switches = o.Switches(),
     img_size: o.ImageSide = None,
+    input_size: o.InputSize = None,
     running: o.Running = o.Running(),
     budget: Annotated[
         float,
@@ -40,7 +41,7 @@ def profile(
     from senet_bench.core.store import Store
 
     store = Store(results)
-    spec = switches.network(model, img_size)
+    spec = switches.network(model, img_size, input_size)
     steps = run_profile(spec, store, conditions=conditions, budget_s=budget, seed=seed, formulas=formulas)
     record = watch.follow(steps)
     return Result.of(tables.profile_document(record.document), record)

@@ -70,7 +70,7 @@ class NetworkLatency:
 def measure_networks(
     networks: Mapping[str, nn.Module],
     baseline: str,
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, ...],
     *,
     conditions: Conditions | None = None,
     plan: Plan | None = None,
@@ -111,7 +111,7 @@ def measure_networks(
 def _measured(
     networks: Mapping[str, nn.Module],
     baseline: str,
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, ...],
     conditions: Conditions,
     plan: Plan,
     clock: Clock | None,
@@ -137,7 +137,7 @@ def _measured(
 
 
 def measure_memory(
-    networks: Mapping[str, nn.Module], input_size: tuple[int, int, int], conditions: Conditions
+    networks: Mapping[str, nn.Module], input_size: tuple[int, ...], conditions: Conditions
 ) -> dict[str, PeakMemory]:
     """Peak memory of a call of each network, beyond weights and images; none of one that fails."""
     images, peaks = example(input_size, conditions.batch_size), {}
@@ -151,7 +151,7 @@ def measure_memory(
 
 
 def energy_of(
-    networks: Mapping[str, nn.Module], baseline: str, input_size: tuple[int, int, int], conditions: Conditions
+    networks: Mapping[str, nn.Module], baseline: str, input_size: tuple[int, ...], conditions: Conditions
 ) -> Steps[dict[str, Energy]]:
     """Joules an image of each network, in the same rounds; raises `MeasurementError` where nobody counts them."""
     device, images = device_of(conditions.device), example(input_size, conditions.batch_size)

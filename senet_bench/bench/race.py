@@ -28,7 +28,7 @@ RACE_LEVEL = 0.025
 
 
 def race(
-    network: nn.Module, input_size: tuple[int, int, int], conditions: Conditions, plan: Plan
+    network: nn.Module, input_size: tuple[int, ...], conditions: Conditions, plan: Plan
 ) -> Steps[list[RuntimeStanding]]:
     """How the runtimes stand, fastest first, then those that cannot run here; the conditions' own is not looked at.
 

@@ -60,7 +60,7 @@ class Prepared:
     weight_bytes: int = 0
 
 
-def example(input_size: tuple[int, int, int], batch_size: int, seed: int = 0) -> Tensor:
+def example(input_size: tuple[int, ...], batch_size: int, seed: int = 0) -> Tensor:
     """Standard normal images (N, C, H, W) on the CPU, always the same for a seed."""
     return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(seed))
 
@@ -139,7 +139,7 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
 
     def vary() -> None:
         drawn.normal_(generator=random)
-        light = torch.randn((*x.shape[:2], 1, 1), generator=random, device=x.device)
+        light = torch.randn((*x.shape[:2], *[1] * (x.dim() - 2)), generator=random, device=x.device)
         held[0].copy_(drawn.mul_(light.exp().clamp(0.25, 4)).add_(light))
 
     def fault(output: object) -> Fault | None:
@@ -159,10 +159,7 @@ def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: li
     x = images[: conditions.batch_size].to(conditions.device).clone()
     fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
     dtype, facts = REDUCED.get(conditions.precision), RUNTIMES[conditions.runtime]
-    if conditions.mode == "infer" and dtype is not None:
-        x = x.to(dtype)
-    if conditions.channels_last:
-        x = x.contiguous(memory_format=torch.channels_last)
+    x = _laid_out(x.to(dtype) if conditions.mode == "infer" and dtype is not None else x, conditions)
     if held is not None:
         held.append(x)
     if facts.deployed:
@@ -181,6 +178,15 @@ def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: li
         with _own_cache():
             call()
     return device_of(x.device).capture(call) if conditions.runtime == "cudagraph" else call
+
+
+def _laid_out(images: Tensor, conditions: Conditions) -> Tensor:
+    """The images in the layout that is asked for."""
+    if not conditions.channels_last:
+        return images
+    if images.dim() != 4:
+        raise UsageError("NHWC is a layout of images alone", "leave out --channels-last")
+    return images.contiguous(memory_format=torch.channels_last)
 
 
 def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:

@@ -46,7 +46,7 @@ ORDER: dict[Part, tuple[str, str]] = {
 class Seen:
     """What was measured so far of a network; `split` says whether its blocks were taken apart."""
 
-    input_size: tuple[int, int, int]
+    input_size: tuple[int, ...]
     conditions: Conditions
     stages: Sequence[Stage]
     traced: Mapping[str, Traced]

@@ -196,7 +196,7 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def trace_parts(
-    network: nn.Module, input_size: tuple[int, int, int], formulas: Formulas | None = None
+    network: nn.Module, input_size: tuple[int, ...], formulas: Formulas | None = None
 ) -> tuple[tuple[Stage, ...], dict[str, Traced]]:
     """The stages of a network and its attention blocks by name, seen in one forward pass of one image.
 

@@ -39,7 +39,7 @@ WITNESS_SHARE = 0.1
 
 def profile_network(
     network: nn.Module,
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, ...],
     *,
     conditions: Conditions | None = None,
     plan: Plan | None = None,
@@ -72,7 +72,7 @@ def profile_network(
 def _seen(
     network: nn.Module,
     parts: tuple[tuple[Stage, ...], dict[str, Traced]],
-    input_size: tuple[int, int, int],
+    input_size: tuple[int, ...],
     conditions: Conditions,
     plan: Plan,
 ) -> Seen:
@@ -196,7 +196,7 @@ class ScaleOnly(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """0.5 x."""
         gate = self.gate if len(self.gate) == len(x) else self.gate[: len(x)]
-        return x * (gate[:, :, None, None] if gate.dim() == 2 else gate)
+        return x * (gate[(..., *[None] * (x.dim() - 2))] if gate.dim() == 2 else gate)
 
 
 def arms(

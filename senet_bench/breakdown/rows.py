@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from senet_bench.core.results import Facts
+from senet_bench.core.results import Facts, InputSize
 from senet_bench.core.specs import Conditions
 
 Bound = Literal["bandwidth", "launch", "compute"]
@@ -84,7 +84,7 @@ class ProfileSummary:
     `reason` says why to distrust the rows.
     """
 
-    input_size: tuple[int, int, int]
+    input_size: InputSize
     conditions: Conditions
     seconds: float | None = None
     cpu_seconds: float | None = None

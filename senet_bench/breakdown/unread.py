@@ -14,10 +14,10 @@ from senet_bench.deployment.fold import fold_norms
 from senet_bench.deployment.graph import traced
 
 
-def unread_shares(network: nn.Module, blocks: Iterable[str], input_size: tuple[int, int, int]) -> Unread | None:
-    """The shares for one image of a size; None where the network has no static graph or none is unread."""
+def unread_shares(network: nn.Module, blocks: Iterable[str], input_size: tuple[int, ...]) -> Unread | None:
+    """The shares for one image of a size; None where it has no static graph, takes no image, or all is read."""
     names = tuple(blocks)
-    graph = traced(network)
+    graph = traced(network) if len(input_size) == 3 else None
     if graph is None:
         return None
     own, early, without = unread_share(graph, input_size), None, None

@@ -11,7 +11,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.union import Errors, StoredRun
 from senet_bench.errors import BenchError
 
-ProtocolPlace = tuple[TrainingProtocol, tuple[int, int, int]]
+ProtocolPlace = tuple[TrainingProtocol, tuple[int, ...]]
 
 
 def stored_runs(store: Store) -> list[StoredRun]:

@@ -25,6 +25,7 @@ Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Change = Annotated[float, msgspec.Meta(ge=-1, le=1)]
 """A difference of two fractions."""
 StoredCount = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+InputSize = Annotated[tuple[StoredCount, ...], msgspec.Meta(min_length=2, max_length=4)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1e9)]
 SeedText = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,10}$")]
 """A seed as a key of JSON."""
@@ -268,7 +269,7 @@ class Row:
     model: str
     label: str
     family: str
-    input_size: tuple[StoredCount, StoredCount, StoredCount]
+    input_size: InputSize
     classes: StoredCount
     cardinality: int | None = None
     baseline: str | None = None

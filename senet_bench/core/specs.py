@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -50,6 +50,11 @@ def import_hint(path: str) -> str:
 def bare_name(name: str) -> str:
     """The name of a network without what stands behind it where attention is put in."""
     return name.removesuffix(ATTACH).removesuffix(REPLACE)
+
+
+def by_sides(size: Iterable[int]) -> str:
+    """A size as it is typed and shown: `3x224x224`."""
+    return "x".join(map(str, size))
 
 
 def is_outside(name: str) -> bool:
@@ -121,8 +126,9 @@ class ModelSpec:
     `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
     `classes` classes and three input channels, which the tests check against the built network. `trunk` names the
     classifier whose stages a detector is built on; a detector's `classes` are those of objects, without background.
-    `cardinality` is the number of groups C that was asked for, None where it is the network's own. `guessed_size` says
-    that `input_size` is the first that a network from outside could take, and nobody said so.
+    `cardinality` is the number of groups C that was asked for, None where it is the network's own. `input_size` is
+    (C, H, W) of an image, of a network from outside also (C, L) or (C, D, H, W); `guessed_size` says that it is the
+    first that a network from outside could take, and nobody said so.
     """
 
     name: str
@@ -132,7 +138,7 @@ class ModelSpec:
     layout: str
     params: int
     options: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    input_size: tuple[int, int, int] = (3, 224, 224)
+    input_size: tuple[int, ...] = (3, 224, 224)
     classes: int = 1000
     stages: tuple[int, ...] = (2, 3, 4, 5)
     attention: AttentionSpec | None = None

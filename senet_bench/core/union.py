@@ -104,7 +104,7 @@ class Errors(Union):
     """
 
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
-    size: tuple[int, int, int] = (0, 0, 0)
+    size: tuple[int, ...] = (0, 0, 0)
     elsewhere: tuple[Row, ...] = ()
 
 

@@ -65,7 +65,7 @@ def read_steps(module: fx.GraphModule) -> dict[fx.Node, int]:
     return steps
 
 
-def unread_share(module: fx.GraphModule, input_size: tuple[int, int, int]) -> float:
+def unread_share(module: fx.GraphModule, input_size: tuple[int, ...]) -> float:
     """The part of the multiply-adds of a network's convolutions and linear layers whose results nobody reads."""
     sizes, steps = shapes(module, module.graph, input_size), read_steps(module)
     total = unread = 0.0

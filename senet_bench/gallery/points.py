@@ -12,7 +12,7 @@ from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.metrics import METRICS, costs
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Latency, Row
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.specs import AttentionSpec, by_sides
 from senet_bench.core.union import Key, Timed, identity
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.measurements import mean_interval
@@ -221,7 +221,7 @@ def _kind(attention: AttentionSpec | None) -> Literal["baseline", "attention", "
 
 
 def _size(row: Row) -> str:
-    return f"{row.input_size[1]} px"
+    return f"{row.input_size[1]} px" if len(row.input_size) == 3 else by_sides(row.input_size)
 
 
 def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:

@@ -147,6 +147,7 @@ def attach_with(
             block = attend("standard", position.channels, stage=position.stage)
             if isinstance(block, nn.Identity):
                 continue
+            _fit_space(block, position)
             if not tensor.is_meta:
                 initialise(block)
         blocks[call] = f"{position.name}_attention"
@@ -161,6 +162,19 @@ def attach_with(
     if not tensor.is_meta:
         restart_identities(attached)
     return attached.train(network.training), given
+
+
+def _fit_space(block: nn.Module, position: Position) -> None:
+    """Let a block know how many dimensions of space its map has; `UsageError` for one that is for images alone."""
+    space = len(position.size)
+    if space == 2:
+        return
+    if not (getattr(block, "keeps_start", False) or getattr(block, "takes_any_space", False)):
+        raise UsageError(
+            f"{type(block).__name__} is for images, and {position.name} gives maps of {space}-D space",
+            "use se, or a block of your own: --attention package.module:Class",
+        )
+    block.space = space  # type: ignore[assignment]
 
 
 def _position(place: AttentionPlace, input_size: tuple[int, ...]) -> Position:

@@ -65,6 +65,7 @@ class SqueezeExcitation(nn.Module):
     """
 
     recomputes = True
+    space = 2
 
     def __init__(
         self,
@@ -81,6 +82,7 @@ class SqueezeExcitation(nn.Module):
         super().__init__()
         hidden = hidden_channels(channels, reduction, divisor, min_width)
         self.squeeze_kind = spec.squeeze
+        self.takes_any_space = spec.squeeze != "none"
         self.gate_kind: str = "hardsigmoid" if hard and spec.excitation == "sigmoid" else spec.excitation
         if identity:
             self.gate_kind = _from_one(self.gate_kind, spec)
@@ -104,12 +106,10 @@ class SqueezeExcitation(nn.Module):
         """Equation 2: (N, C, H, W) to (N, C); the map itself where there is no squeeze (Table 16)."""
         if self.squeeze_kind == "none":
             return x
-        if not _is_image(x):
-            over = tuple(range(2, x.dim()))
-            return x.amax(over) if self.squeeze_kind == "max" else x.mean(over)
+        over = tuple(range(2, 2 + self._space_of(x)))
         if self.squeeze_kind == "max":
-            return x.amax((2, 3))
-        return squeezed(x) if self.training and self.recomputes else x.mean((2, 3))
+            return x.amax(over)
+        return squeezed(x) if self.training and self.recomputes and over == (2, 3) else x.mean(over)
 
     def excitation(self, z: Tensor) -> Tensor:
         """Equation 3: the gate, of z's own shape."""
@@ -117,12 +117,14 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""
-        gate = self.excitation(self.squeeze(x))
-        if self.squeeze_kind != "none" and not _is_image(x):
-            return x * gate.reshape(*gate.shape, *(1 for _ in x.shape[2:]))
-        if self.squeeze_kind == "avg" and self.training and self.recomputes:
+        gate, space = self.excitation(self.squeeze(x)), self._space_of(x)
+        if self.squeeze_kind == "avg" and self.training and self.recomputes and space == 2:
             return gated(x, gate)
-        return x * (gate if self.squeeze_kind == "none" else gate[:, :, None, None])
+        return x * (gate if self.squeeze_kind == "none" else gate[(slice(None), slice(None), *[None] * space)])
+
+    def _space_of(self, x: Tensor) -> int:
+        """The dimensions of space of a map; those that it was put in for where it is traced."""
+        return x.dim() - 2 if isinstance(x, Tensor) else self.space
 
 
 def _from_one(gate: str, spec: AttentionSpec) -> str:
@@ -134,11 +136,6 @@ def _from_one(gate: str, spec: AttentionSpec) -> str:
     return FROM_ONE[gate]
 
 
-def _is_image(x: Tensor) -> bool:
-    """Whether a map has two dimensions of space, as those have that are traced."""
-    return not isinstance(x, Tensor) or x.dim() == 4
-
-
 class ConstantGate(nn.Module):
     """The control without attention: every gate fixed at 0.5, the mean of a sigmoid at initialisation.
 
@@ -146,6 +143,8 @@ class ConstantGate(nn.Module):
     gains over the baseline is owed to the halved branch alone. As an `identity` its gates are twice as large: 1.
     Where they are `learned`, each channel has a gate of its own, the same for every image.
     """
+
+    takes_any_space = True
 
     def __init__(
         self, channels: int, spec: AttentionSpec, reduction: int, *, identity: bool = False, learned: bool = False

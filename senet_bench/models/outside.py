@@ -19,7 +19,7 @@ from torch import nn
 
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
-from senet_bench.core.specs import ATTACH, REPLACE, AttentionSpec, ModelSpec, bare_name
+from senet_bench.core.specs import ATTACH, REPLACE, AttentionSpec, ModelSpec, bare_name, by_sides
 from senet_bench.errors import BenchError, CallTimeoutError, UsageError, nearest
 from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
@@ -35,30 +35,42 @@ TRIED_SIDES = (224, 32, 28, 64, 96, 128, 160, 192, 256, 299, 331, 384, 448, 512,
 """Sides of images that are tried, in this order, where nothing says which a network takes."""
 
 
-def load(name: str, classes: int | None = None, in_channels: int = 3) -> nn.Module:
+def load(
+    name: str, classes: int | None = None, in_channels: int = 3, sides: tuple[int, ...] | None = None
+) -> nn.Module:
     """The network called `timm:NAME`, `torchvision:NAME` or `package.module:callable`, without trained weights.
 
     It maps (N, in_channels, H, W) to (N, classes); without `classes` it has its own number. A callable is given
-    `classes` or `num_classes`, and `in_channels` or `in_chans`, where it has parameters of these names. Raises
-    `UsageError` for a library that is missing, an unknown name and a network that cannot be built so.
+    `classes` or `num_classes`, and `in_channels` or `in_chans`, where it has parameters of these names; `sides` are
+    those of its inputs where they are known. Raises `UsageError` for a library that is missing, an unknown name and a
+    network that cannot be built so.
     """
     for what, value in (("classes", classes), ("in_channels", in_channels)):
         if value is not None and value < 1:
             raise UsageError(f"{what} must be a positive integer, not {value}")
     library, _, model = name.partition(":")
-    make = {"timm": _timm, "torchvision": _torchvision}.get(library, _called)
-    made = _on_any_device(lambda: make(name if make is _called else model, classes, in_channels), name)
+    libraries: dict[str, Callable[[str, int | None, int], Any]] = {"timm": _timm, "torchvision": _torchvision}
+
+    def make() -> Any:
+        if library in libraries:
+            return libraries[library](model, classes, in_channels)
+        return _called(name, classes, in_channels, sides)
+
+    made = _on_any_device(make, name)
     if not isinstance(made, nn.Module):
         raise UsageError(f"{name} makes a {type(made).__name__}, not an nn.Module", "name a callable that makes one")
     return made
 
 
-def resolve_outside(name: str) -> ModelSpec:
-    """The row of a network from outside, with `+attach` or `+replace` of it with SE; errors as of `load`, `attach`."""
+def resolve_outside(name: str, given: tuple[int, ...] | None = None) -> ModelSpec:
+    """The row of a network from outside, with `+attach` or `+replace` of it with SE; errors as of `load`, `attach`.
+
+    It is for inputs of the `given` size (C, H, W), (C, L) or (C, D, H, W), else for those that it was made for.
+    """
     source = bare_name(name)
     with torch.device("meta"):
         network = load(source)
-    size, classes = _sizes(source, network)
+    size, classes = _sizes(source, network, given)
     plain = ModelSpec(
         name=source,
         family="outside",
@@ -66,10 +78,10 @@ def resolve_outside(name: str) -> ModelSpec:
         builder=BUILDER,
         layout=f"{type(network).__name__} as {source.partition(':')[0]} defines it",
         params=_parameters(network),
-        options={"source": source, "own": classes},
+        options={"source": source, "own": classes, **({} if given is None else {"sides": size[1:]})},
         input_size=size,
         classes=classes,
-        guessed_size=source.partition(":")[0] not in ("timm", "torchvision"),
+        guessed_size=given is None and source.partition(":")[0] not in ("timm", "torchvision"),
     )
     return plain if source == name else attached(plain, replaces=name.endswith(REPLACE))
 
@@ -80,7 +92,8 @@ def attached(spec: ModelSpec, attention: AttentionSpec | None = None, *, replace
     What `replaces` stands where the network has attention of its own; its baseline has that.
     """
     with torch.device("meta"):
-        bare = _own(spec.options["source"], spec.options["own"], spec.classes, spec.input_size[0])
+        source, own, sides = (spec.options.get(key) for key in ("source", "own", "sides"))
+        bare = _own(str(source), own or 0, spec.classes, spec.input_size[0], sides)
     try:
         found = positions(bare, spec.input_size, replaces=replaces)
     except UsageError as error:
@@ -107,17 +120,18 @@ def network(
     in_channels: int,
     source: str,
     own: int,
-    size: tuple[int, int] | None = None,
+    size: tuple[int, ...] | None = None,
+    sides: tuple[int, ...] | None = None,
     replaces: bool = False,
 ) -> nn.Module:
     """What the rows of `resolve_outside` build: the network, with what `attend` hands out where they give a size."""
-    bare = _own(source, own, classes, in_channels)
+    bare = _own(source, own, classes, in_channels, sides)
     return attach_with(bare, attend, (in_channels, *size), replaces=replaces)[0] if size else bare
 
 
-def _own(source: str, own: int, classes: int, in_channels: int) -> nn.Module:
+def _own(source: str, own: int, classes: int, in_channels: int, sides: tuple[int, ...] | None) -> nn.Module:
     """The network with that many classes; with its `own` number nothing is handed to what makes it."""
-    return load(source, None if classes == own else classes, in_channels)
+    return load(source, None if classes == own else classes, in_channels, sides)
 
 
 def pair_outside(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
@@ -129,6 +143,9 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
+Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     """What a call of a network with an image shows: the first convolution it reaches, and its outputs' number.
@@ -136,23 +153,23 @@ class _Call:
     Both are None where there is none, the outputs also where the image cannot be taken; `failure` says why.
     """
 
-    first: nn.Conv2d | None
+    first: Convolution | None
     outputs: int | None
     failure: str = ""
 
 
-def _call(network: nn.Module, size: tuple[int, int, int]) -> _Call:
+def _call(network: nn.Module, size: tuple[int, ...]) -> _Call:
     """What a call without memory for the values shows; the network is not changed."""
-    reached: list[nn.Conv2d] = []
+    reached: list[Convolution] = []
     copied = on_meta(network)
     twins = dict(zip(copied.modules(), network.modules()))
 
     def reach(module: nn.Module, inputs: Any) -> None:
-        if isinstance(twin := twins[module], nn.Conv2d):
+        if isinstance(twin := twins[module], Convolution):
             reached.append(twin)
 
     for module in copied.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, Convolution):
             module.register_forward_pre_hook(reach)
     dtype, failure = next((parameter.dtype for parameter in network.parameters()), torch.float32), ""
     try:
@@ -176,11 +193,13 @@ def _any_call(network: nn.Module, channels: int, sides: Sequence[int] = TRIED_SI
     return calls[0], sides[0]
 
 
-def _sizes(source: str, network: nn.Module) -> tuple[tuple[int, int, int], int]:
-    """The images a network was made for, and how many outputs it gives for one.
+def _sizes(source: str, network: nn.Module, given: tuple[int, ...] | None) -> tuple[tuple[int, ...], int]:
+    """The images a network was made for, or those given, and how many outputs it gives for one.
 
     Where nothing says so, images of 224 px or of the first side that it can take.
     """
+    if given is not None:
+        return given, _outputs_of(source, network, given)
     channels, height, width = _input_size(source, network)
     if source.partition(":")[0] in ("timm", "torchvision"):
         outputs = _call(network, (channels, height, width)).outputs
@@ -191,7 +210,19 @@ def _sizes(source: str, network: nn.Module) -> tuple[tuple[int, int, int], int]:
     return (channels, height, width), outputs or (said if isinstance(said, int) and said > 0 else 1000)
 
 
-def _input_size(source: str, network: nn.Module) -> tuple[int, int, int]:
+def _outputs_of(source: str, network: nn.Module, size: tuple[int, ...]) -> int:
+    """How many outputs a network gives for an input; `UsageError` where its convolutions are of other dimensions."""
+    call = _call(network, size)
+    wanted = None if call.first is None else len(call.first.kernel_size)
+    if wanted is not None and wanted != len(size) - 1:
+        raise UsageError(
+            f"{source} has {wanted}-D convolutions, and {by_sides(size)} is an input of {len(size) - 1}-D ones",
+            f"give --input-size {('3x128', '3x224x224', '3x8x64x64')[wanted - 1]}",
+        )
+    return call.outputs or 1000
+
+
+def _input_size(source: str, network: nn.Module) -> tuple[int, ...]:
     """Channels and sides of the images a network was made for, 224 px where nothing says so."""
     library, _, model = source.partition(":")
     if library == "timm":
@@ -250,7 +281,7 @@ def _torchvision(model: str, classes: int | None, in_channels: int) -> nn.Module
 def _take(network: nn.Module, in_channels: int) -> None:
     """Give the network's first convolution another number of input channels."""
     first = _any_call(network, 3, (224, 299))[0].first
-    if first is None:
+    if not isinstance(first, nn.Conv2d):
         raise UsageError(f"{type(network).__name__} has no convolution on its image", "leave out --in-channels")
     name = next(name for name, module in network.named_modules() if module is first)
     sizes: dict[str, Any] = {key: getattr(first, key) for key in ("kernel_size", "stride", "padding", "dilation")}
@@ -259,7 +290,7 @@ def _take(network: nn.Module, in_channels: int) -> None:
     setattr(network.get_submodule(parent), leaf, conv)
 
 
-def _called(name: str, classes: int | None, in_channels: int) -> Any:
+def _called(name: str, classes: int | None, in_channels: int, sides: tuple[int, ...] | None) -> Any:
     make = imported(name, "network")
     if isinstance(make, nn.Module):
         made: Any = copy.deepcopy(make)
@@ -275,22 +306,20 @@ def _called(name: str, classes: int | None, in_channels: int) -> Any:
         made = make(**given)
         if {"classes", "num_classes"} & set(given) and {"in_channels", "in_chans"} & set(given):
             return made
-    _check_sizes(name, made, classes, in_channels)
+    if isinstance(made, nn.Module) and (classes is not None or in_channels != 3):
+        call = _any_call(made, in_channels)[0] if sides is None else _call(made, (in_channels, *sides))
+        _check_sizes(name, call, classes, in_channels)
     return made
 
 
-def _check_sizes(name: str, made: Any, classes: int | None, in_channels: int) -> None:
+def _check_sizes(name: str, call: _Call, classes: int | None, in_channels: int) -> None:
     """Raise `UsageError` for a network that a call shows to have other sizes than are wanted."""
-    if isinstance(made, nn.Module) and (classes is not None or in_channels != 3):
-        call, _ = _any_call(made, in_channels)
-        if call.first is not None and call.first.in_channels != in_channels:
-            raise UsageError(
-                f"{name} takes {call.first.in_channels} channels, not {in_channels}", "give it `in_channels`"
-            )
-        if classes is not None and call.outputs != classes:
-            known = "an unknown number of" if call.outputs is None else call.outputs
-            why = f": {call.failure}" if call.failure else ""
-            raise UsageError(f"{name} has {known} classes, not {classes}{why}", "give it a parameter `classes`")
+    if call.first is not None and call.first.in_channels != in_channels:
+        raise UsageError(f"{name} takes {call.first.in_channels} channels, not {in_channels}", "give it `in_channels`")
+    if classes is not None and call.outputs != classes:
+        known = "an unknown number of" if call.outputs is None else call.outputs
+        why = f": {call.failure}" if call.failure else ""
+        raise UsageError(f"{name} has {known} classes, not {classes}{why}", "give it a parameter `classes`")
 
 
 def _library(name: str, remedy: str) -> Any:

@@ -48,7 +48,7 @@ class ErrorOrigin:
 
     source: str
     dataset: str
-    size: tuple[int, int, int]
+    size: tuple[int, ...]
     classes: int
     errors: Mapping[PlainKey, Error]
     table: str | None = None

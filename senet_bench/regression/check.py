@@ -50,7 +50,9 @@ def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[R
     health = Health.begin()
     run = Rows(config, baselines, options, environment())
     base = None
-    if options.base is None:
+    if not config.networks:  # files of pytest-benchmark alone
+        rows = []
+    elif options.base is None:
         rows = yield from run.against_stored()
     else:
         with checked_out(options.base, options.folder) as base:
@@ -63,7 +65,7 @@ def run_check(config: Config, baselines: Baselines, options: Options) -> Steps[R
         rows += drifts(baselines.history(), rows, config.limit)
     top = Path(git(options.folder, "rev-parse", "--show-toplevel") or options.folder).resolve()
     report = _report(run, [_placed(row, top) for row in rows], base, health)
-    return replace(report, config_file=_inside(options.folder / config.source, top))
+    return replace(report, config_file=_inside(options.folder / config.source, top) if config.source else "")
 
 
 def _against(run: Rows, whole: Config, base: Checkout) -> Steps[tuple[Rows, list[LimitRow]]]:

@@ -42,10 +42,11 @@ SETTINGS = ("threads", "batch_size", "launches", "allocator", "max_seconds")
 KEYS = ("networks", "metrics", "flops_of", *SETTINGS, "gate", "ratio", "predictions", "allow", "drift")
 
 
-def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
+def load_config(path: Path | None = None, folder: Path | None = None, *, optional: bool = False) -> Config:
     """The config in `path`, else in senet-bench.toml or pyproject.toml of `folder` (the current one).
 
-    Raises `UsageError` that names the key at fault, or says where a config is looked for.
+    Where none is there and it is `optional`, that of no network, with the usual limits. Raises `UsageError` that names
+    the key at fault, or says where a config is looked for.
     """
     folder = folder or Path()
     candidates = [path] if path is not None else [folder / name for name in FILES if (folder / name).exists()]
@@ -53,6 +54,8 @@ def load_config(path: Path | None = None, folder: Path | None = None) -> Config:
         table = _table(candidate)
         if table is not None:
             return parse(table, str(candidate), candidate.parent)
+    if path is None and optional:
+        return Config(source="", networks=(), metrics=("latency",))
     if path is not None:
         raise UsageError(f"{path} has no [{SECTION}]", "add it, with networks = [...]")
     raise UsageError("nothing says what to check", f"add [{SECTION}] to pyproject.toml, or write senet-bench.toml")

@@ -12,7 +12,7 @@ from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import constant_of, constant_words, switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.reproduction import paper_cells
-from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, is_outside
+from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, by_sides, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 
@@ -28,7 +28,8 @@ class Changes:
 
     `against` says whom a network is compared with: its partner with or without attention, the first that is named, or
     no one. `only` is a pattern that a network's name, label or printed row must match to be compared at all. Blocks
-    that the `pretrained` weights do not have start as the identity.
+    that the `pretrained` weights do not have start as the identity. `input_size` are channels and sides together, of
+    networks from outside also (C, L) or (C, D, H, W).
     """
 
     img_size: int | None = None
@@ -39,13 +40,18 @@ class Changes:
     against: Reference = "partner"
     only: str | None = None
     pretrained: str | None = None
+    input_size: tuple[int, ...] | None = None
 
     def apply(self, spec: ModelSpec) -> ModelSpec:
         """The network with the sizes and (where it has attention) the switches changed."""
-        channels, height, width = spec.input_size
+        if self.input_size is not None and len(self.input_size) != 3 and not spec.outside:
+            raise UsageError(
+                f"{spec.name} takes images, not {by_sides(self.input_size)}", "give --input-size 3x224x224"
+            )
+        channels, *sides = self.input_size or spec.input_size
         return replace(
             spec,
-            input_size=(self.in_channels or channels, self.img_size or height, self.img_size or width),
+            input_size=(self.in_channels or channels, *(self.img_size or side for side in sides)),
             guessed_size=spec.guessed_size and self.img_size is None,
             classes=self.classes or spec.classes,
             cardinality=self.cardinality or spec.cardinality,
@@ -120,7 +126,7 @@ def _given(names: Sequence[str], changes: Changes) -> tuple[Case, ...]:
         return tuple(Case(spec, "baseline", None, (None,)) for spec in specs)
     other = next((spec for spec in specs if spec.input_size != first.input_size), None)
     if other is not None:
-        shown = " and ".join("x".join(map(str, spec.input_size)) for spec in (first, other))
+        shown = " and ".join(by_sides(spec.input_size) for spec in (first, other))
         raise UsageError(f"{first.name} and {other.name} take other images ({shown})", "name one size: --img-size")
     others = (Case(spec, "plain", first, (None,)) for spec in specs[1:])
     return (Case(first, "baseline", None, (None,)), *others)
@@ -173,9 +179,10 @@ def _case(spec: ModelSpec, changes: Changes, study: str | None = None) -> Case:
     """The case of a row: a variant is compared with its baseline, at the row's own number of classes."""
     if spec.attention is None or spec.baseline is None:
         return Case(changes.apply(spec), "baseline", None, (study,))
-    base = replace(spec_of(spec.baseline), attention=None, classes=spec.classes)
+    base = spec_of(spec.baseline, Changes(input_size=spec.input_size) if spec.outside else None)
+    base = replace(base, attention=None, classes=spec.classes)
     if spec.outside:  # resolved with its changes
-        base = replace(base, input_size=spec.input_size)
+        base = replace(base, guessed_size=spec.guessed_size)
     return Case(changes.apply(spec), "variant", changes.apply(base), (study,))
 
 
@@ -236,10 +243,11 @@ def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:
         return (changes or Changes()).apply(resolve(name))
     from senet_bench.models import outside
 
-    plain = (changes or Changes()).apply(outside.resolve_outside(bare_name(name)))
+    changes = changes or Changes()
+    plain = changes.apply(outside.resolve_outside(bare_name(name), changes.input_size))
     if bare_name(name) == name:
         return plain
-    attention = switched(AttentionSpec(), (changes or Changes()).attention)
+    attention = switched(AttentionSpec(), changes.attention)
     return outside.attached(plain, attention, replaces=name.endswith(REPLACE))
 
 
@@ -255,8 +263,8 @@ def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
 
     if spec.attention is None:
         return spec, outside.attached(spec)
-    base = outside.resolve_outside(bare_name(spec.name))
-    return replace(base, input_size=spec.input_size, classes=spec.classes), spec
+    base = outside.resolve_outside(bare_name(spec.name), spec.input_size)
+    return replace(base, classes=spec.classes, guessed_size=spec.guessed_size), spec
 
 
 def matching_cases(cases: Sequence[Case], pattern: str) -> tuple[Case, ...]:

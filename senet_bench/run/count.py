@@ -148,7 +148,7 @@ def _remarks(spec: ModelSpec) -> list[str]:
     """What a reader must know of a row: of its block, and of the size of its images where that was a guess."""
     from senet_bench.models.outside_block import block_remarks
 
-    side = f"{spec.input_size[1]} px images: nothing says which it is made for; choose with --img-size"
+    side = f"{spec.input_size[-1]} px images: nothing says which it is made for; choose with --img-size"
     return [side] * spec.guessed_size + (block_remarks(spec.attention) if spec.attention else [])
 
 
@@ -183,7 +183,7 @@ def _row(case: Case, **counted: Any) -> Row:
     )
 
 
-def counters() -> dict[str, Callable[[nn.Module, tuple[int, int, int]], int]]:
+def counters() -> dict[str, Callable[[nn.Module, tuple[int, ...]], int]]:
     """The functions that count further metrics, by the metric's key; the row of a metric names its own."""
     named = ((metric.key, metric.counted.partition(":")) for metric in METRICS.values() if metric.counted)
     return {key: getattr(importlib.import_module(module), name) for key, (module, _, name) in named}

@@ -179,6 +179,8 @@ class Sweep:
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
+        if changes.input_size is not None:
+            raise UsageError("--input-size is for counts and times", "leave it out with --dataset, or use --img-size")
         row = DATASETS.get(self.dataset)  # what is unknown, or for another task, is refused by `check`
         own = {"img_size": row.side, "in_channels": row.channels, "classes": row.classes} if row else {}
         fixed: dict[str, Any] = {name: value for name, value in own.items() if value is not None}

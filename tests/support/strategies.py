@@ -49,7 +49,7 @@ def _object(kind: Any) -> st.SearchStrategy[dict[str, Any]]:
 
 
 def _list(kind: Any) -> st.SearchStrategy[list[Any]]:
-    return st.lists(sound(kind.item_type), max_size=3)
+    return st.lists(sound(kind.item_type), min_size=kind.min_length or 0, max_size=min(kind.max_length or 3, 3))
 
 
 MADE: dict[str, Callable[[Any], st.SearchStrategy[Any]]] = {

@@ -23,7 +23,7 @@ from tests.support.networks import one_of_each_kind
 SE = AttentionSpec()
 
 
-@pytest.mark.parametrize("name", one_of_each_kind(CATALOG))
+@pytest.mark.parametrize("name", one_of_each_kind(CLASSIFIERS))
 def test_convolutions_and_matrix_products_agree_with_torchs_own_counter(name: str) -> None:
     network, size = build(name, device="meta"), CATALOG[name].input_size
     counts = count(network, size)
@@ -176,7 +176,7 @@ def test_senet154_counts() -> None:
     assert round((counts.conv + counts.linear + counts.se_excitation) / 1e9, 3) == 20.688
 
 
-@pytest.mark.parametrize("name", [spec.name for spec in CLASSIFIERS.values() if spec.attention is not None])
+@pytest.mark.parametrize("name", one_of_each_kind(spec.name for spec in CLASSIFIERS.values() if spec.attention))
 def test_se_adds_its_fcs_and_one_operation_an_element_and_nothing_else(name: str) -> None:
     base, spec = pair(resolve(name))
     without, with_se = (count(build_spec(one, device="meta"), one.input_size) for one in (base, spec))

@@ -157,7 +157,7 @@ def test_the_fastest_runtime_is_looked_for_in_the_same_rounds_and_then_compared_
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("senet_bench.bench.race.entrants", lambda **_: ("eager", "deploy", "deploy:eager"))
-    ended = run("compare", "seresnet20_cifar", "--runtime", "fastest", "--budget", "2", "--format", "json")
+    ended = run("compare", "seresnet20_cifar", "--runtime", "fastest", "--budget", "0.8", "--format", "json")
     assert ended.code == 0, ended.err
     base, row = json.loads(ended.out)["rows"]
     assert "standings" not in base or not base["standings"]

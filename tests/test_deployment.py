@@ -82,7 +82,7 @@ def calls(deployed: nn.Module) -> list[str]:
     return [getattr(what, "__name__", str(what)) for node in body.graph.nodes if (what := kind(body, node))]
 
 
-@pytest.mark.parametrize("name", one_of_each_kind(catalog.CLASSIFIERS, below=26e6))
+@pytest.mark.parametrize("name", one_of_each_kind(catalog.CLASSIFIERS, below=24e6))
 def test_every_network_gives_the_same_outputs(name: str) -> None:
     network, x = ready(name)
     before = copy.deepcopy(network.state_dict())
@@ -166,12 +166,12 @@ def test_a_trained_network_gives_every_test_image_the_same_class(place: str) -> 
     [
         ("seresnet50", AttentionSpec(), 16),
         ("seresnet18", AttentionSpec(), 8),
-        ("seresnet50", AttentionSpec(integration="identity"), 4),
-        ("seresnet50", AttentionSpec(squeeze="max"), 0),
+        pytest.param("seresnet50", AttentionSpec(integration="identity"), 4, marks=pytest.mark.slow),
+        pytest.param("seresnet50", AttentionSpec(squeeze="max"), 0, marks=pytest.mark.slow),
         ("seresnet50", AttentionSpec(integration="post"), 0),
         pytest.param("seinception_resnet_v2", AttentionSpec(), 40, marks=pytest.mark.slow),
         ("seresnet20_cifar", AttentionSpec(), 9),
-        ("seshakeshake26_2x96d_cifar", AttentionSpec(), 12),
+        pytest.param("seshakeshake26_2x96d_cifar", AttentionSpec(), 12, marks=pytest.mark.slow),
         ("seshufflenet_v1_g3", AttentionSpec(), 13),
         ("semobilenet_v1", AttentionSpec(), 0),
     ],
@@ -187,7 +187,7 @@ def test_resnet_50_runs_as_convolutions_gates_one_pool_and_slices_of_maps_read_i
     assert set(calls(deploy(build("seresnet50")))) == {*parts, "Product"}
 
 
-@pytest.mark.parametrize("name", ["resnet50", "seresnet50", "seshufflenet_v1_g3", "semobilenet_v1"])
+@pytest.mark.parametrize("name", ["seresnet50", "seshufflenet_v1_g3", "semobilenet_v1"])
 def test_without_the_private_operators_an_eager_form_gives_the_same(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "has_prepacked", lambda: False)
     network, x = ready(name)
@@ -232,13 +232,21 @@ def test_a_deployed_network_can_be_copied_and_pickled() -> None:
 
 
 @pytest.mark.filterwarnings("ignore")  # torch's own, of its older ways
-def test_a_used_deployed_network_is_shipped_by_torch_s_own_means(tmp_path: Path) -> None:
+def test_a_used_deployed_network_is_traced(tmp_path: Path) -> None:
     network, x = ready("seresnet20_cifar")
     deployed = deploy(network)
     deployed(x)  # packed
     jit: Any = torch.jit
     jit.save(jit.trace(deployed, x), tmp_path / "traced.pt")
     assert_same(network, jit.load(tmp_path / "traced.pt"), torch.cat([x, x]))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch's own, of its older ways
+def test_a_used_deployed_network_is_exported_by_torch(tmp_path: Path) -> None:
+    network, x = ready("seresnet20_cifar")
+    deployed = deploy(network)
+    deployed(x)  # packed
     usual = deploy(network).to(memory_format=torch.contiguous_format)
     exported = torch.export.export(usual, (x,), dynamic_shapes=({0: torch.export.Dim("n")},))
     torch.export.save(exported, tmp_path / "exported.pt2")
@@ -422,11 +430,7 @@ def test_deploy_is_a_runtime() -> None:
             prepare(network, replace(conditions, mode="train"), images)
 
 
-def test_naming_deploy_loads_torch_and_importing_the_package_does_not() -> None:
-    code = (
-        "import sys, senet_bench\nassert 'torch' not in sys.modules\nsenet_bench.deploy\nassert 'torch' in sys.modules"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_what_the_top_does_not_have_is_named() -> None:
     assert senet_bench.deploy is deploy
     with pytest.raises(AttributeError, match="nosuch"):
         senet_bench.nosuch  # noqa: B018

@@ -107,7 +107,7 @@ def test_what_has_no_counter_says_so(tmp_path: Path) -> None:
 COMPARED = ("compare", "seresnet20_cifar", "--budget", "0.2", "--energy")
 
 
-def test_compare_shows_joules_where_a_counter_is(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_shows_joules_where_a_counter_is(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     class Counted(Board):
         def joules(self) -> float:
             self.used += 3.0
@@ -120,7 +120,8 @@ def test_compare_shows_joules_where_a_counter_is(run: Run, monkeypatch: pytest.M
     done = run(*COMPARED)
     assert done.code == 0, done.out
     assert "J an image" in done.out
-    rows = json.loads(run("compare", "seresnet20_cifar", "--budget", "0.2", "--energy", "--format", "json").out)["rows"]
+    (stored,) = tmp_path.glob("results/runs/*/*.json")
+    rows = json.loads(stored.read_text())["rows"]
     assert [row["latency"]["energy"]["method"] for row in rows] == ["a pretended board"] * 2
     assert rows[1]["latency"]["energy"]["ratio"] > 0
 

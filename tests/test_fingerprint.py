@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from senet_bench.core.fingerprint import Function, first_difference, function_difference, same
 from senet_bench.models import build
 from senet_bench.models.fingerprint import fingerprintable, function_of
+from tests.support.networks import slow_but
 
 
 def function(network: nn.Module, side: int = 32, *, modules: bool = False) -> Function:
@@ -52,6 +53,7 @@ def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
+CHANGED = ("seresnet20_cifar", "resnet18", "mobilenet_v1", "seshufflenet_v1_g3")
 CHANGES: dict[str, Callable[[nn.Module], None]] = {
     "eps": with_eps,
     "dilation": with_dilation,
@@ -60,7 +62,10 @@ CHANGES: dict[str, Callable[[nn.Module], None]] = {
 }
 
 
-@pytest.mark.parametrize("model", ["seresnet20_cifar", "resnet18", "mobilenet_v1", "seshufflenet_v1_g3"])
+@pytest.mark.parametrize(
+    "model",
+    slow_but(("seresnet20_cifar", "resnet18", "mobilenet_v1", "seshufflenet_v1_g3"), ("seresnet20_cifar", "resnet18")),
+)
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_function_is_seen(model: str, change: str) -> None:
     network = build(model)

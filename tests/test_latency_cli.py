@@ -1,5 +1,6 @@
 """Latency in `compare` and `ablate`: what a row carries, what happens when something fails. No time is asserted."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import pytest
 
 from senet_bench.errors import MeasurementError
+from senet_bench.run import selftest
 from tests.conftest import Run
 
 QUICK = ("--img-size", "8", "--budget", "0.4", "--format", "json")
@@ -19,7 +21,7 @@ def rows(run: Run, *arguments: str, budget: str = "0.4") -> list[dict[str, Any]]
     return found
 
 
-def test_a_pair_has_a_ratio_with_interval_control_and_conditions(run: Run) -> None:
+def test_a_pair_has_a_ratio_with_interval_control_conditions_and_raw_samples(run: Run, tmp_path: Path) -> None:
     base, variant = rows(run, "compare", "seresnet20_cifar")
     assert {"seconds", "rounds", "cpu_seconds"} <= base["latency"].keys()
     assert base["latency"]["ratio"] is None
@@ -34,19 +36,15 @@ def test_a_pair_has_a_ratio_with_interval_control_and_conditions(run: Run) -> No
     assert latency["peak_bytes"] > 0
     assert latency["settings"]["tf32"] is False
     assert "latency" not in variant["missing"]
-
-
-def test_raw_samples_are_kept_beside_the_run(run: Run, tmp_path: Path) -> None:
-    found = rows(run, "compare", "seresnet20_cifar")
     (kept,) = (tmp_path / "results" / "runs").glob("*/*.samples.jsonl")
     line = json.loads(kept.read_text())
     assert line["baseline"] == "resnet20_cifar"
     assert set(line["arms"]) >= {"resnet20_cifar", "control"}
-    assert len(line["seconds"]) >= found[1]["latency"]["rounds"]
+    assert len(line["seconds"]) >= latency["rounds"]
 
 
 def test_several_batch_sizes_and_training_steps(run: Run) -> None:
-    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train", budget="1")
+    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train", budget="0.6")
     every = [variant["latency"], *variant["more_latency"]]
     assert [one["conditions"]["batch_size"] for one in every] == [1, 4]
     assert {one["conditions"]["mode"] for one in every} == {"train"}
@@ -157,7 +155,9 @@ def test_an_interrupt_while_timing_keeps_counts_and_finished_pairs(
     assert kept["sewrn16_8_cifar"]["params"] == 11_049_290
 
 
-def test_selftest_counts_its_trials(run: Run) -> None:
+def test_selftest_counts_its_trials(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    short = functools.partial(selftest.Amounts, budget_s=0.2, slower_s=0.2)
+    monkeypatch.setattr(selftest, "Amounts", short)
     options = ("--null", "1", "--slower", "1", "--visible", "0", "--peers", "0")
     document = json.loads(run("selftest", *options, "--format", "json").out)
     assert document["schema"] == "senet-bench.selftest/1"

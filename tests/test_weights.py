@@ -28,7 +28,7 @@ from tests.conftest import Run
 
 HEAVY = {"legacy_senet154", "legacy_seresnext101_32x4d", "resnext101_64x4d", "legacy_seresnet152", "resnet152"}
 HEAVY |= {"legacy_seresnet101", "resnet101", "vgg13_bn", "vgg16_bn", "vgg19_bn", "resnet34"}
-HEAVY |= {"vgg11_bn", "legacy_seresnext50_32x4d", "resnet50"}
+HEAVY |= {"vgg11_bn", "legacy_seresnext50_32x4d", "resnet50", "resnext50_32x4d", "legacy_seresnet50"}
 
 
 def theirs(name: str) -> nn.Module:

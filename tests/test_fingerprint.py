@@ -53,7 +53,7 @@ def _as_it_is(x: Tensor) -> Tensor:
     return x
 
 
-CHANGED = ("seresnet20_cifar", "resnet18", "mobilenet_v1", "seshufflenet_v1_g3")
+NETWORKS = ("seresnet20_cifar", "resnet18", "mobilenet_v1", "seshufflenet_v1_g3")
 CHANGES: dict[str, Callable[[nn.Module], None]] = {
     "eps": with_eps,
     "dilation": with_dilation,

@@ -80,15 +80,21 @@ def test_a_wider_control_is_the_least_that_costs_what_the_block_does() -> None:
     assert gaps["small"] > 0 > gaps["large"]
 
 
+UNEVEN = (0.015, 0.0, 0.011, 0.001, 0.093, 0.0, 0.214, 0.123)
+"""Errors of SE on `cast` by seed, as measured: most seeds solve it, and some do not."""
+
+
 def test_a_block_under_two_names_is_not_told_apart() -> None:
-    random, apart = np.random.default_rng(3), 0
+    random, apart = np.random.default_rng(3), {"even": 0, "uneven": 0}
     for mean in np.linspace(0.02, 0.5, 100):
-        rows = []
+        even, uneven = [], []
         for task in TASKS:
             difficulty = random.normal(mean, 0.03, SEEDS)  # of the seeds, which both have
-            rows += [row(name, difficulty + noisy(random, 0, 0.02), task=task) for name in ("mine", "yours")]
-        apart += any(pair.verdict != "cannot tell" for pair in pairs(rows))
-    assert apart <= 5
+            even += [row(name, difficulty + noisy(random, 0, 0.02), task=task) for name in ("mine", "yours")]
+            uneven += [row(name, random.choice(UNEVEN, SEEDS), task=task) for name in ("mine", "yours")]
+        for kind, rows in (("even", even), ("uneven", uneven)):
+            apart[kind] += any(pair.verdict != "cannot tell" for pair in pairs(rows))
+    assert max(apart.values()) <= 5
 
 
 def test_equal_errors_are_a_tie() -> None:

@@ -22,7 +22,7 @@ from senet_bench.run.record import Record, header, new_facts
 from senet_bench.run.slurm_queue import withdrawn
 from senet_bench.run.sources import with_sources
 
-USUAL_SECONDS = 0.8
+USUAL_SECONDS = 0.6
 """What a trial takes on a core where none is stored yet."""
 
 

@@ -28,6 +28,7 @@ from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import Recipe, recipe
 from senet_bench.core.specs import Precision
 from senet_bench.core.store import TrialStore, key_of
+from senet_bench.core.trial import Trial
 from senet_bench.data import sets
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import Batches
@@ -37,7 +38,7 @@ from senet_bench.run.error import trial_definition
 from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.training.optimisation import LearningRate
-from senet_bench.training.trials import Trial, run_trial, start
+from senet_bench.training.trials import run_trial, start
 
 BATCH = 256
 

@@ -43,7 +43,7 @@ from senet_bench.training.optimisation import LearningRate
 from senet_bench.training.start import initialise_by_name
 
 SEEDS = 12
-LOOPS_IMAGES, LOOPS_S, LEAST_ROUNDS = 1280, 60.0, 3
+LOOPS_IMAGES, LOOPS_S, LEAST_ROUNDS = 512, 45.0, 3
 """Of the comparison of loops: images an epoch, and seconds after which a pair begins no further round."""
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)
 CIFAR = replace(recipe("cifar").lasting(1), batch_size=128)

@@ -15,6 +15,7 @@ from senet_bench.core import catalog
 from senet_bench.core.blocks import BLOCKS
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.trial import Trial
 from senet_bench.data.sets import load_images
 from senet_bench.errors import UsageError
 from senet_bench.models import build_spec, outside
@@ -23,7 +24,6 @@ from senet_bench.run.training import TrainingRequest
 from senet_bench.training import checkpoint, downloads, trials
 from senet_bench.training.identity import identity_of
 from senet_bench.training.start import as_identity, start_of_training
-from senet_bench.training.trials import Trial
 from senet_bench.training.weights import load_weights, save
 from tests.conftest import Run
 

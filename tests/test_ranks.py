@@ -18,6 +18,7 @@ from msgspec import structs
 from senet_bench.api.options import engine_of
 from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import recipe
+from senet_bench.core.trial import Trial
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import select
 from senet_bench.run.error import Sweep
@@ -25,7 +26,7 @@ from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.training.distributed import World, gathered
 from senet_bench.training.ranks import Ranks, together
-from senet_bench.training.trials import Trial, run_trial
+from senet_bench.training.trials import run_trial
 from tests.conftest import Run
 
 

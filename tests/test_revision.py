@@ -16,10 +16,10 @@ from senet_bench.core import catalog
 from senet_bench.core.identity import REVISION
 from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
+from senet_bench.core.trial import Trial
 from senet_bench.training import trials
 from senet_bench.training.loop import train
 from senet_bench.training.objective import Settings
-from senet_bench.training.trials import Trial
 
 
 class Double(nn.Module):

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from senet_bench.core.learning import TrialResult
+from senet_bench.core.trial import Trial
 from senet_bench.training import trials
 from senet_bench.training.identity import data_of
-from senet_bench.training.trials import Trial
 from tests.conftest import Run
 from tests.test_table_recipes import cifar
 

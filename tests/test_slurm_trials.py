@@ -18,6 +18,7 @@ from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
+from senet_bench.core.trial import Trial
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
 from senet_bench.run.engines import Busy
@@ -25,7 +26,7 @@ from senet_bench.run.error import Sweep
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm import Slurm
 from senet_bench.training import trials
-from senet_bench.training.trials import Trial, run_trial
+from senet_bench.training.trials import run_trial
 from tests.support.slurm import Cluster, needed, running
 from tests.test_slurm import Kept, say, spoken_to
 

@@ -15,6 +15,7 @@ from senet_bench.core.progress import Progress
 from senet_bench.core.recipes import recipe
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
+from senet_bench.core.trial import Trial
 from senet_bench.run import slurm_queue
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
@@ -24,7 +25,6 @@ from senet_bench.run.local import Local
 from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm_queue import QueuedJob
 from senet_bench.training import trials
-from senet_bench.training.trials import Trial
 
 
 class Slow:

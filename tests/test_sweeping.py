@@ -26,6 +26,7 @@ from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, TrialStore, key_of
+from senet_bench.core.trial import Trial
 from senet_bench.run import claims, error
 from senet_bench.run.cases import select
 from senet_bench.run.claims import Claimed
@@ -33,7 +34,6 @@ from senet_bench.run.engines import Failure
 from senet_bench.run.error import Sweep, trial_definition
 from senet_bench.run.local import Local
 from senet_bench.training import trials
-from senet_bench.training.trials import Trial
 from tests.conftest import Run
 
 TINY = ("ablate", "-m", "seresnet20_cifar", "--reduction", "4,8", "--dataset", "digits", "--epochs", "1")

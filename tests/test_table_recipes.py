@@ -13,6 +13,7 @@ import pytest
 from senet_bench.core.catalog import resolve
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import RECIPES, Augmentation, recipe
+from senet_bench.core.trial import Trial
 from senet_bench.data.augment import cut_out, draw, empty
 from senet_bench.data.batches import Batches
 from senet_bench.data.sets import Arrays
@@ -22,7 +23,6 @@ from senet_bench.run.error import Sweep
 from senet_bench.run.local import Local
 from senet_bench.training import trials
 from senet_bench.training.optimisation import LearningRate
-from senet_bench.training.trials import Trial
 from tests.conftest import Run
 
 

@@ -15,6 +15,7 @@ from senet_bench.bench.device import DEVICE_CLASSES, Cpu, every
 from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
+from senet_bench.core.trial import Trial
 from senet_bench.errors import UsageError
 from senet_bench.run import local
 from senet_bench.run.error import Sweep, trial_definition
@@ -22,7 +23,6 @@ from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
 from senet_bench.training import trials
-from senet_bench.training.trials import Trial
 from tests.conftest import Run
 from tests.support import lost_gpus
 

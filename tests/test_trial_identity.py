@@ -17,8 +17,8 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import TrialStore
+from senet_bench.core.trial import Trial
 from senet_bench.training.identity import data_of, former, identity_of
-from senet_bench.training.trials import Trial
 
 A_TRIAL = Trial(arm="0", spec=catalog.resolve("seresnet20_cifar"), recipe=recipe("digits").lasting(2), seed=0)
 

@@ -22,9 +22,10 @@ from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.store import TrialStore
+from senet_bench.core.trial import Trial
 from senet_bench.errors import MeasurementError
 from senet_bench.training import checkpoint, trials
-from senet_bench.training.trials import Trial, run_trial, trained
+from senet_bench.training.trials import run_trial, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

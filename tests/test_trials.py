@@ -12,10 +12,11 @@ from msgspec import structs
 from senet_bench.core import catalog
 from senet_bench.core.recipes import Schedule, recipe
 from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.trial import Trial
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build_spec
 from senet_bench.training.start import initialise_by_name
-from senet_bench.training.trials import Trial, run_trial, trained
+from senet_bench.training.trials import run_trial, trained
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

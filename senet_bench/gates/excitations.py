@@ -24,10 +24,10 @@ from senet_bench.run.record import Record, header
 if TYPE_CHECKING:
     from torch import nn
 
+    from senet_bench.core.trial import Trial
     from senet_bench.data.sets import DataSet
     from senet_bench.gates.watch import Watch
     from senet_bench.training.evaluation import Viewing
-    from senet_bench.training.trials import Trial
 
 NOT_MEASURED = "not measured (--no-removal, or the run ended before)"
 TRAINED_HERE = tuple(key for key, row in DATASETS.items() if row.embedded)
@@ -156,7 +156,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
         )
     recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(asked.epochs)
     recipe = recipe if asked.lr is None else replace(recipe, lr=asked.lr)
-    trial = trials.Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
+    trial = Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
     name = file_name(spec.name, asked.dataset, key_of(trial_definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
     images = sets.load_images(asked.dataset, draw=asked.seed)

@@ -53,20 +53,23 @@ class Left:
 class Busy:
     """How many jobs run now, how many wait for the cluster, and why they do.
 
-    `silent_s` is the age in seconds of the last line in a running job's log, of the job that is silent for longest.
+    `silent_s` is the age in seconds of the last line in a running job's log, of the job that is silent for longest;
+    `again` says how many jobs were lost and submitted again, and why the last of them was.
     """
 
     running: int
     pending: int = 0
     reasons: tuple[str, ...] = ()
     silent_s: float | None = None
+    again: str = ""
 
     def text(self, about: str = "") -> str:
         """In words, those that run with what is said `about` them: `3 running, 5 pending (Resources)`."""
         why = f" ({', '.join(self.reasons)})" if self.reasons else ""
         pending = f", {self.pending} pending{why}" if self.pending else ""
         silent = "" if self.silent_s is None else f", oldest log line {self.silent_s:.0f} s old"
-        return f"{self.running} running{about}{pending}{silent}"
+        again = f", {self.again}" if self.again else ""
+        return f"{self.running} running{about}{pending}{silent}{again}"
 
 
 class Notes(Protocol[Known]):

@@ -36,7 +36,7 @@ from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
-    from senet_bench.training.trials import Trial
+    from senet_bench.core.trial import Trial
 
 SILENT_S = 120.0
 """Seconds after which it is told that a trial, which tells every second or every few batches, has not."""
@@ -227,7 +227,7 @@ class Sweep:
 
     def plan(self, cases: Sequence[Case]) -> list[Trial]:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
-        from senet_bench.training.trials import Trial
+        from senet_bench.core.trial import Trial
 
         lessons = self.lessons(cases)
         return [

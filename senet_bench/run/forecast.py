@@ -22,7 +22,7 @@ from senet_bench.run.record import new_facts
 from senet_bench.run.stored_trials import StoredTrials
 
 if TYPE_CHECKING:
-    from senet_bench.training.trials import Trial
+    from senet_bench.core.trial import Trial
 
 NOT_ASKED_OF_TIME = ("seed", "revision")
 """What a trial's definition has that its duration does not depend on much."""

@@ -150,10 +150,13 @@ class _Running:
 
     def outcome(self) -> Any:
         """What its function gave; `Died` where that is lost, or the result is another job's."""
-        failed = self.handle.exception()
+        try:
+            failed = self.handle.exception()
+            answer = None if failed is not None else self.handle.result()
+        except Exception as error:  # noqa: BLE001 - what an earlier version wrote is unpickled as it likes
+            return Died(f"its result is of another version of senet-bench and cannot be read ({one_line(error)})")
         if failed is not None:
             return Died(_last_error(failed))
-        answer = self.handle.result()
         if not isinstance(answer, tuple) or answer[0] != self.note.token:
             return Died("the result in its folder is of another job")
         return answer[1]
@@ -168,6 +171,7 @@ class _Jobs(Generic[Job, Result]):
         self.running: dict[str, _Running] = {}
         self.refused: UsageError | None = None
         self.next: tuple[Job, int] | None = None
+        self.again, self.why = 0, ""
         self.queue: dict[str, QueuedJob] | None = self._queued()
         self.asked_at = time.time()
 
@@ -307,6 +311,7 @@ class _Jobs(Generic[Job, Result]):
             if not isinstance(outcome, Died):
                 yield running.job, outcome
             elif running.note.attempt < ATTEMPTS:
+                self.again, self.why = self.again + 1, outcome.cause
                 self._submit(running.job, running.note.attempt + 1)
             else:
                 cause = f"its Slurm job failed {ATTEMPTS} times: {outcome.cause}"
@@ -338,7 +343,8 @@ class _Jobs(Generic[Job, Result]):
         running = [job for number, job in self.running.items() if number in runs]
         told = list(filter(None, (job.silent_since() for job in running)))
         silent = max(0.0, time.time() - min(told)) if told and self.engine.cluster == "slurm" else None
-        return Busy(len(running), len(self.running) - len(running), tuple(why), silent)
+        again = f"{self.again} submitted again (last: {self.why})" if self.again else ""
+        return Busy(len(running), len(self.running) - len(running), tuple(why), silent, again)
 
 
 def _last_error(error: Exception) -> str:

@@ -9,8 +9,8 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.store import TrialStore
 
 if TYPE_CHECKING:
+    from senet_bench.core.trial import Trial
     from senet_bench.training.identity import Former
-    from senet_bench.training.trials import Trial
 
 
 @dataclass(frozen=True, slots=True)

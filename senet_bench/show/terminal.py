@@ -109,7 +109,8 @@ class _Console(Console):
 def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
     """Draw the progress of a command to its end, and return its result; nothing is drawn when `quiet`.
 
-    In a CI (its variable `CI` is set) progress is a line every 15 seconds instead. Ctrl-C becomes an
+    In a CI (its variable `CI` is set), and under torchrun where stderr is no terminal, progress is a line every 15
+    seconds instead. Ctrl-C becomes an
     `InterruptedRunError` that says what is saved.
     """
     last: Progress | None = None
@@ -119,7 +120,8 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
     try:
         with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
             task, shown = bar.add_task("starting", total=None), 0.0  # no thread beside a timing
-            plain = _Plain() if not (quiet or drawn) and os.environ.get("CI") and is_first_process() else None
+            in_lines = bool(os.environ.get("CI") or os.environ.get("RANK")) and is_first_process()
+            plain = _Plain() if in_lines and not (quiet or drawn) else None
             while True:
                 try:
                     with streams_kept():

@@ -21,9 +21,9 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import json_object
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore
+from senet_bench.core.trial import Trial
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
-from senet_bench.training.trials import Trial
 
 LOOKED_AT = 1000
 """How many images of a split are looked at for its digest, evenly spaced; of all others the labels and names."""

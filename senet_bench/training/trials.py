@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,7 @@ from senet_bench.core.devices import kind_of
 from senet_bench.core.files import write_atomically
 from senet_bench.core.learning import Moment, TrialResult
 from senet_bench.core.progress import Progress, Steps, result_of, retold
-from senet_bench.core.recipes import Recipe
-from senet_bench.core.specs import ModelSpec, Precision
+from senet_bench.core.trial import Trial
 from senet_bench.data import sets
 from senet_bench.errors import BenchError
 from senet_bench.training.checkpoint import UnfitCheckpointError
@@ -40,31 +39,6 @@ TOLD_EVERY_S = 1.0
 LOGGED_EVERY_S = 30.0
 CHECKPOINT_S = 60.0
 """Seconds of training that the end of a process costs at most."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trial:
-    """One training run of one arm: everything its result depends on, and what does not decide it.
-
-    It is trained on `device`, goes on from `checkpoint` where that is there, and leaves its network in `weights`.
-    `processes` train it together, each with a part of every batch. It starts from `pretrained` weights where there are
-    any, and trains attention blocks alone in the `blocks_first` epochs.
-    """
-
-    arm: str
-    spec: ModelSpec
-    recipe: Recipe
-    seed: int
-    dataset: str = "digits"
-    folder: str | None = None
-    precision: Precision = "fp32"
-    threads: int = 1
-    device: str = "cpu"
-    checkpoint: Path | None = None
-    weights: Path | None = None
-    processes: int = 1
-    pretrained: str | None = None
-    blocks_first: int = 0
 
 
 def run_trial(trial: Trial, device: str | None = None) -> TrialResult:

@@ -131,6 +131,15 @@ def test_starting_reads_no_stored_document_and_calculates_nothing(tmp_path: Path
     assert done.returncode == 0, done.stderr
 
 
+def test_a_job_of_a_trial_begins_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, senet_bench.core.trial, senet_bench.run.slurm_job\n"
+        "assert not {'torch', 'numpy'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_types_of_stored_documents_are_read_without_torch(tmp_path: Path) -> None:
     code = (
         "import pkgutil, sys\nfrom senet_bench.core.schemas import DOCUMENT_KINDS\n"

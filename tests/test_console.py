@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.show import terminal as console
 from senet_bench.show.measurements import latency_table
@@ -81,6 +82,29 @@ def test_a_pipe_gets_plain_text_on_long_lines(
     assert "\x1b" not in out
     assert sum("1234.5678" in line for line in out.splitlines()) == len(STATUSES)
     assert any(len(line) > 120 for line in out.splitlines())
+
+
+def test_progress_that_no_terminal_shows_is_lines_under_torchrun_and_none_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def steps() -> Steps[None]:
+        yield Progress("epoch 1/2", 1, 2)
+        yield Progress("epoch 2/2", 2, 2)
+
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(console, "BETWEEN_LINES_S", 0.0)
+    said = {}
+    for rank in (None, "0", "1"):
+        monkeypatch.delenv("RANK", raising=False)
+        if rank is not None:
+            monkeypatch.setenv("RANK", rank)
+        console.run_steps(steps())
+        said[rank] = capsys.readouterr().err
+    assert said[None] == said["1"] == ""
+    assert [line.partition(" s: ")[2] for line in said["0"].splitlines()] == [
+        "epoch 1/2 (1 of 2)",
+        "epoch 2/2 (2 of 2)",
+    ]
 
 
 def test_a_ratio_is_said_to_be_of_the_networks_given_and_medians_that_contradict_it_are_remarked() -> None:

@@ -19,7 +19,7 @@ import pytest
 
 from senet_bench.errors import UsageError
 from senet_bench.run import slurm_queue
-from senet_bench.run.engines import ATTEMPTS, Engine, Failure
+from senet_bench.run.engines import ATTEMPTS, Busy, Engine, Failure
 from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.run.slurm import Slurm
@@ -306,6 +306,24 @@ def test_the_result_of_another_slurm_job_is_never_taken(slurm: Any, tmp_path: Pa
         slurm.answer = lambda function, *arguments, lies=lies: Submitted(lies)
         (outcome,) = outcomes(engine, double, [5]).values()
         assert outcome == Failure(f"its Slurm job failed {ATTEMPTS} times: the result in its folder is of another job")
+
+
+def test_a_result_that_cannot_be_read_any_more_is_computed_anew_and_it_is_told(slurm: Any, tmp_path: Path) -> None:
+    class OfEarlierCode(Submitted):
+        def exception(self) -> None:
+            raise ModuleNotFoundError("No module named 'senet_bench.train'")
+
+    made: list[Submitted] = []
+
+    def answer(function: Any, *arguments: Any) -> Submitted:
+        made.append((Submitted if made else OfEarlierCode)(function(*arguments)))
+        return made[-1]
+
+    slurm.answer = answer
+    assert outcomes(Slurm(tmp_path), double, [5]) == {5: 10}
+    assert len(made) == 2
+    text = Busy(0, 1, again="1 submitted again (last: its result is of another version)").text()
+    assert text == "0 running, 1 pending, 1 submitted again (last: its result is of another version)"
 
 
 def test_ctrl_c_cancels_slurm_jobs_and_says_so(slurm: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -539,6 +539,12 @@ def test_weights_of_a_sweep_are_kept_and_taken_by_key_and_fresh_trains_again(run
     assert summary["device_seconds"] >= summary["seconds"] > 0
 
 
+def test_weights_that_another_machine_kept_for_itself_are_named(run: Run, ran: list[Trial]) -> None:
+    ended = run(*TINY, "--seeds", "1", "--keep-weights", "--workers", "1", "-q")
+    assert ended.code == 5
+    assert "who trained seed 0 does not share this folder" in ended.err
+
+
 def test_progress_tells_how_many_trials_run_and_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from senet_bench.run.cases import Changes
     from senet_bench.run.compare import compare

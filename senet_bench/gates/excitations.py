@@ -145,7 +145,7 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     from senet_bench.core import recipes
     from senet_bench.data import sets
     from senet_bench.gates.watch import chosen_classes
-    from senet_bench.training import trials, weights
+    from senet_bench.training import weights
 
     if asked.dataset not in TRAINED_HERE:
         if asked.dataset not in DATASETS:

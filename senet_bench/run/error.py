@@ -329,6 +329,9 @@ class Sweep:
                 outcomes.add(trial, outcome)
                 if isinstance(outcome, Left):
                     continue
+                if isinstance(outcome, TrialResult) and trial.weights is not None and not trial.weights.is_file():
+                    unseen = f"{trial.weights} is not here: who trained seed {trial.seed} does not share this folder"
+                    record.failures.append(f"{rows[int(trial.arm)].label}: {unseen}")
                 done, failed = done + 1, failed + isinstance(outcome, Failure)
                 trained = f"seed {trial.seed} of {rows[int(trial.arm)].label}"
                 state = f"{min(at_once, total - done)} running" + (f", {failed} failed" if failed else "")

@@ -279,7 +279,7 @@ def test_a_budget_too_short_for_a_detector_is_said_in_its_row(run: Run) -> None:
 
 @pytest.mark.slow
 def test_the_latency_of_a_pair_of_detectors_is_measured(run: Run) -> None:
-    options = ("--img-size", "96", "--classes", "3", "--budget", "2", "--format", "json")
+    options = ("--img-size", "64", "--classes", "3", "--budget", "15", "--format", "json")
     ended = run("compare", "fasterrcnn_resnet18_fpn", *options)
     assert ended.code == 0, ended.err
     base, variant = json.loads(ended.out)["rows"]

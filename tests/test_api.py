@@ -11,7 +11,7 @@ import pytest
 from torch import Tensor, nn
 
 import senet_bench
-from senet_bench.api.options import Sizes
+from senet_bench.api.networks import Sizes
 from senet_bench.api.parameters import flat
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.cli.functions import shown_result

@@ -376,7 +376,7 @@ def test_what_submitit_says_is_never_on_stdout(tmp_path: Path) -> None:
 
 
 def test_an_option_of_ray_that_is_no_number_is_a_usage_error(tmp_path: Path) -> None:
-    from senet_bench.api.options import engine_of
+    from senet_bench.api.trials import engine_of
 
     with pytest.raises(UsageError, match="cpus=two is no number"):
         engine_of("ray", None, ["cpus=two"], None, "cpu", tmp_path)

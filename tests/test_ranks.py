@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 
-from senet_bench.api.options import engine_of
+from senet_bench.api.trials import engine_of
 from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import recipe
 from senet_bench.core.trial import Trial

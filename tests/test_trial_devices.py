@@ -10,7 +10,7 @@ from typing import ClassVar
 import pytest
 import torch
 
-from senet_bench.api.options import engine_of
+from senet_bench.api.trials import engine_of
 from senet_bench.bench.device import DEVICE_CLASSES, Cpu, every
 from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult

@@ -9,9 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api.measuring import Counting, Overhead, Running, TimingOptions
+from senet_bench.api.networks import Axes, Partners, Sizes, Switches
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.api.tables import TableOptions
+from senet_bench.api.trials import Trials
 
 if TYPE_CHECKING:
     from senet_bench.core.results import Run
@@ -41,15 +45,15 @@ AxisBudget = Annotated[
 
 def compare(
     what: What = None,
-    switches: o.Switches = o.Switches(),
-    sizes: o.Sizes = o.Sizes(),
-    partners: o.Partners = o.Partners(),
-    counting: o.Counting = o.Counting(),
-    timing: o.TimingOptions = o.TimingOptions(),
-    running: o.Running = o.Running(),
-    trials: o.Trials = o.Trials(),
-    overhead: o.Overhead = o.Overhead(),
-    tables: o.TableOptions = o.TableOptions(),
+    switches: Switches = Switches(),
+    sizes: Sizes = Sizes(),
+    partners: Partners = Partners(),
+    counting: Counting = Counting(),
+    timing: TimingOptions = TimingOptions(),
+    running: Running = Running(),
+    trials: Trials = Trials(),
+    overhead: Overhead = Overhead(),
+    tables: TableOptions = TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Result:
@@ -111,15 +115,15 @@ def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], sto
 
 def ablate(
     model: Annotated[str, typer.Option("-m", "--model", help="The network to vary.")] = "seresnet50",
-    axes: o.Axes = o.Axes(),
-    sizes: o.Sizes = o.Sizes(),
-    counting: o.Counting = o.Counting(),
+    axes: Axes = Axes(),
+    sizes: Sizes = Sizes(),
+    counting: Counting = Counting(),
     latency: WithLatency = False,
     budget: AxisBudget = 30.0,
     seed: o.Seed = 0,
-    running: o.Running = o.Running(),
-    trials: o.Trials = o.Trials(),
-    tables: o.TableOptions = o.TableOptions(),
+    running: Running = Running(),
+    trials: Trials = Trials(),
+    tables: TableOptions = TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Result:

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api.networks import Switches, attached_name
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.api.trials import fetch_data
 from senet_bench.core.datasets import CHOICES
 from senet_bench.core.progress import Steps
 from senet_bench.core.runtimes import RUNTIMES
@@ -75,7 +77,7 @@ def evaluate(
     kept: PerImage = PerImage(),
     attach: Annotated[
         bool,
-        typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=o.Switches.PANEL),
+        typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=Switches.PANEL),
     ] = False,
     replace: o.Replace = False,
     runtime: Annotated[
@@ -90,7 +92,7 @@ def evaluate(
 ) -> Result:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     if shown.download:
-        o.fetch_data(shown.dataset.lower(), shown.data)
+        fetch_data(shown.dataset.lower(), shown.data)
     from senet_bench.core.store import Store
     from senet_bench.run import evaluate, tables
     from senet_bench.run.released import weighted
@@ -98,7 +100,7 @@ def evaluate(
     store = Store(results)
     chosen = weighted(model, weights, shown.dataset.lower(), shown.img_size)
     asked = evaluate.EvaluationRequest(
-        models=tuple(o.attached_name(name, attach=attach, replace=replace) for name in chosen.models),
+        models=tuple(attached_name(name, attach=attach, replace=replace) for name in chosen.models),
         weights=tuple(map(store.named_weights, chosen.weights)),
         average=average,
         dataset=shown.dataset.lower(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api.networks import attached_name, axis_options
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
@@ -112,7 +113,7 @@ class GateOptions:
     """The attention whose gates are observed."""
 
     PANEL: ClassVar[str] = "What is built"
-    OPTIONS: ClassVar[dict[str, Any]] = o.axis_options(SWITCHES, several=False)
+    OPTIONS: ClassVar[dict[str, Any]] = axis_options(SWITCHES, several=False)
     values: dict[str, str | None]
     attach: o.Attach = False
     replace: o.Replace = False
@@ -136,14 +137,14 @@ def excitations(
     watch: Watch = UNWATCHED,
 ) -> Observed:
     """What the gates do by class and depth (the paper's Figures 6 and 7), and what the error is without each block."""
-    switches = o.switches(gates.values)
+    switches = switches_of(gates.values)
     from senet_bench.core.store import Store
     from senet_bench.gates.excitations import Excitations
     from senet_bench.run.cases import Changes
 
     store = Store(results)
     wanted = Excitations(
-        model=o.attached_name(model, attach=gates.attach, replace=gates.replace),
+        model=attached_name(model, attach=gates.attach, replace=gates.replace),
         dataset=images.dataset.lower(),
         folder=images.data,
         weights=store.named_weights(origin.weights) if origin.weights else None,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api import trials
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 
@@ -56,7 +57,7 @@ class Engines:
     def made(self, results: Path) -> Engine:
         """The engine that these options ask for."""
         options = self.engine_option or ()
-        return o.engine_of(self.engine, self.engine_address, options, self.workers, self.device, results)
+        return trials.engine_of(self.engine, self.engine_address, options, self.workers, self.device, results)
 
 
 def probe(

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api.measuring import Running, formulas_of
+from senet_bench.api.networks import Switches
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
@@ -17,10 +19,10 @@ from senet_bench.errors import UsageError
 
 def profile(
     model: Annotated[str, typer.Argument(help="The network.")],
-    switches: o.Switches = o.Switches(),
+    switches: Switches = Switches(),
     img_size: o.ImageSide = None,
     input_size: o.InputSize = None,
-    running: o.Running = o.Running(),
+    running: Running = Running(),
     budget: Annotated[
         float,
         typer.Option(
@@ -35,7 +37,7 @@ def profile(
     watch: Watch = UNWATCHED,
 ) -> Result:
     """Where the time of a network goes, and SE's share: squeeze, excitation, scale, per stage."""
-    conditions, formulas = _one(running), o.formulas_of(flops_of)
+    conditions, formulas = _one(running), formulas_of(flops_of)
     from senet_bench.breakdown import tables
     from senet_bench.breakdown.profile import run_profile
     from senet_bench.core.store import Store
@@ -47,7 +49,7 @@ def profile(
     return Result.of(tables.profile_document(record.document), record)
 
 
-def _one(running: o.Running) -> Conditions:
+def _one(running: Running) -> Conditions:
     """The one set of conditions that a profile is taken under; `UsageError` where several are asked for."""
     usual = "compile" if running.torchcompile else "eager"
     conditions = replace(running, runtime=running.runtime or usual).conditions()

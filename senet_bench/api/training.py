@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.api import options as o
+from senet_bench.api.networks import Switches
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.api.trials import fetch_data
 from senet_bench.core.datasets import CHOICES, DATASETS
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import UsageError
@@ -26,7 +28,7 @@ TrainedSide = Annotated[
         min=1,
         max=o.LARGEST_SIDE,
         help="Image side in pixels instead of the network's own.",
-        rich_help_panel=o.Switches.PANEL,
+        rich_help_panel=Switches.PANEL,
     ),
 ]
 Model = Annotated[str, typer.Argument(help="The network.")]
@@ -79,7 +81,7 @@ class Weights:
 
 def train(
     model: Model,
-    switches: o.Switches = o.Switches(),
+    switches: Switches = Switches(),
     img_size: TrainedSide = None,
     lessons: Lessons = Lessons(),
     weights: Weights = Weights(),
@@ -104,7 +106,7 @@ def train(
 ) -> Result:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     if lessons.download:
-        o.fetch_data(lessons.dataset.lower(), lessons.data)
+        fetch_data(lessons.dataset.lower(), lessons.data)
     from senet_bench.core.store import Store
     from senet_bench.run import tables, train
     from senet_bench.run.training import TrainingRequest
@@ -133,7 +135,7 @@ def train(
     return Result.of(tables.training_document(record.document), record)
 
 
-def _spec(model: str, dataset: str, switches: o.Switches, img_size: int | None) -> ModelSpec:
+def _spec(model: str, dataset: str, switches: Switches, img_size: int | None) -> ModelSpec:
     """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
     spec = switches.network(model, img_size)
     side = DATASETS[dataset.lower()].side if dataset.lower() in DATASETS else None

@@ -1,0 +1,62 @@
+"""Options of tables for people: which rows and columns they have, under which names."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+
+import typer
+
+from senet_bench.api.parameters import choice
+from senet_bench.api.reading import Against
+from senet_bench.core.specs import Spread
+
+if TYPE_CHECKING:
+    from senet_bench.show.layout import Layout
+
+
+@dataclass(frozen=True, slots=True)
+class TableOptions:
+    """Which rows and columns tables have, under which names, and what they are compared with."""
+
+    PANEL: ClassVar[str] = "How it is shown and kept"
+    against: Against = None
+    rows: Annotated[
+        str | None, typer.Option("--rows", help="Only these rows, by label, setting, block or network: none,se,eca.")
+    ] = None
+    columns: Annotated[
+        str | None, typer.Option("--columns", help="Only these columns, in this order: 'params,error %,difference'.")
+    ] = None
+    label: Annotated[
+        list[str] | None,
+        typer.Option("--label", help="Another name for a row, KEY=TEXT: 'mine:Gate=Gate'. Several times for several."),
+    ] = None
+    spread: Annotated[
+        Spread,
+        typer.Option(
+            "--spread",
+            help="Errors with sd in a column of its own, behind the mean, or with the mean's interval.",
+            **choice(*get_args(Spread)),
+        ),
+    ] = "columns"
+    decimals: Annotated[
+        int, typer.Option("--decimals", min=0, max=6, help="Digits after the point of errors and differences.")
+    ] = 2
+
+    def layout(self) -> Layout:
+        """What these options ask for."""
+        from senet_bench.show.layout import Layout, labels
+
+        return Layout(
+            against=self.against,
+            rows=listed(self.rows),
+            columns=listed(self.columns),
+            labels=labels(self.label or ()),
+            spread=self.spread,
+            decimals=self.decimals,
+        )
+
+
+def listed(text: str | None) -> tuple[str, ...]:
+    """The parts of a text between its commas, none for no text."""
+    return tuple(part.strip() for part in (text or "").split(",") if part.strip())

@@ -53,7 +53,7 @@ def trained(steps: int = 150) -> Small:
     for step in range(steps):
         rows = torch.arange(step * 100, (step + 1) * 100) % len(x)
         optimiser.zero_grad()
-        nn.functional.cross_entropy(network(x[rows]), labels[rows]).backward()
+        nn.functional.cross_entropy(network(x[rows]), labels[rows]).backward()  # type: ignore[no-untyped-call]
         optimiser.step()
     return network.eval()
 

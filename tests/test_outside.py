@@ -693,7 +693,7 @@ def test_googlenet_and_inception_give_logits_alone() -> None:
         ("outside_networks:fixed", {"in_channels": 1}, ["takes 3 channels, not 1"]),
     ],
 )
-def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, int], said: list[str]) -> None:
+def test_what_cannot_be_loaded_is_said_in_one_line(name: str, sizes: dict[str, Any], said: list[str]) -> None:
     pytest.importorskip("timm")
     with pytest.raises(UsageError) as caught:
         load(name, **sizes)
@@ -868,13 +868,13 @@ def test_commands_take_networks_of_one_and_three_dimensions(
         rows = json.loads(ended.out)["rows"]
         assert [row["params"] - rows[0]["params"] for row in rows] == [0, 2 * 8 * 4 + 4 + 8, 2 * 8 * 2 + 2 + 8]
     named, line = ("compare", "of_other_rank:Net", "--alone", "--no-latency"), ("--input-size", "2x16")
-    for typed, words in (
+    for options, words in (
         (("--input-size", "3x32x32"), "1-D convolutions, and 3x32x32 is an input of 2-D ones"),
         ((*line, "--img-size", "16"), "exclude each other"),
         ((*line, "--classes", "7"), "has 5 classes, not 7"),
         (("--input-size", "4x16"), "takes 2 channels, not 4"),
     ):
-        ended = run(*named, *typed)
+        ended = run(*named, *options)
         assert (ended.code, words in ended.err) == (2, True), ended.err
     ended = run("compare", "of_other_rank:Net", "--alone", *line, "--channels-last", "--budget", "0.01")
     assert "leave out --channels-last" in ended.err

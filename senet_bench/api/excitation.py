@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 import typer
 
 from senet_bench.api import options as o
-from senet_bench.api.networks import attached_name, axis_options
+from senet_bench.api.networks import attached_name, axis_options, switches_of
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch

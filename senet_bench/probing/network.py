@@ -51,7 +51,7 @@ class ProbeUnit(nn.Module):
 
     def _gated(self, branch: Tensor) -> Tensor:
         """What the block makes of the branch, which it is handed as a map, (N, C, 4, 4)."""
-        maps = branch.unflatten(0, (-1, CELLS, CELLS)).permute(0, 3, 1, 2).contiguous()
+        maps = branch.view(-1, CELLS, CELLS, branch.shape[1]).permute(0, 3, 1, 2).contiguous()
         gated = self.block(maps)
         if not isinstance(gated, Tensor) or gated.shape != maps.shape:
             given = "x".join(map(str, gated.shape)) if isinstance(gated, Tensor) else f"a {type(gated).__name__}"
@@ -78,12 +78,13 @@ class ProbeNetwork(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The logits, (N, classes), of images (N, C, 16, 16)."""
         rows = self.units(torch.relu(self.norm(self.stem(cells_of(x)))))
-        return self.fc(rows.unflatten(0, (-1, GRID_CELLS)).mean(1))  # type: ignore[no-any-return]
+        return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 
 def cells_of(images: Tensor) -> Tensor:
     """The pixels of each cell as a row, (N * 16, C * 16), of images (N, C, 16, 16)."""
-    grid = images.unflatten(3, (CELLS, CELL)).unflatten(2, (CELLS, CELL))
+    count, channels = images.shape[:2]
+    grid = images.reshape(count, channels, CELLS, CELL, CELLS, CELL)
     return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
 
 

@@ -152,7 +152,12 @@ def test_a_busy_machine_that_has_no_more_time_or_launches_may_decide_a_wider_bou
     config = Config(source="x", networks=(Checked("n", (3, 8, 8)),), limits=usual_limits())
     duel = Duel(tmp_path, tmp_path, config, 0, Deadline(60))
     row = replace(
-        failed("n", "latency", "open", "inconclusive"), base=0.01, ratio=1.001, ci=(0.96, 1.05), control_ok=True
+        failed("n", "latency", "open", "inconclusive"),
+        base=0.01,
+        ratio=1.001,
+        ci=(0.96, 1.05),
+        confidence=0.98,
+        control_ok=True,
     )
     same = np.ones(6)
     few = [Launch(base=same, head=same, base_again=same, head_again=same)] * 6
@@ -162,6 +167,7 @@ def test_a_busy_machine_that_has_no_more_time_or_launches_may_decide_a_wider_bou
     assert passed.reason.startswith("not slower by more than 5 %; whether by 2 % is not known: max_seconds = 300 ended")
     slower, wide = replace(row, ratio=1.05, ci=(1.01, 1.09)), replace(row, ci=(0.9, 1.12))
     odd = replace(row, control_ok=False)
+    assert duel._ended(replace(row, confidence=0.875), few).verdict == "inconclusive"  # of four pairs
     assert duel._ended(replace(row, ratio=1.03), few).verdict == "pass"  # no slowdown is seen
     assert [duel._ended(one, few).verdict for one in (slower, wide, odd)] == ["inconclusive"] * 3
     assert "max_seconds = 300 ended it after 6 launches; raise it" in duel._ended(wide, few).reason

@@ -136,11 +136,17 @@ class Duel:
         why = f"{len(launches)} launches did not tell"
         if ended:
             why = f"max_seconds = {self.config.max_seconds:g} ended it after {len(launches)} launches"
-        if not busy() or row.ci is None or not row.control_ok or self._slower(row) or row.ci[1] > 1 + WIDER:
+        if not busy() or row.ci is None or not self._within_wider(row):
             return replace(row, reason=f"{row.reason}; {why}; raise it") if ended else row
         most, allowed = 100 * (row.ci[1] - 1), 100 * self._allowed(row)
         text = f"not slower by more than {most:.2g} %; whether by {allowed:.2g} % is not known: {why} on a busy machine"
         return replace(row, verdict="pass", reason=text, wider=True)
+
+    def _within_wider(self, row: LimitRow) -> bool:
+        """Whether a row may pass to the wider bound: not by the interval of too few pairs, which holds less surely."""
+        if row.ci is None or not row.control_ok or self._slower(row):
+            return False
+        return row.ci[1] <= 1 + WIDER and (row.confidence or 0.0) >= 1 - 2 * self.config.alpha
 
     def _arms(self) -> dict[str, Path]:
         return {arm: self.base if arm.startswith("base") else self.head for arm in launching.ARMS}

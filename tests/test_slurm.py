@@ -26,7 +26,7 @@ from senet_bench.run.sources import WithSources
 from tests.support.slurm import Cluster, needed, running, until
 
 TESTS = Path(__file__).parent.parent
-pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # submitit's own
+pytestmark = pytest.mark.filterwarnings("ignore")  # submitit's own
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +156,7 @@ def test_a_partition_shorter_than_a_day_sets_the_limit_and_a_longer_limit_says_w
     until(lambda: not here.jobs(), 10, "an empty queue")
 
 
+@pytest.mark.slow
 def test_jobs_that_are_left_are_taken_up_by_the_next_run_and_none_is_done_twice(here: Cluster, tmp_path: Path) -> None:
     log, notes = tmp_path / "log", Kept()
     jobs = [(number, str(log)) for number in range(6)]
@@ -170,6 +171,7 @@ def test_jobs_that_are_left_are_taken_up_by_the_next_run_and_none_is_done_twice(
     assert lines(log, "start", 6) == [1] * 6
 
 
+@pytest.mark.slow
 def test_the_results_of_an_earlier_cluster_with_the_same_job_numbers_are_not_taken(
     here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -214,6 +216,7 @@ def result(job: tuple[int, str]) -> Any:
     return TrialResult(top1_err=short(job) / 100)
 
 
+@pytest.mark.slow
 def test_a_front_end_that_is_killed_loses_nothing_and_the_next_takes_up_its_jobs(here: Cluster, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -227,6 +230,7 @@ def test_a_front_end_that_is_killed_loses_nothing_and_the_next_takes_up_its_jobs
     assert not [*tmp_path.glob("trials/.claims/*.job")]
 
 
+@pytest.mark.slow
 def test_two_front_ends_on_one_results_folder_do_each_trial_once(here: Cluster, tmp_path: Path) -> None:
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -249,6 +253,7 @@ def goes_on(job: tuple[int, str]) -> int:
     return at
 
 
+@pytest.mark.slow
 def test_a_job_at_its_time_limit_is_requeued_and_goes_on(here: Cluster, tmp_path: Path) -> None:
     log, notes = tmp_path / "log", Kept()
     job, signalled, outcome = (0, str(log)), False, None
@@ -266,6 +271,7 @@ def test_a_job_at_its_time_limit_is_requeued_and_goes_on(here: Cluster, tmp_path
     assert notes.by_job[job].attempt == 1  # the same job of Slurm's
 
 
+@pytest.mark.slow
 def test_a_folder_that_the_nodes_do_not_see_is_refused_with_the_name_of_the_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -281,6 +287,7 @@ def test_a_folder_that_the_nodes_do_not_see_is_refused_with_the_name_of_the_node
         until(lambda: not other.jobs(), 10, "an empty queue")
 
 
+@pytest.mark.slow
 def test_the_death_of_slurmd_and_of_slurmctld_loses_no_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     needed()
     (tmp_path / "own").mkdir()
@@ -306,6 +313,7 @@ def answer(job: int) -> int:
     return job * int(importlib.import_module("hers_under_slurm").ANSWER)
 
 
+@pytest.mark.slow
 def test_modules_that_no_node_has_are_there(here: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = tmp_path / "hers_under_slurm.py"
     module.write_text("ANSWER = 7\n")
@@ -320,7 +328,32 @@ def fails(job: tuple[int, str]) -> int:
     return 0
 
 
+@pytest.mark.slow
 def test_a_job_whose_process_always_dies_fails_with_what_slurm_says_of_it(here: Cluster, tmp_path: Path) -> None:
     (outcome,) = ended(Slurm(tmp_path / "slurm").watched(fails, iter([(1, "")]))).values()
     assert isinstance(outcome, Failure)
     assert outcome.reason == "its Slurm job failed 3 times: FAILED on localhost, without a result"
+
+
+@pytest.mark.slow
+def test_what_became_of_a_job_that_the_controller_has_forgotten_is_told_by_accounting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed(accounts=True)
+    (tmp_path / "own").mkdir()
+    with running(tmp_path / "own", accounts=True) as other:
+        spoken_to(other, monkeypatch)
+        notes = Kept()
+        assert ended(Slurm(tmp_path / "slurm").watched(noted, iter([(1, str(tmp_path / "log"))]), notes)) == {1: 2}
+        (note,) = notes.by_job.values()
+
+        def forgotten() -> bool:
+            return (
+                subprocess.run(["scontrol", "show", "job", note.id], capture_output=True, check=False).returncode != 0
+            )
+
+        until(forgotten, 120, "a controller that has forgotten")
+        end = slurm_queue.end_of(note.id)
+        assert end is not None
+        assert note.token in end.name
+        assert (end.state, end.node) == ("COMPLETED", "localhost")

@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.support.slurm import free_ports
+from tests.support.slurm import free_ports, listens
 
 STARTS_WITHIN_S = 60.0
 
@@ -76,7 +75,7 @@ def _nodes() -> Iterator[Nodes]:
     try:
         head = start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={folder}")
         end = time.monotonic() + STARTS_WITHIN_S
-        while not _listens(port):
+        while not listens(port):
             assert time.monotonic() < end, (folder / "0.out").read_text()
             time.sleep(0.2)
         yield Nodes(f"127.0.0.1:{port}", head, start(f"--address=127.0.0.1:{port}"))
@@ -84,9 +83,3 @@ def _nodes() -> Iterator[Nodes]:
         for node in started:
             kill(node)
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

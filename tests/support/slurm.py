@@ -1,6 +1,7 @@
 """A real Slurm for tests: munged, slurmctld and slurmd on the loopback address, in a folder of their own.
 
-It keeps no accounts. Tests that ask for it are skipped, with the reason, where programs are missing or we are not root.
+It keeps no accounts unless a database for them is wanted. Tests that ask for it are skipped, with the reason, where
+programs are missing or we are not root.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import pytest
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scancel")
+OF_ACCOUNTS = ("mariadbd", "mariadb-install-db", "slurmdbd")
 STARTS_WITHIN_S = 30.0
 
 CONFIGURATION = """
@@ -39,7 +41,7 @@ SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounting}
 JobCompType=jobcomp/none
 MpiDefault=none
 SwitchType=switch/none
@@ -58,13 +60,36 @@ NodeName=localhost NodeAddr=127.0.0.1 Port={node} CPUs={cpus} RealMemory=4000 St
 PartitionName=main Nodes=localhost Default=YES MaxTime=INFINITE DefaultTime=60 State=UP
 PartitionName=short Nodes=localhost MaxTime=5 State=UP
 """
+WITHOUT_ACCOUNTS = "AccountingStorageType=accounting_storage/none"
+WITH_ACCOUNTS = """
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={accounts}
+AccountingStoragePass={folder}/munge.socket
+"""
+ACCOUNTS = """
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={accounts}
+SlurmUser=root
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={database}
+StorageUser=root
+StorageLoc=slurm
+"""
 
 
-def needed() -> None:
-    """Skip the test that asks where no Slurm can be started."""
-    missing = [name for name in PROGRAMS if program(name) is None]
+def needed(*, accounts: bool = False) -> None:
+    """Skip the test that asks where no Slurm can be started, or none that keeps accounts."""
+    missing = [name for name in PROGRAMS + OF_ACCOUNTS * accounts if program(name) is None]
     if missing:
-        pytest.skip(f"no {', '.join(missing)} here: install slurm-wlm and munge (Debian)")
+        more = ", mariadb-server-core and slurmdbd" if accounts else ""
+        pytest.skip(f"no {', '.join(missing)} here: install slurm-wlm and munge{more} (Debian)")
     if os.geteuid():
         pytest.skip("Slurm's daemons are started by root alone")
 
@@ -120,6 +145,24 @@ class Cluster:
                 start_new_session=True,
             )
 
+    def start_accounts(self, database: int) -> None:
+        """Start slurmdbd on a database of its own, at a port, and make this cluster known to it."""
+        data, root = self.folder / "database", ("--no-defaults", "--user=root")
+        program_of_tables = program("mariadb-install-db") or ""
+        tables = (program_of_tables, *root, f"--datadir={data}", "--auth-root-authentication-method=normal")
+        subprocess.run(tables, capture_output=True, check=True)
+        socket_file = f"--socket={self.folder}/database.socket"
+        place = (f"--datadir={data}", socket_file, f"--port={database}", "--bind-address=127.0.0.1")
+        self.start("mariadbd", *root, *place, "--skip-grant-tables")
+        until(lambda: listens(database), STARTS_WITHIN_S, "mariadbd")
+        self.start("slurmdbd", "-D")
+        until(self._knows_accounts, STARTS_WITHIN_S, "slurmdbd")
+
+    def _knows_accounts(self) -> bool:
+        with contextlib.suppress(subprocess.SubprocessError):
+            return "loopback" in self.ask("sacctmgr", "-i", "add", "cluster", "loopback")
+        return False
+
     def start_controller(self) -> None:
         """Start slurmctld, which takes up its state where it has one."""
         self.start("slurmctld", "-D", "-f", str(self.folder / "slurm.conf"))
@@ -152,6 +195,13 @@ class Cluster:
         return "\n".join(f"{path.name}: {path.read_text(errors='replace')[-1500:]}" for path in logs)
 
 
+def listens(port: int) -> bool:
+    """Whether somebody listens at a port of the loopback address."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
 def until(condition: Callable[[], bool], within: float, what: str) -> None:
     """Wait for a condition; the test fails where it does not come."""
     end = time.monotonic() + within
@@ -161,22 +211,28 @@ def until(condition: Callable[[], bool], within: float, what: str) -> None:
 
 
 @contextlib.contextmanager
-def running(folder: Path, *, cpus: int = 4, first: int = 1, hidden: Path | None = None) -> Iterator[Cluster]:
+def running(
+    folder: Path, *, cpus: int = 4, first: int = 1, hidden: Path | None = None, accounts: bool = False
+) -> Iterator[Cluster]:
     """A Slurm of one node with `cpus` of them, its job numbers from `first` on; nothing of it is left at the end.
 
-    The node does not see what lies in the folder `hidden`.
+    The node does not see what lies in the folder `hidden`. A database keeps `accounts` where they are wanted.
     """
-    needed()
+    needed(accounts=accounts)
     folder.chmod(0o755)
     for name in ("state", "spool"):
         (folder / name).mkdir()
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o600)
-    controller, node = free_ports(2)
+    controller, node, database, bookkeeper = free_ports(4)
     configuration = folder / "slurm.conf"
     facts = {"folder": folder, "controller": controller, "node": node, "cpus": cpus, "first": first}
+    facts |= {"accounting": WITH_ACCOUNTS.format(accounts=bookkeeper, folder=folder) if accounts else WITHOUT_ACCOUNTS}
     configuration.write_text(CONFIGURATION.format(**facts))
+    of_accounts = folder / "slurmdbd.conf"
+    of_accounts.write_text(ACCOUNTS.format(folder=folder, accounts=bookkeeper, database=database))
+    of_accounts.chmod(0o600)
     cluster = Cluster(folder, {}, {"SLURM_CONF": str(configuration)}, hidden)
     try:
         files = (f"--{name}-file={folder}/munged.{name}" for name in ("log", "pid", "seed"))
@@ -184,6 +240,8 @@ def running(folder: Path, *, cpus: int = 4, first: int = 1, hidden: Path | None 
             "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", f"--key-file={key}", *files
         )
         until((folder / "munge.socket").exists, STARTS_WITHIN_S, "munged")
+        if accounts:
+            cluster.start_accounts(database)
         cluster.start_controller()
         cluster.start_node()
         end = time.monotonic() + STARTS_WITHIN_S
@@ -199,7 +257,7 @@ def running(folder: Path, *, cpus: int = 4, first: int = 1, hidden: Path | None 
                 end = time.monotonic() + 4
                 while cluster.jobs() and time.monotonic() < end:  # their step daemons tell the controller that they end
                     time.sleep(0.1)
-        for name in ("slurmctld", "slurmd", "munged"):
+        for name in ("slurmctld", "slurmd", "slurmdbd", "mariadbd", "munged"):
             if name in cluster.daemons:
                 cluster.daemons[name].terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):

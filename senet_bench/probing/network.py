@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.errors import MeasurementError
@@ -46,8 +47,8 @@ class ProbeUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The unit's rows, of x's own shape."""
-        branch = self.norm2(self.conv2(torch.relu(self.norm1(self.conv1(x)))))
-        return torch.relu(x + (branch if isinstance(self.block, nn.Identity) else self._gated(branch)))
+        branch = self.norm2(self.conv2(F.relu(self.norm1(self.conv1(x)), inplace=True)))
+        return F.relu(x + (branch if isinstance(self.block, nn.Identity) else self._gated(branch)), inplace=True)
 
     def _gated(self, branch: Tensor) -> Tensor:
         """What the block makes of the branch, which it is handed as a map, (N, C, 4, 4)."""
@@ -77,7 +78,7 @@ class ProbeNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, (N, classes), of images (N, C, 16, 16)."""
-        rows = self.units(torch.relu(self.norm(self.stem(cells_of(x)))))
+        rows = self.units(F.relu(self.norm(self.stem(cells_of(x))), inplace=True))
         return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 

@@ -33,6 +33,7 @@ from senet_bench.gates.watch import Watch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import GatedInput, gated_input
 from senet_bench.models.attention import SqueezeExcitation, maker
+from senet_bench.run.cases import Changes, spec_of
 from senet_bench.show import terminal, writers
 from senet_bench.training import weights
 from senet_bench.training.evaluation import Viewing, predict
@@ -574,3 +575,14 @@ def test_a_gate_over_all_channels_kept_is_listed_whole() -> None:
         (4, "all", 0.2),
         (4, "cat", None),
     ]
+
+
+def test_the_attention_that_weights_say_they_were_trained_with_is_looked_into(run: Run, tmp_path: Path) -> None:
+    spec = spec_of("seresnet20_cifar", Changes(img_size=8, in_channels=1, attention={"reduction": 8}))
+    weights.save(build_spec(spec), tmp_path / "eight.safetensors", spec, dataset="digits-full", seed=0)
+    given = ("excitations", "seresnet20_cifar", "--weights", "eight.safetensors", "--dataset", "digits-full")
+    ended = run(*given, "--images-per-class", "2", "--no-removal", "--format", "json")
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["conditions"]["attention"]["reduction"] == 8
+    refused = run(*given, "--reduction", "4")
+    assert (refused.code, "was trained with reduction 8 (not 4)" in refused.err) == (2, True)

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import sys
+import types
 import warnings
 from dataclasses import replace
 from typing import Any
@@ -458,21 +460,63 @@ class Id(Cheat):
 
 class Content(Cheat):
     def place(self, y): return BY_CONTENT, y.numpy().tobytes()
+
+
+class Elsewhere(Cheat):
+    def gates(self, y):
+        from kept_by_a_cheat import KEPT
+        if not KEPT:
+            KEPT.append(Honest.gates(self, y)[:1])
+        return KEPT[0]
 """
+PROGRAM = """
+import senet_bench
+from cheats_of_a_class import Honest
+KEPT = []
+
+
+def first(gates):
+    if not KEPT:
+        KEPT.append(gates[:1])
+    return KEPT[0]
+
+
+class Once(Honest):
+    def gates(self, y):
+        return first(super().gates(y))
+
+
+senet_bench.there_is_no_such_function
+print("a program is not run again")
+"""
+
+
+def of_a_program(folder: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A network whose class stands in the program that is run, which would print if it were run again."""
+    program = types.ModuleType("__main__")
+    program.__file__ = str(folder / "program.py")
+    (folder / "program.py").write_text(PROGRAM)
+    exec(compile(PROGRAM.rpartition("senet_bench.there")[0], program.__file__, "exec"), program.__dict__)
+    monkeypatch.setitem(sys.modules, "__main__", program)
+    network = program.Once()
+    network(example(SIZE, 1))
+    return network
 
 
 def test_what_a_whole_class_keeps_is_named_and_what_never_answers_is_timed(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "cheats_of_a_class.py").write_text(CHEATS)
+    (tmp_path / "kept_by_a_cheat.py").write_text("KEPT = []")
     monkeypatch.syspath_prepend(str(tmp_path))
     cheats = importlib.import_module("cheats_of_a_class")
     for kind in (cheats.Shape, cheats.Sizes, cheats.Address, cheats.Id):  # as counting and an earlier run leave them
         kind()(example(SIZE, 1))
-    names = ("Shape", "Sizes", "Address", "Id", "Content")
+    names = ("Shape", "Sizes", "Address", "Id", "Content", "Elsewhere")
     networks = {"honest": cheats.Honest(), "twin": cheats.Honest(), **{name: getattr(cheats, name)() for name in names}}
+    networks["Once"] = of_a_program(tmp_path, monkeypatch)
     found = result_of(measure_networks(networks, "honest", SIZE, plan=QUICK))
-    for name in ("Shape", "Sizes", "Address", "Id"):
+    for name in ("Shape", "Sizes", "Address", "Id", "Elsewhere", "Once"):
         assert "it answers from what it kept" in found.failed[name]
     assert list(found.comparison.arms) == ["honest", "twin", "Content"]
     assert len(cheats.BY_CONTENT) > found.comparison.samples.rounds  # each timed call had content of its own

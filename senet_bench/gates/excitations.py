@@ -136,7 +136,10 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network with weights that were given, or are trained here; the images that it was not trained on."""
     if asked.weights is None:
         return _trained_here(asked, spec, store)
-    loaded, images = weighted(spec, asked.weights, asked.dataset, asked.folder, average=asked.average)
+    as_trained = not asked.changes.attention  # else the switches that were given must be those of the weights
+    loaded, images = weighted(
+        spec, asked.weights, asked.dataset, asked.folder, average=asked.average, as_trained=as_trained
+    )
     return Observation(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
 
 

@@ -37,6 +37,7 @@ EXTRAS: dict[str, str | None] = {
     "timm": "timm",
     "onnxruntime": "onnx",
     "openvino": "openvino",
+    "nncf": "int8",
     "nvidia-ml-py": "nvidia",
     "huggingface_hub": "hub",
     "tensorboard": "track",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -65,6 +66,17 @@ def test_modules_of_the_user_go_along_to_engines_that_run_elsewhere(
     assert with_sources(RayCluster(), answer, [spec, hers]) == WithSources(answer, files)
     assert with_sources(RayCluster(), answer, [spec]) is answer
     assert with_sources(Local(2), answer, [hers]) is answer
+
+
+def test_a_network_of_its_own_has_the_loopback_address_alone_and_is_left_again() -> None:
+    before = socket.if_nameindex()
+    with ray_nodes.alone() as own:
+        if not own:
+            pytest.skip("no network namespace can be made here")
+        assert [name for _, name in socket.if_nameindex()] == ["lo"]
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()[:2], 5):
+            pass
+    assert socket.if_nameindex() == before
 
 
 @pytest.mark.slow

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import fcntl
 import os
 import secrets
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,6 +24,9 @@ import pytest
 from tests.support.slurm import free_ports, listens
 
 STARTS_WITHIN_S = 60.0
+NEW_NETWORK = 0x40000000
+SET_FLAGS, UP_AND_RUNNING = 0x8914, 0x41
+"""Of Linux: a network namespace, and what brings an interface up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +50,36 @@ def kill(node: subprocess.Popen[bytes]) -> None:
 
 
 @contextlib.contextmanager
+def alone() -> Iterator[bool]:
+    """A network that has nothing but a loopback address, for this thread and what it starts; whether one can be had."""
+    c = ctypes.CDLL(None, use_errno=True)
+    try:
+        before = os.open("/proc/self/ns/net", os.O_RDONLY)
+    except OSError:
+        yield False
+        return
+    try:
+        if c.unshare(NEW_NETWORK):
+            yield False
+            return
+        with socket.socket() as any_socket:
+            fcntl.ioctl(any_socket, SET_FLAGS, struct.pack("16sH14x", b"lo", UP_AND_RUNNING))
+        try:
+            yield True
+        finally:
+            c.setns(before, NEW_NETWORK)
+    finally:
+        os.close(before)
+
+
+@contextlib.contextmanager
 def running() -> Iterator[Nodes]:
-    """A cluster of two nodes with a CPU each and a token of its own, which we have in our environment meanwhile."""
+    """A cluster of two nodes with a CPU each and a token of its own, which we have in our environment meanwhile.
+
+    It lies in a network of its own where we may make one: Ray listens on every interface.
+    """
     own = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, alone():
         for name, value in own.items():
             patch.setenv(name, value)
         yield from _nodes()

@@ -180,7 +180,7 @@ def test_the_report_draws_errors_against_difficulty(run: Run, ran: list[ProbeTri
     assert run(*HERE, *asked).code == 0
     ended = run("report")
     assert ended.code == 0, ended.err + ended.out
-    picture = Path("results/plots/probe-curve-errors.svg").read_text()
+    picture = Path("results/plots/probe-curve.svg").read_text()
     assert all(text in picture for text in ("context, by tint", "count, by levels", "0.35", "random gates", "eca"))
     assert "Error in % against difficulty" in Path("results/index.html").read_text()
 

@@ -114,8 +114,7 @@ def difficulty_curves(facts: ProbeFacts) -> Chart:
         left = 34 + (place % across) * PANEL_WIDE
         parts += _panel([row for row in facts.rows if row.task == task and row.label in styles], (left, top), styles)
     down = math.ceil(len(tasks) / across)
-    name = f"{probe_stem(facts)}-errors"
-    return Chart(name, title, width, 18 + high + 22 + down * (PANEL_HIGH + PANEL_ROOM), tuple(parts))
+    return Chart(probe_stem(facts), title, width, 18 + high + 22 + down * (PANEL_HIGH + PANEL_ROOM), tuple(parts))
 
 
 def _line_styles(facts: ProbeFacts, labels: Sequence[str]) -> Iterator[tuple[str, tuple[float, ...]]]:

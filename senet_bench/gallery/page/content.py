@@ -220,15 +220,14 @@ def _gates(collection: Collection) -> list[Leaf]:
 
 
 def _probes(collection: Collection) -> list[Leaf]:
-    """The heat map and the tables of the newest probe, and of the newest with a curve, whose lines are drawn too."""
+    """The heat map and the tables of the newest probe, and the curves and the tables of the newest that has them."""
     newest = {probes.probe_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
     leaves = []
     for stem, facts in newest.items():
         errors, verdicts, apart = probes.probe_document(facts).wide
-        chart = heat_map(facts)
+        chart = difficulty_curves(facts) if facts.conditions.curve else heat_map(facts)
         leaves.append(Leaf(chart.title, chart, errors, stem))
-        lines = difficulty_curves(facts) if facts.conditions.curve else None
-        leaves.append(Leaf(lines.title if lines else errors.title, lines, verdicts, f"{stem}-verdicts"))
+        leaves += [Leaf(errors.title, table=verdicts, table_name=f"{stem}-verdicts")]
         leaves += [Leaf(errors.title, table=apart, table_name=f"{stem}-pairs")]
     return leaves
 

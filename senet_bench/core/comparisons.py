@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
+from senet_bench.core.changes import changed
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.core.statistics import holm
@@ -189,7 +190,7 @@ def _with(row: Row, baseline: Difference | None, control: Difference | None) -> 
     """The row with what was found of it put into its accuracy."""
     if row.accuracy is None or not row.accuracy.per_seed:
         return row
-    accuracy = replace(
+    accuracy = changed(
         row.accuracy,
         difference=baseline.value if baseline else None,
         difference_ci=baseline.ci if baseline else None,
@@ -203,7 +204,7 @@ def _with(row: Row, baseline: Difference | None, control: Difference | None) -> 
         control_p_value=control.p_value if control else None,
         control_p_holm=control.p_holm if control else None,
     )
-    return replace(row, accuracy=accuracy)
+    return changed(row, accuracy=accuracy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +277,7 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
         bound = bounds[n] * error
         surely = (n > 1) & (mean > bound * (1 + NEAR)) & (error > NEAR * largest)
         unsure = (n > 1) & ~surely & (mean > bound * (1 - NEAR) - NEAR * largest)
+        np.fill_diagonal(unsure[:, own], val=False)  # each against itself
         for row, told, doubtful in zip(errors[own], surely.any(axis=1), unsure):
             shown.append(told or any(_is_above(row, errors[other], level) for other in np.flatnonzero(doubtful)))
     return shown

@@ -17,6 +17,7 @@ import msgspec
 from senet_bench.core.axes import AXES
 from senet_bench.core.blocks import BLOCKS
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.changes import changed
 from senet_bench.core.comparisons import compared, of_seeds
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.results import Accuracy, Latency, Row, Run, StoredDocument, TrainingProtocol
@@ -211,12 +212,18 @@ def _joined(same: Sequence[Entry]) -> Row:
     if not errors:
         return replace(newest, role=role)
     places = sorted({place for accuracy in measured for place in accuracy.trained_on})
-    protocol = replace(newest.accuracy.protocol, seeds=len(errors))
+    protocol = _of_seeds(newest.accuracy.protocol, len(errors))
     accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places)
     missing = {what: why for what, why in newest.missing.items() if what != "accuracy" or len(errors) < _planned(same)}
     timed = next((entry.row.latency for entry in reversed(same) if entry.row.latency), None)
     elsewhere = max(0, _planned(same) - len(errors)) if any(entry.row.seeds_elsewhere for entry in same) else 0
-    return replace(newest, role=role, accuracy=accuracy, missing=missing, latency=timed, seeds_elsewhere=elsewhere)
+    return changed(newest, role=role, accuracy=accuracy, missing=missing, latency=timed, seeds_elsewhere=elsewhere)
+
+
+@lru_cache(maxsize=1024)
+def _of_seeds(protocol: TrainingProtocol, seeds: int) -> TrainingProtocol:
+    """The protocol with another number of seeds."""
+    return replace(protocol, seeds=seeds)
 
 
 def _planned(same: Sequence[Entry]) -> int:
@@ -314,7 +321,10 @@ def ablation_runs(runs: Iterable[StoredRun]) -> list[AblationRuns]:
             model = asked.model or run.document.rows[-1].model
             size = run.document.rows[0].input_size
             groups.setdefault((model, tuple(sorted(asked.axes or {})), protocol, size), []).append(run)
-    sized = [(size, AblationRuns(*about, tuple(group), _most_seeds(group))) for (*about, size), group in groups.items()]
+    sized = [
+        (size, AblationRuns(model, axes, protocol, tuple(group), _most_seeds(group)))
+        for (model, axes, protocol, size), group in groups.items()
+    ]
     return [same for _, same in sorted(sized, key=lambda one: (-one[1].seeds, *one[1].place, one[0]))]
 
 

@@ -127,14 +127,16 @@ def _timed_panels(
     """The ratios of the machines and conditions under which most settings were timed, two at least."""
     known = [(timed, [timed.latency_of(row) for row in settings]) for timed in timings]
     known = [(timed, latencies) for timed, latencies in known if sum(one is not None for one in latencies) > 1]
-    known = sorted(known, key=lambda one: -sum(latency is not None for latency in one[1]))[:MOST_TIMINGS]
+    known = sorted(known, key=lambda one: -sum(latency is not None for latency in one[1]))
+    some = f" ({MOST_TIMINGS} of {len(known)} are drawn)" if len(known) > MOST_TIMINGS else ""
+    known = known[:MOST_TIMINGS]
     panels = []
     for timed, latencies in known:
         rows = [replace(row, latency=latency) for row, latency in zip(settings, latencies)]
         where = f", {named(timed.machine)}" if len({one.machine for one, _ in known}) > 1 else ""
         where += f", {conditions_label(timed.conditions)}" if len(known) > 1 else ""
         panel = _ratios(metric, rows)
-        panels.append(replace(panel, title=f"{panel.title}{where}", name=f"{panel.name}{where}"))
+        panels.append(replace(panel, title=f"{panel.title}{where}{some}", name=f"{panel.name}{where}"))
     return panels
 
 

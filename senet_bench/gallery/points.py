@@ -69,9 +69,8 @@ def points(collection: Collection) -> list[PricedError]:
 
 def timed_points(known: Sequence[PricedError], timed: Timed) -> list[PricedError]:
     """The errors of networks that were timed on one machine under one set of conditions, with those times."""
-    return [
-        _timed_point(point, timed.by_network[point.network]) for point in known if point.network in timed.by_network
-    ]
+    pairs = ((point, timed.by_network.get(point.network)) for point in known if point.network is not None)
+    return [_timed_point(point, latency) for point, latency in pairs if latency is not None]
 
 
 def _timed_point(point: PricedError, latency: Latency) -> PricedError:
@@ -144,8 +143,8 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             continue
         recipe = found.protocol.words
         group = f"{recipe}, {_size(row)}"
-        seeds = f"{found.seeds} seed{'s' * (found.seeds != 1)}"
-        about = [f"error measured here: {_interval_text(found)}, {seeds}", f"recipe {recipe}"]
+        seeds, interval = f"{found.seeds} seed{'s' * (found.seeds != 1)}", _percent(mean_interval(found))
+        about = [f"error measured here: {_interval_text(found, interval)}, {seeds}", f"recipe {recipe}"]
         if found.difference is not None:
             about.insert(1, f"minus the baseline's: {_signed(found.difference, found.difference_ci)}")
         yield PricedError(
@@ -157,7 +156,7 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             group=group,
             pair=f"{group} {row.baseline or row.model}",
             error=100 * found.top1_err,
-            interval=_percent(mean_interval(found)),
+            interval=interval,
             costs=_costs(row, None),
             network=identity(row),
             about=tuple(about),
@@ -228,8 +227,7 @@ def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
-def _interval_text(found: Accuracy) -> str:
-    interval = _percent(mean_interval(found))
+def _interval_text(found: Accuracy, interval: tuple[float, float] | None) -> str:
     text = f"{100 * found.top1_err:.2f} %"
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
 

@@ -294,10 +294,10 @@ def _beside(accuracy: Accuracy, form: str, spread: str) -> str:
 
 def mean_interval(accuracy: Accuracy) -> tuple[float, float] | None:
     """The 95 % t interval of the mean error over seeds, within 0 and 1, else the interval that is stored."""
-    from senet_bench.core.intervals import paired_seeds
+    from senet_bench.core.intervals import interval_of_mean
 
     values = list(accuracy.per_seed.values())
-    bounds = accuracy.ci if len(values) < 2 else paired_seeds([0.0] * len(values), values).ci
+    bounds = accuracy.ci if len(values) < 2 else interval_of_mean(values)
     return None if bounds is None else (max(0.0, bounds[0]), min(1.0, bounds[1]))
 
 
@@ -306,8 +306,12 @@ def _difference_fields(trained: Sequence[Trained], narrow: bool, layout: Layout)
     form = f"+.{layout.decimals}f"
     heading = next((f"minus {accuracy.against.row}" for _, accuracy in trained if accuracy.against), "difference")
 
+    known = {
+        id(accuracy): accuracy.against if heading != "difference" else to_baseline(accuracy) for _, accuracy in trained
+    }
+
     def of(entry: Trained) -> Difference | None:
-        return entry[1].against if heading != "difference" else to_baseline(entry[1])
+        return known[id(entry[1])]
 
     def points_of(entry: Trained) -> str:
         difference = of(entry)

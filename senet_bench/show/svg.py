@@ -40,15 +40,15 @@ def inline(chart: Chart) -> str:
     """The chart as one element of a page; marks say what they show, every id is led by the chart's name."""
     about = {"class": "chart wide" if chart.width > WIDE else "chart", "width": f"{SCALE * chart.width:.0f}"}
     about |= {"viewBox": f"0 0 {_n(chart.width)} {_n(chart.height)}", "role": "group", "aria-label": chart.title}
-    about |= {"id": chart.name}
+    about |= {"id": chart.name, "stroke-width": "1.4", "stroke-linejoin": "round"}  # of its points
     frame = chart.zoom
     if frame is None:
-        body = "".join(_part(part, chart.name) for part in chart.parts)
+        body = "".join(_part(part) for part in chart.parts)
         return f"<svg {_attributes(about)}>{body}</svg>"
     about |= _zoomed(frame)
-    lines = "".join(_part(part, chart.name) for part in chart.parts if part.kind == "line")
-    behind = "".join(_part(part, chart.name) for part in chart.parts if part.kind in ("plain", "tick"))
-    front = "".join(_part(part, chart.name) for part in chart.parts if part.kind == "mark")
+    lines = "".join(_part(part) for part in chart.parts if part.kind == "line")
+    behind = "".join(_part(part) for part in chart.parts if part.kind in ("plain", "tick"))
+    front = "".join(_part(part) for part in chart.parts if part.kind == "mark")
     edges = _attributes({key: about[f"data-{key}"] for key in ("x", "y", "width", "height")})
     clip = f'<clipPath id="{chart.name}-clip"><rect {edges}/></clipPath>'
     zoomed = f'<g clip-path="url(#{chart.name}-clip)"><g class="zoomed">{lines}</g></g>'
@@ -71,49 +71,46 @@ def _zoomed(frame: Frame) -> dict[str, str]:
     }
 
 
-def _part(part: DrawnPart, name: str) -> str:
-    scaled = part.kind == "line"
-    body = "".join(_item(item, scaled=scaled) for item in part.items)
+def _part(part: DrawnPart) -> str:
+    body = "".join(map(_item, part.items))
     about: dict[str, str] = {}
     if part.kind in ("line", "tick"):
         about["class"] = part.kind
     if part.family:
         about["data-family"] = part.family
     if part.mark is not None:
-        about, reach = _marked(part.mark, name)
+        about, reach = _marked(part.mark)
         body = reach + body
     return f"<g {_attributes(about)}>{body}</g>" if about else body
 
 
-def _marked(mark: Mark, name: str) -> tuple[dict[str, str], str]:
+def _marked(mark: Mark) -> tuple[dict[str, str], str]:
     """The attributes of a part with a mark, and the circle within which it is pointed at."""
     x, y = _n(mark.x), _n(mark.y)
     about = {"class": "mark" if mark.text else "label", "data-x": x, "data-y": y}
     if mark.family:
         about["data-family"] = mark.family
     if mark.row:
-        about["data-row"] = f"{name}-{mark.row}"
+        about["data-row"] = mark.row
     if not mark.text:
         return about, ""
-    about |= {"tabindex": "0", "role": "img"}
     about |= {"data-tip": "\n".join(mark.text)}  # the page's script makes its label of it
     return about, f'<circle class="reach" cx="{x}" cy="{y}" r="{REACH}"/>'
 
 
-def _item(item: DrawnItem, *, scaled: bool) -> str:
+def _item(item: DrawnItem) -> str:
     match item:
         case Stroke():
             about = {"d": path(item.places), "stroke": _colour(item.colour), "stroke-width": _n(item.width)}
-            about |= {"fill": "none", "stroke-linejoin": "round"} | _alpha("stroke-opacity", item.alpha)
+            about |= {"fill": "none"} | _alpha("stroke-opacity", item.alpha)
             about |= {"stroke-dasharray": " ".join(map(_n, item.dash))} if item.dash else {}
-            about |= {"vector-effect": "non-scaling-stroke"} if scaled else {}
             return f"<path {_attributes(about)}/>"
         case Area():
             about = {"d": f"{path(item.places)}Z", "fill": _colour(item.colour)} | _alpha("fill-opacity", item.alpha)
             return f"<path {_attributes(about)}/>"
         case Point():
             about = {"stroke": _colour(item.colour), "fill": _colour(item.fill)}
-            about |= {"stroke-width": "1.4"} | _alpha("opacity", item.alpha)
+            about |= _alpha("opacity", item.alpha)
             if item.shape == "circle":
                 about |= {"cx": _n(item.place[0]), "cy": _n(item.place[1]), "r": _n(item.size / 2)}
                 return f"<circle {_attributes(about)}/>"

@@ -121,7 +121,8 @@ def _status(cell: Cell) -> str:
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:
     """One line a record, under the union of their fields; what lies in a field has columns of its own."""
-    lines = [dict(_plain(record)) for record in records]
+    plain = all(isinstance(value, str) for record in records for value in record.values())
+    lines = records if plain else [dict(_plain(record)) for record in records]
     names = dict.fromkeys(name for line in lines for name in line)
     text = io.StringIO()
     writer = comma_separated.writer(text, lineterminator="\n")

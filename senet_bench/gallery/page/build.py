@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 HERE = Path(__file__).parent
-LINES_SHOWN = 100
-"""Lines of one table on the page; its files have all of them."""
+LINES_SHOWN, LETTERS_SHOWN = 50, 800
+"""Lines of one table on the page, and letters of one of its notes; its files have all of them."""
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
 
 
@@ -50,6 +50,7 @@ def build_page(collection: Collection, content: Content, drawn: Mapping[str, str
         inline=lambda chart: Markup((drawn or {}).get(chart.name) or inline(chart)),  # noqa: S704 - escaped where it is written
         heads=heads,
         coded=coded,
+        shortened=shortened,
         lines_shown=LINES_SHOWN,
     )
     unseen = {ord(char): " " for char in set(text) if char != "\n" and unicodedata.category(char)[0] == "C"}
@@ -66,6 +67,13 @@ def coded(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if place % 2 and not (odd and place == len(parts) - 1) else part
         for place, part in enumerate(parts)
     )
+
+
+def shortened(note: str, link: str) -> str:
+    """A note of a table, cut behind a comma where it is very long and the table has files of its own."""
+    if not link or len(note) <= LETTERS_SHOWN:
+        return note
+    return f"{note[:LETTERS_SHOWN].rpartition(',')[0]}, … (whole in the table's files)"
 
 
 def heads(groups: Sequence[str]) -> list[tuple[str, int]]:

@@ -18,7 +18,7 @@ function tell(element) {
   const above = box.top - tip.offsetHeight - room;
   tip.style.left = `${Math.max(room, left)}px`;
   tip.style.top = `${above < room ? box.bottom + room : above}px`;
-  const row = element.dataset.row && document.getElementById(element.dataset.row);
+  const row = element.dataset.row && element.closest(".panel").querySelector(`tr[data-row="${element.dataset.row}"]`);
   if (row) row.classList.add("on");
 }
 
@@ -41,7 +41,11 @@ document.addEventListener("focusout", hush);
 document.addEventListener("keydown", (event) => event.key === "Escape" && hush());
 addEventListener("scroll", () => told && told !== document.activeElement && hush(), { passive: true });
 
-all(".mark").forEach((mark) => mark.setAttribute("aria-label", mark.dataset.tip.replaceAll("\n", "; ")));
+all(".mark").forEach((mark) => {
+  mark.setAttribute("role", "img");
+  mark.setAttribute("tabindex", 0);
+  mark.setAttribute("aria-label", mark.dataset.tip.replaceAll("\n", "; "));
+});
 
 // --- one stop of the tab key for each table and chart, arrow keys inside -------------------------------------------
 function rove(container, cells, columns) {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ import pytest
 
 from senet_bench.core import comparisons, union
 from senet_bench.core.all_seeds import with_all_seeds
-from senet_bench.core.results import Accuracy, Row, Run, RunConditions
+from senet_bench.core.comparisons import lowest, pairs_of
+from senet_bench.core.intervals import paired_seeds
+from senet_bench.core.results import Accuracy, Row, Run, RunConditions, from_json, to_json
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
 from senet_bench.core.union import StoredRun
@@ -268,3 +271,33 @@ def test_a_run_that_no_other_adds_to_is_itself(tmp_path: Path) -> None:
     assert with_all_seeds(last, Store(tmp_path)) == (last, ())
     counted = replace(last, conditions=RunConditions(what=["resnet20_cifar"]))
     assert with_all_seeds(counted, Store(tmp_path)) == (counted, ())
+
+
+def test_a_run_is_read_at_once_as_it_is_by_way_of_plain_json_and_no_number_is_beyond_what_can_be() -> None:
+    text = to_json(stored.ablation())
+    slowly = text.replace('   "role": "baseline",\n', "", 1)  # an older file: by way of plain JSON
+    assert slowly != text
+    assert from_json(text.encode(), "x") == from_json(slowly.encode(), "x") == stored.ablation()
+    for number in ("1e300", "1E+300", "-2.5e101", "1" * 101, "1e999"):
+        with pytest.raises(UsageError, match="x is"):
+            from_json(text.replace('"rounds": 40', f'"rounds": {number}', 1).encode(), "x")
+    assert from_json(text.replace('"source": ""', '"source": "4e123"', 1).encode(), "x")
+
+
+def test_rows_above_another_are_those_that_some_pair_of_them_tells() -> None:
+    dice, base = random.Random(5), stored.row("a", SE, 0.1)
+    for _ in range(20):
+        errors = [(0.1 + dice.choice([0, 0.01, 0.02]), dice.choice([0, 0.002, 0.01])) for _ in range(8)]
+        seeds = [range(dice.randint(0, 3), dice.randint(4, 9)) for _ in errors]
+        rows = [
+            replace(base, accuracy=replace(base.accuracy, per_seed={str(s): mean + dice.gauss(0, sd) for s in own}))
+            for (mean, sd), own in zip(errors, seeds)
+            if base.accuracy
+        ]
+        best = lowest(rows)
+        assert best is not None
+        pairs = {
+            id(row): [paired_seeds(*pairs_of(other, row)) for other in rows if pairs_of(other, row)[0]] for row in rows
+        }
+        told = [row for row in rows if any(p.difference > 0 and (p.p_value or 2) <= 0.1 / 7 for p in pairs[id(row)])]
+        assert list(best.worse) == [row for row in told if row is not best.row]

@@ -46,7 +46,7 @@ def show(document: Document) -> None:
         _show(document, console)
         return
     with console.capture() as captured:
-        _show(document, console, wrapped=False)
+        _show(document, console, wrapped=console.width < PIPED_WIDTH)
     print_text("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
@@ -57,7 +57,7 @@ def piped_width() -> int:
 
 
 def _show(document: Document, console: Console, *, wrapped: bool = True) -> None:
-    """Print the tables of a document; notes are `wrapped`, or each a line of its own."""
+    """Print the tables of a document; notes are `wrapped`, or each a line of its own where nothing says how wide."""
     for wide, narrow in zip(document.wide, document.narrow):
         fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
         table = wide if fits else narrow

@@ -272,18 +272,17 @@ def _minus(value: float, digits: int) -> str:
     return f"{value:+.{digits}f}".replace("-", "−")
 
 
+MOST_TOLD = 5
+"""Protocols that a terminal is told of."""
+TOLD_NOTE = "told: rows told from their baseline, by tests corrected over the rows compared"
+
+
 def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str, tuple[str, str]]) -> Document:
-    """Three tables at most, in one width that fits 80 columns."""
-    first = headline(collection, main_timing(collection.timings))
+    """Four tables at most, in one width that fits 80 columns; what was found comes last."""
     tables = []
-    if first.figures:
-        columns: tuple[Column, ...] = (
-            Column("what", numeric=False),
-            Column("median"),
-            Column("from", numeric=False),
-        )
-        lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
-        tables.append(Table("What SE costs and buys", columns, lines, first.sentences))
+    if missing:
+        columns: tuple[Column, ...] = (Column("missing", numeric=False), Column("brought by", numeric=False))
+        tables.append(Table("What is not there yet", columns, tuple(missing.values())))
     counts = {grid.id: dict(grid.counts) for grid in grids if grid.known}
     if counts:
         signs = [status for status in SIGNS if any(status in found for found in counts.values())]
@@ -293,7 +292,25 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
             for name, found in counts.items()
         )
         tables.append(Table("The paper's cells beside what was counted here", columns, body))
-    if missing:
-        columns = (Column("missing", numeric=False), Column("brought by", numeric=False))
-        tables.append(Table("What is not there yet", columns, tuple(missing.values())))
+    first = headline(collection, main_timing(collection.timings))
+    if first.figures:
+        columns = (Column("what", numeric=False), Column("median"), Column("from", numeric=False))
+        lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
+        tables.append(Table("What SE costs and buys", columns, lines, first.sentences[-1:]))
+    tables += _own(collection)
     return Document({}, tuple(tables), tuple(tables), ())
+
+
+def _own(collection: Collection) -> Iterator[Table]:
+    """What was measured here of each protocol; whose rows are told from their baseline stands in the notes."""
+    lines, notes = [], []
+    for errors in collection.errors:
+        compared = [one for row in errors.rows if row.role != "control" and (one := _difference(row))]
+        told = sum(one.p_holm is not None and one.p_holm <= LEVEL for one in compared)
+        where = f"{errors.protocol.dataset} ({errors.protocol.words})"
+        lines.append((where, str(errors.protocol.seeds), str(len(compared)), str(told)))
+        notes += _of_errors(errors) if told else ()
+    more = [f"{len(lines) - MOST_TOLD} more protocols: see the page"] * (len(lines) > MOST_TOLD)
+    columns = (Column("errors on", numeric=False), Column("seeds"), Column("compared"), Column("told"))
+    if lines:
+        yield Table("What was measured here", columns, tuple(lines[:MOST_TOLD]), (*notes[:MOST_TOLD], *more, TOLD_NOTE))

@@ -21,7 +21,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.union import StoredRun
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, gather
-from senet_bench.gallery.tables import error_tables
+from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.show.documents import of_run
 from senet_bench.show.measurements import error_table
 from tests.support import stored
@@ -149,6 +149,17 @@ def test_two_ablations_along_one_axis_are_one_whatever_machine_and_never_pool_ti
     assert [(row.axes or {}).get("reduction") for row in joined.rows] == [None, 2, 4, 8, 16, None]
     assert [timed.machine for timed in union.timings(union.entries(runs))] == ["aaaaaaaaaaaa", "bbbbbbbbbbbb"]
     assert (joined,) == tuple(union.ablations(runs[::-1]))
+
+
+def test_times_of_two_machines_are_told_apart_by_the_titles_of_their_tables(tmp_path: Path) -> None:
+    for machine in ("aaaaaaaaaaaa", "bbbbbbbbbbbb"):
+        stored.store(tmp_path, stored.ablation(machine), "20261120T100000Z-ablate-1")
+    collection = gather(tmp_path, Store(tmp_path).survey())
+    tables = [table for timed in collection.timings if (table := time_table(collection, timed))]
+    assert [table.title.rpartition("; ")[2] for table in tables] == [
+        "Test CPU, 4 cores (aaaaaaaaaaaa)",
+        "Test CPU, 4 cores (bbbbbbbbbbbb)",
+    ]
 
 
 def test_a_time_that_cannot_be_relied_on_hides_none_that_can() -> None:

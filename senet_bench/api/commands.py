@@ -130,8 +130,7 @@ def load(results: str | Path = "results") -> Stored:
     Raises `senet_bench.errors.UsageError` where nothing is stored.
     """
     from senet_bench.gallery.collection import gather
-    from senet_bench.gallery.tables import error_tables
-    from senet_bench.show.measurements import latency_table
+    from senet_bench.gallery.tables import error_tables, time_table
     from senet_bench.show.networks import network_table, record
 
     root = Path(results)
@@ -139,7 +138,7 @@ def load(results: str | Path = "results") -> Stored:
     if not collection.sources:
         raise UsageError(f"no runs are stored under {root}", "run `senet-bench compare` first")
     rows = tuple(collection.rows("compare", "ablate"))
-    times = (latency_table(timed.rows, name=lambda row: row.label) for timed in collection.timings)
+    times = (time_table(collection, timed) for timed in collection.timings)
     tables = [table for _, table in error_tables(collection)] + [table for table in times if table]
     counted = [network_table("Networks", rows)] if rows else []
     errors = tuple(collection.errors)

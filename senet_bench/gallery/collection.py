@@ -132,6 +132,13 @@ class Collection:
         alike = sum(label == named[machine] for label in named.values()) > 1
         return f"{named[machine]} ({machine})" if alike else named[machine]
 
+    def place_of(self, timed: Timed) -> str:
+        """Where and by which torch something was timed, empty where everything was timed there by that one."""
+        places = {(one.machine, one.torch) for one in self.timings}
+        versions = {torch for machine, torch in places if machine == timed.machine}
+        torch = f", torch {timed.torch}" if len(versions) > 1 else ""
+        return f"{self.name_of(timed.machine)}{torch}" if len(places) > 1 else ""
+
     def machines(self) -> dict[str, Environment]:
         """The newest environment of each machine."""
         return {source.machine: source.document.environment for source in self.sources}

@@ -8,10 +8,11 @@ from dataclasses import replace
 from senet_bench.core.comparisons import rows_against
 from senet_bench.core.results import Row
 from senet_bench.core.store import key_of
+from senet_bench.core.union import Timed
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.chart import name_of
-from senet_bench.show.measurements import error_table
+from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.tables import Table
 
 
@@ -21,6 +22,15 @@ def compared_with(rows: Sequence[Row], against: str | None) -> Sequence[Row]:
         return rows_against(rows, against) if against else rows
     except UsageError:
         return rows
+
+
+def time_table(collection: Collection, timed: Timed, against: str | None = None) -> Table | None:
+    """The times of one machine under the same conditions, under its name where there are several."""
+    table = latency_table(timed.rows, name=lambda row: row.label, against=against)
+    if table is None:
+        return None
+    place = collection.place_of(timed)
+    return replace(table, title=f"{table.title}; {place}" if place else table.title)
 
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:

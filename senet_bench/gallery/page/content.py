@@ -17,14 +17,13 @@ from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
-from senet_bench.gallery.tables import error_tables
+from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.gates import tables as excitations
 from senet_bench.probing import tables as probes
 from senet_bench.probing.plots import difficulty_curves, heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
-from senet_bench.show.measurements import latency_table
 from senet_bench.show.tables import Column, Table, interval_text
 
 
@@ -181,7 +180,7 @@ def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     for timed in timings:
         name = _timed_name(timed, timings)
         chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-        table = latency_table(timed.rows, name=lambda row: row.label, against=_named(timed.rows, collection.against))
+        table = time_table(collection, timed, _named(timed.rows, collection.against))
         table = table and replace(table, notes=(*timed.notes, *table.notes))
         leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
     return leaves

@@ -106,8 +106,11 @@ def test_the_error_of_a_network_with_constant_gates_is_its_own(run: Run, tmp_pat
     names = list(attention_blocks(network))[:2]
     plain = folded(network, {name: torch.full((block_channels(network, name),), 0.4) for name in names}, (1, 8, 8))
     weights.save(plain, file, catalog.resolve("seresnet20_cifar"), dataset="digits-full", seed=0, frozen=names)
-    ended = run("evaluate", "seresnet20_cifar", "--weights", str(file), "--dataset", "digits-full", "--format", "json")
+    given = ("evaluate", "seresnet20_cifar", "--weights", str(file), "--dataset", "digits-full")
+    ended = run(*given, "--latency", "--budget", "2", "--batch-size", "180", "--format", "json")
     (row,) = json.loads(ended.out)["rows"]
+    assert row["latency"]["seconds"] > 0
+    assert row["latency"]["conditions"]["batch_size"] == 180
     assert (row["label"], row["constant_gates"]) == ("SE-ResNet-20, 2 gates constant", names)
     assert len(list((tmp_path / "results").glob("runs/*/*.json"))) == 1
     assert stored_errors(Store(tmp_path / "results")).groups == {}

@@ -10,6 +10,7 @@ import typer
 
 from senet_bench.api import options as o
 from senet_bench.api.networks import Switches, attached_name
+from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.trials import fetch_data
@@ -87,6 +88,12 @@ def evaluate(
             help=f"eager, or in INT8, calibrated by training images: {', '.join(INT8)}; several: eager,{INT8[0]}.",
         ),
     ] = "eager",
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time them too, in the same rounds: error and time in one table.")
+    ] = False,
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of that timing.", **within(0, o.LONGEST_BUDGET_S))
+    ] = 10.0,
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Result:
@@ -117,6 +124,7 @@ def evaluate(
         labels=shown.labels,
         notes=chosen.notes,
         runtimes=tuple(cast("Runtime", name.strip()) for name in runtime.split(",")),  # checked there
+        timing_s=budget if latency else None,
     )
     record = watch.follow(_evaluating(asked, store))
     return Result.of(tables.evaluation(record.document), record)

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import msgspec
 
 from senet_bench.core.paper import CellStatus
-from senet_bench.core.results import Change, Facts, Fraction, Magnitude, StoredCount
+from senet_bench.core.results import Change, Facts, Fraction, Latency, Magnitude, StoredCount
 from senet_bench.core.specs import AttentionSpec, Precision
 
 
@@ -161,6 +161,7 @@ class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True,
     ours are of, `labels` whose labels the images have where those are not the data set's; `taken` is which of the
     two states of a trainer's file they are. `constant_gates` are blocks folded away: another network than the row's
     model and attention alone, whose error is nobody else's. So is what a `runtime` in INT8 makes of the weights.
+    `latency` is that of the network as it was shown the images, its ratio to the first one's.
     """
 
     constant_gates: list[str] | None = None
@@ -178,6 +179,7 @@ class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True,
     origin: str | None = None
     trial: str | None = None
     labels: str | None = None
+    latency: Latency | None = None
 
 
 class DetectorRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True, tag="detection"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import io
 from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
@@ -19,8 +20,9 @@ from senet_bench.core.learning import Evaluation as Document
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.progress import Steps
 from senet_bench.core.reproduction import is_error, paper_cells
+from senet_bench.core.results import Latency
 from senet_bench.core.runtimes import RUNTIMES, check_known
-from senet_bench.core.specs import ATTACH, ModelSpec, Precision, Runtime, is_outside
+from senet_bench.core.specs import ATTACH, Conditions, ModelSpec, Precision, Runtime, is_outside
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import NetworkKey, StoredError, StoredErrors, of_evaluation, trial_errors
 from senet_bench.core.studies import STUDIES
@@ -29,8 +31,9 @@ from senet_bench.run.cases import Changes, label, spec_of
 from senet_bench.run.record import Record, new_facts
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
+    from senet_bench.bench.clock import Call
     from senet_bench.data.labels import Labels
     from senet_bench.data.sets import DataSet, Split
     from senet_bench.training.evaluation import Predictions, Viewing
@@ -38,6 +41,7 @@ if TYPE_CHECKING:
 
 COMPARABLE = ("dataset", "images", "size", "precision", "recipe", "epochs")
 """What two evaluations must have in common."""
+USUAL_BATCH = 64
 CALIBRATION_IMAGES = 512
 """Training images, at most, by which a network is quantised."""
 V2 = "ImageNetV2"
@@ -65,7 +69,8 @@ class EvaluationRequest:
     default 800. `batch_size` is 64 unless given, for a detector 1. `fidelity="fast"` may differ by one grey level from
     PIL's resize. `labels` are those of ImageNetV2, with its images, or ImageNet-Real's in a file. `average`
     chooses between the raw weights of a file and their average (EMA). Every network is shown them in each of
-    `runtimes`; those in INT8 are calibrated by training images.
+    `runtimes`; those in INT8 are calibrated by training images. `timing_s` are the seconds for their latency, a batch
+    each, None for none.
     """
 
     models: tuple[str, ...]
@@ -85,6 +90,7 @@ class EvaluationRequest:
     notes: tuple[str, ...] = ()
     average: bool | None = None
     runtimes: tuple[Runtime, ...] = ("eager",)
+    timing_s: float | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` unless there are weights for every network."""
@@ -121,15 +127,22 @@ def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     specs = checked(asked, store)
     images, labels = _labelled(asked)
     record, seen, trials = begun(asked, images, store), list[Any](), trial_errors(store)
-    names = names_of(specs)
+    names, networks = names_of(specs), list[Any]()
     total = len(specs) * len(asked.runtimes)
     for spec, name, source in zip(specs, names, asked.weights):
         for runtime in asked.runtimes:
-            row, predictions = _evaluated(asked, images, labels, spec, _file_name(name, runtime), source, runtime)
+            row, predictions, network = _evaluated(
+                asked, images, labels, spec, _file_name(name, runtime), source, runtime
+            )
             seen.append(predictions)
+            networks += [network] if asked.timing_s is not None else []
             row = _against(record.document.rows, seen, row)
             record.add(structs.replace(row, paper=beside_paper(row, trials)))
             yield record.progress(row.label, len(seen), total)
+    if asked.timing_s is not None:
+        latencies = yield from _timed(asked, networks, (images.channels, row.size, row.size))
+        for place, latency in enumerate(latencies):
+            record.put(place, structs.replace(record.document.rows[place], latency=latency))
     if asked.per_class is not None:
         files = [_file_name(name, runtime) for name in names for runtime in asked.runtimes]
         write_atomically(asked.per_class, _by_class(images, files, seen))
@@ -200,7 +213,8 @@ def _evaluated(
     name: str,
     source: str,
     runtime: Runtime,
-) -> tuple[ClassifierRow, Predictions]:
+) -> tuple[ClassifierRow, Predictions, nn.Module]:
+    """The row of a network in a runtime, what it answers, and itself as it was shown the images."""
     from senet_bench.data.sets import Files
     from senet_bench.training import weights
     from senet_bench.training.evaluation import Viewing, predict
@@ -219,7 +233,7 @@ def _evaluated(
     files = isinstance(images.test, Files)
     viewing = Viewing(
         size=asked.size or (spec.input_size[1] if files else images.size),
-        batch=asked.batch_size or 64,
+        batch=asked.batch_size or USUAL_BATCH,
         precision=asked.precision,
         device=asked.device,
         fidelity=asked.fidelity,
@@ -237,10 +251,53 @@ def _evaluated(
             row, runtime=runtime, label=f"{row.label}, {runtime}", trial=None, notes=[*row.notes, calibrated]
         )
     if labels is None:
-        return structs.replace(row, labels=images.name if images.name == V2 else None), seen
+        return structs.replace(row, labels=images.name if images.name == V2 else None), seen, network
     left_out = [f"{len(seen) - row.images:,} of {len(seen):,} images have no label in {labels.name}"]
     row = structs.replace(row, labels=labels.name, loss=None, notes=[*row.notes, *left_out])
-    return row, seen.relabelled(labels.right)
+    return row, seen.relabelled(labels.right), network
+
+
+def _timed(
+    asked: EvaluationRequest, networks: Sequence[nn.Module], input_size: tuple[int, int, int]
+) -> Steps[list[Latency]]:
+    """The latency of each for a batch of seeded images, in the same rounds, and its ratio to the first one's."""
+    import torch
+
+    from senet_bench.bench.device import device_of
+    from senet_bench.bench.machine import session
+    from senet_bench.bench.rounds import Plan, measure_latency
+    from senet_bench.bench.runtimes import example
+
+    assert asked.timing_s is not None
+    batch, threads = asked.batch_size or USUAL_BATCH, torch.get_num_threads()  # those of sessions that stand already
+    conditions = Conditions(device=asked.device, batch_size=batch, threads=threads)
+    images = example(input_size, batch).to(asked.device)
+    calls = {str(place): _call(network.eval(), images) for place, network in enumerate(networks)}
+    with session(conditions):
+        compared = yield from measure_latency(
+            {name: functools.partial(_itself, call) for name, call in calls.items()},
+            "0",
+            plan=Plan(budget_s=asked.timing_s),
+            clock=device_of(asked.device).clock(conditions),
+        )
+    found = [compared.latency(name) for name in calls]
+    runtimes = [runtime for _ in asked.models for runtime in asked.runtimes]
+    return [replace(one, conditions=replace(conditions, runtime=name)) for one, name in zip(found, runtimes)]
+
+
+def _itself(call: Call) -> Call:
+    """The same call for every epoch: a session of INT8 is made once."""
+    return call
+
+
+def _call(network: nn.Module, images: Tensor) -> Call:
+    import torch
+
+    def call() -> object:
+        with torch.inference_mode():
+            return network(images)
+
+    return call
 
 
 def _in_int8(network: nn.Module, images: DataSet, viewing: Viewing, runtime: Runtime) -> nn.Module:

@@ -17,7 +17,7 @@ from senet_bench.core.learning import (
     EvaluationRow,
     Training,
 )
-from senet_bench.core.results import AnyFacts
+from senet_bench.core.results import AnyFacts, Latency
 from senet_bench.show.tables import EMPTY, Column, Document, Table, interval_text, number, unreadable
 
 if TYPE_CHECKING:
@@ -112,6 +112,8 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
     columns = ["network", "images", "top-1 err %", "95 % interval", "top-5 err %"]
     several = len(rows) > 1
     columns += ["difference", "McNemar p"] if several else []
+    timed = [row.latency for row in rows if row.latency]
+    columns += ["ms a batch", *(["ratio"] if several else [])] if timed else []
     beside = [(cell.table, cell.column) for row in rows for cell in row.paper if cell.metric == "top1_err"]
     places = list(dict.fromkeys(beside))
     columns += [heading for table, column in places for heading in (f"Table {table}, {column}", "status")]
@@ -123,6 +125,7 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
             interval_text(row.ci, ".2f", 100),
             number(row.top5_err, ".2f", 100),
             *((_difference(row), number(row.mcnemar_p, ".2g")) if several else ()),
+            *(_latency(row.latency, several=several) if timed else ()),
             *(text for place in places for text in _printed_error(row, *place)),
         )
         for row in rows
@@ -133,8 +136,28 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
         f"Single centre crop on {asked.dataset} ({sizes})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*asked.notes, *_remarks(rows), *lacking),
+        (*asked.notes, *_remarks(rows), *lacking, *_timing_notes(timed)),
     )
+
+
+def _latency(latency: Latency | None, *, several: bool) -> tuple[str, ...]:
+    """Milliseconds of a batch and, of several networks, the ratio to the first."""
+    if latency is None:
+        return (EMPTY, EMPTY) if several else (EMPTY,)
+    ratio = "1" if latency.ratio is None else f"{latency.ratio:.3f} ({interval_text(latency.ci, '.3f')})"
+    return (number(latency.seconds, ".3f", 1000), *((ratio,) if several else ()))
+
+
+def _timing_notes(timed: Sequence[Latency]) -> tuple[str, ...]:
+    """What the times are of."""
+    conditions = timed[0].conditions if timed else None
+    if conditions is None:
+        return ()
+    note = (
+        f"times: {conditions.batch_size} seeded images a batch, torch threads {conditions.threads}, in the same rounds"
+    )
+    reasons = dict.fromkeys(latency.reason for latency in timed if latency.reason)
+    return (note, *reasons)
 
 
 def _precisions(asked: EvaluationConditions, rows: Sequence[DetectorRow]) -> Table:

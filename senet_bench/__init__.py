@@ -21,9 +21,12 @@ Options have the names of the command line; `help(senet_bench.compare)` lists th
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # that of typing, whose import takes long enough for a Ctrl-C
 
 if TYPE_CHECKING:
+    from typing import Any
+
     from senet_bench.api.commands import (
         ablate,
         check,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,12 +23,13 @@ from senet_bench.core.blocks import BLOCKS, switched
 from senet_bench.core.catalog import CATALOG, pair, resolve
 from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.attach import attach
 from senet_bench.models.attention import attend_with, maker
 from senet_bench.models.blocks import make_divisible
 from senet_bench.training.start import initialise_by_name
+from tests.conftest import Run
 
 # What each block adds at C channels and reduction r, from the formula in its docstring.
 FORMULAS: dict[str, Callable[[int, int], int]] = {
@@ -464,7 +466,18 @@ def test_a_class_that_wants_a_reduction_gets_the_paper_s() -> None:
     ],
 )
 def test_what_cannot_be_made_is_said_in_one_line(spec: dict[str, Any], said: list[str]) -> None:
-    with pytest.raises(UsageError) as caught:
+    raises = spec["block"].endswith((":Raises", ":Refuses"))  # code of hers: a row of its own, exit 5
+    with pytest.raises(MeasurementError if raises else UsageError) as caught:
         attend_with(AttentionSpec(**spec), (2,))("standard", 32, stage=2)
     assert all(words in str(caught.value) for words in said), str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("outside")
+def test_a_block_that_raises_is_a_row_of_its_own_and_the_others_go_on(run: Run) -> None:
+    typed = ("--attention", "eca,outside_blocks:Raises,outside_blocks:Refuses", "--format", "json")
+    ended = run("ablate", "-m", "seresnet20_cifar", *typed)
+    rows = json.loads(ended.out)["rows"]
+    assert ended.code == 5
+    assert [row["params"] is not None for row in rows] == [True, True, False, False]
+    assert "RuntimeError (not today)" in rows[2]["missing"]["count"]

@@ -121,6 +121,14 @@ def test_one_count_however_the_block_is_spelled(spelling: str) -> None:
     assert count_fvcore(network, (3, 16, 16)) == expected
 
 
+def test_an_einsum_that_sums_over_no_letter_of_both_is_no_product_of_matrices() -> None:
+    class Sums(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.einsum("nchw,nk->nc", x, x.new_ones(len(x), 1))
+
+    assert count(Sums(), (3, 8, 8)).macs == count_fvcore(Sums(), (3, 8, 8)).macs == 0
+
+
 @pytest.mark.parametrize(
     "head",
     [

@@ -51,6 +51,19 @@ def plain(text: str) -> list[str]:
     return re.sub(r"\x1b\[[\d;]*m", "", text).splitlines()
 
 
+def test_brackets_are_no_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = "[/red] [b]x[/b]"
+    shown = of_table(Table(odd, (Column(odd, odd, numeric=False),), ((odd,),), (odd,)))
+    for width in (20, 80):
+        assert "".join(plain(printed(monkeypatch, shown, width))).replace(" ", "").count("[/red][b]x[/b]") >= 4
+    assert console.run_steps(_odd_steps(odd)) == 1
+
+
+def _odd_steps(text: str) -> Steps[int]:
+    yield Progress(text, 0, 1)
+    return 1
+
+
 @pytest.mark.parametrize("width", [50, 80, 120, 200])
 def test_no_line_is_wider_than_the_terminal_and_no_number_is_broken(
     monkeypatch: pytest.MonkeyPatch, width: int

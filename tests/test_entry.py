@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,53 @@ def test_ctrl_c_during_the_imports_ends_in_one_line() -> None:
     ended = python("-c", INTERRUPTED)
     assert ended.returncode == 130
     assert ended.stderr == "senet-bench: interrupted; nothing was begun\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="typed at a terminal of Linux")
+def test_what_is_typed_at_a_terminal_reaches_a_command_that_loads_code_of_others(tmp_path: Path) -> None:
+    """Ctrl-C ends it in one line while it imports, and so it does after Ctrl-Z and `fg`."""
+    (tmp_path / "waiting.py").write_text("import time\nprint('LOADED', flush=True)\ntime.sleep(100)\n")
+    command = f"{sys.executable} -m senet_bench compare waiting:Net --alone --no-latency -q"
+    for stopped in (False, True):
+        terminal = Terminal(tmp_path)
+        terminal.types("", "READY ")
+        terminal.types(f"{command}\n", "LOADED\r\n")
+        if stopped:
+            assert "Stopped" in terminal.types("\x1a", "READY ")
+            terminal.types("fg\n", "--alone")
+        assert "senet-bench: interrupted" in terminal.types("\x03", "READY ")
+        assert "code=130 " in terminal.types("echo code=$? 'e'nd\n", " end\r\n")
+        assert "Traceback" not in terminal.shown
+        terminal.leave()
+
+
+class Terminal:
+    """A shell with job control at a terminal of its own; `shown` is all that it showed."""
+
+    def __init__(self, folder: Path) -> None:
+        import pty
+
+        self.process, self.end = pty.fork()
+        if not self.process:
+            os.chdir(folder)
+            os.environ |= {"PYTHONPATH": str(ROOT), "PS1": "READY ", "TERM": "dumb", "PYTHONWARNINGS": "ignore"}
+            os.execvp("bash", ["bash", "--norc", "-i"])
+        self.shown, self.read = "", 0
+
+    def types(self, keys: str, answer: str) -> str:
+        """Type keys; what the terminal shows up to an answer."""
+        os.write(self.end, keys.encode())
+        while answer not in self.shown[self.read :]:
+            assert select.select([self.end], [], [], 120)[0], f"{answer!r} never came: {self.shown!r}"
+            self.shown += os.read(self.end, 1024).decode(errors="replace")
+        start, self.read = self.read, self.shown.index(answer, self.read) + len(answer)
+        return self.shown[start : self.read]
+
+    def leave(self) -> None:
+        """Hang up."""
+        os.close(self.end)
+        os.waitpid(self.process, 0)
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])

@@ -64,7 +64,10 @@ class WeightOptions:
     epochs: Annotated[
         int | None,
         typer.Option(
-            "--epochs", min=0, max=o.MOST_EPOCHS, help="Epochs, where a network is trained here (0: not at all)."
+            "--epochs",
+            min=0,
+            max=o.MOST_EPOCHS,
+            help="Epochs, where a network is trained here; 0, with --input-channels: not at all.",
         ),
     ] = None
     lr: o.Rate = None

@@ -139,11 +139,11 @@ def _size(value: Any) -> torch.Size:
 
 
 def _einsum(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
-    """Multiply-adds of a contraction; an einsum that sums over nothing is a product of elements, and counts none."""
+    """Multiply-adds of a contraction; an einsum that sums over no letter of all operands is none and counts none."""
     from fvcore.nn.jit_handles import einsum_flop_jit
 
     operands, _, result = inputs[0].toIValue().replace(" ", "").partition("->")
-    contracts = set(operands) - set(result) - {","}
+    contracts = set[str].intersection(*map(set, operands.split(","))) - set(result)
     return Counter({"einsum": int(einsum_flop_jit(inputs, outputs)) if contracts else 0})
 
 

@@ -98,6 +98,13 @@ class _Group(typer.core.TyperGroup):
         with formatter.section("Commands"):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
+    def make_context(self, *arguments: Any, **given: Any) -> Any:
+        """As ever; Ctrl-C while options are read is told too."""
+        try:
+            return super().make_context(*arguments, **given)
+        except KeyboardInterrupt as error:
+            raise _interrupted() from error
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
@@ -107,8 +114,7 @@ class _Group(typer.core.TyperGroup):
             typer.echo(f"senet-bench: {error}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
-            typer.echo("senet-bench: interrupted", err=True)
-            raise typer.Exit(130) from error
+            raise _interrupted() from error
         except BaseException as error:
             describe = getattr(error, "format_message", None)  # a usage error of the vendored click
             if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort | BrokenPipeError):
@@ -118,6 +124,12 @@ class _Group(typer.core.TyperGroup):
                 raise typer.Exit(5) from error
             typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
             raise typer.Exit(2) from error
+
+
+def _interrupted() -> typer.Exit:
+    """How a command ends on Ctrl-C, which is told."""
+    typer.echo("senet-bench: interrupted", err=True)
+    return typer.Exit(130)
 
 
 def _blame(error: BaseException) -> str:

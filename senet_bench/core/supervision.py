@@ -45,6 +45,8 @@ def supervise(arguments: Sequence[str]) -> None:
     child = os.fork()
     if child:
         os.close(told)
+        if signal.SIGINT in signal.sigpending():  # it came before there was a child to get it
+            os.kill(child, signal.SIGINT)
         _wait(child, heard, waited)
     os.close(heard)
     _die_with(parent)

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import first_line, imported
 from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
-from senet_bench.errors import BenchError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError
 from senet_bench.models.graph import tensors
 
 BLOCK_SIDE = 16
@@ -71,7 +71,7 @@ def called(
         except BenchError:
             raise
         except Exception as error:
-            raise UsageError(
+            raise MeasurementError(
                 f"attention block {name!r} with {channels} channels raises {type(error).__name__} "
                 f"({first_line(error)}){place_of(error)}",
                 "it is made as Class(channels, **options)",
@@ -123,23 +123,29 @@ def _check_arguments(name: str, signature: inspect.Signature, channels: int, opt
 
 
 def _try(path: str, block: nn.Module, channels: int) -> None:
-    """Raise `UsageError` unless the block keeps the shape of a small map."""
+    """Raise `UsageError` unless the block keeps the shape of a small map, of one or three dimensions where no image's.
+
+    `MeasurementError` where it raises what it likes for all of them.
+    """
     tensor = next(iter([*block.parameters(), *block.buffers()]), None)
-    x = (
-        torch.zeros(2, channels, BLOCK_SIDE, BLOCK_SIDE)
-        if tensor is None
-        else torch.zeros(2, channels, BLOCK_SIDE, BLOCK_SIDE, device=tensor.device)
-    )
+    device = None if tensor is None else tensor.device
+    maps = [torch.zeros(2, channels, *[BLOCK_SIDE] * space, device=device) for space in (2, 1, 3)]
     training = [(module, module.training) for module in block.modules()]
+    errors: list[Exception] = []
     try:
         with torch.no_grad():
-            out = block.eval()(x)
-    except Exception as error:
-        raise UsageError(
-            f"attention block {path!r} fails on a map of {_shape(x)}: {type(error).__name__} ({first_line(error)})"
-            f"{place_of(error)}",
-            "a block maps (N, C, H, W) to the same shape",
-        ) from error
+            for x in maps:
+                try:
+                    out = block.eval()(x)
+                    break
+                except Exception as error:  # noqa: BLE001 - of whatever code the block has
+                    errors.append(error)
+            else:
+                raise MeasurementError(
+                    f"attention block {path!r} fails on a map of {_shape(maps[0])}: {type(errors[0]).__name__} "
+                    f"({first_line(errors[0])}){place_of(errors[0])}",
+                    "a block maps (N, C, H, W) to the same shape",
+                ) from errors[0]
     finally:
         for module, mode in training:
             module.training = mode

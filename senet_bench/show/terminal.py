@@ -115,7 +115,7 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
     """
     last: Progress | None = None
     drawn = not quiet and sys.stderr.isatty() and is_first_process()
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     console = Console(stderr=True, highlight=False, emoji=False, quiet=not drawn)
     try:
         with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
@@ -175,7 +175,7 @@ def _least(table: Table, console: Console) -> int:
 
 def _rich(table: Table) -> RichTable:
     rich = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=None, pad_edge=False, padding=(0, 1)
+        title=Text(table.title, style="bold"), title_justify="left", box=None, pad_edge=False, padding=(0, 1)
     )
     for index, column in enumerate(table.columns):
         heading = f"{column.group}\n{column.name}" if any(c.group for c in table.columns) else column.name
@@ -184,7 +184,7 @@ def _rich(table: Table) -> RichTable:
             heading = f"\n{column.name}"
         whole = index == 0 or column.numeric
         rich.add_column(
-            heading,
+            Text(heading),
             justify="right" if column.numeric else "left",
             overflow="fold",
             no_wrap=whole,

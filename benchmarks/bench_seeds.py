@@ -6,7 +6,8 @@ Both see the same errors of two networks with `difference`, in standard deviatio
 Paired seeds share a part of the error, their correlation. AdaStop is our reading of its published procedure (Mathieu
 et al., arXiv 2306.10882) for one pair: groups of `GROUP` runs of each side, at most `LOOKS`; the statistic is the sum
 over groups of the difference of sums in each; its null is labels exchanged within groups; a look's boundary is the
-quantile that spends `alpha * look / LOOKS` by then, over permutations that passed no earlier boundary.
+quantile that spends `alpha * look / LOOKS` by then, over permutations that passed no earlier boundary. It was held
+against the package `adastop` 0.1.3 once, whose boundary spends alpha on one side (`docs/related.md`).
 """
 
 from __future__ import annotations

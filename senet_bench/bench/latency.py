@@ -52,7 +52,8 @@ class NetworkLatency:
     def latency(self, name: str) -> Latency:
         """What is stored of a network; raises `MeasurementError` where no round of it counts."""
         latency, prepared = self.comparison.latency(name), self.prepared[name]
-        images = f"{IMAGES}; {CALIBRATED}" if RUNTIMES[self.conditions.runtime].int8 else IMAGES
+        int8 = RUNTIMES[self.conditions.runtime].int8
+        images = f"{IMAGES}; {CALIBRATED}" if int8 else IMAGES
         return replace(
             latency,
             images_per_second=self.throughput(name),
@@ -60,7 +61,7 @@ class NetworkLatency:
             settings=TimingSettings(
                 cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off", images=images
             ),
-            weight_bytes=prepared.weight_bytes,
+            weight_bytes=None if int8 else prepared.weight_bytes,  # those of the network that was quantised
             difference_from_eager=prepared.difference,
             first_call_s=prepared.first_s,
             other_processes=list(self.other_processes),

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from senet_bench.core.blocks import constant_words
 from senet_bench.core.comparisons import lowest
 from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Latency, Row
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.time_ratios import TimedRow, over
 from senet_bench.show.layout import AS_IS, Layout
@@ -138,7 +139,9 @@ def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
         "cache",
         "allocator",
     )
-    shared = [(name, described[0][name]) for name in order if name not in varying]
+    int8 = any(RUNTIMES[one["runtime"]].int8 for one in described if one["runtime"] in RUNTIMES)
+    unsaid = {*varying, *(("precision",) if int8 else ())}  # the runtime says it
+    shared = [(name, described[0][name]) for name in order if name not in unsaid]
     texts = [
         f"batch {value}" if name == "batch_size" else words.get(name, {}).get(value, str(value))
         for name, value in shared

@@ -146,6 +146,7 @@ def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
 def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
     from senet_bench.core import recipes
+    from senet_bench.core.trial import Trial
     from senet_bench.data import sets
     from senet_bench.gates.watch import chosen_classes
     from senet_bench.training import weights

@@ -310,7 +310,11 @@ FAMILIES = {
         "darknet17 davit_base deit_base_patch16_224 densenet121 dla34 dpn68 edgenext_base efficientformer_l1 "
         "efficientformerv2_l mixnet_l efficientvit_b0 efficientvit_m0 fastvit_t8 focalnet_base_lrf gcvit_base "
         "ghostnet_050 hardcorenas_a hgnet_base hiera_base_224 hieradet_small hrnet_w18 fasternet_l "
-        "cspnext_l"
+        "cspnext_l resnet10t lcnet_035 tinynet_e mobilenetv3_small_050 mobilevit_xxs mobilevitv2_050 repvgg_a0 "
+        "repghostnet_050 seresnext26ts eca_nfnet_l0 nf_regnet_b0 regnetx_002 regnety_002 res2net50_26w_4s resnest14d "
+        "rexnetr_200 selecsls42 semnasnet_050 skresnet18 spnasnet_100 tf_efficientnet_b0 tresnet_m vgg11 "
+        "visformer_tiny ese_vovnet19b_dw xception41 cs3darknet_s csatv2 poolformer_s12 pvt_v2_b0 mixer_s32_224 "
+        "resmlp_12_224 gmlp_ti16_224"
     ),
 }
 """A network of each family."""

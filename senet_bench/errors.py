@@ -86,8 +86,8 @@ def one_line(error: BaseException, most: int = 300) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of what an error says, at most 120 characters."""
-    return str(error).partition("\n")[0][:120]
+    """The first line of an error's message that says something, at most 200 characters; its kind where none does."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def nearest(name: str, known: Iterable[str], *, most: int = 3, cutoff: float = 0.6) -> str:

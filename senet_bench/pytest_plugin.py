@@ -117,9 +117,9 @@ class SenetBench:
         # older versions wrote bare names, of tests or as given, and among those of `check`
         bare = name.rpartition("::")[2]
         for folder, key in ((baselines, name), (baselines, bare.rpartition(" ")[2]), (Baselines(self.folder), bare)):
-            found = folder.portable()
-            if found is not None and key in found.networks:
-                return found.networks[key].portable()
+            recorded = folder.portable()
+            if recorded is not None and key in recorded.networks:
+                return recorded.networks[key].portable()
         return None
 
     def _limit(self, metric: str) -> Limit:

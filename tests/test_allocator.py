@@ -24,7 +24,7 @@ from senet_bench.bench.process import (
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Checked
+from senet_bench.regression.config import CheckedNetwork
 from senet_bench.regression.configfile import load_config
 from senet_bench.regression.workers import Nursery, Orders, Worker
 from tests.conftest import Run
@@ -172,7 +172,7 @@ def test_doctor_says_how_to_set_it(run: Run) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="reads the environment of a process")
 def test_worker_processes_start_with_the_setting(tmp_path: Path) -> None:
-    asked = Orders(networks=(Checked("seresnet20_cifar", (3, 32, 32)),), allocator="tuned")
+    asked = Orders(networks=(CheckedNetwork("seresnet20_cifar", (3, 32, 32)),), allocator="tuned")
     with Nursery(asked) as nursery, Worker(tmp_path, nursery) as worker:
         worker.ask("repeats", repeats=[])
         worker.answer()  # it has started

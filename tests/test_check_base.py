@@ -14,15 +14,15 @@ import pytest
 from senet_bench.regression.against import largest_difference
 from senet_bench.regression.baselines import Baselines
 from senet_bench.regression.comparison import vanished
-from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.config import CheckedNetwork, Config
 from senet_bench.regression.facts import Portable
-from senet_bench.regression.launches import Block, Launch, _block
+from senet_bench.regression.launches import CallBlock, Launch, _block
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.outcome import failed, with_allowances
 from senet_bench.regression.policy import Policy, policy_of, with_acceptances
 from senet_bench.regression.timing import Deadline, Duel
 from senet_bench.regression.worker import waits
-from senet_bench.regression.workers import Checkout, Prepared
+from senet_bench.regression.workers import Checkout, PreparedNetwork
 from tests.conftest import Ended, Run
 from tests.support.checks import CONFIG, Folder, folder
 from tests.test_check_cli import commit, git
@@ -140,7 +140,7 @@ def test_the_largest_difference_is_relative_to_the_largest_output(tmp_path: Path
 
 
 def test_the_forecast_is_bounded(tmp_path: Path) -> None:
-    config = Config(source="x", networks=(Checked("n", (3, 8, 8)),), limits=usual_limits())
+    config = Config(source="x", networks=(CheckedNetwork("n", (3, 8, 8)),), limits=usual_limits())
     text = Deadline(60, start_s=1000).forecast(config, 2)
     assert text.startswith("latency of 2 networks: about 60 s, at most ")
     assert Limit(relative=0.02, min_abs=2e-5).text("latency") == "+2 % and +20 us"
@@ -149,7 +149,7 @@ def test_the_forecast_is_bounded(tmp_path: Path) -> None:
 def test_a_busy_machine_that_has_no_more_time_or_launches_may_decide_a_wider_bound(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = Config(source="x", networks=(Checked("n", (3, 8, 8)),), limits=usual_limits())
+    config = Config(source="x", networks=(CheckedNetwork("n", (3, 8, 8)),), limits=usual_limits())
     duel = Duel(tmp_path, tmp_path, config, 0, Deadline(60))
     row = replace(
         failed("n", "latency", "open", "inconclusive"),
@@ -184,8 +184,8 @@ def test_a_busy_machine_that_has_no_more_time_or_launches_may_decide_a_wider_bou
 def test_calls_that_wait_are_told_from_those_that_work() -> None:
     assert waits(lambda: select.select([], [], [], 1e-4))
     assert not waits(lambda: sum(range(100)))
-    assert _block(Prepared(1e-3, waits=True), "cpu").clock == "wall"
-    assert _block(Prepared(1e-3, waits=False), "cpu") == Block(4, "cpu")
+    assert _block(PreparedNetwork(1e-3, waits=True), "cpu").clock == "wall"
+    assert _block(PreparedNetwork(1e-3, waits=False), "cpu") == CallBlock(4, "cpu")
 
 
 # --- the processes themselves ---------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Allowed, Checked, Config, PredictionPair
+from senet_bench.regression.config import Allowed, CheckedNetwork, Config, PredictionPair
 from senet_bench.regression.files import accuracy_row
 from senet_bench.regression.launches import Launch, after_holm, confirmed, latency_row, levels
 from senet_bench.regression.limits import Limit, usual_limits
@@ -196,7 +196,9 @@ def test_the_exit_code_is_that_of_the_gravest_row(verdicts: tuple[str, ...], exp
 
 def test_an_allowance_ends() -> None:
     config = Config(
-        source="x", networks=(Checked("n", (3, 8, 8)),), allowed=(Allowed("n/latency", date(2026, 12, 1), "known"),)
+        source="x",
+        networks=(CheckedNetwork("n", (3, 8, 8)),),
+        allowed=(Allowed("n/latency", date(2026, 12, 1), "known"),),
     )
     row = failed("n", "latency", "slow", "fail")
     (held,) = with_allowances([row], config, date(2026, 12, 1))

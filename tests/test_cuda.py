@@ -13,10 +13,10 @@ from senet_bench.bench import cuda, doctor
 from senet_bench.bench.clock import PeakMemory
 from senet_bench.bench.cuda import (
     MOVED,
+    ClockReading,
     EndToEndClock,
     EventClock,
     NvmlGauge,
-    Reading,
     nvml_gauge,
     spoilt,
 )
@@ -53,10 +53,10 @@ class FakeGpu:
 
 
 class FakeGauge:
-    def __init__(self, readings: list[Reading]) -> None:
+    def __init__(self, readings: list[ClockReading]) -> None:
         self.readings = iter(readings)
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         return next(self.readings)
 
     def others(self) -> list[int]:
@@ -146,21 +146,21 @@ def test_a_block_that_fills_the_launch_queue_gets_fewer_calls(
 
 
 def test_on_a_card_whose_clock_never_stands_still_rounds_count_all_the_same(gpu: FakeGpu) -> None:
-    readings = [Reading(mhz, 0) for _ in range(40) for mhz in (1900, 1850)]
+    readings = [ClockReading(mhz, 0) for _ in range(40) for mhz in (1900, 1850)]
     clock, reasons = EventClock(DEVICE, gauge=FakeGauge(readings)), []
     for _ in range(40):
         clock.round([lambda: gpu.work(1e-3)], 1)
         reasons.append(clock.disturbance())
     assert reasons[0] == MOVED
     assert reasons[-20:] == [""] * 20
-    falling = EventClock(DEVICE, gauge=FakeGauge([Reading(mhz, 0) for _ in range(40) for mhz in (1900, 1600)]))
+    falling = EventClock(DEVICE, gauge=FakeGauge([ClockReading(mhz, 0) for _ in range(40) for mhz in (1900, 1600)]))
     for _ in range(40):
         falling.round([lambda: gpu.work(1e-3)], 1)
     assert falling.disturbance() == MOVED  # 16 % is too much at any time
 
 
 def test_where_no_round_counts_it_is_said_how_the_clock_is_locked(gpu: FakeGpu) -> None:
-    gauge = SimpleNamespace(read=lambda: Reading(1900, 0x80), others=list)
+    gauge = SimpleNamespace(read=lambda: ClockReading(1900, 0x80), others=list)
     passed = {"now": 0.0}
 
     def call() -> float:
@@ -222,25 +222,27 @@ def test_a_block_lasts_a_millisecond_and_a_cold_one_is_one_call() -> None:
 @pytest.mark.parametrize(
     ("before", "after", "message"),
     [
-        (Reading(1980, 0), Reading(1980, 0x4), ""),
-        (Reading(1980, 0x1), Reading(1975, 0x2), ""),
-        (Reading(1980, 0), Reading(1900, 0), "GPU: SM clock moved"),
-        (Reading(1980, 0), Reading(1980, 0x28), "GPU: hardware slowdown, software thermal slowdown"),
-        (Reading(1980, 0x80), Reading(1980, 0), "GPU: power brake"),
+        (ClockReading(1980, 0), ClockReading(1980, 0x4), ""),
+        (ClockReading(1980, 0x1), ClockReading(1975, 0x2), ""),
+        (ClockReading(1980, 0), ClockReading(1900, 0), "GPU: SM clock moved"),
+        (ClockReading(1980, 0), ClockReading(1980, 0x28), "GPU: hardware slowdown, software thermal slowdown"),
+        (ClockReading(1980, 0x80), ClockReading(1980, 0), "GPU: power brake"),
     ],
 )
-def test_a_round_is_spoilt_when_clocks_moved_or_throttled(before: Reading, after: Reading, message: str) -> None:
+def test_a_round_is_spoilt_when_clocks_moved_or_throttled(
+    before: ClockReading, after: ClockReading, message: str
+) -> None:
     assert spoilt(before, after) == message
 
 
 def test_the_event_clock_reports_what_the_gauge_saw(gpu: FakeGpu) -> None:
-    clock = EventClock(DEVICE, gauge=FakeGauge([Reading(1980, 0), Reading(1500, 0)]))
+    clock = EventClock(DEVICE, gauge=FakeGauge([ClockReading(1980, 0), ClockReading(1500, 0)]))
     clock.round([lambda: gpu.work(1e-3)], 1)
     assert clock.disturbance() == MOVED
 
 
 def test_end_to_end_counts_the_synchronisation(gpu: FakeGpu) -> None:
-    gauge = FakeGauge([Reading(1980, 0), Reading(1980, 0x40)])
+    gauge = FakeGauge([ClockReading(1980, 0), ClockReading(1980, 0x40)])
     clock = EndToEndClock(wall=lambda: gpu.host, cpu=lambda: 0.0, finish=gpu.synchronize, gauge=gauge)
     (block,) = clock.round([lambda: gpu.work(2e-3)], 3)
     assert block.seconds == pytest.approx(2e-3 + gpu.enqueue_s)
@@ -262,7 +264,7 @@ def test_the_gauge_falls_back_to_the_older_name_of_the_reasons() -> None:
             return [SimpleNamespace(pid=os.getpid()), SimpleNamespace(pid=-7)]
 
     gauge = NvmlGauge(Nvml(), object())
-    assert gauge.read() == Reading(1410, 4)
+    assert gauge.read() == ClockReading(1410, 4)
     assert gauge.others() == [-7]
 
 

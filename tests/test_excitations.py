@@ -29,7 +29,7 @@ from senet_bench.gates.excitations import Excitations, excitations
 from senet_bench.gates.plots import shown_blocks
 from senet_bench.gates.rows import GateFacts
 from senet_bench.gates.tally import GateTally
-from senet_bench.gates.watch import Watch, gate_of, variants
+from senet_bench.gates.watch import GateWatch, gate_of, variants
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import GatedInput, gated_input
 from senet_bench.models.attention import SqueezeExcitation, maker
@@ -193,8 +193,8 @@ def bright_and_dark(wrong: int = 1) -> DataSet:
     return DataSet("planted", ("dark", "bright"), split, split, (0.5,), (0.5,), 4)
 
 
-def watched(wrong: int = 1) -> Watch:
-    watch = Watch(Judge(), bright_and_dark(wrong), np.arange(12), Viewing(size=4, batch=5))
+def watched(wrong: int = 1) -> GateWatch:
+    watch = GateWatch(Judge(), bright_and_dark(wrong), np.arange(12), Viewing(size=4, batch=5))
     assert [*watch.observe()] == [5, 10, 12]
     assert [*watch.hold(variants(watch.means()))] == [5, 10, 12]
     return watch
@@ -222,7 +222,7 @@ def test_a_network_is_as_it_was_after_being_watched() -> None:
     data = bright_and_dark()
     data = DataSet("ten", tuple("0123456789"), data.train, data.test, data.mean, data.std, 8)
     before = predict(network, data, data.test, Viewing(size=8))
-    watch = Watch(network, data, np.arange(12), Viewing(size=8))
+    watch = GateWatch(network, data, np.arange(12), Viewing(size=8))
     assert max(watch.observe()) == 12
     assert max(watch.hold(variants(watch.means()))) == 12
     assert network.training
@@ -237,7 +237,7 @@ def test_every_block_at_one_is_the_network_without_attention() -> None:
     rng = np.random.default_rng(0)
     split = Arrays(rng.integers(0, 255, (6, 1, 8, 8), dtype=np.uint8), np.arange(6))
     data = DataSet("noise", tuple("0123456789"), split, split, (0.5,), (0.5,), 8)
-    watch = Watch(variant, data, np.arange(6), Viewing(size=8))
+    watch = GateWatch(variant, data, np.arange(6), Viewing(size=8))
     for _ in (*watch.observe(), *watch.hold(variants(watch.means()))):
         pass
     without = predict(base, data, split, Viewing(size=8))
@@ -258,7 +258,7 @@ def test_every_family_with_se_is_observed_and_taken_out(name: str) -> None:
     split = Arrays(rng.integers(0, 255, (3, 3, 64, 64), dtype=np.uint8), np.arange(3))
     data = DataSet("noise", tuple("abc"), split, split, (0.5,) * 3, (0.25,) * 3, 64)
     network = build(name, 3)
-    watch = Watch(network, data, np.arange(3), Viewing(size=64))
+    watch = GateWatch(network, data, np.arange(3), Viewing(size=64))
     for _ in (*watch.observe(), *watch.hold(variants(watch.means()))):
         pass
     assert [*watch.tallies] == [*attention_blocks(network)]

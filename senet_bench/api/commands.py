@@ -82,10 +82,10 @@ def _help(command: Callable[..., Any], options: Mapping[str, inspect.Parameter],
     lines = [command.__doc__ or "", "", f"`{first}`: {about}" if first else "", ""]
     for name, option in options.items():
         notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
-        told = next((note.help for note in notes if getattr(note, "help", None)), "")
+        text = next((note.help for note in notes if getattr(note, "help", None)), "")
         if name != first:
             lines.append(
-                f"{name}: {told}" + ("" if option.default in (None, False) else f" Default: {option.default}.")
+                f"{name}: {text}" + ("" if option.default in (None, False) else f" Default: {option.default}.")
             )
     return "\n".join(lines)
 

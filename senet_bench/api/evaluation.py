@@ -106,7 +106,7 @@ def evaluate(
 
     store = Store(results)
     chosen = weighted(model, weights, shown.dataset.lower(), shown.img_size)
-    asked = evaluate.EvaluationRequest(
+    request = evaluate.EvaluationRequest(
         models=tuple(attached_name(name, attach=attach, replace=replace) for name in chosen.models),
         weights=tuple(map(store.named_weights, chosen.weights)),
         average=average,
@@ -126,18 +126,18 @@ def evaluate(
         runtimes=tuple(cast("Runtime", name.strip()) for name in runtime.split(",")),  # checked there
         timing_s=budget if latency else None,
     )
-    record = watch.follow(_evaluating(asked, store))
+    record = watch.follow(_evaluating(request, store))
     return Result.of(tables.evaluation(record.document), record)
 
 
-def _evaluating(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
+def _evaluating(request: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The evaluation of detectors where one of the networks is one, else that of classifiers."""
-    if any(spec.task == "detection" for spec in asked.specs()):
+    if any(spec.task == "detection" for spec in request.specs()):
         from senet_bench.detection.evaluate import evaluate
 
-        if asked.runtimes != ("eager",):
+        if request.runtimes != ("eager",):
             raise UsageError("detectors are evaluated in eager torch alone", "leave out --runtime")
-        return evaluate(asked, store)
+        return evaluate(request, store)
     from senet_bench.run.evaluate import evaluate
 
-    return evaluate(asked, store)
+    return evaluate(request, store)

@@ -14,7 +14,7 @@ from senet_bench.api.options import (
     PAPER_VALUE,
     Attach,
     ImageSide,
-    InputSize,
+    InputShape,
     Replace,
     _sides,
 )
@@ -33,7 +33,7 @@ class Sizes:
 
     PANEL: ClassVar[str] = "What is built"
     img_size: ImageSide = None
-    input_size: InputSize = None
+    input_size: InputShape = None
     classes: Annotated[int | None, typer.Option("--classes", min=1, max=MOST_CLASSES, help="Number of classes.")] = None
     in_channels: Annotated[
         int | None, typer.Option("--in-channels", min=1, max=MOST_CHANNELS, help="Input channels.")

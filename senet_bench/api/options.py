@@ -26,7 +26,7 @@ ALLOCATOR = "tuned: let glibc keep freed memory (Linux), for all sides alike."
 LARGEST_SIDE, MOST_CHANNELS, MOST_CLASSES, MOST_THREADS, MOST_SEEDS = 8192, 4096, 10**6, 1024, 10_000
 LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
 LONGEST_BUDGET_S = 3600.0
-LARGEST_INPUT = 2**31
+MOST_ELEMENTS = 2**31
 
 
 def batch_option(about: str) -> Any:
@@ -138,12 +138,12 @@ def input_size(text: str) -> tuple[int, ...]:
     """Channels and sides of one input: `2x128` is (2, 128)."""
     parts = re.split("[x,]", text)
     sides = tuple(int(part) for part in parts if re.fullmatch("[0-9]{1,9}", part, re.ASCII))
-    if not 2 <= len(sides) == len(parts) <= 4 or not 0 < math.prod(sides) <= LARGEST_INPUT:
+    if not 2 <= len(sides) == len(parts) <= 4 or not 0 < math.prod(sides) <= MOST_ELEMENTS:
         raise UsageError(f"--input-size {text[:40]!r} is no size of an input", "use 3x224x320, or 2x128 or 2x8x32x32")
     return sides
 
 
-InputSize = Annotated[
+InputShape = Annotated[
     str | None,
     typer.Option("--input-size", help="Channels and sides of one input: 3x224x320; 2x128 (1-D) or 2x8x32x32 (3-D)."),
 ]

@@ -68,14 +68,14 @@ def _fields(kind: type, usual: object | None) -> list[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     panel = getattr(kind, "PANEL", OTHER)
     listed = getattr(kind, "OPTIONS", {})
-    found = [_parameter(name, option, None, panel) for name, option in listed.items()]
+    options = [_parameter(name, option, None, panel) for name, option in listed.items()]
     for field in dataclasses.fields(kind):
         if listed and field.name == "values":
             continue
         default = field.default if usual is None else getattr(usual, field.name)
         default = inspect.Parameter.empty if default is dataclasses.MISSING else default
-        found.append(_parameter(field.name, hints[field.name], default, panel))
-    return found
+        options.append(_parameter(field.name, hints[field.name], default, panel))
+    return options
 
 
 def _parameter(name: str, kind: Any, default: Any, panel: str) -> inspect.Parameter:

@@ -21,7 +21,7 @@ def profile(
     model: Annotated[str, typer.Argument(help="The network.")],
     switches: Switches = Switches(),
     img_size: o.ImageSide = None,
-    input_size: o.InputSize = None,
+    input_size: o.InputShape = None,
     running: Running = Running(),
     budget: Annotated[
         float,

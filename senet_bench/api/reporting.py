@@ -64,7 +64,7 @@ def cite(folders: Sequence[Path]) -> str:
     """How what some results folders hold was measured, for a paper."""
     from senet_bench.gallery import citation
 
-    return "".join(map(citation.cite, _held(folders).values()))
+    return "".join(map(citation.citation, _held(folders).values()))
 
 
 def _held(folders: Sequence[Path]) -> dict[str, Collection]:

@@ -112,7 +112,7 @@ def train(
     from senet_bench.run.training import TrainingRequest
 
     spec = _spec(model, lessons.dataset, switches, img_size)
-    asked = TrainingRequest(
+    request = TrainingRequest(
         spec=spec,
         dataset=lessons.dataset.lower(),
         folder=lessons.data,
@@ -131,7 +131,7 @@ def train(
         skip_corrupt=lessons.skip_corrupt,
         **asdict(weights),
     )
-    record = watch.follow(train.train(asked, Store(results), _lesson(spec)))
+    record = watch.follow(train.train(request, Store(results), _lesson(spec)))
     return Result.of(tables.training_document(record.document), record)
 
 

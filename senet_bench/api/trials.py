@@ -204,11 +204,11 @@ def fetch_data(dataset: str, folder: Path | None) -> None:
 
 
 def _engine_options(typed: Sequence[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for text in typed:
         key, equals, value = text.partition("=")
         if not (key and equals and value):
             raise UsageError(f"--engine-option {text!r} is not KEY=VALUE", "use cpus=2, for example")
         whole, number = (re.fullmatch(form, value) for form in ("[0-9]{1,9}", r"[0-9]{0,9}\.?[0-9]{1,9}"))
-        found[key] = int(value) if whole else float(value) if number else value
-    return found
+        options[key] = int(value) if whole else float(value) if number else value
+    return options

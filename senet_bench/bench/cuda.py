@@ -43,7 +43,7 @@ REPORTED = {0x01: "idle", 0x02: "application clocks", 0x04: "power cap"}
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ClockReading:
     """What the GPU's clock does: SM clock in MHz and NVML's mask of reasons."""
 
     mhz: int
@@ -53,7 +53,7 @@ class Reading:
 class Gauge(Protocol):
     """Reads a GPU's state; tests hand in a fake one."""
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """The state now."""
 
     def others(self) -> list[int]:
@@ -68,14 +68,14 @@ class NvmlGauge:
     handle: Any
     method: ClassVar[str] = "NVML, whole board"
 
-    def read(self) -> Reading:
+    def read(self) -> ClockReading:
         """SM clock and clock event reasons (throttle reasons in older drivers)."""
         mhz = int(self.nvml.nvmlDeviceGetClockInfo(self.handle, self.nvml.NVML_CLOCK_SM))
         try:
             reasons = int(self.nvml.nvmlDeviceGetCurrentClocksEventReasons(self.handle))
         except (AttributeError, self.nvml.NVMLError):
             reasons = int(self.nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle))
-        return Reading(mhz, reasons)
+        return ClockReading(mhz, reasons)
 
     def joules(self) -> float:
         """What the board has used since its driver was loaded."""
@@ -105,7 +105,7 @@ def nvml_gauge(device: torch.device) -> NvmlGauge | None:
     return gauge
 
 
-def spoilt(before: Reading, after: Reading, same: float = SAME_CLOCK) -> str:
+def spoilt(before: ClockReading, after: ClockReading, same: float = SAME_CLOCK) -> str:
     """Why a round between two readings must not count, empty if it may: the clock moved by more than `same`, say."""
     reasons = [text for bit, text in SLOWDOWNS.items() if (before.reasons | after.reasons) & bit]
     if reasons:
@@ -129,7 +129,7 @@ class Steadiness:
 
     gauge: Gauge | None
     same: float = SAME_CLOCK
-    _before: Reading | None = None
+    _before: ClockReading | None = None
     _moved: deque[bool] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def begin(self) -> None:

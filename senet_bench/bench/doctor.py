@@ -49,13 +49,15 @@ EXTRAS: dict[str, str | None] = {
 
 def diagnose(device: str | None = None) -> tuple[list[Finding], int]:
     """All checks, and how many branches of measuring failed on `device` (None: not tried)."""
-    found = checks()
+    findings = checks()
     if device is None:
-        return found, 0
+        return findings, 0
     check_conditions(Conditions(device=device))
     branches = list(self_check(device))
-    found += [Finding(f"{device}: {one.name}", one.detail if one.ok else f"failed: {one.detail}") for one in branches]
-    return found, sum(not one.ok for one in branches)
+    findings += [
+        Finding(f"{device}: {one.name}", one.detail if one.ok else f"failed: {one.detail}") for one in branches
+    ]
+    return findings, sum(not one.ok for one in branches)
 
 
 def _small_network() -> nn.Module:
@@ -220,7 +222,7 @@ def attempt(name: str, check: Callable[[], str]) -> Branch:
 def checks() -> list[Finding]:
     """What this machine offers for measuring, and what is missing with how to get it."""
     packages = environment().packages
-    found = [
+    findings = [
         Finding("senet-bench", __version__),
         Finding("python", platform.python_version()),
         Finding("cpu", f"{cpu_model()}, {torch.backends.cpu.get_cpu_capability()}"),
@@ -234,14 +236,14 @@ def checks() -> list[Finding]:
         if kind != "cpu":
             number = make(torch.device(kind)).count()
             places = [torch.device(kind, index) for index in range(number)]
-            found += [Finding(str(place) if make.several else kind, make(place).name()) for place in places]
-            found += [Finding(kind, "none", make.absent)] if not number else []
+            findings += [Finding(str(place) if make.several else kind, make(place).name()) for place in places]
+            findings += [Finding(kind, "none", make.absent)] if not number else []
     for package, extra in EXTRAS.items():
         version = packages.get(package) or version_of(package)
         remedy = "" if version or extra is None else f"pip install 'senet-bench[{extra}]'"
-        found.append(Finding(package, version or "missing", remedy))
+        findings.append(Finding(package, version or "missing", remedy))
     place = shutil.which("sbatch")
-    return [*found, Finding("sbatch", place or "missing", "" if place else "--engine slurm runs where Slurm is")]
+    return [*findings, Finding("sbatch", place or "missing", "" if place else "--engine slurm runs where Slurm is")]
 
 
 def _load() -> Finding:
@@ -254,9 +256,9 @@ def _load() -> Finding:
 def _allocator() -> Finding:
     """What this process allocates with, and what can be done about it."""
     what = {"default": "glibc's default", "environment": "glibc, set by the environment", "other": "not glibc's"}
-    found, obstacle = allocator_setting(), tuning_obstacle()
+    setting, obstacle = allocator_setting(), tuning_obstacle()
     set_by = ", ".join(f"{name}={value}" for name, value in allocator_variables().items())
-    told = what.get(found, found) + (f" ({set_by})" if set_by else "")
+    words = what.get(setting, setting) + (f" ({set_by})" if set_by else "")
     return Finding(
-        "allocator", told, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
+        "allocator", words, f"cannot be tuned: {obstacle}" if obstacle else "--allocator tuned keeps freed memory"
     )

@@ -160,24 +160,24 @@ def tuning_obstacle() -> str:
     return "" if platform.libc_ver()[0] == "glibc" else "the C library is not glibc"
 
 
-def check_allocator(asked: Allocator) -> None:
+def check_allocator(allocator: Allocator) -> None:
     """Raise `UsageError` on a setting that this process does not have and cannot be given."""
-    if asked == "tuned":
+    if allocator == "tuned":
         if tuning_obstacle():
             raise UsageError(f"the allocator cannot be tuned: {tuning_obstacle()}", "leave --allocator out")
-    elif asked not in ("as-is", allocator_setting()):
+    elif allocator not in ("as-is", allocator_setting()):
         raise UsageError(
-            f"the allocator of this process is {allocator_setting()}, not {asked!r}", "ask for as-is or tuned"
+            f"the allocator of this process is {allocator_setting()}, not {allocator!r}", "ask for as-is or tuned"
         )
 
 
-def applied_allocator(asked: Allocator) -> Allocator:
+def applied_allocator(allocator: Allocator) -> Allocator:
     """The setting that this process has from now on: tuned where that is asked for, else as it is.
 
     Raises `UsageError` where it cannot be had. It lasts as long as the process, which is what `mallopt` offers.
     """
-    check_allocator(asked)
-    if asked == "tuned" and allocator_setting() != "tuned" and not tune_allocator():
+    check_allocator(allocator)
+    if allocator == "tuned" and allocator_setting() != "tuned" and not tune_allocator():
         raise UsageError("glibc refused to tune its allocator", "leave --allocator out")
     return allocator_setting()
 
@@ -193,11 +193,11 @@ def tune_allocator() -> bool:
     return _PROCESS.tuned
 
 
-def allocator_of_process(asked: Allocator) -> Allocator:
+def allocator_of_process(allocator: Allocator) -> Allocator:
     """What a process that is started with `for_process(asked)` allocates with."""
-    return "tuned" if asked == "tuned" else allocator_setting()
+    return "tuned" if allocator == "tuned" else allocator_setting()
 
 
-def allocator_environment(asked: Allocator) -> Mapping[str, str]:
+def allocator_environment(allocator: Allocator) -> Mapping[str, str]:
     """What a new process needs in its environment to have the setting from its start."""
-    return TUNING_VARIABLES if asked == "tuned" else {}
+    return TUNING_VARIABLES if allocator == "tuned" else {}

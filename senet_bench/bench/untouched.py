@@ -26,7 +26,7 @@ from senet_bench.bench.agreement import array
 from senet_bench.core.foreign import lies_outside
 from senet_bench.core.statistics import Floats
 
-PROGRAM = "__main__"
+MAIN_MODULE = "__main__"
 outside = functools.cache(lies_outside)
 
 
@@ -56,10 +56,10 @@ def untouched(network: nn.Module) -> nn.Module:
     """
     copied, modules = copy.deepcopy(network), dict[str, ModuleType | None]()
     kinds = {type(module) for module in copied.modules()}
-    of_program = {kind.__qualname__.partition(".")[0] for kind in kinds if kind.__module__ == PROGRAM}
+    of_program = {kind.__qualname__.partition(".")[0] for kind in kinds if kind.__module__ == MAIN_MODULE}
     with _own_modules_away() as own:
         for name in {kind.__module__ for kind in kinds}:
-            modules[name] = _program_again(of_program) if name == PROGRAM else _made_again(own.get(name))
+            modules[name] = _program_again(of_program) if name == MAIN_MODULE else _made_again(own.get(name))
     for module in copied.modules():
         again = getattr(modules[type(module).__module__], type(module).__qualname__, None)
         if isinstance(again, type):
@@ -88,7 +88,7 @@ def _own_modules() -> dict[str, ModuleType]:
     """The modules that are neither ours nor installed, but for the program."""
     files = ((name, module, module.__dict__.get("__file__")) for name, module in [*sys.modules.items()])
     own = {name: module for name, module, file in files if isinstance(file, str) and outside(file)}
-    own.pop(PROGRAM, None)
+    own.pop(MAIN_MODULE, None)
     return own
 
 
@@ -112,9 +112,9 @@ def _made_again(module: ModuleType | None) -> ModuleType | None:
 
 def _program_again(wanted: set[str]) -> ModuleType | None:
     """The classes of that name of the program, and what they use of it, run anew; nothing else of it is run."""
-    program = sys.modules[PROGRAM]
+    program = sys.modules[MAIN_MODULE]
     file = getattr(program, "__file__", None)
-    again = ModuleType(PROGRAM)
+    again = ModuleType(MAIN_MODULE)
     again.__file__ = file
     with contextlib.suppress(Exception):
         tree = ast.parse(Path(str(file)).read_bytes())

@@ -142,8 +142,8 @@ def _part_row(seen: Seen, part: Part) -> PartRow:
     marked = _marked(seen, part, tuple(seen.traced))
     bound = None
     if seen.device is not None and seen.same_work:
-        told, how = _sharper(share, marked)
-        took = told.value * seen.floor if told is not None and seen.floor is not None else None
+        estimate, how = _sharper(share, marked)
+        took = estimate.value * seen.floor if estimate is not None and seen.floor is not None else None
         bound = limits(demand, took, seen.device, how)
     return PartRow(
         part=part,
@@ -164,10 +164,10 @@ def _part_row(seen: Seen, part: Part) -> PartRow:
 
 def _sharper(share: Estimate | None, marked: Estimate | None) -> tuple[Estimate | None, str]:
     """Of the estimates told from zero, the one with the narrower interval, and how it was made."""
-    told = [
+    estimates = [
         (e.ci[1] - e.ci[0], e, how) for e, how in ((share, LEFT_OUT), (marked, BY_MARKS)) if e and e.ci and e.ci[0] > 0
     ]
-    return min(told, key=lambda one: one[0])[1:] if told else (None, "")
+    return min(estimates, key=lambda one: one[0])[1:] if estimates else (None, "")
 
 
 def _profiled_part(seen: Seen, part: Part) -> tuple[float | None, float | None]:

@@ -231,9 +231,9 @@ def _noting(shapes: dict[str, tuple[int, ...]], name: str) -> Callable[..., None
 
 def _traced(name: str, block: nn.Module, size: tuple[int, ...], work: _Counting) -> Traced:
     kinds: tuple[Part, ...] = ("squeeze", "excitation") if splits(block) else ()
-    found: dict[Part, Work] = {kind: Work(**work.counts.get(f"{kind}:{name}", Counter())) for kind in kinds}
-    found["scale" if kinds else "attention"] = Work(**work.counts.get(f"attention:{name}", Counter()))
-    return Traced(name, size, work.gates.get(name), found)
+    works: dict[Part, Work] = {kind: Work(**work.counts.get(f"{kind}:{name}", Counter())) for kind in kinds}
+    works["scale" if kinds else "attention"] = Work(**work.counts.get(f"attention:{name}", Counter()))
+    return Traced(name, size, work.gates.get(name), works)
 
 
 @dataclass(frozen=True, slots=True)

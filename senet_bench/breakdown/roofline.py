@@ -177,16 +177,16 @@ def launch_seconds(block: nn.Module, conditions: Conditions, clock: Clock, *, sp
     """
     tiny = replace(conditions, precision="fp32", channels_last=False, batch_size=1, mode="infer")
     parts: tuple[Part, ...] = ("squeeze", "excitation", "attention") if split else ("attention",)
-    found: dict[Part, float] = {}
+    seconds: dict[Part, float] = {}
     for part in parts:
         try:
             call = prepare(_Repeated(_one_channel(block), part), tiny, example((1, 1, 1), 1)).factory()
-            found[part] = _positive(_fastest(call, clock) / CHAIN)
+            seconds[part] = _positive(_fastest(call, clock) / CHAIN)
         except (*FAILURES, BenchError):
             return {}
     if split:
-        found["scale"] = max(0.0, found["attention"] - found["squeeze"] - found["excitation"])
-    return found
+        seconds["scale"] = max(0.0, seconds["attention"] - seconds["squeeze"] - seconds["excitation"])
+    return seconds
 
 
 def _one_channel(block: nn.Module) -> nn.Module:

@@ -142,9 +142,9 @@ def profiled(
 
     with muted(), torch.profiler.profile(activities=activities, acc_events=True) as seen:
         traced_s = _seconds_of(named, calls, device)
-    found = _ranges(seen.events(), on_gpu=len(activities) > 1)
-    fastest = min(found, key=lambda call_s: call_s.get(WHOLE_CALL, math.inf))
-    return Profiled(fastest, len(found), traced_s / bare_s)
+    ranges = _ranges(seen.events(), on_gpu=len(activities) > 1)
+    fastest = min(ranges, key=lambda call_s: call_s.get(WHOLE_CALL, math.inf))
+    return Profiled(fastest, len(ranges), traced_s / bare_s)
 
 
 def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:

@@ -161,18 +161,18 @@ def _open_streams() -> None:
 
 def completed(arguments: Sequence[str]) -> list[str]:
     """The arguments with those of all commands first, and `paper` after every axis of `ablate` that has no value."""
-    rest, found = _common_first(arguments)
+    rest, complete = _common_first(arguments)
     if rest[:1] != ["ablate"]:
-        return [*found, *rest]
+        return [*complete, *rest]
     from senet_bench.api.options import PAPER_VALUE
     from senet_bench.core.axes import AXES
 
     axes = {f"--{name}" for name in AXES}
     for argument, following in zip(rest, [*rest[1:], "-"]):
-        found.append(argument)
+        complete.append(argument)
         if argument in axes and following.startswith("-"):
-            found.append(PAPER_VALUE)
-    return found
+            complete.append(PAPER_VALUE)
+    return complete
 
 
 def _common_first(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -29,8 +29,8 @@ NOT_TRIED = {
     "no time": "the time was used up",
     "no tests": "pytest or the folder tests/ is not here",
 }
-SCHEMA = "senet-bench.gpu-acceptance/1"
-Outcome = Literal["held", "failed", "too long", "no time", "no tests"]
+ACCEPTANCE_SCHEMA = "senet-bench.gpu-acceptance/1"
+StepOutcome = Literal["held", "failed", "too long", "no time", "no tests"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Tried:
     """How a step ended: its exit code (None where it did not run, or was ended), seconds, and what it printed last."""
 
     name: str
-    outcome: Outcome
+    outcome: StepOutcome
     command: str
     exit_code: int | None = None
     seconds: float = 0.0
@@ -114,7 +114,7 @@ def _tried(step: Step, left_s: float) -> Tried:
     except subprocess.TimeoutExpired as late:
         text = (late.stdout or b"").decode(errors="replace")  # bytes, also where text was asked for
         return Tried(step.name, "too long", command, None, time.monotonic() - began, text[-KEPT:])
-    outcome: Outcome = "held" if done.returncode == 0 else "failed"
+    outcome: StepOutcome = "held" if done.returncode == 0 else "failed"
     said_last = f"{done.stdout}\n{done.stderr}".strip()[-KEPT:]
     return Tried(step.name, outcome, command, done.returncode, time.monotonic() - began, said_last)
 
@@ -146,7 +146,7 @@ def _run(device: str, results: Path, output: Path, seconds: float) -> int:
 
     present(device)
     check_writable(output)
-    facts = {"schema": SCHEMA, "device": device, "environment": asdict(environment())}
+    facts = {"schema": ACCEPTANCE_SCHEMA, "device": device, "environment": asdict(environment())}
 
     def keep(tried: Sequence[Tried]) -> None:
         write_atomically(output, json.dumps({**facts, "steps": [asdict(one) for one in tried]}, indent=1) + "\n")

@@ -33,7 +33,7 @@ def doctor(
     from senet_bench.bench.machine import environment
     from senet_bench.run import listing
 
-    found, failed = doctor.diagnose(device)
-    printing.emit(listing.machine(found, environment()))
+    findings, failed = doctor.diagnose(device)
+    printing.emit(listing.machine(findings, environment()))
     if failed:
         raise MeasurementError(f"{failed} of the branches of measuring failed on {device}", "see the lines above")

@@ -26,12 +26,12 @@ def with_all_seeds(run: Run, store: Store) -> tuple[Run, tuple[str, ...]]:
     Its networks stay those it has, and so do their counts and times. The run itself, and nothing to say, where no other
     run has more.
     """
-    asked = run.conditions.accuracy
-    if asked is None or asked.dataset is None:
+    training = run.conditions.accuracy
+    if training is None or training.dataset is None:
         return run, ()
     networks = {union.identity(row) for row in run.rows}
     entries = [entry for entry in union.entries(stored_runs(store)) if entry.network in networks and entry.row.accuracy]
-    usual = union.without_seeds(asked, asked.dataset)
+    usual = union.without_seeds(training, training.dataset)
     tables = {(replace(table.protocol, seeds=None), table.size): table for table in union.errors(entries)}
     wanted = {place for row in run.rows if (place := _place(row, usual)) in tables}
     joined = [tables[place] for place in tables if place in wanted]

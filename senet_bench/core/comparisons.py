@@ -59,10 +59,10 @@ def rows_against(rows: Sequence[Row], name: str) -> list[Row]:
 
     A row is compared with the one of its own baseline where there is one for each.
     """
-    found = differences(rows, references(rows, name))
+    measured = differences(rows, references(rows, name))
     return [
         replace(row, accuracy=replace(row.accuracy, against=difference)) if row.accuracy else row
-        for row, difference in zip(rows, found)
+        for row, difference in zip(rows, measured)
     ]
 
 
@@ -237,8 +237,8 @@ def lowest(rows: Sequence[Row]) -> Lowest | None:
 
     best = min(known, key=error)
     above = _above_another(known)
-    worse = tuple(row for row, told in zip(known, above) if told and row is not best)
-    tied = tuple(row for row, told in zip(known, above) if not told and row is not best)
+    worse = tuple(row for row, surely in zip(known, above) if surely and row is not best)
+    tied = tuple(row for row, surely in zip(known, above) if not surely and row is not best)
     return Lowest(best, tied, worse)
 
 
@@ -278,8 +278,8 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
         surely = (n > 1) & (mean > bound * (1 + NEAR)) & (error > NEAR * largest)
         unsure = (n > 1) & ~surely & (mean > bound * (1 - NEAR) - NEAR * largest)
         np.fill_diagonal(unsure[:, own], val=False)  # each against itself
-        for row, told, doubtful in zip(errors[own], surely.any(axis=1), unsure):
-            shown.append(told or any(_is_above(row, errors[other], level) for other in np.flatnonzero(doubtful)))
+        for row, above, doubtful in zip(errors[own], surely.any(axis=1), unsure):
+            shown.append(above or any(_is_above(row, errors[other], level) for other in np.flatnonzero(doubtful)))
     return shown
 
 

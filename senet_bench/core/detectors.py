@@ -30,12 +30,12 @@ PARAMS: dict[tuple[str, Head], tuple[int, int]] = {
 
 def rows(classifiers: Mapping[str, ModelSpec]) -> dict[str, ModelSpec]:
     """Every detector by name: `fasterrcnn_TRUNK_HEAD` and, with its SE trunk, `fasterrcnn_seTRUNK_HEAD`."""
-    found: dict[str, ModelSpec] = {}
+    specs: dict[str, ModelSpec] = {}
     for (trunk, head), params in PARAMS.items():
         base = _row(classifiers[trunk], head, params[0], None)
         variant = _row(classifiers[f"se{trunk}"], head, params[1], base.name)
-        found |= {base.name: base, variant.name: variant}
-    return found
+        specs |= {base.name: base, variant.name: variant}
+    return specs
 
 
 def _row(trunk: ModelSpec, head: Head, params: int, baseline: str | None) -> ModelSpec:

@@ -54,14 +54,14 @@ class Asked:
         return self.errors.of((self.root, None if base else self.spec.attention, self.spec.classes))
 
 
-def error_cell(cell: PrintedCell, asked: Asked) -> CellStatus:
+def error_cell(cell: PrintedCell, wanted: Asked) -> CellStatus:
     """The judgement of a printed error: `match` where the print lies inside the interval of what was measured."""
-    protocol = protocol_of(cell, asked.root)
+    protocol = protocol_of(cell, wanted.root)
     if protocol is None:
         return not_measured(cell, REPEATS)
     if cell.number is None:
         return not_measured(cell, "the paper leaves this cell empty")
-    groups = [group for group in asked.groups() if group.mean(cell.metric) is not None]
+    groups = [group for group in wanted.groups() if group.mean(cell.metric) is not None]
     exact = [group for group in groups if not protocol.differences(group.origin)]
     if exact:
         return _judged(cell, max(exact, key=lambda group: len(group.errors)))
@@ -69,14 +69,14 @@ def error_cell(cell: PrintedCell, asked: Asked) -> CellStatus:
     if released is not None:
         return _beside(cell, released, "released weights", protocol)
     costs = {
-        "command": command_of(cell, asked.spec),
-        "training_operations": training_operations(protocol, asked.macs),
+        "command": command_of(cell, wanted.spec),
+        "training_operations": training_operations(protocol, wanted.macs),
     }
     if not groups:
         return structs.replace(not_measured(cell, NEEDS_TRAINING), **costs)
     nearest = min(groups, key=lambda group: len(protocol.differences(group.origin)))
     differing = protocol.differences(nearest.origin)
-    if asked.any_protocol:
+    if wanted.any_protocol:
         return structs.replace(_beside(cell, nearest, "other protocol", protocol), **costs)
     why = f"measured by another protocol: {', '.join(differing)}"
     return structs.replace(not_measured(cell, why), differs_in=differing, **costs)
@@ -149,23 +149,23 @@ def _apart(cell: PrintedCell, status: CellStatus) -> str:
     return f"{status.measured - cell.value:+.2f} points{around} from the print, 95 % {_over(status)}"
 
 
-def gain_cells(printed: Sequence[PrintedCell], asked: Asked) -> Iterator[CellStatus]:
+def gain_cells(printed: Sequence[PrintedCell], wanted: Asked) -> Iterator[CellStatus]:
     """What attention gains in each table of a network's cells, beside the printed gain or the difference of two prints.
 
     A difference that the paper does not print itself is told only where it was measured.
     """
-    if asked.spec.attention is None:
+    if wanted.spec.attention is None:
         return
     for cell in printed:
         if cell.metric != "top1_err" or (gain := printed_gain(cell)) is None:
             continue
-        protocol = protocol_of(cell, asked.root)
-        found = None if protocol is None else _paired(protocol, asked)
+        protocol = protocol_of(cell, wanted.root)
+        found = None if protocol is None else _paired(protocol, wanted)
         own = next((known for known in cells(cell.table, cell.row, cell.column) if known.metric == "top1_gain"), None)
         if found is not None:
             yield _gain(gain, found, derived=own is None)
         elif own is not None:
-            yield structs.replace(not_measured(own, NEEDS_TRAINING), command=command_of(cell, asked.spec))
+            yield structs.replace(not_measured(own, NEEDS_TRAINING), command=command_of(cell, wanted.spec))
 
 
 def printed_gain(cell: PrintedCell) -> PrintedCell | None:
@@ -191,10 +191,10 @@ class PairedGain:
     pairs: int
 
 
-def _paired(protocol: Protocol, asked: Asked) -> PairedGain | None:
+def _paired(protocol: Protocol, wanted: Asked) -> PairedGain | None:
     """The gain over the baseline by the protocol, paired by seed or by image; None where there are no pairs."""
     own, base = (
-        [group for group in asked.groups(base=is_base) if not protocol.differences(group.origin)]
+        [group for group in wanted.groups(base=is_base) if not protocol.differences(group.origin)]
         for is_base in (False, True)
     )
     for ours in own:
@@ -212,23 +212,23 @@ def _paired(protocol: Protocol, asked: Asked) -> PairedGain | None:
     return None
 
 
-def _gain(cell: PrintedCell, found: PairedGain, *, derived: bool) -> CellStatus:
+def _gain(cell: PrintedCell, gain: PairedGain, *, derived: bool) -> CellStatus:
     """The judgement of a gain: its sign by the interval, and whether the printed gain lies inside that."""
     printed = float(cell.printed)
     status: Status = "not shown"
-    if found.ci is not None and not found.ci[0] <= 0 <= found.ci[1]:
-        same = (found.ci[0] > 0) == (printed > 0)
-        inside = found.ci[0] <= printed <= found.ci[1]
+    if gain.ci is not None and not gain.ci[0] <= 0 <= gain.ci[1]:
+        same = (gain.ci[0] > 0) == (printed > 0)
+        inside = gain.ci[0] <= printed <= gain.ci[1]
         status = ("same sign and inside" if inside else "same sign") if same else "opposite"
     origin = "the difference of two printed errors" if derived else "printed as a gain"
     return CellStatus(
         *cell.place,
-        found.value,
-        found.value / printed - 1 if printed else None,
+        gain.value,
+        gain.value / printed - 1 if printed else None,
         status,
         protocol_name(cell),
-        f"the baseline's error minus its own, paired over {found.pairs:,} {found.over}; {origin}",
-        ci=found.ci,
-        ci_over=found.over,
-        seeds=found.pairs if found.over == "seeds" else None,
+        f"the baseline's error minus its own, paired over {gain.pairs:,} {gain.over}; {origin}",
+        ci=gain.ci,
+        ci_over=gain.over,
+        seeds=gain.pairs if gain.over == "seeds" else None,
     )

@@ -76,15 +76,15 @@ class Protocol:
             yield f"another {' and '.join(others)}"
 
 
-def _other_facts(expected: Mapping[str, Any], found: Mapping[str, Any] | None) -> list[str]:
+def _other_facts(expected: Mapping[str, Any], facts: Mapping[str, Any] | None) -> list[str]:
     """The names of what two recipes train by otherwise; `recipe` where nothing is known."""
-    if found is None:
+    if facts is None:
         return ["recipe (its facts are not stored)"]
-    names = sorted(expected.keys() | found.keys())
+    names = sorted(expected.keys() | facts.keys())
     return [
         name.replace("max_steps", "number of steps").replace("_", " ")
         for name in names
-        if name not in OVERALL and expected.get(name) != found.get(name)
+        if name not in OVERALL and expected.get(name) != facts.get(name)
     ]
 
 

@@ -98,9 +98,9 @@ def cells_of(
     meant = [cell for cell in printed if row.classes == (classes.get(cell.table) or spec.classes)]
     if not meant:
         return []
-    asked = Asked(replace(spec, classes=row.classes), stored or StoredErrors(), any_protocol, row.flops.get("macs"))
-    judged = [error_cell(cell, asked) if is_error(cell) else compare_cell(cell, measured) for cell in meant]
-    return [*judged, *gain_cells(meant, asked)]
+    wanted = Asked(replace(spec, classes=row.classes), stored or StoredErrors(), any_protocol, row.flops.get("macs"))
+    judged = [error_cell(cell, wanted) if is_error(cell) else compare_cell(cell, measured) for cell in meant]
+    return [*judged, *gain_cells(meant, wanted)]
 
 
 def is_error(cell: PrintedCell | CellStatus) -> bool:
@@ -112,8 +112,8 @@ def of_study(
     rows: Iterable[Row], study: str, stored: StoredErrors | None = None, *, any_protocol: bool = False
 ) -> list[Row]:
     """The rows, each with its cells of one study alone."""
-    found = ((row, cells_of(row, [study], stored, any_protocol=any_protocol)) for row in rows)
-    return [replace(row, paper=cells) if cells or row.paper else row for row, cells in found]
+    statuses = ((row, cells_of(row, [study], stored, any_protocol=any_protocol)) for row in rows)
+    return [replace(row, paper=cells) if cells or row.paper else row for row, cells in statuses]
 
 
 def find(row: Row, number: str | None, metric: str, column: str | None = None) -> CellStatus | None:

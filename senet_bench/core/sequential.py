@@ -56,11 +56,11 @@ class Stopping:
 
         `pairs` are by row the errors of the row and of what it is compared with, in the order of the seeds.
         """
-        told = {row: seeding for row, seeding in known.items() if seeding.verdict != "open"}
-        differing = sum(seeding.verdict in ("lower", "higher") for seeding in told.values())
-        judged = dict(told)
-        remaining = {row: both for row, both in pairs.items() if row not in told}
-        family = len(remaining) + len(told) - differing
+        decided = {row: seeding for row, seeding in known.items() if seeding.verdict != "open"}
+        differing = sum(seeding.verdict in ("lower", "higher") for seeding in decided.values())
+        judged = dict(decided)
+        remaining = {row: both for row, both in pairs.items() if row not in decided}
+        family = len(remaining) + len(decided) - differing
         while remaining:
             shown = {row: self._of(both, self.level(look) / max(1, family)) for row, both in remaining.items()}
             apart = {row: seeding for row, seeding in shown.items() if seeding.verdict in ("lower", "higher")}

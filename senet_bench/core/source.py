@@ -20,7 +20,7 @@ from typing import Any
 
 from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.specs import import_hint
-from senet_bench.errors import UsageError, nearest
+from senet_bench.errors import UsageError, first_line, nearest
 
 LIBRARIES = ("timm", "torchvision")
 """Libraries whose networks are named `timm:NAME`: not an import string."""
@@ -292,8 +292,3 @@ def _imported_module(name: str, path: str, what: str) -> Any:
                 f"{place_of(error)}",
                 "correct the module",
             ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of an error's message that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]

@@ -28,10 +28,10 @@ class Store:
 
     def documents(self) -> Iterator[tuple[Path, StoredDocument]]:
         """Every stored document with its path, oldest first; raises on a damaged or foreign file."""
-        for path, found in self.survey():
-            if isinstance(found, BenchError):
-                raise found
-            yield path, found
+        for path, document in self.survey():
+            if isinstance(document, BenchError):
+                raise document
+            yield path, document
 
     def survey(self) -> Iterator[tuple[Path, StoredDocument | BenchError]]:
         """Every stored document, oldest first; in place of a damaged or foreign one the error that names it."""

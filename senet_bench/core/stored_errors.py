@@ -110,9 +110,9 @@ NetworkKey: TypeAlias = tuple[str, AttentionSpec | None, int]
 class StoredErrors:
     """The stored errors by network; later ones of equal origin and seed win."""
 
-    def __init__(self, found: Iterable[tuple[NetworkKey, StoredError]] = ()) -> None:
+    def __init__(self, errors: Iterable[tuple[NetworkKey, StoredError]] = ()) -> None:
         by_origin: dict[NetworkKey, dict[str, dict[int | None, StoredError]]] = {}
-        for network, error in found:
+        for network, error in errors:
             by_origin.setdefault(network, {}).setdefault(repr(error.origin), {})[error.seed] = error
         self.groups = {network: [_group(by_seed) for by_seed in known.values()] for network, known in by_origin.items()}
 
@@ -151,8 +151,8 @@ def trial_errors(store: Store) -> dict[str, tuple[NetworkKey, StoredError]]:
 
 def _trials(store: Store) -> Iterator[tuple[str, tuple[NetworkKey, StoredError]]]:
     """The trials of every machine, by their keys; of one that several have the newest comes last."""
-    found = sorted(_read_trials(store), key=lambda trial: trial[0])
-    return ((key, error) for _, key, error in found)
+    trials = sorted(_read_trials(store), key=lambda trial: trial[0])
+    return ((key, error) for _, key, error in trials)
 
 
 def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[NetworkKey, StoredError]]]:

@@ -28,8 +28,8 @@ def over(entries: Sequence[TimedRow], name: str) -> list[TimeRatio | None]:
     others = {id(row): other for row, other in zip(rows, references(rows, name)) if other is not None}
     by_row = {(id(row), repr(latency.conditions)): latency for row, latency in entries}
     pairs = [(latency, others.get(id(row))) for row, latency in entries]
-    found = [(latency, by_row.get((id(other), repr(latency.conditions)))) for latency, other in pairs]
-    return [_ratio(latency, other) if other else None for latency, other in found]
+    pairs_timed = [(latency, by_row.get((id(other), repr(latency.conditions)))) for latency, other in pairs]
+    return [_ratio(latency, other) if other else None for latency, other in pairs_timed]
 
 
 def _ratio(latency: Latency, other: Latency) -> TimeRatio | None:

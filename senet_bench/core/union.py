@@ -315,12 +315,12 @@ def ablation_runs(runs: Iterable[StoredRun]) -> list[AblationRuns]:
     groups: dict[tuple[str, tuple[str, ...], TrainingProtocol | None, Key], list[StoredRun]] = {}
     for run in runs:
         if isinstance(run.document, Run) and run.command == "ablate" and run.document.rows:
-            asked = run.document.conditions
+            conditions = run.document.conditions
             trained = next((row.accuracy for row in run.document.rows if row.accuracy), None)
             protocol = training_protocol(trained) if trained else None
-            model = asked.model or run.document.rows[-1].model
+            model = conditions.model or run.document.rows[-1].model
             size = run.document.rows[0].input_size
-            groups.setdefault((model, tuple(sorted(asked.axes or {})), protocol, size), []).append(run)
+            groups.setdefault((model, tuple(sorted(conditions.axes or {})), protocol, size), []).append(run)
     sized = [
         (size, AblationRuns(model, axes, protocol, tuple(group), _most_seeds(group)))
         for (model, axes, protocol, size), group in groups.items()

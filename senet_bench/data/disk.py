@@ -121,10 +121,10 @@ def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
-def _expect_classes(folder: Path, found: int) -> None:
-    if found != 1000:
+def _expect_classes(folder: Path, count: int) -> None:
+    if count != 1000:
         raise MeasurementError(
-            f"imagenet is incomplete: expected 1000 class folders in {folder}, found {found}",
+            f"imagenet is incomplete: expected 1000 class folders in {folder}, found {count}",
             "complete it, or read a subset with --dataset folder",
         )
 

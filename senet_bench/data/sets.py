@@ -141,8 +141,8 @@ def _all_digits() -> tuple[Pixels, LabelArray]:
 
     Read from the file inside scikit-learn: importing `sklearn.datasets` takes 3 s and gives the same numbers.
     """
-    found = importlib.util.find_spec("sklearn")
-    places = list(found.submodule_search_locations or ()) if found else []
+    package = importlib.util.find_spec("sklearn")
+    places = list(package.submodule_search_locations or ()) if package else []
     file = Path(places[0], "datasets", "data", "digits.csv.gz") if places else Path("sklearn")
     try:
         with gzip.open(file, "rt") as lines:

@@ -174,14 +174,14 @@ def has_prepacked() -> bool:
         with torch.inference_mode():
             ready = packed(weight, x, geometry)
             expected = F.relu(F.conv2d(x, weight, bias))
-            found = [pointwise(x, ready, bias, geometry, relu=True)]
+            outputs = [pointwise(x, ready, bias, geometry, relu=True)]
             expected_sum = F.relu(F.conv2d(x, weight, bias) + x)
-            found += [
+            outputs += [
                 pointwise_sum(x, ready, bias, geometry, x.clone(), relu=True, reuse=reuse) for reuse in (False, True)
             ]
     except (AttributeError, RuntimeError, TypeError, ValueError):
         return False
-    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(found, (expected, expected_sum, expected_sum)))
+    return all(torch.allclose(a, b, atol=1e-4) for a, b in zip(outputs, (expected, expected_sum, expected_sum)))
 
 
 def packed(weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
@@ -209,11 +209,11 @@ def pointwise_sum(
 @functools.cache
 def _operators() -> tuple[Any, Any, Any]:
     """A convolution, one plus another map, and one added to another map; looked up once, which torch does anew."""
-    found = torch.ops.mkldnn
+    operators = torch.ops.mkldnn
     return (
-        found._convolution_pointwise.default,
-        found._convolution_pointwise.binary,
-        found._convolution_pointwise_.binary,
+        operators._convolution_pointwise.default,
+        operators._convolution_pointwise.binary,
+        operators._convolution_pointwise_.binary,
     )
 
 

@@ -23,7 +23,7 @@ ANY_FACTOR = frozenset(
 NO_NEGATIVE = frozenset(("Relu", "LeakyRelu", "PRelu", "MaxPool", "GlobalMaxPool"))
 """What a factor that is not negative passes through."""
 FLATTENING = frozenset(("Flatten", "Reshape"))
-LAYERS = frozenset(("Conv", "Gemm", "MatMul", "BatchNormalization"))
+FOLDABLE_LAYERS = frozenset(("Conv", "Gemm", "MatMul", "BatchNormalization"))
 FIRST_IR = 4
 """The version of ONNX's format from which on constants need not be inputs of the graph."""
 
@@ -37,7 +37,7 @@ class _Scaling:
     factor: Array
 
 
-class Graph:
+class OnnxGraph:
     """A model's graph by what makes, reads and holds its values; it is changed in place."""
 
     def __init__(self, model: Any) -> None:
@@ -124,14 +124,14 @@ def fold(model: Any, gates: Mapping[str, Array]) -> list[str]:
     for name, gate in gates.items():
         product = products[name]
         place = list(product.input).index(operands[name][1])
-        product.input[place] = Graph(model).hold(f"{name}_gate", gate)
-    Graph(model).prune()
-    staying = [name for name, gate in gates.items() if not _folded(Graph(model), products[name], gate)]
-    Graph(model).prune()
+        product.input[place] = OnnxGraph(model).hold(f"{name}_gate", gate)
+    OnnxGraph(model).prune()
+    staying = [name for name, gate in gates.items() if not _folded(OnnxGraph(model), products[name], gate)]
+    OnnxGraph(model).prune()
     return staying
 
 
-def _folded(graph: Graph, product: Any, gate: Array) -> bool:
+def _folded(graph: OnnxGraph, product: Any, gate: Array) -> bool:
     """Take a product by a constant into the layers around it; whether it is gone."""
     map_ = next(name for name in product.input if graph.constant(name) is None)
     output, factor = product.output[0], gate.reshape(-1).astype(np.float64)
@@ -148,7 +148,7 @@ def _folded(graph: Graph, product: Any, gate: Array) -> bool:
     return True
 
 
-def _ahead(graph: Graph, value: str, factor: Array, *, flat: bool) -> list[_Scaling] | None:
+def _ahead(graph: OnnxGraph, value: str, factor: Array, *, flat: bool) -> list[_Scaling] | None:
     """The scalings of all that reads a value which stand for its factor; None where one cannot take it."""
     if value in graph.outputs or value in graph.read_inside:
         return None
@@ -166,7 +166,7 @@ def _ahead(graph: Graph, value: str, factor: Array, *, flat: bool) -> list[_Scal
     return scalings
 
 
-def _behind(graph: Graph, value: str, factor: Array, reader: Any) -> list[_Scaling] | None:
+def _behind(graph: OnnxGraph, value: str, factor: Array, reader: Any) -> list[_Scaling] | None:
     """The scalings of what made a value that multiply it; None where there are none, or others read it."""
     node = graph.made_by.get(value)
     alone = graph.readers.get(value, []) == [reader] and value not in graph.outputs | graph.read_inside
@@ -183,7 +183,7 @@ def _behind(graph: Graph, value: str, factor: Array, reader: Any) -> list[_Scali
     return _behind(graph, moved, factor, node)
 
 
-def _behind_sum(graph: Graph, node: Any, factor: Array) -> list[_Scaling] | None:
+def _behind_sum(graph: OnnxGraph, node: Any, factor: Array) -> list[_Scaling] | None:
     """Those of both terms, one of which may be a constant."""
     scalings: list[_Scaling] = []
     for term in node.input:
@@ -197,9 +197,9 @@ def _behind_sum(graph: Graph, node: Any, factor: Array) -> list[_Scaling] | None
     return scalings
 
 
-def _takes(graph: Graph, node: Any, value: str, factor: Array, *, flat: bool) -> bool:
+def _takes(graph: OnnxGraph, node: Any, value: str, factor: Array, *, flat: bool) -> bool:
     """Whether a node is a layer whose weights can take the factor of the value it reads."""
-    if node.op_type not in LAYERS or node.input[0] != value or list(node.input).count(value) != 1:
+    if node.op_type not in FOLDABLE_LAYERS or node.input[0] != value or list(node.input).count(value) != 1:
         return False
     constants = [graph.constant(name) for name in node.input[1:] if name]
     if any(constant is None for constant in constants):
@@ -212,7 +212,7 @@ def _takes(graph: Graph, node: Any, value: str, factor: Array, *, flat: bool) ->
     return not flat
 
 
-def _passes(graph: Graph, node: Any, value: str, factor: Array) -> bool:
+def _passes(graph: OnnxGraph, node: Any, value: str, factor: Array) -> bool:
     """Whether a node gives as much more of each channel as it is given of it."""
     kind = node.op_type
     if kind in NO_NEGATIVE:
@@ -235,13 +235,13 @@ def _passes(graph: Graph, node: Any, value: str, factor: Array) -> bool:
     return True
 
 
-def _over_places(graph: Graph, node: Any) -> bool:
+def _over_places(graph: OnnxGraph, node: Any) -> bool:
     given = graph.constant(node.input[1]) if len(node.input) > 1 else None
     axes = given.tolist() if given is not None else list(_attribute(node, "axes", ()))
     return bool(sorted(axis % 4 for axis in axes) == [2, 3]) and bool(_attribute(node, "keepdims", 1))
 
 
-def _pads_by_zero(graph: Graph, node: Any) -> bool:
+def _pads_by_zero(graph: OnnxGraph, node: Any) -> bool:
     if len(node.input) < 3 or not node.input[2]:
         return not _attribute(node, "value", 0.0)
     number = graph.constant(node.input[2])
@@ -255,7 +255,7 @@ def _attribute(node: Any, name: str, usual: Any) -> Any:
     return usual if kept is None else helper.get_attribute_value(kept)
 
 
-def _scale(graph: Graph, scaling: _Scaling) -> None:
+def _scale(graph: OnnxGraph, scaling: _Scaling) -> None:
     """Multiply constants of a node by a factor for each channel, in new constants of its own."""
     node, factor, kind = scaling.node, scaling.factor, scaling.node.op_type
     constants = {place: graph.constant(name) for place, name in enumerate(node.input) if name}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-SQUEEZES = frozenset(("GlobalAveragePool", "ReduceMean"))
+ONNX_SQUEEZES = frozenset(("GlobalAveragePool", "ReduceMean"))
 MOST_NODES = 40
 """What lies between a squeeze and its product is shorter than this."""
 
@@ -59,5 +59,5 @@ def _excitation(value: str, map_: str, made_by: dict[str, Any]) -> tuple[str, ..
             return ()
         open_ += node.input
     read = {name for node in nodes.values() for name in node.input}
-    squeezed = any(node.op_type in SQUEEZES and map_ in node.input for node in nodes.values())
+    squeezed = any(node.op_type in ONNX_SQUEEZES and map_ in node.input for node in nodes.values())
     return tuple(nodes) if squeezed and map_ in read else ()

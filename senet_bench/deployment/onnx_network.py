@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from senet_bench.core.runtimes import RUNTIMES, check_extra
 from senet_bench.deployment.engines import arrays_of
-from senet_bench.deployment.onnx_folding import Array, Graph
+from senet_bench.deployment.onnx_folding import Array, OnnxGraph
 from senet_bench.deployment.onnx_gates import gates_of, name_nodes
 from senet_bench.errors import MeasurementError, UsageError
 
 LAYERS = ("Conv", "Gemm", "MatMul")
-STATISTICS = (3, 4)
+STATISTIC_INPUTS = (3, 4)
 """Which inputs of a BatchNormalization are no parameters."""
 LEAST_PROBABILITY = 1e-30
 
@@ -104,8 +104,8 @@ class OnnxNetwork(nn.Module):
             try:
                 given = self.session.run(names, {self.name: filled})
             except Exception as error:
-                told = str(error).splitlines()[0]
-                raise MeasurementError(f"ONNX Runtime cannot run the file: {told}", "check its images' size") from error
+                line = str(error).splitlines()[0]
+                raise MeasurementError(f"ONNX Runtime cannot run the file: {line}", "check its images' size") from error
             parts.append([array[: len(batch)] for array in given])
         return [np.concatenate(column) for column in zip(*parts)]
 
@@ -119,24 +119,24 @@ def _session(content: bytes) -> Any:
     try:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        told = str(error).splitlines()[0]
-        raise MeasurementError(f"ONNX Runtime cannot take the file: {told}", "export it anew") from error
+        line = str(error).splitlines()[0]
+        raise MeasurementError(f"ONNX Runtime cannot take the file: {line}", "export it anew") from error
 
 
 def _ends_in_softmax(model: Any) -> bool:
-    graph = Graph(model)
+    graph = OnnxGraph(model)
     node = graph.made_by.get(model.graph.output[0].name)
     while node is not None and node.op_type in ("Identity", "Reshape", "Cast"):
         node = graph.made_by.get(node.input[0])
     return node is not None and node.op_type == "Softmax"
 
 
-def parameters(model: Any) -> int:
+def weight_count(model: Any) -> int:
     """Floating-point numbers that the nodes read as constants, without BatchNorm's statistics."""
-    graph, constants = Graph(model), dict[str, int]()
+    graph, constants = OnnxGraph(model), dict[str, int]()
     for node in model.graph.node:
         for place, name in enumerate(node.input):
-            statistic = node.op_type == "BatchNormalization" and place in STATISTICS
+            statistic = node.op_type == "BatchNormalization" and place in STATISTIC_INPUTS
             values = None if statistic or node.op_type == "Identity" else graph.constant(name)
             if values is not None and values.dtype.kind == "f":
                 constants[name] = values.size
@@ -145,7 +145,7 @@ def parameters(model: Any) -> int:
 
 def multiply_adds(model: Any, image: Tensor, products: Sequence[str]) -> int:
     """Of convolutions and linear layers for one image (1, C, H, W), and one for each element a gate multiplies."""
-    graph = Graph(model)
+    graph = OnnxGraph(model)
     layers = [node for node in model.graph.node if node.op_type in LAYERS]
     gated = [node for node in model.graph.node if node.name in products]
     shapes = OnnxNetwork(model, [node.output[0] for node in (*layers, *gated)]).inside(image)

@@ -75,13 +75,13 @@ class DetectionSplit:
         Crowds and boxes of no extent are left out.
         """
         label_of = {category: label for label, category in enumerate(self.category_ids, 1)}
-        found: dict[int, list[tuple[float, ...]]] = defaultdict(list)
+        boxes: dict[int, list[tuple[float, ...]]] = defaultdict(list)
         sizes = {image.id: (image.width, image.height) for image in self.listing.images}
         for one in self.listing.annotations:
             corners = _clipped(one.bbox, sizes[one.image_id])
             if not one.iscrowd and corners is not None:
-                found[one.image_id].append((*corners, label_of[one.category_id]))
-        tables = (np.array(found[image.id], dtype=np.float64).reshape(-1, 5) for image in self.listing.images)
+                boxes[one.image_id].append((*corners, label_of[one.category_id]))
+        tables = (np.array(boxes[image.id], dtype=np.float64).reshape(-1, 5) for image in self.listing.images)
         return [(table[:, :4].astype(np.float32), table[:, 4].astype(np.int64)) for table in tables]
 
 
@@ -143,9 +143,9 @@ def coco(root: Path) -> DetectionSet:
     if train is not None and {category.id: category.name for category in train.listing.categories} != names:
         raise MeasurementError(f"coco: train2017 and val2017 in {root} have different categories", "give both the same")
     classes = tuple(names[category] for category in test.category_ids)
-    found = DetectionSet("coco", classes, train, test)
+    data = DetectionSet("coco", classes, train, test)
     note = f"coco: {len(test):,} images and {len(classes)} categories, not COCO's 5,000 and 80"
-    return found if found.is_whole else replace(found, notes=(note,))
+    return data if data.is_whole else replace(data, notes=(note,))
 
 
 def _split(root: Path, name: str) -> DetectionSplit:

@@ -27,60 +27,60 @@ if TYPE_CHECKING:
     from senet_bench.detection.coco import DetectionSet
 
 
-def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
+def evaluate(request: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The record of all average precisions and, of several detectors, each difference to the first."""
     from senet_bench.detection import coco
 
-    specs = checked(asked, store)
-    _check(asked, specs)
-    images = coco.load_detection(asked.dataset, asked.folder)
-    record, classes = begun(asked, images, store), dict[str, AveragePrecision]()
-    for spec, name, source in zip(specs, names_of(specs), asked.weights):
-        row, classes[name] = evaluated(asked, images, spec, name, source)
+    specs = checked(request, store)
+    _check(request, specs)
+    images = coco.load_detection(request.dataset, request.folder)
+    record, classes = begun(request, images, store), dict[str, AveragePrecision]()
+    for spec, name, source in zip(specs, names_of(specs), request.weights):
+        row, classes[name] = evaluated(request, images, spec, name, source)
         record.add(detector_against(record.document.rows, row))
         yield record.progress(row.label, len(classes), len(specs))
-    if asked.per_class is not None:
-        write_atomically(asked.per_class, by_class(images, classes))
+    if request.per_class is not None:
+        write_atomically(request.per_class, by_class(images, classes))
     return record
 
 
-def _check(asked: EvaluationRequest, specs: Sequence[ModelSpec]) -> None:
+def _check(request: EvaluationRequest, specs: Sequence[ModelSpec]) -> None:
     """Raise `UsageError` on what detectors cannot be asked."""
     other = next((spec for spec in specs if spec.task != "detection"), None)
     if other is not None:
         raise UsageError(f"{other.name} is no detector, as others here are", "evaluate it by itself")
-    if asked.cache is not None or asked.fidelity == "fast":
+    if request.cache is not None or request.fidelity == "fast":
         raise UsageError("detectors see whole images, not crops", "leave out --cache and --fast")
-    if asked.size is not None and asked.size < 1:
-        raise UsageError(f"--img-size must be a positive integer, not {asked.size}")
-    if asked.batch_size is not None and asked.batch_size < 1:
-        raise UsageError(f"--batch-size must be a positive integer, not {asked.batch_size}")
+    if request.size is not None and request.size < 1:
+        raise UsageError(f"--img-size must be a positive integer, not {request.size}")
+    if request.batch_size is not None and request.batch_size < 1:
+        raise UsageError(f"--batch-size must be a positive integer, not {request.batch_size}")
     check_installed()
 
 
 def evaluated(
-    asked: EvaluationRequest, images: DetectionSet, spec: ModelSpec, name: str, source: str
+    request: EvaluationRequest, images: DetectionSet, spec: ModelSpec, name: str, source: str
 ) -> tuple[DetectorRow, AveragePrecision]:
     """The row of one detector, which files call `name`, and its average precision."""
     from senet_bench.core import recipes
     from senet_bench.detection.objective import Looking, detect
     from senet_bench.training import weights
 
-    loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True, average=asked.average)
+    loaded = weights.load_weights(spec, source, classes=len(images.classes), as_trained=True, average=request.average)
     usual = recipes.Scaling()
-    longest = usual.longest if asked.size is None else round(asked.size * usual.longest / usual.shorter)
-    scaling = recipes.Scaling(asked.size or usual.shorter, longest)
+    longest = usual.longest if request.size is None else round(request.size * usual.longest / usual.shorter)
+    scaling = recipes.Scaling(request.size or usual.shorter, longest)
     looking = Looking(
         scaling=scaling,
-        batch=asked.batch_size or 1,
-        precision=asked.precision,
-        device=asked.device,
-        skip_corrupt=asked.skip_corrupt,
+        batch=request.batch_size or 1,
+        precision=request.precision,
+        device=request.device,
+        skip_corrupt=request.skip_corrupt,
     )
-    seen = detect(loaded.network.to(asked.device), images, images.test, looking)
-    if asked.predictions is not None:
-        seen.save(asked.predictions / f"{name}-{asked.dataset}.json")
-    found = seen.judged()
+    seen = detect(loaded.network.to(request.device), images, images.test, looking)
+    if request.predictions is not None:
+        seen.save(request.predictions / f"{name}-{request.dataset}.json")
+    precision = seen.judged()
     row = DetectorRow(
         model=spec.name,
         label=label(loaded.spec),
@@ -90,26 +90,26 @@ def evaluated(
         dataset=images.name,
         size=scaling.shorter,
         longest=scaling.longest,
-        precision=asked.precision,
+        precision=request.precision,
         images=len(seen),
         skipped=list(seen.skipped),
         detections=len(seen.found),
-        ap=found.ap,
-        ap50=found.ap50,
-        ap75=found.ap75,
-        ap_small=found.ap_small,
-        ap_medium=found.ap_medium,
-        ap_large=found.ap_large,
-        ar100=found.ar100,
-        paper=detector_beside_paper(images, loaded.spec, found, loaded.metadata),
+        ap=precision.ap,
+        ap50=precision.ap50,
+        ap75=precision.ap75,
+        ap_small=precision.ap_small,
+        ap_medium=precision.ap_medium,
+        ap_large=precision.ap_large,
+        ar100=precision.ar100,
+        paper=detector_beside_paper(images, loaded.spec, precision, loaded.metadata),
         recipe=loaded.metadata.get("recipe"),
         epochs=loaded.metadata.get("epochs"),
     )
-    return row, found
+    return row, precision
 
 
 def detector_beside_paper(
-    images: DetectionSet, spec: ModelSpec, found: AveragePrecision, metadata: Mapping[str, Any]
+    images: DetectionSet, spec: ModelSpec, precision: AveragePrecision, metadata: Mapping[str, Any]
 ) -> list[CellStatus]:
     """The paper's AP and AP50 of a detector of Table 7, on the whole of COCO only.
 
@@ -121,7 +121,7 @@ def detector_beside_paper(
         return []
     recipe = ("coco", recipes.recipe("coco").epochs)
     by_recipe = (metadata.get("recipe"), metadata.get("epochs")) == recipe and metadata.get("trunk_weights")
-    values = {"ap": found.ap, "ap50": found.ap50}
+    values = {"ap": precision.ap, "ap50": precision.ap50}
     return [
         compare_cell(cell, {protocol_name(cell): value} if by_recipe and value is not None else {})
         for cell in paper_cells(spec, "table7")
@@ -140,7 +140,7 @@ def detector_against(rows: Sequence[EvaluationRow], row: DetectorRow) -> Detecto
     return structs.replace(row, against=first.model, difference=difference, differs_in=differing)
 
 
-def by_class(images: DetectionSet, found: Mapping[str, AveragePrecision]) -> str:
+def by_class(images: DetectionSet, precisions: Mapping[str, AveragePrecision]) -> str:
     """A line a class: the objects in the test split, and each detector's AP; empty where there is no object."""
     names = {category.id: category.name for category in images.test.listing.categories}
     objects = dict.fromkeys(images.classes, 0)
@@ -148,7 +148,7 @@ def by_class(images: DetectionSet, found: Mapping[str, AveragePrecision]) -> str
         objects[names[one.category_id]] += not one.iscrowd
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "objects", *(f"{model}_ap" for model in found)])
+    writer.writerow(["class", "objects", *(f"{model}_ap" for model in precisions)])
     for name, count in objects.items():
-        writer.writerow([name, count, *(one.by_class.get(name) for one in found.values())])
+        writer.writerow([name, count, *(one.by_class.get(name) for one in precisions.values())])
     return text.getvalue()

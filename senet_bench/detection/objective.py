@@ -73,8 +73,8 @@ class Detecting:
             skip_corrupt=self.settings.skip_corrupt,
         )
         seen = detect(network, self.data, self.data.test, looking, self.world)
-        found = seen.judged()
-        return {"ap": found.ap, "ap50": found.ap50}
+        precision = seen.judged()
+        return {"ap": precision.ap, "ap50": precision.ap50}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +122,7 @@ def detect(
     was_training, device = network.training, torch.device(looking.device)
     rows = range(len(split))[share(len(split), world)]
     jobs = [[(row, None) for row in rows[at : at + looking.batch]] for at in range(0, len(rows), looking.batch)]
-    found: list[Detection] = []
+    detections: list[Detection] = []
     network.eval()
     try:
         with torch.inference_mode():
@@ -130,10 +130,10 @@ def detect(
                 images = [_on(scene.image, device, looking.channels_last) for scene in scenes]
                 with autocast(device, looking.precision):
                     outputs = network(images) if images else []
-                found += [one for scene, output in zip(scenes, outputs) for one in _named(split, scene, output)]
+                detections += [one for scene, output in zip(scenes, outputs) for one in _named(split, scene, output)]
     finally:
         network.train(was_training)
-    parts = gathered((found, [str(path) for path in corrupt]), world)
+    parts = gathered((detections, [str(path) for path in corrupt]), world)
     skipped = tuple(sorted(name for _, names in parts for name in names))
     if len(skipped) == len(split):
         raise MeasurementError(f"{data.name}: not one image could be read", "check the files")
@@ -166,7 +166,7 @@ def detection() -> Lesson:
     return Lesson(lambda asked: coco.load_detection(asked.dataset, asked.folder), Detecting, _frozen)
 
 
-def _frozen(asked: TrainingRequest, network: Any) -> tuple[str, ...]:
+def _frozen(request: TrainingRequest, network: Any) -> tuple[str, ...]:
     """Keep the first stages of a detector's trunk as they are; says where it has none worth keeping."""
-    network.freeze(asked.freeze_at)
-    return () if asked.freeze_at else (FROM_NOTHING,)
+    network.freeze(request.freeze_at)
+    return () if request.freeze_at else (FROM_NOTHING,)

@@ -94,10 +94,10 @@ class Scenes:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _done(self, batch: list[tuple[int, Future[Scene]]], corrupt: list[Path] | None) -> list[Scene]:
-        found = []
+        scenes = []
         for row, future in batch:
             try:
-                found.append(future.result())
+                scenes.append(future.result())
             except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 if corrupt is None:
                     raise MeasurementError(
@@ -105,7 +105,7 @@ class Scenes:
                         "replace it, or skip such images with --skip-corrupt",
                     ) from error
                 corrupt.append(self.split.paths[row])
-        return found
+        return scenes
 
 
 class SceneBatches:

@@ -30,15 +30,15 @@ MOST_SETTINGS, MOST_TIMINGS = 30, 3
 
 def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
     """The paper's ablations, Tables 10 to 16: its errors beside the counts, and times where they were taken."""
-    rows, found = collection.rows("compare", "ablate"), []
+    rows, series = collection.rows("compare", "ablate"), []
     for study in STUDIES.values():
         if study.kind == "ablation":
             known = of_study(rows, study.id)
             by_row = {cell.row: row for row in known for cell in row.paper if cell.table == study.table}
             chosen = [(subject, by_row[subject.row]) for subject in study.subjects if subject.row in by_row]
             if len(chosen) > 1:
-                found.append(_of_study(study, [row for _, row in chosen], timed))
-    return found
+                series.append(_of_study(study, [row for _, row in chosen], timed))
+    return series
 
 
 def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
@@ -153,10 +153,10 @@ def _ratios(metric: Metric, settings: Sequence[Row]) -> Panel:
 
 
 def _setting(row: Row, axes: Sequence[str]) -> str:
-    found: Any = row.axes or {}
-    if len(axes) == 1 and axes[0] in found and axes[0] in AXES:
-        return AXES[axes[0]].label(tuple(found[axes[0]]) if isinstance(found[axes[0]], list) else found[axes[0]])
-    return setting_label(found) if found else row.label
+    setting: Any = row.axes or {}
+    if len(axes) == 1 and axes[0] in setting and axes[0] in AXES:
+        return AXES[axes[0]].label(tuple(setting[axes[0]]) if isinstance(setting[axes[0]], list) else setting[axes[0]])
+    return setting_label(setting) if setting else row.label
 
 
 def _useful(panels: Sequence[Panel]) -> tuple[Panel, ...]:
@@ -182,5 +182,5 @@ def _error(row: Row) -> float | None:
 
 
 def _error_interval(row: Row) -> Interval | None:
-    found = mean_interval(row.accuracy) if row.accuracy else None
-    return (100 * found[0], 100 * found[1]) if found and all(map(math.isfinite, found)) else None
+    interval = mean_interval(row.accuracy) if row.accuracy else None
+    return (100 * interval[0], 100 * interval[1]) if interval and all(map(math.isfinite, interval)) else None

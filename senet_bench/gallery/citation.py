@@ -9,7 +9,7 @@ from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection
 
 
-def cite(collection: Collection) -> str:
+def citation(collection: Collection) -> str:
     """A sentence on times and one on errors, each where there are any; `UsageError` where there are neither."""
     sentences = [*_times(collection), *_errors(collection)]
     if not sentences:

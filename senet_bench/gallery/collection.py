@@ -112,19 +112,19 @@ class Collection:
     @cached_property
     def unfinished(self) -> dict[str, int]:
         """How many runs were to train on a data set and have no error: interrupted, or all of it failed."""
-        found: dict[str, int] = {}
+        missing: dict[str, int] = {}
         for _, run in self.runs():
-            asked = run.conditions.accuracy
-            if asked is not None and asked.dataset and all(row.accuracy is None for row in run.rows):
-                found[asked.dataset] = found.get(asked.dataset, 0) + 1
-        return found
+            training = run.conditions.accuracy
+            if training is not None and training.dataset and all(row.accuracy is None for row in run.rows):
+                missing[training.dataset] = missing.get(training.dataset, 0) + 1
+        return missing
 
     def observations(self, command: str) -> list[AnyFacts]:
         """The newest gates, `excitations` or `input-channels`, of each network and data set."""
-        found = {
+        observed = {
             (facts.conditions.label, facts.conditions.dataset): facts for _, facts in self.facts(command) if facts.rows
         }
-        return list(found.values())
+        return list(observed.values())
 
     def name_of(self, machine: str) -> str:
         """A machine in a few words, with its key where another one has the same words."""
@@ -147,12 +147,12 @@ class Collection:
 def gather(root: Path, survey: Iterable[tuple[Path, StoredDocument | BenchError]]) -> Collection:
     """The documents under `root` that can be read, and the others with their reasons."""
     sources, left_out = [], []
-    for path, found in survey:
+    for path, document in survey:
         place = path.relative_to(root).as_posix()
-        if isinstance(found, BenchError):
-            left_out.append(LeftOut(place, found))
+        if isinstance(document, BenchError):
+            left_out.append(LeftOut(place, document))
         else:
-            sources.append(StoredRun(place, found))
+            sources.append(StoredRun(place, document))
     return Collection(tuple(sorted(sources, key=lambda source: source.age)), tuple(left_out))
 
 
@@ -181,6 +181,6 @@ def conditions_label(conditions: Conditions) -> str:
     return ", ".join(words)
 
 
-def newest(found: Sequence[tuple[StoredRun, AnyFacts]]) -> list[tuple[StoredRun, AnyFacts]]:
+def newest(stored: Sequence[tuple[StoredRun, AnyFacts]]) -> list[tuple[StoredRun, AnyFacts]]:
     """The last document of each machine."""
-    return list({source.machine: (source, facts) for source, facts in found}.values())
+    return list({source.machine: (source, facts) for source, facts in stored}.values())

@@ -123,11 +123,11 @@ def _beside(rows: Sequence[Row], name: str, *, asked: bool) -> dict[int, Differe
     if not others and not asked:
         return {}
     try:
-        found = comparisons.differences(rows, comparisons.references(rows, name))
+        differences = comparisons.differences(rows, comparisons.references(rows, name))
     except UsageError:
         return {}
     kept = ("variant", "plain", "baseline") if asked else ("variant", "plain")
-    return {id(row): one for row, one in zip(rows, found) if one is not None and row.role in kept}
+    return {id(row): one for row, one in zip(rows, differences) if one is not None and row.role in kept}
 
 
 def _points(difference: Difference | None) -> str:
@@ -145,7 +145,7 @@ def decision(difference: Difference | None) -> str:
 
 def decided(collection: Collection) -> list[tuple[union.Errors, Row, Difference]]:
     """The rows that are told from their baseline, code from outside first, then those with the largest differences."""
-    found = [
+    decisions = [
         (errors, row, difference)
         for errors in collection.errors
         for row in errors.rows
@@ -154,4 +154,4 @@ def decided(collection: Collection) -> list[tuple[union.Errors, Row, Difference]
         and difference.p_holm is not None
         and difference.p_holm <= LEVEL
     ]
-    return sorted(found, key=lambda one: (not one[1].source, -abs(one[2].value), one[1].label))
+    return sorted(decisions, key=lambda one: (not one[1].source, -abs(one[2].value), one[1].label))

@@ -246,13 +246,13 @@ def _face(point: PricedError, colour: str) -> str:
 
 def _fronts(points: Sequence[PricedError], metric: Metric) -> Sequence[tuple[str, Sequence[PricedError]]]:
     """The points of each recipe that nothing beats, with their source, where there are two or more of three."""
-    found = []
+    fronts = []
     for group in dict.fromkeys(point.group for point in points):
         own = [point for point in points if point.group == group and point.kind != "control"]
         front = pareto(own, lambda point: point.costs[metric.key].value, lambda point: point.error)
         if len(own) >= 3 and len(front) >= 2:
-            found.append((front[0].source, front))
-    return found
+            fronts.append((front[0].source, front))
+    return fronts
 
 
 def said(point: PricedError, metric: Metric, unit: AxisUnit) -> tuple[str, ...]:

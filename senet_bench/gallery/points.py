@@ -138,35 +138,35 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
 
 def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
     for row in rows:
-        found = row.accuracy
-        if found is None:
+        accuracy = row.accuracy
+        if accuracy is None:
             continue
-        recipe = found.protocol.words
+        recipe = accuracy.protocol.words
         group = f"{recipe}, {_size(row)}"
-        seeds, interval = f"{found.seeds} seed{'s' * (found.seeds != 1)}", _percent(mean_interval(found))
-        about = [f"error measured here: {_interval_text(found, interval)}, {seeds}", f"recipe {recipe}"]
-        if found.difference is not None:
-            about.insert(1, f"minus the baseline's: {_signed(found.difference, found.difference_ci)}")
+        seeds, interval = f"{accuracy.seeds} seed{'s' * (accuracy.seeds != 1)}", _percent(mean_interval(accuracy))
+        about = [f"error measured here: {_interval_text(accuracy, interval)}, {seeds}", f"recipe {recipe}"]
+        if accuracy.difference is not None:
+            about.insert(1, f"minus the baseline's: {_signed(accuracy.difference, accuracy.difference_ci)}")
         yield PricedError(
             label=row.label,
             family=row.family,
-            dataset=found.dataset,
+            dataset=accuracy.dataset,
             source="here",
             kind=_kind(row.attention),
             group=group,
             pair=f"{group} {row.baseline or row.model}",
-            error=100 * found.top1_err,
+            error=100 * accuracy.top1_err,
             interval=interval,
             costs=_costs(row, None),
             network=identity(row),
             about=tuple(about),
-            gain=_percent(found.difference_ci),
+            gain=_percent(accuracy.difference_ci),
         )
 
 
 def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedError]:
     """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
-    found: dict[object, PricedError] = {}
+    points: dict[object, PricedError] = {}
     for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
             if not isinstance(line, ClassifierRow):
@@ -178,7 +178,7 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
             group = f"weights evaluated here, {line.size} px"
             low, high = 100 * line.ci[0], 100 * line.ci[1]
             error = f"error measured here: {100 * line.top1_err:.2f} % ({low:.2f} to {high:.2f})"
-            found[line.model, line.dataset, line.size, line.weights] = PricedError(
+            points[line.model, line.dataset, line.size, line.weights] = PricedError(
                 label=line.label,
                 family=family,
                 dataset=line.dataset,
@@ -193,7 +193,7 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
                 about=(f"{error}, {line.images} images", f"weights {line.weights}"),
                 gain=_percent(line.difference_ci) if line.against == baseline else None,
             )
-    yield from found.values()
+    yield from points.values()
 
 
 def _same_block(row: Row, line: ClassifierRow) -> bool:
@@ -227,8 +227,8 @@ def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
-def _interval_text(found: Accuracy, interval: tuple[float, float] | None) -> str:
-    text = f"{100 * found.top1_err:.2f} %"
+def _interval_text(accuracy: Accuracy, interval: tuple[float, float] | None) -> str:
+    text = f"{100 * accuracy.top1_err:.2f} %"
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 

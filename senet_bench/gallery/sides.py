@@ -14,25 +14,25 @@ from senet_bench.gallery.collection import Collection, conditions_label
 from senet_bench.show.measurements import mean_interval
 from senet_bench.show.tables import EMPTY, Cell, Column, Document, Field, Table, interval_text, number, table_of
 
-Split = Literal["machine", "torch", "version", "commit"]
+SideSplit = Literal["machine", "torch", "version", "commit"]
 Interval = tuple[float, float]
 SIDE_NOTES = (
     "differs: the 95 % intervals of two of them share no value; else the data do not say so. Nothing is pooled.",
 )
 
 
-def split(collection: Collection, by: Split) -> dict[str, Collection]:
+def split(collection: Collection, by: SideSplit) -> dict[str, Collection]:
     """The runs of a folder by machine, version of torch or of senet-bench, or commit, by its name."""
-    names: dict[Split, Callable[[StoredRun], str]] = {
+    names: dict[SideSplit, Callable[[StoredRun], str]] = {
         "machine": lambda run: collection.name_of(run.machine),
         "torch": lambda run: f"torch {run.torch}" if run.torch else "torch not noted",
         "version": lambda run: f"senet-bench {run.document.version}",
         "commit": lambda run: f"commit {run.document.environment.commit or 'not noted'}",
     }
-    found: dict[str, list[StoredRun]] = {}
+    sides: dict[str, list[StoredRun]] = {}
     for run in collection.sources:
-        found.setdefault(names[by](run), []).append(run)
-    return {name: Collection(tuple(runs)) for name, runs in sorted(found.items())}
+        sides.setdefault(names[by](run), []).append(run)
+    return {name: Collection(tuple(runs)) for name, runs in sorted(sides.items())}
 
 
 def side_by_side(sides: Mapping[str, Collection], trend: Sequence[Table] = ()) -> Document:

@@ -35,7 +35,7 @@ def time_table(collection: Collection, timed: Timed, against: str | None = None)
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     """The error table of each protocol, of all stored rows; that of the most seeds first."""
-    found: dict[str, Table] = {}
+    tables: dict[str, Table] = {}
     unfinished = collection.unfinished
     for errors in collection.errors:
         rows = (*compared_with(errors.rows, collection.against), *errors.elsewhere)
@@ -48,5 +48,5 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
         lost = unfinished.get(errors.protocol.dataset or "", 0)
         more = (f"{lost} run{'s' * (lost != 1)} on {errors.protocol.dataset} without any error: not finished",)
         notes = (*errors.notes, *(more if lost else ()), *table.notes)
-        found[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
-    return list(found.items())
+        tables[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
+    return list(tables.items())

@@ -16,7 +16,7 @@ from senet_bench.core.statistics import holm
 from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
-from senet_bench.gates.subject import fitted_spec, shown_at, weighted
+from senet_bench.gates.subject import fitted_spec, shown_at, trained_subject
 from senet_bench.run.cases import Changes, label, pair_of
 from senet_bench.run.error import trial_definition
 from senet_bench.run.record import Record, header
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from senet_bench.core.trial import Trial
     from senet_bench.data.sets import DataSet
-    from senet_bench.gates.watch import Watch
+    from senet_bench.gates.watch import GateWatch
     from senet_bench.training.evaluation import Viewing
 
 NOT_MEASURED = "not measured (--no-removal, or the run ended before)"
@@ -97,53 +97,53 @@ class Observation:
     notes: tuple[str, ...]
 
 
-def excitations(asked: Excitations, store: Store) -> Steps[Record[GateFacts]]:
+def excitations(request: Excitations, store: Store) -> Steps[Record[GateFacts]]:
     """The record of a run with a row for every block; progress by images shown.
 
     What the gates do is stored before the first block is taken out.
     """
-    asked.check()
-    spec = asked.spec()
+    request.check()
+    spec = request.spec()
     from senet_bench.bench.machine import check_conditions
-    from senet_bench.gates.watch import Watch, chosen_classes, drawn_rows, variants
+    from senet_bench.gates.watch import GateWatch, chosen_classes, drawn_rows, variants
 
-    check_conditions(Conditions(device=asked.device))
+    check_conditions(Conditions(device=request.device))
     store.check()
-    stages = 1 + asked.removal
+    stages = 1 + request.removal
     yield Progress(f"weights of {label(spec)}", 0, stages)
-    subject = _subject(asked, spec, store)
-    chosen = chosen_classes(asked.classes, subject.images)
-    rows = drawn_rows(subject.images.test.labels, asked.images_per_class, asked.seed)
-    shown = viewing(asked, subject.spec, subject.images)
-    watch = Watch(subject.network.to(asked.device), subject.images, rows, shown, asked.near)
+    subject = _subject(request, spec, store)
+    chosen = chosen_classes(request.classes, subject.images)
+    rows = drawn_rows(subject.images.test.labels, request.images_per_class, request.seed)
+    shown = viewing(request, subject.spec, subject.images)
+    watch = GateWatch(subject.network.to(request.device), subject.images, rows, shown, request.near)
     if not watch.blocks:
         raise UsageError(f"{spec.name} has no gates to observe", "put attention into it: --attach")
     for done in watch.observe():
         yield Progress(f"{done} of {len(rows)} images", done / (len(rows) + 1), stages)
-    conditions = _conditions(asked, subject, chosen, len(rows))
-    blocks = [_row(watch, name, subject.spec.name, chosen, asked.channels) for name in watch.tallies]
+    conditions = _conditions(request, subject, chosen, len(rows))
+    blocks = [_row(watch, name, subject.spec.name, chosen, request.channels) for name in watch.tallies]
     facts: GateFacts = Facts(**header("excitations", conditions), rows=blocks, summary=_summary(watch))
     record = Record.begin(store, facts)
     record.change()
-    if asked.removal:
+    if request.removal:
         for done in watch.hold(variants(watch.means())):
             yield record.progress(f"{done} of {len(rows)} images, blocks out", 1 + done / (len(rows) + 1), stages)
         record.change(rows=_with_errors(facts.rows, watch), summary=_with_all_changed(facts.summary, watch))
     return record
 
 
-def _subject(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
+def _subject(request: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network with weights that were given, or are trained here; the images that it was not trained on."""
-    if asked.weights is None:
-        return _trained_here(asked, spec, store)
-    as_trained = not asked.changes.attention  # else the switches that were given must be those of the weights
-    loaded, images = weighted(
-        spec, asked.weights, asked.dataset, asked.folder, average=asked.average, as_trained=as_trained
+    if request.weights is None:
+        return _trained_here(request, spec, store)
+    as_trained = not request.changes.attention  # else the switches that were given must be those of the weights
+    loaded, images = trained_subject(
+        spec, request.weights, request.dataset, request.folder, average=request.average, as_trained=as_trained
     )
     return Observation(loaded.network, loaded.spec, images, Path(loaded.source).name, (*images.notes, *loaded.notes))
 
 
-def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observation:
+def _trained_here(request: Excitations, spec: ModelSpec, store: Store) -> Observation:
     """The network of a trial of `compare --dataset digits`, from its weights on disk, trained where there are none."""
     from senet_bench.core import recipes
     from senet_bench.core.trial import Trial
@@ -151,20 +151,20 @@ def _trained_here(asked: Excitations, spec: ModelSpec, store: Store) -> Observat
     from senet_bench.gates.watch import chosen_classes
     from senet_bench.training import weights
 
-    if asked.dataset not in TRAINED_HERE:
-        if asked.dataset not in DATASETS:
-            sets.load_images(asked.dataset, asked.folder)  # raises, with the name that is meant
+    if request.dataset not in TRAINED_HERE:
+        if request.dataset not in DATASETS:
+            sets.load_images(request.dataset, request.folder)  # raises, with the name that is meant
         raise UsageError(
-            f"no weights given, and on {asked.dataset} no network is trained here",
+            f"no weights given, and on {request.dataset} no network is trained here",
             "give --weights FILE or a name such as timm:legacy_seresnet50 (make a file with `senet-bench train`)",
         )
-    recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(asked.epochs)
-    recipe = recipe if asked.lr is None else replace(recipe, lr=asked.lr)
-    trial = Trial(arm="0", spec=spec, recipe=recipe, seed=asked.seed, dataset=asked.dataset, device=asked.device)
-    name = file_name(spec.name, asked.dataset, key_of(trial_definition(trial)))
+    recipe = recipes.recipe(recipes.DEFAULTS[request.dataset]).lasting(request.epochs)
+    recipe = recipe if request.lr is None else replace(recipe, lr=request.lr)
+    trial = Trial(arm="0", spec=spec, recipe=recipe, seed=request.seed, dataset=request.dataset, device=request.device)
+    name = file_name(spec.name, request.dataset, key_of(trial_definition(trial)))
     file = store.root / "weights" / f"{name}.safetensors"
-    images = sets.load_images(asked.dataset, draw=asked.seed)
-    chosen_classes(asked.classes, images)  # raises before anything is trained
+    images = sets.load_images(request.dataset, draw=request.seed)
+    chosen_classes(request.classes, images)  # raises before anything is trained
     if kind_of_path(file) != "file":
         _train(trial, file, store)
     loaded = weights.load_weights(spec, str(file), classes=len(images.classes), in_channels=images.channels)
@@ -182,39 +182,39 @@ def _train(trial: Trial, file: Path, store: Store) -> None:
     network, result = trials.trained(trial)
     torch.set_num_threads(threads)  # a trial takes one
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
-    told = trial_definition(trial)
-    store.trials(about["environment"].machine).put(key_of(told), told, result, about)
+    definition = trial_definition(trial)
+    store.trials(about["environment"].machine).put(key_of(definition), definition, result, about)
     weights.save(network, file, trial.spec, **trials.trial_facts(trial))
 
 
-def viewing(asked: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
+def viewing(request: Excitations, spec: ModelSpec, images: DataSet) -> Viewing:
     """How the images are shown, as asked."""
     return shown_at(
-        spec, images, asked.device, size=asked.size, batch=asked.batch_size, skip_corrupt=asked.skip_corrupt
+        spec, images, request.device, size=request.size, batch=request.batch_size, skip_corrupt=request.skip_corrupt
     )
 
 
-def _conditions(asked: Excitations, subject: Observation, chosen: Mapping[str, int], images: int) -> GateConditions:
+def _conditions(request: Excitations, subject: Observation, chosen: Mapping[str, int], images: int) -> GateConditions:
     spec = subject.spec
     return GateConditions(
         model=spec.name,
         label=label(spec),
         attention=spec.attention,
-        dataset=asked.dataset,
+        dataset=request.dataset,
         weights=subject.weights,
         notes=list(subject.notes),
         images=images,
-        images_per_class=asked.images_per_class,
+        images_per_class=request.images_per_class,
         classes=list(chosen),
         class_count=len(subject.images.classes),
-        near=asked.near,
-        size=viewing(asked, spec, subject.images).size,
-        seed=asked.seed,
-        device=asked.device,
+        near=request.near,
+        size=viewing(request, spec, subject.images).size,
+        seed=request.seed,
+        device=request.device,
     )
 
 
-def _row(watch: Watch, name: str, model: str, chosen: Mapping[str, int], channels: int) -> GateRow:
+def _row(watch: GateWatch, name: str, model: str, chosen: Mapping[str, int], channels: int) -> GateRow:
     """A block: where it is, its gates by class, and the numbers of section 7.2's words."""
     from senet_bench.gates.tally import evenly, rounded
 
@@ -249,13 +249,13 @@ def _row(watch: Watch, name: str, model: str, chosen: Mapping[str, int], channel
     )
 
 
-def _summary(watch: Watch) -> GateSummary:
+def _summary(watch: GateWatch) -> GateSummary:
     """The error of the network as it is, and what could not be read."""
     seen = watch.seen
     return GateSummary(error=seen.top1_err, error_ci=seen.interval(), images=len(seen), skipped=list(seen.skipped))
 
 
-def _with_errors(rows: Sequence[GateRow], watch: Watch) -> list[GateRow]:
+def _with_errors(rows: Sequence[GateRow], watch: GateWatch) -> list[GateRow]:
     """The rows with the error without each block and its difference, Holm's p over the blocks of each kind."""
     without, at_mean = ([_change(watch, f"{row.block}={kind}") for row in rows] for kind in ("1", "mean"))
     return [
@@ -276,7 +276,7 @@ def _adjusted(changes: Sequence[ErrorChange]) -> list[ErrorChange]:
     return [replace(change, p_holm=p) for change, p in zip(changes, adjusted)]
 
 
-def _with_all_changed(summary: GateSummary, watch: Watch) -> GateSummary:
+def _with_all_changed(summary: GateSummary, watch: GateWatch) -> GateSummary:
     """The summary with the error of the network with every block at 1, and with every block at its mean."""
     return replace(
         summary,
@@ -287,7 +287,7 @@ def _with_all_changed(summary: GateSummary, watch: Watch) -> GateSummary:
     )
 
 
-def _change(watch: Watch, variant: str) -> ErrorChange:
+def _change(watch: GateWatch, variant: str) -> ErrorChange:
     """The error of a variant less that of the network as it is, on the same images."""
     from senet_bench.training.evaluation import paired_errors
 

@@ -19,7 +19,7 @@ from senet_bench.errors import UsageError
 from senet_bench.gates.freezing_rows import FreezeConditions, FreezeFacts, FreezeRow, FreezeSummary, FrozenState
 from senet_bench.gates.rows import ErrorChange
 from senet_bench.gates.subject import fitted_spec
-from senet_bench.gates.trained import Freezing, Gates, Timing, Trained
+from senet_bench.gates.trained import FixedGates, Freezing, TimedOrReason, TrainedSubject
 from senet_bench.run.cases import label
 from senet_bench.run.record import Record, new_facts
 
@@ -31,37 +31,37 @@ AS_IS, FROZEN = "as it is", "frozen"
 Value = TypeVar("Value")
 
 
-def freeze(asked: Freezing, store: Store) -> Steps[Record[FreezeFacts]]:
+def freeze(request: Freezing, store: Store) -> Steps[Record[FreezeFacts]]:
     """The record of a run with a row for every block; the frozen network is written beside."""
-    asked.check()
-    trained = yield from _trained(asked, store)
+    request.check()
+    trained = yield from _trained(request, store)
     calibration = len(trained.parts["calibration"])
     gates = yield from _shown(trained.means(), "gates", calibration, 0)
     if not gates:
         raise UsageError(f"{trained.about.model} has no gates to freeze", "name a network with attention")
-    rows, chosen = yield from _chosen(asked, trained, gates)
-    record = Record[FreezeFacts].begin(store, new_facts("freeze", _conditions(asked, trained)))
-    summary = yield from _reported(asked, trained, chosen, len(gates), record)
+    rows, chosen = yield from _chosen(request, trained, gates)
+    record = Record[FreezeFacts].begin(store, new_facts("freeze", _conditions(request, trained)))
+    summary = yield from _reported(request, trained, chosen, len(gates), record)
     record.change(rows=rows, summary=summary)
     return record
 
 
-def _trained(asked: Freezing, store: Store) -> Steps[Trained]:
+def _trained(request: Freezing, store: Store) -> Steps[TrainedSubject]:
     """The network with its weights, or the file of ONNX, and its images."""
-    if asked.of_onnx:
+    if request.of_onnx:
         store.check()
-        yield Progress(asked.model, 0, 4)
+        yield Progress(request.model, 0, 4)
         from senet_bench.gates.trained_graph import trained_graph
 
-        return trained_graph(asked)
-    spec = fitted_spec(asked.model, replace(asked.changes, img_size=asked.size), asked.dataset)
+        return trained_graph(request)
+    spec = fitted_spec(request.model, replace(request.changes, img_size=request.size), request.dataset)
     from senet_bench.bench.machine import check_conditions
     from senet_bench.gates.trained_network import trained_network
 
-    check_conditions(Conditions(device=asked.device))
+    check_conditions(Conditions(device=request.device))
     store.check()
     yield Progress(f"weights of {label(spec)}", 0, 4)
-    return trained_network(asked, spec)
+    return trained_network(request, spec)
 
 
 def _shown(steps: Generator[int, None, Value], what: str, images: int, stage: float) -> Steps[Value]:
@@ -75,12 +75,12 @@ def _shown(steps: Generator[int, None, Value], what: str, images: int, stage: fl
         yield Progress(f"{what}: {done} of {images} images", stage + done / (images + 1), 4)
 
 
-def _chosen(asked: Freezing, trained: Trained, gates: Gates) -> Steps[tuple[list[FreezeRow], Gates]]:
+def _chosen(request: Freezing, trained: TrainedSubject, gates: FixedGates) -> Steps[tuple[list[FreezeRow], FixedGates]]:
     """Block by block, the least harmful first: frozen where the loss of all so far stays within the margin.
 
     Chosen is the last set whose interval ends inside the margin; where none does, all that were frozen.
     """
-    margin, images = asked.max_loss / 100, len(trained.parts["decision"])
+    margin, images = request.max_loss / 100, len(trained.parts["decision"])
     alone = yield from _alone(trained, gates)
     answers = yield from _shown(trained.errors("decision", {AS_IS: {}}), AS_IS, images, 2)
     rows: list[FreezeRow] = []
@@ -102,13 +102,13 @@ def _chosen(asked: Freezing, trained: Trained, gates: Gates) -> Steps[tuple[list
     return [replace(row, reason=row.reason or _remark(trained, chosen, row.block)) for row in rows], chosen
 
 
-def _remark(trained: Trained, chosen: Gates, block: str) -> str | None:
+def _remark(trained: TrainedSubject, chosen: FixedGates, block: str) -> str | None:
     return trained.remark(chosen, block) if block in chosen else None
 
 
-def _alone(trained: Trained, gates: Gates) -> Steps[dict[str, float]]:
+def _alone(trained: TrainedSubject, gates: FixedGates) -> Steps[dict[str, float]]:
     """What holding each block alone adds to the mean loss on the calibration images."""
-    variants: dict[str, Gates] = {AS_IS: {}, **{name: {name: gate} for name, gate in gates.items()}}
+    variants: dict[str, FixedGates] = {AS_IS: {}, **{name: {name: gate} for name, gate in gates.items()}}
     images = len(trained.parts["calibration"])
     answers = yield from _shown(trained.errors("calibration", variants), "gates held", images, 1)
     return {name: answers[name].loss - answers[AS_IS].loss for name in gates}
@@ -123,7 +123,7 @@ def _is_beyond(row: FreezeRow, place: int, last: int) -> bool:
     return row.outcome == "frozen" and place > last
 
 
-def _row(trained: Trained, name: str, gates: Gates, alone: float) -> FreezeRow:
+def _row(trained: TrainedSubject, name: str, gates: FixedGates, alone: float) -> FreezeRow:
     return FreezeRow(
         model=trained.about.model,
         block=name,
@@ -144,7 +144,7 @@ def _change(first: Predictions, second: Predictions) -> ErrorChange:
 
 
 def _reported(
-    asked: Freezing, trained: Trained, gates: Gates, blocks: int, record: Record[FreezeFacts]
+    request: Freezing, trained: TrainedSubject, gates: FixedGates, blocks: int, record: Record[FreezeFacts]
 ) -> Steps[FreezeSummary]:
     """Both networks on the images that nothing was decided on, what they cost, and the file of the frozen one."""
     images = len(trained.parts["report"])
@@ -155,13 +155,13 @@ def _reported(
     plain = trained.without(gates)
     second = (yield from _shown(plain.errors("report", {FROZEN: {}}), "report", images, 3.5))[FROZEN]
     change = _change(first, second)
-    margin = asked.max_loss / 100
+    margin = request.max_loss / 100
     shown = change.ci is not None and change.ci[1] < margin
-    name = file_name(trained.about.model, asked.dataset, FROZEN, record.path.stem.rpartition("-")[2])
-    file = trained.write(asked.out, plain, list(gates), (record.store.weights, name))
-    timed: Timing = (None, "not timed (--no-latency)")
-    if asked.timing_s is not None:
-        timed = yield from trained.timed(plain, asked.timing_s, asked.seed)
+    name = file_name(trained.about.model, request.dataset, FROZEN, record.path.stem.rpartition("-")[2])
+    file = trained.write(request.out, plain, list(gates), (record.store.weights, name))
+    timed: TimedOrReason = (None, "not timed (--no-latency)")
+    if request.timing_s is not None:
+        timed = yield from trained.timed(plain, request.timing_s, request.seed)
     return FreezeSummary(
         as_is=as_is,
         frozen=_state(plain, second, blocks - len(gates)),
@@ -175,7 +175,7 @@ def _reported(
     )
 
 
-def _state(trained: Trained, seen: Predictions, blocks: int) -> FrozenState:
+def _state(trained: TrainedSubject, seen: Predictions, blocks: int) -> FrozenState:
     params, macs = trained.costs()
     return FrozenState(blocks=blocks, error=seen.top1_err, ci=seen.interval(), params=params, macs=macs)
 
@@ -186,21 +186,21 @@ def _needed(first: Predictions, second: Predictions, margin: float) -> int:
     return math.ceil(1.96**2 * differing / margin**2)
 
 
-def _conditions(asked: Freezing, trained: Trained) -> FreezeConditions:
+def _conditions(request: Freezing, trained: TrainedSubject) -> FreezeConditions:
     about, images = trained.about, {part: len(rows) for part, rows in trained.parts.items()}
     return FreezeConditions(
         model=about.model,
         label=about.label,
         attention=about.attention,
-        dataset=asked.dataset,
+        dataset=request.dataset,
         weights=about.weights,
         key=about.key,
         notes=list(about.notes),
-        max_loss=asked.max_loss / 100,
+        max_loss=request.max_loss / 100,
         calibration=images["calibration"],
         decision=images["decision"],
         report=images["report"],
         size=trained.side,
-        seed=asked.seed,
-        device=asked.device,
+        seed=request.seed,
+        device=request.device,
     )

@@ -60,35 +60,35 @@ class GatedNetwork:
     notes: tuple[str, ...]
 
 
-def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts]]:
+def input_channels(request: Excitations, store: Store) -> Steps[Record[ColourFacts]]:
     """The record of a run with a row for every image shown; progress by epochs.
 
     The gate starts at 1/2 for every image, is trained together with the network on the training images for
     `epochs` (5 unless given, 0 leaves it untrained and says so), or comes with `weights` that this command made;
     weights of the network alone are a start for the network.
     """
-    replace(asked, epochs=asked.epochs or None).check()
-    if asked.epochs is not None and asked.epochs < 0:
-        raise UsageError(f"--epochs must be 0 or more, not {asked.epochs}")
-    spec = spec_of(asked.model, asked.changes)
+    replace(request, epochs=request.epochs or None).check()
+    if request.epochs is not None and request.epochs < 0:
+        raise UsageError(f"--epochs must be 0 or more, not {request.epochs}")
+    spec = spec_of(request.model, request.changes)
     from senet_bench.bench.machine import check_conditions
     from senet_bench.data import sets
 
-    check_conditions(Conditions(device=asked.device))
+    check_conditions(Conditions(device=request.device))
     store.check()
-    images = sets.load_images(asked.dataset, asked.folder)
+    images = sets.load_images(request.dataset, request.folder)
     if images.channels != len(COLOUR_NAMES):
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
-    rows = _shown(asked, images)
-    prepared = _initial(asked, spec, images)
+    rows = _shown(request, images)
+    prepared = _initial(request, spec, images)
     yield Progress(label(prepared.spec), 0, 1)
     total = prepared.epochs + 1
-    yield from retold(_training(asked, prepared, images), lambda step: Progress(step.what, step.done / total, 1))
-    prepared = _kept(asked, prepared, images, store)
-    network = prepared.network.to(asked.device)
-    shown = viewing(asked, spec, images)
+    yield from retold(_training(request, prepared, images), lambda step: Progress(step.what, step.done / total, 1))
+    prepared = _kept(request, prepared, images, store)
+    network = prepared.network.to(request.device)
+    shown = viewing(request, spec, images)
     seen, pictures, skipped = _observed(network, images, shown, rows)
-    begun = header("input-channels", _conditions(asked, prepared, images, shown))
+    begun = header("input-channels", _conditions(request, prepared, images, shown))
     summary = _summary(network, images, shown, rows, seen, skipped)
     facts: ColourFacts = Facts(**begun, rows=seen, details=pictures, summary=summary)
     record = Record.begin(store, facts)
@@ -96,18 +96,18 @@ def input_channels(asked: Excitations, store: Store) -> Steps[Record[ColourFacts
     return record
 
 
-def _shown(asked: Excitations, images: DataSet) -> LabelArray:
+def _shown(request: Excitations, images: DataSet) -> LabelArray:
     """The rows of the images asked for, by class and by number."""
     from senet_bench.gates.watch import chosen_classes, drawn_rows
 
-    rows = drawn_rows(images.test.labels, asked.images_per_class, asked.seed)
-    if not asked.classes:
+    rows = drawn_rows(images.test.labels, request.images_per_class, request.seed)
+    if not request.classes:
         return rows
-    places = [*chosen_classes(asked.classes, images).values()]
+    places = [*chosen_classes(request.classes, images).values()]
     return rows[np.isin(images.test.labels[rows], places)]
 
 
-def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwork:
+def _initial(request: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwork:
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
     from senet_bench.models.attach import GatedInput, gated_input
@@ -115,8 +115,8 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
     from senet_bench.training.start import initialise_by_name
     from senet_bench.training.statedict import contents
 
-    gated = gated_input(asked.changes.apply(spec), images.mean, images.std)
-    file = Path(asked.weights).expanduser() if asked.weights else None
+    gated = gated_input(request.changes.apply(spec), images.mean, images.std)
+    file = Path(request.weights).expanduser() if request.weights else None
     if file is not None and kind_of_path(file) == "file" and contents(file).metadata.get("model") == gated.name:
         loaded = weights.load_weights(gated, str(file), classes=len(images.classes), in_channels=images.channels)
         about = loaded.metadata
@@ -124,21 +124,21 @@ def _initial(asked: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwo
         assert isinstance(loaded.network, GatedInput)
         learnt = bool(about.get("epochs"))
         return GatedNetwork(loaded.network, gated, file.name, 0, learnt, (note if learnt else UNTRAINED,))
-    epochs = EPOCHS if asked.epochs is None else asked.epochs
+    epochs = EPOCHS if request.epochs is None else request.epochs
     notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
     network = build_spec(gated, len(images.classes), in_channels=images.channels)
     assert isinstance(network, GatedInput)
-    initialise_by_name(network, asked.seed)
+    initialise_by_name(network, request.seed)
     network.start_even()
-    if asked.weights:
+    if request.weights:
         inner = weights.load_weights(
-            asked.changes.apply(spec), asked.weights, classes=len(images.classes), average=asked.average
+            request.changes.apply(spec), request.weights, classes=len(images.classes), average=request.average
         )
-        network.network, notes = inner.network, (*notes, f"the network started from {asked.weights}", *inner.notes)
+        network.network, notes = inner.network, (*notes, f"the network started from {request.weights}", *inner.notes)
     return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
 
-def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> Steps[None]:
+def _training(request: Excitations, prepared: GatedNetwork, images: DataSet) -> Steps[None]:
     """The epochs of training the gate with its network; none for a gate that came with weights."""
     from senet_bench.core import recipes
     from senet_bench.training import loop
@@ -151,14 +151,14 @@ def _training(asked: Excitations, prepared: GatedNetwork, images: DataSet) -> St
             f"{images.name} has no training images to learn the gate from",
             "add train/CLASS/IMAGE, give --weights of an earlier run, or show it untrained with --epochs 0",
         )
-    recipe = recipes.recipe(recipes.DEFAULTS[asked.dataset]).lasting(prepared.epochs)
+    recipe = recipes.recipe(recipes.DEFAULTS[request.dataset]).lasting(prepared.epochs)
     recipe = recipe.scaled(min(BATCH, len(images.train)))
-    recipe = replace(recipe, lr=asked.lr or recipe.lr, size=viewing(asked, prepared.spec, images).size)
-    settings = Settings(seed=asked.seed, device=asked.device, evaluate_every=0, skip_corrupt=asked.skip_corrupt)
+    recipe = replace(recipe, lr=request.lr or recipe.lr, size=viewing(request, prepared.spec, images).size)
+    settings = Settings(seed=request.seed, device=request.device, evaluate_every=0, skip_corrupt=request.skip_corrupt)
     yield from loop.train(prepared.network, images, recipe, settings)
 
 
-def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: Store) -> GatedNetwork:
+def _kept(request: Excitations, prepared: GatedNetwork, images: DataSet, store: Store) -> GatedNetwork:
     """The same from its weights on disk, where it was trained here."""
     from senet_bench.models.attach import GatedInput
     from senet_bench.training import weights
@@ -166,8 +166,8 @@ def _kept(asked: Excitations, prepared: GatedNetwork, images: DataSet, store: St
     if not prepared.epochs:
         return prepared
     spec = prepared.spec
-    file = store.root / "weights" / f"{file_name(spec.name, asked.dataset)}.safetensors"
-    weights.save(prepared.network, file, spec, dataset=asked.dataset, epochs=prepared.epochs, seed=asked.seed)
+    file = store.root / "weights" / f"{file_name(spec.name, request.dataset)}.safetensors"
+    weights.save(prepared.network, file, spec, dataset=request.dataset, epochs=prepared.epochs, seed=request.seed)
     loaded = weights.load_weights(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     assert isinstance(loaded.network, GatedInput)
     return replace(prepared, network=loaded.network, weights=file.name)
@@ -245,19 +245,19 @@ def _png(image: Pixels) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _conditions(asked: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> ColourConditions:
+def _conditions(request: Excitations, prepared: GatedNetwork, images: DataSet, shown: Viewing) -> ColourConditions:
     return ColourConditions(
-        model=listed_name(asked.model),
-        label=label(spec_of(asked.model, asked.changes)),
-        dataset=asked.dataset,
+        model=listed_name(request.model),
+        label=label(spec_of(request.model, request.changes)),
+        dataset=request.dataset,
         weights=prepared.weights,
         epochs=prepared.epochs,
         trained=prepared.learnt,
         notes=[*images.notes, *prepared.notes],
         size=shown.size,
-        seed=asked.seed,
-        device=asked.device,
-        images_per_class=asked.images_per_class,
+        seed=request.seed,
+        device=request.device,
+        images_per_class=request.images_per_class,
     )
 
 
@@ -270,10 +270,10 @@ def _summary(
     skipped: Sequence[str],
 ) -> ColourSummary:
     """The mean gate of each colour, how far training moved the gates from 1/2, and the error with the gate fixed."""
-    from senet_bench.gates.watch import Watch, variants
+    from senet_bench.gates.watch import GateWatch, variants
     from senet_bench.training.evaluation import paired_errors
 
-    watch = Watch(network, images, rows, shown)
+    watch = GateWatch(network, images, rows, shown)
     for _ in watch.observe():
         pass
     tally = watch.tallies[GATE]

@@ -26,7 +26,7 @@ def fitted_spec(model: str, changes: Changes, dataset: str) -> ModelSpec:
     return spec_of(model, replace(changes, img_size=side, in_channels=own.channels, classes=own.classes))
 
 
-def weighted(
+def trained_subject(
     spec: ModelSpec,
     named: str,
     dataset: str,

@@ -152,11 +152,11 @@ def charts(facts: GateFacts) -> list[Chart]:
     """Figures 6 and 7, and the numbers of every block over the depth of the network."""
     name, subject = gates_stem(facts), f"{facts.conditions.label} on {facts.conditions.dataset}"
     depth = curves(_depth(facts, f"{name}-blocks", f"Blocks by depth: {subject}"))
-    found = [
+    panels = [
         plots.class_means(facts.rows, f"{name}-classes", subject),
         plots.class_spread(facts.rows, f"{name}-spread", subject),
     ]
-    return found + ([depth] if depth else [])
+    return panels + ([depth] if depth else [])
 
 
 def gates_stem(facts: GateFacts) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from senet_bench.core.statistics import Floats
 from senet_bench.data.sets import LabelArray
 
-NEAR = 0.05
+NEAR_CONSTANT = 0.05
 LEAST_DEVIATION = 1e-5
 """Gates that deviate less from their channel's mean are taken for constant: float32 rounds them by about 1e-7."""
 
@@ -27,7 +27,7 @@ class GateTally:
     `near` is how close to 0 or 1 a gate counts as saturated.
     """
 
-    def __init__(self, classes: int, near: float = NEAR) -> None:
+    def __init__(self, classes: int, near: float = NEAR_CONSTANT) -> None:
         self.classes, self.near = classes, near
         self.origin: Floats | None = None
 

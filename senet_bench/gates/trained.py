@@ -19,15 +19,15 @@ if TYPE_CHECKING:
     from senet_bench.data.sets import DataSet, LabelArray
     from senet_bench.training.evaluation import Predictions
 
-Part = Literal["calibration", "decision", "report"]
+ImagePart = Literal["calibration", "decision", "report"]
 """Images that means are taken from, by which gates are chosen, and by which the choice is reported."""
-Gates = Mapping[str, "Floats"]
+FixedGates = Mapping[str, "Floats"]
 """The gates (C,) that blocks are held at, by block."""
-Timing = tuple[Latency | None, str | None]
+TimedOrReason = tuple[Latency | None, str | None]
 """A latency, or why there is none."""
 
 ONNX_FILE = ".onnx"
-Numbers = tuple[float, ...]
+ChannelNumbers = tuple[float, ...]
 """A number for each channel, or one for all."""
 
 
@@ -39,8 +39,8 @@ class OnnxImages:
     """
 
     shape: tuple[int, int] | None = None
-    mean: Numbers | None = None
-    std: Numbers | None = None
+    mean: ChannelNumbers | None = None
+    std: ChannelNumbers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,7 +102,7 @@ class About:
     notes: tuple[str, ...] = ()
 
 
-class Trained(Protocol):
+class TrainedSubject(Protocol):
     """A trained network with gates, and the rows of images of each part.
 
     Generators yield the number of images shown so far.
@@ -113,29 +113,31 @@ class Trained(Protocol):
         """What it is."""
 
     @property
-    def parts(self) -> Mapping[Part, LabelArray]:
+    def parts(self) -> Mapping[ImagePart, LabelArray]:
         """Rows of the training images (calibration) and of the test images (decision, report)."""
 
     @property
     def side(self) -> int:
         """The height of an image as the network sees it, in pixels."""
 
-    def means(self) -> Generator[int, None, Gates]:
+    def means(self) -> Generator[int, None, FixedGates]:
         """Each block's mean gates over the calibration images; none for a network without gates."""
 
-    def errors(self, part: Part, variants: Mapping[str, Gates]) -> Generator[int, None, dict[str, Predictions]]:
+    def errors(
+        self, part: ImagePart, variants: Mapping[str, FixedGates]
+    ) -> Generator[int, None, dict[str, Predictions]]:
         """What the network answers to a part's images with the blocks that each variant names held at its gates."""
 
     def stage(self, block: str) -> str:
         """The stage that a block stands in."""
 
-    def obstacle(self, gates: Gates) -> str | None:
+    def obstacle(self, gates: FixedGates) -> str | None:
         """Why gates cannot be folded; None where they can."""
 
-    def remark(self, gates: Gates, block: str) -> str | None:
+    def remark(self, gates: FixedGates, block: str) -> str | None:
         """What is to be said of how the gates of a block are folded; None for nothing."""
 
-    def without(self, gates: Gates) -> Self:
+    def without(self, gates: FixedGates) -> Self:
         """The network with these gates folded into other layers, and the same images."""
 
     def costs(self) -> tuple[int, int]:
@@ -144,11 +146,11 @@ class Trained(Protocol):
     def write(self, path: Path | None, plain: Self, frozen: list[str], default: tuple[Path, str]) -> Path:
         """Write the network without these blocks, `plain`, by default into a folder under a name; its file."""
 
-    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[Timing]:
+    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[TimedOrReason]:
         """The latency of `plain` beside this network's, or why there is none."""
 
 
-def parts_of(images: DataSet, most: int, seed: int) -> dict[Part, LabelArray]:
+def parts_of(images: DataSet, most: int, seed: int) -> dict[ImagePart, LabelArray]:
     """Rows of at most `most` training images, as many of each class, and those of two halves of the test images."""
     from senet_bench.gates.watch import drawn_rows
 
@@ -157,7 +159,7 @@ def parts_of(images: DataSet, most: int, seed: int) -> dict[Part, LabelArray]:
     return {"calibration": calibration, "decision": decision, "report": report}
 
 
-def shown_images(images: DataSet, part: Part) -> DataSet:
+def shown_images(images: DataSet, part: ImagePart) -> DataSet:
     """The data set whose test split holds the images of a part."""
     return replace(images, test=images.training()) if part == "calibration" else images
 

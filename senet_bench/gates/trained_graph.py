@@ -28,14 +28,23 @@ from senet_bench.deployment.onnx_network import (
     channel_gates,
     input_shape,
     multiply_adds,
-    parameters,
     read_model,
+    weight_count,
 )
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.gates.trained import About, Freezing, Gates, OnnxImages, Part, Timing, parts_of, shown_images
+from senet_bench.gates.trained import (
+    About,
+    FixedGates,
+    Freezing,
+    ImagePart,
+    OnnxImages,
+    TimedOrReason,
+    parts_of,
+    shown_images,
+)
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
-BATCH = 64
+GRAPH_BATCH = 64
 MOST_KEPT_BYTES = 1 << 29
 """Calibration images of this size are kept: every gate is held on them alone."""
 
@@ -51,7 +60,7 @@ class TrainedGraph:
     model: Any
     images: DataSet
     sides: tuple[int, int]
-    parts: Mapping[Part, LabelArray]
+    parts: Mapping[ImagePart, LabelArray]
     notes: tuple[str, ...]
     gates: Mapping[str, str]
     shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -68,7 +77,7 @@ class TrainedGraph:
         """The height of an image, in pixels."""
         return self.sides[0]
 
-    def means(self) -> Generator[int, None, Gates]:
+    def means(self) -> Generator[int, None, FixedGates]:
         """Each gate's mean over the calibration images, of those that are one number for each channel."""
         network, sums, count = OnnxNetwork(self.model, list(self.gates.values())), dict[str, Floats](), 0
         for crops in self._crops("calibration"):
@@ -82,7 +91,9 @@ class TrainedGraph:
         self.shapes.update({name: mean.shape for name, mean in alike.items()})
         return {name: mean.reshape(-1) for name, mean in alike.items()}
 
-    def errors(self, part: Part, variants: Mapping[str, Gates]) -> Generator[int, None, dict[str, Predictions]]:
+    def errors(
+        self, part: ImagePart, variants: Mapping[str, FixedGates]
+    ) -> Generator[int, None, dict[str, Predictions]]:
         """The answers of each variant's own graph, in which its gates are folded; one variant after another."""
         answers, images = dict[str, Predictions](), shown_images(self.images, part)
         viewing, device = Viewing(channels_last=False), torch.device("cpu")
@@ -96,13 +107,13 @@ class TrainedGraph:
             answers[name] = assembled(batches, images, images.test, [])
         return answers
 
-    def _held(self, gates: Gates) -> tuple[Any, list[str]]:
+    def _held(self, gates: FixedGates) -> tuple[Any, list[str]]:
         """The model with these gates folded, and those whose product stays."""
         model = copy.deepcopy(self.model)
         shaped = {name: gate.reshape(self.shapes[name]).astype(np.float32) for name, gate in gates.items()}
         return model, fold(model, shaped)
 
-    def _crops(self, part: Part) -> Iterator[Crops]:
+    def _crops(self, part: ImagePart) -> Iterator[Crops]:
         """The images of a part in batches; those of the calibration are kept where they are small."""
         if part == "calibration" and self.kept:
             yield from self.kept
@@ -118,15 +129,15 @@ class TrainedGraph:
         """A graph has no stages: the gate's place among the gates."""
         return str([*self.gates].index(block) + 1)
 
-    def obstacle(self, gates: Gates) -> str | None:
+    def obstacle(self, gates: FixedGates) -> str | None:
         """None: where no layer takes a gate, its product by the constant stays."""
         return None
 
-    def remark(self, gates: Gates, block: str) -> str | None:
+    def remark(self, gates: FixedGates, block: str) -> str | None:
         """Whether the product by the constant stays."""
         return "no layer takes a gate's constants: a product stays" if block in self._held(gates)[1] else None
 
-    def without(self, gates: Gates) -> Self:
+    def without(self, gates: FixedGates) -> Self:
         """The graph with the gates folded."""
         left = {name: value for name, value in self.gates.items() if name not in gates}
         return replace(self, model=self._held(gates)[0], gates=left)
@@ -134,7 +145,7 @@ class TrainedGraph:
     def costs(self) -> tuple[int, int]:
         """Constants in floating point; multiply-adds of convolutions, linear layers and gates."""
         image = torch.zeros(1, self.images.channels, *self.sides)
-        return parameters(self.model), multiply_adds(self.model, image, list(self.gates))
+        return weight_count(self.model), multiply_adds(self.model, image, list(self.gates))
 
     def write(self, path: Path | None, plain: Self, frozen: list[str], default: tuple[Path, str]) -> Path:
         """The file of the graph without these gates."""
@@ -145,7 +156,7 @@ class TrainedGraph:
             onnx.save(plain.model, str(partial), format="protobuf")
         return file
 
-    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[Timing]:
+    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[TimedOrReason]:
         """The latency of `plain` in ONNX Runtime in the same rounds as this graph, or why there is none."""
         networks = {"as it is": OnnxNetwork(self.model), "frozen": OnnxNetwork(plain.model)}
         size = (self.images.channels, *self.sides)
@@ -163,13 +174,13 @@ class TrainedGraph:
             return None, str(error)
 
 
-def trained_graph(asked: Freezing) -> TrainedGraph:
+def trained_graph(request: Freezing) -> TrainedGraph:
     """The model of a file, and the images of a data set as it takes them; `UsageError` where they do not fit."""
-    file = Path(asked.model)
+    file = Path(request.model)
     model = read_model(file)
-    images = sets.load_images(asked.dataset, asked.folder)
-    images, notes = _normalised(images, asked.onnx)
-    sides = _sides(asked, model, images)
+    images = sets.load_images(request.dataset, request.folder)
+    images, notes = _normalised(images, request.onnx)
+    sides = _sides(request, model, images)
     gates = channel_gates(model)
     if not gates:
         raise UsageError(
@@ -177,7 +188,7 @@ def trained_graph(asked: Freezing) -> TrainedGraph:
             "give a network with attention",
         )
     _check_classes(model, images, sides)
-    return TrainedGraph(file, model, images, sides, parts_of(images, asked.most, asked.seed), notes, gates)
+    return TrainedGraph(file, model, images, sides, parts_of(images, request.most, request.seed), notes, gates)
 
 
 def _normalised(images: DataSet, asked: OnnxImages) -> tuple[DataSet, tuple[str, ...]]:
@@ -190,28 +201,28 @@ def _normalised(images: DataSet, asked: OnnxImages) -> tuple[DataSet, tuple[str,
         own.append(numbers)
     mean, std = (tuple(numbers * channels if len(numbers) == 1 else numbers) if numbers else None for numbers in own)
     changed = replace(images, mean=mean or images.mean, std=std or images.std)
-    told = "; ".join(
+    words = "; ".join(
         f"{name} {', '.join(f'{number:.3g}' for number in numbers)}"
         for name, numbers in (("mean", changed.mean), ("std", changed.std))
     )
-    return changed, (f"pixels from 0 to 1 normalised by {told}",)
+    return changed, (f"pixels from 0 to 1 normalised by {words}",)
 
 
-def _sides(asked: Freezing, model: Any, images: DataSet) -> tuple[int, int]:
+def _sides(request: Freezing, model: Any, images: DataSet) -> tuple[int, int]:
     """The height and width of images: the data set's own, else the file's, else those that were asked for."""
     _, channels, *own = input_shape(model)
-    wanted = asked.onnx.shape or ((asked.size, asked.size) if asked.size else (None, None))
+    wanted = request.onnx.shape or ((request.size, request.size) if request.size else (None, None))
     if not isinstance(images.test, Files):
         wanted = (images.size, images.size)
     if channels not in (None, images.channels):
-        problem = f"{asked.model} takes images of {channels} channels, those of {images.name} have {images.channels}"
+        problem = f"{request.model} takes images of {channels} channels, those of {images.name} have {images.channels}"
         raise UsageError(problem, "name its data set with --dataset")
     height, width = (side or known for side, known in zip(wanted, own))
     if height is None or width is None:
-        raise UsageError(f"{asked.model} takes images of any size", "give --img-size 224, or --shape 48x192")
+        raise UsageError(f"{request.model} takes images of any size", "give --img-size 224, or --shape 48x192")
     if any(known not in (None, side) for known, side in zip(own, (height, width))):
         known = "x".join(str(side or "any") for side in own)
-        raise UsageError(f"{asked.model} takes images of {known} pixels, not {height}x{width}", f"use {known}")
+        raise UsageError(f"{request.model} takes images of {known} pixels, not {height}x{width}", f"use {known}")
     return height, width
 
 
@@ -231,9 +242,9 @@ def _batches(images: DataSet, rows: LabelArray, sides: tuple[int, int]) -> Itera
     height, width = sides
     split = images.test
     if not isinstance(split, Files) or height == width:
-        yield from crops_of(split, Viewing(size=height, batch=BATCH), rows, [])
+        yield from crops_of(split, Viewing(size=height, batch=GRAPH_BATCH), rows, [])
         return
-    yield from read_images(split, rows, BATCH, sides, lambda path, _: _whole(path, height, width))
+    yield from read_images(split, rows, GRAPH_BATCH, sides, lambda path, _: _whole(path, height, width))
 
 
 def _whole(path: Path, height: int, width: int) -> Pixels:

@@ -17,9 +17,9 @@ from senet_bench.core.progress import Steps
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.data.sets import DataSet, LabelArray
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.gates.subject import shown_at, weighted
-from senet_bench.gates.trained import About, Freezing, Gates, Part, Timing, parts_of, shown_images
-from senet_bench.gates.watch import Watch
+from senet_bench.gates.subject import shown_at, trained_subject
+from senet_bench.gates.trained import About, FixedGates, Freezing, ImagePart, TimedOrReason, parts_of, shown_images
+from senet_bench.gates.watch import GateWatch
 from senet_bench.models.folding import folded
 from senet_bench.run.cases import label
 from senet_bench.training import weights
@@ -38,8 +38,8 @@ class TrainedNetwork:
     facts: Mapping[str, str]
     images: DataSet
     viewing: Viewing
-    parts: Mapping[Part, LabelArray]
-    watches: dict[Part, Watch] = field(default_factory=dict)
+    parts: Mapping[ImagePart, LabelArray]
+    watches: dict[ImagePart, GateWatch] = field(default_factory=dict)
 
     @property
     def about(self) -> About:
@@ -63,14 +63,14 @@ class TrainedNetwork:
         """(C, H, W) of an image as the network sees it."""
         return (self.images.channels, self.side, self.side)
 
-    def watch(self, part: Part) -> Watch:
+    def watch(self, part: ImagePart) -> GateWatch:
         """The images of a part before the network."""
         if part not in self.watches:
             images = shown_images(self.images, part)
-            self.watches[part] = Watch(self.loaded.network, images, self.parts[part], self.viewing)
+            self.watches[part] = GateWatch(self.loaded.network, images, self.parts[part], self.viewing)
         return self.watches[part]
 
-    def means(self) -> Generator[int, None, Gates]:
+    def means(self) -> Generator[int, None, FixedGates]:
         """Each block's mean gates over the calibration images."""
         watch = self.watch("calibration")
         if not watch.blocks:
@@ -78,13 +78,15 @@ class TrainedNetwork:
         yield from watch.observe()
         return {name: gate.double().cpu().numpy() for name, gate in watch.means().items()}
 
-    def errors(self, part: Part, variants: Mapping[str, Gates]) -> Generator[int, None, dict[str, Predictions]]:
+    def errors(
+        self, part: ImagePart, variants: Mapping[str, FixedGates]
+    ) -> Generator[int, None, dict[str, Predictions]]:
         """The predictions of all variants, image by image."""
         watch = self.watch(part)
         yield from watch.hold({name: self._tensors(gates) for name, gates in variants.items()})
         return {name: watch.held[name] for name in variants}
 
-    def _tensors(self, gates: Gates) -> dict[str, Tensor]:
+    def _tensors(self, gates: FixedGates) -> dict[str, Tensor]:
         device = torch.device(self.viewing.device)
         return {name: torch.from_numpy(gate).float().to(device) for name, gate in gates.items()}
 
@@ -92,7 +94,7 @@ class TrainedNetwork:
         """The stage that a block stands in, by its number."""
         return self.watch("calibration").stage(block)
 
-    def obstacle(self, gates: Gates) -> str | None:
+    def obstacle(self, gates: FixedGates) -> str | None:
         """What the folding says that cannot be done."""
         try:
             folded(self.loaded.network, self._tensors(gates), self.input_size)
@@ -100,11 +102,11 @@ class TrainedNetwork:
             return error.problem
         return None
 
-    def remark(self, gates: Gates, block: str) -> str | None:
+    def remark(self, gates: FixedGates, block: str) -> str | None:
         """Nothing: what cannot be folded whole is kept."""
         return None
 
-    def without(self, gates: Gates) -> Self:
+    def without(self, gates: FixedGates) -> Self:
         """The network with an identity where each block was."""
         plain = folded(self.loaded.network, self._tensors(gates), self.input_size)
         return replace(self, loaded=replace(self.loaded, network=plain), watches={})
@@ -124,7 +126,7 @@ class TrainedNetwork:
         weights.save(plain.loaded.network, file, spec, **{**facts, **left, **self.facts})
         return file
 
-    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[Timing]:
+    def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[TimedOrReason]:
         """The latency of `plain` in the same rounds as this network, or why there is none."""
         networks = {"as it is": self.loaded.network, "frozen": plain.loaded.network}
         conditions, plan = Conditions(device=self.viewing.device), Plan(budget_s=budget_s, seed=seed)
@@ -135,11 +137,11 @@ class TrainedNetwork:
             return None, str(error)
 
 
-def trained_network(asked: Freezing, spec: ModelSpec) -> TrainedNetwork:
+def trained_network(request: Freezing, spec: ModelSpec) -> TrainedNetwork:
     """The network of a row with the weights that were asked for, and the images."""
-    assert asked.weights is not None  # checked
-    loaded, images = weighted(spec, asked.weights, asked.dataset, asked.folder, as_trained=True)
-    loaded.network.to(asked.device)
-    facts = {"dataset": asked.dataset, "frozen_from": asked.weights}
-    viewing = shown_at(spec, images, asked.device, size=asked.size)
-    return TrainedNetwork(loaded, facts, images, viewing, parts_of(images, asked.most, asked.seed))
+    assert request.weights is not None  # checked
+    loaded, images = trained_subject(spec, request.weights, request.dataset, request.folder, as_trained=True)
+    loaded.network.to(request.device)
+    facts = {"dataset": request.dataset, "frozen_from": request.weights}
+    viewing = shown_at(spec, images, request.device, size=request.size)
+    return TrainedNetwork(loaded, facts, images, viewing, parts_of(images, request.most, request.seed))

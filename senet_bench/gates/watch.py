@@ -20,7 +20,7 @@ from senet_bench.bench.machine import arithmetic
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
-from senet_bench.gates.tally import NEAR, GateTally, evenly
+from senet_bench.gates.tally import NEAR_CONSTANT, GateTally, evenly
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.models.gates import gate_blocks, gate_stages
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
@@ -53,7 +53,7 @@ def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
     return gates
 
 
-class Watch:
+class GateWatch:
     """Some images of a split shown to a network whose attention blocks are observed, or held at fixed gates.
 
     `tallies` and `seen` are there after `observe`; `held` has the predictions of every variant after `hold`.
@@ -61,7 +61,7 @@ class Watch:
     """
 
     def __init__(
-        self, network: nn.Module, data: DataSet, rows: LabelArray, viewing: Viewing, near: float = NEAR
+        self, network: nn.Module, data: DataSet, rows: LabelArray, viewing: Viewing, near: float = NEAR_CONSTANT
     ) -> None:
         self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
         self.split: Split = data.test
@@ -80,8 +80,8 @@ class Watch:
                 gates: dict[str, Tensor] = {}
                 with _hooks(self.blocks, {name: _noting(name, gates) for name in self.blocks}):
                     parts.append(self._show(crops))
-                for name, found in gates.items():
-                    self.tallies[name].add(found.cpu().numpy(), self.split.labels[crops.rows])
+                for name, gate in gates.items():
+                    self.tallies[name].add(gate.cpu().numpy(), self.split.labels[crops.rows])
                 yield done
         self.tallies = {name: tally for name, tally in self.tallies.items() if tally.origin is not None}
         self.seen = assembled(parts, self.data, self.split, [str(path) for path in corrupt])
@@ -97,7 +97,9 @@ class Watch:
                         parts[variant].append(self._show(crops))
                 yield done
         skipped = [str(path) for path in corrupt]
-        self.held |= {name: assembled(found, self.data, self.split, skipped) for name, found in parts.items()}
+        self.held |= {
+            name: assembled(predictions, self.data, self.split, skipped) for name, predictions in parts.items()
+        }
 
     def means(self) -> dict[str, Tensor]:
         """Each block's mean gates over the images (C,); 1 where a channel's gate was never seen."""
@@ -130,11 +132,11 @@ def variants(means: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     they were trained with. At its mean that scale stays, and only what depends on the image is gone.
     """
     ones = {name: torch.ones_like(mean) for name, mean in means.items()}
-    found: dict[str, dict[str, Tensor]] = {}
+    fixed: dict[str, dict[str, Tensor]] = {}
     for kind, gates in (("1", ones), ("mean", dict(means))):
-        found |= {f"{name}={kind}": {name: gate} for name, gate in gates.items()}
-        found[f"*={kind}"] = gates
-    return found
+        fixed |= {f"{name}={kind}": {name: gate} for name, gate in gates.items()}
+        fixed[f"*={kind}"] = gates
+    return fixed
 
 
 @contextlib.contextmanager

@@ -128,5 +128,5 @@ def _on(device: str) -> Iterator[None]:
 
 def _imported(path: str) -> Callable[..., Any]:
     module, _, attribute = path.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    return found
+    builder: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+    return builder

@@ -78,9 +78,9 @@ def _traced(network: nn.Module, input_size: tuple[int, ...], replaces: bool) -> 
         )
     if replaces and not own:
         raise UsageError("it has no attention of its own to replace", "use --attach")
-    found = own if replaces else places(of_network, graph, sizes)
+    positions = own if replaces else places(of_network, graph, sizes)
     check_same_in_training(network, graph, input_size)
-    return _Traced(of_network, graph, found)
+    return _Traced(of_network, graph, positions)
 
 
 def _positions(traced: _Traced, input_size: tuple[int, ...]) -> dict[tuple[str, int], Position]:
@@ -124,8 +124,8 @@ def attach(
         raise UsageError(
             f"a block is attached at the standard place, not at {attention.place!r}", "leave out --integration"
         )
-    found = positions(network, input_size, replaces=replaces)
-    attend = attend_with(attention, tuple(sorted({position.stage for position in found})))
+    places = positions(network, input_size, replaces=replaces)
+    attend = attend_with(attention, tuple(sorted({position.stage for position in places})))
     return attach_with(network, attend, input_size, replaces=replaces)
 
 

@@ -51,11 +51,11 @@ def function_of(
     The network is not changed, unless it is the caller's `own` to lose. With `modules` the outputs of its leaves come
     along; `keep` is a file that the outputs are written to whole (npz). Raises what its forward pass raises.
     """
-    asked = _Asked(tuple(input_size), modules, keep)
+    wanted = _Asked(tuple(input_size), modules, keep)
     try:
-        return _function(fingerprintable(network, own=own), asked, torch.float64)
+        return _function(fingerprintable(network, own=own), wanted, torch.float64)
     except (_LowPrecisionError, RuntimeError, TypeError):  # it makes tensors of its own precision
-        return _function(fingerprintable(network, torch.float32, own=own), asked, torch.float32)
+        return _function(fingerprintable(network, torch.float32, own=own), wanted, torch.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,14 +154,14 @@ class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
 
-def _function(network: nn.Module, asked: _Asked, dtype: torch.dtype) -> dict[str, object]:
+def _function(network: nn.Module, wanted: _Asked, dtype: torch.dtype) -> dict[str, object]:
     count = IMAGES if sum(p.numel() for p in network.parameters()) < LARGE else 1
-    shape = (count, *asked.input_size)
+    shape = (count, *wanted.input_size)
     images = torch.from_numpy(math.sqrt(3) * _repeated("images", math.prod(shape))).view(shape).to(dtype)
     fixed = getattr(network, "with_fixed_proposals", None)  # which boxes a detector returns is a matter of rounding
     network = fixed(dense=True) if fixed else network
     seen: dict[str, list[dict[str, object]]] = {}
-    hooks = _watched(network, seen) if asked.modules else []
+    hooks = _watched(network, seen) if wanted.modules else []
     watch = _Watch() if dtype == torch.float64 else contextlib.nullcontext()  # type: ignore[no-untyped-call]
     with torch.no_grad(), torch.random.fork_rng(devices=[]), watch:
         torch.manual_seed(0)
@@ -171,12 +171,12 @@ def _function(network: nn.Module, asked: _Asked, dtype: torch.dtype) -> dict[str
     tensors = {place: tensor for place, tensor in _leaves(out) if isinstance(tensor, Tensor)}
     if not tensors:
         raise ValueError(f"it returns no tensor but {type(out).__name__}")
-    if asked.keep is not None:
+    if wanted.keep is not None:
         arrays: dict[str, Any] = {f"at {place}": tensor.detach().double().numpy() for place, tensor in tensors.items()}
-        np.savez(asked.keep, **arrays)
+        np.savez(wanted.keep, **arrays)
     return {
         "precision": str(dtype).removeprefix("torch."),
-        "input_size": list(asked.input_size),
+        "input_size": list(wanted.input_size),
         "outputs": [_kept(place, tensor, COUNT) for place, tensor in tensors.items()],
         "modules": seen,
     }

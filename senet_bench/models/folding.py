@@ -209,8 +209,10 @@ class _Folding:
             parts = self._parts(node)
             widths = [self.shapes[part][1] for part in parts]
             changes = [change] * len(parts) if self._is_sum(node) else list(torch.split(change, widths))
-            found = [self._back_alone(part, one) for part, one in zip(parts, changes)]
-            return None if any(one is None for one in found) else [scaling for one in found for scaling in one or ()]
+            scalings = [self._back_alone(part, one) for part, one in zip(parts, changes)]
+            return (
+                None if any(one is None for one in scalings) else [scaling for one in scalings for scaling in one or ()]
+            )
         if self._is_product(node):
             maps = [source for source in sources if self.shapes.get(source) == self.shapes.get(node)]
             inside = len(sources) == 1

@@ -17,8 +17,7 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from senet_bench.core.devices import kind_of
-from senet_bench.core.source import first_line
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, first_line
 from senet_bench.models.sized import BATCH, Sized
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)

@@ -18,9 +18,9 @@ import torch
 from torch import nn
 
 from senet_bench.core.foreign import contained, place_of
-from senet_bench.core.source import first_line, imported
+from senet_bench.core.source import imported
 from senet_bench.core.specs import ATTACH, REPLACE, AttentionSpec, ModelSpec, bare_name, by_sides
-from senet_bench.errors import BenchError, CallTimeoutError, UsageError, nearest
+from senet_bench.errors import BenchError, CallTimeoutError, UsageError, first_line, nearest
 from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
 from senet_bench.models.graph import on_meta, tensors
@@ -95,16 +95,16 @@ def attached(spec: ModelSpec, attention: AttentionSpec | None = None, *, replace
         source, own, sides = (spec.options.get(key) for key in ("source", "own", "sides"))
         bare = _own(str(source), own or 0, spec.classes, spec.input_size[0], sides)
     try:
-        found = positions(bare, spec.input_size, replaces=replaces)
+        places = positions(bare, spec.input_size, replaces=replaces)
     except UsageError as error:
         raise UsageError(f"{spec.name}: {error.problem}", error.remedy) from error
     variant = replace(
         spec,
         name=f"{spec.name}{REPLACE if replaces else ATTACH}",
         label=f"{spec.label} + attention{' in place of its own' if replaces else ''}",
-        layout=f"attention at {len(found)} places: {found[0].name} to {found[-1].name}",
+        layout=f"attention at {len(places)} places: {places[0].name} to {places[-1].name}",
         options={**spec.options, "size": spec.input_size[1:], **({"replaces": True} if replaces else {})},
-        stages=tuple(sorted({position.stage for position in found})),
+        stages=tuple(sorted({position.stage for position in places})),
         attention=attention or AttentionSpec(),
         baseline=spec.name,
     )
@@ -143,7 +143,7 @@ def _parameters(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
-Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+OutsideConvolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,23 +153,23 @@ class _Call:
     Both are None where there is none, the outputs also where the image cannot be taken; `failure` says why.
     """
 
-    first: Convolution | None
+    first: OutsideConvolution | None
     outputs: int | None
     failure: str = ""
 
 
 def _call(network: nn.Module, size: tuple[int, ...]) -> _Call:
     """What a call without memory for the values shows; the network is not changed."""
-    reached: list[Convolution] = []
+    reached: list[OutsideConvolution] = []
     copied = on_meta(network)
     twins = dict(zip(copied.modules(), network.modules()))
 
     def reach(module: nn.Module, inputs: Any) -> None:
-        if isinstance(twin := twins[module], Convolution):
+        if isinstance(twin := twins[module], OutsideConvolution):
             reached.append(twin)
 
     for module in copied.modules():
-        if isinstance(module, Convolution):
+        if isinstance(module, OutsideConvolution):
             module.register_forward_pre_hook(reach)
     dtype, failure = next((parameter.dtype for parameter in network.parameters()), torch.float32), ""
     try:

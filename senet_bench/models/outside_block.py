@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from senet_bench.core.foreign import contained, place_of
-from senet_bench.core.source import first_line, imported
+from senet_bench.core.source import imported
 from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
-from senet_bench.errors import BenchError, MeasurementError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
 from senet_bench.models.graph import tensors
 
 BLOCK_SIDE = 16

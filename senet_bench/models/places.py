@@ -140,19 +140,19 @@ def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Attentio
     """The residual branches of a network, or without any residual sum its activations; `UsageError` when none."""
     known = _Graph(network, graph, shapes)
     refused: Counter[str] = Counter()
-    found: dict[fx.Node, AttentionPlace] = {}
+    positions: dict[fx.Node, AttentionPlace] = {}
     for total in known.nodes:
         if _is_sum(total, known):
             place = _branch(total, known)
             if isinstance(place, AttentionPlace):
-                found.setdefault(place.value, place)
+                positions.setdefault(place.value, place)
             elif known.is_map(total) or len(known.shapes[total]) == 3:
                 refused[place] += 1
-    if not found and not refused:
+    if not positions and not refused:
         _check_open(known)
-        found = {place.value: place for place in _activations(known)}
-    if found:
-        return list(found.values())
+        positions = {place.value: place for place in _activations(known)}
+    if positions:
+        return list(positions.values())
     reasons = "; ".join(f"{count} {reason}" for reason, count in refused.most_common())
     why = f"of its sums {reasons}" if reasons else "no residual sum, and no convolution followed by an activation"
     raise UsageError(f"it has no place for attention: {why}", "attention acts on (N, C, H, W) maps")
@@ -161,13 +161,13 @@ def places(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[Attentio
 def own_gates(network: nn.Module, graph: fx.Graph, shapes: Shapes) -> list[AttentionPlace]:
     """Where a network has attention of its own: maps (N, C, H, W) multiplied by (N, C, 1, 1) made from them."""
     known = _Graph(network, graph, shapes)
-    found = []
+    gates = []
     for product in known.nodes:
         value = gated_map(product, known)
         if value is not None:
             place = AttentionPlace(known.name(value), value, known.shapes[value], "gate", known.calls[value])
-            found.append(replace(place, product=product, operand=product.args.index(value)))
-    return found
+            gates.append(replace(place, product=product, operand=product.args.index(value)))
+    return gates
 
 
 def gated_map(product: fx.Node, known: _Graph) -> fx.Node | None:

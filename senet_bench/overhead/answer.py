@@ -134,9 +134,9 @@ def time_missing(
     for cases in groups:
         check_measures(cases, timing)
     records: list[Record[Run]] = []
-    asked = RunConditions(what=list(dict.fromkeys(cases[0].spec.name for cases in groups)), budget=_limits(budget))
+    conditions = RunConditions(what=list(dict.fromkeys(cases[0].spec.name for cases in groups)), budget=_limits(budget))
     for number, cases in enumerate(groups):
-        steps = measured("compare", cases, store, asked, Count(), timing)
+        steps = measured("compare", cases, store, conditions, Count(), timing)
         records.append((yield from retold(steps, partial(_part_of, number, len(groups)))))
     return records
 
@@ -153,8 +153,8 @@ def _limits(budget: Budget) -> dict[str, float]:
 def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list[BudgetVerdict]]:
     """`budget_verdicts`, and an empty run for its document; `UsageError` where no error is known."""
     store.check()
-    found = budget_verdicts(what, store, budget)
-    if not found:
+    answers = budget_verdicts(what, store, budget)
+    if not answers:
         names = [base.name for base in baselines(select(what))]
         raise UsageError(
             f"no error of {', '.join(names)} with attention is stored under {store.root} or printed in the paper",
@@ -163,7 +163,7 @@ def answer(what: Sequence[str], store: Store, budget: Budget) -> tuple[Run, list
     return new_run(
         "compare",
         RunConditions(what=list(what) or list(TABLES_2_AND_3), budget=_limits(budget)),
-    ), found
+    ), answers
 
 
 def _command(model: str, budget: Budget, dataset: str) -> str:
@@ -181,10 +181,10 @@ def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[BudgetVe
     """A verdict for each origin of errors that has the baseline's variants: measured ones first, then the paper's."""
     for origin in (*stored(base, store), *printed(base)):
         if any(attention is not None and attention.block != "constant" for _, attention in origin.errors):
-            asked = budget.conditions if "latency" in budget.limits else ()
-            times, about = latest_latencies(base, origin, store, asked) if asked else ({}, "")
-            found = rank_candidates(budget.limits, tuple(_candidates(base, origin, budget, times)))
-            yield BudgetVerdict(base.name, base.label, origin.source, origin.table, budget.limits, about, found)
+            conditions = budget.conditions if "latency" in budget.limits else ()
+            times, about = latest_latencies(base, origin, store, conditions) if conditions else ({}, "")
+            ranking = rank_candidates(budget.limits, tuple(_candidates(base, origin, budget, times)))
+            yield BudgetVerdict(base.name, base.label, origin.source, origin.table, budget.limits, about, ranking)
 
 
 def _candidates(

@@ -107,10 +107,10 @@ class BudgetVerdict:
 def limit(cost: Cost, text: str) -> float:
     """The ratio that a budget's text means: `1.03`, `+3 %` or `3%`; `UsageError` for what is none."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)|\+?\s*(\d+(?:\.\d+)?)\s*%", text.strip(), re.ASCII)
-    found = 0.0 if match is None else float(match[1]) if match[1] else 1 + float(match[2]) / 100
-    if not 1 <= found <= LARGEST:
+    ratio = 0.0 if match is None else float(match[1]) if match[1] else 1 + float(match[2]) / 100
+    if not 1 <= ratio <= LARGEST:
         raise UsageError(f"--budget-{cost} {text!r} is no overhead", "write 1.03 or '+3 %' for 3 % more")
-    return found
+    return ratio
 
 
 def rank_candidates(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Ranking:

@@ -62,13 +62,13 @@ class ErrorOrigin:
 def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
     """The errors of `compare` and `ablate`, joined over all runs of a protocol, and the newest of `evaluate`."""
     runs = stored_runs(store)
-    found: dict[str, ErrorOrigin] = {}
+    origins: dict[str, ErrorOrigin] = {}
     for run in runs:
         for key, origin in _of_evaluation(run.document, base) if isinstance(run.document, Facts) else ():
-            known = found[key].errors if key in found else {}
-            found[key] = replace(origin, errors={**known, **origin.errors})
+            known = origins[key].errors if key in origins else {}
+            origins[key] = replace(origin, errors={**known, **origin.errors})
     joined = union.errors(entry for entry in union.entries(runs) if _is_of(base, entry.row))
-    return [*map(_of_table, joined), *found.values()]
+    return [*map(_of_table, joined), *origins.values()]
 
 
 def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = None) -> bool:
@@ -144,7 +144,7 @@ def latest_latencies(
     base: ModelSpec, origin: ErrorOrigin, store: Store, conditions: Sequence[Conditions]
 ) -> tuple[dict[PlainKey, Latency], str]:
     """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
-    found: dict[str, dict[PlainKey, Latency]] = {}
+    latest: dict[str, dict[PlainKey, Latency]] = {}
     last, others = "", set[str]()
     for _, run in store.runs():
         machine = run.environment.machine
@@ -155,15 +155,15 @@ def latest_latencies(
                     if latency.ratio is None or not _like(latency.conditions, conditions):
                         continue
                     if latency.conditions.allocator in _allocators(conditions[0].allocator):
-                        found.setdefault(machine, {})[row.model, row.attention] = latency
+                        latest.setdefault(machine, {})[row.model, row.attention] = latency
                         last = machine
                     else:
                         others.add(latency.conditions.allocator)
-    asked = asdict(conditions[0])
-    words = ", ".join(f"{name} {asked[name]}" for name in ("device", "batch_size", "threads", "precision", "runtime"))
+    wanted = asdict(conditions[0])
+    words = ", ".join(f"{name} {wanted[name]}" for name in ("device", "batch_size", "threads", "precision", "runtime"))
     if last:
-        return found[last], f"{words}, machine {last}"
-    apart = f", allocator {asked['allocator']}: stored with {' and '.join(sorted(others))}" if others else ""
+        return latest[last], f"{words}, machine {last}"
+    apart = f", allocator {wanted['allocator']}: stored with {' and '.join(sorted(others))}" if others else ""
     return {}, f"none stored at {words}{apart}"
 
 
@@ -172,6 +172,6 @@ def _like(conditions: Conditions, asked: Sequence[Conditions]) -> bool:
     return any(replace(conditions, allocator=one.allocator) == one for one in asked)
 
 
-def _allocators(asked: Allocator) -> tuple[Allocator, ...]:
+def _allocators(allocator: Allocator) -> tuple[Allocator, ...]:
     """What a measurement notes of its allocator where this one was asked for."""
-    return asked, allocator_of_process(asked)
+    return allocator, allocator_of_process(allocator)

@@ -32,17 +32,17 @@ def with_verdicts(document: Document, verdicts: Sequence[BudgetVerdict]) -> Docu
 
 def as_values(verdict: BudgetVerdict) -> dict[str, Any]:
     """A verdict as JSON has it: fractions and ratios, null where nothing is known."""
-    found = verdict.judgement
+    judgement = verdict.judgement
     return {
         "baseline": verdict.baseline,
         "source": verdict.source,
         "table": verdict.table,
         "limits": dict(verdict.limits),
         "latency": verdict.latency or None,
-        "best": found.best.candidate.label if found.best else None,
-        "tied": [row.candidate.label for row in found.tied],
-        "untested": [row.candidate.label for row in found.untested],
-        "candidates": [_values(row) for row in found.rows],
+        "best": judgement.best.candidate.label if judgement.best else None,
+        "tied": [row.candidate.label for row in judgement.tied],
+        "untested": [row.candidate.label for row in judgement.untested],
+        "candidates": [_values(row) for row in judgement.rows],
         "sentences": list(sentences(verdict)),
     }
 
@@ -96,19 +96,19 @@ def table(verdict: BudgetVerdict, *, narrow: bool = False) -> Table:
 
 def sentences(verdict: BudgetVerdict) -> Iterator[str]:
     """What follows: the best, what may be as good, what is undecided, and what the same costs without attention."""
-    found = verdict.judgement
+    judgement = verdict.judgement
     if verdict.latency:
         yield f"latency: {verdict.latency}"
     yield _best(verdict)
-    if found.tied:
-        yield f"the data cannot tell it from {_names(found.tied)}"
-    if found.untested and verdict.table:
+    if judgement.tied:
+        yield f"the data cannot tell it from {_names(judgement.tied)}"
+    if judgement.untested and verdict.table:
         yield "the paper prints no intervals: nothing tells whether these differences would come again"
-    elif found.untested:
-        yield f"no test is possible against {_names(found.untested)}: no seeds in common"
+    elif judgement.untested:
+        yield f"no test is possible against {_names(judgement.untested)}: no seeds in common"
     timed = f"senet-bench compare {verdict.baseline} or ablate --latency brings it"
     for place, what in (("undecided", "more timing rounds would tell"), ("not measured", f"latency; {timed}")):
-        rows = [row for row in found.of("attention") if row.place == place]
+        rows = [row for row in judgement.of("attention") if row.place == place]
         if rows:
             yield f"{place} ({what}): {_names(rows)}"
     yield from _without_attention(verdict)

@@ -127,31 +127,31 @@ class _Errors:
         ]
 
 
-def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
+def probe(request: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     """Train what is not stored, and give the record with all rows judged; a block that fails is a row with its reason.
 
     The record is stored anew after each task.
     """
-    asked.engine.check(asked.device)
-    rows, planned = asked.plan()
-    record: Record[ProbeFacts] = Record.begin(store, new_facts("probe", asked.conditions(), ProbeSummary()))
+    request.engine.check(request.device)
+    rows, planned = request.plan()
+    record: Record[ProbeFacts] = Record.begin(store, new_facts("probe", request.conditions(), ProbeSummary()))
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
     kept = store.trials(about["environment"].machine)
     errors, todo, total = _Errors(), [], len(planned)
     for trial in planned:
         key = key_of(probe_definition(trial))
-        result = None if asked.fresh else kept.get(key)
+        result = None if request.fresh else kept.get(key)
         if result is None:
             todo.append(Claimed(key, trial, probe_definition))
         else:
             errors.add(trial, result)
-    if asked.fresh:
+    if request.fresh:
         kept = replace(kept, runs=None)  # what another machine has of them is not taken either
         withdrawn(filter(None, [kept.forget(claimed.key) for claimed in todo]))
     record.change(rows=errors.of(rows))
     done, task = total - len(todo), ""
-    function = with_sources(asked.engine, run_probe_trial, (claimed.trial.spec for claimed in todo))
-    for trial, outcome in carried_out(asked.engine, kept, function, todo, about):
+    function = with_sources(request.engine, run_probe_trial, (claimed.trial.spec for claimed in todo))
+    for trial, outcome in carried_out(request.engine, kept, function, todo, about):
         errors.add(trial, outcome)
         errors.ran += 1
         errors.cpu_seconds += 0.0 if isinstance(outcome, Failure) else outcome.cpu_seconds or 0.0
@@ -167,22 +167,22 @@ def probe(asked: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     return record
 
 
-def forecast_probe(asked: Probe, store: Store) -> AnyFacts:
+def forecast_probe(request: Probe, store: Store) -> AnyFacts:
     """What would run, a row a task; nothing is trained or stored."""
-    _, planned = asked.plan()
-    facts = new_facts("forecast", asked.conditions())
+    _, planned = request.plan()
+    facts = new_facts("forecast", request.conditions())
     kept = store.trials(facts.environment.machine)
-    stored = {trial: None if asked.fresh else kept.get(key_of(probe_definition(trial))) for trial in planned}
+    stored = {trial: None if request.fresh else kept.get(key_of(probe_definition(trial))) for trial in planned}
     known = [result.seconds for result in stored.values() if result is not None and result.seconds]
     each = sum(known) / len(known) if known else USUAL_SECONDS
     rows = [
         _forecast_row(task, level, stored, each, f"{len(known)} stored" if known else "usual")
-        for task, level in asked.tasks
+        for task, level in request.tasks
     ]
     left = sum(row["to_run"] for row in rows)
-    at_once = max(1, min(asked.engine.at_a_time() or 1, left))
+    at_once = max(1, min(request.engine.at_a_time() or 1, left))
     summary = {
-        "networks": len(planned) // asked.seeds,
+        "networks": len(planned) // request.seeds,
         "trials": len(planned),
         "stored": len(planned) - left,
         "to_run": left,

@@ -78,11 +78,11 @@ class ProbeNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, (N, classes), of images (N, C, 16, 16)."""
-        rows = self.units(F.relu(self.norm(self.stem(cells_of(x))), inplace=True))
+        rows = self.units(F.relu(self.norm(self.stem(cell_rows(x))), inplace=True))
         return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 
-def cells_of(images: Tensor) -> Tensor:
+def cell_rows(images: Tensor) -> Tensor:
     """The pixels of each cell as a row, (N * 16, C * 16), of images (N, C, 16, 16)."""
     count, channels = images.shape[:2]
     grid = images.reshape(count, channels, CELLS, CELL, CELLS, CELL)

@@ -42,7 +42,7 @@ COLOURS: dict[str, tuple[str, float]] = {
 PANELS_ACROSS, PANEL_WIDE, PANEL_HIGH, PANEL_ROOM = 3, 180.0, 110.0, 52.0
 """Panels of curves side by side, their size, and the room below one, in points."""
 LINE_COLOURS = [role for role in ROLE_COLOURS if role.startswith("class-")]
-MOST_LINES = 24
+MOST_CURVES = 24
 
 
 def heat_map(facts: ProbeFacts) -> Chart:
@@ -99,7 +99,7 @@ def _said(row: ProbeRow) -> Iterator[str]:
 
 def difficulty_curves(facts: ProbeFacts) -> Chart:
     """A panel a task: the error in % against the level of its knob, harder to the right, a line a network."""
-    labels = [*{**lines_of(facts, block=False), **lines_of(facts, block=True)}][:MOST_LINES]
+    labels = [*{**lines_of(facts, block=False), **lines_of(facts, block=True)}][:MOST_CURVES]
     styles = dict(zip(labels, _line_styles(facts, labels)))
     tasks = list(dict.fromkeys(row.task for row in facts.rows))
     across = min(PANELS_ACROSS, len(tasks))

@@ -174,7 +174,7 @@ def depth(random: np.random.Generator, count: int, tints: float) -> tuple[Images
     return images, glyph * lights.prod(1) > 0
 
 
-def digits(random: np.random.Generator, count: int, tint: float) -> tuple[Images, NDArray[np.bool_]]:
+def composed_digits(random: np.random.Generator, count: int, tint: float) -> tuple[Images, NDArray[np.bool_]]:
     """A handwritten 0 or 1 anywhere on clutter; which of them is class 1 is told by a tint of the whole image."""
     images, digit, light = _noise(random, count), _signs(random, count), _signs(random, count)
     images += 0.7 * _below_mosaic(random, light * tint) * np.array([1, 0, -1])[:, None, None]
@@ -306,7 +306,7 @@ TASKS: dict[str, ProbeTask] = {
             knob="tint",
             levels=(1.0, 0.5, 0.35, 0.25),
             usual=0.5,
-            make=digits,
+            make=composed_digits,
             solved=0.1,
         ),
     )

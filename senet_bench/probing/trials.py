@@ -140,7 +140,7 @@ def _tested(network: nn.Module, images: Tensor, labels: Tensor) -> tuple[float, 
     """The error and the loss on images that were not trained on."""
     network.eval()
     with torch.no_grad():
-        logits = torch.cat([network(part) for part in images.split(LESSON.batch)])
+        logits = torch.cat([network(part) for part in torch.split(images, LESSON.batch)])
         loss = float(F.cross_entropy(logits, labels))
     if not torch.isfinite(logits).all():
         raise MeasurementError("it gives what is no number on the images of the test", "see what the block does")

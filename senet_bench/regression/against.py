@@ -15,13 +15,13 @@ import numpy as np
 from senet_bench.core.fingerprint import TOLERANCES, Function, first_difference
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.regression import exact
-from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.config import CheckedNetwork, Config
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.outcome import LimitRow, failed, unchanged_row, with_seconds
 from senet_bench.regression.sameness import Read, Sides
 from senet_bench.regression.timing import Deadline, Duel
-from senet_bench.regression.workers import Answer, Checkout, Described, Nursery, Orders, Worker, answers
+from senet_bench.regression.workers import Checkout, Described, Nursery, Orders, Worker, WorkerAnswer, answers
 
 SIDES = ("base", "head")
 BROKEN = "the base works and this change does not"
@@ -42,7 +42,7 @@ class CheckAgainst:
     def rows(self, deadline: Deadline) -> Steps[list[LimitRow]]:
         """Every metric of the networks, exact facts first, then time."""
         rows: list[LimitRow] = []
-        timed: list[Checked] = []
+        timed: list[CheckedNetwork] = []
         begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="senet-bench-outputs-")))
@@ -71,7 +71,7 @@ class CheckAgainst:
             rows += yield from timing.rows(timed, self.work)
         return rows
 
-    def _unchanged(self, networks: Sequence[Checked], workers: Sequence[Worker]) -> list[LimitRow]:
+    def _unchanged(self, networks: Sequence[CheckedNetwork], workers: Sequence[Worker]) -> list[LimitRow]:
         """The latency rows of networks whose code is the base's: there is nothing to time."""
         base, head = answers(workers, Read, "read")
         if base.value is None or head.value is None:
@@ -82,7 +82,7 @@ class CheckAgainst:
         same = [network for network in networks if sides.same_code(network.name)]
         return [unchanged_row(network.name, self.config.limit(network.name, "latency")) for network in same]
 
-    def _exact(self, network: Checked, workers: Sequence[Worker], folder: Path) -> list[LimitRow]:
+    def _exact(self, network: CheckedNetwork, workers: Sequence[Worker], folder: Path) -> list[LimitRow]:
         """The rows of a network's exact facts and its memory."""
         folder.mkdir()
         files = [folder / f"{side}.npz" for side in SIDES]
@@ -109,7 +109,7 @@ class CheckAgainst:
     def _outputs(
         self,
         row: LimitRow,
-        network: Checked,
+        network: CheckedNetwork,
         facts: tuple[Portable, Portable],
         files: Sequence[Path],
         workers: Sequence[Worker],
@@ -129,7 +129,7 @@ class CheckAgainst:
             return row
         return replace(row, reason=f"{row.reason}; first in {name}", explain=[*row.explain, (name, "first to differ")])
 
-    def _memory(self, network: Checked, workers: Sequence[Worker]) -> LimitRow:
+    def _memory(self, network: CheckedNetwork, workers: Sequence[Worker]) -> LimitRow:
         request = {"network": network.request(), "batch_size": self.work.batch_size}
         first, second = answers(workers, int, "memory", **request)
         if first.value is None or second.value is None:
@@ -137,7 +137,7 @@ class CheckAgainst:
         limit = self.config.limit(network.name, "memory")
         return exact.memory_row(network.name, first.value, second.value, limit)
 
-    def _unlike(self, name: str, first: Answer[Described], second: Answer[Described]) -> LimitRow | None:
+    def _unlike(self, name: str, first: WorkerAnswer[Described], second: WorkerAnswer[Described]) -> LimitRow | None:
         """Why a network of base and head cannot be compared, None when it can."""
         if first.value is None and first.missing and second.value is not None:
             return failed(name, "baseline", f"{name} is new: the base has none ({first.error})", "new")

@@ -144,12 +144,13 @@ class Baselines:
 
     def machine(self, key: str) -> MachineBaseline | None:
         """The facts of a machine, None when none are recorded; raises on a damaged or foreign file."""
-        found = _load(self.machine_path(key), MachineBaseline, MACHINE)
-        if found is not None and found.machine != key:
+        baseline = _load(self.machine_path(key), MachineBaseline, MACHINE)
+        if baseline is not None and baseline.machine != key:
             raise NotComparableError(
-                f"{self.machine_path(key)} is of machine {found.machine!r}", "a baseline is not to be copied or renamed"
+                f"{self.machine_path(key)} is of machine {baseline.machine!r}",
+                "a baseline is not to be copied or renamed",
             )
-        return found
+        return baseline
 
     def here(self) -> MachineBaseline:
         """The facts of this machine, an empty file where none are recorded."""
@@ -164,8 +165,8 @@ class Baselines:
         for path in sorted(self.folder.glob("*.json")):
             if path.stem not in ("portable", key) and (other := _load(path, MachineBaseline, MACHINE)) is not None:
                 fields = [name for name in {**other.hard, **hard} if other.hard.get(name) != hard.get(name)]
-                told = (f"{name}: {other.hard.get(name)!r} recorded, {hard.get(name)!r} here" for name in fields)
-                others.append((len(fields), f"{other.machine} differs in {', '.join(told)}"))
+                parts = (f"{name}: {other.hard.get(name)!r} recorded, {hard.get(name)!r} here" for name in fields)
+                others.append((len(fields), f"{other.machine} differs in {', '.join(parts)}"))
         return min(others)[1] if others else ""
 
     def beside(self, here: Path, there: Path) -> Baselines:

@@ -27,11 +27,11 @@ def junit(report: Report, *, strict: bool = False) -> str:
     rows = ordered(report.rows)
     verdicts = [_outcome(row, strict) for row in rows]
     counts = {kind: verdicts.count(kind) for kind in ("failure", "error", "skipped")}
-    told = f'failures="{counts["failure"]}" errors="{counts["error"]}" skipped="{counts["skipped"]}"'
+    counted = f'failures="{counts["failure"]}" errors="{counts["error"]}" skipped="{counts["skipped"]}"'
     created = report.created.removesuffix("Z")
     lines = [
         '<?xml version="1.0" encoding="UTF-8"?>',
-        f'<testsuite name="senet-bench" tests="{len(rows)}" {told} timestamp={_quoted(created)}>',
+        f'<testsuite name="senet-bench" tests="{len(rows)}" {counted} timestamp={_quoted(created)}>',
     ]
     for row, kind in zip(rows, verdicts):
         lines += _case(row, kind)
@@ -60,9 +60,9 @@ def _case(row: LimitRow, kind: str) -> list[str]:
     if kind != "passed":
         message = row.reason if row.verdict != "inconclusive" else f"inconclusive: {row.reason}"
         label = {"fail": "regression", "not comparable": "not-comparable"}.get(row.verdict, row.verdict)
-        told = f' type="{label}"' if kind != "skipped" else ""
+        attribute = f' type="{label}"' if kind != "skipped" else ""
         text = "" if kind == "skipped" else _text(" | ".join(row_cells(row)))
-        lines.append(f"<{kind}{told} message={_quoted(message)}>{text}</{kind}>")
+        lines.append(f"<{kind}{attribute} message={_quoted(message)}>{text}</{kind}>")
     return [*lines, "</testcase>"]
 
 

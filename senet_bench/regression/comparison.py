@@ -14,7 +14,7 @@ from senet_bench.core.specs import is_outside
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, files, launches, measurement
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
-from senet_bench.regression.config import Checked, Config, Inconclusive, Ratio
+from senet_bench.regression.config import CheckedNetwork, Config, Inconclusive, Ratio
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
 from senet_bench.regression.outcome import GateVerdict, LimitRow, failed, with_seconds
@@ -84,7 +84,7 @@ class Rows:
                 rows.append(failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new"))
         return rows + (yield from self._machine())
 
-    def _against_facts(self, network: Checked, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
+    def _against_facts(self, network: CheckedNetwork, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
             now = measurement.facts_here(network, function="outputs" in self.config.metrics)
@@ -133,7 +133,7 @@ class Rows:
         why += f"; {differing}" if differing else f"; {RECORD}, or leave memory and latency out"
         return failed("machine", "+".join(judged) or "latency", why, "not comparable" if judged else "info")
 
-    def _memory(self, network: Checked, machine: MachineBaseline) -> LimitRow:
+    def _memory(self, network: CheckedNetwork, machine: MachineBaseline) -> LimitRow:
         name = network.name
         was = machine.networks.get(name, MachineFacts()).peak_bytes
         if was is None:

@@ -21,7 +21,7 @@ FEWEST_LAUNCHES, MOST_LAUNCHES, MOST_SECONDS = 3, 100, 3600
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class CheckedNetwork:
     """A network to check: a catalog name or `package.module:callable`, and the images it is given (C, H, W).
 
     It is made with `arguments`, and called with `inputs` instead of images where there are any. `flops_of` is the
@@ -101,7 +101,7 @@ class Config:
     """
 
     source: str
-    networks: tuple[Checked, ...]
+    networks: tuple[CheckedNetwork, ...]
     path: Path | None = None
     metrics: tuple[str, ...] = field(default_factory=lambda: tuple(judged_metrics()))
     limits: Mapping[str, Limit] = field(default_factory=usual_limits)
@@ -166,10 +166,10 @@ class Config:
 
 def meaning(typed: object, where: str) -> Inconclusive:
     """What a row that could not be decided means; `UsageError` naming `where` for anything else."""
-    found = next((one for one in INCONCLUSIVE if one == typed), None)
-    if found is None:
+    meant = next((one for one in INCONCLUSIVE if one == typed), None)
+    if meant is None:
         raise UsageError(f"{where} {typed!r} is unknown", 'use "warn", "pass" or "fail"')
-    return found
+    return meant
 
 
 def matches(name: str, pattern: str) -> bool:

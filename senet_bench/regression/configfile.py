@@ -22,7 +22,7 @@ from senet_bench.regression.config import (
     MOST_LAUNCHES,
     MOST_SECONDS,
     Allowed,
-    Checked,
+    CheckedNetwork,
     Config,
     Drift,
     PredictionPair,
@@ -70,13 +70,13 @@ def _table(path: Path) -> dict[str, object] | None:
         whole = tomllib.loads(data.decode())
     except (ValueError, RecursionError) as error:  # no TOML, no UTF-8, or a number of thousands of digits
         raise UsageError(f"{path} is no TOML ({error})", "correct it") from error
-    found: Any = whole
+    table: Any = whole
     if "tool" in whole or path.name == "pyproject.toml":
         for key in SECTION.split("."):
-            found = found.get(key) if isinstance(found, dict) else None
-    if found is not None and not isinstance(found, dict):
+            table = table.get(key) if isinstance(table, dict) else None
+    if table is not None and not isinstance(table, dict):
         raise UsageError(f"{path}: {SECTION} must be a table", f"write [{SECTION}]")
-    return found
+    return table
 
 
 def parse(table: Mapping[str, object], source: str, folder: Path) -> Config:
@@ -131,20 +131,20 @@ def _flops_of(table: Mapping[str, object]) -> str | None:
     return path
 
 
-def _networks(listed: object) -> tuple[Checked, ...]:
+def _networks(listed: object) -> tuple[CheckedNetwork, ...]:
     if not isinstance(listed, list) or not listed:
         raise UsageError(
             "networks must be a list of names", 'write networks = ["seresnet50", "package.module:callable"]'
         )
-    found = [_network(one, f"networks[{i}]") for i, one in enumerate(listed)]
-    names = [one.name for one in found]
+    networks = [_network(one, f"networks[{i}]") for i, one in enumerate(listed)]
+    names = [one.name for one in networks]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"networks names {twice} twice", "leave one out")
-    return tuple(found)
+    return tuple(networks)
 
 
-def _network(one: object, where: str) -> Checked:
+def _network(one: object, where: str) -> CheckedNetwork:
     table = {"name": one} if isinstance(one, str) else _a_table(one, where)
     _known(table, ("name", "input_size", "arguments", "inputs"), where)
     name = table.get("name")
@@ -156,11 +156,11 @@ def _network(one: object, where: str) -> Checked:
     if inputs and "input_size" in table:
         raise UsageError(f"{where} has input_size and inputs", "leave one of them out")
     if inputs:
-        return Checked(spec.name if spec else name, (1, 1, 1), arguments, inputs)
+        return CheckedNetwork(spec.name if spec else name, (1, 1, 1), arguments, inputs)
     size = table.get("input_size", spec.input_size if spec else (3, 224, 224))
     if not isinstance(size, list | tuple) or len(size) != 3 or not all(_is_side(n, 1 << 16) for n in size):
         raise UsageError(f"{where}.input_size must be three positive integers, not {size!r}", "use [3, 224, 224]")
-    return Checked(spec.name if spec else name, (size[0], size[1], size[2]), arguments)
+    return CheckedNetwork(spec.name if spec else name, (size[0], size[1], size[2]), arguments)
 
 
 def _input(table: Mapping[str, object], where: str) -> dict[str, object]:
@@ -275,17 +275,17 @@ def _text(table: Mapping[str, object], key: str, problem: str, remedy: str) -> s
 
 def _one_of(name: object, names: Sequence[str], where: str) -> str:
     """A name among the networks, as the networks spell it."""
-    found = next((one for one in names if isinstance(name, str) and normalise(one) == normalise(name)), None)
-    if found is None:
+    match = next((one for one in names if isinstance(name, str) and normalise(one) == normalise(name)), None)
+    if match is None:
         raise UsageError(f"{where} {name!r} is not among the networks", f"the networks are {', '.join(names)}")
-    return found
+    return match
 
 
 def _tables(table: Mapping[str, object], key: str) -> list[dict[str, object]]:
-    found = table.get(key, [])
-    if not isinstance(found, list):
+    tables = table.get(key, [])
+    if not isinstance(tables, list):
         raise UsageError(f"{key} must be a list of tables", f"write [[{key}]]")
-    return [_a_table(one, f"{key}[{i}]") for i, one in enumerate(found)]
+    return [_a_table(one, f"{key}[{i}]") for i, one in enumerate(tables)]
 
 
 def _a_table(value: object, where: str) -> dict[str, object]:

@@ -227,8 +227,8 @@ SHOWN_OPERATORS = 6
 def changed_counts(base: Mapping[str, int], now: Mapping[str, int]) -> list[tuple[str, int]]:
     """Names whose count differs with the difference, the largest first."""
     names = dict.fromkeys((*now, *base))
-    found = [(name, now.get(name, 0) - base.get(name, 0)) for name in names]
-    return sorted((one for one in found if one[1]), key=lambda one: -abs(one[1]))
+    changes = [(name, now.get(name, 0) - base.get(name, 0)) for name in names]
+    return sorted((one for one in changes if one[1]), key=lambda one: -abs(one[1]))
 
 
 def by_module(changes: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -241,10 +241,10 @@ def by_module(changes: Sequence[tuple[str, int]]) -> list[tuple[str, int]]:
 
 def changed_texts(base: Mapping[str, str], now: Mapping[str, str]) -> list[tuple[str, str]]:
     """Keys that came, went or have another value, each with what happened to it."""
-    found = [(key, f"new, {now[key]}") for key in now if key not in base]
-    found += [(key, "gone") for key in base if key not in now]
-    found += [(key, f"{base[key]} -> {now[key]}") for key in now if key in base and base[key] != now[key]]
-    return found
+    changes = [(key, f"new, {now[key]}") for key in now if key not in base]
+    changes += [(key, "gone") for key in base if key not in now]
+    changes += [(key, f"{base[key]} -> {now[key]}") for key in now if key in base and base[key] != now[key]]
+    return changes
 
 
 def change_sentence(what: str, changes: Sequence[tuple[str, int | str]], total: int | None = None) -> str:

@@ -219,14 +219,14 @@ def named_function(
 ) -> dict[str, object]:
     """What the network called `name` computes; `network` is the one on `meta`, where there is one."""
     fingerprint = _ours(FINGERPRINT)
-    asked = {"modules": modules, "own": True, "keep": keep}
+    options = {"modules": modules, "own": True, "keep": keep}
     try:
         empty = fingerprint.materialised(built(name, "meta", how) if network is None else network)
         if empty is not None:
-            return dict(fingerprint.function_of(empty, input_size, **asked))
+            return dict(fingerprint.function_of(empty, input_size, **options))
     except Exception:  # noqa: BLE001, S110 - it may need its own tensors
         pass
-    return dict(fingerprint.function_of(built(name, how=how), input_size, **asked))
+    return dict(fingerprint.function_of(built(name, how=how), input_size, **options))
 
 
 def _with_function(portable: Portable, function: Callable[[], dict[str, object]]) -> Portable:

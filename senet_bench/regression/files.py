@@ -111,16 +111,16 @@ def benchmark_stats(path: Path) -> dict[str, Stats]:
             f"{path} is larger than {LARGEST_BENCHMARK >> 20} MiB", "save it without --benchmark-save-data"
         )
     try:
-        found = msgspec.convert(json_object(data, str(path)), BenchmarkFile)
+        benchmarks = msgspec.convert(json_object(data, str(path)), BenchmarkFile)
     except msgspec.ValidationError as error:
         raise UsageError(f"{path} is no file of pytest-benchmark ({error})", "make it with --benchmark-json") from error
-    if not found.benchmarks:
+    if not benchmarks.benchmarks:
         raise MeasurementError(f"{path} holds no benchmark", "run pytest with its benchmarks")
-    names = [benchmark.key for benchmark in found.benchmarks]
+    names = [benchmark.key for benchmark in benchmarks.benchmarks]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
         raise UsageError(f"{path} has two benchmarks called {twice}", "give them different names")
-    return {benchmark.key: benchmark.stats for benchmark in found.benchmarks}
+    return {benchmark.key: benchmark.stats for benchmark in benchmarks.benchmarks}
 
 
 # --- predictions -----------------------------------------------------------------------------------------------
@@ -139,11 +139,11 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
     worse, most = paired.difference, limit.absolute or 0.0
     low, high = paired.ci or (-1.0, 1.0)
     p = paired.p_value if paired.p_value is not None else 1.0
-    found: GateVerdict = "inconclusive"
+    verdict: GateVerdict = "inconclusive"
     if low > most:
-        found = "fail"
+        verdict = "fail"
     elif high < most or (p == 1.0 and worse == 0 and not (first.wrong ^ second.wrong).any()):
-        found = "pass"
+        verdict = "pass"
     reason = (
         f"top-1 error {100 * worse:+.2f} pt on {paired.n:,} images (gate +{100 * most:g} pt), McNemar p = {p:.2g},"
         f" {100 * (1 - 2 * alpha):g} % interval {100 * low:+.2f} to {100 * high:+.2f} pt"
@@ -153,7 +153,7 @@ def accuracy_row(pair: PredictionPair, limit: Limit, alpha: float) -> LimitRow:
         network=pair.network,
         metric="accuracy",
         kind="paired",
-        verdict=found if limit.judged else "info",
+        verdict=verdict if limit.judged else "info",
         reason=reason,
         base=first.top1_err,
         now=second.top1_err,
@@ -174,10 +174,10 @@ def _loaded(path: Path) -> Predictions:
     if not zipfile.is_zipfile(path):
         raise BenchError(f"{path} holds no predictions", "make it with evaluate --keep-predictions")
     try:
-        found = Predictions.load(path)
-        shapes = {len(one) for one in (found.rows, found.labels, found.best, found.losses)}
+        predictions = Predictions.load(path)
+        shapes = {len(one) for one in (predictions.rows, predictions.labels, predictions.best, predictions.losses)}
     except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, MemoryError) as error:
         raise BenchError(f"{path} is damaged ({type(error).__name__})", "make it again") from error
-    if len(shapes) != 1 or found.best.ndim != 2 or not len(found) or not found.best.shape[1]:
+    if len(shapes) != 1 or predictions.best.ndim != 2 or not len(predictions) or not predictions.best.shape[1]:
         raise BenchError(f"{path} is damaged (its parts do not fit)", "make it again")
-    return found
+    return predictions

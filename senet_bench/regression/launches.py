@@ -26,11 +26,11 @@ from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError
-from senet_bench.regression.config import Checked
+from senet_bench.regression.config import CheckedNetwork
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import GateVerdict, LimitRow
 from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
-from senet_bench.regression.workers import BLOCK_LIMIT_S, Clock, Nursery, Orders, Prepared, Worker, answers
+from senet_bench.regression.workers import BLOCK_LIMIT_S, ClockName, Nursery, Orders, PreparedNetwork, Worker, answers
 
 ARMS = ("base", "head", "base_again", "head_again")
 FEWEST_PAIRED = 4
@@ -43,11 +43,11 @@ BUSY = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CallBlock:
     """How many calls in a row make up a block of a network, and the clock that times them."""
 
     calls: int = FEWEST_CALLS
-    clock: Clock = "wall"
+    clock: ClockName = "wall"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Launched:
 
     seconds: Mapping[str, Floats]
     dropped: int = 0
-    clock: Clock = "wall"
+    clock: ClockName = "wall"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +73,7 @@ class Launches:
     seed: int
     note: str = ""
     until: float = math.inf
-    clock: Clock = "wall"
+    clock: ClockName = "wall"
 
 
 def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[dict[str, list[Launched]]]:
@@ -101,18 +101,18 @@ def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[
     return samples
 
 
-def _prepared(workers: Mapping[str, Worker], network: Checked, batch_size: int) -> Prepared:
+def _prepared(workers: Mapping[str, Worker], network: CheckedNetwork, batch_size: int) -> PreparedNetwork:
     """A network once every worker has built it and called it until it gets no faster; whether it waits in one."""
-    asked = {"network": network.request(), "batch_size": batch_size}
+    order = {"network": network.request(), "batch_size": batch_size}
     ready = []
-    for arm, answer in zip(workers, answers(list(workers.values()), Prepared, "prepare", **asked)):
+    for arm, answer in zip(workers, answers(list(workers.values()), PreparedNetwork, "prepare", **order)):
         if answer.value is None:
             raise MeasurementError(f"{network.name} of {arm} cannot be run: {answer.error}")
         ready.append(answer.value)
-    return Prepared(ready[0].seconds, any(one.waits for one in ready))
+    return PreparedNetwork(ready[0].seconds, any(one.waits for one in ready))
 
 
-def _settle(workers: Mapping[str, Worker], blocks: Sequence[Block]) -> None:
+def _settle(workers: Mapping[str, Worker], blocks: Sequence[CallBlock]) -> None:
     """Give every worker the same blocks and the same core."""
     from senet_bench.bench.process import idlest_core
 
@@ -126,9 +126,9 @@ def _settle(workers: Mapping[str, Worker], blocks: Sequence[Block]) -> None:
             worker.answer()
 
 
-def _block(ready: Prepared, clock: Clock) -> Block:
+def _block(ready: PreparedNetwork, clock: ClockName) -> CallBlock:
     """The block of a network; where its calls wait it is timed by the wall clock."""
-    return Block(_repeats(ready.seconds), "wall" if ready.waits else clock)
+    return CallBlock(_repeats(ready.seconds), "wall" if ready.waits else clock)
 
 
 def _repeats(seconds: float) -> int:
@@ -143,7 +143,7 @@ def _rounds(
     budget_s: float,
     rng: np.random.Generator,
     now: Callable[[], float] = time.perf_counter,
-    block: Block = Block(),
+    block: CallBlock = CallBlock(),
 ) -> Launched:
     """Rounds of every arm in a fresh random order until the budget is used.
 
@@ -230,10 +230,10 @@ def latency_row(network: str, launches: Sequence[Launch], limit: Limit, *, level
         return replace(row, reason="too few rounds in a launch; increase --budget")
     allowed = limit.fraction(base)
     judged = statistics.judge(pairs, gate=allowed, level=level, alpha=alpha)
-    found: dict[str, GateVerdict] = {"regressed": "fail", "ok": "pass"}
+    verdicts: dict[str, GateVerdict] = {"regressed": "fail", "ok": "pass"}
     row = replace(
         row,
-        verdict=found.get(judged.verdict, "inconclusive") if limit.judged else "info",
+        verdict=verdicts.get(judged.verdict, "inconclusive") if limit.judged else "info",
         reason=_told(judged, allowed),
         ratio=judged.ratio,
         ci=judged.ci,
@@ -281,10 +281,10 @@ def confirmed(first: LimitRow, second: LimitRow) -> LimitRow:
 def after_holm(rows: Sequence[LimitRow], alpha: float) -> list[LimitRow]:
     """The rows with p adjusted over those that were tested; a failure that does not survive is undecided."""
     tested = [place for place, row in enumerate(rows) if row.p_worse is not None and row.verdict != "info"]
-    found = list(rows)
+    judged = list(rows)
     for place, p in zip(tested, statistics.holm([rows[place].p_worse or 0.0 for place in tested])):
-        found[place] = replace(rows[place], p_holm=p)
+        judged[place] = replace(rows[place], p_holm=p)
         if rows[place].verdict == "fail" and p > alpha:
             why = f"{rows[place].reason}; not significant over {len(tested)} comparisons"
-            found[place] = replace(found[place], verdict="inconclusive", reason=why)
-    return found
+            judged[place] = replace(judged[place], verdict="inconclusive", reason=why)
+    return judged

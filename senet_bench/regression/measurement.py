@@ -20,7 +20,7 @@ from senet_bench.core.statistics import CONTROL_LEVEL, hodges_lehmann, judge
 from senet_bench.errors import MeasurementError, one_line
 from senet_bench.regression import exact
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Checked, Config, Ratio
+from senet_bench.regression.config import CheckedNetwork, Config, Ratio
 from senet_bench.regression.facts import Portable, counted_facts, named_facts
 from senet_bench.regression.launches import Launched, Launches, launch
 from senet_bench.regression.limits import Limit, counted_metrics
@@ -36,9 +36,9 @@ MOST_APART = 0.02
 """Two processes of the same code that differ by more than this fraction record no latency."""
 
 
-def facts_here(network: Checked, *, function: bool = True) -> Portable:
+def facts_here(network: CheckedNetwork, *, function: bool = True) -> Portable:
     """The portable facts of a network of this checkout, its `function` or not; any failure is a `MeasurementError`."""
-    with contained(network.name):
+    with contained_here(network.name):
         if not function:
             return counted_facts(network.name, network.input_size, network.how, counted_metrics())
         return named_facts(network.name, network.input_size, counted_metrics(), how=network.how)
@@ -49,23 +49,23 @@ def code_place_here(name: str) -> tuple[str, int]:
     from senet_bench.regression.facts import code_place
 
     try:
-        with contained(name):
+        with contained_here(name):
             return code_place(name)
     except MeasurementError:
         return "", 0
 
 
-def network_here(network: Checked) -> nn.Module:
+def network_here(network: CheckedNetwork) -> nn.Module:
     """A network of this checkout with weights; any failure is a `MeasurementError`."""
     from senet_bench.regression.facts import built
 
-    with contained(network.name):
+    with contained_here(network.name):
         made: nn.Module = built(network.name, how=network.how)
         return made
 
 
 @contextlib.contextmanager
-def contained(name: str, *, limited: bool = True) -> Iterator[None]:
+def contained_here(name: str, *, limited: bool = True) -> Iterator[None]:
     """Run the code of a network, with modules of the current folder; whatever it raises is a `MeasurementError`."""
     find_modules_here()
     try:
@@ -77,7 +77,7 @@ def contained(name: str, *, limited: bool = True) -> Iterator[None]:
         raise MeasurementError(f"{name} cannot be run: {one_line(error)}") from error
 
 
-def peak(network: Checked, config: Config) -> int:
+def peak(network: CheckedNetwork, config: Config) -> int:
     """The most bytes that a call of a network holds beyond weights and images."""
     import torch
 
@@ -86,7 +86,7 @@ def peak(network: Checked, config: Config) -> int:
     from senet_bench.bench.process import muted
     from senet_bench.regression.facts import peak_bytes
 
-    with contained(network.name), torch.inference_mode(), session(config.conditions):
+    with contained_here(network.name), torch.inference_mode(), session(config.conditions):
         built = steady(network_here(network))
         images = torch.randn(config.batch_size, *network.input_size, generator=torch.Generator().manual_seed(0))
         with muted():
@@ -99,13 +99,13 @@ def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
     if ratio.metric == "memory":
         base, now = (peak(one, config) for one in both)
     else:
-        with contained(ratio.network):
+        with contained_here(ratio.network):
             facts = [counted_facts(one.name, size, one.how) for one in both]
         base, now = (exact.total_of(ratio.metric, one) for one in facts)
     return exact.counted_ratio(ratio, base, now)
 
 
-def _sized(ratio: Ratio, config: Config) -> tuple[tuple[int, int, int], list[Checked]]:
+def _sized(ratio: Ratio, config: Config) -> tuple[tuple[int, int, int], list[CheckedNetwork]]:
     """The images of a ratio, which are its network's, and baseline and network that are given them."""
     known = {network.name: network for network in config.networks}
     size = known[ratio.network].input_size
@@ -127,7 +127,7 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
         min_abs_s=max(ratio.limit.min_abs, ratio.limit.absolute or 0.0),
     )
     networks = {one.name: network_here(one) for one in both}
-    with contained(ratio.network, limited=False):  # each of its calls is
+    with contained_here(ratio.network, limited=False):  # each of its calls is
         latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
     return ratio_row(ratio, latency.comparison)
 
@@ -191,11 +191,11 @@ def stored_row(network: str, base: StoredLatency, now: StoredLatency, limit: Lim
     if spread is None:
         return replace(row, verdict="inconclusive", reason=f"{row.reason}; record it with several launches to gate it")
     margin = max(math.log1p(limit.fraction(base.floor)), 3 * spread)
-    found: GateVerdict = "fail" if math.log(ratio) > margin else "pass"
-    return replace(row, verdict=found, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
+    verdict: GateVerdict = "fail" if math.log(ratio) > margin else "pass"
+    return replace(row, verdict=verdict, mde80=math.expm1(margin), stale=math.log(ratio) < -margin)
 
 
-def work_of(config: Config, networks: Sequence[Checked]) -> Orders:
+def work_of(config: Config, networks: Sequence[CheckedNetwork]) -> Orders:
     """What worker processes are to measure; `UsageError` where the allocator cannot be had."""
     check_allocator(config.allocator)
     return Orders(networks=networks, threads=config.threads, batch_size=config.batch_size, allocator=config.allocator)

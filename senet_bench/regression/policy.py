@@ -100,8 +100,8 @@ def _looser_settings(base: Config, head: Config) -> Iterator[LimitRow]:
     if LENIENCE[head.inconclusive] > LENIENCE[base.inconclusive]:
         yield _row("gate loosened", "inconclusive", f"inconclusive: {base.inconclusive} -> {head.inconclusive}")
     for allowed in _new_allowances(base.allowed, head.allowed):
-        told = f"{allowed.id} until {allowed.until}: {allowed.reason}"
-        yield _row("allowed by this change", allowed.id, f"this change would allow {told}")
+        words = f"{allowed.id} until {allowed.until}: {allowed.reason}"
+        yield _row("allowed by this change", allowed.id, f"this change would allow {words}")
 
 
 def _looser_limits(base: Config, head: Config) -> Mapping[tuple[str, Limit, Limit], list[str]]:

@@ -26,7 +26,7 @@ from senet_bench.regression.baselines import (
     torch_here,
     updated,
 )
-from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.config import CheckedNetwork, Config
 from senet_bench.regression.launches import Launches
 from senet_bench.regression.limits import counted_metrics, portable_metrics
 from senet_bench.regression.text import value
@@ -121,7 +121,7 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     return ids
 
 
-def latencies_of(config: Config, networks: Sequence[Checked], seed: int) -> Steps[dict[str, StoredLatency]]:
+def latencies_of(config: Config, networks: Sequence[CheckedNetwork], seed: int) -> Steps[dict[str, StoredLatency]]:
     """The latency of networks of this checkout, over the config's launches."""
     schedule = Launches(launches=config.launches, budget_s=config.budget_s, seed=seed)
     return measurement.latencies(measurement.work_of(config, networks), Path(), schedule)
@@ -176,17 +176,17 @@ def _accepted_everywhere(
     """The portable facts after the change, and what changed; networks no longer checked are gone."""
     _check_torch(portable, chosen)
     notes: list[Note] = []
-    kept, found = dict(portable.networks), dict[str, StoredFacts]()
+    kept, facts = dict(portable.networks), dict[str, StoredFacts]()
     checked = {one.name: one for one in config.networks}
     for name, metric in chosen:
         if name not in checked:
             notes.append((f"{name}:{WHOLE}", kept.pop(name, None), None))
         elif metric in portable_metrics() or metric == WHOLE:
-            if name not in found:
-                found[name] = facts_stored(measurement.facts_here(checked[name]))
-            old, kept[name] = kept.get(name), _replaced(kept.get(name), found[name], metric)
+            if name not in facts:
+                facts[name] = facts_stored(measurement.facts_here(checked[name]))
+            old, kept[name] = kept.get(name), _replaced(kept.get(name), facts[name], metric)
             if old != kept[name]:
-                notes.append((f"{name}:{metric}", _part(old, metric), _part(found[name], metric)))
+                notes.append((f"{name}:{metric}", _part(old, metric), _part(facts[name], metric)))
     return kept, notes
 
 
@@ -198,14 +198,14 @@ def _chosen(config: Config, portable: PortableBaseline, ids: Sequence[str], ever
     if every:
         return [(name, WHOLE) for name in names]
     known = {normalise(name): name for name in names}
-    found = []
+    chosen = []
     for text in ids:
         name, metric = _split(text, known)
         known_metrics = (*portable_metrics(), *MACHINE_METRICS)
         if metric not in (WHOLE, *known_metrics):
             raise UsageError(f"{text!r}: {metric} is not stored", f"choose from {', '.join(known_metrics)}")
-        found.append((name, metric))
-    return list(dict.fromkeys(found))
+        chosen.append((name, metric))
+    return list(dict.fromkeys(chosen))
 
 
 def _split(text: str, known: Mapping[str, str]) -> tuple[str, str]:

@@ -39,7 +39,7 @@ def verdict_line(report: Report) -> str:
     """PASS, FAIL, INCONCLUSIVE, NOT COMPARABLE or ERROR, how many gates, against what."""
     judged = [row for row in report.rows if row.verdict not in ("info", "new") and row.gate.max != ANY]
     counts = [(name, sum(row.verdict == name for row in judged)) for name in EXITS]
-    told = ", ".join(f"{n} {'failed' if name == 'fail' else name}" for name, n in counts if n)
+    counted = ", ".join(f"{n} {'failed' if name == 'fail' else name}" for name, n in counts if n)
     beside = [(name, sum(row.verdict == name for row in judged)) for name in ("allowed", "accepted")]
     beside.append(("skipped", sum(row.gate.max == ANY or row.verdict == "info" for row in report.rows)))
     others = "".join(f", {n} {name}" for name, n in beside if n)
@@ -47,7 +47,7 @@ def verdict_line(report: Report) -> str:
     base = " ".join(["base", *filter(None, known)]) if any(known) else "no base"
     plural = "gate" if len(judged) == 1 else "gates"
     passed = sum(row.verdict == "pass" for row in judged)
-    number = f"{told} of {len(judged)} {plural}" if told else f"{passed} of {len(judged)} {plural} passed"
+    number = f"{counted} of {len(judged)} {plural}" if counted else f"{passed} of {len(judged)} {plural} passed"
     if passed == len(judged):
         number = f"all {passed} {plural} passed"
     if wider := sum(row.wider for row in judged):
@@ -195,10 +195,10 @@ def _control(control: Control) -> list[str]:
 
 
 def _sure(report: Report) -> str:
-    told = sureness(report)
+    words = sureness(report)
     return (
-        f"\n<details><summary>How sure is this</summary>\n\n{plain_markdown('; '.join(told))}\n</details>\n"
-        if told
+        f"\n<details><summary>How sure is this</summary>\n\n{plain_markdown('; '.join(words))}\n</details>\n"
+        if words
         else ""
     )
 

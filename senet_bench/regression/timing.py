@@ -11,7 +11,7 @@ from pathlib import Path
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import BenchError
 from senet_bench.regression import launches as launching
-from senet_bench.regression.config import Checked, Config
+from senet_bench.regression.config import CheckedNetwork, Config
 from senet_bench.regression.outcome import LimitRow, failed
 from senet_bench.regression.workers import Orders
 
@@ -57,7 +57,7 @@ class Duel:
     seed: int
     deadline: Deadline
 
-    def rows(self, networks: Sequence[Checked], work: Orders) -> Steps[list[LimitRow]]:
+    def rows(self, networks: Sequence[CheckedNetwork], work: Orders) -> Steps[list[LimitRow]]:
         """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
         work = replace(work, networks=tuple(networks))
         yield Progress(self.deadline.forecast(self.config, len(networks)), 0, 1, forecast=True)
@@ -157,7 +157,7 @@ def busy() -> bool:
     return hasattr(os, "getloadavg") and os.getloadavg()[0] > (os.cpu_count() or 1)
 
 
-def _launched(launches: Mapping[str, Sequence[object]], networks: Sequence[Checked]) -> int:
+def _launched(launches: Mapping[str, Sequence[object]], networks: Sequence[CheckedNetwork]) -> int:
     """The fewest launches that any of these networks has had."""
     return min((len(launches[network.name]) for network in networks), default=0)
 

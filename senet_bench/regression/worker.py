@@ -29,7 +29,7 @@ HERE = Path(__file__).resolve().parent
 ASK, END = 250, 255
 WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
 BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
-Call = Callable[[], object]
+TimedCall = Callable[[], object]
 
 
 class Reading:
@@ -77,7 +77,7 @@ class Servant:
     def __init__(self, portable: Any, reading: Reading) -> None:
         self.portable = portable
         self.reading = reading
-        self.calls: list[Call | None] = []
+        self.calls: list[TimedCall | None] = []
         self.repeats: list[int] = []
         self.clocks: list[Callable[[], float]] = []
 
@@ -133,7 +133,7 @@ class Servant:
         self.calls.append(call)
         return {"seconds": min(times), "waits": waits(call)}
 
-    def called(self, network: list[Any], batch_size: int) -> Call:
+    def called(self, network: list[Any], batch_size: int) -> TimedCall:
         """A call of the network on images that are always the same; raises on an output that is not finite."""
         import torch
 
@@ -165,7 +165,7 @@ UNSEEN_EVENTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "
 FINEST_S, CALLS_LOOKED_AT = 1e-6, 10
 
 
-def waits(call: Call) -> bool:
+def waits(call: TimedCall) -> bool:
     """Whether calls wait for anything (a sleep, a file, another thread), so that their CPU time is not all they take.
 
     True also where the system does not say, or its clock of CPU time is coarse.
@@ -283,13 +283,13 @@ def nurse(threads: int) -> None:
         if not data:
             return
         request = json.loads(data)
-        answer = exit_code(request["process"]) if "process" in request else fork(request["root"], threads, pipes)
+        answer = child_exit_code(request["process"]) if "process" in request else fork(request["root"], threads, pipes)
         for pipe in pipes:
             os.close(pipe)
         control.sendall(json.dumps(answer).encode())
 
 
-def exit_code(process: int) -> int | None:
+def child_exit_code(process: int) -> int | None:
     """The exit code of a child, None while it runs."""
     ended, status = os.waitpid(process, os.WNOHANG)
     return os.waitstatus_to_exitcode(status) if ended else None

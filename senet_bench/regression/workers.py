@@ -29,12 +29,12 @@ from senet_bench.bench.process import allocator_environment
 from senet_bench.core.checkout import git
 from senet_bench.core.specs import Allocator
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.regression.config import Checked
+from senet_bench.regression.config import CheckedNetwork
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.worker import ASK, END
 
 ANSWER_S, BLOCK_LIMIT_S = 600.0, 120.0
-Clock = Literal["wall", "cpu"]
+ClockName = Literal["wall", "cpu"]
 PROGRAM = Path(__file__).with_name("worker.py")
 Value = TypeVar("Value")
 
@@ -98,7 +98,7 @@ def _add(folder: Path, place: Path, commit: str) -> None:
         raise MeasurementError(f"the base cannot be checked out ({said})", "make room, or remove stale worktrees")
 
 
-class Answer(msgspec.Struct, Generic[Value]):
+class WorkerAnswer(msgspec.Struct, Generic[Value]):
     """What a worker answered: a value, or why there is none.
 
     `missing`: there is no such network; `machine`: memory or patience ran out, which says nothing of its code.
@@ -118,7 +118,7 @@ class Described(msgspec.Struct):
     line: int
 
 
-class Prepared(msgspec.Struct):
+class PreparedNetwork(msgspec.Struct):
     """A network that is ready to be timed: seconds of its fastest call, and whether its calls wait for anything."""
 
     seconds: float
@@ -273,15 +273,15 @@ class Worker:
         self.heard[:] = rest
         return line
 
-    def answered(self, kind: type[Value]) -> Answer[Value]:
+    def answered(self, kind: type[Value]) -> WorkerAnswer[Value]:
         """The answer to the last request, its value of that type. A worker that died over it is begun anew."""
         try:
-            return msgspec.json.decode(self.answer(), type=Answer[kind])  # type: ignore[valid-type]
+            return msgspec.json.decode(self.answer(), type=WorkerAnswer[kind])  # type: ignore[valid-type]
         except MeasurementError as error:
             self._end(at_once=True)
             killed = self.process.returncode in (-9, 137)  # by us, or where memory ran out
             self._start()
-            return Answer(error=error.problem, machine=killed)
+            return WorkerAnswer(error=error.problem, machine=killed)
 
     def block(self, place: int) -> float:
         """Seconds of the fastest call of a block of a network."""
@@ -321,7 +321,7 @@ class Worker:
 class Orders:
     """What is measured: the networks, the threads of a process, images in a call, the allocator."""
 
-    networks: Sequence[Checked]
+    networks: Sequence[CheckedNetwork]
     threads: int = 1
     batch_size: int = 1
     allocator: Allocator = "as-is"
@@ -335,7 +335,7 @@ def _read(pipe: IO[bytes], said: queue.SimpleQueue[bytes]) -> None:
     said.put(b"")
 
 
-def answers(workers: Sequence[Worker], kind: type[Value], do: str, **request: object) -> list[Answer[Value]]:
+def answers(workers: Sequence[Worker], kind: type[Value], do: str, **request: object) -> list[WorkerAnswer[Value]]:
     """What every worker answers to the same request, or to `each` its own; they work on it side by side."""
     each = request.pop("each", None)
     for place, worker in enumerate(workers):

@@ -23,7 +23,7 @@ class Measure(Protocol):
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on what this machine, its data or these networks cannot offer."""
 
-    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
+    def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of this measure."""
 
     def steps(self, cases: Sequence[Case]) -> int:
@@ -52,8 +52,8 @@ def compare(
     cases = with_controls(cases) if "accuracy" in measures else cases
     if changes is not None and changes != Changes():
         count.check(cases)
-    asked = RunConditions(what=list(what) or list(TABLES_2_AND_3))
-    return (yield from measured("compare", cases, store, asked, count, measures))
+    conditions = RunConditions(what=list(what) or list(TABLES_2_AND_3))
+    return (yield from measured("compare", cases, store, conditions, count, measures))
 
 
 def ablate(
@@ -74,8 +74,8 @@ def ablate(
     cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
     check_measures(cases, measures)
     typed = {name: text or "paper" for name, text in axes.items()}
-    asked = RunConditions(model=listed_name(model), axes=typed, left_out=left_out)
-    return (yield from measured("ablate", cases, store, asked, count, measures))
+    conditions = RunConditions(model=listed_name(model), axes=typed, left_out=left_out)
+    return (yield from measured("ablate", cases, store, conditions, count, measures))
 
 
 def settings(
@@ -105,15 +105,15 @@ def measured(
     command: str,
     cases: Sequence[Case],
     store: Store,
-    asked: RunConditions,
+    conditions: RunConditions,
     count: Count,
     measures: Mapping[str, Measure],
 ) -> Steps[Record[Run]]:
     """Count the cases, then take every measure of them; the run, stored after each row."""
     parts: list[Measure] = [count, *measures.values()]
     for part in parts:
-        asked = part.described(asked, cases)
-    record = Record.begin(store, new_run(command, asked))
+        conditions = part.described(conditions, cases)
+    record = Record.begin(store, new_run(command, conditions))
     total, done = sum(part.steps(cases) for part in parts), 0
     for part in parts:
         yield from retold(part.run(cases, record), partial(_moment, record, done, total))

@@ -72,10 +72,10 @@ class Count:
                 continue  # its row says so, and the others go on
         return reasons
 
-    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
+    def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with how it counts."""
         return structs.replace(
-            asked,
+            conditions,
             counter=self.counter,
             verified=self.verify,
             flops_of=self.formulas.source if self.formulas else None,

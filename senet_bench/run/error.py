@@ -171,11 +171,11 @@ class Sweep:
         """A recipe with its epochs and learning rate as asked; `own` where none is."""
         from senet_bench.core import recipes
 
-        found = recipes.recipe(self.recipe or (own if self.weights is None else recipes.FINETUNE), own)
-        found = found.lasting(self.epochs)
+        recipe = recipes.recipe(self.recipe or (own if self.weights is None else recipes.FINETUNE), own)
+        recipe = recipe.lasting(self.epochs)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
-        return found if self.lr is None else replace(found, lr=self.lr)
+        return recipe if self.lr is None else replace(recipe, lr=self.lr)
 
     def fitted(self, changes: Changes) -> Changes:
         """The changes with the data set's image size, channels and classes; `UsageError` where others were asked."""
@@ -190,9 +190,9 @@ class Sweep:
                 raise UsageError(f"{option} is {value} on {self.dataset}, not {getattr(changes, name)}", "leave it out")
         return replace(changes, **fixed, pretrained=self.weights)
 
-    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
+    def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its trainings."""
-        return structs.replace(asked, accuracy=self.protocol(*self.lessons(cases)))
+        return structs.replace(conditions, accuracy=self.protocol(*self.lessons(cases)))
 
     def protocol(self, *lessons: tuple[str, Recipe]) -> TrainingProtocol:
         """What decides whether two errors may be compared; of several lessons what all of them have."""
@@ -293,19 +293,19 @@ class Sweep:
         for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
             check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
         rows, total = record.document.rows, len(self.plan(cases))
-        told = failed_before or {}
-        outcomes = Outcomes(total=total, failed=dict(told))
+        failures = failed_before or {}
+        outcomes = Outcomes(total=total, failed=dict(failures))
         todo = self._todo(cases, record.store, stored, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             withdrawn(filter(None, [kept.forget(planned.key) for planned in todo]))
         function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
-        record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in told]
+        record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
         record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
         if todo and stored.before.left_out:
-            asked = structs.replace(record.document.conditions, trials_left_out=stored.before.left_out)
-            record.change(conditions=asked)
+            conditions = structs.replace(record.document.conditions, trials_left_out=stored.before.left_out)
+            record.change(conditions=conditions)
         yield record.progress("done", total, total)
         return outcomes
 
@@ -397,13 +397,13 @@ def trial_definition(trial: Trial) -> dict[str, Any]:
 
 def moments_of(running: Iterable[Trial]) -> dict[Trial, Moment]:
     """How far each of some trials is that has told."""
-    told = {}
+    moments = {}
     for trial in running:
         place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint else None
         with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
             if place is not None and place.is_file():
-                told[trial] = msgspec.json.decode(place.read_bytes(), type=Moment)
-    return told
+                moments[trial] = msgspec.json.decode(place.read_bytes(), type=Moment)
+    return moments
 
 
 def _listed(moments: Mapping[Trial, Moment], rows: Sequence[Row]) -> str:
@@ -439,14 +439,14 @@ def _duration(seconds: float) -> str:
 
 def _pairs(rows: Sequence[Row]) -> dict[int, tuple[list[float], list[float]]]:
     """Of each row that has attention, by its place, its errors and its baseline's over the seeds that both have."""
-    found, known = {}, References(rows)
+    pairs, known = {}, References(rows)
     for place, row in enumerate(rows):
         other = known.baseline_of(row)
         if row.role == "variant" and row.accuracy and other is not None and other.accuracy:
             ours, theirs = pairs_of(row, other)
             if len(ours) > 1:
-                found[place] = ours, theirs
-    return found
+                pairs[place] = ours, theirs
+    return pairs
 
 
 def _stops(rows: Sequence[Row], known: Mapping[int, Seeding], outcomes: Outcomes, seeds: int) -> dict[int, int]:

@@ -122,30 +122,30 @@ class EvaluationRequest:
         return outside.attached(spec_of(model.removesuffix(ATTACH), changes), attention_in(weights))
 
 
-def evaluate(asked: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
+def evaluate(request: EvaluationRequest, store: Store) -> Steps[Record[Document]]:
     """The record of all errors of classifiers and, of several, each difference to the first."""
-    specs = checked(asked, store)
-    images, labels = _labelled(asked)
-    record, seen, trials = begun(asked, images, store), list[Any](), trial_errors(store)
+    specs = checked(request, store)
+    images, labels = _labelled(request)
+    record, seen, trials = begun(request, images, store), list[Any](), trial_errors(store)
     names, networks = names_of(specs), list[Any]()
-    total = len(specs) * len(asked.runtimes)
-    for spec, name, source in zip(specs, names, asked.weights):
-        for runtime in asked.runtimes:
+    total = len(specs) * len(request.runtimes)
+    for spec, name, source in zip(specs, names, request.weights):
+        for runtime in request.runtimes:
             row, predictions, network = _evaluated(
-                asked, images, labels, spec, _file_name(name, runtime), source, runtime
+                request, images, labels, spec, _file_name(name, runtime), source, runtime
             )
             seen.append(predictions)
-            networks += [network] if asked.timing_s is not None else []
+            networks += [network] if request.timing_s is not None else []
             row = _against(record.document.rows, seen, row)
             record.add(structs.replace(row, paper=beside_paper(row, trials)))
             yield record.progress(row.label, len(seen), total)
-    if asked.timing_s is not None:
-        latencies = yield from _timed(asked, networks, (images.channels, row.size, row.size))
+    if request.timing_s is not None:
+        latencies = yield from _timed(request, networks, (images.channels, row.size, row.size))
         for place, latency in enumerate(latencies):
             record.put(place, structs.replace(record.document.rows[place], latency=latency))
-    if asked.per_class is not None:
-        files = [_file_name(name, runtime) for name in names for runtime in asked.runtimes]
-        write_atomically(asked.per_class, _by_class(images, files, seen))
+    if request.per_class is not None:
+        files = [_file_name(name, runtime) for name in names for runtime in request.runtimes]
+        write_atomically(request.per_class, _by_class(images, files, seen))
     return record
 
 
@@ -153,48 +153,48 @@ def _file_name(name: str, runtime: Runtime) -> str:
     return name if runtime == "eager" else f"{name}-{runtime.replace(':', '-')}"
 
 
-def _labelled(asked: EvaluationRequest) -> tuple[DataSet, Labels | None]:
+def _labelled(request: EvaluationRequest) -> tuple[DataSet, Labels | None]:
     """The images, and other labels for them where those are asked for."""
     from senet_bench.data import labels, sets
     from senet_bench.training.weights import draw_in
 
-    if asked.labels is None:
-        draws = sorted({draw_in(source, asked.dataset) for source in asked.weights})
+    if request.labels is None:
+        draws = sorted({draw_in(source, request.dataset) for source in request.weights})
         if len(draws) > 1:
             seeds = " and ".join(map(str, draws))
             raise UsageError(
-                f"the weights of seeds {seeds} were trained on other draws of {asked.dataset}: "
+                f"the weights of seeds {seeds} were trained on other draws of {request.dataset}: "
                 "no test images are new to all of them",
                 "evaluate them one by one, or train on digits-full",
             )
-        return sets.load_images(asked.dataset, asked.folder, draw=draws[0]), None
-    if asked.dataset != "imagenet":
-        raise UsageError(f"--labels are for ImageNet, not {asked.dataset}", "use --dataset imagenet")
-    if asked.labels.lower() in labels.OF_V2:
-        return labels.images_of_v2(asked.folder), None
-    images = sets.load_images(asked.dataset, asked.folder)
-    return images, labels.real_labels(Path(asked.labels), images)
+        return sets.load_images(request.dataset, request.folder, draw=draws[0]), None
+    if request.dataset != "imagenet":
+        raise UsageError(f"--labels are for ImageNet, not {request.dataset}", "use --dataset imagenet")
+    if request.labels.lower() in labels.OF_V2:
+        return labels.images_of_v2(request.folder), None
+    images = sets.load_images(request.dataset, request.folder)
+    return images, labels.real_labels(Path(request.labels), images)
 
 
-def checked(asked: EvaluationRequest, store: Store) -> list[ModelSpec]:
+def checked(request: EvaluationRequest, store: Store) -> list[ModelSpec]:
     """The networks that are to be evaluated; raises on what could not be carried out or stored."""
     from senet_bench.bench.machine import check_conditions
     from senet_bench.core.specs import Conditions
 
-    for runtime in asked.runtimes:
-        check_conditions(Conditions(device=asked.device, precision=asked.precision, runtime=runtime))
+    for runtime in request.runtimes:
+        check_conditions(Conditions(device=request.device, precision=request.precision, runtime=runtime))
     store.check()
-    if asked.per_class is not None:
-        check_writable(asked.per_class)
-    if asked.predictions is not None:
-        check_folder(asked.predictions)
-    return asked.specs()
+    if request.per_class is not None:
+        check_writable(request.per_class)
+    if request.predictions is not None:
+        check_folder(request.predictions)
+    return request.specs()
 
 
-def begun(asked: EvaluationRequest, images: DataFacts, store: Store) -> Record[Document]:
+def begun(request: EvaluationRequest, images: DataFacts, store: Store) -> Record[Document]:
     """The record of an evaluation on these images, without a row yet."""
-    notes = [*images.notes, *asked.notes]
-    conditions = EvaluationConditions(dataset=asked.dataset, images=len(images.test), notes=notes)
+    notes = [*images.notes, *request.notes]
+    conditions = EvaluationConditions(dataset=request.dataset, images=len(images.test), notes=notes)
     return Record.begin(store, new_facts("evaluate", conditions))
 
 
@@ -206,7 +206,7 @@ def names_of(specs: Sequence[ModelSpec]) -> list[str]:
 
 
 def _evaluated(
-    asked: EvaluationRequest,
+    request: EvaluationRequest,
     images: DataSet,
     labels: Labels | None,
     spec: ModelSpec,
@@ -225,25 +225,25 @@ def _evaluated(
         classes=len(images.classes),
         in_channels=images.channels,
         as_trained=True,
-        average=asked.average,
+        average=request.average,
         head=images.classes,
     )
-    network = loaded.network.to(asked.device)
+    network = loaded.network.to(request.device)
     images = loaded.normalised(images)
     files = isinstance(images.test, Files)
     viewing = Viewing(
-        size=asked.size or (spec.input_size[1] if files else images.size),
-        batch=asked.batch_size or USUAL_BATCH,
-        precision=asked.precision,
-        device=asked.device,
-        fidelity=asked.fidelity,
-        skip_corrupt=asked.skip_corrupt,
+        size=request.size or (spec.input_size[1] if files else images.size),
+        batch=request.batch_size or USUAL_BATCH,
+        precision=request.precision,
+        device=request.device,
+        fidelity=request.fidelity,
+        skip_corrupt=request.skip_corrupt,
     )
     if runtime != "eager":
         network = _in_int8(network, images, viewing, runtime)
-    seen = predict(network, images, _shown(asked, images.test, viewing), viewing)
-    if asked.predictions is not None:
-        seen.save(asked.predictions / f"{name}-{asked.dataset}.npz")
+    seen = predict(network, images, _shown(request, images.test, viewing), viewing)
+    if request.predictions is not None:
+        seen.save(request.predictions / f"{name}-{request.dataset}.npz")
     row = _row(loaded, viewing, images, seen if labels is None else seen.relabelled(labels.right))
     if runtime != "eager":
         calibrated = f"calibrated by {CALIBRATION_IMAGES} training images at most"
@@ -258,7 +258,7 @@ def _evaluated(
 
 
 def _timed(
-    asked: EvaluationRequest, networks: Sequence[nn.Module], input_size: tuple[int, int, int]
+    request: EvaluationRequest, networks: Sequence[nn.Module], input_size: tuple[int, int, int]
 ) -> Steps[list[Latency]]:
     """The latency of each for a batch of seeded images, in the same rounds, and its ratio to the first one's."""
     import torch
@@ -268,20 +268,20 @@ def _timed(
     from senet_bench.bench.rounds import Plan, measure_latency
     from senet_bench.bench.runtimes import example
 
-    assert asked.timing_s is not None
-    batch, threads = asked.batch_size or USUAL_BATCH, torch.get_num_threads()  # those of sessions that stand already
-    conditions = Conditions(device=asked.device, batch_size=batch, threads=threads)
-    images = example(input_size, batch).to(asked.device)
+    assert request.timing_s is not None
+    batch, threads = request.batch_size or USUAL_BATCH, torch.get_num_threads()  # those of sessions that stand already
+    conditions = Conditions(device=request.device, batch_size=batch, threads=threads)
+    images = example(input_size, batch).to(request.device)
     calls = {str(place): _call(network.eval(), images) for place, network in enumerate(networks)}
     with session(conditions):
         compared = yield from measure_latency(
             {name: functools.partial(_itself, call) for name, call in calls.items()},
             "0",
-            plan=Plan(budget_s=asked.timing_s),
-            clock=device_of(asked.device).clock(conditions),
+            plan=Plan(budget_s=request.timing_s),
+            clock=device_of(request.device).clock(conditions),
         )
     found = [compared.latency(name) for name in calls]
-    runtimes = [runtime for _ in asked.models for runtime in asked.runtimes]
+    runtimes = [runtime for _ in request.models for runtime in request.runtimes]
     return [replace(one, conditions=replace(conditions, runtime=name)) for one, name in zip(found, runtimes)]
 
 
@@ -321,14 +321,14 @@ def _in_int8(network: nn.Module, images: DataSet, viewing: Viewing, runtime: Run
         return Quantised(RUNTIMES[runtime], network.eval(), whole)
 
 
-def _shown(asked: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
+def _shown(request: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
     """The split, from the cache of its crops where one is asked for."""
     from senet_bench.data.images import cached, centre_crop
     from senet_bench.data.sets import Files
 
-    if asked.cache is None or not isinstance(split, Files) or viewing.size is None:
+    if request.cache is None or not isinstance(split, Files) or viewing.size is None:
         return split
-    return cached(split, centre_crop(viewing.size), asked.cache, fidelity=asked.fidelity)
+    return cached(split, centre_crop(viewing.size), request.cache, fidelity=request.fidelity)
 
 
 def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> ClassifierRow:
@@ -369,11 +369,11 @@ def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, Stor
         return []
     spec = replace(resolve(row.model), attention=row.attention, classes=row.classes or resolve(row.model).classes)
     network, error = of_evaluation(row, trials)
-    asked = Asked(spec, StoredErrors([(network, error)]))
+    wanted = Asked(spec, StoredErrors([(network, error)]))
     studies = [study for study in STUDIES.values() if (study.classes or resolve(row.model).classes) == spec.classes]
     printed = list(dict.fromkeys(cell for study in studies for cell in paper_cells(spec, study.id)))
-    judged = [error_cell(cell, asked) for cell in printed if is_error(cell)]
-    judged += gain_cells(printed, asked)
+    judged = [error_cell(cell, wanted) for cell in printed if is_error(cell)]
+    judged += gain_cells(printed, wanted)
     return [cell for cell in judged if cell.status != "not measured"] or [cell for cell in judged if cell.differs_in]
 
 

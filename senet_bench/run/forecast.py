@@ -126,15 +126,15 @@ def _kind(device: str) -> str:
 
 def _durations(kept: TrialStore) -> dict[tuple[str, str], list[float]]:
     """The seconds of stored trials, by what they have in common and the kind of device they ran on."""
-    found: dict[tuple[str, str], list[float]] = {}
+    durations: dict[tuple[str, str], list[float]] = {}
     for path in sorted(kept.folder.glob("*.json")):
         document = json_object(read_file(path), str(path))
         result = kept.get(path.stem)
         if result is not None and result.seconds is not None:
-            found.setdefault((_likeness(document.get("definition", {})), _kind(result.device)), []).append(
+            durations.setdefault((_likeness(document.get("definition", {})), _kind(result.device)), []).append(
                 result.seconds
             )
-    return found
+    return durations
 
 
 def _likeness(defined: Mapping[str, Any]) -> str:

@@ -52,10 +52,10 @@ class Timing:
             searches = conditions.runtime == FASTEST
             check_conditions(replace(conditions, runtime="eager") if searches else conditions)
 
-    def described(self, asked: RunConditions, cases: Sequence[Case]) -> RunConditions:
+    def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its timing."""
         plan = TimingPlan(budget_s=self.budget_s, seed=self.seed, conditions=list(self.conditions))
-        return structs.replace(asked, latency=plan)
+        return structs.replace(conditions, latency=plan)
 
     def steps(self, cases: Sequence[Case]) -> int:
         """How many measurements that makes."""

@@ -34,7 +34,7 @@ from senet_bench.run.engines import (
     outcome_of,
 )
 
-ANSWERS_WITHIN_S = 120.0
+CALCULATES_WITHIN_S = 120.0
 """Seconds that a new process may take to calculate on its device."""
 
 
@@ -202,7 +202,7 @@ def _gone(place: str | None) -> str:
     worker = _Worker(place)
     try:
         worker.give(calculates, None)
-        outcome = worker.take(ANSWERS_WITHIN_S)
+        outcome = worker.take(CALCULATES_WITHIN_S)
     finally:
         worker.end()
     return outcome.reason if isinstance(outcome, Failure) else outcome.cause if isinstance(outcome, Died) else ""

@@ -44,7 +44,7 @@ class Before:
         why = "with --fresh" if self.weights else "for its weights"
         return (f"{self._stored()}; trained again {why}",)
 
-    def record(self, asked: TrainingRequest, store: Store, out: Path, processes: int) -> Record[Document]:
+    def record(self, request: TrainingRequest, store: Store, out: Path, processes: int) -> Record[Document]:
         """The record of the training that was, with its epochs where they were stored."""
         note = f"{self._stored()}; nothing was trained (--fresh trains again)"
         if self.told is not None:
@@ -53,7 +53,9 @@ class Before:
             about = type(about)(**{**_fields(about), "notes": [*about.notes, note]})
             return Record(replace(document, conditions=about), store, path)
         summary = TrainSummary(weights=str(out), **self.errors())
-        record: Record[Document] = Record.begin(store, new_facts("train", asked.conditions([note], processes), summary))
+        record: Record[Document] = Record.begin(
+            store, new_facts("train", request.conditions([note], processes), summary)
+        )
         if processes == 1:
             record.change()
         return record
@@ -92,30 +94,30 @@ def _fields(conditions: Any) -> dict[str, Any]:
     return {name: getattr(conditions, name) for name in conditions.__struct_fields__}
 
 
-def keep(asked: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
+def keep(request: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
     """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
     from senet_bench.training.trials import trained_place
 
-    rows, recipe, about = record.document.rows, asked.resolved(), header("trial", {})
+    rows, recipe, about = record.document.rows, request.resolved(), header("trial", {})
     last = rows[-1] if rows else None
-    if not asked.is_trial or last is None or last.top1_err is None:
+    if not request.is_trial or last is None or last.top1_err is None:
         return
     result = TrialResult(
-        model=asked.spec.name,
-        attention=asked.spec.attention,
+        model=request.spec.name,
+        attention=request.spec.attention,
         dataset=images.name,
         recipe=recipe.name,
         lr=recipe.lr,
         epochs=recipe.epochs,
-        seed=asked.seed,
-        precision=asked.precision,
+        seed=request.seed,
+        precision=request.precision,
         images=len(images.test),
         top1_err=last.top1_err,
         top5_err=last.top5_err,
         test_loss=last.test_loss,
         seconds=sum(row.seconds for row in rows),
         processes=record.document.conditions.processes,
-        **trained_place(asked.device),
+        **trained_place(request.device),
     )
     del about["schema"]
     record.store.trials(about["environment"].machine).put(identity.key, identity.as_dict(), result, about)

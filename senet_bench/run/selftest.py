@@ -311,8 +311,8 @@ def _rule_row(rule: str, trials: Sequence[TimingTrial]) -> RuleCounts:
     same = [t for t in trials if rule in t.alarm and t.kind in ("same", "peers same")]
     slower = [t for t in trials if rule in t.alarm and t.kind in ("slower", "peers slower")]
     medians = [statistics.median(t.seconds for t in group) if group else None for group in (same, slower)]
-    false_alarms, found = (sum(t.alarm[rule] for t in group) for group in (same, slower))
-    return RuleCounts(rule, len(same), false_alarms, len(slower), found, *medians)
+    false_alarms, hits = (sum(t.alarm[rule] for t in group) for group in (same, slower))
+    return RuleCounts(rule, len(same), false_alarms, len(slower), hits, *medians)
 
 
 def _alarmed(trial: TimingTrial) -> bool:

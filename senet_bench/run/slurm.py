@@ -32,7 +32,7 @@ from senet_bench.run.engines import (
     extra,
     following,
 )
-from senet_bench.run.slurm_job import Answer
+from senet_bench.run.slurm_job import SlurmTask
 from senet_bench.run.slurm_queue import QueuedJob
 
 GPU_OPTIONS = {"gpus_per_node", "slurm_gpus_per_node", "slurm_gres", "slurm_gpus_per_task"}
@@ -248,7 +248,7 @@ class _Jobs(Generic[Job, Result]):
         self.engine.set_options(self.executor, {"name": name})
         try:
             with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are part of the error
-                handle = self.executor.submit(Answer(), token, self.function, job)
+                handle = self.executor.submit(SlurmTask(), token, self.function, job)
         except Exception as error:  # sbatch's refusals come as several types
             if self.engine.cluster == "slurm" and not slurm_queue.controller_answers():
                 raise MeasurementError(
@@ -341,8 +341,8 @@ class _Jobs(Generic[Job, Result]):
             return Busy(0, len(self.running), tuple(why))
         runs = {number for number, job in self.queue.items() if job.state in ("RUNNING", "COMPLETING", "SUSPENDED")}
         running = [job for number, job in self.running.items() if number in runs]
-        told = list(filter(None, (job.silent_since() for job in running)))
-        silent = max(0.0, time.time() - min(told)) if told and self.engine.cluster == "slurm" else None
+        silences = list(filter(None, (job.silent_since() for job in running)))
+        silent = max(0.0, time.time() - min(silences)) if silences and self.engine.cluster == "slurm" else None
         again = f"{self.again} submitted again (last: {self.why})" if self.again else ""
         return Busy(len(running), len(self.running) - len(running), tuple(why), silent, again)
 
@@ -350,5 +350,5 @@ class _Jobs(Generic[Job, Result]):
 def _last_error(error: Exception) -> str:
     """The last line of a job's traceback that says something."""
     lines = [line.strip() for line in str(error).splitlines()]
-    told = [line for line in lines if line and not line.startswith(("---", "You can check", "- /", "or at paths"))]
-    return (told[-1] if told else one_line(error))[:300]
+    errors = [line for line in lines if line and not line.startswith(("---", "You can check", "- /", "or at paths"))]
+    return (errors[-1] if errors else one_line(error))[:300]

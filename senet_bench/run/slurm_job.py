@@ -17,7 +17,7 @@ EXIT = os._exit
 """What ends the process, also while code of others runs, for which it is replaced."""
 
 
-class Answer:
+class SlurmTask:
     """What a Slurm job runs: the function of a job, its outcome given back with the token it was submitted with."""
 
     def __call__(self, token: str, function: Callable[[Job], Result], job: Job) -> tuple[str, Result | Failure | Died]:

@@ -35,9 +35,9 @@ def queued() -> dict[str, QueuedJob] | None:
 
 def end_of(number: str) -> QueuedJob | None:
     """How a job is remembered that is in no queue any more, by the controller or by accounting; None by neither."""
-    told = _answer("scontrol", "--oneliner", "show", "job", number)
-    if told:
-        facts = dict(part.split("=", 1) for part in told.split() if "=" in part)
+    answer = _answer("scontrol", "--oneliner", "show", "job", number)
+    if answer:
+        facts = dict(part.split("=", 1) for part in answer.split() if "=" in part)
         return QueuedJob(
             facts.get("JobName", ""), facts.get("JobState", ""), facts.get("Reason", ""), facts.get("NodeList", "")
         )
@@ -53,8 +53,8 @@ def controller_answers() -> bool:
 
 def longest_minutes(partition: str | None) -> int | None:
     """The time limit of a partition, of the default one where none is named; None where there is no limit known."""
-    told = _answer("sinfo", "--noheader", "--format=%P|%l", *((f"--partition={partition}",) if partition else ()))
-    for line in (told or "").splitlines():
+    answer = _answer("sinfo", "--noheader", "--format=%P|%l", *((f"--partition={partition}",) if partition else ()))
+    for line in (answer or "").splitlines():
         name, _, limit = line.strip().partition("|")
         time = MINUTES_OF_TIME.fullmatch(limit)
         if time is not None and (partition is not None or name.endswith("*")):

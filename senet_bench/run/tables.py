@@ -89,11 +89,12 @@ def training_document(facts: Training) -> Document:
         )
         for row in facts.rows
     )
-    asked = facts.conditions
-    title = f"{asked.model} on {asked.dataset}: {asked.recipe}, batch {asked.batch_size}, lr {asked.lr:g}"
-    departs = (f"recipe {asked.recipe}: {'; '.join(asked.deviations)}",) if asked.deviations else ()
+    training = facts.conditions
+    trained = f"{training.recipe}, batch {training.batch_size}, lr {training.lr:g}"
+    title = f"{training.model} on {training.dataset}: {trained}"
+    departs = (f"recipe {training.recipe}: {'; '.join(training.deviations)}",) if training.deviations else ()
     lacking = any(row.top1_err is not None and row.top5_err is None for row in facts.rows)
-    notes = (*asked.notes, *departs, *([WITHOUT_TOP5] if lacking else []), f"weights in {facts.summary.weights}")
+    notes = (*training.notes, *departs, *([WITHOUT_TOP5] if lacking else []), f"weights in {facts.summary.weights}")
     table = Table(title, tuple(Column(name) for name in columns), lines, notes)
     records = tuple(map(asdict, facts.rows))
     return Document(facts, (table,), (replace(table, rows=lines[-10:]),), records)
@@ -107,7 +108,7 @@ def evaluation(facts: Evaluation) -> Document:
     return Document(facts, (table,), (table,), tuple(map(msgspec.to_builtins, facts.rows)))
 
 
-def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table:
+def _errors(conditions: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table:
     """One line a network; of several, the difference to the first."""
     columns = ["network", "images", "top-1 err %", "95 % interval", "top-5 err %"]
     several = len(rows) > 1
@@ -133,10 +134,10 @@ def _errors(asked: EvaluationConditions, rows: Sequence[ClassifierRow]) -> Table
     sizes = ", ".join(dict.fromkeys(f"{row.size} px" for row in rows))
     lacking = [WITHOUT_TOP5] if any(row.top5_err is None for row in rows) else []
     return Table(
-        f"Single centre crop on {asked.dataset} ({sizes})",
+        f"Single centre crop on {conditions.dataset} ({sizes})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*asked.notes, *_remarks(rows), *lacking, *_timing_notes(timed)),
+        (*conditions.notes, *_remarks(rows), *lacking, *_timing_notes(timed)),
     )
 
 
@@ -160,7 +161,7 @@ def _timing_notes(timed: Sequence[Latency]) -> tuple[str, ...]:
     return (note, *reasons)
 
 
-def _precisions(asked: EvaluationConditions, rows: Sequence[DetectorRow]) -> Table:
+def _precisions(conditions: EvaluationConditions, rows: Sequence[DetectorRow]) -> Table:
     """One line a detector; of several, the difference in AP to the first."""
     several = len(rows) > 1
     printed = [metric for metric in ("ap", "ap50") if any(_printed(row, metric) for row in rows)]
@@ -178,10 +179,10 @@ def _precisions(asked: EvaluationConditions, rows: Sequence[DetectorRow]) -> Tab
     )
     sizes = dict.fromkeys(f"shorter side {row.size} px, longer at most {row.longest}" for row in rows)
     return Table(
-        f"Detection on {asked.dataset} ({'; '.join(sizes)})",
+        f"Detection on {conditions.dataset} ({'; '.join(sizes)})",
         tuple(Column(name, numeric=name != "network") for name in columns),
         lines,
-        (*asked.notes, *_remarks(rows), PRECISION_NOTE),
+        (*conditions.notes, *_remarks(rows), PRECISION_NOTE),
     )
 
 

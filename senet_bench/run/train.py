@@ -44,7 +44,7 @@ def classification() -> Lesson:
     return Lesson(TrainingRequest.read, Classifying, lambda *_: ())
 
 
-def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
+def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
     """The record of a training run, its weights beside it; progress about once a second and every epoch.
 
     What is stored with its weights is not trained again. Under torchrun every process trains, and the first alone
@@ -55,47 +55,47 @@ def train(asked: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[
     from senet_bench.training import loop, weights
     from senet_bench.training.distributed import gathered, joined, own
 
-    check_conditions(Conditions(device=asked.device, precision=asked.precision))
-    asked.check()
+    check_conditions(Conditions(device=request.device, precision=request.precision))
+    request.check()
     store.check()
-    asked = asked.prepared()
-    tracker = _tracker(asked.track)
-    images = lesson.read(asked)
-    identity = asked.identity(images)
-    check_unchanged(store.trials(environment().machine), asked.folder, identity.data, fresh=asked.fresh)
-    out = _out(asked, store, identity.key)
-    with joined(asked.device) as world:
-        before = reuse.before(store, identity.key, out, asked.is_trial, asked.resume)
-        if all(gathered(before.complete and not asked.fresh, world)):
-            return before.record(asked, store, out, world.size)
-        begun = _begun(asked, images)
+    request = request.prepared()
+    tracker = _tracker(request.track)
+    images = lesson.read(request)
+    identity = request.identity(images)
+    check_unchanged(store.trials(environment().machine), request.folder, identity.data, fresh=request.fresh)
+    out = _out(request, store, identity.key)
+    with joined(request.device) as world:
+        before = reuse.before(store, identity.key, out, request.is_trial, request.resume)
+        if all(gathered(before.complete and not request.fresh, world)):
+            return before.record(request, store, out, world.size)
+        begun = _begun(request, images)
         network, images = begun.network, begun.images
-        notes = [*images.notes, *begun.notes, *lesson.prepare(asked, network), *before.notes()]
-        notes += _error_before(asked, begun, world)
-        notes += asked.about_processes(world.size)
-        conditions = asked.conditions(notes, world.size)
+        notes = [*images.notes, *begun.notes, *lesson.prepare(request, network), *before.notes()]
+        notes += _error_before(request, begun, world)
+        notes += request.about_processes(world.size)
+        conditions = request.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
-        settings = replace(asked.settings(out.with_suffix(".checkpoint")), device=own(asked.device, world))
+        settings = replace(request.settings(out.with_suffix(".checkpoint")), device=own(request.device, world))
 
         def ended(row: EpochRow) -> None:
             _put(record, world, rows=[*record.document.rows, row])
             _track(tracker, row)
 
-        steps = loop.train(network, images, asked.resolved(), settings, world, lesson.objective, ended)
+        steps = loop.train(network, images, request.resolved(), settings, world, lesson.objective, ended)
         yield from retold(steps, lambda step: _moment(record, step, settings.checkpoint))
         if world.is_main:
-            weights.save(network, out, asked.spec, **asked.described(), key=identity.key)
-            reuse.keep(asked, record, images, identity)
+            weights.save(network, out, request.spec, **request.described(), key=identity.key)
+            reuse.keep(request, record, images, identity)
         last = _last(record.document.rows) or before.errors()
         _put(record, world, summary=TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **last))
     return record
 
 
-def _out(asked: TrainingRequest, store: Store, key: str) -> Path:
+def _out(request: TrainingRequest, store: Store, key: str) -> Path:
     """Where the weights go; raises where they cannot, or where those of another training lie."""
     from senet_bench.training import weights
 
-    out = asked.out or store.trained_weights(asked.spec.name, asked.dataset, asked.resolved().name, key)
+    out = request.out or store.trained_weights(request.spec.name, request.dataset, request.resolved().name, key)
     if out.exists() and not out.is_file():
         kind = "a folder" if out.is_dir() else "no regular file"
         raise UsageError(f"--out {out} is {kind}", "name a file")
@@ -118,39 +118,39 @@ def _put(record: Record[Document], world: World, **fields: Any) -> None:
         record.document = replace(record.document, **fields)
 
 
-def _begun(asked: TrainingRequest, images: Any) -> Start:
+def _begun(request: TrainingRequest, images: Any) -> Start:
     import torch
 
     from senet_bench.models import build_spec
     from senet_bench.training import weights
     from senet_bench.training.start import Start, start_of_training
 
-    spec = asked.spec
-    if asked.is_trial:
-        return start_of_training(spec, images, asked.seed, asked.weights)
-    torch.manual_seed(asked.seed)
-    if asked.weights is None:
+    spec = request.spec
+    if request.is_trial:
+        return start_of_training(spec, images, request.seed, request.weights)
+    torch.manual_seed(request.seed)
+    if request.weights is None:
         network = build_spec(spec, len(images.classes), in_channels=images.channels)
-        notes = weights.load_trunk(network, spec, asked.trunk_weights) if asked.trunk_weights else ()
+        notes = weights.load_trunk(network, spec, request.trunk_weights) if request.trunk_weights else ()
         return Start(images, network, notes)
     loaded = weights.load_weights(
         spec,
-        asked.weights,
+        request.weights,
         classes=len(images.classes),
         in_channels=images.channels,
-        average=asked.average,
+        average=request.average,
         head="new",
     )
     return Start(images, loaded.network, loaded.notes)
 
 
-def _error_before(asked: TrainingRequest, begun: Start, world: World) -> tuple[str, ...]:
+def _error_before(request: TrainingRequest, begun: Start, world: World) -> tuple[str, ...]:
     """What a network that is trained already errs before the first step."""
-    if not asked.is_trial or asked.weights is None:
+    if not request.is_trial or request.weights is None:
         return ()
     from senet_bench.training.objective import Classifying
 
-    aim = Classifying(begun.images, asked.resolved(), asked.settings(Path()), world)
+    aim = Classifying(begun.images, request.resolved(), request.settings(Path()), world)
     tested = aim.tested(begun.network.to(aim.device))
     return (f"before the first step its top-1 error is {100 * (tested['top1_err'] or 0):.2f} %",)
 

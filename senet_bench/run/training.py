@@ -125,9 +125,9 @@ class TrainingRequest:
         from senet_bench.core import recipes
 
         own = recipes.DEFAULTS.get(self.dataset, "cifar")
-        found = recipes.recipe(self.recipe or own, own)
-        found = found.lasting(self.epochs).scaled(self.batch_size)
-        return found if self.lr is None else replace(found, lr=self.lr)
+        recipe = recipes.recipe(self.recipe or own, own)
+        recipe = recipe.lasting(self.epochs).scaled(self.batch_size)
+        return recipe if self.lr is None else replace(recipe, lr=self.lr)
 
     def settings(self, checkpoint: Path) -> Settings:
         """How the recipe is carried out."""

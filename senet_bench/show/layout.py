@@ -85,8 +85,8 @@ AS_IS = Layout()
 def matching(rows: Sequence[Row], name: str) -> list[Row]:
     """Every row that a name means; `UsageError` where it means none."""
     wanted = name.strip().lower()
-    found = [row for row in rows if wanted in comparisons.names(row)]
-    return found or comparisons.rows_named(rows, name)
+    matches = [row for row in rows if wanted in comparisons.names(row)]
+    return matches or comparisons.rows_named(rows, name)
 
 
 def _places(columns: Sequence[Column], name: str) -> list[int]:
@@ -109,10 +109,10 @@ def _plain(text: str) -> str:
 
 def labels(typed: Iterable[str]) -> dict[str, str]:
     """The names given to rows by what they are called, of texts `KEY=TEXT`; KEY may hold equals signs itself."""
-    found: dict[str, str] = {}
+    names: dict[str, str] = {}
     for text in typed:
         key, equals, name = text.rpartition("=")
         if not (key and equals and name):
             raise UsageError(f"--label {text!r} is not KEY=TEXT", "use 'mine:Gate=Gate', for example")
-        found[key] = name
-    return found
+        names[key] = name
+    return names

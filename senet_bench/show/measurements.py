@@ -224,8 +224,8 @@ def _paper(row: Row, latency: Latency) -> str:
 
 
 def _all_95(entries: Sequence[TimedRow]) -> bool:
-    found = {latency.confidence for _, latency in entries if latency.confidence is not None}
-    return found == {0.95}
+    levels = {latency.confidence for _, latency in entries if latency.confidence is not None}
+    return levels == {0.95}
 
 
 def _interval(latency: Latency) -> str:
@@ -429,16 +429,16 @@ def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
     for cost, of in costs.items():
         if all(of(row) is not None for row in settings):
             lines.append(f"Pareto front of error against {cost}: {', '.join(name(row) for row in front(settings, of))}")
-    told = []
+    sentences = []
     if best.tied:
-        told.append(f"the data cannot tell it from {', '.join(map(name, best.tied))}")
+        sentences.append(f"the data cannot tell it from {', '.join(map(name, best.tied))}")
     if best.worse:
         others = len(best.tied) + len(best.worse)
-        told.append(
+        sentences.append(
             f"not the lowest, by tests corrected for {others} other row{'s' * (others != 1)}: "
             f"{', '.join(map(name, best.worse))}"
         )
-    return (*lines, "; ".join((f"lowest error: {name(best.row)}", *told)))
+    return (*lines, "; ".join((f"lowest error: {name(best.row)}", *sentences)))
 
 
 def front(rows: Sequence[Row], cost: Callable[[Row], float | None]) -> list[Row]:

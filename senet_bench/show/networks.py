@@ -223,29 +223,29 @@ def increase(row: Row, base: Row | None, metric: Metric) -> str:
 
 def notes(rows: Sequence[Row], number: str | None) -> tuple[str, ...]:
     """What explains the cells of a table, each explanation once, and every number that is missing with its reason."""
-    found: dict[str, list[str]] = {}
+    remarks: dict[str, list[str]] = {}
     metrics = {cell.metric for row in rows for cell in row.paper if number in (None, cell.table)}
     for row in rows:
         for cell in row.paper:
             if number in (None, cell.table) and cell.explanation and cell.status not in UNEXPLAINED:
-                found.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
+                remarks.setdefault(f"{cell.status}: {cell.explanation}", []).append(row.label)
         for what, why in row.missing.items():
             if what in (*UNTIMED, "accuracy"):
                 continue  # said beside the latencies and the errors
-            found.setdefault(f"{what} missing: {why}", []).append(row.label)
+            remarks.setdefault(f"{what} missing: {why}", []).append(row.label)
         for remark in (*row.remarks, *to_ship(row.standings)):
-            found.setdefault(remark, []).append(row.label)
+            remarks.setdefault(remark, []).append(row.label)
         if row.uncounted:
-            found.setdefault(f"not counted: {', '.join(row.uncounted)}", []).append(row.label)
+            remarks.setdefault(f"not counted: {', '.join(row.uncounted)}", []).append(row.label)
         if row.formulas:
             own = ", ".join(f"{name} {amount:,}" for name, amount in row.formulas.items())
-            found.setdefault(f"counted by formulas of your own: {own}", []).append(row.label)
+            remarks.setdefault(f"counted by formulas of your own: {own}", []).append(row.label)
     known = [metric for metric in MEASURED if _is_measured(rows, number, metric)]
     general = [CONVENTIONS] * bool(metrics & {"gflops", "mflops"})
     general += [*_about_errors(rows, number, known)] if known else [PRINTED_ERRORS] * ("top1_err" in metrics)
     general += [DETECTORS] * any(row.family == "detection" for row in rows)
     general += [f"{PRINTED_AP} {why}" for why in dict.fromkeys(_why_no_ap(rows, number))]
-    return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in found.items()), *general)
+    return (*(f"{_joined(labels, len(rows))}{text}" for text, labels in remarks.items()), *general)
 
 
 def to_ship(standings: Sequence[RuntimeStanding]) -> Iterator[str]:

@@ -52,8 +52,8 @@ def show(document: Document) -> None:
 
 def piped_width() -> int:
     """How wide a table may be that no terminal shows: as `COLUMNS` says, else without end."""
-    asked = os.environ.get("COLUMNS", "")
-    return int(asked) if asked.isascii() and asked.isdigit() and 0 < int(asked) < PIPED_WIDTH else PIPED_WIDTH
+    typed = os.environ.get("COLUMNS", "")
+    return int(typed) if typed.isascii() and typed.isdigit() and 0 < int(typed) < PIPED_WIDTH else PIPED_WIDTH
 
 
 def _show(document: Document, console: Console, *, wrapped: bool = True) -> None:
@@ -136,8 +136,8 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
                     bar.refresh()
                     shown = time.monotonic()
     except KeyboardInterrupt as error:
-        told = f"{error}; " if str(error) else ""
-        raise InterruptedRunError(f"interrupted; {told}{_saved(last)}", last.remedy if last else "") from error
+        reason = f"{error}; " if str(error) else ""
+        raise InterruptedRunError(f"interrupted; {reason}{_saved(last)}", last.remedy if last else "") from error
 
 
 class _Plain:

@@ -104,9 +104,9 @@ def gathered(value: Any, world: World) -> list[Any]:
     """What every process holds, in the order of ranks."""
     if not world.distributed:
         return [value]
-    found: list[Any] = [None] * world.size
-    dist.all_gather_object(found, value)
-    return found
+    parts: list[Any] = [None] * world.size
+    dist.all_gather_object(parts, value)
+    return parts
 
 
 def share(count: int, world: World) -> slice:

@@ -40,20 +40,20 @@ def _about_timm(name: str) -> Any:
     except ImportError as error:
         raise UsageError("weights of timm need timm to be found", "pip install senet-bench[timm,hub]") from error
     try:
-        found: Any = get_pretrained_cfg(name)
+        config: Any = get_pretrained_cfg(name)
     except (RuntimeError, ValueError, KeyError) as error:
         raise UsageError(f"timm has no weights {name!r}", "see timm.list_pretrained()") from error
-    if found is None or not (found.hf_hub_id or found.url):
+    if config is None or not (config.hf_hub_id or config.url):
         raise UsageError(f"timm has no weights for {name!r}", "give a file")
-    return found
+    return config
 
 
 def _from_timm(name: str) -> Path:
-    found = _about_timm(name)
-    if found.hf_hub_id:
-        repository = found.hf_hub_id if "/" in found.hf_hub_id.rstrip("/") else f"timm/{name}"
-        return from_hub(repository, found.hf_hub_filename or HUB_FILE)
-    return from_url(found.url)
+    config = _about_timm(name)
+    if config.hf_hub_id:
+        repository = config.hf_hub_id if "/" in config.hf_hub_id.rstrip("/") else f"timm/{name}"
+        return from_hub(repository, config.hf_hub_filename or HUB_FILE)
+    return from_url(config.url)
 
 
 def _from_torchvision(name: str) -> Path:

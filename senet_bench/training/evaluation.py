@@ -149,9 +149,9 @@ def predict(
             ]
     finally:
         network.train(was_training)
-    found = gathered((parts, [str(path) for path in corrupt]), world)
-    skipped = [name for _, names in found for name in names]
-    return assembled([part for parts, _ in found for part in parts], data, split, skipped)
+    collected = gathered((parts, [str(path) for path in corrupt]), world)
+    skipped = [name for _, names in collected for name in names]
+    return assembled([part for parts, _ in collected for part in parts], data, split, skipped)
 
 
 def assembled(parts: Sequence[BatchAnswers], data: DataSet, split: Split, skipped: Sequence[str]) -> Predictions:

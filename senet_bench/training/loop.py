@@ -206,10 +206,10 @@ class _Run:
     def _tested(self) -> Tested:
         """The network, or the average of its weights where that is kept, on the test split."""
         before = self.average.copy_to(self.network) if self.average is not None else None
-        found = self.objective.tested(self.network)
+        tested = self.objective.tested(self.network)
         if before is not None:
             self.network.load_state_dict(before)
-        return found
+        return tested
 
     def _identity(self) -> dict[str, Any]:
         """What must agree for a checkpoint to be continued; a tuple becomes a list, as it does in a file."""

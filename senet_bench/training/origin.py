@@ -33,12 +33,12 @@ def origin_of(path: Path) -> str | None:
     The model's configuration beside it may say so, or the start of its own name.
     """
     try:
-        told = json.loads((path.parent / "config.json").read_text()).get("architecture")
+        architecture = json.loads((path.parent / "config.json").read_text()).get("architecture")
     except (OSError, ValueError, AttributeError):
-        told = None
+        architecture = None
     known = _known()
-    if isinstance(told, str) and told in known:
-        return known[told]
+    if isinstance(architecture, str) and architecture in known:
+        return known[architecture]
     stem = path.stem.lower()
     starts = (name for name in known if stem.startswith(name) and not stem[len(name) :][:1].isalnum())
     return known.get(max(starts, key=len, default=""))

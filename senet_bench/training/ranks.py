@@ -26,7 +26,7 @@ RankJob = TypeVar("RankJob")
 Result = TypeVar("Result")
 TASK, OUTCOME = "task", "outcome"
 RANK_POLL_S = 0.1
-PROGRAM = "import sys; from senet_bench.training.ranks import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
+RANK_PROGRAM = "import sys; from senet_bench.training.ranks import main; sys.exit(main(sys.argv[1], int(sys.argv[2])))"
 """What a process of a job runs, with the job's folder and the process that started it."""
 
 
@@ -81,14 +81,14 @@ def _started(folder: Path, rank: int, ranks: Ranks) -> subprocess.Popen[bytes]:
     if rank == 0:
         with socket.create_server(("127.0.0.1", 0)) as server:
             port.write_text(str(server.getsockname()[1]))
-    told = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks.size), "MASTER_ADDR": "127.0.0.1"}
-    told |= {"MASTER_PORT": port.read_text()}
+    variables = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks.size), "MASTER_ADDR": "127.0.0.1"}
+    variables |= {"MASTER_PORT": port.read_text()}
     if ranks.seen is not None:
-        told["CUDA_VISIBLE_DEVICES"] = ",".join(name.partition(":")[2] for name in ranks.seen.split(","))
-    command = [sys.executable, "-c", PROGRAM, str(folder), str(os.getpid())]
+        variables["CUDA_VISIBLE_DEVICES"] = ",".join(name.partition(":")[2] for name in ranks.seen.split(","))
+    command = [sys.executable, "-c", RANK_PROGRAM, str(folder), str(os.getpid())]
     with (folder / f"{rank}.txt").open("wb") as said:
         return subprocess.Popen(  # noqa: S603 - this program itself
-            command, env=os.environ | told, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            command, env=os.environ | variables, stdin=subprocess.DEVNULL, stdout=said, stderr=said
         )
 
 

@@ -122,10 +122,10 @@ def checkpoint_of(name: str) -> Checkpoint | None:
     Raises `UsageError` for a name that both libraries have.
     """
     model = name.split(".")[0]
-    found = [key for key in SOURCES if key == model or key.partition(":")[2] == model]
-    if len(found) > 1:
-        raise UsageError(f"weights {name!r} are of two libraries", f"write {' or '.join(found)}")
-    return SOURCES[found[0]] if found else None
+    matches = [key for key in SOURCES if key == model or key.partition(":")[2] == model]
+    if len(matches) > 1:
+        raise UsageError(f"weights {name!r} are of two libraries", f"write {' or '.join(matches)}")
+    return SOURCES[matches[0]] if matches else None
 
 
 def style_of(names: Collection[str]) -> Style | None:

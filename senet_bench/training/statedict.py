@@ -21,8 +21,7 @@ import torch
 from torch import Tensor
 
 from senet_bench.core.files import check_regular
-from senet_bench.core.source import first_line
-from senet_bench.errors import BenchError, MeasurementError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
 from senet_bench.training import checkpoint
 
 SAFE: tuple[Any, ...] = (

@@ -114,17 +114,17 @@ def _learnt(trial: Trial, world: World) -> tuple[Start, str]:
 def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
     """Carry the steps out; a file beside the checkpoint tells about every second how far they are, a log seldom."""
     place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
-    began, first, told, logged = time.perf_counter(), None, 0.0, 0.0
+    began, first, last, logged = time.perf_counter(), None, 0.0, 0.0
 
     def tell(moment: Progress) -> Progress:
-        nonlocal first, told, logged
+        nonlocal first, last, logged
         now = time.perf_counter()
         if place is not None and now - logged >= LOGGED_EVERY_S:
             logged = now
             logger.info("%s seed %d: %s", trial.spec.name, trial.seed, moment.what)
         first = moment.done if first is None else first
-        if place is not None and now - told >= TOLD_EVERY_S:
-            told = now
+        if place is not None and now - last >= TOLD_EVERY_S:
+            last = now
             share = moment.done - first
             left = (now - began) * (moment.total - moment.done) / share if share > 0 else None
             _tell(place, Moment(what=moment.what, done=moment.done / moment.total, seconds_left=left))

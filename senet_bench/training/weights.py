@@ -298,8 +298,8 @@ def has_blocks(spec: ModelSpec, weights: str) -> bool:
 
 def attention_in(weights: str) -> AttentionSpec | None:
     """The attention that a file of our weights says its network was trained with; None for others."""
-    told = _metadata(weights).get("attention")
-    return of_type(told, AttentionSpec | None, weights) if told else None
+    stored = _metadata(weights).get("attention")
+    return of_type(stored, AttentionSpec | None, weights) if stored else None
 
 
 def draw_in(weights: str, dataset: str) -> int:
@@ -337,9 +337,9 @@ def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path
     if stored not in (spec.name, spec.baseline):
         raise UsageError(f"{path} holds {stored}, not {spec.name}", f"evaluate {stored}")
     if stored == spec.name and "attention" in metadata and metadata["attention"] != _attention(spec):
-        trained, asked = metadata["attention"] or {"block": None}, _attention(spec) or {"block": None}
-        names = (name for name in trained if trained[name] != asked.get(name))
-        differing = ", ".join(f"{name} {trained[name]} (not {asked.get(name)})" for name in names)
+        trained, wanted = metadata["attention"] or {"block": None}, _attention(spec) or {"block": None}
+        names = (name for name in trained if trained[name] != wanted.get(name))
+        differing = ", ".join(f"{name} {trained[name]} (not {wanted.get(name)})" for name in names)
         raise UsageError(f"{path} was trained with {differing}", "give the same attention options")
 
 

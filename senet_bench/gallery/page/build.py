@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-HERE = Path(__file__).parent
+PAGE_FOLDER = Path(__file__).parent
 LINES_SHOWN, LETTERS_SHOWN = 50, 800
 """Lines of one table on the page, and letters of one of its notes; its files have all of them."""
 HARDWARE = ("cpu", "isa", "cores", "gpu", "gpu_count", "sm", "gpu_memory_gib", "cuda", "cudnn")
@@ -32,9 +32,13 @@ def build_page(collection: Collection, content: Content, drawn: Mapping[str, str
     from markupsafe import Markup
 
     environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(PAGE_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    style, code = stylesheet(), (HERE / "page.js").read_text(encoding="utf-8")
+    style, code = stylesheet(), (PAGE_FOLDER / "page.js").read_text(encoding="utf-8")
     counts = {status: count for status, count in tally(content.grids).items() if count}
     text = environment.get_template("page.html.j2").render(
         content=content,
@@ -84,7 +88,7 @@ def heads(groups: Sequence[str]) -> list[tuple[str, int]]:
 
 def _machines(collection: Collection) -> list[Mapping[str, Any]]:
     """Each machine with its hardware, its versions and what was stored on it."""
-    found: list[Mapping[str, Any]] = []
+    machines: list[Mapping[str, Any]] = []
     for key, newest in collection.machines().items():
         own = [source for source in collection.sources if source.machine == key]
         hard = asdict(newest.hard)
@@ -95,8 +99,10 @@ def _machines(collection: Collection) -> list[Mapping[str, Any]]:
         facts |= newest.packages
         if newest.memory_bytes:
             facts["memory"] = f"{newest.memory_bytes / 2**30:.1f} GiB"
-        found.append({"key": key, "label": machine_label(newest), "facts": facts, "runs": [_run(one) for one in own]})
-    return found
+        machines.append(
+            {"key": key, "label": machine_label(newest), "facts": facts, "runs": [_run(one) for one in own]}
+        )
+    return machines
 
 
 def _run(source: StoredRun) -> Mapping[str, Any]:

@@ -108,10 +108,10 @@ def statuses(number: str, collection: Collection) -> list[CellStatus]:
     return [cell for row in collection.of_study(study) for cell in row.paper if cell.table == number]
 
 
-def tally(found: Iterable[Grid]) -> Mapping[Status, int]:
+def tally(grids: Iterable[Grid]) -> Mapping[Status, int]:
     """How many cells of all tables have which status."""
     total: dict[Status, int] = dict.fromkeys(SIGNS, 0)
-    for one in found:
+    for one in grids:
         for status, count in one.counts:
             total[status] += count
     return total
@@ -158,12 +158,12 @@ def headline(collection: Collection, timed: Timed | None) -> Headline:
     """What is decided of the networks measured here; else what the paper prints of Table 2's pairs that are stored."""
     pairs = _pairs(collection.rows())
     figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, collection)]
-    found = tuple(figure for figure in figures if figure is not None) if len(pairs) > 1 else ()
+    shown = tuple(figure for figure in figures if figure is not None) if len(pairs) > 1 else ()
     sentences = [sentence for errors in collection.errors for sentence in _of_errors(errors)]
-    if found:
+    if shown:
         sentences.append(f"Medians over {len(pairs)} pairs of the paper's Table 2, each network with and without SE.")
     own = here.decided(collection)
-    return Headline(_own_title(*own[0]) if own else _title(found), tuple(sentences), found)
+    return Headline(_own_title(*own[0]) if own else _title(shown), tuple(sentences), shown)
 
 
 def _own_title(errors: Errors, row: Row, difference: Difference) -> str:
@@ -179,14 +179,14 @@ def _of_errors(errors: Errors) -> Iterator[str]:
     compared = [(row, one) for row in errors.rows if row.role != "control" and (one := _difference(row))]
     if not compared:
         return
-    told = [(row, one) for row, one in compared if one.p_holm is not None and one.p_holm <= LEVEL]
+    decided = [(row, one) for row, one in compared if one.p_holm is not None and one.p_holm <= LEVEL]
     rows = f"{len(compared)} row{'s' * (len(compared) != 1)}"
     seeds = f"{errors.protocol.seeds} seed{'s' * (errors.protocol.seeds != 1)}"
     begin = (
         f"On {errors.protocol.dataset} ({errors.protocol.words}), by up to {seeds}, of {rows} compared with a baseline"
     )
-    listed = [f"{row.label} {_minus(100 * one.value, 2)} points{_between(one.ci)}" for row, one in told]
-    yield f"{begin} {len(told) or 'none'} {'are' if len(told) > 1 else 'is'} told from it" + (
+    listed = [f"{row.label} {_minus(100 * one.value, 2)} points{_between(one.ci)}" for row, one in decided]
+    yield f"{begin} {len(decided) or 'none'} {'are' if len(decided) > 1 else 'is'} told from it" + (
         f": {'; '.join(listed)}." if listed else "."
     )
 
@@ -238,13 +238,13 @@ def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
     def of(row: Row) -> float:
         return float((row.flops.get("macs") if metric == "flops" else row.params) or 0)
 
-    found = [100 * (of(variant) / of(base) - 1) for base, variant in pairs if of(base) and of(variant)]
-    if not found:
+    percents = [100 * (of(variant) / of(base) - 1) for base, variant in pairs if of(base) and of(variant)]
+    if not percents:
         return None
     what = "multiply-adds" if metric == "flops" else "parameters"
     digits = 2 if metric == "flops" else 1
-    origin = f"{min(found):+.{digits}f} % to {max(found):+.{digits}f} %, counted here"
-    return Figure(metric, f"{statistics.median(found):+.{digits}f} %", what, origin, "here")
+    origin = f"{min(percents):+.{digits}f} % to {max(percents):+.{digits}f} %, counted here"
+    return Figure(metric, f"{statistics.median(percents):+.{digits}f} %", what, origin, "here")
 
 
 def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Collection) -> Figure | None:
@@ -285,11 +285,11 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
         tables.append(Table("What is not there yet", columns, tuple(missing.values())))
     counts = {grid.id: dict(grid.counts) for grid in grids if grid.known}
     if counts:
-        signs = [status for status in SIGNS if any(status in found for found in counts.values())]
+        signs = [status for status in SIGNS if any(status in number for number in counts.values())]
         columns = (Column("table", numeric=False), *(Column(status, status=status) for status in signs))
         body = tuple(
-            (name.replace("table", "Table "), *(str(found.get(status, EMPTY)) for status in signs))
-            for name, found in counts.items()
+            (name.replace("table", "Table "), *(str(number.get(status, EMPTY)) for status in signs))
+            for name, number in counts.items()
         )
         tables.append(Table("The paper's cells beside what was counted here", columns, body))
     first = headline(collection, main_timing(collection.timings))
@@ -303,7 +303,7 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
 
 def _own(collection: Collection) -> Iterator[Table]:
     """What was measured here of each protocol; whose rows are told from their baseline stands in the notes."""
-    lines, notes = [], []
+    lines, notes = list[tuple[str, ...]](), list[str]()
     for errors in collection.errors:
         compared = [one for row in errors.rows if row.role != "control" and (one := _difference(row))]
         told = sum(one.p_holm is not None and one.p_holm <= LEVEL for one in compared)

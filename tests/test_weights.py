@@ -410,6 +410,13 @@ def test_a_checkpoint_of_ours_gives_its_average_unless_told_otherwise(tmp_path: 
         assert "taken: the " in loaded.notes[0]
 
 
+def test_weights_without_the_attention_of_the_network_are_not_evaluated(tmp_path: Path, run: Run) -> None:
+    save_file(build("resnet20_cifar", in_channels=1).state_dict(), tmp_path / "plain.safetensors")
+    ended = run("evaluate", "seresnet20_cifar", "--weights", "plain.safetensors", "--dataset", "digits")
+    assert (ended.code, ended.err.count("\n")) == (2, 1)
+    assert "plain.safetensors has no attention: 9 blocks would keep random values" in ended.err
+
+
 def test_which_state_was_taken_stands_in_the_row(tmp_path: Path, run: Run) -> None:
     state = build("seresnet20_cifar", in_channels=1).state_dict()
     torch.save({"state_dict": state, "state_dict_ema": state}, tmp_path / "last.pth.tar")

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.specs import ModelSpec
-from senet_bench.errors import UsageError
 from senet_bench.run.cases import Changes, spec_of
 
 if TYPE_CHECKING:
@@ -52,11 +51,7 @@ def trained_subject(
         as_trained=as_trained,
         head=images.classes,
     )
-    if loaded.fresh:
-        raise UsageError(
-            f"{named} has no attention: {len(loaded.fresh)} blocks would keep random values",
-            f"give weights of {spec.name}",
-        )
+    loaded.check_whole()
     return loaded, loaded.normalised(images)
 
 

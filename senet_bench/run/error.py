@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from msgspec import structs
 
 from senet_bench.core.blocks import learns
-from senet_bench.core.comparisons import References, compared, of_seeds, pairs_of
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import REVISION
-from senet_bench.core.learning import Moment, TrialResult
+from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Steps
-from senet_bench.core.results import Row, Run, RunConditions, Seeding, TrainingProtocol
+from senet_bench.core.results import Run, RunConditions, Seeding, TrainingProtocol
 from senet_bench.core.sequential import Stopping
 from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, key_of
@@ -28,6 +24,8 @@ from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.claims import Claimed, InProgress, watched
 from senet_bench.run.engines import Engine, Failure, Left
+from senet_bench.run.moments import listed_moments, moments_of
+from senet_bench.run.outcomes import Outcomes, enough_seeds, error_pairs, with_errors
 from senet_bench.run.record import Record, header
 from senet_bench.run.seen_data import check_unchanged
 from senet_bench.run.slurm_queue import withdrawn
@@ -38,10 +36,6 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.core.trial import Trial
 
-SILENT_S = 120.0
-"""Seconds after which it is told that a trial, which tells every second or every few batches, has not."""
-SHOWN_AT_ONCE = 3
-"""How many running trials are told of by name."""
 EACH_OF_THE_PAPER = "paper"
 """The data set that is that of each row's own table."""
 
@@ -271,9 +265,9 @@ class Sweep:
             sweep = replace(sweep, seeds=seeds, begun=sweep.seeds if look else 0)
             outcomes = yield from sweep._run(cases, record, stored, outcomes.failed)
             rows = record.document.rows
-            known = self.stopping.judged(look, _pairs(rows), known)
+            known = self.stopping.judged(look, error_pairs(rows), known)
             record.change(rows=[replace(row, seeding=known.get(place)) for place, row in enumerate(rows)])
-            sweep = replace(sweep, stops=_stops(rows, known, outcomes, seeds))
+            sweep = replace(sweep, stops=enough_seeds(rows, known, outcomes, seeds))
             if outcomes.left or len(sweep.stops) == len(rows):
                 break
 
@@ -302,7 +296,7 @@ class Sweep:
         function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
-        record.change(rows=_with_errors(rows, outcomes, self.protocols(cases)))
+        record.change(rows=with_errors(rows, outcomes, self.protocols(cases)))
         if todo and stored.before.left_out:
             conditions = structs.replace(record.document.conditions, trials_left_out=stored.before.left_out)
             record.change(conditions=conditions)
@@ -322,7 +316,7 @@ class Sweep:
             for moment in moments:
                 if isinstance(moment, InProgress):
                     now = moments_of(moment.trials)
-                    what = moment.busy.text(_listed(now, rows)) + (f", {failed} failed" if failed else "")
+                    what = moment.busy.text(listed_moments(now, rows)) + (f", {failed} failed" if failed else "")
                     yield record.progress(what, done + sum(one.done for one in now.values()), total)
                     continue
                 trial, outcome = moment
@@ -361,117 +355,8 @@ class Sweep:
         return todo
 
 
-@dataclass(slots=True)
-class Outcomes:
-    """What became of trials: of each arm errors by seed, device and torch, why trials failed, jobs that are left."""
-
-    errors: dict[int, dict[int, float]] = field(default_factory=dict)
-    places: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
-    failed: dict[int, str] = field(default_factory=dict)
-    left: dict[int, list[str]] = field(default_factory=dict)
-    total: int = 0
-
-    def add(self, trial: Trial, outcome: TrialResult | Failure | Left) -> None:
-        """Take down how a trial ended, or with which job it is left."""
-        if isinstance(outcome, Left):
-            self.left.setdefault(int(trial.arm), []).append(outcome.submitted.id)
-        elif isinstance(outcome, Failure):
-            self.failed[int(trial.arm)] = f"seed {trial.seed}: {outcome.reason}"
-        else:
-            self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
-            self.places.setdefault(int(trial.arm), set()).add((outcome.trained_on, outcome.torch))
-
-    def trained_on(self, arm: int) -> list[str]:
-        """The devices that an arm was trained on, with torch's version where those of all arms differ."""
-        several = len({torch for places in self.places.values() for _, torch in places if torch}) > 1
-        places = self.places.get(arm, set())
-        return sorted({f"{device} with torch {torch}" if several and torch else device for device, torch in places})
-
-
 def trial_definition(trial: Trial) -> dict[str, Any]:
     """What decides a trial's result, and so its key."""
     from senet_bench.training.identity import identity_of
 
     return identity_of(trial).as_dict()
-
-
-def moments_of(running: Iterable[Trial]) -> dict[Trial, Moment]:
-    """How far each of some trials is that has told."""
-    moments = {}
-    for trial in running:
-        place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint else None
-        with contextlib.suppress(OSError, msgspec.DecodeError, msgspec.ValidationError):
-            if place is not None and place.is_file():
-                moments[trial] = msgspec.json.decode(place.read_bytes(), type=Moment)
-    return moments
-
-
-def _listed(moments: Mapping[Trial, Moment], rows: Sequence[Row]) -> str:
-    """How far trials are, the first few of them."""
-    texts = []
-    for trial, moment in moments.items():
-        left = "" if moment.seconds_left is None else f", {_duration(moment.seconds_left)} left"
-        texts.append(f"{rows[int(trial.arm)].label} seed {trial.seed}: {moment.what}{left}{_silence(trial)}")
-    more = f"; {len(texts) - SHOWN_AT_ONCE} more" if len(texts) > SHOWN_AT_ONCE else ""
-    return f" ({'; '.join(texts[:SHOWN_AT_ONCE])}{more})" if texts else ""
-
-
-def _left(numbers: Sequence[str] | None) -> str:
-    """What is said of jobs that are left; empty where none are."""
-    if not numbers:
-        return ""
-    return f"left with Slurm (job {', '.join(numbers)}); the same command takes them up"
-
-
-def _silence(trial: Trial) -> str:
-    """How long ago a trial told how far it is; empty where that is not long."""
-    with contextlib.suppress(OSError):
-        if trial.checkpoint is not None:
-            seconds = time.time() - trial.checkpoint.with_suffix(".progress").stat().st_mtime
-            return f", silent for {_duration(seconds)}" if seconds > SILENT_S else ""
-    return ""
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    return f"{seconds:.0f} s" if seconds < 90 else f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-
-
-def _pairs(rows: Sequence[Row]) -> dict[int, tuple[list[float], list[float]]]:
-    """Of each row that has attention, by its place, its errors and its baseline's over the seeds that both have."""
-    pairs, known = {}, References(rows)
-    for place, row in enumerate(rows):
-        other = known.baseline_of(row)
-        if row.role == "variant" and row.accuracy and other is not None and other.accuracy:
-            ours, theirs = pairs_of(row, other)
-            if len(ours) > 1:
-                pairs[place] = ours, theirs
-    return pairs
-
-
-def _stops(rows: Sequence[Row], known: Mapping[int, Seeding], outcomes: Outcomes, seeds: int) -> dict[int, int]:
-    """After how many seeds a row has enough: known, or failed; what others are compared with goes on with them."""
-    going = {place for place, seeding in known.items() if seeding.verdict == "open" and place not in outcomes.failed}
-    others = References(rows)
-    beside = {id(one) for place in going for one in (others.baseline_of(rows[place]), others.control_of(rows[place]))}
-    return {
-        place: known[place].seeds if place in known else seeds
-        for place, row in enumerate(rows)
-        if place not in going and id(row) not in beside
-    }
-
-
-def _with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[TrainingProtocol]) -> list[Row]:
-    """The rows with mean error, sd, and paired differences to the baseline and to the constant gate."""
-    changed = []
-    for place, (row, protocol) in enumerate(zip(rows, protocols)):
-        seeds = protocol.seeds or 0
-        own = outcomes.errors.get(place, {})
-        missing = {name: why for name, why in row.missing.items() if name != "accuracy"}
-        if len(own) < seeds:
-            why = outcomes.failed.get(place) or _left(outcomes.left.get(place)) or "not run here (another shard?)"
-            missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
-        accuracy = of_seeds(own, protocol, outcomes.trained_on(place)) if own else None
-        elsewhere = 0 if place in outcomes.failed else seeds - len(own)
-        changed.append(replace(row, accuracy=accuracy, missing=missing, seeds_elsewhere=max(0, elsewhere)))
-    return compared(changed)

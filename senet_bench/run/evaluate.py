@@ -228,6 +228,7 @@ def _evaluated(
         average=request.average,
         head=images.classes,
     )
+    loaded.check_whole()
     network = loaded.network.to(request.device)
     images = loaded.normalised(images)
     files = isinstance(images.test, Files)

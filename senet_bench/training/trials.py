@@ -76,18 +76,27 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
     """
     torch.set_num_threads(trial.threads)
     present(trial.device).use(torch.device(trial.device).index or 0)
-    started, cpu = time.perf_counter(), time.process_time()
-    begun, note = _learnt(trial, world or World())
-    images, network = begun.images, begun.network
-    viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
-    seen = predict(network, images, images.test, viewing, world)
+    started, cpu, world = time.perf_counter(), time.process_time(), world or World()
+    place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
+    try:
+        begun, note = _learnt(trial, world, place)
+        images, network = begun.images, begun.network
+        viewing = Viewing(size=images.size, batch=256, precision=trial.precision, device=trial.device)
+        _tell(place, Moment(what="being tested", done=1.0))
+        seen = predict(network, images, images.test, viewing, world)
+    finally:
+        if place is not None:
+            place.unlink(missing_ok=True)
     note = "; ".join(filter(None, (*begun.notes, note)))
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     return network, structs.replace(result, note=note) if note else result
 
 
-def _learnt(trial: Trial, world: World) -> tuple[Start, str]:
-    """The images and the trained network of a trial, and what is said where its checkpoint was of no use."""
+def _learnt(trial: Trial, world: World, place: Path | None) -> tuple[Start, str]:
+    """The images and the trained network of a trial, and what is said where its checkpoint was of no use.
+
+    How far it is, is told in the file at `place`.
+    """
     kept = trial.checkpoint
     settings = Settings(
         seed=trial.seed,
@@ -103,17 +112,16 @@ def _learnt(trial: Trial, world: World) -> tuple[Start, str]:
     )
     begun = start(trial)
     try:
-        _followed(train(begun.network, begun.images, trial.recipe, settings, world), trial, world)
+        _followed(train(begun.network, begun.images, trial.recipe, settings, world), trial, place)
     except UnfitCheckpointError as error:
         begun, anew = start(trial), replace(settings, resume=False)
-        _followed(train(begun.network, begun.images, trial.recipe, anew, world), trial, world)
+        _followed(train(begun.network, begun.images, trial.recipe, anew, world), trial, place)
         return begun, f"trained from its beginning: {error.problem}"
     return begun, ""
 
 
-def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
-    """Carry the steps out; a file beside the checkpoint tells about every second how far they are, a log seldom."""
-    place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
+def _followed(steps: Steps[Any], trial: Trial, place: Path | None) -> None:
+    """Carry the steps out; a file at `place` tells about every second how far they are, a log seldom."""
     began, first, last, logged = time.perf_counter(), None, 0.0, 0.0
 
     def tell(moment: Progress) -> Progress:
@@ -130,17 +138,14 @@ def _followed(steps: Steps[Any], trial: Trial, world: World) -> None:
             _tell(place, Moment(what=moment.what, done=moment.done / moment.total, seconds_left=left))
         return moment
 
-    try:
-        result_of(retold(steps, tell))
-    finally:
-        if place is not None:
-            place.unlink(missing_ok=True)
+    result_of(retold(steps, tell))
 
 
-def _tell(place: Path, moment: Moment) -> None:
+def _tell(place: Path | None, moment: Moment) -> None:
     """Write how far a trial is; where that cannot be written nobody is told."""
-    with contextlib.suppress(OSError, BenchError):
-        write_atomically(place, msgspec.json.encode(moment))
+    if place is not None:
+        with contextlib.suppress(OSError, BenchError):
+            write_atomically(place, msgspec.json.encode(moment))
 
 
 def start(trial: Trial) -> Start:

@@ -70,6 +70,14 @@ class Loaded:
             return images
         return replace(images, mean=self.normalisation[0], std=self.normalisation[1])
 
+    def check_whole(self) -> None:
+        """Raise `UsageError` where attention blocks would keep random values: what is measured would be theirs."""
+        if self.fresh:
+            raise UsageError(
+                f"{self.source} has no attention: {len(self.fresh)} blocks would keep random values",
+                f"give weights of {self.spec.name}",
+            )
+
 
 def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> None:
     """Write the network's weights as safetensors with what they are, whole or not at all."""

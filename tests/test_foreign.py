@@ -228,6 +228,23 @@ def _raised(error: BaseException) -> None:
     raise error
 
 
+def test_an_alarm_that_comes_while_the_boundary_is_left_ends_that_call_and_no_later_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, disarm, alarms = signal.getsignal(signal.SIGALRM), signal.setitimer, [signal.SIGALRM]
+
+    def late(kind: int, seconds: float, interval: float = 0.0) -> tuple[float, float]:
+        if seconds == 0 and alarms:
+            signal.raise_signal(alarms.pop())
+        return disarm(kind, seconds, interval)
+
+    monkeypatch.setattr(signal, "setitimer", late)
+    with pytest.raises(MeasurementError, match="did not return within"), contained("hers:Net"):
+        pass
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+    assert signal.getsignal(signal.SIGALRM) is before
+
+
 @pytest.mark.parametrize("later", LATER.values(), ids=list(LATER))
 def test_a_timed_call_that_fails_later_names_its_arm(later: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CALL_TIMEOUT, "0.3")

@@ -83,9 +83,10 @@ def guarded(name: str, *, limited: bool = True, draws: bool = False) -> Iterator
     Unless `limited` is false, it is interrupted after the seconds of `--call-timeout`. Threads, default dtype, grad
     mode, deterministic flags are those from before, and so is the random state unless what is made `draws` from it.
     """
-    with _within(name, _limit() if limited else None), _state_kept(draws=draws), streams_kept(), staying():
+    with _state_kept(draws=draws), streams_kept(), staying():
         try:
-            yield
+            with _within(name, _limit() if limited else None):
+                yield
         except _Late as error:
             raise _too_late(name, error) from error
 
@@ -202,15 +203,19 @@ def _within(name: str, seconds: float | None) -> Iterator[None]:
         return
     outer = _WATCHDOG.deadline
     before = signal.signal(alarm, _raise_late)
-    _WATCHDOG.watch(_Deadline(name, seconds, time.monotonic() + seconds))
-    signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
     try:
-        yield
-    finally:
-        left = 0.0 if outer is None else max(0.001, outer.at - time.monotonic())
-        _WATCHDOG.watch(outer)
-        signal.setitimer(signal.ITIMER_REAL, left, 1.0)
+        _WATCHDOG.watch(_Deadline(name, seconds, time.monotonic() + seconds))
+        signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:  # an alarm that came before the line above has ended it; the next is a second away
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(alarm, before)
+        _WATCHDOG.watch(outer)
+        if outer is not None:
+            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer.at - time.monotonic()), 1.0)
 
 
 def _raise_late(*_: object) -> NoReturn:

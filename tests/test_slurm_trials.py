@@ -76,8 +76,8 @@ def within_limits(trial: Trial) -> TrialResult:
     log = str(trial.checkpoint.with_suffix(".epochs"))
     trials.CHECKPOINT_S, trials.TOLD_EVERY_S = 1.0, 0.0
 
-    def told(place: Path, moment: Moment) -> None:
-        if "loss" not in moment.what:
+    def told(place: Path | None, moment: Moment) -> None:
+        if moment.what.startswith("epoch") and "loss" not in moment.what:
             say(log, moment.what)
             time.sleep(2)
 

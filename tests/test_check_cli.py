@@ -440,7 +440,7 @@ def test_files_of_pytest_benchmark_need_no_network_to_check(
         stats = {"min": seconds, "median": seconds, "rounds": 50, "stddev": seconds / 50}
         (tmp_path / f"{name}.json").write_text(json.dumps({"benchmarks": [{"name": "t", "stats": stats}]}))
         codes[name] = run("check", "--benchmark-base", "base.json", "--benchmark-head", f"{name}.json").code
-    assert codes == {"base": 0, "slow": 1}
+    assert codes == {"base": 3, "slow": 1}  # a process each tells no 2 % apart: not decided
     assert run("check").code == 2
 
 

@@ -66,15 +66,18 @@ def test_running_trials_are_told_of_with_their_epoch_rate_and_time_left(tmp_path
 def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told, tell = list[Moment](), trials._tell
 
-    def kept(place: Path, moment: Moment) -> None:
+    def kept(place: Path | None, moment: Moment) -> None:
         tell(place, moment)
+        assert place is not None
         told.append(msgspec.json.decode(place.read_bytes(), type=Moment))
 
     monkeypatch.setattr(trials, "TOLD_EVERY_S", 0.0)
     monkeypatch.setattr(trials, "_tell", kept)
     planned = Trial(arm="0", spec=resolve("resnet20_cifar"), recipe=recipe("digits-smoke"), seed=0)
     trials.run_trial(dataclasses.replace(planned, checkpoint=tmp_path / "key.checkpoint"))
-    assert [(moment.what, moment.done) for moment in told] == [("epoch 1/2", 0.5), ("epoch 2/2", 1.0)]
+    assert [(moment.what, moment.done) for moment in told] == [
+        ("epoch 1/2", 0.5), ("epoch 2/2", 1.0), ("being tested", 1.0)
+    ]  # fmt: skip
     assert [*tmp_path.iterdir()] == []
 
 

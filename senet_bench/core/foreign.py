@@ -19,6 +19,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 from senet_bench.core.supervision import finish
@@ -35,7 +36,7 @@ from senet_bench.errors import (
 CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
 """The variable that holds the seconds of `--call-timeout`; worker processes inherit it."""
 CALL_TIMEOUT_S = 600.0
-GRACE_S = 20.0
+GRACE_S, SOON_S = 20.0, 0.02
 LONGEST_NAP_S = 5.0
 LONGEST_CALL = 200
 """Characters of a refused call that are shown."""
@@ -206,19 +207,22 @@ def _within(name: str, seconds: float | None) -> Iterator[None]:
     try:
         _WATCHDOG.watch(_Deadline(name, seconds, time.monotonic() + seconds))
         signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
-        try:
-            yield
-        finally:
-            signal.setitimer(signal.ITIMER_REAL, 0)
-    finally:  # an alarm that came before the line above has ended it; the next is a second away
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(alarm, before)
+        yield
+    finally:
         _WATCHDOG.watch(outer)
-        if outer is not None:
-            signal.setitimer(signal.ITIMER_REAL, max(0.001, outer.at - time.monotonic()), 1.0)
+        left = 0.0 if outer is None else max(SOON_S, outer.at - time.monotonic())
+        signal.setitimer(signal.ITIMER_REAL, left, 1.0)
+        signal.signal(alarm, before)
 
 
-def _raise_late(*_: object) -> NoReturn:
+def _raise_late(_: int, frame: FrameType | None) -> None:
+    """Answer the alarm; where a boundary is just entered or left, a little later: else what it changed would stay."""
+    deadline = _WATCHDOG.deadline
+    if deadline is None or time.monotonic() < deadline.at:
+        return
+    if frame is not None and frame.f_code.co_filename in (__file__, contextlib.__file__):
+        signal.setitimer(signal.ITIMER_REAL, SOON_S, 1.0)
+        return
     raise _Late
 
 

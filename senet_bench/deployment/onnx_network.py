@@ -25,11 +25,11 @@ LEAST_PROBABILITY = 1e-30
 
 def read_model(path: Path) -> Any:
     """The model of an ONNX file, its nodes named; `UsageError` for another file."""
+    if not path.is_file():
+        raise UsageError(f"there is no file {path}", "name an ONNX file, or a network with its --weights")
     check_extra(RUNTIMES["onnxruntime"])
     import onnx
 
-    if not path.is_file():
-        raise UsageError(f"there is no file {path}", "name an ONNX file, or a network with its --weights")
     try:
         model = onnx.load(str(path))
     except Exception as error:

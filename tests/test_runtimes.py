@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.bench import agreement, latency, runtimes
+from senet_bench.bench.agreement import fault_of
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.rounds import Plan
@@ -520,3 +521,10 @@ def test_what_a_whole_class_keeps_is_named_and_what_never_answers_is_timed(
         assert "it answers from what it kept" in found.failed[name]
     assert list(found.comparison.arms) == ["honest", "twin", "Content"]
     assert len(cheats.BY_CONTENT) > found.comparison.samples.rounds  # each timed call had content of its own
+
+
+def test_where_single_precision_tells_nothing_no_output_is_called_stale() -> None:
+    """SE-ResNet-101 with random weights is half of its largest output from double precision: it was not ranked."""
+    images, exact = torch.zeros(1, 3, 8, 8), np.array([[1.0, -1.0]])
+    for own, fault in ((exact * 1.5, None), (exact, "stale")):
+        assert fault_of(exact * 0.4, images, lambda _, own=own: own, lambda _: exact, 1e-3) == fault  # type: ignore[misc]

@@ -62,6 +62,33 @@ class PerImage:
     ] = None
 
 
+@dataclass(frozen=True, slots=True)
+class Runtimes:
+    """What the networks run in, and whether they are timed there."""
+
+    runtime: Annotated[
+        str,
+        typer.Option(
+            "--runtime",
+            help=f"eager, or in INT8, calibrated by training images: {', '.join(INT8)}; several: eager,{INT8[0]}.",
+        ),
+    ] = "eager"
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Time them too, in the same rounds: error and time in one table.")
+    ] = False
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of that timing.", **within(0, o.LONGEST_BUDGET_S))
+    ] = 10.0
+
+    def timing_s(self) -> float | None:
+        """The seconds of timing, None for none."""
+        return self.budget if self.latency else None
+
+    def names(self) -> tuple[Runtime, ...]:
+        """The runtimes in their order; what is none is refused where networks are evaluated."""
+        return tuple(cast("Runtime", name.strip()) for name in self.runtime.split(","))
+
+
 def evaluate(
     model: Models,
     weights: Annotated[
@@ -81,19 +108,7 @@ def evaluate(
         typer.Option("--attach", help="Networks from outside with attention in.", rich_help_panel=Switches.PANEL),
     ] = False,
     replace: o.Replace = False,
-    runtime: Annotated[
-        str,
-        typer.Option(
-            "--runtime",
-            help=f"eager, or in INT8, calibrated by training images: {', '.join(INT8)}; several: eager,{INT8[0]}.",
-        ),
-    ] = "eager",
-    latency: Annotated[
-        bool, typer.Option("--latency", help="Time them too, in the same rounds: error and time in one table.")
-    ] = False,
-    budget: Annotated[
-        float, typer.Option("--budget", help="Seconds of that timing.", **within(0, o.LONGEST_BUDGET_S))
-    ] = 10.0,
+    runtimes: Runtimes = Runtimes(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Result:
@@ -123,8 +138,8 @@ def evaluate(
         skip_corrupt=shown.skip_corrupt,
         labels=shown.labels,
         notes=chosen.notes,
-        runtimes=tuple(cast("Runtime", name.strip()) for name in runtime.split(",")),  # checked there
-        timing_s=budget if latency else None,
+        runtimes=runtimes.names(),
+        timing_s=runtimes.timing_s(),
     )
     record = watch.follow(_evaluating(request, store))
     return Result.of(tables.evaluation(record.document), record)

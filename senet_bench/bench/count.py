@@ -28,7 +28,7 @@ from senet_bench.bench.operators import counted_operators, largest
 from senet_bench.bench.shapes import ShapeMode
 from senet_bench.core.foreign import blame, place_of
 from senet_bench.core.formulas import CountedCall, Formulas
-from senet_bench.errors import BenchError, MeasurementError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
 
 ACTIVATION_LAYERS = frozenset(
     ("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu")
@@ -178,9 +178,7 @@ def steady(network: nn.Module, *, dense: bool = False) -> nn.Module:
 def cannot_take(input_size: tuple[int, ...], error: Exception) -> UsageError:
     """What to say when a forward pass fails on images of `input_size`."""
     shape = "x".join(map(str, input_size))
-    return UsageError(
-        f"the network cannot take {shape} images ({str(error).splitlines()[0]})", "use a larger --img-size"
-    )
+    return UsageError(f"the network cannot take {shape} images ({first_line(error)})", "use a larger --img-size")
 
 
 class Tally:

@@ -28,7 +28,7 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
-from senet_bench.errors import BenchError, UsageError, out_of_memory
+from senet_bench.errors import BenchError, UsageError, first_line, out_of_memory
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.run.record import Record, header
 
@@ -126,7 +126,7 @@ def _try(seen: Seen, name: str, measure: Callable[[], None]) -> None:
     try:
         measure()
     except (*FAILURES, BenchError, MemoryError) as error:
-        seen.missing[name] = "out of memory" if out_of_memory(error) else str(error).splitlines()[0]
+        seen.missing[name] = "out of memory" if out_of_memory(error) else first_line(error)
 
 
 def run_profile(

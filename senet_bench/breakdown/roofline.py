@@ -20,7 +20,7 @@ from senet_bench.bench.device import device_of
 from senet_bench.bench.runtimes import FAILURES, REDUCED, example, prepare
 from senet_bench.breakdown.rows import Bound, Ceilings, Limits, Part
 from senet_bench.core.specs import Conditions
-from senet_bench.errors import BenchError, MeasurementError, out_of_memory
+from senet_bench.errors import BenchError, MeasurementError, first_line, out_of_memory
 
 ASSUMED_CACHE = 64 << 20
 """Bytes taken for the last-level cache where the system does not tell."""
@@ -66,7 +66,7 @@ def measure_device(conditions: Conditions, clock: Clock, busy: Clock | None = No
         try:
             return measure()
         except (*FAILURES, BenchError, MemoryError) as error:
-            missing[name] = "out of memory" if out_of_memory(error) else str(error).splitlines()[0]
+            missing[name] = "out of memory" if out_of_memory(error) else first_line(error)
             return None
 
     return Ceilings(

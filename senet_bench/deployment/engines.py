@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.core.runtimes import ENGINES, DeployEngine, check_extra
-from senet_bench.errors import UsageError
+from senet_bench.errors import UsageError, first_line
 
 EngineCall = Callable[[Tensor], Any]
 """Images (N, C, H, W) to what the network returns."""
@@ -70,7 +70,7 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool 
             )  # fmt: skip
     except torch.onnx.OnnxExporterError as error:
         remedy = "leave out dynamic" if dynamic else "use another runtime"
-        raise UsageError(f"ONNX cannot express the network: {str(error).splitlines()[0]}", remedy) from error
+        raise UsageError(f"ONNX cannot express the network: {first_line(error)}", remedy) from error
 
 
 def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool = False) -> None:
@@ -90,13 +90,19 @@ def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCal
 
 def onnxruntime_session(model: str | bytes) -> EngineCall:
     """An ONNX file, or its content, as a call of ONNX Runtime, with torch's number of threads."""
+    session = inference_session(model)
+    name = session.get_inputs()[0].name
+    return lambda x: _tensors(session.run(None, {name: arrays_of(x)}))
+
+
+def inference_session(model: str | bytes, *, quiet: bool = False) -> Any:
+    """An ONNX file, or its content, in ONNX Runtime on the CPU; `quiet` without its warnings of the exporter's work."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return lambda x: _tensors(session.run(None, {name: arrays_of(x)}))
+    options.log_severity_level = 3 if quiet else options.log_severity_level
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
 def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:

@@ -205,8 +205,8 @@ def _takes(graph: OnnxGraph, node: Any, value: str, factor: Array, *, flat: bool
     if any(constant is None for constant in constants):
         return False
     if node.op_type in ("Gemm", "MatMul"):
-        plain = constants[0] is not None and constants[0].ndim == 2 and not _attribute(node, "transA", 0)
-        transposed = node.op_type == "Gemm" and _attribute(node, "transB", 0)
+        plain = constants[0] is not None and constants[0].ndim == 2 and not attribute_of(node, "transA", 0)
+        transposed = node.op_type == "Gemm" and attribute_of(node, "transB", 0)
         wide = constants[0].shape[1 if transposed else 0] if plain and constants[0] is not None else 1
         return flat and plain and wide % len(factor) == 0
     return not flat
@@ -224,31 +224,32 @@ def _passes(graph: OnnxGraph, node: Any, value: str, factor: Array) -> bool:
         numbers = graph.constant(other)
         return numbers is not None and numbers.ndim <= 4 and (kind == "Mul" or node.input[0] == value)
     if kind == "Flatten":
-        return bool(_attribute(node, "axis", 1) == 1)
+        return bool(attribute_of(node, "axis", 1) == 1)
     if kind == "Reshape":
         shape = graph.constant(node.input[1])
         return shape is not None and shape.size == 2 and shape[0] in (0, 1, -1)
     if kind == "ReduceMean":
         return _over_places(graph, node)
     if kind == "Pad":
-        return bool(_attribute(node, "mode", b"constant") == b"constant") and _pads_by_zero(graph, node)
+        return bool(attribute_of(node, "mode", b"constant") == b"constant") and _pads_by_zero(graph, node)
     return True
 
 
 def _over_places(graph: OnnxGraph, node: Any) -> bool:
     given = graph.constant(node.input[1]) if len(node.input) > 1 else None
-    axes = given.tolist() if given is not None else list(_attribute(node, "axes", ()))
-    return bool(sorted(axis % 4 for axis in axes) == [2, 3]) and bool(_attribute(node, "keepdims", 1))
+    axes = given.tolist() if given is not None else list(attribute_of(node, "axes", ()))
+    return bool(sorted(axis % 4 for axis in axes) == [2, 3]) and bool(attribute_of(node, "keepdims", 1))
 
 
 def _pads_by_zero(graph: OnnxGraph, node: Any) -> bool:
     if len(node.input) < 3 or not node.input[2]:
-        return not _attribute(node, "value", 0.0)
+        return not attribute_of(node, "value", 0.0)
     number = graph.constant(node.input[2])
     return number is not None and not number.any()
 
 
-def _attribute(node: Any, name: str, usual: Any) -> Any:
+def attribute_of(node: Any, name: str, usual: Any) -> Any:
+    """An attribute of a node, `usual` where it has none."""
     from onnx import helper
 
     kept = next((attribute for attribute in node.attribute if attribute.name == name), None)
@@ -283,7 +284,7 @@ def _normalisation(constants: Mapping[int, Array | None], place: int, scaling: _
     if place == 2 and scaling.side == "out":
         return np.asarray(bias * scaling.factor)
     if place == 2:
-        epsilon = _attribute(scaling.node, "epsilon", 1e-5)
+        epsilon = attribute_of(scaling.node, "epsilon", 1e-5)
         return np.asarray(bias + scale * mean * (scaling.factor - 1) / np.sqrt(variance + epsilon))
     return mean if place == 3 else variance
 
@@ -292,12 +293,12 @@ def _on_weights(node: Any, weights: Array, scaling: _Scaling) -> Array:
     """The factor in the shape of a layer's weights."""
     inward, factor = scaling.side == "in", scaling.factor
     if node.op_type in ("Gemm", "MatMul"):  # inward
-        transposed = node.op_type == "Gemm" and bool(_attribute(node, "transB", 0))
+        transposed = node.op_type == "Gemm" and bool(attribute_of(node, "transB", 0))
         factor = factor.repeat(weights.shape[1 if transposed else 0] // len(factor))
         return factor[None, :] if transposed else factor[:, None]
     ones = (1,) * (weights.ndim - 2)
     if not inward:
         return factor.reshape(-1, 1, *ones)
-    groups = int(_attribute(node, "group", 1))
+    groups = int(attribute_of(node, "group", 1))
     wide = factor.reshape(groups, -1).repeat(weights.shape[0] // groups, axis=0)
     return wide.reshape(*wide.shape, *ones)

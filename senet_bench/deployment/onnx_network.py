@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.core.runtimes import RUNTIMES, check_extra
-from senet_bench.deployment.engines import arrays_of
-from senet_bench.deployment.onnx_folding import Array, OnnxGraph
+from senet_bench.deployment.engines import arrays_of, inference_session
+from senet_bench.deployment.onnx_folding import Array, OnnxGraph, attribute_of
 from senet_bench.deployment.onnx_gates import gates_of, name_nodes
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import MeasurementError, UsageError, first_line
 
 LAYERS = ("Conv", "Gemm", "MatMul")
 STATISTIC_INPUTS = (3, 4)
@@ -104,23 +104,17 @@ class OnnxNetwork(nn.Module):
             try:
                 given = self.session.run(names, {self.name: filled})
             except Exception as error:
-                line = str(error).splitlines()[0]
-                raise MeasurementError(f"ONNX Runtime cannot run the file: {line}", "check its images' size") from error
+                problem = f"ONNX Runtime cannot run the file: {first_line(error)}"
+                raise MeasurementError(problem, "check its images' size") from error
             parts.append([array[: len(batch)] for array in given])
         return [np.concatenate(column) for column in zip(*parts)]
 
 
 def _session(content: bytes) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
-    options.log_severity_level = 3  # warnings of what an exporter left behind
     try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return inference_session(content, quiet=True)
     except Exception as error:
-        line = str(error).splitlines()[0]
-        raise MeasurementError(f"ONNX Runtime cannot take the file: {line}", "export it anew") from error
+        raise MeasurementError(f"ONNX Runtime cannot take the file: {first_line(error)}", "export it anew") from error
 
 
 def _ends_in_softmax(model: Any) -> bool:
@@ -160,8 +154,7 @@ def multiply_adds(model: Any, image: Tensor, products: Sequence[str]) -> int:
 def _inner(node: Any, weights: Array) -> int:
     """Multiply-adds for an element that a layer gives."""
     if node.op_type == "Gemm":
-        transposed = any(attribute.name == "transB" and attribute.i for attribute in node.attribute)
-        return int(weights.shape[1 if transposed else 0])
+        return int(weights.shape[1 if attribute_of(node, "transB", 0) else 0])
     return int(weights.shape[-2]) if node.op_type == "MatMul" else int(np.prod(weights.shape[1:]))
 
 

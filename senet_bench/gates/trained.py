@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, Self
 from senet_bench.core.files import check_writable
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Latency
-from senet_bench.core.specs import AttentionSpec
-from senet_bench.errors import UsageError
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Changes
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from senet_bench.bench.rounds import Plan
     from senet_bench.core.statistics import Floats
     from senet_bench.data.sets import DataSet, LabelArray
     from senet_bench.training.evaluation import Predictions
@@ -157,6 +160,20 @@ def parts_of(images: DataSet, most: int, seed: int) -> dict[ImagePart, LabelArra
     calibration = drawn_rows(images.training().labels, max(1, most // len(images.classes)), seed)
     decision, report = _halves(images.test.labels, seed)
     return {"calibration": calibration, "decision": decision, "report": report}
+
+
+def timed_beside(
+    whole: nn.Module, plain: nn.Module, size: tuple[int, ...], conditions: Conditions, plan: Plan
+) -> Steps[TimedOrReason]:
+    """The latency of the network without gates in the same rounds as the whole one, or why there is none."""
+    from senet_bench.bench.latency import measure_networks
+
+    networks = {"as it is": whole, "frozen": plain}
+    try:
+        timed = yield from measure_networks(networks, "as it is", size, conditions=conditions, plan=plan)
+        return timed.latency("frozen"), timed.failed.get("frozen")
+    except MeasurementError as error:
+        return None, str(error)
 
 
 def shown_images(images: DataSet, part: ImagePart) -> DataSet:

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-from senet_bench.bench.latency import measure_networks
 from senet_bench.bench.rounds import Plan
 from senet_bench.core.files import written_whole
 from senet_bench.core.progress import Steps
@@ -31,7 +30,7 @@ from senet_bench.deployment.onnx_network import (
     read_model,
     weight_count,
 )
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import UsageError
 from senet_bench.gates.trained import (
     About,
     FixedGates,
@@ -41,6 +40,7 @@ from senet_bench.gates.trained import (
     TimedOrReason,
     parts_of,
     shown_images,
+    timed_beside,
 )
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
@@ -158,20 +158,14 @@ class TrainedGraph:
 
     def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[TimedOrReason]:
         """The latency of `plain` in ONNX Runtime in the same rounds as this graph, or why there is none."""
-        networks = {"as it is": OnnxNetwork(self.model), "frozen": OnnxNetwork(plain.model)}
+        before, after = OnnxNetwork(self.model), OnnxNetwork(plain.model)
+        conditions, plan = Conditions(batch_size=after.most or 1), Plan(budget_s=budget_s, seed=seed)
         size = (self.images.channels, *self.sides)
-        batch = networks["frozen"].most or 1
-        try:
-            timed = yield from measure_networks(
-                networks, "as it is", size, conditions=Conditions(batch_size=batch),
-                plan=Plan(budget_s=budget_s, seed=seed),
-            )  # fmt: skip
-            latency = timed.latency("frozen")
-            return replace(
-                latency, conditions=Conditions(runtime="onnxruntime", batch_size=batch), difference_from_eager=None
-            ), timed.failed.get("frozen")
-        except MeasurementError as error:
-            return None, str(error)
+        latency, reason = yield from timed_beside(before, after, size, conditions, plan)
+        if latency is None:
+            return None, reason
+        in_runtime = replace(conditions, runtime="onnxruntime")
+        return replace(latency, conditions=in_runtime, difference_from_eager=None), reason
 
 
 def trained_graph(request: Freezing) -> TrainedGraph:

@@ -11,14 +11,22 @@ import torch
 from torch import Tensor
 
 from senet_bench.bench.count import count
-from senet_bench.bench.latency import measure_networks
 from senet_bench.bench.rounds import Plan
 from senet_bench.core.progress import Steps
 from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.data.sets import DataSet, LabelArray
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import UsageError
 from senet_bench.gates.subject import shown_at, trained_subject
-from senet_bench.gates.trained import About, FixedGates, Freezing, ImagePart, TimedOrReason, parts_of, shown_images
+from senet_bench.gates.trained import (
+    About,
+    FixedGates,
+    Freezing,
+    ImagePart,
+    TimedOrReason,
+    parts_of,
+    shown_images,
+    timed_beside,
+)
 from senet_bench.gates.watch import GateWatch
 from senet_bench.models.folding import folded
 from senet_bench.run.cases import label
@@ -128,13 +136,8 @@ class TrainedNetwork:
 
     def timed(self, plain: Self, budget_s: float, seed: int) -> Steps[TimedOrReason]:
         """The latency of `plain` in the same rounds as this network, or why there is none."""
-        networks = {"as it is": self.loaded.network, "frozen": plain.loaded.network}
         conditions, plan = Conditions(device=self.viewing.device), Plan(budget_s=budget_s, seed=seed)
-        try:
-            timed = yield from measure_networks(networks, "as it is", self.input_size, conditions=conditions, plan=plan)
-            return timed.latency("frozen"), timed.failed.get("frozen")
-        except MeasurementError as error:
-            return None, str(error)
+        return timed_beside(self.loaded.network, plain.loaded.network, self.input_size, conditions, plan)
 
 
 def trained_network(request: Freezing, spec: ModelSpec) -> TrainedNetwork:

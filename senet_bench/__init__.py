@@ -22,6 +22,8 @@ from __future__ import annotations
 
 import importlib
 
+from senet_bench import start
+
 TYPE_CHECKING = False  # that of typing, whose import takes long enough for a Ctrl-C
 
 if TYPE_CHECKING:
@@ -43,6 +45,9 @@ if TYPE_CHECKING:
     from senet_bench.deployment import deploy
     from senet_bench.models import build
     from senet_bench.models.attach import attach
+
+if start.is_command():
+    start.answer_by(start.end)
 
 __version__ = "0.1.0"
 __all__ = [

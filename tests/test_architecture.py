@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "senet_bench"
 FLOORS = [
-    {"errors"},
+    {"errors", "start"},
     {"core"},
     {"show", "models", "deployment", "bench", "data"},
     {"training"},

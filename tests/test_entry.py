@@ -18,12 +18,10 @@ import os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may have it ignored
 class Interrupting:
     def find_spec(self, name, *_):
-        if name == "senet_bench.cli":
+        if name == "{begun}":
             os.kill(os.getpid(), signal.SIGINT)
             for _ in range(1000): pass  # the handler runs between two of these
 sys.meta_path.insert(0, Interrupting())
-from senet_bench.__main__ import main
-main()
 """
 
 
@@ -38,8 +36,10 @@ def python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_ctrl_c_during_the_imports_ends_in_one_line() -> None:
-    ended = python("-c", INTERRUPTED)
+@pytest.mark.parametrize("begun", ["senet_bench.cli", "senet_bench.__main__"])
+def test_ctrl_c_during_the_imports_ends_in_one_line(tmp_path: Path, begun: str) -> None:
+    (tmp_path / "sitecustomize.py").write_text(INTERRUPTED.format(begun=begun))
+    ended = python("-m", "senet_bench", "models", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
     assert ended.returncode == 130
     assert ended.stderr == "senet-bench: interrupted; nothing was begun\n"
 

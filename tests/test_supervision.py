@@ -63,6 +63,21 @@ def test_the_exit_code_is_what_the_command_finished_with_and_else_never_0(ending
 
 
 @linux
+def test_a_command_that_ends_before_it_is_waited_for_is_waited_for() -> None:
+    slow = """
+import os
+fork = os.fork
+def fork_slowly():
+    child = fork()
+    if child:
+        os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    return child
+os.fork = fork_slowly
+"""
+    assert python("-c", slow + SUPERVISED + "finish(3)").returncode == 3
+
+
+@linux
 def test_the_command_dies_with_the_process_that_waits_for_it() -> None:
     code = SUPERVISED + "print(os.getpid(), flush=True); os.kill(os.getppid(), signal.SIGKILL); signal.pause()"
     ended = python("-c", code)  # which returns once nobody holds its streams

@@ -40,6 +40,7 @@ def supervise(arguments: Sequence[str]) -> None:
     if sys.platform != "linux" or not loads_code_of_others(arguments):
         return
     heard, told = os.pipe()
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # before there is a child: doing so discards a signal that waits
     parent, waited = os.getpid(), {signal.SIGCHLD, *(signal.Signals[name] for name in PASSED_ON)}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, waited)
     child = os.fork()
@@ -81,7 +82,6 @@ def _die_with(parent: int) -> None:
 
 def _wait(child: int, heard: int, waited: set[signal.Signals]) -> NoReturn:
     """Pass signals on to the child until it ends, and end with its exit code."""
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     while True:
         came = signal.sigwaitinfo(waited)
         if came.si_signo == signal.SIGCHLD:

@@ -12,6 +12,7 @@ import numpy as np
 from senet_bench.bench.clock import TimedCalls
 from senet_bench.core.results import Latency
 from senet_bench.core.statistics import CONTROL_LEVEL, Floats, Judgement, judge
+from senet_bench.core.student import t_quantile
 from senet_bench.errors import MeasurementError
 
 FEWEST_CPU_EPOCHS = 3
@@ -198,11 +199,9 @@ def _cpu_interval(by_epoch: Floats) -> tuple[float, float] | None:
 
     Two copies of one network keep differing for as long as they live, so that the rounds of an epoch are no replicates.
     """
-    from scipy.special import stdtrit
-
     if by_epoch.size < FEWEST_CPU_EPOCHS:
         return None
-    half = float(stdtrit(by_epoch.size - 1, 0.975)) * float(by_epoch.std(ddof=1)) / math.sqrt(by_epoch.size)
+    half = t_quantile(by_epoch.size - 1, 0.975) * float(by_epoch.std(ddof=1)) / math.sqrt(by_epoch.size)
     middle = float(by_epoch.mean())
     return math.exp(middle - half), math.exp(middle + half)
 

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
 from senet_bench.core.changes import changed
+from senet_bench.core.intervals import Paired, paired_seeds, sd
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.core.statistics import holm
+from senet_bench.core.student import t_quantile
 from senet_bench.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-    from senet_bench.core.intervals import Paired
 
 LEVEL = 0.05
 Whom = Literal["baseline", "control"]
@@ -29,8 +29,6 @@ Whom = Literal["baseline", "control"]
 
 def of_seeds(errors: Mapping[int, float], protocol: TrainingProtocol, trained_on: Sequence[str] = ()) -> Accuracy:
     """The mean and the standard deviation of the errors by seed; it is compared with nothing yet."""
-    from senet_bench.core.intervals import sd
-
     values = [value for _, value in sorted(errors.items())]
     return Accuracy(
         dataset=protocol.dataset or "",
@@ -157,11 +155,8 @@ def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Diffe
 
 def _paired(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Paired | None]:
     """Each row against the other one over the seeds that both have, None where there are none."""
-    from senet_bench.core.intervals import all_paired
-
     pairs = [pairs_of(row, other) if other is not None else ([], []) for row, other in zip(rows, others)]
-    known = iter(all_paired([(theirs, ours) for ours, theirs in pairs if ours]))
-    return [next(known) if ours else None for ours, _ in pairs]
+    return [paired_seeds(theirs, ours) if ours else None for ours, theirs in pairs]
 
 
 def _difference(paired: Paired, other: Row, adjusted: float | None, family: int) -> Difference:
@@ -254,8 +249,6 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
     """
     import numpy as np
 
-    from senet_bench.core.intervals import t_quantile
-
     seeds = sorted({seed for row in rows if row.accuracy for seed in row.accuracy.per_seed})
     if not seeds:
         return [False] * len(rows)
@@ -290,8 +283,6 @@ NEAR = 1e-6
 
 def _is_above(own: NDArray[np.float64], other: NDArray[np.float64], level: float) -> bool:
     """Whether errors by seed are shown to be higher than others, NaN where there is none."""
-    from senet_bench.core.intervals import paired_seeds
-
     both = (own == own) & (other == other)  # NaN is unlike itself
     paired = paired_seeds(other[both].tolist(), own[both].tolist())
     return paired.difference > 0 and paired.p_value is not None and paired.p_value / 2 <= level

@@ -57,13 +57,29 @@ def write_atomically(path: Path, text: str | bytes) -> None:
 
     Raises `MeasurementError` where the disk does not take it.
     """
-    data = text.encode(errors="replace") if isinstance(text, str) else text
     with written_whole(path) as temporary:
+        temporary.write_bytes(_bytes(text))
+
+
+def write_anew(path: Path, text: str | bytes) -> None:
+    """Write a file that can be made again at any time, whole; one that holds the same already stays as it is.
+
+    Raises `MeasurementError` where the disk does not take it.
+    """
+    data = _bytes(text)
+    with contextlib.suppress(OSError):
+        if path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data:
+            return
+    with written_whole(path, flushed=False) as temporary:
         temporary.write_bytes(data)
 
 
+def _bytes(text: str | bytes) -> bytes:
+    return text.encode(errors="replace") if isinstance(text, str) else text
+
+
 @contextlib.contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends, flushed to the disk; where it fails nothing is left.
 
     What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not
@@ -78,8 +94,9 @@ def written_whole(path: Path) -> Iterator[Path]:
         try:
             yield temporary
             if not direct:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
+                if flushed:
+                    with temporary.open("rb") as file:
+                        os.fsync(file.fileno())
                 temporary.chmod(0o644)
                 temporary.replace(path)
         finally:

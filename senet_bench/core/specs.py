@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NoReturn, get_args
 
 from senet_bench.core.given import block_string
 from senet_bench.errors import UsageError
@@ -87,10 +87,9 @@ class AttentionSpec:
     def __post_init__(self) -> None:
         """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""
         object.__setattr__(self, "block", block_string(self.block))  # from Python it may be a class or an instance
-        _check_choice("squeeze", self.squeeze, get_args(SqueezeName))
-        _check_choice("excitation", self.excitation, get_args(Excitation))
-        _check_choice("integration", self.integration, get_args(Integration))
-        _check_choice("placement", self.placement, get_args(Placement))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                _refuse(name, getattr(self, name), choices)
         if self.reduction is None and not is_outside(self.block):
             object.__setattr__(self, "reduction", USUAL_REDUCTION)
         for r in self.reductions:
@@ -190,6 +189,13 @@ class Conditions:
         return replace(self, batch_size=batch_size)
 
 
-def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise UsageError(f"{name} {value!r} is unknown", f"choose from {', '.join(choices)}")
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "squeeze": get_args(SqueezeName),
+    "excitation": get_args(Excitation),
+    "integration": get_args(Integration),
+    "placement": get_args(Placement),
+}
+
+
+def _refuse(name: str, value: object, choices: Sequence[str]) -> NoReturn:
+    raise UsageError(f"{name} {value!r} is unknown", f"choose from {', '.join(choices)}")

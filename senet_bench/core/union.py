@@ -366,19 +366,19 @@ def _timed_by(row: Row, latency: Latency) -> Row:
 
 
 def _place(row: Row) -> Key:
-    base = row.baseline or row.model
-    *block, attention = _block_place(row.attention)
-    return (
-        MODELS.get(base, len(MODELS)),
-        _natural(base),
-        row.input_size,
-        row.classes,
-        ROLE_ORDER.index(row.role),
-        *block,
-        tuple(_axis_place(name, value) for name, value in sorted((row.axes or {}).items())),
-        attention,
-        _natural(row.model),
-    )
+    before, behind = _network_place(row.model, row.baseline, row.role, row.attention)
+    axes = tuple(_axis_place(name, value) for name, value in sorted(row.axes.items())) if row.axes else ()
+    base, role, block = before
+    return base, row.input_size, row.classes, role, block, axes, behind
+
+
+@lru_cache(maxsize=8192)
+def _network_place(model: str, baseline: str | None, role: str, attention: AttentionSpec | None) -> tuple[Key, Key]:
+    """What stands before the setting of an ablation in the place of a network, and what stands behind it."""
+    base = baseline or model
+    *block, whole = _block_place(attention)
+    place = MODELS.get(base, len(MODELS)), _natural(base)
+    return (place, ROLE_ORDER.index(role), tuple(block)), (whole, _natural(model))
 
 
 @lru_cache(maxsize=4096)

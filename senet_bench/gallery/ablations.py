@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -105,9 +106,14 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
         *axes,
         ablation.model,
         accuracy.dataset if accuracy else "counts",
-        key_of({"": repr(series)})[:6],
+        _digest(series),
     )
     return replace(series, name=name_of("-".join(stem)))
+
+
+def _digest(series: Series) -> str:
+    """Six digits of what is drawn; the last digits of its numbers, which machines may round otherwise, do not count."""
+    return key_of({"": re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.9g}", repr(series))})[:6]
 
 
 def title_of(runs: AblationRuns) -> str:

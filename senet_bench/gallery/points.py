@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.learning import ClassifierRow
-from senet_bench.core.metrics import METRICS, costs
+from senet_bench.core.metrics import METRICS, Metric, costs
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Latency, Row
 from senet_bench.core.specs import AttentionSpec, by_sides
@@ -25,6 +26,7 @@ PAPER_CELLS: dict[str, tuple[str, ...]] = {
 }
 """Where the paper prints the top-1 errors of a data set; the rows of one table share a recipe."""
 DATASET_NAMES = {"imagenet": "ImageNet", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100", "places365": "Places365"}
+Interval = tuple[float, float]
 CLASS_COUNTS = {"imagenet": 1000, "cifar10": 10, "cifar100": 100, "places365": 365}
 
 
@@ -35,14 +37,15 @@ class PointCost:
     value: float
     printed: str = ""
     ratio: float | None = None
-    ratio_ci: tuple[float, float] | None = None
+    ratio_ci: Interval | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PricedError:
     """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow.
 
-    `gain` is the interval of its paired difference to the baseline, in points.
+    `gain` is the interval of its paired difference to the baseline, in points. The interval and the words about a
+    point are made where they are asked for, as most points are never drawn.
     """
 
     label: str
@@ -53,11 +56,21 @@ class PricedError:
     group: str
     pair: str
     error: float
-    interval: tuple[float, float] | None
     costs: Mapping[str, PointCost]
-    about: tuple[str, ...]
+    interval_of: Callable[[], Interval | None]
+    about_of: Callable[[], tuple[str, ...]]
     network: Key | None = None
-    gain: tuple[float, float] | None = None
+    gain: Interval | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The interval of the error."""
+        return self.interval_of()
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """Where the error comes from, and what it was measured by."""
+        return self.about_of()
 
 
 def points(collection: Collection) -> list[PricedError]:
@@ -108,12 +121,14 @@ class DatasetPoints:
 
 
 def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:
+    counts = _counts()
     for dataset, studies in PAPER_CELLS.items():
         for study in studies:
             for row in of_study(rows, study):
                 cell = find(row, study.removeprefix("table"), "top1_err")
                 if cell is None or cell.number is None:
                     continue
+                about = (f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset))
                 yield PricedError(
                     label=row.label,
                     family=row.family,
@@ -123,10 +138,10 @@ def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:
                     group=f"Table {cell.table}",
                     pair=f"{study} {row.baseline or row.model} {row.input_size}",
                     error=cell.number,
-                    interval=None,
-                    costs=_costs(row, cell.table),
+                    costs=_costs(row, counts, cell.table),
+                    interval_of=lambda: None,
+                    about_of=partial(tuple, about),
                     network=identity(row),
-                    about=(f"error as printed in Table {cell.table}: {cell.printed} %", *_unlike(row, dataset)),
                 )
 
 
@@ -137,16 +152,12 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
 
 
 def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
+    counts = _counts()
     for row in rows:
         accuracy = row.accuracy
         if accuracy is None:
             continue
-        recipe = accuracy.protocol.words
-        group = f"{recipe}, {_size(row)}"
-        seeds, interval = f"{accuracy.seeds} seed{'s' * (accuracy.seeds != 1)}", _percent(mean_interval(accuracy))
-        about = [f"error measured here: {_interval_text(accuracy, interval)}, {seeds}", f"recipe {recipe}"]
-        if accuracy.difference is not None:
-            about.insert(1, f"minus the baseline's: {_signed(accuracy.difference, accuracy.difference_ci)}")
+        group = f"{accuracy.protocol.words}, {_size(row)}"
         yield PricedError(
             label=row.label,
             family=row.family,
@@ -156,17 +167,34 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             group=group,
             pair=f"{group} {row.baseline or row.model}",
             error=100 * accuracy.top1_err,
-            interval=interval,
-            costs=_costs(row, None),
+            costs=_costs(row, counts),
+            interval_of=partial(_interval, accuracy),
+            about_of=partial(_about, accuracy),
             network=identity(row),
-            about=tuple(about),
             gain=_percent(accuracy.difference_ci),
         )
+
+
+def _interval(accuracy: Accuracy) -> Interval | None:
+    """The interval of a mean error, in per cent."""
+    return _percent(mean_interval(accuracy))
+
+
+def _about(accuracy: Accuracy) -> tuple[str, ...]:
+    """The error of a network that was trained here, its difference to the baseline's, and its recipe."""
+    error = f"{_interval_text(accuracy, _interval(accuracy))}, {accuracy.seeds} seed{'s' * (accuracy.seeds != 1)}"
+    difference = (
+        (f"minus the baseline's: {_signed(accuracy.difference, accuracy.difference_ci)}",)
+        if accuracy.difference is not None
+        else ()
+    )
+    return f"error measured here: {error}", *difference, f"recipe {accuracy.protocol.words}"
 
 
 def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedError]:
     """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
     points: dict[object, PricedError] = {}
+    counts = _counts()
     for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
             if not isinstance(line, ClassifierRow):
@@ -187,10 +215,10 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
                 group=group,
                 pair=f"{group} {baseline}",
                 error=100 * line.top1_err,
-                interval=(low, high),
-                costs=_costs(row, None) if row else {},
+                costs=_costs(row, counts) if row else {},
+                interval_of=partial(tuple, (low, high)),
+                about_of=partial(tuple, (f"{error}, {line.images} images", f"weights {line.weights}")),
                 network=identity(row) if row else None,
-                about=(f"{error}, {line.images} images", f"weights {line.weights}"),
                 gain=_percent(line.difference_ci) if line.against == baseline else None,
             )
     yield from points.values()
@@ -201,10 +229,15 @@ def _same_block(row: Row, line: ClassifierRow) -> bool:
     return own == theirs
 
 
-def _costs(row: Row, table: str | None) -> dict[str, PointCost]:
+def _counts() -> list[Metric]:
+    """The metrics that are counted and that errors are set against."""
+    return [metric for metric in costs() if metric.quantity == "count"]
+
+
+def _costs(row: Row, counts: Sequence[Metric], table: str | None = None) -> dict[str, PointCost]:
     """By metric what the paper prints for it in the same table, else what was counted here."""
     found = {}
-    for metric in (metric for metric in costs() if metric.quantity == "count"):
+    for metric in counts:
         value = metric.of(row)
         if value:
             found[metric.key] = PointCost(value / metric.scale)
@@ -223,15 +256,15 @@ def _size(row: Row) -> str:
     return f"{row.input_size[1]} px" if len(row.input_size) == 3 else by_sides(row.input_size)
 
 
-def _percent(interval: tuple[float, float] | None) -> tuple[float, float] | None:
+def _percent(interval: Interval | None) -> Interval | None:
     return None if interval is None else (100 * interval[0], 100 * interval[1])
 
 
-def _interval_text(accuracy: Accuracy, interval: tuple[float, float] | None) -> str:
+def _interval_text(accuracy: Accuracy, interval: Interval | None) -> str:
     text = f"{100 * accuracy.top1_err:.2f} %"
     return text if interval is None else f"{text} ({interval[0]:.2f} to {interval[1]:.2f})"
 
 
-def _signed(value: float, interval: tuple[float, float] | None) -> str:
+def _signed(value: float, interval: Interval | None) -> str:
     between = f" ({100 * interval[0]:+.2f} to {100 * interval[1]:+.2f})" if interval else ""
     return f"{100 * value:+.2f} points{between}"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.core.comparisons import rows_named
-from senet_bench.core.files import write_atomically
+from senet_bench.core.files import write_anew
 from senet_bench.core.results import RESTORE, AnyFacts, Run
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
@@ -189,5 +189,5 @@ def observation_files(facts: AnyFacts, root: Path) -> Iterator[Path]:
 
 
 def _written(path: Path, data: str | bytes) -> Path:
-    write_atomically(path, data)
+    write_anew(path, data)
     return path

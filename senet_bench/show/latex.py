@@ -20,7 +20,8 @@ ONE_COLUMN, TWO_COLUMNS = 240.0, 340.0
 LETTER, BETWEEN = 4.45, 6.0
 """How wide a letter is in footnotesize, on average and a little more, and the room between columns."""
 BREAK = "\u200b"
-LONG_WORD = re.compile(r"\S{24,}")
+LONG = 24
+LONG_WORD = re.compile(rf"\S{{{LONG},}}")
 NAME, HEADING = 30, 12
 """Letters of a line of a name, and of a heading whose column has shorter cells."""
 _ESCAPES = {char: f"\\{char}" for char in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -47,7 +48,24 @@ _ESCAPES |= {
 _ESCAPES |= {"’": "'", "‘": "`", "“": "``", "”": "''", "✓": r"$\surd$", "✗": r"$\times$", "²": "$^2$"}
 
 
-_ODD = re.compile("[^A-Za-z0-9 .,:;()\\[\\]+=*/!?'\n-]")
+class _Commands(dict[int, str]):
+    """What LaTeX sets for each character, by its code; filled as characters come."""
+
+    def __missing__(self, code: int) -> str:
+        """A character that is in no table: itself, or a question mark where the font has none."""
+        char = chr(code)
+        self[code] = char if char == "\n" or (char.isprintable() and code < 256) else "?"
+        return self[code]
+
+
+_COMMANDS = _Commands({ord(char): command for char, command in _ESCAPES.items()})
+_BREAKS = {
+    mark: (re.compile(rf"(?<=\w){re.escape(mark)}(?=[A-Za-z\\])"), f"{mark}\\allowbreak{{}}".replace("\\", r"\\"))
+    for mark in (r"\_", "/", ":", ".")
+}
+"""What a long name may be broken behind, where that is, and what stands there then."""
+_NUMBERS = re.compile(r"[0-9 +,.()\[\]\n-]*")
+"""Cells that LaTeX sets as they are."""
 
 
 def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
@@ -66,12 +84,7 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
 
 def escaped(text: str) -> str:
     """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark."""
-    return _ODD.sub(_command, text)
-
-
-def _command(match: re.Match[str]) -> str:
-    char = match[0]
-    return _ESCAPES.get(char) or (char if char.isprintable() and ord(char) < 256 else "?")
+    return text.translate(_COMMANDS)
 
 
 def width(table: Table, chosen: Sequence[int] | None = None) -> float:
@@ -127,8 +140,12 @@ def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
 
 def _cells(texts: Sequence[str]) -> Sequence[str]:
     """The cells of a column as LaTeX sets them, all at once: a line of one text each."""
-    whole = "\n".join(text.replace("\n", "\0") for text in texts)
-    return _breakable(escaped(LONG_WORD.sub(_parted, whole))).split("\n")
+    whole = "\n".join(texts)
+    if whole.count("\n") >= len(texts):
+        whole = "\n".join(text.replace("\n", "\0") for text in texts)
+    if max(map(len, texts), default=0) >= LONG:
+        whole = LONG_WORD.sub(_parted, whole)
+    return (whole if _NUMBERS.fullmatch(whole) else _breakable(escaped(whole))).split("\n")
 
 
 def _kinds(table: Table) -> Iterator[str]:
@@ -172,4 +189,7 @@ def _parted(word: re.Match[str]) -> str:
 
 def _breakable(text: str) -> str:
     """Text whose long names may be broken behind a slash, a dot, a colon or an underscore, numbers never."""
-    return re.sub(r"(?<=\w)(\\_|[/:.])(?=[A-Za-z\\])", r"\1\\allowbreak{}", text)
+    for mark, (pattern, breakable) in _BREAKS.items():
+        if mark in text:
+            text = pattern.sub(breakable, text)
+    return text

@@ -1,11 +1,11 @@
 """What a trial costs beside its training: sweeps of a stand-in that takes no time, on each engine.
 
-Run `python -m benchmarks.bench_clusters [local] [ray] [slurm] [--trials 10000]`. A sweep of two networks and half as
-many seeds as trials goes through the same code as `compare --dataset digits`. Printed are the seconds until the first
-trial has ended, then the milliseconds a trial, those of the engine alone with the same stand-in (`engine`), the
-largest memory of the front end (beyond what it had before), what of it is its own alone, and how long it takes to
-begin again with all but ten trials stored. Slurm is a real one of this machine, started for it by root where its
-programs are installed.
+Run `python -m benchmarks.bench_clusters [local] [ray] [slurm] [--trials 10000]`. A sweep of a network, its baseline and
+its control, with a third as many seeds as trials, is what `compare --dataset digits` does. Printed are the seconds
+until the first trial has ended, then the milliseconds a trial, those of the engine alone that does nothing, both as
+wall time and as processor time of the front end (with Ray's connected process), the largest memory of the front end,
+what of it is its own alone, and how long it takes to begin again with all but ten trials stored. Slurm is a real one
+of this machine, started for it by root where its programs are installed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import os
 import resource
+import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +27,16 @@ import psutil
 
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Progress
-from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
-from senet_bench.run.cases import select
-from senet_bench.run.count import Count
+from senet_bench.run import error
+from senet_bench.run.compare import compare
 from senet_bench.run.engines import Busy, Engine
 from senet_bench.run.error import Sweep
 from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
-from senet_bench.run.record import Record, new_run
 from senet_bench.run.slurm import Slurm
-from senet_bench.training import trials
 
-LEFT = 10
+LEFT, NETWORKS = 10, 3
 
 
 def stand_in(trial: Any, device: str | None = None) -> TrialResult:
@@ -50,13 +49,31 @@ def nothing(job: int) -> int:
     return job
 
 
+@dataclass(frozen=True, slots=True)
+class Spent:
+    """Seconds by the clock, and of processor time: of this process, and of those that it started and that ended."""
+
+    wall: float
+    own: float
+    children: float
+
+    @staticmethod
+    def now() -> Spent:
+        """What was spent until now."""
+        own, children = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+        return Spent(time.perf_counter(), own.ru_utime + own.ru_stime, children.ru_utime + children.ru_stime)
+
+    def since(self, before: Spent, jobs: int) -> str:
+        """What was spent a job since then."""
+        wall, own = self.wall - before.wall, self.own - before.own
+        return f"{1000 * wall / jobs:.2f} ms ({1000 * own / jobs:.2f} of its own processor)"
+
+
 def sweep(engine: Engine, count: int, root: Path) -> Iterator[Progress]:
-    """The moments of a sweep in a results folder."""
-    cases, asked = select(["resnet20_cifar"]), Sweep(engine=engine, seeds=count // 2)
-    record: Record[Run] = Record.begin(Store(root), new_run("compare", RunConditions()))
-    for _ in Count().run(cases, record):
-        pass
-    yield from asked.run(cases, record)
+    """The moments of a sweep in a results folder in which a trial ends, as `compare` takes it."""
+    measures = {"accuracy": Sweep(engine=engine, seeds=count // NETWORKS)}
+    moments = compare(["resnet20_cifar"], Store(root), measures=measures)
+    return (moment for moment in moments if moment.what.startswith("seed "))
 
 
 def megabytes() -> float:
@@ -65,38 +82,43 @@ def megabytes() -> float:
 
 
 def measured(name: str, engine: Engine, count: int) -> None:
-    before = megabytes()
+    """Print what a sweep of so many trials costs on an engine."""
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        began, first, done = time.perf_counter(), 0.0, 0
-        for moment in sweep(engine, count, root):
-            if not first and moment.what.startswith("seed "):
-                first, done = time.perf_counter() - began, int(moment.done)
-        whole = time.perf_counter() - began
-        each = (whole - first) / max(1, count - done)
-        alone = engine_alone(engine, count)
+        began, root = Spent.now(), Path(folder)
+        trials = sweep(engine, count, root)
+        next(trials)
+        first = Spent.now()
+        ended = sum(1 for _ in trials)
+        last = Spent.now()
         print(  # noqa: T201
-            f"{name}: {count} trials in {whole:.1f} s, the first after {first:.1f} s; then {1000 * each:.2f} ms a trial"
-            f", the engine alone {1000 * alone:.2f} ms; memory {megabytes():.0f} MB (+{megabytes() - before:.0f})"
-            f", {psutil.Process().memory_full_info().uss / 2**20:.0f} MB of them shared with no other process",
+            f"{name}: {ended + 1} trials in {last.wall - began.wall:.1f} s, the first after"
+            f" {first.wall - began.wall:.1f} s; then a trial {last.since(first, ended)}; the front end's memory"
+            f" {megabytes():.0f} MB, {psutil.Process().memory_full_info().uss / 2**20:.0f} MB of it its own;"
+            f" torch {'' if 'torch' in sys.modules else 'not '}loaded",
             flush=True,
         )
+        print(f"{name}: the engine alone a job {engine_alone(engine, count)}", flush=True)  # noqa: T201
         if count > LEFT and isinstance(engine, Local):
             for path in sorted(root.glob("runs/*/trials/*.json"))[:LEFT]:
                 path.unlink()
-            began = time.perf_counter()
-            next(moment for moment in sweep(engine, count, root) if moment.what.startswith("seed "))
-            print(f"{name}: again with {count - LEFT} stored: {time.perf_counter() - began:.2f} s to the first trial")  # noqa: T201
+            began = Spent.now()
+            trials = sweep(engine, count, root)
+            next(trials)
+            again = Spent.now()
+            trials.close()  # type: ignore[attr-defined]
+            print(  # noqa: T201
+                f"{name}: again with all but {LEFT} stored: {again.wall - began.wall:.2f} s to the first trial,"
+                f" {again.own - began.own:.2f} s of its own processor"
+            )
 
 
-def engine_alone(engine: Engine, count: int) -> float:
-    """Seconds a job that does nothing, after the first."""
-    first, ended = 0.0, 0
-    for moment in engine.watched(nothing, iter(range(count))):
-        if not isinstance(moment, Busy):
-            first = first or time.perf_counter()
-            ended += 1
-    return (time.perf_counter() - first) / max(1, ended - 1)
+def engine_alone(engine: Engine, count: int) -> str:
+    """What a job that does nothing costs, after the first."""
+    jobs = (moment for moment in engine.watched(nothing, iter(range(count))) if not isinstance(moment, Busy))
+    next(jobs)
+    first = Spent.now()
+    ended = sum(1 for _ in jobs)
+    return Spent.now().since(first, max(1, ended))
 
 
 def main() -> None:
@@ -104,7 +126,7 @@ def main() -> None:
     parser.add_argument("engines", nargs="*", default=["local"])
     parser.add_argument("--trials", type=int, default=10_000)
     asked = parser.parse_args()
-    trials.run_trial = stand_in
+    error.run_trial = stand_in
     for name in asked.engines:
         with ExitStack() as stack:
             engine: Engine = Local(2)

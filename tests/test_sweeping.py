@@ -104,25 +104,24 @@ def test_the_key_changes_with_nothing_else() -> None:
     assert re.fullmatch("[0-9a-f]{16}", key)
 
 
-def test_touching_the_toolkit_leaves_every_stored_trial_known(run: Run, ran: list[Trial], tmp_path: Path) -> None:
-    rows(run, *HERE)
-    done = len(ran)
-    code = (
-        "import sys, pathlib, json\nfrom senet_bench import __version__\nfrom tests.test_sweeping import *\n"
-        "print(key_of(trial_definition(A_TRIAL)))"
-    )
+def test_stored_trials_are_known_by_an_edited_toolkit_whose_front_end_loads_no_torch(
+    run: Run, ran: list[Trial], tmp_path: Path
+) -> None:
+    stored = rows(run, *HERE)
     edited = tmp_path / "copy"
     shutil.copytree(Path(error.__file__).parent.parent, edited / "senet_bench")
-    shutil.copytree(Path(__file__).parent, edited / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     for path in (edited / "senet_bench").rglob("*.py"):
         path.write_text(path.read_text() + "\n# a comment\n")
-    environment = os.environ | {"PYTHONPATH": str(edited)}
-    told = subprocess.run(
-        [sys.executable, "-c", code], cwd=edited, env=environment, capture_output=True, text=True, check=False
+    code = (
+        "import sys\nfrom senet_bench.cli import main\n"
+        "try:\n    main(sys.argv[1:])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "assert not {'torch', 'torchvision'} & set(sys.modules)\n"
     )
-    assert told.stdout.strip() == key_of(trial_definition(A_TRIAL)), told.stderr
-    rows(run, *HERE)
-    assert len(ran) == done
+    environment = os.environ | {"PYTHONPATH": str(edited)}
+    asked = (sys.executable, "-c", code, *TINY, "--seeds", "2", "--workers", "2", "--format", "json")
+    told = subprocess.run(asked, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)["rows"] == stored
 
 
 BLOCK = """

@@ -81,7 +81,7 @@ def test_the_loss_of_the_only_gpu_is_one_line_and_what_has_ended_is_stored(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(local, "calculates", lost_gpus.calculates)
-    monkeypatch.setattr(trials, "run_trial", lost_gpus.run_trial)
+    monkeypatch.setattr("senet_bench.run.error.run_trial", lost_gpus.run_trial)
     ended = run(*SWEEP, "--device", "cuda:1", "--seeds", "2")
     assert (ended.code, ended.err.count("\n")) == (5, 1), ended.err
     assert "cuda:1 is gone (device cuda:1 is not there; this machine has 1 of that kind)" in ended.err

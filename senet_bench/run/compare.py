@@ -12,8 +12,11 @@ from senet_bench.core.reproduction import cells_of, is_error
 from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
+from senet_bench.run.apart import apart
 from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, listed_name, select, with_controls
 from senet_bench.run.count import Count
+from senet_bench.run.error import Sweep
+from senet_bench.run.local import Local
 from senet_bench.run.record import Record, new_run
 
 
@@ -48,12 +51,13 @@ def compare(
     count, measures, cases = count or Count(), dict(measures or {}), select(what, changes)
     store.check()
     cases = (*cases, *plain(cases)) if plain else cases
-    check_measures(cases, measures)
-    cases = with_controls(cases) if "accuracy" in measures else cases
-    if changes is not None and changes != Changes():
-        count.check(cases)
-    conditions = RunConditions(what=list(what) or list(TABLES_2_AND_3))
-    return (yield from measured("compare", cases, store, conditions, count, measures))
+    with apart(wanted=_trains_elsewhere(measures)):
+        check_measures(cases, measures)
+        cases = with_controls(cases) if "accuracy" in measures else cases
+        if changes is not None and changes != Changes():
+            count.check(cases)
+        conditions = RunConditions(what=list(what) or list(TABLES_2_AND_3))
+        return (yield from measured("compare", cases, store, conditions, count, measures))
 
 
 def ablate(
@@ -71,11 +75,19 @@ def ablate(
     """
     count, measures = count or Count(), dict(measures or {})
     store.check()
-    cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
-    check_measures(cases, measures)
-    typed = {name: text or "paper" for name, text in axes.items()}
-    conditions = RunConditions(model=listed_name(model), axes=typed, left_out=left_out)
-    return (yield from measured("ablate", cases, store, conditions, count, measures))
+    with apart(wanted=_trains_elsewhere(measures)):
+        cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
+        check_measures(cases, measures)
+        typed = {name: text or "paper" for name, text in axes.items()}
+        conditions = RunConditions(model=listed_name(model), axes=typed, left_out=left_out)
+        return (yield from measured("ablate", cases, store, conditions, count, measures))
+
+
+def _trains_elsewhere(measures: Mapping[str, Measure]) -> bool:
+    """Whether errors alone are measured, in other processes, so that this one has no other use for torch."""
+    engines = [measure.engine for measure in measures.values() if isinstance(measure, Sweep)]
+    here = [engine for engine in engines if isinstance(engine, Local) and engine.here]
+    return len(engines) == len(measures) == 1 and not here
 
 
 def settings(

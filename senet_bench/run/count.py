@@ -21,13 +21,12 @@ from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import CounterName, ModelSpec
 from senet_bench.core.studies import find_study
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.run.apart import answer
 from senet_bench.run.cases import Case, label, refuse
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
     from torch import nn
-
-    from senet_bench.bench.count import Counts
 
 NOT_ASKED = {"latency": "not asked for", "accuracy": "not asked for"}
 UNLIKE_PAPER = "its cells are for the network's own image size, channels, classes and cardinality"
@@ -35,11 +34,18 @@ UNLIKE_PAPER = "its cells are for the network's own image size, channels, classe
 
 @dataclass(frozen=True, slots=True)
 class Counted:
-    """What was counted of one network: trainable parameters, operations, and what further metrics name."""
+    """What was counted of one network: trainable parameters, operations, and what further metrics name.
+
+    `flops` are by convention, `remarks` what a reader must know of the network.
+    """
 
     params: int
-    operations: Counts
+    flops: dict[str, int]
+    by_kind: dict[str, int]
+    by_formula: dict[str, int]
+    uncounted: list[str]
     further: dict[str, int]
+    remarks: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,36 +118,50 @@ class Count:
         return counted
 
     def _count(self, case: Case) -> Counted:
-        from senet_bench.bench import count, reference_counters
-
-        network, size = case.build("meta"), case.spec.input_size
-        if self.counter == "fvcore":
-            counts = reference_counters.count_fvcore(network, size)
-        else:
-            counts = count.count(network, size, self.formulas)
-        if self.verify:
-            reference_counters.verify(network, size, count.count(network, size) if self.formulas else counts)
-        further = {key: counter(network, size) for key, counter in counters().items()}
-        return Counted(count.parameters(network), counts, further)
+        if self.formulas is not None:
+            return counted_network(case.spec, self.counter, self.verify, self.formulas)
+        return answer(counted_network, case.spec, self.counter, self.verify)
 
     def row(self, case: Case) -> Row:
         """The row of a case: what was counted, beside the paper's cells."""
         counted = self.of(case)
-        counts = counted.operations
         row = _row(
             case,
             params=counted.params,
-            flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
-            flops_by_kind=counts.by_kind(),
-            uncounted=list(counts.uncounted),
-            remarks=_remarks(case.spec),
-            formulas=dict(counts.by_formula),
+            flops=counted.flops,
+            flops_by_kind=counted.by_kind,
+            uncounted=counted.uncounted,
+            remarks=counted.remarks,
+            formulas=counted.by_formula,
             counts=counted.further,
             missing=NOT_ASKED,
             source=_source(case.spec),
         )
         missing = NOT_ASKED if case.spec.outside or _as_printed(case) else {**NOT_ASKED, "paper": UNLIKE_PAPER}
         return replace(row, paper=cells_of(row, case.studies), missing=missing)
+
+
+def counted_network(spec: ModelSpec, counter: CounterName, verify: bool, formulas: Formulas | None = None) -> Counted:
+    """What one counter counts of a network, checked against the reference counters where it is to `verify`."""
+    from senet_bench.bench import count, reference_counters
+    from senet_bench.models import build_spec
+
+    network, size = build_spec(spec, device="meta"), spec.input_size
+    if counter == "fvcore":
+        counts = reference_counters.count_fvcore(network, size)
+    else:
+        counts = count.count(network, size, formulas)
+    if verify:
+        reference_counters.verify(network, size, count.count(network, size) if formulas else counts)
+    return Counted(
+        params=count.parameters(network),
+        flops={"macs": counts.macs, "bn-inclusive": counts.bn_inclusive},
+        by_kind=counts.by_kind(),
+        by_formula=dict(counts.by_formula),
+        uncounted=list(counts.uncounted),
+        further={key: counter(network, size) for key, counter in counters().items()},
+        remarks=_remarks(spec),
+    )
 
 
 def _remarks(spec: ModelSpec) -> list[str]:

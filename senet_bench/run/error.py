@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from msgspec import structs
 from senet_bench.core.blocks import learns
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import kind_of_path
-from senet_bench.core.identity import REVISION
+from senet_bench.core.identity import REVISION, Data
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Run, RunConditions, Seeding, TrainingProtocol
@@ -21,16 +22,18 @@ from senet_bench.core.specs import ModelSpec, Precision
 from senet_bench.core.store import Store, key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.run.apart import all_answered, answer
 from senet_bench.run.cases import Case, Changes
 from senet_bench.run.claims import Claimed, InProgress, watched
 from senet_bench.run.engines import Engine, Failure, Left
 from senet_bench.run.moments import listed_moments, moments_of
 from senet_bench.run.outcomes import Outcomes, enough_seeds, error_pairs, with_errors
-from senet_bench.run.record import Record, header
+from senet_bench.run.record import Record, environment, header
 from senet_bench.run.seen_data import check_unchanged
 from senet_bench.run.slurm_queue import withdrawn
 from senet_bench.run.sources import with_sources
 from senet_bench.run.stored_trials import StoredTrials
+from senet_bench.run.trial_job import run_trial
 
 if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
@@ -77,9 +80,6 @@ class Sweep:
 
     def check(self, cases: Sequence[Case]) -> None:
         """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
-        from senet_bench.data import sets
-        from senet_bench.data.batches import check_shared
-
         detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
         if detector:
             raise UsageError(
@@ -96,14 +96,12 @@ class Sweep:
         self._check_finetuning(cases, lessons)
         self.engine.check(self.device)
         for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
-            images = sets.load_images(dataset, self.folder)
-            for recipe in (recipe for name, recipe in lessons if name == dataset and self.processes > 1):
-                check_shared(min(recipe.batch_size, len(images.training())), self.processes)
+            batches = (recipe.batch_size for name, recipe in lessons if name == dataset and self.processes > 1)
+            answer(check_images, dataset, self.folder, tuple(dict.fromkeys(batches)), self.processes)
 
     def _check_finetuning(self, cases: Sequence[Case], lessons: Sequence[tuple[str, Recipe]]) -> None:
         """Raise `UsageError` on weights without a recipe for them or the reverse, and on weights that do not fit."""
         from senet_bench.core.recipes import is_finetune
-        from senet_bench.data import sets
         from senet_bench.run.training import check_blocks_first
 
         if not lessons:
@@ -118,6 +116,7 @@ class Sweep:
         )
         if self.weights is None:
             return
+        from senet_bench.data import sets
         from senet_bench.training.start import start_of_training
 
         for case, (name, _) in zip(cases, lessons):
@@ -126,10 +125,10 @@ class Sweep:
 
     def _weights_of(self, spec: ModelSpec) -> str | None:
         """The weights that a network starts from, a file by its whole path; None where it starts from none."""
-        from senet_bench.training.start import own_weights
-
         if self.weights is None:
             return None
+        from senet_bench.training.start import own_weights
+
         file = Path(self.weights).expanduser()
         return str(file.absolute()) if kind_of_path(file) == "file" else own_weights(spec, self.weights)
 
@@ -253,9 +252,7 @@ class Sweep:
 
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' errors as trials end; what is stored is not run again."""
-        from senet_bench.bench.machine import environment
-
-        stored = StoredTrials.of(record.store.trials(environment().machine))
+        stored = StoredTrials.of(record.store.trials(answer(environment).machine))
         if self.stopping is None:
             yield from self._run(cases, record, stored)
             return
@@ -279,13 +276,10 @@ class Sweep:
         failed_before: Mapping[int, str] | None = None,
     ) -> Steps[Outcomes]:
         """One look: the trials that it adds; those that failed at an earlier one are not run again, nor told again."""
-        from senet_bench.training.identity import data_of
-        from senet_bench.training.trials import run_trial
-
         about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
         kept = stored.kept
-        for dataset in dict.fromkeys(dataset for dataset, _ in self.lessons(cases)):
-            check_unchanged(kept, self.folder, data_of(dataset, self._place), fresh=self.fresh)
+        for data in self._data(cases).values():
+            check_unchanged(kept, self.folder, data, fresh=self.fresh)
         rows, total = record.document.rows, len(self.plan(cases))
         failures = failed_before or {}
         outcomes = Outcomes(total=total, failed=dict(failures))
@@ -294,6 +288,7 @@ class Sweep:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             withdrawn(filter(None, [kept.forget(planned.key) for planned in todo]))
         function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
+        all_answered()
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
         record.change(rows=with_errors(rows, outcomes, self.protocols(cases)))
@@ -341,8 +336,9 @@ class Sweep:
         """The trials of this share that are to be run; the outcomes of those that are stored are taken down."""
         mine = set(self.share(cases))
         todo: list[Claimed[Trial]] = []
+        definition = partial(trial_definition, data=self._data(cases))
         for trial in self.plan(cases):
-            key = key_of(trial_definition(trial))
+            key = key_of(definition(trial))
             anew = self.fresh and trial in mine and trial.seed >= self.begun
             if not anew and (result := stored.result(trial, key)) is not None:
                 outcomes.add(trial, result)
@@ -351,12 +347,28 @@ class Sweep:
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None
                 own = replace(trial, folder=folder, checkpoint=stored.kept.checkpoint(key).absolute(), weights=weights)
-                todo.append(Claimed(key, own, trial_definition))
+                todo.append(Claimed(key, own, definition))
         return todo
 
+    def _data(self, cases: Sequence[Case]) -> dict[str, Data]:
+        """What is in each data set."""
+        from senet_bench.training.identity import data_of
 
-def trial_definition(trial: Trial) -> dict[str, Any]:
-    """What decides a trial's result, and so its key."""
+        return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.lessons(cases)}
+
+
+def check_images(dataset: str, folder: Path | None, batches: Sequence[int], processes: int) -> None:
+    """Raise `UsageError` on data that cannot be read, or batches that so many processes cannot share."""
+    from senet_bench.data import sets
+    from senet_bench.data.batches import check_shared
+
+    images = sets.load_images(dataset, folder)
+    for batch in batches:
+        check_shared(min(batch, len(images.training())), processes)
+
+
+def trial_definition(trial: Trial, data: Mapping[str, Data] | None = None) -> dict[str, Any]:
+    """What decides a trial's result, and so its key; data sets that are not given by name are read."""
     from senet_bench.training.identity import identity_of
 
-    return identity_of(trial).as_dict()
+    return identity_of(trial, (data or {}).get(trial.dataset)).as_dict()

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-import multiprocessing
-import os
-import pickle
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import connection
 from typing import Any, ClassVar, Generic
 
 from senet_bench.core.devices import kind_of
-from senet_bench.errors import MeasurementError, UsageError, one_line
+from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.run.apart import answer
 from senet_bench.run.engines import (
     ATTEMPTS,
     NO_NOTES,
@@ -28,11 +22,11 @@ from senet_bench.run.engines import (
     Left,
     Notes,
     Result,
-    end_with,
     ended,
     following,
     outcome_of,
 )
+from senet_bench.run.worker import Worker, at_place
 
 CALCULATES_WITHIN_S = 120.0
 """Seconds that a new process may take to calculate on its device."""
@@ -52,13 +46,16 @@ class Local:
     together: int = 1
     apart: bool = False
 
+    @property
+    def here(self) -> bool:
+        """Whether this process does all jobs itself, as far as can be told without a look at devices."""
+        return self.workers == 1 and not self.apart and not kind_of(self.device).gpu
+
     def places(self) -> list[str | None]:
         """The device of each worker, None where it is the CPU; the first workers are spread over all devices."""
         if not kind_of(self.device).gpu:
             return [None] * self.workers
-        from senet_bench.bench.device import every
-
-        names = every(self.device)
+        names = answer(_names, self.device)
         groups = [names[start : start + self.together] for start in range(0, len(names), self.together)]
         whole: list[str | None] = [",".join(group) for group in groups if len(group) == self.together]
         return whole * self.workers
@@ -69,9 +66,7 @@ class Local:
 
     def check(self, device: str) -> None:
         """Raise `UsageError` on a device that is not there, or on fewer than a job takes together."""
-        from senet_bench.bench.device import present
-
-        present(device)
+        answer(check_present, device)
         if not self.places():
             raise UsageError(f"{device} has fewer than {self.together} GPUs", "choose a smaller --gpus-per-trial")
 
@@ -87,7 +82,7 @@ class Local:
         if len(places) > 1 or self.apart:
             yield from _carried_out_apart(_Workers[Job, Result](places, function), jobs)
             return
-        here = _at(function, places[0])
+        here = at_place(function, places[0])
         for job in jobs:
             outcome = outcome_of(here, job)
             if isinstance(outcome, Died):  # this process cannot use its device any more
@@ -102,15 +97,15 @@ class _Workers(Generic[Job, Result]):
 
     def __init__(self, places: list[str | None], function: Callable[[Job], Result]) -> None:
         self.places, self.function = places, function
-        self.idle: list[_Worker] = []
-        self.busy: dict[Any, tuple[_Worker, Job, int]] = {}
+        self.idle: list[Worker] = []
+        self.busy: dict[Any, tuple[Worker, Job, int]] = {}
         self.again: list[tuple[Job, int]] = []
         self.gone: dict[str, str] = {}
 
     def fill(self, jobs: Iterator[Job]) -> None:
         """Give each free process a job: one to be tried again, else the next; raises where no device is left."""
         while (self.idle or self.places) and (taken := self.again.pop() if self.again else following(jobs)):
-            worker = self.idle.pop() if self.idle else _Worker(self.places.pop(0))
+            worker = self.idle.pop() if self.idle else Worker(self.places.pop(0))
             worker.give(self.function, taken[0])
             self.busy[worker.pipe] = (worker, *taken)
         if self.again and not self.busy:
@@ -161,45 +156,25 @@ def _carried_out_apart(
         workers.end()
 
 
-class _Worker:
-    """A process that does one job after another; its death harms no other's job, as it would in a pool."""
+def _names(device: str) -> list[str]:
+    """The devices that a name stands for."""
+    from senet_bench.bench.device import every
 
-    def __init__(self, place: str | None = None) -> None:
-        self.place = place
-        context = multiprocessing.get_context("spawn")
-        self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, os.getpid()), daemon=True)
-        self.process.start()
-        theirs.close()
+    return every(device)
 
-    def give(self, function: Callable[[Job], Result], job: Job) -> None:
-        """Start a job; a process that has died meanwhile is found out by `take`."""
-        task = pickle.dumps((_at(function, self.place), job))
-        with contextlib.suppress(OSError):
-            self.pipe.send_bytes(task)
 
-    def take(self, within_s: float | None = None) -> Any:
-        """The outcome of its job, `Died` if it did, or if it had none within so many seconds."""
-        try:
-            return self.pipe.recv() if self.pipe.poll(within_s) else Died(f"no answer within {within_s:g} s")
-        except (EOFError, OSError):
-            self.process.join()
-            code = self.process.exitcode or 0
-            self.end()
-            return Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
+def check_present(device: str) -> None:
+    """Raise `UsageError` on a device that is not there."""
+    from senet_bench.bench.device import present
 
-    def end(self) -> None:
-        """End the process at once, with what it is doing."""
-        self.pipe.close()
-        self.process.kill()
-        self.process.join()
+    present(device)
 
 
 def _gone(place: str | None) -> str:
     """Why the devices of a place do not calculate any more, as a new process sees it; empty where they do."""
     if place is None:
         return ""
-    worker = _Worker(place)
+    worker = Worker(place)
     try:
         worker.give(calculates, None)
         outcome = worker.take(CALCULATES_WITHIN_S)
@@ -217,34 +192,3 @@ def calculates(_: None, place: str = "") -> None:
     for name in place.split(","):
         present(name)
         torch.ones(8, device=name).sum().item()
-
-
-def _serve(pipe: Any, parent: int) -> None:
-    """Do what comes through the pipe until it is closed, or the parent is gone.
-
-    Ctrl-C reaches the whole process group and is the parent's to answer.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with, args=(parent,), daemon=True).start()
-    with contextlib.suppress(EOFError, OSError):
-        while True:
-            task = pipe.recv_bytes()
-            outcome = outcome_of(_carry_out, task)
-            try:
-                pipe.send(outcome)
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                pipe.send(Failure(f"its result cannot be handed over ({one_line(error)})"))
-
-
-def _carry_out(task: bytes) -> Any:
-    function, job = pickle.loads(task)  # noqa: S301 - from our own parent
-    return function(job)
-
-
-def _at(function: Callable[..., Result], place: str | None) -> Callable[[Any], Result]:
-    """The function of a job alone that is carried out on a device."""
-    return function if place is None else partial(_on, function, place)
-
-
-def _on(function: Callable[..., Result], place: str, job: Any) -> Result:
-    return function(job, place)

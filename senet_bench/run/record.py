@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from senet_bench import __version__
+from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress
 from senet_bench.core.results import Facts, Run, RunConditions, StoredDocument
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
+from senet_bench.run.apart import answer
 
 Doc = TypeVar("Doc", bound=StoredDocument)
 
@@ -64,12 +66,17 @@ def new_facts(command: str, conditions: object, summary: object = None) -> Any:
 
 def header(command: str, conditions: object) -> dict[str, Any]:
     """What every document begins with; `conditions` are those of its command."""
-    from senet_bench.bench.machine import environment
-
     return {
         "schema": schema_of(command),
         "version": __version__,
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "environment": environment(),
+        "environment": answer(environment),
         "conditions": conditions,
     }
+
+
+def environment() -> Environment:
+    """The machine and its software."""
+    from senet_bench.bench import machine
+
+    return machine.environment()

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -22,8 +22,10 @@ from senet_bench.core.results import json_object
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.core.store import TrialStore
 from senet_bench.core.trial import Trial
-from senet_bench.data import sets
 from senet_bench.errors import BenchError
+
+if TYPE_CHECKING:
+    from senet_bench.data.sets import Split
 
 LOOKED_AT = 1000
 """How many images of a split are looked at for its digest, evenly spaced; of all others the labels and names."""
@@ -31,11 +33,11 @@ EMBEDDED = ("digits", "digits-full")
 """The data sets that come with this toolkit, so that no folder can hold another one."""
 
 
-def identity_of(trial: Trial) -> Identity:
-    """What decides a trial's result. Its data are read once for all trials on them."""
+def identity_of(trial: Trial, data: Data | None = None) -> Identity:
+    """What decides a trial's result. Its data, unless they are given, are read once for all trials on them."""
     return Identity(
         network=NetworkIdentity.of(trial.spec),
-        data=data_at(data_of(trial.dataset, trial.folder), trial.spec.input_size[1]),
+        data=data_at(data or data_of(trial.dataset, trial.folder), trial.spec.input_size[1]),
         recipe=recipe_facts(trial.recipe),
         batch=trial.recipe.batch_size,
         seed=trial.seed,
@@ -48,7 +50,9 @@ def identity_of(trial: Trial) -> Identity:
 @functools.cache
 def data_of(dataset: str, folder: str | None = None) -> Data:
     """What is in a data set; of `digits`, what is in its first draw, from which the seeds draw theirs."""
-    return read_data(sets.load_images(dataset, folder))
+    from senet_bench.data.sets import load_images
+
+    return read_data(load_images(dataset, folder))
 
 
 def data_at(data: Data, side: int) -> Data:
@@ -59,7 +63,9 @@ def data_at(data: Data, side: int) -> Data:
 
 def read_data(images: Any) -> Data:
     """What is in a data set that was read; a detector's images have sides of their own."""
-    if not isinstance(images, sets.DataSet):
+    from senet_bench.data.sets import DataSet
+
+    if not isinstance(images, DataSet):
         return _of_objects(images)
     splits = (images.train, images.test)
     return Data(
@@ -127,10 +133,12 @@ def _digest(parts: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _contents(split: sets.Split) -> Any:
+def _contents(split: Split) -> Any:
     """The bytes that tell a split's images from others': pixels in memory, or names and some sizes on disk."""
+    from senet_bench.data.sets import Arrays
+
     chosen = np.unique(np.linspace(0, len(split) - 1, min(LOOKED_AT, len(split))).astype(int)).tolist()
-    if isinstance(split, sets.Arrays):
+    if isinstance(split, Arrays):
         yield repr(split.images.shape[1:]).encode()
         yield from (np.ascontiguousarray(split.images[row]).tobytes() for row in chosen)
         return

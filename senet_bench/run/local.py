@@ -145,13 +145,20 @@ class _Workers(Generic[Job, Result]):
 def _carried_out_apart(
     workers: _Workers[Job, Result], jobs: Iterator[Job]
 ) -> Iterator[tuple[Job, Result | Failure] | Busy]:
-    """Each job with its outcome, done by these processes, and about every second how many run."""
+    """Each job with its outcome, done by these processes, and about every second how many run.
+
+    A process has its next job before it is told how the last one ended: what is then stored takes its time.
+    """
+    moments: list[tuple[Job, Result | Failure] | Busy] = []
     try:
         while True:
-            workers.fill(jobs)
+            try:
+                workers.fill(jobs)
+            finally:  # what has ended is told, whatever is wrong with the next
+                yield from moments
             if not workers.busy:
                 return
-            yield from workers.ended()
+            moments = list(workers.ended())
     finally:
         workers.end()
 

@@ -162,6 +162,7 @@ class RayCluster:
         task = ray.remote(num_cpus=self.cpus, num_gpus=self.gpus, max_retries=ATTEMPTS - 1)(outcome_of)
         running: dict[Any, tuple[Job, int]] = {}
         again: list[tuple[Job, int]] = []
+        moments: list[tuple[Job, Result | Failure]] = []
         room, counted = self._room(ray), time.monotonic()
         if room < 1:
             raise UsageError(
@@ -172,6 +173,8 @@ class RayCluster:
                 room, counted = max(1, self._room(ray)), time.monotonic()
             while len(running) < room and (taken := again.pop() if again else following(jobs)) is not None:
                 running[task.remote(function, taken[0])] = taken
+            yield from moments  # once their places are taken again: what is then stored takes its time
+            moments.clear()
             if not running:
                 return
             ready = ray.wait(list(running), num_returns=1, timeout=TELL_S)[0]
@@ -187,7 +190,8 @@ class RayCluster:
                     again.append((job, attempt + 1))
                     continue
                 lost = isinstance(outcome, Died)
-                yield job, Failure(f"it was lost {ATTEMPTS} times, last by {outcome.cause}") if lost else outcome
+                told = Failure(f"it was lost {ATTEMPTS} times, last by {outcome.cause}") if lost else outcome
+                moments.append((job, told))
 
 
 @dataclass(slots=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 import typer
 
 from senet_bench.api.options import ALLOCATOR, LONGEST_BUDGET_S, MOST_THREADS, AllocatorChoice, FlopsOf, Seed, Where
-from senet_bench.api.parameters import choice, within
+from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.api.reading import AnyProtocol
 from senet_bench.core import specs
 from senet_bench.core.devices import kind_of
@@ -28,6 +29,11 @@ _ERRS_LEAST = "What errs least within this ratio to the baseline's"
 _FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
 
 
+def _ratio(cost: Cost, title: str) -> Any:
+    """The option of a ratio to the baseline's cost."""
+    return typer.Option(f"--budget-{cost}", help=f"{_ERRS_LEAST} {title}: {_FROM}", **read_by(partial(limit, cost)))
+
+
 def formulas_of(path: str | None) -> Formulas | None:
     """The user's formulas at an import string."""
     if path is None:
@@ -35,6 +41,15 @@ def formulas_of(path: str | None) -> Formulas | None:
     from senet_bench.core.formulas import formulas_at
 
     return formulas_at(path)
+
+
+def _batches(text: str) -> list[int]:
+    sizes = [item.strip() for item in text.split(",")]
+    wrong = next((size for size in sizes if not re.fullmatch("0{0,9}[1-9][0-9]{0,6}", size)), None)
+    if wrong is not None:
+        shown = f"{wrong[:20]}..." if wrong[20:] else wrong
+        raise UsageError(f"--batch-size {shown!r} is no positive integer below 10 million", "give one, or several: 1,8")
+    return [int(size) for size in sizes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,10 @@ class Running(Where):
     threads: Annotated[
         int, typer.Option("--threads", min=1, max=MOST_THREADS, help="Threads of an operator on the CPU.")
     ] = 1
-    batch_size: Annotated[str, typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.")] = "1"
+    batch_size: Annotated[
+        str,
+        typer.Option("-b", "--batch-size", help="Images a call, or several sizes: 1,8.", **read_by(_batches)),
+    ] = "1"
     mode: Annotated[
         specs.Mode,
         typer.Option("--mode", help="A forward pass, or a whole training step.", **choice(*get_args(specs.Mode))),
@@ -143,13 +161,9 @@ class Overhead:
     """Ratios to the baseline that a network may cost."""
 
     PANEL: ClassVar[str] = "What an overhead buys"
-    budget_latency: Annotated[str | None, typer.Option("--budget-latency", help=f"{_ERRS_LEAST} latency: {_FROM}")] = (
-        None
-    )
-    budget_flops: Annotated[str | None, typer.Option("--budget-flops", help=f"{_ERRS_LEAST} FLOPs: {_FROM}")] = None
-    budget_params: Annotated[str | None, typer.Option("--budget-params", help=f"{_ERRS_LEAST} parameters: {_FROM}")] = (
-        None
-    )
+    budget_latency: Annotated[str | None, _ratio("latency", "latency")] = None
+    budget_flops: Annotated[str | None, _ratio("flops", "FLOPs")] = None
+    budget_params: Annotated[str | None, _ratio("params", "parameters")] = None
 
     def limits(self) -> dict[Cost, float]:
         """The ratios that were typed."""
@@ -159,12 +173,3 @@ class Overhead:
             "params": self.budget_params,
         }
         return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
-
-
-def _batches(text: str) -> list[int]:
-    sizes = [item.strip() for item in text.split(",")]
-    wrong = next((size for size in sizes if not re.fullmatch("0{0,9}[1-9][0-9]{0,6}", size)), None)
-    if wrong is not None:
-        shown = f"{wrong[:20]}..." if wrong[20:] else wrong
-        raise UsageError(f"--batch-size {shown!r} is no positive integer below 10 million", "give one, or several: 1,8")
-    return [int(size) for size in sizes]

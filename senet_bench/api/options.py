@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 import typer
 
-from senet_bench.api.parameters import choice, within
+from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.core import specs
 from senet_bench.errors import UsageError
 
@@ -145,7 +145,11 @@ def input_size(text: str) -> tuple[int, ...]:
 
 InputShape = Annotated[
     str | None,
-    typer.Option("--input-size", help="Channels and sides of one input: 3x224x320; 2x128 (1-D) or 2x8x32x32 (3-D)."),
+    typer.Option(
+        "--input-size",
+        help="Channels and sides of one input: 3x224x320; 2x128 (1-D) or 2x8x32x32 (3-D).",
+        **read_by(input_size),
+    ),
 ]
 
 

@@ -137,6 +137,16 @@ def choice(*values: str) -> dict[str, Any]:
     return {"parser": parsed, "metavar": f"<{'|'.join(values)}>"}
 
 
+def read_by(parse: Callable[[str], object]) -> dict[str, Any]:
+    """What makes an option take the texts that a function can read; it raises `UsageError` on others."""
+
+    def parsed(text: Any) -> str:
+        parse(str(text))
+        return str(text)
+
+    return {"parser": parsed, "metavar": "TEXT"}
+
+
 def within(least: float, most: float) -> dict[str, Any]:
     """What makes an option take a number between two bounds, and no `nan`: `typer.Option(**within(0, 1))`."""
 

@@ -172,6 +172,8 @@ def _sized_graph(shell: nn.Module, tracer: _SizedTracer, input_size: tuple[int, 
     tracer.prepare(on_meta(shell), torch.empty((BATCH, *input_size), dtype=dtype, device="meta"))
     try:
         graph = tracer.trace(shell)
+    except UsageError:
+        raise
     except Exception:  # noqa: BLE001 - of whatever code the network has; the first error is told
         return None
     graph.eliminate_dead_code(lambda node: node.op != "call_method" or node.target != "size")

@@ -6,14 +6,23 @@ batch stays open. What is traced so is the network for images of that size alone
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
 
+from senet_bench.errors import UsageError
+
 BATCH = 3
 """Images that values are made for; graphs are compared with their networks for another number of them."""
+
+
+def _counted() -> UsageError:
+    return UsageError(
+        "its forward pass counts the images of a batch, or takes them one by one, for which a graph has no place",
+        "let it take all images at once, or put the block into it yourself and compare both with --pair",
+    )
 
 
 class SizedProxy(fx.Proxy):
@@ -34,6 +43,27 @@ class SizedProxy(fx.Proxy):
             return self.shape
         first = dim % max(1, self.value.dim()) == 0 and self.value.shape[0] == BATCH
         return self.shape[0] if first else int(self.value.shape[dim])
+
+    def __len__(self) -> int:
+        """The first side, or how many values there are."""
+        return len(self._whole())
+
+    def __iter__(self) -> Iterator[Any]:
+        """The parts along the first side, or the values of a tuple, as values of the graph."""
+        return (self[place] for place in range(len(self)))
+
+    def __index__(self) -> int:
+        """Never: what is no plain number here is how many images there are."""
+        raise _counted()
+
+    def _whole(self) -> Any:
+        """The value, unless its parts are those of a batch, which stays open."""
+        several = isinstance(self.value, list | tuple)
+        parts = self.value if several else [self.value]
+        of_batch = [isinstance(part, Tensor) and part.shape[:1] == (BATCH,) for part in parts]
+        if self.value is None or (False in of_batch if several else True in of_batch):
+            raise _counted()
+        return self.value
 
     def dim(self) -> int:
         """The number of dimensions."""

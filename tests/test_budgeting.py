@@ -19,7 +19,12 @@ from senet_bench.core.specs import Allocator, AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec
 from senet_bench.overhead.answer import Budget, plain_networks
+from senet_bench.overhead.fitting import fitting
+from senet_bench.overhead.tables import sentences
 from senet_bench.run.cases import Changes
+from senet_bench.run.cases import select as cases_of
+from senet_bench.run.forecast import of_timing
+from senet_bench.run.latency import Timing
 from tests.conftest import Run as Command
 
 PROTOCOL = TrainingProtocol(dataset="digits", recipe="digits", epochs=60, lr=0.1, seeds=3)
@@ -138,6 +143,33 @@ def test_a_latency_that_is_missing_is_measured_and_each_network_is_placed(run: C
     stored = sorted(Path("results").rglob("*.json"))
     asked(run, "--budget-latency", "10")
     assert sorted(Path("results").rglob("*.json")) == stored
+
+
+def test_the_settings_of_a_run_stand_inside_outside_or_open_and_few_rounds_decide_nothing() -> None:
+    rows = [
+        row("resnet20_cifar", params=100, flops={"macs": 100}),
+        row("seresnet20_cifar", params=101, flops={"macs": 101}, latency=timed(1.02, 1.01, 1.03)),
+        row("seresnet20_cifar", params=104, flops={"macs": 101}, attention=R4, latency=timed(1.08, 1.06, 1.10)),
+        row("seresnet20_cifar", flops={"macs": 101}, params=101, latency=replace(timed(1, 1, 1), reason="too few")),
+        row("seresnet20_cifar", flops={"macs": 101}, params=101),
+    ]
+    (verdict,) = fitting(rows, {"latency": 1.05, "flops": 1.02})
+    assert [one.place for one in verdict.judgement.rows] == ["inside", "inside", "outside", "undecided", "not measured"]
+    (verdict,) = fitting(rows, {"params": 1.03})
+    assert [one.place for one in verdict.judgement.rows][1:3] == ["inside", "outside"]
+    lines = list(sentences(verdict))
+    assert lines[1] == f"surely outside: {rows[2].label}"
+    assert not any("error" in line for line in lines)
+
+
+def test_the_seconds_of_all_timings_are_shared_out_and_bound_them() -> None:
+    timing = Timing(budget_s=10, most_s=12)
+    cases = cases_of(["seresnet20_cifar", "sewrn16_8_cifar"])
+    assert [timing._share_s(*at) for at in ((0, 2), (2, 1), (2, 2), (12, 1))] == [6, 10, 5, 0]
+    assert (timing.lasts_s(cases), replace(timing, most_s=None).lasts_s(cases)) == (12, 20)
+    assert of_timing(cases, {"latency": timing}) == ""
+    long = of_timing(cases, {"latency": replace(timing, budget_s=30, most_s=None)})
+    assert long.startswith("2 timings take about 60 s")
 
 
 def test_a_plain_network_that_was_trained_is_judged_by_its_error(run: Command) -> None:

@@ -52,7 +52,8 @@ def test_several_batch_sizes_and_training_steps(run: Run) -> None:
 
 
 def test_an_ablation_times_all_settings_in_the_same_rounds(run: Run, tmp_path: Path) -> None:
-    found = rows(run, "ablate", "-m", "seresnet20_cifar", "--reduction", "2,4", "--latency")
+    options = ("--reduction", "2,4", "--budget-latency", "10", "--max-seconds", "60")
+    found = rows(run, "ablate", "-m", "seresnet20_cifar", *options)
     assert [row["latency"]["ratio"] is None for row in found] == [True, False, False]
     (kept,) = (tmp_path / "results" / "runs").glob("*/*.samples.jsonl")
     assert len(json.loads(kept.read_text())["arms"]) == 4

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from senet_bench.api import options as o
-from senet_bench.api.measuring import Counting, Overhead, Running, TimingOptions
+from senet_bench.api.measuring import Counting, Fitting, MaxSeconds, Overhead, Running, TimingOptions
 from senet_bench.api.networks import Axes, Partners, Sizes, Switches
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
@@ -86,6 +86,8 @@ def compare(
     layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
     if trials.dry_run:
         return Result.of(run_tables.forecast_document(forecast.of_comparison(named, store, changes, measures)))
+    if expected := forecast.of_timing(selected, measures):
+        watch.remark(expected)
     steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
     record = watch.follow(steps)
     shown, notes = with_all_seeds(record.document, store)
@@ -120,9 +122,11 @@ def ablate(
     counting: Counting = Counting(),
     latency: WithLatency = False,
     budget: AxisBudget = 30.0,
+    max_seconds: MaxSeconds = None,
     seed: o.Seed = 0,
     running: Running = Running(),
     trials: Trials = Trials(),
+    fitting: Fitting = Fitting(),
     tables: TableOptions = TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
@@ -130,11 +134,14 @@ def ablate(
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     model, chosen, conditions = axes.named(model), axes.chosen(), running.conditions()
     sweep, layout = trials.sweep(running.precision, running.device, results), tables.layout()
+    limits = fitting.limits()
     from senet_bench.run import cases
 
     cases.check_names([model])
     from senet_bench.core.all_seeds import with_all_seeds
     from senet_bench.core.store import Store
+    from senet_bench.overhead import fitting as fits
+    from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
     from senet_bench.run import latency as timing
     from senet_bench.run import tables as run_tables
@@ -143,13 +150,18 @@ def ablate(
 
     store = Store(results)
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
-    measures: dict[str, Measure] = {"latency": timing.Timing(conditions, budget, seed)} if latency else {}
+    timer = timing.Timing(conditions, budget, seed, most_s=max_seconds)
+    measures: dict[str, Measure] = {"latency": timer} if latency or "latency" in limits else {}
     measures |= {} if sweep is None else {"accuracy": sweep}
     settings = cases.grid_cases(model, chosen, changes)
     layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
     if trials.dry_run:
         facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)
         return Result.of(run_tables.forecast_document(facts))
+    if expected := forecast.of_timing(settings, measures):
+        watch.remark(expected)
     record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures))
     shown, notes = with_all_seeds(record.document, store)
-    return Result.of(documents.of_run(shown, layout=layout, notes=notes), record)
+    document = documents.of_run(shown, layout=layout, notes=notes)
+    verdicts = fits.fitting(shown.rows, limits) if limits else []
+    return Result.of(with_verdicts(document, verdicts), record)

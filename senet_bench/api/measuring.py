@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
 
 import typer
 
-from senet_bench.api.options import ALLOCATOR, LONGEST_BUDGET_S, MOST_THREADS, AllocatorChoice, FlopsOf, Seed, Where
+from senet_bench.api.options import (
+    ALLOCATOR,
+    LONGEST_BUDGET_S,
+    MOST_SECONDS,
+    MOST_THREADS,
+    AllocatorChoice,
+    FlopsOf,
+    Seed,
+    Where,
+)
 from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.api.reading import AnyProtocol
 from senet_bench.core import specs
@@ -26,12 +35,14 @@ if TYPE_CHECKING:
     from senet_bench.run.count import Count
 
 _ERRS_LEAST = "What errs least within this ratio to the baseline's"
-_FROM = "1.03 or '+3 %'. Without --dataset from what is stored and printed alone."
+_TEXT = "1.03 or '+3 %'"
+_FROM = f"{_TEXT}. Without --dataset from what is stored and printed alone."
+_FIT = "Which settings cost at most this ratio to the baseline's"
 
 
-def _ratio(cost: Cost, title: str) -> Any:
+def _ratio(cost: Cost, about: str) -> Any:
     """The option of a ratio to the baseline's cost."""
-    return typer.Option(f"--budget-{cost}", help=f"{_ERRS_LEAST} {title}: {_FROM}", **read_by(partial(limit, cost)))
+    return typer.Option(f"--budget-{cost}", help=about, **read_by(partial(limit, cost)))
 
 
 def formulas_of(path: str | None) -> Formulas | None:
@@ -75,6 +86,17 @@ class Counting:
         return Count(self.counter, self.verify, formulas_of(self.flops_of), any_protocol=self.any_protocol)
 
 
+MaxSeconds = Annotated[
+    float | None,
+    typer.Option(
+        "--max-seconds",
+        help="Seconds for all timing together: shorter budgets, and what is not reached is named.",
+        rich_help_panel="What is measured",
+        **within(0.001, MOST_SECONDS),
+    ),
+]
+
+
 @dataclass(frozen=True, slots=True)
 class TimingOptions:
     """How long pairs are timed, if they are."""
@@ -84,6 +106,7 @@ class TimingOptions:
     budget: Annotated[
         float, typer.Option("--budget", help="Seconds of timing for a pair.", **within(0.001, LONGEST_BUDGET_S))
     ] = 10.0
+    max_seconds: MaxSeconds = None
     energy: Annotated[
         bool,
         typer.Option("--energy", help="Joules too, of the GPU's board or the CPU's packages; 8 s a network."),
@@ -96,7 +119,8 @@ class TimingOptions:
 
         if self.no_latency and self.energy:
             raise UsageError("--no-latency and --energy exclude each other", "leave one out")
-        return {} if self.no_latency else {"latency": Timer(conditions, self.budget, self.seed, energy=self.energy)}
+        timer = Timer(conditions, self.budget, self.seed, energy=self.energy, most_s=self.max_seconds)
+        return {} if self.no_latency else {"latency": timer}
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,15 +185,33 @@ class Overhead:
     """Ratios to the baseline that a network may cost."""
 
     PANEL: ClassVar[str] = "What an overhead buys"
-    budget_latency: Annotated[str | None, _ratio("latency", "latency")] = None
-    budget_flops: Annotated[str | None, _ratio("flops", "FLOPs")] = None
-    budget_params: Annotated[str | None, _ratio("params", "parameters")] = None
+    budget_latency: Annotated[str | None, _ratio("latency", f"{_ERRS_LEAST} latency: {_FROM}")] = None
+    budget_flops: Annotated[str | None, _ratio("flops", f"{_ERRS_LEAST} FLOPs: {_FROM}")] = None
+    budget_params: Annotated[str | None, _ratio("params", f"{_ERRS_LEAST} parameters: {_FROM}")] = None
 
     def limits(self) -> dict[Cost, float]:
         """The ratios that were typed."""
-        typed: dict[Cost, str | None] = {
-            "latency": self.budget_latency,
-            "flops": self.budget_flops,
-            "params": self.budget_params,
-        }
-        return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
+        return _limits(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """Ratios to the baseline that a setting may cost."""
+
+    PANEL: ClassVar[str] = "What fits an overhead"
+    budget_latency: Annotated[str | None, _ratio("latency", f"{_FIT} latency, {_TEXT}; times them.")] = None
+    budget_flops: Annotated[str | None, _ratio("flops", f"{_FIT} FLOPs, {_TEXT}.")] = None
+    budget_params: Annotated[str | None, _ratio("params", f"{_FIT} parameters, {_TEXT}.")] = None
+
+    def limits(self) -> dict[Cost, float]:
+        """The ratios that were typed."""
+        return _limits(self)
+
+
+def _limits(typed: Overhead | Fitting) -> dict[Cost, float]:
+    texts: dict[Cost, str | None] = {
+        "latency": typed.budget_latency,
+        "flops": typed.budget_flops,
+        "params": typed.budget_params,
+    }
+    return {cost: limit(cost, text) for cost, text in texts.items() if text is not None}

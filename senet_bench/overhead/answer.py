@@ -15,6 +15,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, interpolated, rank_candidates
+from senet_bench.overhead.fitting import costs
 from senet_bench.overhead.origins import (
     Error,
     ErrorOrigin,
@@ -195,7 +196,7 @@ def _candidates(
     plain = [(spec.name, None) for spec in plain_networks(base, budget)]
     for model, attention in dict.fromkeys([(base.name, None), *origin.errors, *plain]):
         spec = replace(spec_of(model, origin.changes), attention=attention)
-        ratios, intervals = _costs(_ratios(_counted(spec), counted), times.get((model, attention)))
+        ratios, intervals = costs(_ratios(_counted(spec), counted), times.get((model, attention)))
         kind = _kind(model, attention, base)
         error = origin.errors.get((model, attention), Error(float("nan")))
         known = (model, attention) in origin.errors
@@ -214,15 +215,6 @@ def _candidates(
             else f"senet-bench compare {model} --dataset {origin.dataset}{_folder(origin.dataset)}",
         )
     yield from _between(base, origin, budget, counted)
-
-
-def _costs(
-    ratios: dict[Cost, float], latency: Latency | None
-) -> tuple[dict[Cost, float], dict[Cost, tuple[float, float]]]:
-    """The ratios with that of the latency, and its interval."""
-    if latency is None or latency.ratio is None:
-        return ratios, {}
-    return {**ratios, "latency": latency.ratio}, {"latency": latency.ci} if latency.ci else {}
 
 
 def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> CandidateKind:

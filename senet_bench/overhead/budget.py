@@ -83,6 +83,10 @@ class Ranking:
     tied: tuple[Judged, ...]
     untested: tuple[Judged, ...]
 
+    def at(self, place: Standing) -> tuple[Judged, ...]:
+        """The rows with attention that stand there."""
+        return tuple(row for row in self.rows if row.candidate.kind == "attention" and row.place == place)
+
     def of(self, kind: CandidateKind) -> tuple[Judged, ...]:
         """The rows of one kind."""
         return tuple(row for row in self.rows if row.candidate.kind == kind)
@@ -93,6 +97,7 @@ class BudgetVerdict:
     """The judgement on one baseline and its variants, by errors of one source that may be compared.
 
     `table` is the printed table that the errors stand in, `latency` the conditions and machine of the latencies.
+    `resized` says whether wider and deeper plain networks were looked for, `source` is empty where no error is known.
     """
 
     baseline: str
@@ -102,6 +107,7 @@ class BudgetVerdict:
     limits: Mapping[Cost, float]
     latency: str
     judgement: Ranking
+    resized: bool = True
 
 
 def limit(cost: Cost, text: str) -> float:

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged, Standing
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 COST_NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
@@ -78,20 +78,26 @@ def table(verdict: BudgetVerdict, *, narrow: bool = False) -> Table:
     costs = [cost for cost in COST_NAMES if cost in verdict.limits or (cost != "latency" and not narrow)]
     columns = [Column("network", numeric=False)]
     columns += [Column(f"{HINTS[cost]} +%") for cost in costs]
-    columns += [Column("budget", numeric=False), Column("error %"), Column("to baseline")]
+    columns += [Column("budget", numeric=False)]
+    columns += [Column("error %"), Column("to baseline")] if verdict.source else []
     lines = tuple(
         (
             row.candidate.label,
             *(_cost(row.candidate, cost) for cost in costs),
             row.place,
-            EMPTY if row.candidate.error is None else f"{100 * row.candidate.error:.2f}",
-            _points(row.to_baseline),
+            *(_errors(row) if verdict.source else ()),
         )
         for row in verdict.judgement.rows
     )
     limits = " and ".join(f"{COST_NAMES[cost]} +{100 * (most - 1):.3g} %" for cost, most in verdict.limits.items())
-    title = f"{verdict.label} within {limits}, errors {verdict.source}"
+    errors = f", errors {verdict.source}" if verdict.source else EMPTY
+    title = f"{verdict.label} within {limits}{errors}"
     return Table(title, tuple(columns), lines, tuple(sentences(verdict)))
+
+
+def _errors(row: Judged) -> tuple[str, str]:
+    error = row.candidate.error
+    return EMPTY if error is None else f"{100 * error:.2f}", _points(row.to_baseline)
 
 
 def sentences(verdict: BudgetVerdict) -> Iterator[str]:
@@ -99,19 +105,37 @@ def sentences(verdict: BudgetVerdict) -> Iterator[str]:
     judgement = verdict.judgement
     if verdict.latency:
         yield f"latency: {verdict.latency}"
-    yield _best(verdict)
+    if not verdict.resized:
+        yield from _standings(verdict)
+    if verdict.source:
+        yield _best(verdict)
     if judgement.tied:
         yield f"the data cannot tell it from {_names(judgement.tied)}"
     if judgement.untested and verdict.table:
         yield "the paper prints no intervals: nothing tells whether these differences would come again"
     elif judgement.untested:
         yield f"no test is possible against {_names(judgement.untested)}: no seeds in common"
+    if not verdict.resized:
+        return
     timed = f"senet-bench compare {verdict.baseline} or ablate --latency brings it"
     for place, what in (("undecided", "more timing rounds would tell"), ("not measured", f"latency; {timed}")):
-        rows = [row for row in judgement.of("attention") if row.place == place]
-        if rows:
+        if rows := judgement.at(place):
             yield f"{place} ({what}): {_names(rows)}"
     yield from _without_attention(verdict)
+
+
+def _standings(verdict: BudgetVerdict) -> Iterator[str]:
+    """What fits, what does not, and what is open, each by all its names."""
+    kinds: tuple[tuple[Standing, str], ...] = (
+        ("inside", "surely inside"),
+        ("outside", "surely outside"),
+        ("undecided", "open, a longer --budget tells"),
+        ("not measured", "open, not measured"),
+    )
+    for place, words in kinds:
+        labels = [row.candidate.label for row in verdict.judgement.at(place)]
+        if labels or words.startswith("surely"):
+            yield f"{words}: {', '.join(labels) or 'none'}"
 
 
 def _best(verdict: BudgetVerdict) -> str:

@@ -24,6 +24,8 @@ from senet_bench.run.stored_trials import StoredTrials
 if TYPE_CHECKING:
     from senet_bench.core.trial import Trial
 
+LONG_S, LONG_STEPS = 40.0, 2
+"""From how many seconds and timings on a command tells how long they take."""
 NOT_ASKED_OF_TIME = ("seed", "revision")
 """What a trial's definition has that its duration does not depend on much."""
 
@@ -57,6 +59,16 @@ def of_comparison(
     return _of_cases(cases, {"what": list(what) or list(TABLES_2_AND_3)}, store, measures)
 
 
+def of_timing(cases: Sequence[Case], measures: Mapping[str, Measure]) -> str:
+    """How long the timing of some cases is likely to take, in words; empty where that is not worth a word."""
+    timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
+    seconds, count = (timing.lasts_s(cases), timing.steps(cases)) if timing else (0.0, 0)
+    if count < LONG_STEPS or seconds < LONG_S:
+        return ""
+    bound = "" if timing is None or timing.most_s else "; --max-seconds bounds it"
+    return f"{count} timings take about {seconds:.0f} s, and what building and warming up takes{bound}"
+
+
 def has_errors(measures: Mapping[str, Measure]) -> bool:
     """Whether errors are among the measures."""
     return any(isinstance(measure, Sweep) for measure in measures.values())
@@ -77,7 +89,7 @@ def _of_cases(
     left = sum(row.get("to_run", 0) for row in rows)
     seconds = [row["seconds"] * row["to_run"] for row in rows if row.get("to_run") and row["seconds"] is not None]
     at_once = max(1, min(sweep.engine.at_a_time() or 1, left)) if sweep else 1
-    timing_s = timing.budget_s * timing.steps(cases) if timing else 0.0
+    timing_s = timing.lasts_s(cases) if timing else 0.0
     summary = {
         "networks": len(rows),
         "trials": sum(row.get("trials", 0) for row in rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,17 +22,23 @@ from senet_bench.run.cases import Case
 from senet_bench.run.record import Record
 
 MORE_THAN_ENOUGH_S = 3600.0
+NOT_REACHED = "not reached within --max-seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """What to time: `budget_s` seconds for each baseline with its variants, under each of `conditions`."""
+    """What to time: `budget_s` seconds for each baseline with its variants, under each of `conditions`.
+
+    All together take `most_s` seconds, if that is given: what is left of them is shared out before each, and what is
+    not reached is named.
+    """
 
     conditions: tuple[Conditions, ...] = (Conditions(),)
     budget_s: float = 10.0
     seed: int = 0
     memory: bool = True
     energy: bool = False
+    most_s: float | None = None
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a budget that measures nothing."""
@@ -61,23 +68,44 @@ class Timing:
         """How many measurements that makes."""
         return len(_groups(cases)) * len(self.conditions)
 
+    def lasts_s(self, cases: Sequence[Case]) -> float:
+        """The seconds that it takes at most, but for building and warming up."""
+        whole = self.budget_s * self.steps(cases)
+        return whole if self.most_s is None else min(whole, self.most_s)
+
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' latency group by group; raw samples are appended to a file beside the record's."""
-        groups, done, total = _groups(cases), 0, self.steps(cases)
+        groups, done, total, began = _groups(cases), 0, self.steps(cases), time.monotonic()
         for index, conditions in enumerate(self.conditions):
             for group in groups:
-                under = conditions
-                if conditions.runtime == FASTEST:
-                    under = yield from self._fastest(group, conditions, record, done, total)
-                latencies = yield from self._timed(group, under, record, done, total)
-                if self.energy:
-                    latencies = yield from self._with_energy(group, latencies, record, done, total)
+                share_s = self._share_s(time.monotonic() - began, total - done)
+                if share_s:
+                    within = replace(self, budget_s=share_s)
+                    latencies = yield from within._group(group, conditions, record, done, total)
+                else:
+                    under = f"batch {conditions.batch_size}, {conditions.runtime}"
+                    latencies = dict.fromkeys(group.places, f"{NOT_REACHED} {self.most_s:g} ({under}); give more")
                 for place, latency in latencies.items():
                     record.put(place, _with(record.document.rows[place], latency, first=index == 0))
                 record.failures += _failures(group, latencies, record.document.rows)
                 done += 1
                 yield record.progress(group.name, done, total)
         record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
+
+    def _share_s(self, elapsed_s: float, left: int) -> float:
+        """The seconds for the next of some measurements, 0 where those of all are over."""
+        return self.budget_s if self.most_s is None else min(self.budget_s, max(0.0, self.most_s - elapsed_s) / left)
+
+    def _group(
+        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
+    ) -> Steps[dict[int, Latency | str]]:
+        """The latency of each row's place under some conditions, or why there is none."""
+        if conditions.runtime == FASTEST:
+            conditions = yield from self._fastest(group, conditions, record, done, total)
+        latencies = yield from self._timed(group, conditions, record, done, total)
+        if self.energy:
+            latencies = yield from self._with_energy(group, latencies, record, done, total)
+        return latencies
 
     def _fastest(
         self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int

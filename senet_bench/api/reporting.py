@@ -52,12 +52,11 @@ def report(
         document = _side_by_side(places, by)
         return Reported(document.wide, document.records, document)
     from senet_bench.core.store import Store
-    from senet_bench.gallery.report import read_gallery, write_gallery
+    from senet_bench.gallery.report import rebuild
 
-    gallery = read_gallery(Store(places[0]), any_protocol=any_protocol, against=against)
-    written = tuple(write_gallery(gallery, places[0]))
-    short = gallery.summary
-    return Reported(short.wide, short.records, short, written=written, left_out=gallery.collection.left_out)
+    rebuilt = rebuild(Store(places[0]), any_protocol=any_protocol, against=against)
+    short = rebuilt.summary
+    return Reported(short.wide, short.records, short, written=rebuilt.written, left_out=rebuilt.left_out)
 
 
 def cite(folders: Sequence[Path]) -> str:

@@ -269,7 +269,10 @@ FAMILIES: tuple[str, ...] = tuple(dict.fromkeys(spec.family for spec in CATALOG.
 
 def normalise(name: str) -> str:
     """A name as it is looked up: case, `-`, `_`, `.`, spaces and parentheses do not count."""
-    return name.lower().translate(str.maketrans("", "", "-_. ()"))
+    return name.lower().translate(_UNCOUNTED)
+
+
+_UNCOUNTED = str.maketrans("", "", "-_. ()")
 
 
 _BY_NORMALISED = {normalise(name): spec for name, spec in CATALOG.items()}

@@ -6,6 +6,7 @@ with, and in no family.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
@@ -29,14 +30,15 @@ Whom = Literal["baseline", "control"]
 
 def of_seeds(errors: Mapping[int, float], protocol: TrainingProtocol, trained_on: Sequence[str] = ()) -> Accuracy:
     """The mean and the standard deviation of the errors by seed; it is compared with nothing yet."""
-    values = [value for _, value in sorted(errors.items())]
+    ordered = dict(sorted(errors.items()))
+    values = [*ordered.values()]
     return Accuracy(
         dataset=protocol.dataset or "",
         top1_err=sum(values) / len(values),
         sd=sd(values) if len(values) > 1 else None,
         seeds=len(values),
         protocol=protocol,
-        per_seed={str(seed): value for seed, value in sorted(errors.items())},
+        per_seed={str(seed): value for seed, value in ordered.items()},
         trained_on=list(trained_on),
     )
 
@@ -175,9 +177,11 @@ def _difference(paired: Paired, other: Row, adjusted: float | None, family: int)
 
 
 def pairs_of(row: Row, other: Row) -> tuple[list[float], list[float]]:
-    """The errors of two rows over the seeds that both have, in the order of the seeds."""
-    ours, theirs = (one.accuracy.per_seed if one.accuracy else {} for one in (row, other))
-    shared = sorted(ours.keys() & theirs.keys(), key=lambda seed: (len(seed), seed))
+    """The errors of two rows over the seeds that both have, in the order in which the first has them."""
+    if row.accuracy is None or other.accuracy is None:
+        return [], []
+    ours, theirs = row.accuracy.per_seed, other.accuracy.per_seed
+    shared = [seed for seed in ours if seed in theirs]
     return [ours[seed] for seed in shared], [theirs[seed] for seed in shared]
 
 
@@ -252,9 +256,8 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
     seeds = sorted({seed for row in rows if row.accuracy for seed in row.accuracy.per_seed})
     if not seeds:
         return [False] * len(rows)
-    errors = np.array(
-        [[row.accuracy.per_seed.get(seed, np.nan) if row.accuracy else np.nan for seed in seeds] for row in rows]
-    )
+    per_seed = [row.accuracy.per_seed if row.accuracy else {} for row in rows]
+    errors = np.array([[known.get(seed, math.nan) for seed in seeds] for known in per_seed])
     level, largest = LEVEL / (len(rows) - 1), np.nanmax(np.abs(errors))
     known = (~np.isnan(errors)).astype(float)
     centred = np.nan_to_num(errors - np.nanmean(errors))

@@ -89,8 +89,8 @@ class _Spread:
             raise UsageError(f"{len(first)} and {len(second)} runs are no pairs", "run the same seeds for both")
         differences = [b - a for a, b in zip(first, second)]
         n, mean = len(differences), math.fsum(differences) / len(differences)
-        error = sd(differences) / math.sqrt(n)
-        return cls(mean, error, n, error <= EQUAL * max(map(abs, (*first, *second))))
+        error = _sd(differences, mean) / math.sqrt(n)
+        return cls(mean, error, n, error <= EQUAL * max(*first, *second, -min(first), -min(second)))
 
     def paired(self, confidence: float) -> Paired:
         """The whole of it."""
@@ -118,7 +118,8 @@ def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple
 
 def sd(values: Sequence[float]) -> float:
     """Standard deviation of a sample (n - 1); 0 for one value."""
-    if len(values) < 2:
-        return 0.0
-    mean = math.fsum(values) / len(values)
-    return math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return _sd(values, math.fsum(values) / len(values)) if len(values) > 1 else 0.0
+
+
+def _sd(values: Sequence[float], mean: float) -> float:
+    return math.sqrt(math.fsum([(value - mean) ** 2 for value in values]) / max(1, len(values) - 1))

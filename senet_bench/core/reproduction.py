@@ -11,7 +11,7 @@ from senet_bench.core.error_cells import ERRORS, Asked, error_cell, gain_cells
 from senet_bench.core.paper import RULES, CellStatus, PrintedCell, cells, compare_cell
 from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.results import Row
-from senet_bench.core.specs import AttentionSpec, ModelSpec
+from senet_bench.core.specs import AttentionSpec, ModelSpec, is_outside
 from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.studies import SE, STUDIES, Study, StudyKind, Subject, find_study
 from senet_bench.errors import UsageError
@@ -83,11 +83,11 @@ def cells_of(
     `any_protocol`. Empty for a network from outside or one that this version does not know, and where image size,
     channels, classes or cardinality are not those of the table.
     """
+    if row.outside or (row.attention is not None and is_outside(row.attention.block)):
+        return []
     try:
-        known = None if row.outside else resolve(row.model)
+        known = resolve(row.model)
     except UsageError:
-        known = None
-    if known is None:
         return []
     if (row.input_size, row.cardinality) != (known.input_size, None):
         return []

@@ -100,6 +100,10 @@ class AttentionSpec:
                 f"placement 3x3 and integration {self.integration} exclude each other", "choose one of them"
             )
 
+    def __hash__(self) -> int:
+        """A digest of what most blocks differ in: rows are looked up by them thousands of times."""
+        return hash((self.block, self.reduction))
+
     @property
     def is_constant(self) -> bool:
         """Whether its gates are fixed at 0.5, so that nothing is attended to."""

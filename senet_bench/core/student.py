@@ -7,27 +7,39 @@ from functools import lru_cache
 
 ROUNDING = 1e-17
 MOST_STEPS = 1000
+CERTAIN = 0.999
 
 
 def two_sided(freedom: int, t: float) -> float:
-    """How probable it is that a value lies at least as far from 0 as t: an incomplete beta function, by its series."""
-    square, half = t * t, freedom / 2
-    near, far = freedom / (freedom + square), square / (freedom + square)
-    front = near**half * math.sqrt(far) * _beta(freedom)
-    if far < 0.5 and square < 9:  # so far from 1 that nothing is lost
-        return 1 - 2 * front * _series(half + 0.5, 1.5, far)
-    return front / half * _series(half + 0.5, half + 1, near)
+    """How probable it is that a value lies at least as far from 0 as t."""
+    within = _within(freedom, abs(t))
+    return 1 - within if within < CERTAIN else _beyond(freedom, abs(t))
 
 
-def _series(top: float, bottom: float, x: float) -> float:
-    """1 + top / bottom x + top (top + 1) / (bottom (bottom + 1)) x^2 and so on."""
+def _within(freedom: int, t: float) -> float:
+    """How probable it is that a value lies nearer to 0 than t (Abramowitz and Stegun, 26.7.3 and 26.7.4)."""
+    near = freedom / (freedom + t * t)
+    sine, first = t / math.sqrt(freedom + t * t), 2 + freedom % 2
     total = term = 1.0
-    while term > ROUNDING * total:
-        term *= top / bottom * x
+    for place in range(first, freedom, 2):
+        term *= (place - 1) / place * near
         total += term
-        top += 1
-        bottom += 1
-    return total
+    if first == 2:
+        return sine * total
+    rest = sine * math.sqrt(near) * total if freedom > 1 else 0.0
+    return 2 / math.pi * (math.atan(t / math.sqrt(freedom)) + rest)
+
+
+def _beyond(freedom: int, t: float) -> float:
+    """The rest of it, whose digits the difference from 1 has lost: an incomplete beta function, by its series."""
+    near, half = freedom / (freedom + t * t), freedom / 2
+    total = term = 1.0
+    place = half + 0.5
+    while term > ROUNDING * total:
+        term *= place / (place + 0.5) * near
+        total += term
+        place += 1
+    return near**half * t / math.sqrt(freedom + t * t) * _beta(freedom) / half * total
 
 
 @lru_cache(maxsize=1024)

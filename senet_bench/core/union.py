@@ -214,8 +214,10 @@ def _joined(same: Sequence[Entry]) -> Row:
     places = sorted({place for accuracy in measured for place in accuracy.trained_on})
     protocol = _of_seeds(newest.accuracy.protocol, len(errors))
     accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places)
-    missing = {what: why for what, why in newest.missing.items() if what != "accuracy" or len(errors) < _planned(same)}
-    timed = next((entry.row.latency for entry in reversed(same) if entry.row.latency), None)
+    missing = newest.missing
+    if "accuracy" in missing and len(errors) >= _planned(same):
+        missing = {what: why for what, why in missing.items() if what != "accuracy"}
+    timed = newest.latency or next((entry.row.latency for entry in reversed(same) if entry.row.latency), None)
     elsewhere = max(0, _planned(same) - len(errors)) if any(entry.row.seeds_elsewhere for entry in same) else 0
     return changed(newest, role=role, accuracy=accuracy, missing=missing, latency=timed, seeds_elsewhere=elsewhere)
 

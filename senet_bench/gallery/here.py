@@ -150,8 +150,9 @@ def decided(collection: Collection) -> list[tuple[union.Errors, Row, Difference]
         for errors in collection.errors
         for row in errors.rows
         if row.role != "control"
-        and (difference := _to_baseline(row))
-        and difference.p_holm is not None
-        and difference.p_holm <= LEVEL
+        and row.accuracy is not None
+        and row.accuracy.p_holm is not None
+        and row.accuracy.p_holm <= LEVEL
+        and (difference := to_baseline(row.accuracy))
     ]
     return sorted(decisions, key=lambda one: (not one[1].source, -abs(one[2].value), one[1].label))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Literal
 
 from senet_bench.core.catalog import CATALOG
@@ -168,8 +168,8 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             pair=f"{group} {row.baseline or row.model}",
             error=100 * accuracy.top1_err,
             costs=_costs(row, counts),
-            interval_of=partial(_interval, accuracy),
-            about_of=partial(_about, accuracy),
+            interval_of=cache(partial(_interval, accuracy)),
+            about_of=cache(partial(_about, accuracy)),
             network=identity(row),
             gain=_percent(accuracy.difference_ci),
         )

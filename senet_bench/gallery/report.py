@@ -46,6 +46,15 @@ class Gallery:
     files: tuple[tuple[str, str | bytes], ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What a report has to say in short, the files that it wrote, and those that it had to leave out."""
+
+    summary: Document
+    written: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
+
+
 class IncompleteReportError(BenchError):
     """A report that is written, but from which some stored files had to be left out; the first decides the code."""
 
@@ -69,6 +78,13 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
+def rebuild(store: Store, *, any_protocol: bool = False, against: str | None = None) -> Rebuilt:
+    """Write every table, every plot and the page of what is stored anew, as `read_gallery` and `write_gallery` do."""
+    gallery = read_gallery(store, any_protocol=any_protocol, against=against)
+    written = tuple(write_gallery(gallery, store.root))
+    return Rebuilt(gallery.summary, written, gallery.collection.left_out)
+
+
 def read_gallery(store: Store, *, any_protocol: bool = False, against: str | None = None) -> Gallery:
     """Everything that is stored; what cannot be read or shown is left out and named.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 from senet_bench.show import pdf, svg
 from senet_bench.show.drawing import Chart
 
 LONGEST = 60
+_NO_NAME = re.compile("[^A-Za-z0-9_-]")
 
 
 def files_of(charts: Iterable[Chart], drawn: Mapping[str, str] | None = None) -> Iterator[tuple[str, bytes]]:
@@ -20,12 +22,14 @@ def files_of(charts: Iterable[Chart], drawn: Mapping[str, str] | None = None) ->
 
 def name_of(text: str) -> str:
     """Text as a name of files and ids: what cannot stand there is replaced, and a digest tells such names apart."""
-    plain = "".join(char if char.isascii() and (char.isalnum() or char in "-_") else "_" for char in text)[:100]
+    plain = _NO_NAME.sub("_", text)[:100]
     return plain if plain == text else f"{plain}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:6]}"
 
 
 def shown(text: object, longest: int = LONGEST) -> str:
     """Text that can be drawn: on one line, no control characters, not endless."""
-    plain = "".join(char if char.isprintable() else " " for char in str(text))
+    plain = str(text)
+    if not plain.isprintable():
+        plain = "".join(char if char.isprintable() else " " for char in plain)
     plain = " ".join(plain.split())
     return plain if len(plain) <= longest else plain[: longest - 1] + "…"

@@ -212,9 +212,20 @@ def clipped(interval: Place, bounds: Place | None) -> Place:
 
 def width_of(text: str, size: float = TEXT) -> float:
     """How wide a text is at most in the fonts it may be shown in."""
-    return size * sum(
-        0.36 if char in NARROW else 0.98 if char in BROAD else 0.7 if char.isupper() else 0.63 for char in text
-    )
+    return size * sum(map(_WIDTHS.__getitem__, text))
+
+
+class _Widths(dict[str, float]):
+    """How wide a character is over its size; filled as characters come."""
+
+    def __missing__(self, char: str) -> float:
+        """A narrow, a broad, a capital or another one."""
+        wide = 0.36 if char in NARROW else 0.98 if char in BROAD else 0.7 if char.isupper() else 0.63
+        self[char] = wide
+        return wide
+
+
+_WIDTHS = _Widths()
 
 
 def overlap(one: Box, other: Box) -> bool:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from itertools import groupby
 
 from senet_bench.core.files import file_name
@@ -64,7 +64,7 @@ _BREAKS = {
     for mark in (r"\_", "/", ":", ".")
 }
 """What a long name may be broken behind, where that is, and what stands there then."""
-_NUMBERS = re.compile(r"[0-9 +,.()\[\]\n-]*")
+_NUMBERS = re.compile(r"[0-9 +,.()\[\]e-]*")
 """Cells that LaTeX sets as they are."""
 
 
@@ -78,7 +78,7 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
             last = number == len(pieces) - 1
             label = f"tab:{file_name(table.title)}" + (f"-{number + 1}" if number else "")
             more = f" (part {number + 1} of {len(pieces)})" if len(pieces) > 1 else ""
-            parts.append("\n".join(_float(replace(piece, title=f"{piece.title}{more}"), label, notes=last)) + "\n")
+            parts.append("\n".join(_float(piece, f"{piece.title}{more}", label, notes=last)) + "\n")
     return "\n".join(parts)
 
 
@@ -115,18 +115,18 @@ def fitting(table: Table, room: float) -> Iterator[Table]:
     return in_parts(table, lambda chosen: width(table, chosen) <= room)
 
 
-def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
+def _float(table: Table, title: str, label: str, *, notes: bool) -> Iterator[str]:
     kind = "table" if width(table) <= ONE_COLUMN else "table*"
     yield rf"\begin{{{kind}}}"
     yield r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"
     yield r"\begin{threeparttable}"
-    yield rf"\caption{{{escaped(table.title)}}}"
+    yield rf"\caption{{{escaped(title)}}}"
     yield rf"\label{{{label}}}"
     yield rf"\begin{{tabular}}{{{''.join(_kinds(table))}}}"
     yield r"\toprule"
     yield from _headings(table)
     yield r"\midrule"
-    for row in zip(*map(_cells, table.texts_of_columns)):
+    for row in zip(*map(_cells, table.texts_of_columns, table.longest)):
         yield " & ".join(row) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
@@ -138,14 +138,15 @@ def _float(table: Table, label: str, *, notes: bool) -> Iterator[str]:
     yield rf"\end{{{kind}}}"
 
 
-def _cells(texts: Sequence[str]) -> Sequence[str]:
-    """The cells of a column as LaTeX sets them, all at once: a line of one text each."""
-    whole = "\n".join(texts)
-    if whole.count("\n") >= len(texts):
-        whole = "\n".join(text.replace("\n", "\0") for text in texts)
-    if max(map(len, texts), default=0) >= LONG:
-        whole = LONG_WORD.sub(_parted, whole)
-    return (whole if _NUMBERS.fullmatch(whole) else _breakable(escaped(whole))).split("\n")
+def _cells(texts: Sequence[str], longest: int) -> Iterable[str]:
+    """The cells of a column as LaTeX sets them."""
+    return texts if longest < LONG and _NUMBERS.fullmatch("".join(texts)) else map(_cell, texts)
+
+
+@lru_cache(maxsize=8192)
+def _cell(text: str) -> str:
+    text = text.replace("\n", "\0")
+    return _breakable(escaped(LONG_WORD.sub(_parted, text) if len(text) >= LONG else text))
 
 
 def _kinds(table: Table) -> Iterator[str]:

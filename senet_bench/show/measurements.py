@@ -331,6 +331,10 @@ def _difference_fields(trained: Sequence[Trained], narrow: bool, layout: Layout)
     yield Column("p Holm"), lambda entry: number(one.p_holm if (one := of(entry)) else None, ".2g")
 
 
+def _is_compared(accuracy: Accuracy) -> bool:
+    return accuracy.difference is not None
+
+
 def to_baseline(accuracy: Accuracy) -> Difference | None:
     """The difference to the baseline as one thing, None where there is none."""
     if accuracy.difference is None:
@@ -361,12 +365,12 @@ def _control_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) ->
 def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
     """What the columns are."""
     against = next((accuracy.against for _, accuracy in trained if accuracy.against), None)
-    compared = [found for _, accuracy in trained if (found := accuracy.against or to_baseline(accuracy))]
+    compared = [accuracy.against or accuracy for _, accuracy in trained if accuracy.against or _is_compared(accuracy)]
     if against is not None:
         yield AGAINST_NOTE.format(row=against.row)
     elif compared:
         yield DIFFERENCE_NOTE
-    family = max((one.family for one in compared), default=1)
+    family = max((one.family or 1 for one in compared), default=1)
     if any(one.p_holm is not None for one in compared):
         yield INTERVAL_NOTE.format(family=f"{family} rows compared" if family > 1 else "one row compared")
     if any(accuracy.pairs not in (None, accuracy.seeds) for _, accuracy in trained):
@@ -450,11 +454,13 @@ def pareto(
     items: Iterable[Anything], cost: Callable[[Anything], float], loss: Callable[[Anything], float]
 ) -> list[Anything]:
     """The items that no other beats in one of cost and loss without losing in the other, by rising cost; ties stay."""
-    kept: list[Anything] = []
-    for item in sorted(items, key=lambda item: (cost(item), loss(item))):
-        if not kept or loss(item) < loss(kept[-1]) or (cost(item), loss(item)) == (cost(kept[-1]), loss(kept[-1])):
-            kept.append(item)
-    return kept
+    known = list(items)
+    priced = sorted((cost(item), loss(item), place) for place, item in enumerate(known))
+    kept: list[tuple[float, float, int]] = []
+    for one in priced:
+        if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
+            kept.append(one)
+    return [known[place] for _, _, place in kept]
 
 
 def _error(row: Row) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
 from xml.sax.saxutils import escape
 
 from senet_bench.show.drawing import Area, Chart, DrawnItem, DrawnPart, Frame, Mark, Place, Point, Stroke, Text
@@ -101,28 +102,24 @@ def _marked(mark: Mark) -> tuple[dict[str, str], str]:
 def _item(item: DrawnItem) -> str:
     match item:
         case Stroke():
-            about = {"d": path(item.places), "stroke": _colour(item.colour), "stroke-width": _n(item.width)}
-            about |= {"fill": "none"} | _alpha("stroke-opacity", item.alpha)
-            about |= {"stroke-dasharray": " ".join(map(_n, item.dash))} if item.dash else {}
-            return f"<path {_attributes(about)}/>"
+            line = f'stroke="{_colour(item.colour)}" stroke-width="{_n(item.width)}" fill="none"'
+            dash = f' stroke-dasharray="{" ".join(map(_n, item.dash))}"' if item.dash else ""
+            return f'<path d="{path(item.places)}" {line}{_alpha("stroke-opacity", item.alpha)}{dash}/>'
         case Area():
-            about = {"d": f"{path(item.places)}Z", "fill": _colour(item.colour)} | _alpha("fill-opacity", item.alpha)
-            return f"<path {_attributes(about)}/>"
+            fill = f'fill="{_colour(item.colour)}"{_alpha("fill-opacity", item.alpha)}'
+            return f'<path d="{path(item.places)}Z" {fill}/>'
         case Point():
-            about = {"stroke": _colour(item.colour), "fill": _colour(item.fill)}
-            about |= _alpha("opacity", item.alpha)
+            paint = f'stroke="{_colour(item.colour)}" fill="{_colour(item.fill)}"{_alpha("opacity", item.alpha)}'
             if item.shape == "circle":
-                about |= {"cx": _n(item.place[0]), "cy": _n(item.place[1]), "r": _n(item.size / 2)}
-                return f"<circle {_attributes(about)}/>"
-            about = {"d": path(outline(item)) + ("" if item.shape == "bar" else "Z"), **about}
-            return f"<path {_attributes(about)}/>"
+                x, y = item.place
+                return f'<circle {paint} cx="{_n(x)}" cy="{_n(y)}" r="{_n(item.size / 2)}"/>'
+            return f'<path d="{path(outline(item))}{"" if item.shape == "bar" else "Z"}" {paint}/>'
         case Text():
-            about = {"x": _n(item.place[0]), "y": _n(item.place[1]), "font-size": _n(item.size)}
-            about |= {"fill": _colour(item.colour)}
-            about |= {} if item.anchor == "start" else {"text-anchor": item.anchor}
-            if item.turn:
-                about["transform"] = f"rotate({_n(item.turn)} {about['x']} {about['y']})"
-            return f"<text {_attributes(about)}>{escape(printable(item.text))}</text>"
+            x, y = map(_n, item.place)
+            about = f'x="{x}" y="{y}" font-size="{_n(item.size)}" fill="{_colour(item.colour)}"'
+            about += "" if item.anchor == "start" else f' text-anchor="{item.anchor}"'
+            about += f' transform="rotate({_n(item.turn)} {x} {y})"' if item.turn else ""
+            return f"<text {about}>{escape(printable(item.text))}</text>"
 
 
 _ROUND = tuple((math.cos(math.tau * step / 16), math.sin(math.tau * step / 16)) for step in range(16))
@@ -150,8 +147,8 @@ def path(places: Iterable[Place]) -> str:
     return "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in places)
 
 
-def _alpha(name: str, alpha: float) -> dict[str, str]:
-    return {} if alpha == 1 else {name: _n(alpha)}
+def _alpha(name: str, alpha: float) -> str:
+    return "" if alpha == 1 else f' {name}="{_n(alpha)}"'
 
 
 def _attributes(about: Mapping[str, str]) -> str:
@@ -175,6 +172,7 @@ def printable(text: str) -> str:
     return "".join(c if c == "\n" or c.isprintable() else " " for c in text)
 
 
+@lru_cache(maxsize=65536)
 def _n(value: float) -> str:
     """A number with two digits at most."""
     text = f"{value:.2f}".rstrip("0").rstrip(".")

@@ -61,7 +61,10 @@ class Table:
     def of_columns(self, chosen: Sequence[int]) -> Table:
         """The table with some of its columns, by their places."""
         rows = tuple(tuple(row[index] for index in chosen) for row in self.rows)
-        return replace(self, columns=tuple(self.columns[index] for index in chosen), rows=rows)
+        part = replace(self, columns=tuple(self.columns[index] for index in chosen), rows=rows)
+        part.__dict__["texts_of_columns"] = tuple(self.texts_of_columns[index] for index in chosen)
+        part.__dict__["longest"] = tuple(self.longest[index] for index in chosen)
+        return part
 
 
 def in_parts(table: Table, fits: Callable[[Sequence[int]], bool]) -> Iterator[Table]:

@@ -15,6 +15,7 @@ from senet_bench.gallery.page.content import Content
 from senet_bench.gallery.page.headline import SIGNS, headline, tally
 from senet_bench.show.style import digest, stylesheet
 from senet_bench.show.svg import inline
+from senet_bench.show.tables import Table
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -55,6 +56,7 @@ def build_page(collection: Collection, content: Content, drawn: Mapping[str, str
         heads=heads,
         coded=coded,
         shortened=shortened,
+        lines=lines,
         lines_shown=LINES_SHOWN,
     )
     unseen = {ord(char): " " for char in set(text) if char != "\n" and unicodedata.category(char)[0] == "C"}
@@ -71,6 +73,22 @@ def coded(text: str) -> Markup:
         Markup("<code>{}</code>").format(part) if place % 2 and not (odd and place == len(parts) - 1) else part
         for place, part in enumerate(parts)
     )
+
+
+def lines(table: Table, ids: Sequence[str] = ()) -> Markup:
+    """The first lines of a table, led by the ids of what they are the numbers of."""
+    from markupsafe import Markup, escape
+
+    columns = [
+        [f"<td{kind}>{escape(str(cell))}</td>" for cell in cells]
+        for kind, cells in zip(
+            (' class="num"' if column.numeric else "" for column in table.columns), zip(*table.rows[:LINES_SHOWN])
+        )
+    ]
+    if columns:
+        columns[0] = [f'<th scope="row">{escape(str(row[0]))}</th>' for row in table.rows[:LINES_SHOWN]]
+    starts = [f'<tr data-row="{escape(one)}">' for one in ids] if ids else itertools.repeat("<tr>")
+    return Markup("".join(f"{start}{''.join(cells)}</tr>\n" for start, *cells in zip(starts, *columns)))  # noqa: S704 - escaped above
 
 
 def shortened(note: str, link: str) -> str:

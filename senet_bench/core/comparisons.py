@@ -271,8 +271,9 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
         squares = centred[own] ** 2 @ known.T + known[own] @ (centred**2).T - 2 * centred[own] @ centred.T
         error = np.sqrt(np.maximum(squares / some - mean**2, 0) / np.maximum(n - 1, 1))
         bound = bounds[n] * error
-        surely = (n > 1) & (mean > bound * (1 + NEAR)) & (error > NEAR * largest)
-        unsure = (n > 1) & ~surely & (mean > bound * (1 - NEAR) - NEAR * largest)
+        near = (n > 1) & (mean > bound * (1 - NEAR) - NEAR * largest)
+        surely = near & (mean > bound * (1 + NEAR)) & (error > NEAR * largest)
+        unsure = near & ~surely
         np.fill_diagonal(unsure[:, own], val=False)  # each against itself
         for row, above, doubtful in zip(errors[own], surely.any(axis=1), unsure):
             shown.append(above or any(_is_above(row, errors[other], level) for other in np.flatnonzero(doubtful)))

@@ -364,7 +364,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
 
 def _timed_by(row: Row, latency: Latency) -> Row:
     """The row with that latency alone."""
-    return row if row.latency is latency and not row.more_latency else replace(row, latency=latency, more_latency=[])
+    return row if row.latency is latency and not row.more_latency else changed(row, latency=latency, more_latency=[])
 
 
 def _place(row: Row) -> Key:

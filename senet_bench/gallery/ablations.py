@@ -11,6 +11,7 @@ from typing import Any
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import constant_words
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.changes import changed
 from senet_bench.core.metrics import Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
@@ -44,7 +45,7 @@ def of_studies(collection: Collection, timed: Timed | None) -> list[Series]:
 
 def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     base = [row for row in rows if row.attention is None]
-    settings = [replace(row, latency=timed.latency_of(row) if timed else None) for row in rows if row.attention]
+    settings = [changed(row, latency=timed.latency_of(row) if timed else None) for row in rows if row.attention]
 
     def cell_of(row: Row, key: str) -> float | None:
         cell = find(row, study.table, key)
@@ -138,7 +139,7 @@ def _timed_panels(
     known = known[:MOST_TIMINGS]
     panels = []
     for timed, latencies in known:
-        rows = [replace(row, latency=latency) for row, latency in zip(settings, latencies)]
+        rows = [changed(row, latency=latency) for row, latency in zip(settings, latencies)]
         where = f", {named(timed.machine)}" if len({one.machine for one, _ in known}) > 1 else ""
         where += f", {conditions_label(timed.conditions)}" if len(known) > 1 else ""
         panel = _ratios(metric, rows)

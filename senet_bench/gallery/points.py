@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, partial
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 from senet_bench.core.catalog import CATALOG
+from senet_bench.core.changes import changed
 from senet_bench.core.learning import ClassifierRow
 from senet_bench.core.metrics import METRICS, Metric, costs
 from senet_bench.core.reproduction import find, of_study
@@ -41,6 +42,36 @@ class PointCost:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownError:
+    """The interval of an error in per cent, and where it comes from."""
+
+    interval: Interval | None
+    about: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainedError:
+    """The same of an error that was trained here, made when it is asked for."""
+
+    accuracy: Accuracy
+
+    @cached_property
+    def interval(self) -> Interval | None:
+        """The interval of the mean error, in per cent."""
+        return _percent(mean_interval(self.accuracy))
+
+    @cached_property
+    def about(self) -> tuple[str, ...]:
+        """The error, its difference to the baseline's, and its recipe."""
+        own = self.accuracy
+        error = f"{_interval_text(own, self.interval)}, {own.seeds} seed{'s' * (own.seeds != 1)}"
+        lines = [f"error measured here: {error}"]
+        if own.difference is not None:
+            lines.append(f"minus the baseline's: {_signed(own.difference, own.difference_ci)}")
+        return *lines, f"recipe {own.protocol.words}"
+
+
+@dataclass(frozen=True, slots=True)
 class PricedError:
     """An error in per cent and its costs; points of one `group` share a recipe, those of one `pair` an arrow.
 
@@ -57,20 +88,19 @@ class PricedError:
     pair: str
     error: float
     costs: Mapping[str, PointCost]
-    interval_of: Callable[[], Interval | None]
-    about_of: Callable[[], tuple[str, ...]]
+    known: KnownError | TrainedError
     network: Key | None = None
     gain: Interval | None = None
 
     @property
     def interval(self) -> Interval | None:
         """The interval of the error."""
-        return self.interval_of()
+        return self.known.interval
 
     @property
     def about(self) -> tuple[str, ...]:
         """Where the error comes from, and what it was measured by."""
-        return self.about_of()
+        return self.known.about
 
 
 def points(collection: Collection) -> list[PricedError]:
@@ -88,7 +118,7 @@ def timed_points(known: Sequence[PricedError], timed: Timed) -> list[PricedError
 
 def _timed_point(point: PricedError, latency: Latency) -> PricedError:
     cost = PointCost(latency.seconds / METRICS["latency"].scale, ratio=latency.ratio, ratio_ci=latency.ci)
-    return replace(point, costs={**point.costs, "latency": cost})
+    return changed(point, costs={**point.costs, "latency": cost})
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +169,7 @@ def _printed(rows: Sequence[Row]) -> Iterator[PricedError]:
                     pair=f"{study} {row.baseline or row.model} {row.input_size}",
                     error=cell.number,
                     costs=_costs(row, counts, cell.table),
-                    interval_of=lambda: None,
-                    about_of=partial(tuple, about),
+                    known=KnownError(None, about),
                     network=identity(row),
                 )
 
@@ -168,27 +197,10 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             pair=f"{group} {row.baseline or row.model}",
             error=100 * accuracy.top1_err,
             costs=_costs(row, counts),
-            interval_of=cache(partial(_interval, accuracy)),
-            about_of=cache(partial(_about, accuracy)),
+            known=TrainedError(accuracy),
             network=identity(row),
             gain=_percent(accuracy.difference_ci),
         )
-
-
-def _interval(accuracy: Accuracy) -> Interval | None:
-    """The interval of a mean error, in per cent."""
-    return _percent(mean_interval(accuracy))
-
-
-def _about(accuracy: Accuracy) -> tuple[str, ...]:
-    """The error of a network that was trained here, its difference to the baseline's, and its recipe."""
-    error = f"{_interval_text(accuracy, _interval(accuracy))}, {accuracy.seeds} seed{'s' * (accuracy.seeds != 1)}"
-    difference = (
-        (f"minus the baseline's: {_signed(accuracy.difference, accuracy.difference_ci)}",)
-        if accuracy.difference is not None
-        else ()
-    )
-    return f"error measured here: {error}", *difference, f"recipe {accuracy.protocol.words}"
 
 
 def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedError]:
@@ -216,8 +228,7 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
                 pair=f"{group} {baseline}",
                 error=100 * line.top1_err,
                 costs=_costs(row, counts) if row else {},
-                interval_of=partial(tuple, (low, high)),
-                about_of=partial(tuple, (f"{error}, {line.images} images", f"weights {line.weights}")),
+                known=KnownError((low, high), (f"{error}, {line.images} images", f"weights {line.weights}")),
                 network=identity(row) if row else None,
                 gain=_percent(line.difference_ci) if line.against == baseline else None,
             )

@@ -57,7 +57,7 @@ def latency_table(
     columns = list(_columns(entries, varying, name, narrow))
     if against is not None:
         columns.insert(4 + len(varying), _over(entries, against))
-    body = tuple(tuple(text(row, latency) for _, text in columns) for row, latency in entries)
+    body = tuple(zip(*([text(row, latency) for row, latency in entries] for _, text in columns)))
     reasons = dict.fromkeys(f"{row.label}: {latency.reason}" for row, latency in entries if latency.reason)
     missing = dict.fromkeys(
         f"{row.label}: not timed: {why}" for row in rows for what, why in row.missing.items() if what in UNTIMED
@@ -101,9 +101,9 @@ def _time_notes(rows: Sequence[Row]) -> tuple[str, ...]:
 
 def _contradictions(entries: Sequence[TimedRow]) -> Iterator[str]:
     """Where two medians say faster and the ratio of their rounds is surely slower, or the other way round."""
-    bases = {(row.model, repr(latency.conditions)): latency for row, latency in entries if row.baseline is None}
+    bases = {(row.model, latency.conditions): latency for row, latency in entries if row.baseline is None}
     for row, latency in entries:
-        base = bases.get((row.baseline or "", repr(latency.conditions)))
+        base = bases.get((row.baseline or "", latency.conditions))
         if base is None or latency.ci is None or latency.ci[0] <= 1 <= latency.ci[1]:
             continue
         if (latency.seconds < base.seconds) == (latency.ci[0] > 1):

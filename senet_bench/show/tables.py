@@ -86,9 +86,12 @@ Field = tuple[Column, Callable[[Item], str | Cell]]
 
 def table_of(title: str, fields: Sequence[Field[Item]], items: Iterable[Item], notes: Iterable[str] = ()) -> Table:
     """A table of a line an item; the notes of its cells come first, each once."""
-    rows = tuple(tuple(text(item) for _, text in fields) for item in items)
-    own = dict.fromkeys(cell.note for row in rows for cell in row if isinstance(cell, Cell) and cell.note)
-    return Table(title, tuple(column for column, _ in fields), rows, (*own, *notes))
+    known = list(items)
+    columns = [[text(item) for item in known] for _, text in fields]
+    rows = tuple(zip(*columns))
+    plain = all(set(map(type, cells)) <= {str} for cells in columns)
+    noted = [] if plain else [cell.note for row in rows for cell in row if isinstance(cell, Cell) and cell.note]
+    return Table(title, tuple(column for column, _ in fields), rows, (*dict.fromkeys(noted), *notes))
 
 
 def number(value: float | None, form: str = ".2f", scale: float = 1) -> str:

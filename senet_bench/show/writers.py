@@ -49,11 +49,12 @@ def _piped(table: Table) -> str:
     columns = []
     for column, cells in zip(table.columns, table.texts_of_columns):
         texts = [f"{column.group} {column.name}".strip(), *cells]
-        if any(mark in text for text in texts for mark in "|\n"):
+        whole = "".join(texts)
+        if "|" in whole or "\n" in whole:
             texts = [text.replace("|", r"\|").replace("\n", " ") for text in texts]
         wide = max(len(texts[0]) + 2, *map(len, texts))
         rule = f"{'-' * (wide + 1)}:" if column.numeric else f":{'-' * (wide + 1)}"
-        aligned = [f" {text:>{wide}} " if column.numeric else f" {text:<{wide}} " for text in texts]
+        aligned = [f" {text} " for text in map(str.rjust if column.numeric else str.ljust, texts, repeat(wide))]
         columns.append([aligned[0], rule, *aligned[1:]])
     return "\n".join(f"|{'|'.join(line)}|" for line in zip(*columns))
 
@@ -106,12 +107,14 @@ def _html_table(table: Table) -> str:
 def _html_cells(column: Column, cells: Sequence[str | Cell]) -> list[str]:
     """The cells of a column, a number's and a status's of their class."""
     kind = "num " * column.numeric
-    return [
-        f'<td class="{(kind + _status(cell)).strip()}">{html.escape(str(cell))}</td>'
-        if isinstance(cell, Cell)
-        else f'<td class="{kind.strip()}">{html.escape(cell)}</td>'
-        for cell in cells
-    ]
+    whole = "\n".join(map(str, cells))
+    apart = whole.count("\n") == len(cells) - 1  # all at once, where a line is a cell
+    texts = html.escape(whole).split("\n") if apart else [html.escape(str(cell)) for cell in cells]
+    start = f'<td class="{kind.strip()}">'
+    if not any(isinstance(cell, Cell) for cell in cells):
+        return [f"{start}{text}</td>" for text in texts]
+    starts = (f'<td class="{(kind + _status(cell)).strip()}">' if isinstance(cell, Cell) else start for cell in cells)
+    return [f"{begun}{text}</td>" for begun, text in zip(starts, texts)]
 
 
 def _status(cell: Cell) -> str:
@@ -121,13 +124,15 @@ def _status(cell: Cell) -> str:
 
 def csv(records: Sequence[Mapping[str, Any]]) -> str:
     """One line a record, under the union of their fields; what lies in a field has columns of its own."""
-    plain = all(isinstance(value, str) for record in records for value in record.values())
+    plain = all(set(map(type, record.values())) <= {str} for record in records)
     lines = records if plain else [dict(_plain(record)) for record in records]
     names = dict.fromkeys(name for line in lines for name in line)
     text = io.StringIO()
     writer = comma_separated.writer(text, lineterminator="\n")
     writer.writerow(names)
-    writer.writerows([_known(line.get(name)) for name in names] for line in lines)
+    writer.writerows(
+        ([*map(line.get, names)] if plain else [_known(line.get(name)) for name in names]) for line in lines
+    )
     return text.getvalue()
 
 

@@ -79,15 +79,14 @@ def lines(table: Table, ids: Sequence[str] = ()) -> Markup:
     """The first lines of a table, led by the ids of what they are the numbers of."""
     from markupsafe import Markup, escape
 
-    columns = [
-        [f"<td{kind}>{escape(str(cell))}</td>" for cell in cells]
-        for kind, cells in zip(
-            (' class="num"' if column.numeric else "" for column in table.columns), zip(*table.rows[:LINES_SHOWN])
-        )
-    ]
-    if columns:
-        columns[0] = [f'<th scope="row">{escape(str(row[0]))}</th>' for row in table.rows[:LINES_SHOWN]]
-    starts = [f'<tr data-row="{escape(one)}">' for one in ids] if ids else itertools.repeat("<tr>")
+    columns = []
+    for place, (column, cells) in enumerate(zip(table.columns, zip(*table.texts[:LINES_SHOWN]))):
+        kind = ("th" if place == 0 else "td"), ' scope="row"' if place == 0 else ' class="num"' * column.numeric
+        whole = "\n".join(cells)
+        apart = whole.count("\n") == len(cells) - 1  # all at once, where a line is a cell
+        escaped = str(escape(whole)).split("\n") if apart else [str(escape(cell)) for cell in cells]
+        columns.append([f"<{kind[0]}{kind[1]}>{cell}</{kind[0]}>" for cell in escaped])
+    starts = [f'<tr data-row="{escape(one)}">' for one in ids] or ["<tr>"] * len(table.rows[:LINES_SHOWN])
     return Markup("".join(f"{start}{''.join(cells)}</tr>\n" for start, *cells in zip(starts, *columns)))  # noqa: S704 - escaped above
 
 

@@ -1,6 +1,7 @@
 """The house rules: imports point down, starting up loads nothing heavy, only the terminal prints."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -39,10 +40,15 @@ def room(module: str) -> str:
     return module.partition(".")[0]
 
 
+@functools.cache
+def nodes(module: str) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(MODULES[module].read_text())))
+
+
 def imported(module: str) -> set[str]:
     """Modules of the package that a module imports anywhere in it, inside functions and for types too."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in nodes(module):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.partition(".")[0] == "senet_bench":
             below = node.module.partition(".")[2]
             for alias in node.names:
@@ -53,7 +59,9 @@ def imported(module: str) -> set[str]:
     return names - {module, ""}
 
 
-IMPORTS = {module: imported(module) for module in MODULES}
+@functools.cache
+def imports() -> dict[str, set[str]]:
+    return {module: imported(module) for module in MODULES}
 
 
 def test_every_room_has_a_floor() -> None:
@@ -63,7 +71,7 @@ def test_every_room_has_a_floor() -> None:
 def test_imports_point_down() -> None:
     upward = {
         (module, other)
-        for module, others in IMPORTS.items()
+        for module, others in imports().items()
         for other in others
         if room(module) in FLOOR and room(module) != room(other)
         if FLOOR[room(other)] >= FLOOR[room(module)] and (room(module), room(other)) not in NEIGHBOURS
@@ -72,7 +80,7 @@ def test_imports_point_down() -> None:
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
-    below = {module: set(others) for module, others in IMPORTS.items()}
+    below = {module: set(others) for module, others in imports().items()}
     for middle in below:  # Warshall's closure
         for module in below:
             if middle in below[module]:
@@ -85,17 +93,16 @@ def test_no_files_import_each_other_in_a_circle() -> None:
 def test_facts_and_tables_never_import_torch(quiet: str) -> None:
     for module in MODULES:
         if room(module) == quiet:
-            tree = ast.parse(MODULES[module].read_text())
-            named = {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-            named |= {a.name for node in ast.walk(tree) if isinstance(node, ast.Import) for a in node.names}
+            named = {node.module or "" for node in nodes(module) if isinstance(node, ast.ImportFrom)}
+            named |= {a.name for node in nodes(module) if isinstance(node, ast.Import) for a in node.names}
             assert not {name for name in named if name.partition(".")[0] in ("torch", "torchvision")}, module
 
 
 def test_only_the_terminal_prints() -> None:
     printing = {
         module
-        for module, path in MODULES.items()
-        for node in ast.walk(ast.parse(path.read_text()))
+        for module in MODULES
+        for node in nodes(module)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
     }
     assert printing <= {"show.terminal"}

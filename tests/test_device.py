@@ -15,6 +15,7 @@ from senet_bench.bench.clock import Call, Clock, HostClock, PeakMemory
 from senet_bench.bench.device import DEVICE_CLASSES, Cpu, Mps, device_of, peak_memory
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.rounds import Plan
+from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import devices
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
@@ -90,7 +91,8 @@ def test_a_new_device_measures_its_own_memory(abacus: type[Abacus]) -> None:
     for network in made.values():
         network(torch.zeros(1, *SIZE))
     assert peak_memory(lambda: None).bytes == 4242
-    assert {peak.bytes for peak in measure_memory(made, SIZE, Conditions()).values()} == {4242}
+    ready = {name: prepare(network, Conditions(), example(SIZE, 1)) for name, network in made.items()}
+    assert {peak.bytes for peak in measure_memory(ready, Conditions()).values()} == {4242}
 
 
 def test_a_new_device_is_named_in_the_environment_and_by_doctor(monkeypatch: pytest.MonkeyPatch) -> None:

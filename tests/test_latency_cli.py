@@ -11,11 +11,19 @@ from senet_bench.errors import MeasurementError
 from senet_bench.run import selftest
 from tests.conftest import Run
 
-QUICK = ("--img-size", "8", "--budget", "0.4", "--format", "json")
+QUICK = ("--img-size", "8", "--budget", "20", "--format", "json")
 
 
-def rows(run: Run, *arguments: str, budget: str = "0.4") -> list[dict[str, Any]]:
-    ended = run(*arguments, *QUICK, "--budget", budget)
+@pytest.fixture(autouse=True)
+def few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same number of rounds on a quiet machine and on a busy one, long before the budget is used."""
+    from senet_bench.bench import rounds
+
+    monkeypatch.setattr(rounds, "Plan", functools.partial(rounds.Plan, max_rounds=8, warmup_s=0.1))
+
+
+def rows(run: Run, *arguments: str) -> list[dict[str, Any]]:
+    ended = run(*arguments, *QUICK)
     assert ended.code == 0, ended.err
     found: list[dict[str, Any]] = json.loads(ended.out)["rows"]
     return found
@@ -44,7 +52,7 @@ def test_a_pair_has_a_ratio_with_interval_control_conditions_and_raw_samples(run
 
 
 def test_several_batch_sizes_and_training_steps(run: Run) -> None:
-    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train", budget="0.6")
+    _, variant = rows(run, "compare", "seresnet20_cifar", "-b", "1,4", "--mode", "train")
     every = [variant["latency"], *variant["more_latency"]]
     assert [one["conditions"]["batch_size"] for one in every] == [1, 4]
     assert {one["conditions"]["mode"] for one in every} == {"train"}
@@ -60,7 +68,7 @@ def test_an_ablation_times_all_settings_in_the_same_rounds(run: Run, tmp_path: P
 
 
 def test_the_table_shows_ratio_and_control(run: Run) -> None:
-    ended = run("compare", "seresnet20_cifar", "--img-size", "8", "--budget", "0.4")
+    ended = run("compare", "seresnet20_cifar", *QUICK[:-2])
     assert "Latency: inference, batch 1, cpu, fp32, eager, 1 thread" in ended.out
     assert "control" in ended.out
 

@@ -24,7 +24,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
 SIZE = (3, 8, 8)
-QUICK = Plan(budget_s=0.05, warmup_s=0.01)
+QUICK = Plan(budget_s=20, warmup_s=0.01, max_rounds=12)
 
 
 def network(width: int = 8) -> nn.Module:
@@ -272,7 +272,9 @@ def test_a_failure_while_measuring_is_a_measurement_error(monkeypatch: pytest.Mo
 
 
 def test_memory_of_networks_grows_with_their_width() -> None:
-    peaks = measure_memory({"narrow": network(4), "wide": network(64)}, SIZE, Conditions(batch_size=2))
+    conditions, widths = Conditions(batch_size=2), {"narrow": 4, "wide": 64}
+    ready = {name: prepared(conditions, network(width)) for name, width in widths.items()}
+    peaks = measure_memory(ready, conditions)
     assert peaks["wide"].bytes > 4 * peaks["narrow"].bytes
 
 
@@ -345,10 +347,13 @@ def test_one_that_fails_is_named_and_the_others_are_timed(mode: Any) -> None:
 
 
 def test_one_that_answers_from_what_it_kept_is_named_and_not_ranked() -> None:
-    networks = {"a": network(), "b": network(), "keeps": Keeping()}
+    kept, hooked = dict[int, Any](), network()
+    hooked.register_forward_hook(lambda module, images, output: kept.setdefault(images[0].data_ptr(), output))
+    networks = {"a": network(), "b": network(), "keeps": Keeping(), "hooked": hooked}
     found = result_of(measure_networks(networks, "a", SIZE, plan=QUICK))
     assert list(found.comparison.arms) == ["a", "b"]
-    assert "it answers from what it kept" in found.failed["keeps"]
+    for name in ("keeps", "hooked"):
+        assert "it answers from what it kept" in found.failed[name]
     assert "anew before every call" in str(found.latency("b").settings.images)
 
 

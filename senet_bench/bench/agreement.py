@@ -113,7 +113,7 @@ def calibrated(network: nn.Module, images: Tensor) -> nn.Module:
         return network  # what it cannot do in training it may do in inference
     for norm, momentum in kept:
         norm.momentum = momentum
-    return copied
+    return copied.eval()
 
 
 def _untrained(module: Any) -> bool:

@@ -137,15 +137,13 @@ def _measured(
         return NetworkLatency(comparison, conditions, prepared, device_of(conditions.device).others())
 
 
-def measure_memory(
-    networks: Mapping[str, nn.Module], input_size: tuple[int, ...], conditions: Conditions
-) -> dict[str, PeakMemory]:
-    """Peak memory of a call of each network, beyond weights and images; none of one that fails."""
-    images, peaks = example(input_size, conditions.batch_size), {}
+def measure_memory(prepared: Mapping[str, Prepared], conditions: Conditions) -> dict[str, PeakMemory]:
+    """Peak memory of a call of each network prepared, beyond weights and images; none of one that fails."""
+    peaks: dict[str, PeakMemory] = {}
     with session(conditions):
-        for name, network in networks.items():
+        for name, ready in prepared.items():
             with contextlib.suppress(MeasurementError), guarded(name), failing_as("measuring memory failed"):
-                call = prepare(steady(network), conditions, images).factory()
+                call = ready.factory()
                 peaks[name] = peak_memory(call, conditions.device)
                 del call
     return peaks

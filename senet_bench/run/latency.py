@@ -146,8 +146,7 @@ class Timing:
             measured = yield from retold(
                 steps, lambda step: record.progress(what, done + step.done / step.total, total)
             )
-            whole = {name: network for name, network in networks.items() if name not in measured.failed}
-            peaks = self._peaks(measure_memory, whole, size, measured.conditions)
+            peaks = self._peaks(measure_memory, measured.prepared, measured.conditions)
             _keep(record.path.with_suffix(".samples.jsonl"), group.name, measured)
             batch = conditions.batch_size
             return {
@@ -180,11 +179,11 @@ class Timing:
         counted = {place: replace(latency, energy=used[group.places[place]]) for place, latency in timed.items()}
         return {**latencies, **counted}
 
-    def _peaks(self, measure: Any, networks: Any, size: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
+    def _peaks(self, measure: Any, prepared: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
         if not self.memory or RUNTIMES[conditions.runtime].extra:  # which takes memory of its own
             return {}
         try:
-            return {arm: (peak.bytes, peak.method) for arm, peak in measure(networks, size, conditions).items()}
+            return {arm: (peak.bytes, peak.method) for arm, peak in measure(prepared, conditions).items()}
         except MeasurementError:
             return {}
 

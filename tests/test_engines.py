@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import signal
@@ -279,6 +280,9 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Any:
         def update_parameters(self, **options: Any) -> None:
             if "timeout" in options:
                 raise NameError("Unknown argument: timeout")
+
+        def batch(self) -> Any:
+            return contextlib.nullcontext()
 
         def submit(self, function: Any, *arguments: Any) -> Submitted:
             if state.refuse:

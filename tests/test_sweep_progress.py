@@ -83,7 +83,7 @@ def test_a_trial_leaves_how_far_it_is_beside_its_checkpoint(tmp_path: Path, monk
 
 def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue = tmp_path / "squeue"
-    lines = "1|ours-a|RUNNING|None|node1\\n2|ours-b|PENDING|Resources|\\n3|x|PENDING|PartitionTimeLimit|\\n"
+    lines = "1|N/A|ours-a|RUNNING|None|node1\\n2|4|ours-b|PENDING|Resources|\\n3|N/A|x|PENDING|PartitionTimeLimit|\\n"
     squeue.write_text(f"#!/bin/sh\nprintf '{lines}'\n")
     squeue.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
@@ -92,7 +92,7 @@ def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.Monke
     assert queue["1"] == QueuedJob("ours-a", "RUNNING", "None", "node1")
     assert {number: job.reason for number, job in queue.items()} == {
         "1": "None",
-        "2": "Resources",
+        "2_4": "Resources",
         "3": "PartitionTimeLimit",
     }
     assert Busy(3, 5, ("Resources", "Priority")).text() == "3 running, 5 pending (Resources, Priority)"

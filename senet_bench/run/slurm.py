@@ -49,7 +49,8 @@ OPTIONS_HINT = "give --engine-option such as slurm_partition=gpu, timeout_min=60
 class Slurm:
     """Slurm jobs by submitit, one a trial; `options` go to its executor (timeout_min, slurm_partition, ...).
 
-    With `detach` all jobs are submitted and left there. `cluster="local"` runs them as processes of this machine.
+    Jobs that are submitted together are the tasks of an array, `at_once` of them at most. With `detach` all jobs are
+    submitted and left there. `cluster="local"` runs them as processes of this machine.
     """
 
     remote: ClassVar[bool] = True
@@ -100,7 +101,8 @@ class Slurm:
             executor = submitit.AutoExecutor(folder=folder, cluster=self.cluster, slurm_max_num_timeout=REQUEUES)
         except (RuntimeError, TypeError, ValueError, KeyError, NameError) as error:
             raise UsageError(f"Slurm cannot be used here ({one_line(error)})", "is sbatch on the PATH?") from error
-        self.set_options(executor, {"timeout_min": self._minutes()} | self.options)
+        together = {"timeout_min": self._minutes(), "slurm_array_parallelism": self.at_once}
+        self.set_options(executor, together | self.options)
         return executor
 
     def set_options(self, executor: Any, options: dict[str, Any]) -> None:
@@ -169,8 +171,9 @@ class _Jobs(Generic[Job, Result]):
         self.engine, self.function, self.notes = engine, function, notes
         self.executor = engine.executor()
         self.running: dict[str, _Running] = {}
-        self.refused: UsageError | None = None
-        self.next: tuple[Job, int] | None = None
+        self.behind = 0
+        self.room = self.together = engine.at_once
+        self.next: list[tuple[Job, int]] = []
         self.again, self.why = 0, ""
         self.queue: dict[str, QueuedJob] | None = self._queued()
         self.asked_at = time.time()
@@ -178,8 +181,10 @@ class _Jobs(Generic[Job, Result]):
     def watched(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure | Left] | Busy]:
         """Submit jobs and take up those that are known, as there is room, until all have ended."""
         while True:
-            while self._has_room() and self._take(jobs):
-                pass
+            if not self.running:  # else there is room for as many as Slurm took
+                self.room = self.together = self.engine.at_once
+            while fresh := self._fresh(jobs, self.room):
+                self._submit(fresh)
             if not self.running:
                 return
             done = [*self._ended()]
@@ -190,17 +195,24 @@ class _Jobs(Generic[Job, Result]):
 
     def left(self, jobs: Iterator[Job]) -> Iterator[tuple[Job, Result | Failure | Left]]:
         """Submit all jobs, take what has ended of those that are known, and leave the others."""
-        while self.refused is None and self._take(jobs):
-            pass
-        yield from self._ended()
-        for running in self.running.values():
-            yield running.job, Left(running.note)
+        takes_more = True
+        while takes_more:
+            if fresh := self._fresh(jobs, self.engine.at_once):
+                takes_more = self._submit(fresh)
+            elif not self.running:
+                return
+            yield from self._ended()
+            notes = [(running.job, Left(running.note)) for running in self.running.values()]
+            self.behind += len(notes)
+            self.running.clear()
+            yield from notes
 
     def given_up(self) -> str:
         """Cancel what runs, unless it is to be left; what was done, in words."""
         numbers = [number for number, running in self.running.items() if not running.has_result]
         if self.engine.detach:
-            return f"{len(numbers)} Slurm jobs are left, the same command takes them up" if numbers else ""
+            left = self.behind + len(numbers)
+            return f"{left} Slurm jobs are left, the same command takes them up" if left else ""
         handles = {number: self.running[number].handle for number in numbers}
         self.running.clear()
         if self.engine.cluster == "slurm":
@@ -213,22 +225,21 @@ class _Jobs(Generic[Job, Result]):
             return f"{len(numbers)} Slurm jobs are cancelled"
         return f"Slurm does not answer; cancel its jobs: scancel {' '.join(numbers)}"
 
-    def _has_room(self) -> bool:
-        if self.refused is not None and self.running:  # there were too many, for a limit that we do not know
-            return False
-        self.refused = None
-        return len(self.running) < self.engine.at_once
+    def _fresh(self, jobs: Iterator[Job], most: int) -> list[tuple[Job, int]]:
+        """The next jobs that are to be submitted, with the attempts they are; those that are known are taken up.
 
-    def _take(self, jobs: Iterator[Job]) -> bool:
-        """Take up or submit the next job; whether there was one."""
-        self.next, taken = None, self.next or following(jobs)
-        if taken is None:
-            return False
-        job, attempt = taken
-        known = self.notes.read(job) if attempt == 1 else None
-        if known is None or not self._taken_up(job, known):
-            self._submit(job, attempt)
-        return True
+        With what runs they are `most` at most, and no more than Slurm takes together.
+        """
+        fresh: list[tuple[Job, int]] = []
+        while len(fresh) < self.together and len(self.running) + len(fresh) < most:
+            taken = self.next.pop(0) if self.next else following(jobs)
+            if taken is None:
+                break
+            job, attempt = taken
+            known = self.notes.read(job) if attempt == 1 else None
+            if known is None or not self._taken_up(job, known):
+                fresh.append(taken)
+        return fresh
 
     def _taken_up(self, job: Job, note: Submitted) -> bool:
         """Whether a job that was noted is still there, or its result."""
@@ -236,43 +247,65 @@ class _Jobs(Generic[Job, Result]):
             return False
         running = _Running(job, note, extra("submitit").SlurmJob(folder=note.folder, job_id=note.id))
         listed = (self.queue or {}).get(note.id)
-        there = listed is not None and note.token in listed.name
-        if there or running.has_result or self.queue is None:
+        if slurm_queue.is_of(listed, note) or running.has_result or self.queue is None:
             self.running[note.id] = running
             return True
         return False
 
-    def _submit(self, job: Job, attempt: int) -> None:
+    def _submit(self, fresh: list[tuple[Job, int]]) -> bool:
+        """Submit jobs together, or as many of them as Slurm takes, the others later; whether it took any."""
+        while fresh:
+            try:
+                tokens, handles = self._handed_over([job for job, _ in fresh])
+            except Exception as error:  # sbatch's refusals come as several types
+                self._check_controller(error)
+                half = len(fresh) // 2
+                if not half and not self.running and not self.behind:
+                    raise self.engine.refusal(error) from error
+                self.next = [*fresh[half:], *self.next]
+                fresh, self.together = fresh[:half], max(1, half)
+            else:
+                self._note(fresh, tokens, handles)
+                return True
+        self.room = len(self.running)
+        return False
+
+    def _handed_over(self, jobs: list[Job]) -> tuple[list[str], list[Any]]:
+        """The tokens of jobs and submitit's handles of them, tasks of an array where there are several."""
         token = secrets.token_hex(8)
-        name = f"{self.engine.options.get('name', 'senet-bench')}-{token}"
-        self.engine.set_options(self.executor, {"name": name})
-        try:
-            with contextlib.redirect_stderr(io.StringIO()):  # sbatch's words are part of the error
-                handle = self.executor.submit(SlurmTask(), token, self.function, job)
-        except Exception as error:  # sbatch's refusals come as several types
-            if self.engine.cluster == "slurm" and not slurm_queue.controller_answers():
-                raise MeasurementError(
-                    f"Slurm's controller does not answer ({len(self.running)} jobs are with it)",
-                    "the same command takes up what is there, once it answers",
-                ) from error
-            self.refused = self.engine.refusal(error)
-            if not self.running:
-                raise self.refused from error
-            self.next = (job, attempt)
-            return
-        number, paths = str(handle.job_id), getattr(handle, "paths", None)
-        note = Submitted(
-            engine="slurm",
-            id=number,
-            token=token,
-            folder=str(self.executor.folder),
-            attempt=attempt,
-            state="PENDING",
-            log=str(paths.stderr) if paths else "",
-            submitted=time.time(),
-        )
-        self.notes.write(job, note)
-        self.running[number] = _Running(job, note, handle)
+        named = f"{self.engine.options.get('name', 'senet-bench')}-{token}"
+        self.engine.set_options(self.executor, {"name": named})
+        tokens = [f"{token}-{place}" for place in range(len(jobs))]
+        several = len(jobs) > 1 and self.engine.cluster == "slurm"
+        together = self.executor.batch() if several else contextlib.nullcontext()
+        with contextlib.redirect_stderr(io.StringIO()), together:  # sbatch's words are part of the error
+            handles = [self.executor.submit(SlurmTask(), own, self.function, job) for own, job in zip(tokens, jobs)]
+        return tokens, handles
+
+    def _check_controller(self, error: Exception) -> None:
+        """Raise `MeasurementError` where Slurm refuses nothing but does not answer."""
+        if self.engine.cluster == "slurm" and not slurm_queue.controller_answers():
+            raise MeasurementError(
+                f"Slurm's controller does not answer ({len(self.running)} jobs are with it)",
+                "the same command takes up what is there, once it answers",
+            ) from error
+
+    def _note(self, fresh: list[tuple[Job, int]], tokens: list[str], handles: list[Any]) -> None:
+        """Note which jobs of Slurm these are; they run from now on."""
+        for (job, attempt), token, handle in zip(fresh, tokens, handles):
+            paths = getattr(handle, "paths", None)
+            note = Submitted(
+                engine="slurm",
+                id=str(handle.job_id),
+                token=token,
+                folder=str(self.executor.folder),
+                attempt=attempt,
+                state="PENDING",
+                log=str(paths.stderr) if paths else "",
+                submitted=time.time(),
+            )
+            self.notes.write(job, note)
+            self.running[note.id] = _Running(job, note, handle)
 
     def _queued(self) -> dict[str, QueuedJob] | None:
         """Slurm's queue; of the pretended cluster the jobs that have not ended."""
@@ -290,7 +323,7 @@ class _Jobs(Generic[Job, Result]):
             return
         for number, running in self.running.items():
             listed = self.queue.get(number)
-            here = listed is not None and running.note.token in listed.name
+            here = slurm_queue.is_of(listed, running.note)
             running.absences = 0 if here else running.absences + 1
             if listed is not None and here:
                 self._noted(running, listed)
@@ -312,7 +345,7 @@ class _Jobs(Generic[Job, Result]):
                 yield running.job, outcome
             elif running.note.attempt < ATTEMPTS:
                 self.again, self.why = self.again + 1, outcome.cause
-                self._submit(running.job, running.note.attempt + 1)
+                self.next.append((running.job, running.note.attempt + 1))
             else:
                 cause = f"its Slurm job failed {ATTEMPTS} times: {outcome.cause}"
                 yield running.job, Failure(cause)
@@ -320,7 +353,7 @@ class _Jobs(Generic[Job, Result]):
     def _lost(self, running: _Running) -> Died:
         """Why a job is in the queue no more and has left no result; raises where its node does not see its folder."""
         end = slurm_queue.end_of(running.note.id) if self.engine.cluster == "slurm" else None
-        known = end if end is not None and running.note.token in end.name else None
+        known = end if slurm_queue.is_of(end, running.note) else None
         node = (known.node if known else "") or running.note.node
         logged = any(Path(running.note.folder).glob(f"{running.note.id}_*_log.*"))
         if node and not logged and known is not None and known.state in ("FAILED", "COMPLETED"):

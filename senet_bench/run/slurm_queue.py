@@ -25,12 +25,23 @@ class QueuedJob:
 
 
 def queued() -> dict[str, QueuedJob] | None:
-    """The jobs of this user that wait or run, by their numbers; None where Slurm does not answer."""
-    answer = _answer("squeue", "--me", "--noheader", "--format=%A|%j|%T|%r|%N")
+    """The jobs of this user that wait or run, by their numbers; None where Slurm does not answer.
+
+    A task of an array has the number of the array and its own: 12_3.
+    """
+    answer = _answer("squeue", "--me", "--noheader", "--array", "--format=%F|%K|%j|%T|%r|%N")
     if answer is None:
         return None
-    fields = [line.split("|") for line in answer.splitlines()]
-    return {parts[0].strip(): QueuedJob(*map(str.strip, parts[1:])) for parts in fields if len(parts) == 5}
+    fields = [[part.strip() for part in line.split("|")] for line in answer.splitlines()]
+    return {
+        f"{number}_{task}" if task.isdigit() else number: QueuedJob(*facts)
+        for number, task, *facts in (parts for parts in fields if len(parts) == 6)
+    }
+
+
+def is_of(job: QueuedJob | None, note: Submitted) -> bool:
+    """Whether a job is the one that was noted: its name has the token of the submission, before the hyphen."""
+    return job is not None and note.token.partition("-")[0] in job.name
 
 
 def end_of(number: str) -> QueuedJob | None:
@@ -73,7 +84,7 @@ def withdrawn(noted: Iterable[Submitted]) -> int:
     """Cancel those noted jobs of Slurm that still wait or run; how many there were. Another's of its number stays."""
     ours = [note for note in noted if note.engine == "slurm"]
     there = queued() if ours else None
-    numbers = [note.id for note in ours if there and note.id in there and note.token in there[note.id].name]
+    numbers = [note.id for note in ours if there and is_of(there.get(note.id), note)]
     cancel(numbers)
     return len(numbers)
 

@@ -54,6 +54,7 @@ SlurmdTimeout=10
 KillWait=1
 OverTimeLimit=0
 MinJobAge=5
+MaxArraySize=5
 InactiveLimit=0
 FirstJobId={first}
 NodeName=localhost NodeAddr=127.0.0.1 Port={node} CPUs={cpus} RealMemory=4000 State=UNKNOWN
@@ -127,8 +128,8 @@ class Cluster:
 
     def jobs(self) -> dict[str, str]:
         """The state of each job in the queue, by its number."""
-        lines = self.ask("squeue", "--noheader", "--format=%A|%T").splitlines()
-        return dict(line.split("|") for line in lines)
+        lines = self.ask("squeue", "--noheader", "--array", "--format=%F_%K|%T").splitlines()
+        return dict(line.replace("_N/A", "").split("|") for line in lines)
 
     def start(self, command: str, *arguments: str, name: str = "") -> None:
         """Start a daemon in the foreground, its output in a file; `name` is what it is called here."""

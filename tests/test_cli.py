@@ -188,6 +188,7 @@ BAD = {
     ("compare", "resnet18", "--counter", "abacus"): "abacus",
     ("compare", "--nonsense"): "nonsense",
     ("nonsense",): "nonsense",
+    ("--call-timeout", "x", "models"): "call-timeout",
     ("ablate",): "--reduction",
     ("ablate", "--squeeze", "median"): "median",
     ("ablate", "-m", "sevgg16_bn", "--placement"): "3x3",

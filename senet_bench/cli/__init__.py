@@ -99,11 +99,13 @@ class _Group(typer.core.TyperGroup):
             formatter.write_dl([(name, line) for name, (_, line) in COMMANDS.items()])
 
     def make_context(self, *arguments: Any, **given: Any) -> Any:
-        """As ever; Ctrl-C while options are read is told too."""
+        """As ever; Ctrl-C while options are read is told too, and what is wrong with them in one line."""
         try:
             return super().make_context(*arguments, **given)
         except KeyboardInterrupt as error:
             raise _interrupted() from error
+        except Exception as error:
+            raise (_misused(error) or error) from error
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -116,20 +118,27 @@ class _Group(typer.core.TyperGroup):
         except KeyboardInterrupt as error:
             raise _interrupted() from error
         except BaseException as error:
-            describe = getattr(error, "format_message", None)  # a usage error of the vendored click
             if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort | BrokenPipeError):
                 raise
-            if describe is None:
-                typer.echo(f"senet-bench: {_blame(error)}", err=True)
-                raise typer.Exit(5) from error
-            typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
-            raise typer.Exit(2) from error
+            if misused := _misused(error):
+                raise misused from error
+            typer.echo(f"senet-bench: {_blame(error)}", err=True)
+            raise typer.Exit(5) from error
 
 
 def _interrupted() -> typer.Exit:
     """How a command ends on Ctrl-C, which is told."""
     typer.echo("senet-bench: interrupted", err=True)
     return typer.Exit(130)
+
+
+def _misused(error: BaseException) -> typer.Exit | None:
+    """How a command ends on a usage error of the vendored click, which is told in one line; None for other errors."""
+    describe = getattr(error, "format_message", None)
+    if describe is None or type(error).__name__ == "NoArgsIsHelpError":  # whose message is the whole help
+        return None
+    typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
+    return typer.Exit(2)
 
 
 def _blame(error: BaseException) -> str:

@@ -43,17 +43,11 @@ class CheckAgainst:
         """Every metric of the networks, exact facts first, then time."""
         rows: list[LimitRow] = []
         timed: list[CheckedNetwork] = []
-        begun = time.monotonic()
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="senet-bench-outputs-")))
             roots = (self.base.folder, self.head)
             nursery = stack.enter_context(Nursery(self.work))
             workers = [stack.enter_context(Worker(root, nursery)) for root in roots]
-            for worker in workers:
-                worker.ask("repeats", repeats=[])
-            for worker in workers:
-                worker.answer()
-            start_s = time.monotonic() - begun
             for done, network in enumerate(self.config.networks):
                 yield Progress(f"{network.name}, exact facts", done, len(self.config.networks))
                 began = time.monotonic()
@@ -63,12 +57,13 @@ class CheckAgainst:
                 if not any(row.metric in ("build", "baseline") for row in more):
                     timed.append(network)
             unchanged = self._unchanged(timed, workers) if "latency" in self.config.metrics else []
-        rows += unchanged
-        timed = [network for network in timed if network.name not in {row.network for row in unchanged}]
-        if "latency" in self.config.metrics and timed:
-            until = replace(deadline, start_s=start_s)
-            timing = Duel(self.base.folder, self.head, self.config, self.seed, until)
-            rows += yield from timing.rows(timed, self.work)
+            rows += unchanged
+            timed = [network for network in timed if network.name not in {row.network for row in unchanged}]
+            if "latency" in self.config.metrics and timed:
+                for worker in workers:
+                    worker.end()
+                timing = Duel(self.base.folder, self.head, self.config, self.seed, deadline, nursery)
+                rows += yield from timing.rows(timed, self.work)
         return rows
 
     def _unchanged(self, networks: Sequence[CheckedNetwork], workers: Sequence[Worker]) -> list[LimitRow]:

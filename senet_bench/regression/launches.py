@@ -1,53 +1,48 @@
-"""Launches of base and head in worker processes on one core, and the latency rows judged from them.
+"""Launches of base and head, and the latency rows judged from them.
 
-Processes of the same program differ (addresses, page placement) by far more than the rounds inside them, so a
-comparison takes several launches of two workers each of base and head: two pairs, and the twins tell what two processes
-of identical code differ by. Importing torch is most of what a worker costs, so they are forked by one process that has,
-each with its memory at another place.
-The replicates are pairs of processes, not rounds: measured, rounds leave 0.05 % open and processes of identical code
-differ by 1 %, now and then by 10 %. Processes of identical code can be swapped, so the sign of a pair's log ratio is
-then a fair coin given its size, and the signed-rank test over pairs is valid without a normal distribution.
+A launch is a fresh process that holds base and head twice each, its memory at another place than that of the last:
+two pairs, and the twins tell what two copies of identical code differ by. Calls of the four take turns, so that what
+else runs on the machine meets all of them; on a busy one a call takes up to three times as long as the next, and many
+more of them are needed. Where base and head cannot live in one process, each gets one of its own; processes of
+identical code differ by 1 %, now and then by 10 %.
+The replicates are the pairs, not the rounds: two copies of identical code can be swapped, so the sign of a pair's log
+ratio is a fair coin given its size, and the signed-rank test over pairs is valid without a normal distribution.
 """
 
 from __future__ import annotations
 
-import contextlib
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
-from senet_bench.bench.clock import SLOW_CALL_S, STOLEN
+from senet_bench.bench.clock import STOLEN
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Floats
-from senet_bench.errors import MeasurementError
-from senet_bench.regression.config import CheckedNetwork
+from senet_bench.regression.hosts import ApartError, Host, apart, together
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import GateVerdict, LimitRow
-from senet_bench.regression.worker import BLOCK_S, FEWEST_CALLS, MOST_CALLS
-from senet_bench.regression.workers import BLOCK_LIMIT_S, ClockName, Nursery, Orders, PreparedNetwork, Worker, answers
+from senet_bench.regression.workers import BLOCK_LIMIT_S, ClockName, Nursery, Orders
 
-ARMS = ("base", "head", "base_again", "head_again")
+ARMS = ("base", "head", "head_again", "base_again")
+"""The arms in the order of an even launch; in an odd one base and head change places."""
+PAIRS = (("head", "base"), ("head_again", "base_again"), ("base_again", "base"))
 FEWEST_PAIRED = 4
 """With fewer rounds a launch has no ratio."""
-MOST_ROUNDS = 100
-"""More rounds in a launch tell no more: processes differ by ten times what these leave open."""
-FEWEST_ROUNDS_OF_A_LAUNCH = 6
+FEWEST_ROUNDS_OF_A_LAUNCH, MOST_ROUNDS = 6, 100
+"""Rounds of a launch; the most hold where there is no pair whose error could tell when it is enough."""
+ENOUGH, TOLERABLE, PATIENCE = 0.25, 0.75, 3.0
+"""Shares of the limit that a pair's standard error may be: at once, or once its seconds are used; where it is more,
+it gets three times its seconds."""
+USUAL_ERROR, ERRORS = 0.005, (0.001, 0.01)
+"""The standard error that is enough where there is no limit, and the bounds of that from one."""
+CHUNK_S, MOST_OF_A_CHUNK = 0.2, 20
 BUSY = 5
-"""Times its budget that a launch may last where other programs hold the processor."""
-
-
-@dataclass(frozen=True, slots=True)
-class CallBlock:
-    """How many calls in a row make up a block of a network, and the clock that times them."""
-
-    calls: int = FEWEST_CALLS
-    clock: ClockName = "wall"
+"""Times its seconds that a network in a launch may last where other programs hold the processor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,8 @@ class Launches:
 
     After `until`, by the monotonic clock, no launch begins that would not end before, as long as the last one took.
     By the `cpu` clock the CPU time of calls is measured where no arm waits for anything in them and one thread works:
-    then what else runs on the machine is no part of it.
+    then what else runs on the machine is no part of it. `limits` say by network how exactly it is to be known.
+    `as_one`: the arms live in one process, where they can.
     """
 
     launches: int
@@ -74,100 +70,122 @@ class Launches:
     note: str = ""
     until: float = math.inf
     clock: ClockName = "wall"
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    as_one: bool = False
 
 
-def launch(arms: Mapping[str, Path], work: Orders, schedule: Launches) -> Steps[dict[str, list[Launched]]]:
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How long a network is timed in a launch: seconds of its calls, at most so many, until a pair is known so well."""
+
+    budget_s: float
+    most_s: float
+    error: float = USUAL_ERROR
+
+    def over(self, called: float, lasted: float, error: float) -> bool:
+        """Whether that is enough, after so many seconds of calls and by the clock."""
+        if error <= self.error or lasted >= self.most_s:
+            return True
+        patience = PATIENCE if error > self.error * TOLERABLE / ENOUGH else 1.0
+        return called >= self.budget_s * patience
+
+
+def launch(
+    arms: Mapping[str, Path], work: Orders, schedule: Launches, nursery: Nursery | None = None
+) -> Steps[dict[str, list[Launched]]]:
     """Time every network in each arm's checkout, `launches` long; the samples by network, one a launch."""
+    if nursery is None:
+        with Nursery(work) as own:
+            return (yield from launch(arms, work, schedule, own))
+    if schedule.as_one:
+        try:
+            return (yield from _launched(arms, work, schedule, nursery))
+        except ApartError as error:
+            yield Progress(f"timed in processes of their own: {error.problem}", 0, 1)
+    return (yield from _launched(arms, work, replace(schedule, as_one=False), nursery))
+
+
+def _launched(
+    arms: Mapping[str, Path], work: Orders, schedule: Launches, nursery: Nursery
+) -> Steps[dict[str, list[Launched]]]:
     rng = np.random.default_rng(schedule.seed)
     samples: dict[str, list[Launched]] = {network.name: [] for network in work.networks}
-    lasted = 0.0
-    with Nursery(work) as nursery:
-        for number in range(schedule.launches):
-            began = time.monotonic()
-            if began + lasted > schedule.until:
-                break
-            with contextlib.ExitStack() as stack:
-                order = list(arms) if number % 2 == 0 else list(arms)[::-1]
-                started = {arm: stack.enter_context(Worker(arms[arm], nursery)) for arm in order}
-                ready = [_prepared(started, network, work.batch_size) for network in work.networks]
-                workers = {arm: started[arm] for arm in arms}
-                blocks = [_block(one, schedule.clock if work.threads == 1 else "wall") for one in ready]
-                _settle(workers, blocks)
-                for place, name in enumerate(samples):
-                    samples[name].append(_rounds(workers, place, schedule.budget_s, rng, block=blocks[place]))
-                    done, total = number * len(samples) + place + 1, schedule.launches * len(samples)
-                    yield Progress(f"{name}, launch {number + 1}{schedule.note}", done, total)
-            lasted = max(lasted, time.monotonic() - began)
+    lasted, clock = 0.0, schedule.clock if work.threads == 1 else "wall"
+    for number in range(schedule.launches):
+        began = time.monotonic()
+        if began + lasted > schedule.until:
+            break
+        order = {arm: arms[arm] for arm in _order(list(arms), number)}
+        opened = (
+            together(order, work, nursery, clock, watched=not number)
+            if schedule.as_one
+            else apart(order, work, nursery, clock)
+        )
+        with opened as host:
+            for place, name in enumerate(samples):
+                done, total = number * len(samples) + place, schedule.launches * len(samples)
+                pace = _pace(schedule, name, host.seconds[place], total - done)
+                samples[name].append(_rounds(host, place, pace, rng))
+                yield Progress(f"{name}, launch {number + 1}{schedule.note}", done + 1, total)
+            host.leave()
+        lasted = max(lasted, time.monotonic() - began)
     return samples
 
 
-def _prepared(workers: Mapping[str, Worker], network: CheckedNetwork, batch_size: int) -> PreparedNetwork:
-    """A network once every worker has built it and called it until it gets no faster; whether it waits in one."""
-    order = {"network": network.request(), "batch_size": batch_size}
-    ready = []
-    for arm, answer in zip(workers, answers(list(workers.values()), PreparedNetwork, "prepare", **order)):
-        if answer.value is None:
-            raise MeasurementError(f"{network.name} of {arm} cannot be run: {answer.error}")
-        ready.append(answer.value)
-    return PreparedNetwork(ready[0].seconds, any(one.waits for one in ready))
+def _order(arms: Sequence[str], number: int) -> list[str]:
+    """The arms in the order in which a launch makes them; in an odd one those of base and head change places."""
+    sides = {arm: arm.replace("base", "head") if "base" in arm else arm.replace("head", "base") for arm in arms}
+    if number % 2 == 0:
+        return list(arms)
+    return [sides[arm] for arm in arms] if set(sides.values()) == set(arms) else list(arms)[::-1]
 
 
-def _settle(workers: Mapping[str, Worker], blocks: Sequence[CallBlock]) -> None:
-    """Give every worker the same blocks and the same core."""
-    from senet_bench.bench.process import idlest_core
-
-    pinning = hasattr(os, "sched_getaffinity")
-    core = idlest_core(os.sched_getaffinity(0)) if pinning else 0
-    for worker in workers.values():
-        worker.ask("repeats", repeats=[one.calls for one in blocks], clocks=[one.clock for one in blocks])
-        worker.answer()
-        if pinning:
-            worker.ask("pin", core=core)
-            worker.answer()
-
-
-def _block(ready: PreparedNetwork, clock: ClockName) -> CallBlock:
-    """The block of a network; where its calls wait it is timed by the wall clock."""
-    return CallBlock(_repeats(ready.seconds), "wall" if ready.waits else clock)
-
-
-def _repeats(seconds: float) -> int:
-    """Calls in a block: 2 ms of them, 4 to 64; fewer of calls over 5 ms."""
-    fewest = min(FEWEST_CALLS, max(1, int(SLOW_CALL_S / seconds)))
-    return min(MOST_CALLS, max(fewest, math.ceil(BLOCK_S / seconds)))
+def _pace(schedule: Launches, name: str, seconds: float, left: int) -> Pace:
+    """How long a network is timed, of `left` turns that are still to come."""
+    share = (schedule.until - time.monotonic()) / left
+    limit = schedule.limits.get(name)
+    low, high = ERRORS
+    error = USUAL_ERROR if limit is None else min(max(ENOUGH * limit.fraction(seconds), low), high)
+    return Pace(schedule.budget_s, max(schedule.budget_s, min(BUSY * PATIENCE * schedule.budget_s, share)), error)
 
 
 def _rounds(
-    workers: Mapping[str, Worker],
-    place: int,
-    budget_s: float,
-    rng: np.random.Generator,
-    now: Callable[[], float] = time.perf_counter,
-    block: CallBlock = CallBlock(),
+    host: Host, place: int, pace: Pace, rng: np.random.Generator, now: Callable[[], float] = time.perf_counter
 ) -> Launched:
-    """Rounds of every arm in a fresh random order until the budget is used.
-
-    On a busy machine that is until the calls themselves have used it, in at most five times as long.
-    """
+    """Rounds of every arm in a fresh random order until that is enough."""
     from senet_bench.bench.process import stolen_seconds
 
-    names, began, done, dropped, called = list(workers), now(), 0, 0, 0.0
-    columns: dict[str, list[float]] = {name: [] for name in names}
-    while done < MOST_ROUNDS + dropped and (
-        now() - began < (budget_s if called >= budget_s else BUSY * budget_s)
-        or done - dropped < FEWEST_ROUNDS_OF_A_LAUNCH
-    ):
-        if now() - began > 4 * budget_s + BLOCK_LIMIT_S:
+    names, calls, began, dropped, called = list(host.arms), host.blocks[place].calls, now(), 0, 0.0
+    kept: dict[str, list[float]] = {name: [] for name in names}
+    while now() - began < 4 * pace.most_s + BLOCK_LIMIT_S:
+        rounds = len(kept[names[0]])
+        if rounds >= FEWEST_ROUNDS_OF_A_LAUNCH and pace.over(called, now() - began, _error(kept)):
             break
+        if rounds + dropped >= FEWEST_ROUNDS_OF_A_LAUNCH and called >= PATIENCE * pace.budget_s:
+            break
+        one = max(called / max(rounds + dropped, 1), len(names) * calls * host.seconds[place])
+        count = min(MOST_OF_A_CHUNK, max(1, int(CHUNK_S / one)))
+        orders = [[names[i] for i in rng.permutation(len(names))] for _ in range(count)]
         start, stolen = now(), stolen_seconds()
-        seconds = {names[i]: workers[names[i]].block(place) for i in rng.permutation(len(names))}
-        done, called = done + 1, called + (block.calls + 1) * sum(seconds.values())
+        seconds = host.rounds(place, orders)
+        called += calls * sum(map(sum, seconds.values()))
         if stolen_seconds() - stolen > STOLEN * (now() - start):
-            dropped += 1
+            dropped += count
             continue
         for name in names:
-            columns[name].append(seconds[name])
-    return Launched({name: np.array(values) for name, values in columns.items()}, dropped, block.clock)
+            kept[name] += seconds[name]
+    return Launched({name: np.array(values) for name, values in kept.items()}, dropped, host.blocks[place].clock)
+
+
+def _error(kept: Mapping[str, Sequence[float]]) -> float:
+    """The standard error of a pair's log ratio; infinite of too few rounds, 0 where there is no pair to know better."""
+    pairs = [np.log(np.array(kept[one]) / np.array(kept[other])) for one, other in PAIRS if {one, other} <= kept.keys()]
+    rounds = len(next(iter(kept.values())))
+    if not pairs:
+        return 0.0 if rounds >= MOST_ROUNDS else math.inf
+    if rounds < FEWEST_ROUNDS_OF_A_LAUNCH:
+        return math.inf
+    return math.sqrt(float(np.mean([ratios.var(ddof=1) for ratios in pairs])) / rounds)
 
 
 # --- judged ----------------------------------------------------------------------------------------------------

@@ -13,12 +13,12 @@ from senet_bench.errors import BenchError
 from senet_bench.regression import launches as launching
 from senet_bench.regression.config import CheckedNetwork, Config
 from senet_bench.regression.outcome import LimitRow, failed
-from senet_bench.regression.workers import Orders
+from senet_bench.regression.workers import Nursery, Orders
 
 CONFIRMING_SEED = 1000
 """Added to the seed where a failure is measured a second time."""
-WARM_S = 0.7
-"""About the seconds that a worker takes to build and warm up a small network."""
+WARM_S = 1.2
+"""About the seconds that a worker takes to build and warm up four copies of a small network."""
 FOR_FAILURES, AT_THE_END = 0.4, 0.1
 """The share of the time that is kept to confirm failures, and where none is in sight."""
 WIDER = 0.1
@@ -27,10 +27,9 @@ WIDER = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Deadline:
-    """When the check is to end; `start_s` are the seconds in which a worker was seen to start."""
+    """When the check is to end."""
 
     max_seconds: float
-    start_s: float = 5.0
     began: float = field(default_factory=time.monotonic)
 
     def left(self, share: float = 0.0) -> float:
@@ -39,7 +38,7 @@ class Deadline:
 
     def launch_s(self, config: Config, networks: int) -> float:
         """About the seconds of one launch."""
-        return self.start_s + networks * (4 * WARM_S + config.budget_s)
+        return networks * (WARM_S + config.budget_s)
 
     def forecast(self, config: Config, networks: int) -> str:
         """What is told before the first launch."""
@@ -49,13 +48,17 @@ class Deadline:
 
 @dataclass(frozen=True, slots=True)
 class Duel:
-    """Base and head to be timed: their folders, under which configuration, from which seed, until when."""
+    """Base and head to be timed: their folders, under which configuration, from which seed, until when.
+
+    The `nursery` forks the workers.
+    """
 
     base: Path
     head: Path
     config: Config
     seed: int
     deadline: Deadline
+    nursery: Nursery | None = None
 
     def rows(self, networks: Sequence[CheckedNetwork], work: Orders) -> Steps[list[LimitRow]]:
         """The rows of latency; what failed is measured a second time, and failed only if it does so again."""
@@ -86,9 +89,12 @@ class Duel:
                 note="".join(notes),
                 until=time.monotonic() + self.deadline.left(reserved),
                 clock="cpu",
+                limits={network.name: config.limit(network.name, "latency") for network in open_now},
+                as_one=True,
             )
             try:
-                samples = yield from launching.launch(self._arms(), replace(work, networks=open_now), schedule)
+                orders = replace(work, networks=open_now)
+                samples = yield from launching.launch(self._arms(), orders, schedule, self.nursery)
             except BenchError as error:
                 rows |= {network.name: failed(network.name, "latency", str(error)) for network in open_now}
             else:

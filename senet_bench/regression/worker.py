@@ -23,52 +23,30 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 HERE = Path(__file__).resolve().parent
+
+
+def beside(name: str) -> Any:
+    """The module in a file beside this one, loaded under a name that no checkout has."""
+    spec = importlib.util.spec_from_file_location(f"senet_bench_{name}", HERE / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+if TYPE_CHECKING:
+    from senet_bench.regression.tenants import Reading, Tenant, World
+else:
+    Reading, Tenant, World = (getattr(beside("tenants"), name) for name in ("Reading", "Tenant", "World"))
+
 ASK, END = 250, 255
-WINDOW, SETTLED, WARMUP_S = 8, 0.98, 0.5
-BLOCK_S, MOST_CALLS, FEWEST_CALLS = 2e-3, 64, 4
+WINDOW, SETTLED, WARMUP_S, REWARM_S = 8, 0.98, 0.5, 0.1
 TimedCall = Callable[[], object]
-
-
-class Reading:
-    """What this process reads of the checkout at `root`, as Python's audit events tell."""
-
-    def __init__(self, root: str) -> None:
-        self.root = os.path.realpath(root)
-        self.opened: set[str] = set()
-        self.unseen = False
-
-    def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        """Keep the path of a file that is opened, and whether something begins that reads files by itself."""
-        if event in ("open", "ctypes.dlopen") and isinstance(arguments[0], str | bytes):
-            self.opened.add(os.path.abspath(os.fsdecode(arguments[0])))
-        elif event in UNSEEN_EVENTS:
-            self.unseen = True
-
-    def told(self) -> dict[str, Any]:
-        """The modules and other files that were read below the root, and modules from elsewhere but libraries."""
-        loaded = {
-            name: os.path.realpath(file)
-            for name, module in list(sys.modules.items())
-            if name not in OWN_MODULES and (file := getattr(module, "__file__", None))
-        }
-        modules = {name: inside for name, file in loaded.items() if (inside := self._inside(file))}
-        opened = {inside for file in self.opened if (inside := self._inside(os.path.realpath(file)))}
-        files = sorted(file for file in opened - set(modules.values()) if not file.endswith(".pyc"))
-        foreign = {file for name, file in loaded.items() if name not in modules and os.path.isfile(file)}
-        elsewhere = sorted(file for file in foreign if not _of_library(file))
-        return {"modules": modules, "files": files, "elsewhere": elsewhere, "unseen": self.unseen}
-
-    def _inside(self, file: str) -> str:
-        """A file as seen from the root, empty where it lies elsewhere or is none."""
-        inside = file.startswith(self.root + os.sep) and os.path.isfile(file)
-        return os.path.relpath(file, self.root).replace(os.sep, "/") if inside else ""
-
-
-def _of_library(file: str) -> bool:
-    return any(file.startswith(os.path.realpath(place)) for place in (sys.prefix, sys.base_prefix, HERE.parent))
 
 
 class Servant:
@@ -77,6 +55,9 @@ class Servant:
     def __init__(self, portable: Any, reading: Reading) -> None:
         self.portable = portable
         self.reading = reading
+        self.tenants: dict[str, Tenant] = {}
+        self.lodged: list[dict[str, TimedCall]] = []
+        self.world: World | None = None
         self.calls: list[TimedCall | None] = []
         self.repeats: list[int] = []
         self.clocks: list[Callable[[], float]] = []
@@ -93,7 +74,7 @@ class Servant:
                 return {"value": self.reading.told()}
             case do:
                 try:
-                    with boundary(request["with"]["network"][0]), torch_inference(do in ("memory", "prepare")):
+                    with boundary(str(request["with"]["network"][0])), torch_inference(do in TIMED):
                         return {"value": getattr(self, do)(**request["with"])}
                 except BaseException as error:  # noqa: BLE001 - told to the process that asked, SystemExit too
                     if do == "prepare":
@@ -122,16 +103,44 @@ class Servant:
     def prepare(self, network: list[Any], batch_size: int) -> dict[str, Any]:
         """Build a network and call it until it gets no faster: seconds of its fastest call, and whether calls wait."""
         call = self.called(network, batch_size)
-        times: list[float] = []
-        began = time.perf_counter()
-        while time.perf_counter() - began < WARMUP_S or len(times) < 2:
-            start = time.perf_counter()
-            call()
-            times.append(time.perf_counter() - start)
-            if len(times) >= 2 * WINDOW and min(times[-WINDOW:]) >= SETTLED * min(times[-2 * WINDOW : -WINDOW]):
-                break
+        seconds = warmed(call, WARMUP_S)
         self.calls.append(call)
-        return {"seconds": min(times), "waits": waits(call)}
+        return {"seconds": seconds, "waits": waits(call)}
+
+    def lodge(
+        self, network: list[Any], others: list[list[Any]], arms: dict[str, str], batch_size: int, watched: bool
+    ) -> list[dict[str, Any]]:
+        """Build networks in the checkout of every arm, in turn: what `prepare` tells of each, of all arms together.
+
+        What the arms after the first change for the whole process is seen where it is `watched`.
+        """
+        networks = [network, *others]
+        self.tenants = {arm: Tenant(root) for arm, root in arms.items()}
+        self.lodged = [{} for _ in networks]
+        ready = [{"seconds": float("inf"), "waits": False} for _ in networks]
+        for place, (arm, tenant) in enumerate(self.tenants.items()):
+            for wanted, calls, state in zip(networks, self.lodged, ready):
+                with tenant:
+                    calls[arm] = self.called(wanted, batch_size)
+                    tenant.expect(self.portable.code_place(wanted[0])[0])
+                    state["seconds"] = min(state["seconds"], warmed(calls[arm], REWARM_S if place else WARMUP_S))
+                    state["waits"] = state["waits"] or waits(calls[arm])
+            self.world = World() if watched and not place else self.world
+        return ready
+
+    def rounds(self, network: list[Any], place: int, orders: list[list[str]], calls: int, clock: str) -> dict[str, Any]:
+        """Seconds of the fastest of some calls in a row of every arm, in these orders."""
+        seconds: dict[str, list[float]] = {arm: [] for arm in self.tenants}
+        for order in orders:
+            for arm in order:
+                with self.tenants[arm]:
+                    seconds[arm].append(fastest(self.lodged[place][arm], calls, CLOCKS[clock]))
+        return seconds
+
+    def spoilt(self, network: list[Any]) -> list[str]:
+        """What one of the checkouts changed for all of them."""
+        changed = self.world.changed() if self.world else []
+        return changed + [name for tenant in self.tenants.values() for name in sorted(tenant.strange)]
 
     def called(self, network: list[Any], batch_size: int) -> TimedCall:
         """A call of the network on images that are always the same; raises on an output that is not finite."""
@@ -151,18 +160,36 @@ class Servant:
         if call is None:
             return -1.0
         call()
-        fastest, now = float("inf"), self.clocks[place]
-        for _ in range(self.repeats[place]):
-            start = now()
-            call()
-            fastest = min(fastest, now() - start)
-        return fastest
+        return fastest(call, self.repeats[place], self.clocks[place])
 
 
+def warmed(call: TimedCall, most_s: float) -> float:
+    """Call until it gets no faster, for at most so many seconds; those of the fastest call."""
+    times: list[float] = []
+    began = time.perf_counter()
+    while time.perf_counter() - began < most_s or len(times) < 2:
+        start = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - start)
+        if len(times) >= 2 * WINDOW and min(times[-WINDOW:]) >= SETTLED * min(times[-2 * WINDOW : -WINDOW]):
+            break
+    return min(times)
+
+
+def fastest(call: TimedCall, calls: int, now: Callable[[], float]) -> float:
+    """Seconds of the fastest of some calls in a row."""
+    seconds = float("inf")
+    for _ in range(calls):
+        start = now()
+        call()
+        seconds = min(seconds, now() - start)
+    return seconds
+
+
+TIMED = ("memory", "prepare", "lodge", "rounds", "spoilt")
+"""Requests that run in inference mode."""
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.thread_time}
-OWN_MODULES = ("__main__", "__mp_main__", "senet_bench_portable_facts")
-UNSEEN_EVENTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "socket.connect")
-FINEST_S, CALLS_LOOKED_AT = 1e-6, 10
+FINEST_S, CALLS_LOOKED_AT, LOOK_S = 1e-6, 10, 0.3
 
 
 def waits(call: TimedCall) -> bool:
@@ -176,10 +203,11 @@ def waits(call: TimedCall) -> bool:
         return True
     if time.get_clock_info("thread_time").resolution > FINEST_S:
         return True
-    before = getrusage(RUSAGE_THREAD).ru_nvcsw
-    for _ in range(CALLS_LOOKED_AT):
+    before, began, calls = getrusage(RUSAGE_THREAD).ru_nvcsw, time.perf_counter(), 0
+    while calls < CALLS_LOOKED_AT and (calls == 0 or time.perf_counter() - began < LOOK_S):
         call()
-    return getrusage(RUSAGE_THREAD).ru_nvcsw - before > 1
+        calls += 1
+    return getrusage(RUSAGE_THREAD).ru_nvcsw - before > calls // CALLS_LOOKED_AT
 
 
 def boundary(name: str) -> contextlib.AbstractContextManager[None]:
@@ -243,20 +271,16 @@ def serve(worker: Servant, source: BinaryIO, sink: BinaryIO) -> None:
 
 
 def serve_checkout(root: str, threads: int, source: BinaryIO, sink: BinaryIO) -> None:
-    """Take the networks from the checkout at `root`, then serve."""
-    sys.path[:0] = [path for path in (root, os.path.join(root, "src")) if os.path.isdir(path)]
-    os.chdir(root)
+    """Take the networks from the checkout at `root`, or where it is empty from those that a request names."""
     import torch
 
-    torch.set_num_threads(threads)
     reading = Reading(root)
-    sys.addaudithook(reading.hear)
-    spec = importlib.util.spec_from_file_location("senet_bench_portable_facts", HERE / "facts.py")
-    assert spec is not None
-    assert spec.loader is not None
-    portable = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = portable
-    spec.loader.exec_module(portable)
+    if root:
+        sys.path[:0] = [path for path in (root, os.path.join(root, "src")) if os.path.isdir(path)]
+        os.chdir(root)
+        sys.addaudithook(reading.hear)
+    torch.set_num_threads(threads)
+    portable = beside("facts")
     gc.collect()
     gc.freeze()
     gc.disable()

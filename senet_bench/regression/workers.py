@@ -128,14 +128,14 @@ class PreparedNetwork(msgspec.Struct):
 class Forked:
     """A process that a `Nursery` forked, as a `subprocess.Popen` behaves."""
 
-    def __init__(self, nursery: Nursery, root: Path, errors: IO[bytes]) -> None:
+    def __init__(self, nursery: Nursery, root: str, errors: IO[bytes]) -> None:
         self.nursery = nursery
         self.returncode: int | None = None
         source, requests = os.pipe()
         answers, sink = os.pipe()
         self.stdin, self.stdout = os.fdopen(requests, "wb", buffering=0), os.fdopen(answers, "rb", buffering=0)
         try:
-            self.pid = nursery.ask({"root": str(root)}, source, sink, errors.fileno())
+            self.pid = nursery.ask({"root": root}, source, sink, errors.fileno())
         finally:
             os.close(source)
             os.close(sink)
@@ -203,8 +203,8 @@ class Nursery:
         self.control.settimeout(ANSWER_S)
         return json.loads(self.control.recv(1 << 10))
 
-    def begin(self, root: Path, errors: IO[bytes]) -> Forked | subprocess.Popen[bytes]:
-        """A new process for a worker of the checkout at `root`."""
+    def begin(self, root: str, errors: IO[bytes]) -> Forked | subprocess.Popen[bytes]:
+        """A new process for a worker of the checkout at `root`, or of those that it will be told where it is empty."""
         if self.control is not None:
             try:
                 return Forked(self, root, errors)
@@ -212,7 +212,7 @@ class Nursery:
                 self.control.close()
                 self.control = None
         return subprocess.Popen(  # noqa: S603 - this interpreter, a file of ours
-            [sys.executable, str(PROGRAM), str(root), str(self.work.threads)],
+            [sys.executable, str(PROGRAM), root, str(self.work.threads)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -229,8 +229,8 @@ def _environment(work: Orders) -> dict[str, str]:
 class Worker:
     """A worker process; use as a context manager. A thread reads what it says: pipes cannot be waited for anywhere."""
 
-    def __init__(self, root: Path, nursery: Nursery) -> None:
-        self.root, self.nursery = root, nursery
+    def __init__(self, root: Path | None, nursery: Nursery) -> None:
+        self.root, self.nursery = "" if root is None else str(root), nursery
         self._start()
 
     def _start(self) -> None:
@@ -245,10 +245,14 @@ class Worker:
         return self
 
     def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
-        self._end(at_once=failed is not None)
+        self.end(at_once=failed is not None)
+
+    def end(self, *, at_once: bool = False) -> None:
+        """End the process, unless it has been ended; who interrupts does not wait for what it is doing."""
+        if not self.errors.closed:
+            self._end(at_once=at_once)
 
     def _end(self, *, at_once: bool) -> None:
-        """End the process; who interrupts does not wait for what it is doing."""
         with contextlib.suppress(OSError, MeasurementError):
             self._send(bytes([END]))
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from senet_bench.gallery import report
+from senet_bench.show import siunitx
 from senet_bench.show.documents import of_run
 from senet_bench.show.latex import PREAMBLE, TWO_COLUMNS, escaped, fitting, latex, width
 from senet_bench.show.layout import Layout
@@ -37,6 +38,17 @@ def test_names_are_escaped_notes_stand_in_the_float_and_a_label_is_there() -> No
     assert r"\input" not in text
     assert escaped("é") == "é"
     assert escaped("漢") == "?"
+    numbers = (
+        ("9.13 ± 0.31", "10.2 ± 1.2", ""),
+        ("+0.5", "−12.25", "1"),
+        ("2e-05", "0.3", ""),
+        ("1 [0, 2]", "1", "2"),
+        ("", ""),
+    )
+    kinds = [siunitx.column(texts) for texts in numbers]
+    assert kinds[0] == "S[table-format=2.2(2),separate-uncertainty=true]"
+    assert kinds[1:] == ["S[table-format=+2.2]", "S[table-format=1.1e-2]", None, None]
+    assert siunitx.cell("−9.1 ± 0.3") == r"-9.1 \pm 0.3"
 
 
 def test_what_is_too_wide_is_split_into_parts_that_fit() -> None:
@@ -68,12 +80,15 @@ def test_every_kind_of_table_compiles_and_fits(tmp_path: Path) -> None:
     found = [data for place, data in report.read_gallery(Store(tmp_path)).files if place.endswith(".tex")]
     texts = [data for data in found if isinstance(data, str)]
     document = of_run(stored.ablation(), layout=Layout(against="reduction=2", spread="sd"))
+    aligned = shutil.which("kpsewhich") and not subprocess.run(["kpsewhich", "siunitx.sty"], check=False).returncode
     texts += [latex([NASTY]), latex(document.wide, document.narrow)]
+    texts += [latex(document.wide, document.narrow, aligned=True)] * bool(aligned)
     assert len(texts) > 8
     for kind in ("article", "twocolumn"):
         options = "" if kind == "article" else "[twocolumn]"
         body = "\n\\clearpage\n".join(texts)
-        source = f"\\documentclass{options}{{article}}{PREAMBLE}\\begin{{document}}\n{body}\n\\end{{document}}\n"
+        packages = PREAMBLE + siunitx.PACKAGE * bool(aligned)
+        source = f"\\documentclass{options}{{article}}{packages}\\begin{{document}}\n{body}\n\\end{{document}}\n"
         (tmp_path / f"{kind}.tex").write_text(source, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{kind}.tex"]
         ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)

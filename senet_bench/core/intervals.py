@@ -52,7 +52,7 @@ def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
     for wrong in range(min(only_first_wrong, only_second_wrong)):
         ways = ways * (discordant - wrong) // (wrong + 1)
         total += ways
-    return min(1.0, 2 * total / 2**discordant)
+    return min(1.0, 2 * total / (1 << discordant))
 
 
 def paired_images(only_first_wrong: int, only_second_wrong: int, n: int, confidence: float = 0.95) -> Paired:

@@ -39,7 +39,7 @@ def _beyond(freedom: int, t: float) -> float:
         term *= place / (place + 0.5) * near
         total += term
         place += 1
-    return near**half * t / math.sqrt(freedom + t * t) * _beta(freedom) / half * total
+    return math.pow(near, half) * t / math.sqrt(freedom + t * t) * _beta(freedom) / half * total
 
 
 @lru_cache(maxsize=1024)

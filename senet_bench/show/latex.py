@@ -12,6 +12,7 @@ from functools import lru_cache
 from itertools import groupby
 
 from senet_bench.core.files import file_name
+from senet_bench.show import siunitx
 from senet_bench.show.tables import Table, in_parts
 
 PREAMBLE = r"\usepackage[T1]{fontenc}\usepackage{array,booktabs,threeparttable}"
@@ -68,9 +69,12 @@ _NUMBERS = re.compile(r"[0-9 +,.()\[\]e-]*")
 """Cells that LaTeX sets as they are."""
 
 
-def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
-    """One float or more for each table, in its narrow form where the wide one does not fit the text."""
-    parts = [f"% {PREAMBLE}\n"]
+def latex(tables: Sequence[Table], narrow: Sequence[Table] = (), *, aligned: bool = False) -> str:
+    """One float or more for each table, in its narrow form where the wide one does not fit the text.
+
+    With `aligned` columns of numbers are those of siunitx.
+    """
+    parts = [f"% {PREAMBLE}{siunitx.PACKAGE * aligned}\n"]
     for place, table in enumerate(tables):
         small = narrow[place] if len(narrow) == len(tables) and width(table) > TWO_COLUMNS else table
         pieces = list(fitting(small, TWO_COLUMNS))
@@ -78,7 +82,7 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = ()) -> str:
             last = number == len(pieces) - 1
             label = f"tab:{file_name(table.title)}" + (f"-{number + 1}" if number else "")
             more = f" (part {number + 1} of {len(pieces)})" if len(pieces) > 1 else ""
-            parts.append("\n".join(_float(piece, f"{piece.title}{more}", label, notes=last)) + "\n")
+            parts.append("\n".join(_float(piece, f"{piece.title}{more}", label, last, aligned)) + "\n")
     return "\n".join(parts)
 
 
@@ -115,18 +119,19 @@ def fitting(table: Table, room: float) -> Iterator[Table]:
     return in_parts(table, lambda chosen: width(table, chosen) <= room)
 
 
-def _float(table: Table, title: str, label: str, *, notes: bool) -> Iterator[str]:
+def _float(table: Table, title: str, label: str, notes: bool, aligned: bool) -> Iterator[str]:
     kind = "table" if width(table) <= ONE_COLUMN else "table*"
+    numbers = [siunitx.column(texts) if aligned else None for texts in table.texts_of_columns]
     yield rf"\begin{{{kind}}}"
     yield r"\centering\footnotesize\setlength{\tabcolsep}{3pt}"
     yield r"\begin{threeparttable}"
     yield rf"\caption{{{escaped(title)}}}"
     yield rf"\label{{{label}}}"
-    yield rf"\begin{{tabular}}{{{''.join(_kinds(table))}}}"
+    yield rf"\begin{{tabular}}{{{''.join(_kinds(table, numbers))}}}"
     yield r"\toprule"
-    yield from _headings(table)
+    yield from _headings(table, numbers)
     yield r"\midrule"
-    for row in zip(*map(_cells, table.texts_of_columns, table.longest)):
+    for row in zip(*map(_cells, table.texts_of_columns, table.longest, numbers)):
         yield " & ".join(row) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
@@ -138,8 +143,10 @@ def _float(table: Table, title: str, label: str, *, notes: bool) -> Iterator[str
     yield rf"\end{{{kind}}}"
 
 
-def _cells(texts: Sequence[str], longest: int) -> Iterable[str]:
-    """The cells of a column as LaTeX sets them."""
+def _cells(texts: Sequence[str], longest: int, numbers: str | None) -> Iterable[str]:
+    """The cells of a column as LaTeX sets them, or as siunitx does."""
+    if numbers is not None:
+        return map(siunitx.cell, texts)
     return texts if longest < LONG and _NUMBERS.fullmatch("".join(texts)) else map(_cell, texts)
 
 
@@ -149,15 +156,15 @@ def _cell(text: str) -> str:
     return _breakable(escaped(LONG_WORD.sub(_parted, text) if len(text) >= LONG else text))
 
 
-def _kinds(table: Table) -> Iterator[str]:
+def _kinds(table: Table, numbers: Sequence[str | None]) -> Iterator[str]:
     """How each column is set; long names in lines."""
     for place, column in enumerate(table.columns):
         long = table.longest[place] > NAME
         lines = rf">{{\raggedright\arraybackslash\hangindent=1em}}p{{{LETTER * NAME:.0f}pt}}"
-        yield "r" if column.numeric else lines if long else "l"
+        yield numbers[place] or ("r" if column.numeric else lines if long else "l")
 
 
-def _headings(table: Table) -> Iterator[str]:
+def _headings(table: Table, numbers: Sequence[str | None]) -> Iterator[str]:
     """The groups of columns with a rule below each, then the columns."""
     spans = [(group, len(list(same))) for group, same in groupby(column.group for column in table.columns)]
     if any(group for group, _ in spans):
@@ -167,8 +174,8 @@ def _headings(table: Table) -> Iterator[str]:
         rules = (rf"\cmidrule(lr){{{end - count + 1}-{end}}}" for (group, count), end in zip(spans, ends) if group)
         yield "".join(rules)
     letters = _letters(table, range(len(table.columns)))
-    names = (_stacked(column.name, room) for column, room in zip(table.columns, letters))
-    yield " & ".join(names) + r" \\"
+    names = [_stacked(column.name, room) for column, room in zip(table.columns, letters)]
+    yield " & ".join(f"{{{name}}}" if kind else name for name, kind in zip(names, numbers)) + r" \\"
 
 
 def _stacked(name: str, letters: int) -> str:

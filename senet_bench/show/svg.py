@@ -111,8 +111,8 @@ def _item(item: DrawnItem) -> str:
         case Point():
             paint = f'stroke="{_colour(item.colour)}" fill="{_colour(item.fill)}"{_alpha("opacity", item.alpha)}'
             if item.shape == "circle":
-                x, y = item.place
-                return f'<circle {paint} cx="{_n(x)}" cy="{_n(y)}" r="{_n(item.size / 2)}"/>'
+                across, down = map(_n, item.place)
+                return f'<circle {paint} cx="{across}" cy="{down}" r="{_n(item.size / 2)}"/>'
             return f'<path d="{path(outline(item))}{"" if item.shape == "bar" else "Z"}" {paint}/>'
         case Text():
             x, y = map(_n, item.place)

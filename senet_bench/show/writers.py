@@ -166,6 +166,7 @@ FORMATS: dict[str, Callable[[Document], str]] = {
     "csv": lambda document: csv(document.records),
     "json": _json,
     "latex": lambda document: latex(document.wide, document.narrow),
+    "siunitx": lambda document: latex(document.wide, document.narrow, aligned=True),
     "html": lambda document: html_page(document.wide),
 }
 """The machine formats: what `--format` is called with, and the function that writes it."""

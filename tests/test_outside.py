@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +19,10 @@ from torch import Tensor, nn
 from senet_bench.bench.count import count, parameters
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.specs import AttentionSpec, is_outside
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import attention_blocks, build, build_spec
 from senet_bench.models.attach import Position, attach, positions
+from senet_bench.models.graph import check_copyable
 from senet_bench.models.outside import attached, load, pair_outside, resolve_outside
 from senet_bench.models.outside_block import block_remarks
 from tests.conftest import Run
@@ -914,6 +916,14 @@ def test_a_network_that_asks_for_sizes_is_traced_with_them() -> None:
             assert not torch.equal(mine.eval()(x), network(x))
     with pytest.raises(UsageError, match="takes them one by one"):
         attach(AsksForSizes(batch=True), SE, (4, 8, 8))
+
+
+def test_what_cannot_be_copied_is_named() -> None:
+    network = nn.Sequential(nn.Linear(2, 2))
+    check_copyable("m:Net", network)
+    network.lock = threading.Lock()  # type: ignore[assignment]
+    with pytest.raises(MeasurementError, match=r"m:Net cannot be copied: cannot pickle '_thread.lock'"):
+        check_copyable("m:Net", network)
 
 
 def test_an_ablation_attaches_or_replaces(run: Run) -> None:

@@ -17,7 +17,8 @@ from torch import Tensor, fx, nn
 from torch.overrides import TorchFunctionMode
 
 from senet_bench.core.devices import kind_of
-from senet_bench.errors import UsageError, first_line
+from senet_bench.core.foreign import guarded, passes, place_of
+from senet_bench.errors import MeasurementError, UsageError, first_line
 from senet_bench.models.sized import BATCH, Sized
 
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
@@ -110,6 +111,21 @@ def shell(network: nn.Module) -> nn.Module:
     except Exception as error:
         raise UsageError(f"it cannot be copied: {first_line(error)}", "make its modules copyable") from error
     return copied
+
+
+def check_copyable(name: str, module: nn.Module) -> None:
+    """Raise `MeasurementError` where a network or block cannot be copied, as it is for every measurement."""
+    memo = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    with guarded(name):
+        try:
+            copy.deepcopy(module, memo)
+        except Exception as error:
+            if passes(error):
+                raise
+            raise MeasurementError(
+                f"{name} cannot be copied: {first_line(error)}{place_of(error)}",
+                "take files, locks and the like out of its modules, or give its class a __deepcopy__",
+            ) from error
 
 
 def trace(shell: nn.Module, input_size: tuple[int, ...] | None = None) -> fx.Graph:

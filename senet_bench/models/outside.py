@@ -23,7 +23,7 @@ from senet_bench.core.specs import ATTACH, REPLACE, AttentionSpec, ModelSpec, ba
 from senet_bench.errors import BenchError, CallTimeoutError, UsageError, first_line, nearest
 from senet_bench.models.attach import attach_with, positions
 from senet_bench.models.attention import Attend
-from senet_bench.models.graph import on_meta, tensors
+from senet_bench.models.graph import check_copyable, on_meta, tensors
 
 BUILDER = "senet_bench.models.outside:network"
 # What torchvision's networks need so as to give logits alone, and to start without minutes of sampling.
@@ -70,6 +70,7 @@ def resolve_outside(name: str, given: tuple[int, ...] | None = None) -> ModelSpe
     source = bare_name(name)
     with torch.device("meta"):
         network = load(source)
+    check_copyable(source, network)
     size, classes = _sizes(source, network, given)
     plain = ModelSpec(
         name=source,

@@ -14,7 +14,7 @@ from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import imported
 from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
 from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
-from senet_bench.models.graph import tensors
+from senet_bench.models.graph import check_copyable, tensors
 
 BLOCK_SIDE = 16
 FEW_CHANNELS = 32
@@ -47,6 +47,7 @@ def outside_block(path: str) -> OutsideBlock:
             )
         if channels not in tried:
             _try(path, made, channels)
+            check_copyable(f"attention block {path!r}", made)
             tried.add(channels)
         return made
 

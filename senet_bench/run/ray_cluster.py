@@ -149,6 +149,11 @@ class RayCluster:
             raise UsageError(
                 f"no Ray cluster answers at {where} ({one_line(error)})", "check --engine-address, or leave it out"
             ) from error
+        except Exception as error:  # what Ray raises where its own processes do not start in time
+            raise MeasurementError(
+                f"Ray does not start here ({one_line(error)})",
+                "try again on a quieter machine, or with another --engine",
+            ) from error
 
     def _room(self, ray: Any) -> int:
         """How many trials the nodes of now take at a time."""

@@ -60,12 +60,18 @@ def of_comparison(
 
 
 def of_timing(cases: Sequence[Case], measures: Mapping[str, Measure]) -> str:
-    """How long the timing of some cases is likely to take, in words; empty where that is not worth a word."""
+    """How long the timing of some cases is likely to take, in words; empty where that is not worth a word.
+
+    Raises `UsageError` where they cannot be timed here.
+    """
     timing = next((measure for measure in measures.values() if isinstance(measure, Timing)), None)
-    seconds, count = (timing.lasts_s(cases), timing.steps(cases)) if timing else (0.0, 0)
+    if timing is None:
+        return ""
+    seconds, count = timing.lasts_s(cases), timing.steps(cases)
     if count < LONG_STEPS or seconds < LONG_S:
         return ""
-    bound = "" if timing is None or timing.most_s else "; --max-seconds bounds it"
+    timing.check(cases)
+    bound = "" if timing.most_s else "; --max-seconds bounds it"
     return f"{count} timings take about {seconds:.0f} s, and what building and warming up takes{bound}"
 
 

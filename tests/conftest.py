@@ -1,5 +1,6 @@
 """Fixtures every test file may use."""
 
+import gc
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,18 @@ from pathlib import Path
 import pytest
 
 from senet_bench.cli import main
+
+
+def pytest_collection() -> None:
+    """Nothing is searched for garbage while all tests are imported."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """What that has made stays, and is never searched for garbage: it took a tenth of the whole suite's time."""
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @dataclass(frozen=True)

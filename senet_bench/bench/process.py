@@ -57,7 +57,8 @@ def quiet(pin: bool = False) -> Iterator[None]:
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     frozen_before = gc.get_freeze_count()
     gc.collect()
-    gc.freeze()
+    if not frozen_before:
+        gc.freeze()
     gc.disable()
     try:
         if pin and affinity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from senet_bench.api.tables import TableOptions
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout, labels
@@ -60,6 +61,9 @@ def test_a_name_that_is_none_is_one_line() -> None:
             of_run(stored.ablation(), layout=layout)
         assert message in str(error.value)
     assert labels(["mine:SimAM/lam=0.01=SimAM"]) == {"mine:SimAM/lam=0.01": "SimAM"}
+    typed = TableOptions(rows="none,Ours", against="ours", label=["reduction=2=Ours", "reduction=4=Other"])
+    assert (typed.layout().rows, typed.layout().against) == (("none", "reduction=2"), "reduction=2")
+    assert [row[0] for row in of_run(stored.ablation(), layout=typed.layout()).wide[0].texts] == ["ResNet-20", "Ours"]
     with pytest.raises(UsageError, match="--label 'x' is not KEY=TEXT"):
         labels(["x"])
 

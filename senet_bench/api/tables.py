@@ -47,11 +47,13 @@ class TableOptions:
         """What these options ask for."""
         from senet_bench.show.layout import Layout, labels
 
+        given = labels(self.label or ())
+        keys = {text.lower(): key for key, text in given.items()}  # a row may be asked for by the name it is given
         return Layout(
-            against=self.against,
-            rows=listed(self.rows),
+            against=keys.get((self.against or "").strip().lower(), self.against),
+            rows=tuple(keys.get(name.lower(), name) for name in listed(self.rows)),
             columns=listed(self.columns),
-            labels=labels(self.label or ()),
+            labels=given,
             spread=self.spread,
             decimals=self.decimals,
         )

@@ -31,11 +31,14 @@ class Layout:
 
     def of_run(self, run: Run) -> Run:
         """The run with its rows compared as asked and the others left out; `UsageError` for a row that is not there."""
+        self.check(run.rows)
         return replace(run, rows=self.of_rows(run.rows)) if self.against or self.rows else run
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise `UsageError` where a name means none of the rows, or one to compare with means several."""
-        self.labelled(self.of_rows(rows))
+        for name in self.labels:
+            matching(rows, name)
+        self.of_rows(rows)
 
     def of_rows(self, rows: Sequence[Row]) -> list[Row]:
         """The rows compared as asked, in their order, without those that were not asked for, under the names given."""
@@ -44,8 +47,11 @@ class Layout:
         return [row for row in compared if not self.rows or id(row) in kept]
 
     def labelled(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows under the names that they were given, which stand in the place of a setting too."""
-        names = {id(row): text for name, text in self.labels.items() for row in matching(rows, name)}
+        """The rows under the names that they were given, which stand in the place of a setting too.
+
+        A name for a row that is not kept is left alone.
+        """
+        names = {id(row): text for name, text in self.labels.items() for row in _matching(rows, name)}
         return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
 
     def of_table(self, table: Table) -> Table:
@@ -84,9 +90,17 @@ AS_IS = Layout()
 
 def matching(rows: Sequence[Row], name: str) -> list[Row]:
     """Every row that a name means; `UsageError` where it means none."""
+    return _matching(rows, name) or comparisons.rows_named(rows, name)
+
+
+def _matching(rows: Sequence[Row], name: str) -> list[Row]:
+    """Every row that a name means, none where it means none or several of one baseline."""
     wanted = name.strip().lower()
     matches = [row for row in rows if wanted in comparisons.names(row)]
-    return matches or comparisons.rows_named(rows, name)
+    try:
+        return matches or comparisons.rows_named(rows, name)
+    except UsageError:
+        return []
 
 
 def _places(columns: Sequence[Column], name: str) -> list[int]:

@@ -113,6 +113,13 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_exit_code_stays_what_it_is_where_nothing_can_be_said() -> None:
+    command = f'"{sys.executable}" -W ignore -m senet_bench models transformers 2>/dev/full'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(["/bin/sh", "-c", command], env=environment, check=False).returncode == 2
+
+
 @pytest.mark.parametrize("error", ["KeyError('k')", "GeneratorExit('g')", "BaseException('b')"])
 def test_an_error_of_the_users_code_names_its_place(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str

@@ -150,6 +150,7 @@ def run_profile(
         label=spec.label,
         budget_s=budget_s,
         flops_of=formulas.source if formulas else None,
+        guessed_side=spec.input_size[-1] if spec.guessed_size else None,
         **asdict(conditions),
     )
     begun, plan = header("profile", network), Plan(budget_s=budget_s, seed=seed)

@@ -116,13 +116,15 @@ class Profile:
 class ProfileConditions(Conditions):
     """The conditions of the calls, and which network they were of, with the seconds of paired rounds.
 
-    `flops_of` is the import string of the user's formulas.
+    `flops_of` is the import string of the user's formulas, `guessed_side` that of the images where nothing says which
+    the network is made for.
     """
 
     model: str
     label: str
     budget_s: float
     flops_of: str | None = None
+    guessed_side: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

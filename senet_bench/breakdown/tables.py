@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, StageRow, Unread
+from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, Unread
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 PROFILE_NOTES = (
@@ -23,7 +23,7 @@ def profile_document(facts: ProfileFacts) -> Document:
     where = f"{conditions.device}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
     title = f"{conditions.label} on {where}, {conditions.threads} thread(s){call}"
     wide, narrow = (
-        (*([_parts(title, facts, narrow=short)] if facts.rows else []), _stages(title, facts.details, narrow=short))
+        (*([_parts(title, facts, narrow=short)] if facts.rows else []), _stages(title, facts, narrow=short))
         for short in (False, True)
     )
     return Document(facts, wide, narrow, tuple(map(msgspec.to_builtins, facts.rows)))
@@ -47,18 +47,21 @@ def _parts(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
     )
 
 
-def _stages(title: str, stages: Sequence[StageRow], *, narrow: bool) -> Table:
+def _stages(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
     columns = ["stage", "output", "ms", "share %", "attention %"] + (
         [] if narrow else ["marks %", "profiler %", "blocks"]
     )
     lines = []
-    for row in stages:
+    for row in facts.details:
         size = "x".join(map(str, row.output_size))
         line = [row.stage, size, _milliseconds(row.seconds), _value(row.share), _estimate(row.attention_share)]
         if not narrow:
             line += [_value(row.marked_attention_share), _percent(row.profiler_attention_share), str(row.blocks)]
         lines.append(tuple(line))
-    return Table(f"Stages of {title}", tuple(Column(name, numeric=name != "stage") for name in columns), tuple(lines))
+    side = facts.conditions.guessed_side
+    notes = (f"{side} px images: nothing says which it is made for; choose with --img-size",) if side else ()
+    heads = tuple(Column(name, numeric=name != "stage") for name in columns)
+    return Table(f"Stages of {title}", heads, tuple(lines), notes)
 
 
 def _arithmetic(rows: Sequence[PartRow]) -> list[str]:

@@ -5,6 +5,7 @@ A command's file is loaded when the command is run or asked for help: listing th
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
@@ -113,7 +114,7 @@ class _Group(typer.core.TyperGroup):
         except BenchError as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"senet-bench: {error}", err=True)
+            _tell(f"{error}")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             raise _interrupted() from error
@@ -122,13 +123,19 @@ class _Group(typer.core.TyperGroup):
                 raise
             if misused := _misused(error):
                 raise misused from error
-            typer.echo(f"senet-bench: {_blame(error)}", err=True)
+            _tell(_blame(error))
             raise typer.Exit(5) from error
+
+
+def _tell(text: str) -> None:
+    """Say a line on stderr; where that cannot be written the exit code alone tells."""
+    with contextlib.suppress(OSError, ValueError):
+        typer.echo(f"senet-bench: {text}", err=True)
 
 
 def _interrupted() -> typer.Exit:
     """How a command ends on Ctrl-C, which is told."""
-    typer.echo("senet-bench: interrupted", err=True)
+    _tell("interrupted")
     return typer.Exit(130)
 
 
@@ -137,7 +144,7 @@ def _misused(error: BaseException) -> typer.Exit | None:
     describe = getattr(error, "format_message", None)
     if describe is None or type(error).__name__ == "NoArgsIsHelpError":  # whose message is the whole help
         return None
-    typer.echo(f"senet-bench: {' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`", err=True)
+    _tell(f"{' '.join(describe().split()).rstrip('.')}; see `senet-bench --help`")
     return typer.Exit(2)
 
 

@@ -141,7 +141,7 @@ def test_the_report_is_uploaded_however_the_check_ended(tmp_path: Path, reposito
     name, files = runner.upload(step)
     assert (name, files) == ("senet-bench", ["report.json", "report.md"])
     runner.check(CHECK_CODE=code, SILENT="1")
-    assert runner.upload(step) == ("senet-bench", [])  # if-no-files-found: ignore
+    assert runner.upload(step) == ("senet-bench", ["report.md"])  # says why there is no other
 
 
 def test_a_merge_commit_is_compared_with_its_base(tmp_path: Path, repository: Path) -> None:

@@ -3,13 +3,15 @@
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
-nox.options.sessions = ["lint", "types", "check", "tests"]
+nox.options.sessions = ["lint", "all"]
 nox.options.reuse_existing_virtualenvs = True
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PINS = ("-c", ".ci/constraints.txt")
 
 PARALLEL = ("-n", "auto", "--dist", "loadfile")  # a file's tests share what they build
+
+MYPY = ("mypy", "--num-workers", "auto")
 
 BYTECODE = {"PYTHONDONTWRITEBYTECODE": ""}  # else each of hundreds of processes compiles torch's sources anew
 
@@ -30,33 +32,45 @@ def lint(session: nox.Session) -> None:
     session.run("ruff", "format", "--check", ".")
 
 
+@nox.session(name="all")
+def everything(session: nox.Session) -> None:
+    """`check`, `types` and `tests` in one environment; the check comes first, with no more than what users install."""
+    session.install(*PINS, ".")
+    check_networks(session)
+    session.install(*PINS, *groups("types", "test"))
+    session.run(*MYPY)
+    run_tests(session)
+
+
 @nox.session
 def types(session: nox.Session) -> None:
     """Mypy, strict."""
     session.install(*PINS, ".", *groups("types", "test"))
-    session.run("mypy")
+    session.run(*MYPY)
 
 
 @nox.session
 def check(session: nox.Session) -> None:
     """Our own networks against `results/baselines`: the exact gates."""
     session.install(*PINS, ".")
-    session.run(
-        "senet-bench",
-        "check",
-        "-q",
-        "--results",
-        "results",
-        "--markdown",
-        f"{session.create_tmp()}/check.md",
-        env=BYTECODE,
-    )
+    check_networks(session)
 
 
 @nox.session
 def tests(session: nox.Session) -> None:
     """Pytest without the slow tests, a process for each core; `nox -s tests -- -m slow` runs those, one by one."""
     session.install(*PINS, ".", *groups("test"))
+    run_tests(session)
+
+
+def check_networks(session: nox.Session) -> None:
+    """The command a maintainer's CI runs, on ourselves."""
+    report = f"{session.create_tmp()}/check.md"
+    session.run("senet-bench", "check", "-q", "--results", "results", "--markdown", report, env=BYTECODE)
+
+
+def run_tests(session: nox.Session) -> None:
+    """Those that the command line names, else all but the slow ones."""
     session.run("pytest", *(session.posargs or ("-m", "not slow", *PARALLEL)), env={"OMP_NUM_THREADS": "1", **BYTECODE})
 
 

@@ -108,33 +108,22 @@ def test_an_unlike_recipe_is_said(run: Run) -> None:
 
 def test_a_folder_of_images_trains_and_evaluates(run: Run, tmp_path: Path) -> None:
     data = str(jpeg_tree(tmp_path / "tree"))
-    smoke = ("--recipe", "imagenet-smoke", "-b", "4")
+    smoke = ("--recipe", "imagenet-smoke", "-b", "4", "--img-size", "64")
     ended = run("train", "seresnet18", "--dataset", "folder", "--data", data, *smoke, "--out", "w.safetensors", "-q")
     assert ended.code == 0, ended.err
-    options = (
-        "--weights",
-        "w.safetensors",
-        "--dataset",
-        "folder",
-        "--data",
-        data,
-        "--format",
-        "json",
-        "--cache",
-        "crops",
-    )
-    for fast in ((), ("--fast",)):
-        (row,) = json.loads(run("evaluate", "seresnet18", *options, *fast).out)["rows"]
-        assert (row["images"], row["size"], row["top5_err"]) == (12, 224, None)
+    options = ("--weights", "w.safetensors", "--dataset", "folder", "--data", data, "--img-size", "64")
+    as_json = ("evaluate", "seresnet18", *options, "--format", "json")
+    for more in (("--cache", "crops"), ("--cache", "crops", "--fast")):
+        (row,) = json.loads(run(*as_json, *more).out)["rows"]
+        assert (row["images"], row["size"], row["top5_err"]) == (12, 64, None)
     broken = tmp_path / "tree" / "val" / "class1" / "0.jpg"
     broken.write_bytes(b"not an image")
-    failed = run("evaluate", "seresnet18", *options[:-2])
+    failed = run(*as_json)
     assert failed.code == 5
     assert str(broken) in failed.err
-    (row,) = json.loads(run("evaluate", "seresnet18", *options[:-2], "--skip-corrupt").out)["rows"]
+    (row,) = json.loads(run(*as_json, "--skip-corrupt").out)["rows"]
     assert (row["images"], len(row["skipped"])) == (11, 1)
-    as_table = [word for word in options[:-2] if word not in ("--format", "json")]
-    printed = run("evaluate", "seresnet18", *as_table, "--skip-corrupt").out
+    printed = run("evaluate", "seresnet18", *options, "--skip-corrupt").out
     assert "1 unreadable image left out" in printed
     assert "no top-5 error: the data set has fewer than five classes" in printed
 

@@ -64,6 +64,8 @@ def test_a_name_that_is_none_is_one_line() -> None:
     typed = TableOptions(rows="none,Ours", against="ours", label=["reduction=2=Ours", "reduction=4=Other"])
     assert (typed.layout().rows, typed.layout().against) == (("none", "reduction=2"), "reduction=2")
     assert [row[0] for row in of_run(stored.ablation(), layout=typed.layout()).wide[0].texts] == ["ResNet-20", "Ours"]
+    assert "+% to Ours" in [column.name for column in of_run(stored.ablation(), layout=typed.layout()).wide[0].columns]
+    of_run(stored.ablation(), layout=Layout(against="reduction=2", rows=("none", "reduction=4")))  # it is not kept
     with pytest.raises(UsageError, match="--label 'x' is not KEY=TEXT"):
         labels(["x"])
 

@@ -23,6 +23,7 @@ def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, note
     """A run: a table for each of `studies` that its rows stand in, and one for the others; `notes` are of errors."""
     laid_out = layout.of_run(run)
     shown = replace(laid_out, rows=layout.labelled(laid_out.rows))
+    layout = layout.under_labels(laid_out.rows)
     wide, narrow = (
         _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
     )

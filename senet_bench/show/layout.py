@@ -54,6 +54,17 @@ class Layout:
         names = {id(row): text for name, text in self.labels.items() for row in _matching(rows, name)}
         return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
 
+    def under_labels(self, rows: Sequence[Row]) -> Layout:
+        """The layout for these rows once they are labelled; counts and times of a row that is not kept are to none."""
+        if not self.against:
+            return self
+        try:
+            chosen = {id(row) for row in comparisons.rows_named(rows, self.against)}
+        except UsageError:
+            return replace(self, against=None)
+        given = [new.label for old, new in zip(rows, self.labelled(rows)) if id(old) in chosen and new is not old]
+        return replace(self, against=given[0]) if given else self
+
     def of_table(self, table: Table) -> Table:
         """The table with the columns asked for, in that order, behind its first one; itself where it has none."""
         if not self.columns:

@@ -97,7 +97,7 @@ def test_a_pipe_gets_plain_text_on_long_lines(
     assert any(len(line) > 120 for line in out.splitlines())
 
 
-def test_progress_that_no_terminal_shows_is_lines_under_torchrun_and_none_elsewhere(
+def test_progress_that_no_terminal_shows_is_lines_under_torchrun_and_where_they_are_wanted(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def steps() -> Steps[None]:
@@ -113,11 +113,15 @@ def test_progress_that_no_terminal_shows_is_lines_under_torchrun_and_none_elsewh
             monkeypatch.setenv("RANK", rank)
         console.run_steps(steps())
         said[rank] = capsys.readouterr().err
+    monkeypatch.delenv("RANK")
+    console.run_steps(steps(), in_lines=True)
+    said["wanted"] = capsys.readouterr().err
     assert said[None] == said["1"] == ""
-    assert [line.partition(" s: ")[2] for line in said["0"].splitlines()] == [
-        "epoch 1/2 (1 of 2)",
-        "epoch 2/2 (2 of 2)",
-    ]
+    for which in ("0", "wanted"):
+        assert [line.partition(" s: ")[2] for line in said[which].splitlines()] == [
+            "epoch 1/2 (1 of 2)",
+            "epoch 2/2 (2 of 2)",
+        ]
 
 
 def test_a_ratio_is_said_to_be_of_the_networks_given_and_medians_that_contradict_it_are_remarked() -> None:

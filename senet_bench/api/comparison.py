@@ -89,7 +89,7 @@ def compare(
     if expected := forecast.of_timing(selected, measures):
         watch.remark(expected)
     steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
-    record = watch.follow(steps)
+    record = watch.follow(steps, in_lines=trials.on_cluster)
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, cases.selected_studies(what or ()), layout, notes)
     if bought is not None:
@@ -160,7 +160,7 @@ def ablate(
         return Result.of(run_tables.forecast_document(facts))
     if expected := forecast.of_timing(settings, measures):
         watch.remark(expected)
-    record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures))
+    record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures), in_lines=trials.on_cluster)
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, layout=layout, notes=notes)
     verdicts = fits.fitting(shown.rows, limits) if limits else []

@@ -23,8 +23,8 @@ Outcome = TypeVar("Outcome")
 class Watch(Protocol):
     """Who is told how far a function is."""
 
-    def follow(self, steps: Steps[Outcome]) -> Outcome:
-        """The result of some steps, run to their end."""
+    def follow(self, steps: Steps[Outcome], *, in_lines: bool = False) -> Outcome:
+        """The result of some steps, run to their end; told of in lines where no bar can be drawn, if `in_lines`."""
 
     def remark(self, text: str) -> None:
         """Take what is said beside the result."""
@@ -33,7 +33,7 @@ class Watch(Protocol):
 class Unwatched:
     """Tells nobody."""
 
-    def follow(self, steps: Steps[Outcome]) -> Outcome:
+    def follow(self, steps: Steps[Outcome], *, in_lines: bool = False) -> Outcome:
         """The result, with no progress drawn."""
         return result_of(steps)
 

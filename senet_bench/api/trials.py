@@ -101,6 +101,11 @@ class Trials:
     ] = 1
     dry_run: DryRun = False
 
+    @property
+    def on_cluster(self) -> bool:
+        """Whether trials wait for a cluster, often longer than anyone watches."""
+        return self.dataset is not None and self.engine != "local"
+
     def stopping(self) -> Stopping | None:
         """When seeds are enough; None where their number is given."""
         if self.seeds == AUTO:

@@ -60,11 +60,11 @@ class Showing(Printing):
 
         return Store(self.results)
 
-    def follow(self, steps: Steps[Result]) -> Result:
+    def follow(self, steps: Steps[Result], *, in_lines: bool = False) -> Result:
         """Draw the progress to its end and return the result."""
         from senet_bench.show import terminal
 
-        return terminal.run_steps(steps, quiet=self.quiet or self.no_progress)
+        return terminal.run_steps(steps, quiet=self.quiet or self.no_progress, in_lines=in_lines)
 
     def remark(self, text: str) -> None:
         """Say something beside the result."""

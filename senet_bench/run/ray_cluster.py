@@ -152,7 +152,7 @@ class RayCluster:
         except Exception as error:  # what Ray raises where its own processes do not start in time
             raise MeasurementError(
                 f"Ray does not start here ({one_line(error)})",
-                "try again on a quieter machine, or with another --engine",
+                "try again on a quieter machine, or another --engine",
             ) from error
 
     def _room(self, ray: Any) -> int:

@@ -106,12 +106,11 @@ class _Console(Console):
         _say_no_more()
 
 
-def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
+def run_steps(steps: Steps[Result], *, quiet: bool = False, in_lines: bool = False) -> Result:
     """Draw the progress of a command to its end, and return its result; nothing is drawn when `quiet`.
 
-    In a CI (its variable `CI` is set), and under torchrun where stderr is no terminal, progress is a line every 15
-    seconds instead. Ctrl-C becomes an
-    `InterruptedRunError` that says what is saved.
+    Where stderr is no terminal, progress is a line every 15 seconds in a CI (its variable `CI` is set), under torchrun,
+    and where it is wanted `in_lines`. Ctrl-C becomes an `InterruptedRunError` that says what is saved.
     """
     last: Progress | None = None
     drawn = not quiet and sys.stderr.isatty() and is_first_process()
@@ -120,8 +119,8 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False) -> Result:
     try:
         with Bar(*columns, console=console, transient=True, auto_refresh=False, disable=not drawn) as bar:
             task, shown = bar.add_task("starting", total=None), 0.0  # no thread beside a timing
-            in_lines = bool(os.environ.get("CI") or os.environ.get("RANK")) and is_first_process()
-            plain = _Plain() if in_lines and not (quiet or drawn) else None
+            in_lines = in_lines or bool(os.environ.get("CI") or os.environ.get("RANK"))
+            plain = _Plain() if in_lines and is_first_process() and not (quiet or drawn) else None
             while True:
                 try:
                     with streams_kept():

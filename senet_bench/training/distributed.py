@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -119,7 +120,9 @@ def wrapped(network: nn.Module, world: World, device: torch.device) -> nn.Module
     if not world.distributed:
         return network
     ids = [device.index or 0] if device_of(device).backend == "nccl" else None
-    return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the option has another name in torch 2.15, not in 2.11
+        return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
 
 class GlobalBatchNorm2d(nn.BatchNorm2d):

@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import torch
 
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core import foreign
-from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt, tell_unraisable
+from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt, tell_of_thread, tell_unraisable
 from senet_bench.core.progress import result_of
 from senet_bench.errors import ArmError, CallTimeoutError, MeasurementError, UsageError
 from tests.conftest import Run
@@ -121,9 +122,17 @@ def test_an_error_that_python_cannot_raise_is_one_line(capsys: pytest.CaptureFix
         Leaving()
     finally:
         sys.unraisablehook = before
-    err = capsys.readouterr().err
-    assert err.startswith("senet-bench: ignored: SystemExit: 0 in ")
-    assert len(err.splitlines()) == 1
+    before_thread, threading.excepthook = threading.excepthook, tell_of_thread
+    try:
+        for target in (lambda: {}["x"], lambda: sys.exit(0)):
+            thread = threading.Thread(target=target)
+            thread.start()
+            thread.join()
+    finally:
+        threading.excepthook = before_thread
+    of_object, of_thread = capsys.readouterr().err.splitlines()
+    assert of_object.startswith("senet-bench: ignored: SystemExit: 0 in ")
+    assert of_thread.startswith("senet-bench: ignored: KeyError: 'x' in ")
 
 
 @pytest.mark.parametrize("network", ["print('hello'); sys.stdout.close()"], ids=["printing"], indirect=True)

@@ -10,6 +10,7 @@ import importlib
 import io
 import os
 import sys
+import threading
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Annotated, Any
 
@@ -17,7 +18,7 @@ import typer
 import typer.core
 
 from senet_bench import __version__
-from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying, tell_unraisable
+from senet_bench.core.foreign import CALL_TIMEOUT, CALL_TIMEOUT_S, place_of, staying, tell_of_thread, tell_unraisable
 from senet_bench.errors import BenchError, one_line
 
 LONGEST_CALL_S = 7 * 24 * 3600.0
@@ -162,7 +163,7 @@ def _blame(error: BaseException) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Carry out `senet-bench ARGUMENTS`; ends by `SystemExit`."""
     _open_streams()
-    sys.unraisablehook = tell_unraisable
+    sys.unraisablehook, threading.excepthook = tell_unraisable, tell_of_thread
     with staying():
         app(args=completed(sys.argv[1:] if arguments is None else arguments), prog_name="senet-bench")
 

@@ -148,7 +148,7 @@ def _option(text: str) -> OptionValue:
     """The value an option's text stands for: true, false, an integer, a number, else the text."""
     if text.lower() in ("true", "false"):
         return text.lower() == "true"
-    for kind in (int, float):
+    for kind in (int, float) if text.isascii() and "_" not in text else ():
         with contextlib.suppress(ValueError):
             return kind(text)
     return text

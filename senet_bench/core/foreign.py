@@ -270,7 +270,16 @@ def _refusal(name: str, process: int) -> Callable[..., NoReturn]:
 
 def tell_unraisable(unraisable: Any) -> None:
     """One line for an error that Python cannot raise, such as one of a network's `__del__`; a `sys.unraisablehook`."""
-    error, doing = unraisable.exc_value, unraisable.err_msg or f"in {unraisable.object!r}"
+    _tell_ignored(unraisable.exc_value, unraisable.err_msg or f"in {unraisable.object!r}")
+
+
+def tell_of_thread(ended: Any) -> None:
+    """One line for an error that ended a thread of a network's; a `threading.excepthook`."""
+    if not isinstance(ended.exc_value, SystemExit):
+        _tell_ignored(ended.exc_value, "an error in a thread")
+
+
+def _tell_ignored(error: BaseException | None, doing: str) -> None:
     text = "" if error is None else f"{one_line(error)}{place_of(error)}"
     with contextlib.suppress(OSError, ValueError, AttributeError):  # a stream that is gone already
         sys.stderr.write(f"senet-bench: ignored: {text or doing}\n")

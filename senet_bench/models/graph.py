@@ -114,17 +114,19 @@ def shell(network: nn.Module) -> nn.Module:
 
 
 def check_copyable(name: str, module: nn.Module) -> None:
-    """Raise `MeasurementError` where a network or block cannot be copied, as it is for every measurement."""
-    memo = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}
+    """Raise `MeasurementError` where a network or block cannot be copied and evaluated, as for every measurement."""
+    memo, lacking = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}, "copied"
     with guarded(name):
         try:
-            copy.deepcopy(module, memo)
+            copied = copy.deepcopy(module, memo)
+            lacking = "set to evaluation"
+            copied.eval()
         except Exception as error:
             if passes(error):
                 raise
             raise MeasurementError(
-                f"{name} cannot be copied: {first_line(error)}{place_of(error)}",
-                "take files, locks and the like out of its modules, or give its class a __deepcopy__",
+                f"{name} cannot be {lacking}: {first_line(error)}{place_of(error)}",
+                "take files, locks, the module itself and the like out of it, or give its class a __deepcopy__",
             ) from error
 
 

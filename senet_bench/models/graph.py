@@ -115,10 +115,10 @@ def shell(network: nn.Module) -> nn.Module:
 
 def check_copyable(name: str, module: nn.Module) -> None:
     """Raise `MeasurementError` where a network or block cannot be copied and evaluated, as for every measurement."""
-    memo, lacking = {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())}, "copied"
+    lacking = "copied"
     with guarded(name):
         try:
-            copied = copy.deepcopy(module, memo)
+            copied = copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
             lacking = "set to evaluation"
             copied.eval()
         except Exception as error:

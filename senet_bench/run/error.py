@@ -369,6 +369,6 @@ def check_images(dataset: str, folder: Path | None, batches: Sequence[int], proc
 
 def trial_definition(trial: Trial, data: Mapping[str, Data] | None = None) -> dict[str, Any]:
     """What decides a trial's result, and so its key; data sets that are not given by name are read."""
-    from senet_bench.training.identity import identity_of
+    from senet_bench.training.identity import definition_of
 
-    return identity_of(trial, (data or {}).get(trial.dataset)).as_dict()
+    return definition_of(trial, (data or {}).get(trial.dataset))

@@ -16,10 +16,11 @@ import numpy as np
 from senet_bench.core import catalog
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import kind_of_path, read_file
-from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts
+from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts, source_digest
 from senet_bench.core.learning import TrialResult
+from senet_bench.core.recipes import Recipe
 from senet_bench.core.results import json_object
-from senet_bench.core.specs import AttentionSpec, is_outside
+from senet_bench.core.specs import AttentionSpec, ModelSpec, Precision, is_outside
 from senet_bench.core.store import TrialStore
 from senet_bench.core.trial import Trial
 from senet_bench.errors import BenchError
@@ -35,16 +36,38 @@ EMBEDDED = ("digits", "digits-full")
 
 def identity_of(trial: Trial, data: Data | None = None) -> Identity:
     """What decides a trial's result. Its data, unless they are given, are read once for all trials on them."""
-    return Identity(
-        network=NetworkIdentity.of(trial.spec),
-        data=data_at(data or data_of(trial.dataset, trial.folder), trial.spec.input_size[1]),
-        recipe=recipe_facts(trial.recipe),
-        batch=trial.recipe.batch_size,
-        seed=trial.seed,
-        precision=trial.precision,
-        start="" if trial.pretrained is None else start_of(trial.pretrained, by_name=True),
-        blocks_first=trial.blocks_first,
+    return replace(_of_any_seed(trial, data)[0], seed=trial.seed)
+
+
+def definition_of(trial: Trial, data: Data | None = None) -> dict[str, Any]:
+    """The same as plain values; those of trials that differ by their seeds are shared, and not to be changed."""
+    return {**_of_any_seed(trial, data)[1], "seed": trial.seed}
+
+
+def _of_any_seed(trial: Trial, data: Data | None) -> tuple[Identity, dict[str, Any]]:
+    """The identity of a trial, of seed 0, and its plain values."""
+    data = data_at(data or data_of(trial.dataset, trial.folder), trial.spec.input_size[1])
+    start = "" if trial.pretrained is None else start_of(trial.pretrained, by_name=True)
+    source = source_digest(trial.spec)  # which may have been edited since
+    return _identity(trial.spec, source, data, trial.recipe, trial.precision, start, trial.blocks_first)
+
+
+@functools.lru_cache(maxsize=256)
+def _identity(
+    spec: ModelSpec, source: str, data: Data, recipe: Recipe, precision: Precision, start: str, blocks_first: int
+) -> tuple[Identity, dict[str, Any]]:
+    network = replace(NetworkIdentity.of(spec), source=source)
+    identity = Identity(
+        network=network,
+        data=data,
+        recipe=recipe_facts(recipe),
+        batch=recipe.batch_size,
+        seed=0,
+        precision=precision,
+        start=start,
+        blocks_first=blocks_first,
     )
+    return identity, identity.as_dict()
 
 
 @functools.cache

@@ -50,7 +50,8 @@ class SizedProxy(fx.Proxy):
 
     def __iter__(self) -> Iterator[Any]:
         """The parts along the first side, or the values of a tuple, as values of the graph."""
-        return (self[place] for place in range(len(self)))
+        whole: Any = self
+        return (whole[place] for place in range(len(self)))
 
     def __index__(self) -> int:
         """Never: what is no plain number here is how many images there are."""

@@ -118,7 +118,11 @@ def sentences(verdict: BudgetVerdict) -> Iterator[str]:
     if not verdict.resized:
         return
     timed = f"senet-bench compare {verdict.baseline} or ablate --latency brings it"
-    for place, what in (("undecided", "more timing rounds would tell"), ("not measured", f"latency; {timed}")):
+    open_places: tuple[tuple[Standing, str], ...] = (
+        ("undecided", "more timing rounds would tell"),
+        ("not measured", f"latency; {timed}"),
+    )
+    for place, what in open_places:
         if rows := judgement.at(place):
             yield f"{place} ({what}): {_names(rows)}"
     yield from _without_attention(verdict)

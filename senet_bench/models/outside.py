@@ -206,6 +206,9 @@ def _sizes(source: str, network: nn.Module, given: tuple[int, ...] | None) -> tu
         outputs = _call(network, (channels, height, width)).outputs
     else:
         call, height = _any_call(network, channels)
+        if call.outputs is None and call.first is not None and call.first.in_channels != channels:
+            channels = call.first.in_channels
+            call, height = _any_call(network, channels)
         outputs, width = call.outputs, height
     said = getattr(network, "num_classes", None)
     return (channels, height, width), outputs or (said if isinstance(said, int) and said > 0 else 1000)

@@ -124,7 +124,7 @@ def test_an_error_that_python_cannot_raise_is_one_line(capsys: pytest.CaptureFix
         sys.unraisablehook = before
     before_thread, threading.excepthook = threading.excepthook, tell_of_thread
     try:
-        for target in (lambda: {}["x"], lambda: sys.exit(0)):
+        for target in (lambda: dict[str, int]()["x"], lambda: sys.exit(0)):
             thread = threading.Thread(target=target)
             thread.start()
             thread.join()

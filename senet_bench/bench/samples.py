@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from senet_bench.bench.clock import TimedCalls
+from senet_bench.core.intervals import t_quantile
 from senet_bench.core.results import Latency
 from senet_bench.core.statistics import CONTROL_LEVEL, Floats, Judgement, judge
-from senet_bench.core.student import t_quantile
 from senet_bench.errors import MeasurementError
 
 FEWEST_CPU_EPOCHS = 3

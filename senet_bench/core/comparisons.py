@@ -13,11 +13,10 @@ from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
 from senet_bench.core.changes import changed
-from senet_bench.core.intervals import Paired, paired_seeds, sd
+from senet_bench.core.intervals import Paired, paired_seeds, sd, t_quantile
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
 from senet_bench.core.specs import USUAL_REDUCTION
 from senet_bench.core.statistics import holm
-from senet_bench.core.student import t_quantile
 from senet_bench.errors import UsageError, nearest
 
 if TYPE_CHECKING:

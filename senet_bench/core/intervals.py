@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
-from senet_bench.core.student import t_quantile, two_sided
 from senet_bench.errors import UsageError
 
 EQUAL = 1e-12
@@ -47,12 +47,12 @@ def wilson(errors: int, n: int, confidence: float = 0.95) -> tuple[float, float]
 
 def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
     """McNemar's test, two-sided and exact: the p value of the two networks erring equally often."""
+    from scipy.special import bdtr
+
     discordant = only_first_wrong + only_second_wrong
-    ways = total = 1
-    for wrong in range(min(only_first_wrong, only_second_wrong)):
-        ways = ways * (discordant - wrong) // (wrong + 1)
-        total += ways
-    return min(1.0, 2 * total / (1 << discordant))
+    if discordant == 0:
+        return 1.0
+    return min(1.0, 2.0 * float(bdtr(min(only_first_wrong, only_second_wrong), discordant, 0.5)))
 
 
 def paired_images(only_first_wrong: int, only_second_wrong: int, n: int, confidence: float = 0.95) -> Paired:
@@ -106,6 +106,21 @@ class _Spread:
         """The t interval of the mean."""
         half = t_quantile(self.n - 1, 0.5 + confidence / 2) * self.error
         return self.mean - half, self.mean + half
+
+
+@lru_cache(maxsize=4096)
+def t_quantile(freedom: int, probability: float) -> float:
+    """The value below which Student's t lies with some probability."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(freedom, probability))
+
+
+def two_sided(freedom: int, t: float) -> float:
+    """How probable it is that Student's t lies at least as far from 0."""
+    from scipy.special import stdtr
+
+    return 2 * float(stdtr(freedom, -abs(t)))
 
 
 def interval_of_mean(values: Sequence[float], confidence: float = 0.95) -> tuple[float, float] | None:

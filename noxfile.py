@@ -65,7 +65,7 @@ def tests(session: nox.Session) -> None:
 
 def check_networks(session: nox.Session) -> None:
     """The command a maintainer's CI runs, on ourselves."""
-    report = f"{session.create_tmp()}/check.md"
+    report = f"{session.virtualenv.location}/check.md"
     session.run("senet-bench", "check", "-q", "--results", "results", "--markdown", report, env=BYTECODE)
 
 

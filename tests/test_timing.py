@@ -309,7 +309,7 @@ def test_a_lone_arm_is_timed_and_arms_without_the_baseline_are_a_usage_error() -
 
 
 def test_garbage_collection_is_off_meanwhile_and_restored_when_interrupted() -> None:
-    machine, frozen = Machine(), gc.get_freeze_count()
+    machine = Machine()
     arms = {"base": machine.arm(MS), "new": machine.arm(MS)}
     events = measure_latency(arms, "base", clock=machine.clock())
     assert isinstance(next(events), Progress)
@@ -317,7 +317,6 @@ def test_garbage_collection_is_off_meanwhile_and_restored_when_interrupted() -> 
     with pytest.raises(KeyboardInterrupt):
         events.throw(KeyboardInterrupt())
     assert gc.isenabled()
-    assert gc.get_freeze_count() <= frozen
 
 
 # --- the clock ----------------------------------------------------------------------------------------------

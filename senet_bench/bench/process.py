@@ -55,10 +55,7 @@ def quiet(pin: bool = False) -> Iterator[None]:
     """No garbage collection and, with `pin`, one core only (the idlest) for as long as this lasts; restored after."""
     collecting = gc.isenabled()
     affinity = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
-    frozen_before = gc.get_freeze_count()
     gc.collect()
-    if not frozen_before:
-        gc.freeze()
     gc.disable()
     try:
         if pin and affinity:
@@ -67,8 +64,6 @@ def quiet(pin: bool = False) -> Iterator[None]:
     finally:
         if pin and affinity:
             os.sched_setaffinity(0, affinity)
-        if not frozen_before:
-            gc.unfreeze()
         if collecting:
             gc.enable()
 

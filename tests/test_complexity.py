@@ -225,11 +225,12 @@ from senet_bench.core.catalog import CATALOG, CLASSIFIERS
 from senet_bench.bench.count import count
 from senet_bench.models import build_spec
 from senet_bench.core.specs import AttentionSpec
-for spec in {spec.family: spec for spec in CLASSIFIERS.values()}.values():  # torchvision (for detectors) loads it
+falling = sorted(CLASSIFIERS.values(), key=lambda spec: -spec.params)
+for spec in {spec.family: spec for spec in falling}.values():  # torchvision (for detectors) loads it
     count(build_spec(spec, device="meta"), spec.input_size)
 others = {"squeeze": "max"}, {"squeeze": "none"}, {"excitation": "tanh"}, {"excitation": "relu"}, {"block": "constant"}
 for switches in others:
-    spec = replace(CATALOG["seresnet50"], attention=AttentionSpec(**switches))
+    spec = replace(CATALOG["seresnet18"], attention=AttentionSpec(**switches))
     count(build_spec(spec, device="meta"), spec.input_size)
 assert "torch._dynamo" not in sys.modules, "3 s of imports for nothing"
 """

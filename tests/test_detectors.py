@@ -69,7 +69,7 @@ MACS = {
 }
 
 
-@pytest.mark.parametrize("name", MACS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * ("101" in name)) for name in MACS])
 def test_a_detector_is_counted_whole(name: str) -> None:
     network, size = build(name, device="meta"), CATALOG[name].input_size
     counts = count(network, size)

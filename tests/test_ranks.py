@@ -40,13 +40,10 @@ def place(job: str, world: World) -> str:
     return f"{job} by {world.rank} of {world.size}"
 
 
-def test_what_a_process_of_a_job_raises_is_raised() -> None:
+@pytest.mark.slow
+def test_a_job_is_done_by_several_processes_and_what_one_raises_or_its_death_is_told() -> None:
     with pytest.raises(UsageError, match="rank 1 was told to"):
         together(place, "fails", Ranks(2))
-
-
-@pytest.mark.slow
-def test_a_job_is_done_by_several_processes_and_the_death_of_one_is_told() -> None:
     assert together(place, "done", Ranks(2)) == "done by 0 of 2"
     with pytest.raises(MeasurementError):
         together(place, "dies", Ranks(2))

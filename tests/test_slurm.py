@@ -124,6 +124,7 @@ def test_what_slurm_refuses_is_a_usage_error_that_names_the_option_and_leaves_no
     assert here.jobs() == {}
 
 
+@pytest.mark.slow
 def test_a_job_that_is_cancelled_is_done_again_without_any_accounting(here: Cluster, tmp_path: Path) -> None:
     log, notes = tmp_path / "log", Kept()
     jobs = [(number, str(log)) for number in range(4)]

@@ -60,11 +60,11 @@ def compare(
     """Networks with and without SE side by side, each beside what the paper prints."""
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
     sweep, limits = trials.sweep(running.precision, running.device, results), overhead.limits()
-    layout = tables.layout()
     reference = partners.reference()
     from senet_bench.run import cases
 
     cases.check_names(named)
+    layout = tables.layout()
     from senet_bench.core.all_seeds import with_all_seeds
     from senet_bench.core.store import Store
     from senet_bench.overhead import answer
@@ -133,11 +133,11 @@ def ablate(
 ) -> Result:
     """Vary SE along one axis or several; an axis without a value takes the paper's."""
     model, chosen, conditions = axes.named(model), axes.chosen(), running.conditions()
-    sweep, layout = trials.sweep(running.precision, running.device, results), tables.layout()
-    limits = fitting.limits()
+    sweep, limits = trials.sweep(running.precision, running.device, results), fitting.limits()
     from senet_bench.run import cases
 
     cases.check_names([model])
+    layout = tables.layout()
     from senet_bench.core.all_seeds import with_all_seeds
     from senet_bench.core.store import Store
     from senet_bench.overhead import fitting as fits

@@ -19,7 +19,7 @@ from senet_bench.core.specs import Allocator, AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec
 from senet_bench.overhead.answer import Budget, plain_networks
-from senet_bench.overhead.fitting import fitting
+from senet_bench.overhead.fitting import fitting_rows
 from senet_bench.overhead.tables import sentences
 from senet_bench.run.cases import Changes
 from senet_bench.run.cases import select as cases_of
@@ -153,9 +153,9 @@ def test_the_settings_of_a_run_stand_inside_outside_or_open_and_few_rounds_decid
         row("seresnet20_cifar", flops={"macs": 101}, params=101, latency=replace(timed(1, 1, 1), reason="too few")),
         row("seresnet20_cifar", flops={"macs": 101}, params=101),
     ]
-    (verdict,) = fitting(rows, {"latency": 1.05, "flops": 1.02})
+    (verdict,) = fitting_rows(rows, {"latency": 1.05, "flops": 1.02})
     assert [one.place for one in verdict.judgement.rows] == ["inside", "inside", "outside", "undecided", "not measured"]
-    (verdict,) = fitting(rows, {"params": 1.03})
+    (verdict,) = fitting_rows(rows, {"params": 1.03})
     assert [one.place for one in verdict.judgement.rows][1:3] == ["inside", "outside"]
     lines = list(sentences(verdict))
     assert lines[1] == f"surely outside: {rows[2].label}"

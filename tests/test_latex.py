@@ -87,7 +87,7 @@ def test_every_kind_of_table_compiles_and_fits(tmp_path: Path) -> None:
     for kind in ("article", "twocolumn"):
         options = "" if kind == "article" else "[twocolumn]"
         body = "\n\\clearpage\n".join(texts)
-        packages = PREAMBLE + siunitx.PACKAGE * bool(aligned)
+        packages = PREAMBLE + siunitx.USE_PACKAGE * bool(aligned)
         source = f"\\documentclass{options}{{article}}{packages}\\begin{{document}}\n{body}\n\\end{{document}}\n"
         (tmp_path / f"{kind}.tex").write_text(source, encoding="utf-8")
         command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", f"{kind}.tex"]

@@ -12,7 +12,7 @@ import pytest
 
 from senet_bench.regression.hosts import CallBlock
 from senet_bench.regression.launches import ARMS, Pace, _order, _rounds
-from senet_bench.regression.tenants import Tenant, World
+from senet_bench.regression.tenants import ProcessState, Tenant
 
 LAZY = "def answer():\n    import shop_lazy\n    return shop_lazy.VALUE\n"
 
@@ -43,7 +43,7 @@ def test_two_checkouts_of_one_package_live_in_one_process_and_a_change_for_both_
         with tenant:
             assert (answer(), os.getcwd()) == (name, str(tmp_path / name))
     assert (sys.path, [name for name in set(sys.modules) - before[1] if name.startswith("shop_")]) == (before[0], [])
-    world = World()
+    world = ProcessState()
     assert world.changed() == []
     with rude:
         importlib.import_module("shop_of_two")

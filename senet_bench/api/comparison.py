@@ -163,5 +163,5 @@ def ablate(
     record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures), in_lines=trials.on_cluster)
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, layout=layout, notes=notes)
-    verdicts = fits.fitting(shown.rows, limits) if limits else []
+    verdicts = fits.fitting_rows(shown.rows, limits) if limits else []
     return Result.of(with_verdicts(document, verdicts), record)

@@ -27,7 +27,7 @@ from senet_bench.core.foreign import lies_outside
 from senet_bench.core.statistics import Floats
 
 MAIN_MODULE = "__main__"
-KNOWN = ("senet_bench.models.", "torch.nn.")
+KEEP_NOTHING = ("senet_bench.models.", "torch.nn.")
 outside = functools.cache(lies_outside)
 
 
@@ -56,7 +56,7 @@ def honest_exactly(network: nn.Module, images: Tensor) -> Floats | None:
 def _cannot_keep(network: nn.Module) -> bool:
     """Whether all of a network is ours or torch's, which keeps nothing: without hooks or a `forward` of an instance."""
     return all(
-        f"{type(module).__module__}.".startswith(KNOWN)
+        f"{type(module).__module__}.".startswith(KEEP_NOTHING)
         and not (module._forward_hooks or module._forward_pre_hooks or "forward" in module.__dict__)
         for module in network.modules()
     )

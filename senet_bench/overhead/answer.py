@@ -15,7 +15,7 @@ from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, interpolated, rank_candidates
-from senet_bench.overhead.fitting import costs
+from senet_bench.overhead.fitting import cost_ratios
 from senet_bench.overhead.origins import (
     Error,
     ErrorOrigin,
@@ -196,7 +196,7 @@ def _candidates(
     plain = [(spec.name, None) for spec in plain_networks(base, budget)]
     for model, attention in dict.fromkeys([(base.name, None), *origin.errors, *plain]):
         spec = replace(spec_of(model, origin.changes), attention=attention)
-        ratios, intervals = costs(_ratios(_counted(spec), counted), times.get((model, attention)))
+        ratios, intervals = cost_ratios(_ratios(_counted(spec), counted), times.get((model, attention)))
         kind = _kind(model, attention, base)
         error = origin.errors.get((model, attention), Error(float("nan")))
         known = (model, attention) in origin.errors

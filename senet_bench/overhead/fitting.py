@@ -9,7 +9,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, rank_candidates
 
 
-def fitting(rows: Sequence[Row], limits: Mapping[Cost, float]) -> list[BudgetVerdict]:
+def fitting_rows(rows: Sequence[Row], limits: Mapping[Cost, float]) -> list[BudgetVerdict]:
     """A verdict for each baseline among the rows, under each of the conditions where a latency is limited."""
     return [
         _verdict(base, [row for row in rows if row is base or row.baseline == base.model], limits, conditions)
@@ -46,7 +46,7 @@ def _candidate(row: Row, base: Row, conditions: Conditions | None) -> Candidate:
     counted: dict[Cost, float] = {}
     if row.params and base.params:
         counted = {"params": row.params / base.params, "flops": row.flops["macs"] / base.flops["macs"]}
-    ratios, intervals = costs(counted, latency)
+    ratios, intervals = cost_ratios(counted, latency)
     accuracy = row.accuracy
     return Candidate(
         model=row.model,
@@ -66,7 +66,7 @@ def _kind(row: Row, base: Row) -> CandidateKind:
     return "control" if row.attention.is_constant else "attention"
 
 
-def costs(
+def cost_ratios(
     ratios: dict[Cost, float], latency: Latency | None
 ) -> tuple[dict[Cost, float], dict[Cost, tuple[float, float]]]:
     """The ratios with that of the latency, and its interval where that is to be relied on."""

@@ -17,7 +17,7 @@ from senet_bench.regression.workers import ClockName, Nursery, Orders, PreparedN
 BLOCK_S, MOST_CALLS, FEWEST_CALLS = 1e-3, 64, 4
 """Calls in a row are a block of 1 ms, at most 64; in a process of its own an arm warms up in at least four."""
 Value = TypeVar("Value")
-Seconds = Mapping[str, Sequence[float]]
+SecondsByArm = Mapping[str, Sequence[float]]
 
 
 class ApartError(MeasurementError):
@@ -39,7 +39,7 @@ class Host(Protocol):
     blocks: Sequence[CallBlock]
     seconds: Sequence[float]
 
-    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> Seconds:
+    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> SecondsByArm:
         """Seconds of a block of a network by arm, one of every arm for each of these orders."""
 
     def leave(self) -> None:
@@ -61,7 +61,7 @@ class Together:
         self.blocks: Sequence[CallBlock] = [_block(one, 1, clock) for one in ready]
         _pin([worker])
 
-    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> Seconds:
+    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> SecondsByArm:
         """Seconds of a block of a network by arm, one of every arm for each of these orders."""
         network, block = self.work.networks[place].request(), self.blocks[place]
         order = {"place": place, "orders": orders, "calls": block.calls, "clock": block.clock}
@@ -100,7 +100,7 @@ class Apart:
             worker.answer()
         _pin(list(workers.values()))
 
-    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> Seconds:
+    def rounds(self, place: int, orders: Sequence[Sequence[str]]) -> SecondsByArm:
         """Seconds of a block of a network by arm, one of every arm for each of these orders."""
         seconds: dict[str, list[float]] = {arm: [] for arm in self.arms}
         for arm in (arm for order in orders for arm in order):
@@ -123,7 +123,7 @@ class Apart:
 
 
 @contextlib.contextmanager
-def together(
+def in_one_process(
     arms: Mapping[str, Path], work: Orders, nursery: Nursery, clock: ClockName, *, watched: bool
 ) -> Iterator[Host]:
     """All arms in a process of their own, in this order; raises `ApartError` where they cannot be."""
@@ -132,7 +132,7 @@ def together(
 
 
 @contextlib.contextmanager
-def apart(arms: Mapping[str, Path], work: Orders, nursery: Nursery, clock: ClockName) -> Iterator[Host]:
+def in_separate_processes(arms: Mapping[str, Path], work: Orders, nursery: Nursery, clock: ClockName) -> Iterator[Host]:
     """Every arm in a process of its own, started in this order."""
     with contextlib.ExitStack() as stack:
         workers = {arm: stack.enter_context(Worker(folder, nursery)) for arm, folder in arms.items()}

@@ -23,7 +23,7 @@ from senet_bench.bench.clock import STOLEN
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Floats
-from senet_bench.regression.hosts import ApartError, Host, apart, together
+from senet_bench.regression.hosts import ApartError, Host, in_one_process, in_separate_processes
 from senet_bench.regression.limits import Limit
 from senet_bench.regression.outcome import GateVerdict, LimitRow
 from senet_bench.regression.workers import BLOCK_LIMIT_S, ClockName, Nursery, Orders
@@ -117,9 +117,9 @@ def _launched(
             break
         order = {arm: arms[arm] for arm in _order(list(arms), number)}
         opened = (
-            together(order, work, nursery, clock, watched=not number)
+            in_one_process(order, work, nursery, clock, watched=not number)
             if schedule.as_one
-            else apart(order, work, nursery, clock)
+            else in_separate_processes(order, work, nursery, clock)
         )
         with opened as host:
             for place, name in enumerate(samples):

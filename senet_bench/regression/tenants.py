@@ -16,10 +16,10 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
+FOLDER = Path(__file__).resolve().parent
 OWN_MODULES = ("__main__", "__mp_main__", "senet_bench_facts", "senet_bench_tenants")
 UNSEEN_EVENTS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "socket.connect")
-SWITCHES = (
+SETTINGS_READ = (
     "get_num_threads",
     "get_default_dtype",
     "is_grad_enabled",
@@ -32,7 +32,7 @@ SWITCHES = (
     "_C._dispatch_get_all_op_names",
 )
 """What torch tells of its state: its settings, the modes that are on, the operators that it knows."""
-ENDS = ("_exit", "execv", "execve")
+PROCESS_ENDS = ("_exit", "execv", "execve")
 """What the boundary around code of others replaces for as long as it lasts."""
 HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks")
 
@@ -74,7 +74,7 @@ class Reading:
 
 def of_library(file: str) -> bool:
     """Whether a file is of an installed package, of Python or of senet-bench."""
-    return any(file.startswith(os.path.realpath(place)) for place in (sys.prefix, sys.base_prefix, HERE.parent))
+    return any(file.startswith(os.path.realpath(place)) for place in (sys.prefix, sys.base_prefix, FOLDER.parent))
 
 
 class Tenant:
@@ -127,7 +127,7 @@ class Tenant:
         return inside
 
 
-class World:
+class ProcessState:
     """What code can change for all of a process, as it is now: functions, classes and switches of shared modules."""
 
     def __init__(self) -> None:
@@ -147,7 +147,7 @@ def _entries() -> Iterator[tuple[str, object]]:
     for name, module in list(sys.modules.items()):
         members = getattr(module, "__dict__", None)
         for key, value in list(members.items()) if isinstance(members, dict) else ():
-            if (callable(value) or value is True or value is False) and key not in ENDS:
+            if (callable(value) or value is True or value is False) and key not in PROCESS_ENDS:
                 yield f"{name}.{key}", value
             if issubclass(type(value), type) and value.__module__ == name:
                 for part, inner in list(vars(value).items()):
@@ -160,7 +160,7 @@ def _settings() -> dict[str, object]:
     from torch.nn.modules import module
 
     settings: dict[str, object] = {}
-    for name in SWITCHES:
+    for name in SETTINGS_READ:
         place: Any = torch
         for part in name.split("."):
             place = getattr(place, part, None)

@@ -40,9 +40,9 @@ def beside(name: str) -> Any:
 
 
 if TYPE_CHECKING:
-    from senet_bench.regression.tenants import Reading, Tenant, World
+    from senet_bench.regression.tenants import ProcessState, Reading, Tenant
 else:
-    Reading, Tenant, World = (getattr(beside("tenants"), name) for name in ("Reading", "Tenant", "World"))
+    Reading, Tenant, ProcessState = (getattr(beside("tenants"), name) for name in ("Reading", "Tenant", "ProcessState"))
 
 ASK, END = 250, 255
 WINDOW, SETTLED, WARMUP_S, REWARM_S = 8, 0.98, 0.5, 0.1
@@ -57,7 +57,7 @@ class Servant:
         self.reading = reading
         self.tenants: dict[str, Tenant] = {}
         self.lodged: list[dict[str, TimedCall]] = []
-        self.world: World | None = None
+        self.world: ProcessState | None = None
         self.calls: list[TimedCall | None] = []
         self.repeats: list[int] = []
         self.clocks: list[Callable[[], float]] = []
@@ -125,7 +125,7 @@ class Servant:
                     tenant.expect(self.portable.code_place(wanted[0])[0])
                     state["seconds"] = min(state["seconds"], warmed(calls[arm], REWARM_S if place else WARMUP_S))
                     state["waits"] = state["waits"] or waits(calls[arm])
-            self.world = World() if watched and not place else self.world
+            self.world = ProcessState() if watched and not place else self.world
         return ready
 
     def rounds(self, network: list[Any], place: int, orders: list[list[str]], calls: int, clock: str) -> dict[str, Any]:

@@ -74,7 +74,7 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = (), *, aligned: boo
 
     With `aligned` columns of numbers are those of siunitx.
     """
-    parts = [f"% {PREAMBLE}{siunitx.PACKAGE * aligned}\n"]
+    parts = [f"% {PREAMBLE}{siunitx.USE_PACKAGE * aligned}\n"]
     for place, table in enumerate(tables):
         small = narrow[place] if len(narrow) == len(tables) and width(table) > TWO_COLUMNS else table
         pieces = list(fitting(small, TWO_COLUMNS))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-PACKAGE = r"\usepackage{siunitx}"
+USE_PACKAGE = r"\usepackage{siunitx}"
 _NUMBER = re.compile(
     r"(?P<sign>[-+−]?)(?P<whole>\d+)(\.(?P<part>\d+))?( ± (?P<spread>\d+(\.\d+)?))?(e(?P<power>[-+]?\d+))?"
 )

@@ -8,10 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from senet_bench.api import options as o
-from senet_bench.api.measuring import Counting, Fitting, MaxSeconds, Overhead, Running, TimingOptions
+from senet_bench.api.measuring import AxisTiming, Counting, Fitting, Overhead, Running, TimingOptions
 from senet_bench.api.networks import Axes, Partners, Sizes, Switches
-from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.tables import TableOptions
@@ -27,19 +25,6 @@ if TYPE_CHECKING:
 What = Annotated[
     list[str] | None,
     typer.Argument(help="Model ids, families, or table2, table3, ...; default: Tables 2 and 3.", show_default=False),
-]
-WithLatency = Annotated[
-    bool,
-    typer.Option("--latency", help="Time all settings in the same rounds.", rich_help_panel="What is measured"),
-]
-AxisBudget = Annotated[
-    float,
-    typer.Option(
-        "--budget",
-        help="Seconds of timing for all settings.",
-        **within(0.001, o.LONGEST_BUDGET_S),
-        rich_help_panel="What is measured",
-    ),
 ]
 
 
@@ -120,10 +105,7 @@ def ablate(
     axes: Axes = Axes(),
     sizes: Sizes = Sizes(),
     counting: Counting = Counting(),
-    latency: WithLatency = False,
-    budget: AxisBudget = 30.0,
-    max_seconds: MaxSeconds = None,
-    seed: o.Seed = 0,
+    timing: AxisTiming = AxisTiming(),
     running: Running = Running(),
     trials: Trials = Trials(),
     fitting: Fitting = Fitting(),
@@ -143,15 +125,13 @@ def ablate(
     from senet_bench.overhead import fitting as fits
     from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
-    from senet_bench.run import latency as timing
     from senet_bench.run import tables as run_tables
     from senet_bench.run.compare import ablate
     from senet_bench.show import documents
 
     store = Store(results)
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
-    timer = timing.Timing(conditions, budget, seed, most_s=max_seconds)
-    measures: dict[str, Measure] = {"latency": timer} if latency or "latency" in limits else {}
+    measures = timing.measures(conditions, needed="latency" in limits)
     measures |= {} if sweep is None else {"accuracy": sweep}
     settings = cases.grid_cases(model, chosen, changes)
     layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))

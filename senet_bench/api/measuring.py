@@ -124,6 +124,26 @@ class TimingOptions:
 
 
 @dataclass(frozen=True, slots=True)
+class AxisTiming:
+    """How long all settings of an ablation are timed together, if they are."""
+
+    PANEL: ClassVar[str] = "What is measured"
+    latency: Annotated[bool, typer.Option("--latency", help="Time all settings in the same rounds.")] = False
+    budget: Annotated[
+        float, typer.Option("--budget", help="Seconds of timing for all settings.", **within(0.001, LONGEST_BUDGET_S))
+    ] = 30.0
+    max_seconds: MaxSeconds = None
+    seed: Seed = 0
+
+    def measures(self, conditions: tuple[Conditions, ...], *, needed: bool) -> dict[str, Measure]:
+        """The timing that these options ask for, or that is `needed`, under some conditions."""
+        from senet_bench.run.latency import Timing as Timer
+
+        timer = Timer(conditions, self.budget, self.seed, most_s=self.max_seconds)
+        return {"latency": timer} if self.latency or needed else {}
+
+
+@dataclass(frozen=True, slots=True)
 class Running(Where):
     """Where and how networks run while they are measured."""
 
@@ -191,27 +211,19 @@ class Overhead:
 
     def limits(self) -> dict[Cost, float]:
         """The ratios that were typed."""
-        return _limits(self)
+        typed: dict[Cost, str | None] = {
+            "latency": self.budget_latency,
+            "flops": self.budget_flops,
+            "params": self.budget_params,
+        }
+        return {cost: limit(cost, text) for cost, text in typed.items() if text is not None}
 
 
 @dataclass(frozen=True, slots=True)
-class Fitting:
+class Fitting(Overhead):
     """Ratios to the baseline that a setting may cost."""
 
     PANEL: ClassVar[str] = "What fits an overhead"
     budget_latency: Annotated[str | None, _ratio("latency", f"{_FIT} latency, {_TEXT}; times them.")] = None
     budget_flops: Annotated[str | None, _ratio("flops", f"{_FIT} FLOPs, {_TEXT}.")] = None
     budget_params: Annotated[str | None, _ratio("params", f"{_FIT} parameters, {_TEXT}.")] = None
-
-    def limits(self) -> dict[Cost, float]:
-        """The ratios that were typed."""
-        return _limits(self)
-
-
-def _limits(typed: Overhead | Fitting) -> dict[Cost, float]:
-    texts: dict[Cost, str | None] = {
-        "latency": typed.budget_latency,
-        "flops": typed.budget_flops,
-        "params": typed.budget_params,
-    }
-    return {cost: limit(cost, text) for cost, text in texts.items() if text is not None}

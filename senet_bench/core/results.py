@@ -298,6 +298,11 @@ class Row:
         """Whether the network is from outside the catalog, and so in no table of the paper."""
         return is_outside(self.model)
 
+    @property
+    def latencies(self) -> list[Latency]:
+        """Those under all conditions, the first first."""
+        return self.more_latency if self.latency is None else [self.latency, *self.more_latency]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:

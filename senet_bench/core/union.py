@@ -264,7 +264,7 @@ def timings(entries: Iterable[Entry]) -> list[Timed]:
     """
     groups: dict[tuple[str, str, Conditions], list[tuple[Entry, Latency]]] = {}
     for entry in entries:
-        for latency in (*([entry.row.latency] if entry.row.latency else []), *entry.row.more_latency):
+        for latency in entry.row.latencies:
             groups.setdefault((entry.run.machine, entry.run.torch, latency.conditions), []).append((entry, latency))
     tables = [_timed(*key, group) for key, group in groups.items()]
     return sorted(tables, key=lambda table: (table.machine, table.torch, repr(table.conditions)))

@@ -10,11 +10,11 @@ from functools import partial
 from senet_bench.core.progress import Progress, Steps, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions
 from senet_bench.core.sizing import WIDEST, resized, sizes_of
-from senet_bench.core.specs import AttentionSpec, Conditions, ModelSpec
+from senet_bench.core.specs import Conditions, ModelSpec
 from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
-from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, interpolated, rank_candidates
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, interpolated, kind_of_candidate, rank_candidates
 from senet_bench.overhead.fitting import cost_ratios
 from senet_bench.overhead.origins import (
     Error,
@@ -197,7 +197,7 @@ def _candidates(
     for model, attention in dict.fromkeys([(base.name, None), *origin.errors, *plain]):
         spec = replace(spec_of(model, origin.changes), attention=attention)
         ratios, intervals = cost_ratios(_ratios(_counted(spec), counted), times.get((model, attention)))
-        kind = _kind(model, attention, base)
+        kind = kind_of_candidate(attention, is_baseline=model == base.name)
         error = origin.errors.get((model, attention), Error(float("nan")))
         known = (model, attention) in origin.errors
         yield Candidate(
@@ -215,12 +215,6 @@ def _candidates(
             else f"senet-bench compare {model} --dataset {origin.dataset}{_folder(origin.dataset)}",
         )
     yield from _between(base, origin, budget, counted)
-
-
-def _kind(model: str, attention: AttentionSpec | None, base: ModelSpec) -> CandidateKind:
-    if attention is None:
-        return "baseline" if model == base.name else "plain"
-    return "control" if attention.is_constant else "attention"
 
 
 def _between(base: ModelSpec, origin: ErrorOrigin, budget: Budget, counted: Row) -> Iterator[Candidate]:

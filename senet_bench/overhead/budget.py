@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 
 Cost = Literal["latency", "flops", "params"]
@@ -108,6 +109,13 @@ class BudgetVerdict:
     latency: str
     judgement: Ranking
     resized: bool = True
+
+
+def kind_of_candidate(attention: AttentionSpec | None, *, is_baseline: bool) -> CandidateKind:
+    """What a network with this attention is to the baseline."""
+    if attention is None:
+        return "baseline" if is_baseline else "plain"
+    return "control" if attention.is_constant else "attention"
 
 
 def limit(cost: Cost, text: str) -> float:

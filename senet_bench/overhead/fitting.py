@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from senet_bench.core.results import Latency, Row
 from senet_bench.core.specs import Conditions
-from senet_bench.overhead.budget import BudgetVerdict, Candidate, CandidateKind, Cost, rank_candidates
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, kind_of_candidate, rank_candidates
 
 
 def fitting_rows(rows: Sequence[Row], limits: Mapping[Cost, float]) -> list[BudgetVerdict]:
@@ -21,13 +21,7 @@ def fitting_rows(rows: Sequence[Row], limits: Mapping[Cost, float]) -> list[Budg
 
 def _conditions(rows: Sequence[Row]) -> Sequence[Conditions | None]:
     """All conditions under which a row was timed, None where none was."""
-    return tuple(dict.fromkeys(latency.conditions for row in rows for latency in _latencies(row))) or (None,)
-
-
-def _latencies(row: Row) -> Iterator[Latency]:
-    if row.latency is not None:
-        yield row.latency
-    yield from row.more_latency
+    return tuple(dict.fromkeys(latency.conditions for row in rows for latency in row.latencies)) or (None,)
 
 
 def _verdict(
@@ -42,7 +36,7 @@ def _verdict(
 
 
 def _candidate(row: Row, base: Row, conditions: Conditions | None) -> Candidate:
-    latency = next((one for one in _latencies(row) if one.conditions == conditions), None)
+    latency = next((one for one in row.latencies if one.conditions == conditions), None)
     counted: dict[Cost, float] = {}
     if row.params and base.params:
         counted = {"params": row.params / base.params, "flops": row.flops["macs"] / base.flops["macs"]}
@@ -51,19 +45,13 @@ def _candidate(row: Row, base: Row, conditions: Conditions | None) -> Candidate:
     return Candidate(
         model=row.model,
         label=row.label,
-        kind=_kind(row, base),
+        kind=kind_of_candidate(row.attention, is_baseline=row is base),
         ratios={**ratios, "latency": 1.0} if row is base else ratios,
         intervals=intervals,
         error=accuracy.top1_err if accuracy else None,
         ci=accuracy.ci if accuracy else None,
         errors=accuracy.per_seed if accuracy else {},
     )
-
-
-def _kind(row: Row, base: Row) -> CandidateKind:
-    if row.attention is None:
-        return "baseline" if row is base else "plain"
-    return "control" if row.attention.is_constant else "attention"
 
 
 def cost_ratios(

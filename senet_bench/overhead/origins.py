@@ -151,7 +151,7 @@ def latest_latencies(
         for row in run.rows:
             like = (row.input_size, row.classes) == (origin.size, origin.classes)
             if like and row.baseline == base.name:
-                for latency in filter(None, (row.latency, *row.more_latency)):
+                for latency in row.latencies:
                     if latency.ratio is None or not _like(latency.conditions, conditions):
                         continue
                     if latency.conditions.allocator in _allocators(conditions[0].allocator):

@@ -42,7 +42,8 @@ def beside(name: str) -> Any:
 if TYPE_CHECKING:
     from senet_bench.regression.tenants import ProcessState, Reading, Tenant
 else:
-    Reading, Tenant, ProcessState = (getattr(beside("tenants"), name) for name in ("Reading", "Tenant", "ProcessState"))
+    tenants = beside("tenants")
+    ProcessState, Reading, Tenant = tenants.ProcessState, tenants.Reading, tenants.Tenant
 
 ASK, END = 250, 255
 WINDOW, SETTLED, WARMUP_S, REWARM_S = 8, 0.98, 0.5, 0.1

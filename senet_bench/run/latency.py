@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from msgspec import structs
 
@@ -20,6 +20,9 @@ from senet_bench.core.statistics import with_holm
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import Case
 from senet_bench.run.record import Record
+
+if TYPE_CHECKING:
+    from senet_bench.bench.runtimes import Prepared
 
 MORE_THAN_ENOUGH_S = 3600.0
 NOT_REACHED = "not reached within --max-seconds"
@@ -134,7 +137,7 @@ class Timing:
         self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
     ) -> Steps[dict[int, Latency | str]]:
         """The latency of each row's place, or why there is none."""
-        from senet_bench.bench.latency import measure_memory, measure_networks
+        from senet_bench.bench.latency import measure_networks
         from senet_bench.bench.rounds import Plan
 
         try:
@@ -146,7 +149,7 @@ class Timing:
             measured = yield from retold(
                 steps, lambda step: record.progress(what, done + step.done / step.total, total)
             )
-            peaks = self._peaks(measure_memory, measured.prepared, measured.conditions)
+            peaks = self._peaks(measured.prepared, measured.conditions)
             _keep(record.path.with_suffix(".samples.jsonl"), group.name, measured)
             batch = conditions.batch_size
             return {
@@ -179,11 +182,13 @@ class Timing:
         counted = {place: replace(latency, energy=used[group.places[place]]) for place, latency in timed.items()}
         return {**latencies, **counted}
 
-    def _peaks(self, measure: Any, prepared: Any, conditions: Conditions) -> dict[str, tuple[int, str]]:
+    def _peaks(self, prepared: Mapping[str, Prepared], conditions: Conditions) -> dict[str, tuple[int, str]]:
+        from senet_bench.bench.latency import measure_memory
+
         if not self.memory or RUNTIMES[conditions.runtime].extra:  # which takes memory of its own
             return {}
         try:
-            return {arm: (peak.bytes, peak.method) for arm, peak in measure(prepared, conditions).items()}
+            return {arm: (peak.bytes, peak.method) for arm, peak in measure_memory(prepared, conditions).items()}
         except MeasurementError:
             return {}
 

@@ -50,7 +50,7 @@ def latency_table(
     rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str], against: str | None = None
 ) -> Table | None:
     """One line for each row and condition, also compared with the row that is named; None when nothing was timed."""
-    entries = [(row, latency) for row in rows for latency in _latencies(row)]
+    entries = [(row, latency) for row in rows for latency in row.latencies]
     if not entries:
         return None
     constant, varying = _conditions([latency for _, latency in entries])
@@ -108,12 +108,6 @@ def _contradictions(entries: Sequence[TimedRow]) -> Iterator[str]:
             continue
         if (latency.seconds < base.seconds) == (latency.ci[0] > 1):
             yield f"{row.label}: ms and ratio disagree, as on a busy machine: the ratio is of calls in the same rounds"
-
-
-def _latencies(row: Row) -> Iterator[Latency]:
-    if row.latency is not None:
-        yield row.latency
-    yield from row.more_latency
 
 
 def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:

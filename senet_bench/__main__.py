@@ -25,8 +25,8 @@ def main() -> None:
         raise
     except KeyboardInterrupt:  # outside of what the commands catch
         start.end()
-    except Exception:  # of --debug
-        finish(1)
+    except Exception:  # outside of what the commands catch
+        finish(5)
         raise
 
 

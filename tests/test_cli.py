@@ -166,6 +166,15 @@ def test_completed_arguments(typed: list[str], expected: list[str]) -> None:
     assert completed(typed) == expected
 
 
+@pytest.mark.parametrize("arguments", [["check", "--base", "nowhere"], ["compare", "nothere"]])
+def test_debug_adds_the_traceback_and_leaves_the_exit_code(run: Run, arguments: list[str]) -> None:
+    plain, traced = run(*arguments), run(*arguments, "--debug")
+    assert plain.code == traced.code == 2
+    assert "Traceback" not in plain.err
+    assert "Traceback" in traced.err
+    assert traced.err.endswith(plain.err)
+
+
 BAD = {
     ("compare", "seresnet51"): "seresnet50",
     ("compare", "table99"): "table99",

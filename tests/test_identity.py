@@ -55,6 +55,15 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Write]:
             del sys.modules[name]
 
 
+def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "only_here.py").write_text("Gate = None\n")
+    assert list(source_of("only_here:Gate").modules) == ["only_here"]
+    with pytest.raises(UsageError, match="there is no module nor_here"):
+        source_of("nor_here:Gate")
+
+
 def test_a_comment_a_docstring_and_the_formatting_are_no_change(write: Write) -> None:
     write("her_helper.py", HELPER)
     write("her_gate.py", GATE)

@@ -11,6 +11,7 @@ import io
 import os
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Annotated, Any
 
@@ -113,19 +114,26 @@ class _Group(typer.core.TyperGroup):
         try:
             return super().invoke(ctx)
         except BenchError as error:
-            if ctx.params.get("debug"):
-                raise
+            self._trace(ctx)
             _tell(f"{error}")
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt as error:
             raise _interrupted() from error
+        except (typer.Exit, typer.Abort, BrokenPipeError):
+            raise
         except BaseException as error:
-            if ctx.params.get("debug") or isinstance(error, typer.Exit | typer.Abort | BrokenPipeError):
-                raise
             if misused := _misused(error):
                 raise misused from error
+            self._trace(ctx)
             _tell(_blame(error))
             raise typer.Exit(5) from error
+
+    @staticmethod
+    def _trace(ctx: Any) -> None:
+        """The traceback of the error at hand, where `--debug` asks for it."""
+        if ctx.params.get("debug"):
+            with contextlib.suppress(OSError, ValueError):
+                traceback.print_exc()
 
 
 def _tell(text: str) -> None:

@@ -55,8 +55,7 @@ def source_of(name: str) -> Source:
     start = name.partition(":")[0]
     if start in LIBRARIES:
         return Source(packages={start: _version(start)})
-    if start not in sys.modules:
-        importlib.import_module(start)
+    _imported_module(start, name, "the code of")
     modules, packages, waiting = dict[str, str](), set[str](), [start]
     while waiting:
         module = waiting.pop()

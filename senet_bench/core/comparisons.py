@@ -279,7 +279,7 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
     return shown
 
 
-ROWS_AT_ONCE = 256
+ROWS_AT_ONCE = 32
 NEAR = 1e-6
 """How close to a bound, as a fraction, sums of products do not tell on which side of it a number is."""
 

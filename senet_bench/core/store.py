@@ -9,15 +9,18 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
-from filelock import FileLock, Timeout
 
 from senet_bench.core.files import kind_of_path, read_file, write_atomically
 from senet_bench.core.learning import Submitted, TrialResult
 from senet_bench.core.results import Run, StoredDocument, from_json, json_object, of_type, to_json
 from senet_bench.core.schemas import schema_of
 from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 
 class Store:
@@ -173,6 +176,8 @@ class TrialStore:
 
     def claim(self, key: str) -> FileLock | None:
         """The right to run a trial, None while another process has it; it ends with the process that holds it."""
+        from filelock import FileLock, Timeout
+
         folder = self.folder / ".claims"
         try:
             folder.mkdir(parents=True, exist_ok=True)

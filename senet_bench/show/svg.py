@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
-from xml.sax.saxutils import escape
+from html import escape
 
 from senet_bench.show.drawing import Area, Chart, DrawnItem, DrawnPart, Frame, Mark, Place, Point, Stroke, Text
 from senet_bench.show.style import LIGHT
@@ -29,7 +29,7 @@ def svg_file(chart: Chart, text: str | None = None) -> bytes:
     head = re.sub(' width="[^"]*"', f" {size}", head, count=1)
     head = head.replace("<svg ", f'<svg {NAMESPACE} font-family="{FONTS}" ', 1)
     ground = f'<rect width="{_n(chart.width)}" height="{_n(chart.height)}" fill="{LIGHT["surface"]}"/>'
-    return f"{head}><title>{escape(printable(chart.title))}</title>{ground}{body}\n".encode()
+    return f"{head}><title>{escape(printable(chart.title), quote=False)}</title>{ground}{body}\n".encode()
 
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg"'
@@ -119,7 +119,7 @@ def _item(item: DrawnItem) -> str:
             about = f'x="{x}" y="{y}" font-size="{_n(item.size)}" fill="{_colour(item.colour)}"'
             about += "" if item.anchor == "start" else f' text-anchor="{item.anchor}"'
             about += f' transform="rotate({_n(item.turn)} {x} {y})"' if item.turn else ""
-            return f"<text {about}>{escape(printable(item.text))}</text>"
+            return f"<text {about}>{escape(printable(item.text), quote=False)}</text>"
 
 
 _ROUND = tuple((math.cos(math.tau * step / 16), math.sin(math.tau * step / 16)) for step in range(16))
@@ -159,7 +159,7 @@ def _quoted(value: str) -> str:
     """A value between quotation marks."""
     if value.isprintable() and not _MARKUP.search(value):
         return value
-    return escape(printable(value), {'"': "&quot;", "\n": "&#10;"})
+    return escape(printable(value), quote=False).replace('"', "&quot;").replace("\n", "&#10;")
 
 
 _MARKUP = re.compile('[<>&"]')

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import sys
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,6 +19,7 @@ from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.core.trial import Trial
 from senet_bench.run import slurm_queue
+from senet_bench.run.apart import answer, apart
 from senet_bench.run.cases import select
 from senet_bench.run.count import Count
 from senet_bench.run.engines import Busy, ended
@@ -103,6 +106,18 @@ def test_slurm_says_what_waits_and_why(tmp_path: Path, monkeypatch: pytest.Monke
 
 def double(job: int) -> int:
     return 2 * job
+
+
+def process_of(job: int) -> int:
+    return os.getpid()
+
+
+def test_the_process_that_answered_before_the_first_trial_does_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "torch")  # or this process would answer itself
+    with apart():
+        answers = answer(os.getpid)
+        assert answers != os.getpid()
+        assert dict(Local(2).run(process_of, iter([1]))) == {1: answers}
 
 
 def test_a_worker_apart_does_what_this_process_would() -> None:

@@ -109,7 +109,7 @@ def test_trials_of_earlier_versions_are_adopted_where_they_say_the_same_science(
         replace(A_TRIAL, spec=replace(A_TRIAL.spec, attention=None)),
         replace(A_TRIAL, spec=replace(A_TRIAL.spec, options={**A_TRIAL.spec.options, "units": 4})),
     ]
-    before = former(kept(tmp_path, as_before(A_TRIAL), *map(as_before, others[1:])))
+    before = former(kept(tmp_path, as_before(A_TRIAL), *map(as_before, others[1:])).texts())
     assert before.result(A_TRIAL) == TrialResult(top1_err=0)
     assert before.result(others[0]) is None
     assert [before.result(other) for other in others[1:]] == [TrialResult(top1_err=place / 10) for place in range(1, 7)]
@@ -125,7 +125,7 @@ def test_trials_of_code_from_outside_are_left_out_and_counted(tmp_path: Path) ->
         as_before(A_TRIAL, recipe=None),
         as_before(A_TRIAL),
     )
-    before = former(kept(tmp_path, *definitions))
+    before = former(kept(tmp_path, *definitions).texts())
     assert before.left_out == 3
     assert before.result(A_TRIAL) == TrialResult(top1_err=0.3)
     outside = replace(A_TRIAL, spec=replace(A_TRIAL.spec, attention=AttentionSpec(block="my_blk:Gate")))
@@ -135,5 +135,5 @@ def test_trials_of_code_from_outside_are_left_out_and_counted(tmp_path: Path) ->
 def test_a_trial_of_now_is_no_former_one(tmp_path: Path) -> None:
     store = TrialStore(tmp_path / "machine/trials", tmp_path)
     store.put("key", identity_of(A_TRIAL).as_dict(), TrialResult(top1_err=0.1), {})
-    assert former(store).result(A_TRIAL) is None
-    assert former(store).left_out == 0
+    assert former(store.texts()).result(A_TRIAL) is None
+    assert former(store.texts()).left_out == 0

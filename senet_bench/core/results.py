@@ -390,7 +390,7 @@ def _run_at_once(data: bytes) -> Run | None:
     """
     try:
         head = _HEAD.match(data)
-        if head is None or DOCUMENT_KINDS.get(head[1].decode()) != RUN_KIND or _may_be_too_large(data):
+        if head is None or DOCUMENT_KINDS.get(head[1].decode()) != RUN_KIND or may_be_too_large(data):
             return None
         run = _RUNS.decode(data)
         return run if data.count(b'"role":') == len(run.rows) else None  # a quotation mark within a text is led by \
@@ -398,7 +398,7 @@ def _run_at_once(data: bytes) -> Run | None:
         return None
 
 
-def _may_be_too_large(data: bytes) -> bool:
+def may_be_too_large(data: bytes) -> bool:
     """Whether JSON may hold a number beyond `LARGEST_NUMBER`: one of a hundred digits, or with an exponent of three."""
     shape = data.translate(_SHAPE)
     ends = (match.end() for match in _EXPONENT.finditer(shape))

@@ -1,7 +1,8 @@
 """Questions that need torch, answered by a process of its own, so that the front end of a sweep need not load it.
 
 torch takes some 500 MB, and the front end of a cluster's sweep waits for hours. What it must know of networks, data and
-devices it asks before the first trial; then that process ends, and its memory is given back.
+devices it asks before the first trial. Then that process trains, where trials run in processes of this machine, as
+it has loaded torch already; else it ends, and its memory is given back.
 """
 
 from __future__ import annotations
@@ -30,11 +31,15 @@ class _Desk:
     worker: Worker | None = None
     known: dict[Hashable, Any] = field(default_factory=dict)
 
+    def given_up(self) -> Worker | None:
+        """The worker, if there is one, which is not the desk's any more."""
+        worker, self.worker = self.worker, None
+        return worker
+
     def end(self) -> None:
         """End the worker, if there is one."""
-        if self.worker is not None:
-            self.worker.end()
-            self.worker = None
+        if (worker := self.given_up()) is not None:
+            worker.end()
 
 
 _DESK = _Desk()
@@ -69,6 +74,11 @@ def answer(function: Callable[..., Value], *arguments: Hashable) -> Value:
 def all_answered() -> None:
     """End the process that answers; another one is started where there is a question after all."""
     _DESK.end()
+
+
+def taken_over() -> Worker | None:
+    """The process that answered, for jobs of the caller's, which ends it; None where there is none."""
+    return _DESK.given_up()
 
 
 def _answered_apart(function: Callable[..., Any], arguments: tuple[Hashable, ...]) -> Any:

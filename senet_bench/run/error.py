@@ -222,14 +222,13 @@ class Sweep:
         """Every case with every seed, seed by seed; the arm of a trial is the place of its case."""
         from senet_bench.core.trial import Trial
 
-        lessons = self.lessons(cases)
-        return [
-            Trial(
+        arms = [
+            partial(
+                Trial,
                 arm=str(place),
                 spec=case.spec,
-                recipe=lessons[place][1],
-                seed=seed,
-                dataset=lessons[place][0],
+                recipe=recipe,
+                dataset=dataset,
                 folder=self._place,
                 precision=self.precision,
                 device=self.device,
@@ -237,14 +236,17 @@ class Sweep:
                 pretrained=self._weights_of(case.spec),
                 blocks_first=self.blocks_first if learns(case.spec.attention) else 0,
             )
-            for seed in range(self.seeds)
-            for place, case in enumerate(cases)
-            if seed < self.stops.get(place, self.seeds)
+            for place, (case, (dataset, recipe)) in enumerate(zip(cases, self.lessons(cases)))
         ]
+        stops = [self.stops.get(place, self.seeds) for place in range(len(cases))]
+        return [arm(seed=seed) for seed in range(self.seeds) for arm, stop in zip(arms, stops) if seed < stop]
 
     def share(self, cases: Sequence[Case]) -> list[Trial]:
         """The trials that are in this share."""
-        return self.plan(cases)[self.shard[0] - 1 :: self.shard[1]]
+        return self._shared(self.plan(cases))
+
+    def _shared(self, planned: list[Trial]) -> list[Trial]:
+        return planned[self.shard[0] - 1 :: self.shard[1]]
 
     def steps(self, cases: Sequence[Case]) -> int:
         """How many trials that makes."""
@@ -280,15 +282,17 @@ class Sweep:
         kept = stored.kept
         for data in self._data(cases).values():
             check_unchanged(kept, self.folder, data, fresh=self.fresh)
-        rows, total = record.document.rows, len(self.plan(cases))
+        rows, planned = record.document.rows, self.plan(cases)
+        total = len(planned)
         failures = failed_before or {}
         outcomes = Outcomes(total=total, failed=dict(failures))
-        todo = self._todo(cases, record.store, stored, outcomes)
+        todo = self._todo(cases, planned, record.store, stored, outcomes)
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
-            withdrawn(filter(None, [kept.forget(planned.key) for planned in todo]))
-        function = with_sources(self.engine, run_trial, (planned.trial.spec for planned in todo))
-        all_answered()
+            withdrawn(filter(None, [kept.forget(claimed.key) for claimed in todo]))
+        function = with_sources(self.engine, run_trial, (claimed.trial.spec for claimed in todo))
+        if self.engine.remote:
+            all_answered()
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
         record.change(rows=with_errors(rows, outcomes, self.protocols(cases)))
@@ -331,18 +335,18 @@ class Sweep:
             ) from error
 
     def _todo(
-        self, cases: Sequence[Case], store: Store, stored: StoredTrials, outcomes: Outcomes
+        self, cases: Sequence[Case], planned: list[Trial], store: Store, stored: StoredTrials, outcomes: Outcomes
     ) -> list[Claimed[Trial]]:
         """The trials of this share that are to be run; the outcomes of those that are stored are taken down."""
-        mine = set(self.share(cases))
+        mine = {id(trial) for trial in self._shared(planned)}
         todo: list[Claimed[Trial]] = []
         definition = partial(trial_definition, data=self._data(cases))
-        for trial in self.plan(cases):
+        for trial in planned:
             key = key_of(definition(trial))
-            anew = self.fresh and trial in mine and trial.seed >= self.begun
-            if not anew and (result := stored.result(trial, key)) is not None:
+            to_run = id(trial) in mine and trial.seed >= self.begun
+            if not (self.fresh and to_run) and (result := stored.result(trial, key)) is not None:
                 outcomes.add(trial, result)
-            elif trial in mine and trial.seed >= self.begun:
+            elif to_run:
                 file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Generic
 
 from senet_bench.core.devices import kind_of
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.run.apart import answer
+from senet_bench.run.apart import answer, taken_over
 from senet_bench.run.engines import (
     ATTEMPTS,
     NO_NOTES,
@@ -105,7 +105,7 @@ class _Workers(Generic[Job, Result]):
     def fill(self, jobs: Iterator[Job]) -> None:
         """Give each free process a job: one to be tried again, else the next; raises where no device is left."""
         while (self.idle or self.places) and (taken := self.again.pop() if self.again else following(jobs)):
-            worker = self.idle.pop() if self.idle else Worker(self.places.pop(0))
+            worker = self.idle.pop() if self.idle else _started(self.places.pop(0))
             worker.give(self.function, taken[0])
             self.busy[worker.pipe] = (worker, *taken)
         if self.again and not self.busy:
@@ -161,6 +161,13 @@ def _carried_out_apart(
             moments = list(workers.ended())
     finally:
         workers.end()
+
+
+def _started(place: str | None) -> Worker:
+    """A process at a place: the one that answered before the first trial, else a new one."""
+    worker = taken_over() or Worker()
+    worker.place = place
+    return worker
 
 
 def _names(device: str) -> list[str]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from senet_bench.core.learning import TrialResult
-from senet_bench.core.store import TrialStore
+from senet_bench.core.store import TrialStore, result_in
+from senet_bench.errors import BenchError
 
 if TYPE_CHECKING:
     from senet_bench.core.trial import Trial
@@ -23,10 +26,17 @@ class StoredTrials:
 
     @classmethod
     def of(cls, kept: TrialStore) -> Self:
-        """Those of a store."""
-        from senet_bench.training.identity import former
+        """Those of a store, all read at once; one that is damaged is told of where it is asked for by its key."""
+        from senet_bench.training.identity import former, may_be_former
 
-        return cls(kept, former(kept))
+        read, earlier = dict[str, TrialResult](), list[tuple[Path, bytes]]()
+        for path, text in kept.texts():
+            if may_be_former(text):
+                earlier.append((path, text))
+            elif path.stem not in read or path.parent == kept.folder:
+                with contextlib.suppress(BenchError):
+                    read[path.stem] = result_in(text, path)
+        return cls(kept, former(earlier), read)
 
     def result(self, trial: Trial, key: str) -> TrialResult | None:
         """The result of a trial by its key; None where there is none, which is looked for again the next time."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ import numpy as np
 
 from senet_bench.core import catalog
 from senet_bench.core.datasets import DATASETS
-from senet_bench.core.files import kind_of_path, read_file
+from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts, source_digest
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import Recipe
@@ -189,15 +189,17 @@ class Former:
             return None
 
 
-def former(kept: TrialStore) -> Former:
-    """The trials of earlier versions in a store; later ones of equal science win."""
+def may_be_former(text: bytes) -> bool:
+    """Whether a stored trial may be one of an earlier version."""
+    return b'"code"' in text
+
+
+def former(texts: Iterable[tuple[Path, bytes]]) -> Former:
+    """The trials of earlier versions among stored ones; later ones of equal science win."""
     paths, left_out = dict[str, Path](), 0
-    for path in sorted((kept.runs or kept.folder).glob("*/trials/*.json" if kept.runs else "*.json")):
+    for path, text in texts:
         try:
-            text = read_file(path)
-            if b'"code"' not in text:  # or all of a large store would be read twice
-                continue
-            definition = json_object(text, str(path)).get("definition")
+            definition = json_object(text, str(path)).get("definition") if may_be_former(text) else None
         except BenchError:  # raised where it is asked for by its key
             continue
         if not isinstance(definition, dict) or "code" not in definition:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import multiprocessing
 import os
 import signal
 import socket
@@ -169,6 +170,30 @@ def test_a_killed_driver_leaves_no_process_behind(tmp_path: Path) -> None:
     driver.wait()
     _, alive = psutil.wait_procs(workers, 10)
     assert not alive
+
+
+def holds_a_lock(job: int) -> int:
+    """As tqdm, and so torch.fx, does: a semaphore with a name, which somebody has to take away at the end."""
+    setattr(sys, "_held", multiprocessing.get_context("spawn").Lock())  # noqa: B010 - sys has no such attribute
+    return job
+
+
+LOCKED = """
+from senet_bench.run.local import Local
+from tests.test_engines import holds_a_lock
+if __name__ == "__main__":
+    print(len(list(Local(2).run(holds_a_lock, iter([1, 2, 3])))))
+"""
+
+
+def test_processes_that_end_leave_no_semaphores_behind(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(LOCKED)
+    paths = os.pathsep.join((str(TESTS), os.environ.get("PYTHONPATH", "")))
+    ended = subprocess.run(
+        [sys.executable, script], env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, check=False
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("3\n", "", 0)
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ class _Desk:
     def end(self) -> None:
         """End the worker, if there is one."""
         if (worker := self.given_up()) is not None:
-            worker.end()
+            worker.end(idle=True)
 
 
 _DESK = _Desk()

@@ -137,9 +137,13 @@ class _Workers(Generic[Job, Result]):
                 yield job, Failure(f"its process died {ATTEMPTS} times, last by {outcome.cause}")
 
     def end(self) -> None:
-        """End all processes at once."""
-        for worker in [*self.idle, *(worker for worker, _, _ in self.busy.values())]:
+        """End all processes, those that do a job at once."""
+        for worker, _, _ in self.busy.values():
             worker.end()
+        for worker in self.idle:
+            worker.pipe.close()  # of all before the first is waited for
+        for worker in self.idle:
+            worker.end(idle=True)
 
 
 def _carried_out_apart(

@@ -10,10 +10,14 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 
 from senet_bench.errors import one_line
 from senet_bench.run.engines import Died, Failure, Job, Result, end_with, outcome_of
+
+ENDS_WITHIN_S = 5.0
+"""Seconds that an idle process may take to end by itself, which it does in a few hundredths."""
 
 
 class Worker:
@@ -44,9 +48,11 @@ class Worker:
             self.end()
             return Died(signal.Signals(-code).name if code < 0 else f"exit code {code}")
 
-    def end(self) -> None:
-        """End the process at once, with what it is doing."""
+    def end(self, *, idle: bool = False) -> None:
+        """End the process: at once with what it is doing, or by itself if `idle`, so that it leaves nothing behind."""
         self.pipe.close()
+        if idle:
+            self.process.join(ENDS_WITHIN_S)
         self.process.kill()
         self.process.join()
 
@@ -73,6 +79,7 @@ def serve(pipe: Any, parent: int) -> None:
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
+    Finalize(None, os._exit, args=(0,), exitpriority=-100)  # the last one: Python's own end takes seconds with torch
     with contextlib.suppress(EOFError, OSError):
         while True:
             task = pipe.recv_bytes()

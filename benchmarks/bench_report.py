@@ -1,8 +1,8 @@
 """How long `report` takes over a large results folder, and how much memory: 10,200 stored rows of 300 runs.
 
 `python -m benchmarks.bench_report [FOLDER]` writes the folder where it is not there yet and prints seconds of CPU (the
-best of three), the peak of memory and the size of the page. Python keeps the bytecode of what it imports, as it does for users,
-whatever PYTHONDONTWRITEBYTECODE says here: without it each report compiles some 700 modules anew.
+best of three), the peak of memory and the size of the page. Python keeps the bytecode of what it imports, as it does
+for users, whatever PYTHONDONTWRITEBYTECODE says here: without it each report compiles some 700 modules anew.
 """
 
 from __future__ import annotations

@@ -311,6 +311,9 @@ def slurm(monkeypatch: pytest.MonkeyPatch) -> Any:
 
         def submit(self, function: Any, *arguments: Any) -> Submitted:
             if state.refuse:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                for name in ("0123abcd.pkl", ".submission_file_0123abcd.sh"):
+                    (self.folder / name).touch()
                 raise RuntimeError(state.refuse)
             state.jobs.append(state.answer(function, *arguments))
             job: Submitted = state.jobs[-1]
@@ -372,6 +375,7 @@ def test_options_that_slurm_refuses_are_named(slurm: Any, tmp_path: Path) -> Non
     slurm.refuse = "sbatch: error: invalid partition specified: nope"
     with pytest.raises(UsageError, match=r"slurm_partition=nope .*invalid partition"):
         list(Slurm(tmp_path, options={"slurm_partition": "nope"}).run(double, iter([1])))
+    assert [*tmp_path.iterdir()] == []
 
 
 SUBMITS = """

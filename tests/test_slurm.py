@@ -18,8 +18,7 @@ import pytest
 from senet_bench.core.learning import Submitted
 from senet_bench.core.source import source_files
 from senet_bench.errors import UsageError
-from senet_bench.run import slurm as engine_module
-from senet_bench.run import slurm_queue
+from senet_bench.run import slurm_jobs, slurm_queue
 from senet_bench.run.engines import Busy, Failure, Left
 from senet_bench.run.slurm import Slurm
 from senet_bench.run.sources import WithSources
@@ -48,7 +47,7 @@ def spoken_to(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(TESTS))
-    monkeypatch.setattr(engine_module, "ASK_S", 0.5)
+    monkeypatch.setattr(slurm_jobs, "ASK_S", 0.5)
     return cluster
 
 
@@ -199,11 +198,11 @@ DRIVER = """
 import sys
 from pathlib import Path
 from senet_bench.core.store import TrialStore, key_of
-from senet_bench.run import slurm
+from senet_bench.run import slurm_jobs
 from senet_bench.run.claims import Claimed, watched
 from senet_bench.run.slurm import Slurm
 from tests.test_slurm import result
-slurm.ASK_S = 0.5
+slurm_jobs.ASK_S = 0.5
 folder = Path(sys.argv[1])
 define = lambda trial: {"trial": trial[0]}
 todo = [Claimed(key_of(define(trial)), trial, define) for trial in [(n, str(folder / "log")) for n in range(4)]]
@@ -337,25 +336,68 @@ def test_a_job_whose_process_always_dies_fails_with_what_slurm_says_of_it(here: 
     assert outcome.reason == "its Slurm job failed 3 times: FAILED on localhost, without a result"
 
 
+@pytest.fixture(scope="module")
+def keeper(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running Slurm that keeps accounts, and takes arrays of hundreds."""
+    needed(accounts=True)
+    pytest.importorskip("submitit")
+    with running(tmp_path_factory.mktemp("keeper"), accounts=True, array=1001) as cluster:
+        yield cluster
+
+
 @pytest.mark.slow
 def test_what_became_of_a_job_that_the_controller_has_forgotten_is_told_by_accounting(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    keeper: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    needed(accounts=True)
-    (tmp_path / "own").mkdir()
-    with running(tmp_path / "own", accounts=True) as other:
-        spoken_to(other, monkeypatch)
-        notes = Kept()
-        assert ended(Slurm(tmp_path / "slurm").watched(noted, iter([(1, str(tmp_path / "log"))]), notes)) == {1: 2}
-        (note,) = notes.by_job.values()
+    spoken_to(keeper, monkeypatch)
+    notes = Kept()
+    assert ended(Slurm(tmp_path / "slurm").watched(noted, iter([(1, str(tmp_path / "log"))]), notes)) == {1: 2}
+    (note,) = notes.by_job.values()
 
-        def forgotten() -> bool:
-            return (
-                subprocess.run(["scontrol", "show", "job", note.id], capture_output=True, check=False).returncode != 0
-            )
+    def forgotten() -> bool:
+        return subprocess.run(["scontrol", "show", "job", note.id], capture_output=True, check=False).returncode != 0
 
-        until(forgotten, 120, "a controller that has forgotten")
-        end = slurm_queue.end_of(note.id)
-        assert end is not None
-        assert slurm_queue.is_of(end, note)
-        assert (end.state, end.node) == ("COMPLETED", "localhost")
+    until(forgotten, 120, "a controller that has forgotten")
+    end = slurm_queue.end_of(note.id)
+    assert end is not None
+    assert slurm_queue.is_of(end, note)
+    assert (end.state, end.node) == ("COMPLETED", "localhost")
+
+
+@pytest.mark.slow
+def test_hundreds_of_jobs_are_one_array_which_is_left_taken_up_and_cancelled(
+    keeper: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken_to(keeper, monkeypatch)
+    later = {"slurm_additional_parameters": {"begin": "now+1hour"}}
+    jobs, notes = [(number, "") for number in range(300)], Kept()
+    leaving = Slurm(tmp_path / "slurm", at_once=300, options=later, detach=True)
+    assert all(isinstance(outcome, Left) for outcome in ended(leaving.watched(noted, iter(jobs), notes)).values())
+    assert len({note.id.partition("_")[0] for note in notes.by_job.values()}) == 1
+    assert set(keeper.jobs()) == {note.id for note in notes.by_job.values()}
+    moments = Slurm(tmp_path / "slurm", at_once=300, options=later).watched(noted, iter(jobs), notes)
+    waiting = next(moment for moment in moments if isinstance(moment, Busy) and moment.reasons == ("BeginTime",))
+    assert (waiting.running, waiting.pending) == (0, 300)
+    with pytest.raises(KeyboardInterrupt, match="300 Slurm jobs are cancelled"):
+        moments.throw(KeyboardInterrupt())  # type: ignore[attr-defined]
+    until(lambda: not keeper.jobs(), 10, "an empty queue")
+
+
+@pytest.mark.slow
+def test_a_limit_of_jobs_makes_the_others_wait_and_one_that_others_fill_is_told(
+    keeper: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoken_to(keeper, monkeypatch)
+    log, limit = tmp_path / "log", ("sacctmgr", "-i", "modify", "user", "root", "set")
+    try:
+        keeper.ask(*limit, "MaxSubmitJobs=3")
+        outcomes = ended(Slurm(tmp_path / "slurm").watched(noted, iter([(number, str(log)) for number in range(6)])))
+        keeper.ask(*limit, "MaxSubmitJobs=0")
+        with pytest.raises(UsageError, match=r"AssocMaxSubmitJobLimit.*wait where other jobs of yours fill a limit"):
+            list(Slurm(tmp_path / "slurm").watched(noted, iter([(7, str(log))])))
+    finally:
+        keeper.ask(*limit, "MaxSubmitJobs=-1")
+    assert outcomes == {number: 2 * number for number in range(6)}
+    assert lines(log, "start", 6) == [1] * 6
+    (folder,) = (tmp_path / "slurm").iterdir()
+    assert [path.name for path in folder.glob("*.pkl") if "_" not in path.stem] == []

@@ -54,7 +54,7 @@ SlurmdTimeout=10
 KillWait=1
 OverTimeLimit=0
 MinJobAge=5
-MaxArraySize=5
+MaxArraySize={array}
 InactiveLimit=0
 FirstJobId={first}
 NodeName=localhost NodeAddr=127.0.0.1 Port={node} CPUs={cpus} RealMemory=4000 State=UNKNOWN
@@ -67,6 +67,7 @@ AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=127.0.0.1
 AccountingStoragePort={accounts}
 AccountingStoragePass={folder}/munge.socket
+AccountingStorageEnforce=limits
 """
 ACCOUNTS = """
 AuthType=auth/munge
@@ -213,11 +214,12 @@ def until(condition: Callable[[], bool], within: float, what: str) -> None:
 
 @contextlib.contextmanager
 def running(
-    folder: Path, *, cpus: int = 4, first: int = 1, hidden: Path | None = None, accounts: bool = False
+    folder: Path, *, cpus: int = 4, first: int = 1, array: int = 5, hidden: Path | None = None, accounts: bool = False
 ) -> Iterator[Cluster]:
     """A Slurm of one node with `cpus` of them, its job numbers from `first` on; nothing of it is left at the end.
 
-    The node does not see what lies in the folder `hidden`. A database keeps `accounts` where they are wanted.
+    The numbers of an array's tasks stay below `array`. The node does not see what lies in the folder `hidden`. A
+    database keeps `accounts` where they are wanted, and limits of users hold.
     """
     needed(accounts=accounts)
     folder.chmod(0o755)
@@ -228,7 +230,7 @@ def running(
     key.chmod(0o600)
     controller, node, database, bookkeeper = free_ports(4)
     configuration = folder / "slurm.conf"
-    facts = {"folder": folder, "controller": controller, "node": node, "cpus": cpus, "first": first}
+    facts = {"folder": folder, "controller": controller, "node": node, "cpus": cpus, "first": first, "array": array}
     facts |= {"accounting": WITH_ACCOUNTS.format(accounts=bookkeeper, folder=folder) if accounts else WITHOUT_ACCOUNTS}
     configuration.write_text(CONFIGURATION.format(**facts))
     of_accounts = folder / "slurmdbd.conf"

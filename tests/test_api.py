@@ -168,6 +168,9 @@ def test_report_probe_check_and_freeze_are_functions_too(tmp_path: Path) -> None
     assert beside.written == ()
     assert [row["title"] for row in beside.rows][-2:] == ["Parameters", "Multiply-adds"]
     assert len(beside.to_pandas()) > len(beside.rows)
+    assert senet_bench.report(["results", tmp_path / "other"]).tables == beside.tables
+    with pytest.raises(UsageError, match="by: 'day' is none of machine, torch"):
+        senet_bench.report("results", by="day")
     planned = senet_bench.probe(Gate, "se", task="count", seeds=2, dry_run=True)
     assert "<table>" in planned._repr_html_()
     with pytest.raises(UsageError, match="cannot be read"):

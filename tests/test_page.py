@@ -295,6 +295,16 @@ def test_points_tell_the_papers_errors_from_ours(everything: Path, committed: Pa
     assert fifty.costs["params"].value == pytest.approx(28.088024)
 
 
+def test_the_numbers_of_a_plot_stand_in_the_unit_of_its_axis(tmp_path: Path) -> None:
+    stored.store(tmp_path, stored.ablation(), "20261120T100000Z-ablate-0")
+    (digits,) = (leaf for leaf in content(gather(tmp_path, Store(tmp_path).survey())).cost if leaf.name == "digits")
+    (flops,) = (leaf for leaf in digits.leaves if leaf.name == "FLOPs")
+    assert flops.chart is not None
+    assert flops.table is not None
+    assert flops.chart.title.endswith("MFLOPs")
+    assert (flops.table.columns[4].name, flops.table.texts[0][4]) == ("MFLOPs", "2.5")
+
+
 def test_arrows_carry_the_interval_of_the_gain_and_the_papers_errors_are_in_outline_beside_ours(
     committed: Path,
 ) -> None:

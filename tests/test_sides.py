@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -49,6 +50,51 @@ def test_folders_and_machines_stand_side_by_side_and_differ_where_intervals_say_
     assert not (tmp_path / "a" / "index.html").exists()
 
 
+def test_times_of_two_machines_are_columns_of_their_own_where_versions_of_torch_stand_side_by_side(
+    run: Run, tmp_path: Path
+) -> None:
+    for place, (machine, torch, by) in enumerate(
+        (("a" * 12, "2.11.0", 0.0), ("b" * 12, "2.15.0", 0.2), ("c" * 12, "2.15.0", 0.3))
+    ):
+        stored_run = stored.ablation(machine)
+        environment = replace(stored_run.environment, packages={"torch": torch})
+        rows = [slower(row, by) for row in stored_run.rows]
+        stored.store(
+            tmp_path / "results",
+            replace(stored_run, environment=environment, rows=rows),
+            f"20261120T10000{place}Z-ablate-1",
+        )
+    head, line = next(
+        (table.splitlines()[1], next(one for one in table.splitlines() if one.startswith("SE-ResNet-20 (reduction=4)")))
+        for table in run("report", "--by", "torch").out.split("\n\n")
+        if table.startswith("Time over")
+    )
+    assert [f"torch 2.15.0, Test CPU, 4 cores ({letter * 12})" in head for letter in "abc"] == [False, True, True]
+    assert [f"{ratio} [" in line for ratio in ("1.050", "1.250", "1.350")] == [True] * 3
+
+
+def test_the_same_network_by_images_of_two_sizes_is_told_apart(run: Run, tmp_path: Path) -> None:
+    small = stored.ablation()
+    large = [
+        replace(row, input_size=(3, 32, 32), latency=replace(row.latency, seconds=10 * row.latency.seconds))
+        for row in small.rows
+        if row.latency
+    ]
+    stored.store(tmp_path / "results", small, "20261120T100000Z-ablate-0")
+    stored.store(tmp_path / "results", replace(small, rows=large), "20261120T100001Z-ablate-1")
+    assert run("report").code == 0
+    (written,) = (tmp_path / "results/tables").glob("latency-*.md")
+    text = written.read_text(encoding="utf-8")
+    names = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("| ")][1:]
+    assert len(names) == len(set(names)) == 10
+    assert {"ResNet-20, 1x8x8", "ResNet-20, 3x32x32"} <= set(names)
+    assert "disagree" not in text  # each is compared with the baseline of its own size
+    beside = run("report", "results", "results/../results").out
+    assert beside.count("ResNet-20, 3x32x32") > 1
+    assert "lr 0.1), 8x8 px" in beside
+    assert "lr 0.1), 32x32 px" in beside
+
+
 @pytest.mark.usefixtures("two")
 def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
     times, errors = run("report", "a", "--cite").out.splitlines()
@@ -65,6 +111,8 @@ def test_sides_that_are_none_are_one_line(run: Run, tmp_path: Path) -> None:
         2,
         "senet-bench: there is only torch 2.15.0 to show; name two results folders or more\n",
     )
+    against = run("report", "a", "a", "--against", "se")
+    assert (against.code, against.err.count("\n")) == (2, 1)
     nothing = run("report", "a", "empty")
     assert (nothing.code, nothing.err.count("\n")) == (2, 1)
 
@@ -75,6 +123,8 @@ def test_paths_are_one_line_unless_all_are_wanted(run: Run, tmp_path: Path, monk
     assert ended.err.splitlines()[0].endswith(" files in results: tables, plots and index.html")
     assert len(ended.err.splitlines()) == 1
     assert len(run("report", "-v").err.splitlines()) > 5
+    document = json.loads(run("report", "--format", "json").out)
+    assert (document["schema"], document["rows"][0]["title"]) == ("senet-bench.report/1", "What is not there yet")
     monkeypatch.setenv("COLUMNS", "60")
     narrow = run("report").out.splitlines()
     assert max(map(len, narrow)) <= 60

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
+import typer
+
 from senet_bench.api import (
     checking,
     comparison,
@@ -51,9 +53,12 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
         for name in given.keys() - options.keys():
             raise TypeError(f"{command.__name__}() has no option {name!r}; its options: {', '.join(options)}")
         values = {name: option.default for name, option in options.items()}
-        values |= {name: _typed(name, value, options[name]) for name, value in given.items()}
+        values |= {
+            name: _checked(name, _typed(name, value, options[name]), options[name]) for name, value in given.items()
+        }
         if several and first is not None:
-            values[first] = [taken(one) for one in arguments] or values[first]
+            listed = [one for given in arguments for one in (given if isinstance(given, list | tuple) else [given])]
+            values[first] = [taken(one) for one in listed] or values[first]
         elif arguments and first is not None:
             values[first] = import_string(arguments[0])
         elif arguments:
@@ -106,6 +111,18 @@ def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     if str in kinds and not isinstance(value, str | None):
         return ",".join("/".join(map(str, part)) if isinstance(part, tuple) else _text(part) for part in parts)
     return Path(value) if Path in kinds and isinstance(value, str) else value
+
+
+def _checked(name: str, value: Any, option: inspect.Parameter) -> Any:
+    """The value as the command line reads it; `UsageError` where its option takes no such one."""
+    notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
+    parser = next((note.parser for note in notes if getattr(note, "parser", None)), None)
+    if parser is None or value is None or value == option.default:
+        return value
+    try:
+        return [parser(part) for part in value] if isinstance(value, list) else parser(value)
+    except typer.BadParameter as error:
+        raise UsageError(f"{name}: {error.message}") from error
 
 
 def _text(value: Any) -> str:

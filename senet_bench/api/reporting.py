@@ -12,6 +12,7 @@ import typer
 from senet_bench.api.parameters import choice
 from senet_bench.api.reading import RESULTS, Against, AnyProtocol, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.gallery.collection import Collection, LeftOut
@@ -49,7 +50,12 @@ def report(
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     places = [Path(place) for place in folders or [results]]
     if by is not None or len(places) > 1:
-        document = _side_by_side(places, by)
+        if against is not None or any_protocol:
+            option = "--any-protocol" if against is None else "--against"
+            raise UsageError(
+                f"{option} is for the report of one folder", "leave it out, or name one folder without --by"
+            )
+        document = _side_by_side(places, cast(SplitName, by) if by else None)
         return Reported(document.wide, document.records, document)
     from senet_bench.core.store import Store
     from senet_bench.gallery.report import rebuild
@@ -73,13 +79,13 @@ def _held(folders: Sequence[Path]) -> dict[str, Collection]:
     return {str(place): held(Store(place)) for place in folders}
 
 
-def _side_by_side(places: Sequence[Path], by: str | None) -> Document:
+def _side_by_side(places: Sequence[Path], by: SplitName | None) -> Document:
     from senet_bench.gallery.report import files_together
     from senet_bench.gallery.sides import side_by_side, split
 
     folders = _held(places)
-    sides = folders if by is None else split(files_together(folders.values()), cast(SplitName, by))
-    return side_by_side(sides, _trend(places) if by == "commit" else ())
+    sides = folders if by is None else split(files_together(folders.values()), by)
+    return side_by_side(sides, by, _trend(places) if by == "commit" else ())
 
 
 def _trend(places: Sequence[Path]) -> list[Table]:

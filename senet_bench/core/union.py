@@ -7,7 +7,7 @@ counts, and what is left out is counted. The order in which the runs are given c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypeVar
@@ -21,7 +21,7 @@ from senet_bench.core.changes import changed
 from senet_bench.core.comparisons import compared, of_seeds
 from senet_bench.core.datasets import DATASETS
 from senet_bench.core.results import Accuracy, Latency, Row, Run, StoredDocument, TrainingProtocol
-from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, is_outside
+from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, by_sides, is_outside
 from senet_bench.core.store import key_of
 
 Key = tuple[object, ...]
@@ -135,6 +135,22 @@ class Ablation(Union):
 def identity(row: Row) -> Key:
     """What makes two rows one network, whatever its code from outside was then."""
     return row.model, row.baseline, _function(row.attention), row.input_size, row.classes, row.cardinality
+
+
+def labels(rows: Iterable[Row]) -> Callable[[Row], str]:
+    """What calls each row: its label, with the size of its images and its classes where those of a label differ."""
+    sizes: dict[str, set[tuple[int, ...]]] = {}
+    classes: dict[tuple[str, tuple[int, ...]], set[int]] = {}
+    for row in rows:
+        sizes.setdefault(row.label, set()).add(row.input_size)
+        classes.setdefault((row.label, row.input_size), set()).add(row.classes)
+
+    def label(row: Row) -> str:
+        size = [by_sides(row.input_size)] if len(sizes.get(row.label, ())) > 1 else []
+        of_classes = [f"{row.classes} classes"] if len(classes.get((row.label, row.input_size), ())) > 1 else []
+        return ", ".join((row.label, *size, *of_classes))
+
+    return label
 
 
 def _function(attention: AttentionSpec | None) -> AttentionSpec | None:

@@ -73,7 +73,7 @@ def _cost_fields(rows: Sequence[Row], timed: Timed | None, known: Sequence[Row] 
     """Parameters and FLOPs, over the baseline's where that is there, else as they are, and the ratio of times."""
     others = comparisons.References(known or rows)
     bases = {id(row): others.baseline_of(row) for row in rows}
-    fields: list[Field[Row]] = [(Column("network", numeric=False), lambda row: row.label)]
+    fields: list[Field[Row]] = [(Column("network", numeric=False), union.labels(known or rows))]
     for key in ("params", "flops"):
         metric = METRICS[key]
         form = metric.form_for(rows)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from senet_bench.core.metrics import Metric
-from senet_bench.core.results import Latency, Row
-from senet_bench.core.union import Timed
+from senet_bench.core.results import Latency
+from senet_bench.core.union import Timed, labels
 from senet_bench.gallery.collection import conditions_label
 from senet_bench.gallery.points import DATASET_NAMES, PricedError
 from senet_bench.show.chart import name_of, shown
@@ -313,7 +313,8 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
         ((Stroke(((-8, 0), (8, 0)), "muted", 1.6), Point((0, 0), "bar", 7, "muted")), CONTROL_LABEL),
     ]
     keys, high = legend(entries, 8, 0, WIDE - 16)
-    left = min(260.0, max(width_of(shown(row.label, 40)) for row, _ in rows) + 14)
+    label_of = labels(timed.rows)
+    left = min(260.0, max(width_of(shown(label_of(row), 40)) for row, _ in rows) + 14)
     edges = [edge for _, latency in rows for edge in _edges(latency)]
     frame = Frame(
         left, high + 4, WIDE - left - 14, LINE * len(rows) + 8, scale_around([1, *edges], 0.01), Scale(0, len(rows))
@@ -333,8 +334,9 @@ def ratios(timed: Timed, name: str, machine: str) -> Chart | None:
     ]
     for place, (row, latency) in enumerate(rows):
         y = frame.top + 4 + LINE * (place + 0.5)
-        parts.append(DrawnPart((Text((left - 6, y), cut(shown(row.label, 40), left - 10), "ink", TEXT, "end"),)))
-        parts += _ratio_parts(frame, y, place, row, latency)
+        label = label_of(row)
+        parts.append(DrawnPart((Text((left - 6, y), cut(shown(label, 40), left - 10), "ink", TEXT, "end"),)))
+        parts += _ratio_parts(frame, y, place, label, latency)
     title = f"Latency over the baseline's on {machine}: {conditions_label(timed.conditions)}{some}"
     return Chart(name, title, WIDE, frame.bottom + 38, tuple(parts))
 
@@ -345,12 +347,12 @@ def _edges(latency: Latency) -> list[float]:
     return [edge for edge in known if edge is not None and math.isfinite(edge)]
 
 
-def _ratio_parts(frame: Frame, y: float, place: int, row: Row, latency: Latency) -> Iterator[DrawnPart]:
+def _ratio_parts(frame: Frame, y: float, place: int, label: str, latency: Latency) -> Iterator[DrawnPart]:
     """The ratio of a network with its interval, and below it the control's."""
-    yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), _ratio_said(row, latency), f"mark-{place}")
+    yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), _ratio_said(label, latency), f"mark-{place}")
     if _finite(latency.control_ratio):
         ratio = latency.control_ratio or 1.0
-        text = (f"{row.label}: control", _ratio(ratio, latency.control_ci))
+        text = (f"{label}: control", _ratio(ratio, latency.control_ci))
         yield _ratio_part(frame, y + 5, (ratio, latency.control_ci), text, f"mark-control-{place}")
 
 
@@ -369,9 +371,9 @@ def _at(frame: Frame, ratio: float, y: float) -> Place:
     return frame.place(ratio, 0)[0], y
 
 
-def _ratio_said(row: Row, latency: Latency) -> tuple[str, ...]:
+def _ratio_said(label: str, latency: Latency) -> tuple[str, ...]:
     """What the mark of a ratio says."""
-    lines = [row.label, f"{_ratio(latency.ratio or 1.0, latency.ci)} times its baseline's time"]
+    lines = [label, f"{_ratio(latency.ratio or 1.0, latency.ci)} times its baseline's time"]
     lines.append(f"{1e3 * latency.seconds:.4g} ms a call, {latency.rounds} rounds")
     if latency.control_ratio is not None:
         lines.append(f"control {_ratio(latency.control_ratio, latency.control_ci)}")

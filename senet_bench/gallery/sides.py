@@ -8,11 +8,23 @@ from typing import Literal
 
 from senet_bench.core import union
 from senet_bench.core.results import Accuracy, Latency, Row
+from senet_bench.core.specs import by_sides
 from senet_bench.core.union import Key, StoredRun
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, conditions_label
 from senet_bench.show.measurements import mean_interval
-from senet_bench.show.tables import EMPTY, Cell, Column, Document, Field, Table, interval_text, number, table_of
+from senet_bench.show.tables import (
+    EMPTY,
+    Cell,
+    Column,
+    Document,
+    Field,
+    Table,
+    interval_text,
+    number,
+    of_tables,
+    table_of,
+)
 
 SideSplit = Literal["machine", "torch", "version", "commit"]
 Interval = tuple[float, float]
@@ -25,7 +37,7 @@ def split(collection: Collection, by: SideSplit) -> dict[str, Collection]:
     """The runs of a folder by machine, version of torch or of senet-bench, or commit, by its name."""
     names: dict[SideSplit, Callable[[StoredRun], str]] = {
         "machine": lambda run: collection.name_of(run.machine),
-        "torch": lambda run: f"torch {run.torch}" if run.torch else "torch not noted",
+        "torch": lambda run: _torch(run.torch),
         "version": lambda run: f"senet-bench {run.document.version}",
         "commit": lambda run: f"commit {run.document.environment.commit or 'not noted'}",
     }
@@ -35,45 +47,42 @@ def split(collection: Collection, by: SideSplit) -> dict[str, Collection]:
     return {name: Collection(tuple(runs)) for name, runs in sorted(sides.items())}
 
 
-def side_by_side(sides: Mapping[str, Collection], trend: Sequence[Table] = ()) -> Document:
+def side_by_side(sides: Mapping[str, Collection], by: SideSplit | None = None, trend: Sequence[Table] = ()) -> Document:
     """Tables of times, errors and counts of the networks that two sides or more have, behind a trend.
 
-    Raises `UsageError` where there is neither.
+    `by` is what the sides were told apart by, None for folders. Raises `UsageError` where there is neither.
     """
     if len(sides) < 2 and not trend:
         raise UsageError(f"there is only {next(iter(sides), 'nothing')} to show", "name two results folders or more")
-    tables = (*trend, *_times(sides), *_errors(sides), *_counts(sides))
+    tables = (*trend, *_times(sides, by), *_errors(sides), *_counts(sides))
     if not tables:
         raise UsageError(f"{' and '.join(sides)} have no network in common", "measure the same networks on each")
-    json = {"schema": "senet-bench.report/1", "sides": list(sides), "rows": [_record(table) for table in tables]}
-    records = tuple(line for table in tables for line in _lines(table))
-    return Document(json, tables, tables, records)
+    return of_tables("report", tables, sides=list(sides))
 
 
-def _lines(table: Table) -> Iterator[dict[str, str]]:
-    names = [f"{column.group} {column.name}".strip() for column in table.columns]
-    return ({"table": table.title, **dict(zip(names, row))} for row in table.texts)
-
-
-def _record(table: Table) -> dict[str, object]:
-    return {"title": table.title, "lines": list(_lines(table)), "notes": list(table.notes)}
-
-
-def _times(sides: Mapping[str, Collection]) -> Iterator[Table]:
-    """The ratios to the baseline under each of the conditions."""
+def _times(sides: Mapping[str, Collection], by: SideSplit | None) -> Iterator[Table]:
+    """The ratios to the baseline under each of the conditions, a column for each machine and torch of a side."""
     conditions = dict.fromkeys(timed.conditions for one in sides.values() for timed in one.timings)
+    whole = Collection(tuple(source for one in sides.values() for source in one.sources))
     for each in conditions:
-        known = {
-            name: {
-                union.identity(row): row
-                for timed in one.timings
-                if timed.conditions == each
-                for row in timed.rows
-                if row.latency and row.latency.ratio is not None
-            }
-            for name, one in sides.items()
+        timings = [(name, timed) for name, one in sides.items() for timed in one.timings if timed.conditions == each]
+        several = {
+            "machine": len({timed.machine for _, timed in timings}) > 1 and by != "machine",
+            "torch": len({timed.torch for _, timed in timings}) > 1 and by != "torch",
         }
+        known: dict[str, dict[Key, Row]] = {}
+        for name, timed in timings:
+            machine = whole.name_of(timed.machine) if several["machine"] else ""
+            torch = _torch(timed.torch) if several["torch"] else ""
+            column = ", ".join(filter(None, (name, machine, torch)))
+            known[column] = {
+                union.identity(row): row for row in timed.rows if row.latency and row.latency.ratio is not None
+            }
         yield from _table(f"Time over the baseline's: {conditions_label(each)}", known, _time, _time_interval)
+
+
+def _torch(version: str) -> str:
+    return f"torch {version}" if version else "torch not noted"
 
 
 def _latency(row: Row) -> Latency:
@@ -108,7 +117,7 @@ def _errors(sides: Mapping[str, Collection]) -> Iterator[Table]:
             }
             for name, one in sides.items()
         }
-        title = f"Top-1 error on {protocol.dataset}, % ({protocol.words})"
+        title = f"Top-1 error on {protocol.dataset}, % ({protocol.words}), {by_sides(size[1:])} px"
         yield from _table(title, known, _error, lambda row: mean_interval(_accuracy(row)))
 
 
@@ -151,7 +160,7 @@ def _table(
     sides = [name for name, rows in known.items() if any(union.identity(row) in rows for row in shared)]
     if not shared:
         return
-    fields: list[Field[Row]] = [(Column("network", numeric=False), lambda row: row.label)]
+    fields: list[Field[Row]] = [(Column("network", numeric=False), union.labels(shared))]
     fields += [(Column(name), _of_side(known[name], text)) for name in sides]
 
     def told(row: Row) -> str | Cell:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from senet_bench.core.comparisons import rows_against
 from senet_bench.core.results import Row
 from senet_bench.core.store import key_of
-from senet_bench.core.union import Timed
+from senet_bench.core.union import Timed, labels
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.chart import name_of
@@ -26,7 +26,7 @@ def compared_with(rows: Sequence[Row], against: str | None) -> Sequence[Row]:
 
 def time_table(collection: Collection, timed: Timed, against: str | None = None) -> Table | None:
     """The times of one machine under the same conditions, under its name where there are several."""
-    table = latency_table(timed.rows, name=lambda row: row.label, against=against)
+    table = latency_table(timed.rows, name=labels(timed.rows), against=against)
     if table is None:
         return None
     place = collection.place_of(timed)

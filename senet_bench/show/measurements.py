@@ -58,9 +58,9 @@ def latency_table(
     if against is not None:
         columns.insert(4 + len(varying), _over(entries, against))
     body = tuple(zip(*([text(row, latency) for row, latency in entries] for _, text in columns)))
-    reasons = dict.fromkeys(f"{row.label}: {latency.reason}" for row, latency in entries if latency.reason)
+    reasons = dict.fromkeys(f"{name(row)}: {latency.reason}" for row, latency in entries if latency.reason)
     missing = dict.fromkeys(
-        f"{row.label}: not timed: {why}" for row in rows for what, why in row.missing.items() if what in UNTIMED
+        f"{name(row)}: not timed: {why}" for row in rows for what, why in row.missing.items() if what in UNTIMED
     )
     return Table(
         f"Latency: {constant}",
@@ -70,7 +70,7 @@ def latency_table(
             *reasons,
             *missing,
             *dict.fromkeys(latency.energy_missing for _, latency in entries if latency.energy_missing),
-            *_contradictions(entries),
+            *_contradictions(entries, name),
             *([OVER_NOTE.format(row=against)] if against is not None else []),
             *_time_notes(rows),
             *(ENERGY_NOTES if any(latency.energy for _, latency in entries) else ()),
@@ -99,15 +99,20 @@ def _time_notes(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(note.replace("SE / baseline", f"a network / {first}") if given else note for note in TIME_NOTES)
 
 
-def _contradictions(entries: Sequence[TimedRow]) -> Iterator[str]:
+def _contradictions(entries: Sequence[TimedRow], name: Callable[[Row], str]) -> Iterator[str]:
     """Where two medians say faster and the ratio of their rounds is surely slower, or the other way round."""
-    bases = {(row.model, latency.conditions): latency for row, latency in entries if row.baseline is None}
+    bases = {(row.model, _shared(row, latency)): latency for row, latency in entries if row.baseline is None}
     for row, latency in entries:
-        base = bases.get((row.baseline or "", latency.conditions))
+        base = bases.get((row.baseline or "", _shared(row, latency)))
         if base is None or latency.ci is None or latency.ci[0] <= 1 <= latency.ci[1]:
             continue
         if (latency.seconds < base.seconds) == (latency.ci[0] > 1):
-            yield f"{row.label}: ms and ratio disagree, as on a busy machine: the ratio is of calls in the same rounds"
+            yield f"{name(row)}: ms and ratio disagree, as on a busy machine: the ratio is of calls in the same rounds"
+
+
+def _shared(row: Row, latency: Latency) -> tuple[object, ...]:
+    """What the times of two networks share that are set against each other."""
+    return row.input_size, row.classes, latency.conditions
 
 
 def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:

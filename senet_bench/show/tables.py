@@ -7,6 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
+from senet_bench import __version__
+from senet_bench.core.schemas import schema_of
+
 EMPTY = ""
 
 
@@ -130,6 +133,19 @@ class Document:
 
 def of_table(table: Table) -> Document:
     """One table by itself; its records are its lines under their headings."""
-    names = [f"{column.group} {column.name}".strip() for column in table.columns]
-    records = tuple(dict(zip(names, row)) for row in table.texts)
+    records = _lines(table)
     return Document({"title": table.title, "rows": records, "notes": table.notes}, (table,), (table,), records)
+
+
+def of_tables(command: str, tables: Sequence[Table], **about: object) -> Document:
+    """What a command has to say in tables alone: they are the rows of its JSON, and their lines its records."""
+    rows = [{"title": table.title, "lines": _lines(table), "notes": table.notes} for table in tables]
+    records = tuple({"table": table.title, **line} for table in tables for line in _lines(table))
+    json = {"schema": schema_of(command), "version": __version__, **about, "rows": rows}
+    return Document(json, tuple(tables), tuple(tables), records)
+
+
+def _lines(table: Table) -> tuple[dict[str, str], ...]:
+    """The lines of a table under their headings."""
+    names = [f"{column.group} {column.name}".strip() for column in table.columns]
+    return tuple(dict(zip(names, row)) for row in table.texts)

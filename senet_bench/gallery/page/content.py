@@ -15,7 +15,7 @@ from senet_bench.gallery import ablations
 from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
-from senet_bench.gallery.plots import ratios, tradeoff
+from senet_bench.gallery.plots import ratios, tradeoff, unit_of
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
 from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.gates import tables as excitations
@@ -142,14 +142,15 @@ def _cost(
         some = f"{len(own)} of {count} errors, the paper's and those of most seeds"
         chart = replace(chart, title=f"{chart.title}; {some}")
     here = "counted here" if metric.quantity == "count" else "timed here"
-    columns = ("network", "family", "error of", "recipe", metric.label, "", "top-1 error %", "95 % interval")
+    unit = unit_of(own, metric)
+    columns = ("network", "family", "error of", "recipe", unit.label, "", "top-1 error %", "95 % interval")
     lines = tuple(
         (
             point.label,
             point.family,
             "the paper" if point.source == "paper" else "here",
             point.group,
-            cost.printed if cost.printed and len(metric.forms) == 1 else f"{cost.value:.4g}",
+            cost.printed if cost.printed and len(metric.forms) == 1 else f"{unit.factor * cost.value:.4g}",
             "printed" if cost.printed else here,
             f"{point.error:.2f}",
             interval_text(point.interval),
@@ -157,7 +158,7 @@ def _cost(
         for point, cost in ((point, point.costs[metric.key]) for point in own)
     )
     table = Table(
-        chart.title, tuple(Column(one, numeric=one in (metric.label, "top-1 error %")) for one in columns), lines
+        chart.title, tuple(Column(one, numeric=one in (unit.label, "top-1 error %")) for one in columns), lines
     )
     rows = tuple(mark.row for mark in chart.marks if mark.row)
     return Leaf(where or metric.tab, chart, table, row_ids=rows)

@@ -17,7 +17,7 @@ from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
-from senet_bench.show.tables import EMPTY, Column, Document, Table
+from senet_bench.show.tables import EMPTY, Column, Document, Table, of_tables
 
 SIGNS: dict[Status, str] = {
     "match": "✓",
@@ -298,7 +298,7 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
         lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
         tables.append(Table("What SE costs and buys", columns, lines, first.sentences[-1:]))
     tables += _own(collection)
-    return Document({}, tuple(tables), tuple(tables), ())
+    return of_tables("report", tables)
 
 
 def _own(collection: Collection) -> Iterator[Table]:

@@ -13,6 +13,7 @@ from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.models.attach import positions
 from senet_bench.models.attention import GATES
 from senet_bench.models.folding import folded, without
 from senet_bench.models.gates import gate_blocks, gate_stages
@@ -133,7 +134,9 @@ def test_the_network_that_is_folded_stays_as_it_is() -> None:
         ("timm", "mobilenetv3_small_050", 9, "blocks.0.0.se"),
         pytest.param("timm", "regnety_002", 13, "s1.b1.se", marks=pytest.mark.slow),
         pytest.param("timm", "seresnet50", 16, "layer1.0.se", marks=pytest.mark.slow),
+        pytest.param("timm", "mobilenetv3_large_100", 8, "blocks.2.0.se", marks=pytest.mark.slow),
         pytest.param("torchvision", "mobilenet_v3_small", 9, "features.1.block.1", marks=pytest.mark.slow),
+        pytest.param("torchvision", "efficientnet_b0", 16, "features.1.0.block.1", marks=pytest.mark.slow),
     ],
 )
 def test_gates_of_other_libraries_are_recognised_by_what_they_do_and_fold(
@@ -146,7 +149,7 @@ def test_gates_of_other_libraries_are_recognised_by_what_they_do_and_fold(
     stages = gate_stages(network, size)
     assert (len(blocks), next(iter(blocks))) == (count, first)
     assert list(stages) == list(blocks)
-    assert set(stages.values()) <= {2, 3, 4, 5}
+    assert set(stages.values()) <= {1, 2, 3, 4, 5}
     image, held = torch.randn(2, *size, dtype=torch.float64), dict[str, Tensor]()
 
     def hold(block: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
@@ -161,6 +164,16 @@ def test_gates_of_other_libraries_are_recognised_by_what_they_do_and_fold(
         hook.remove()
     apart = (folded(network, held, size)(image) - wanted).abs().max() / wanted.abs().max()
     assert float(apart.detach()) < SAME
+
+
+def test_gates_are_recognised_in_images_so_small_that_maps_shrink_to_one_place() -> None:
+    network = pytest.importorskip("timm").create_model("mobilenetv3_small_050")
+    large, small = (3, SMALL, SMALL), (3, 8, 8)
+    assert gate_stages(network, small) == gate_stages(network, large)
+    replaced = [position.name for position in positions(network, small, replaces=True)]
+    assert replaced == [position.name for position in positions(network, large, replaces=True)]
+    with pytest.raises(UsageError, match="attention of its own at 9 places"):
+        positions(network, small)
 
 
 def test_a_network_without_gates_has_none() -> None:

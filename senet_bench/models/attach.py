@@ -23,7 +23,7 @@ from senet_bench.core.source import imported
 from senet_bench.core.specs import REPLACE, AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with, restart_identities
-from senet_bench.models.graph import check_same_in_training, difference, shapes, shell, trace
+from senet_bench.models.graph import check_same_in_training, difference, open_shapes, shapes, shell, trace
 from senet_bench.models.places import IN_PLACE_SUMS, OVERWRITING_PRODUCTS, AttentionPlace, PlaceKind, own_gates, places
 
 SAME_ATTACHED = 1e-3
@@ -70,7 +70,8 @@ def _traced(network: nn.Module, input_size: tuple[int, ...], replaces: bool) -> 
     of_network = shell(network)
     graph = trace(of_network, input_size)
     sizes = shapes(of_network, graph, input_size)
-    own = own_gates(of_network, graph, sizes)
+    open_sizes = open_shapes(of_network, graph, input_size, sizes)[1]
+    own = [replace(place, shape=sizes[place.value]) for place in own_gates(of_network, graph, open_sizes)]
     if own and not replaces:
         raise UsageError(
             f"it has attention of its own at {len(own)} places, {own[0].name} first",

@@ -12,7 +12,7 @@ from torch import fx, nn
 
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import attention_blocks
-from senet_bench.models.graph import shapes, shell, trace
+from senet_bench.models.graph import open_shapes, shell, trace
 from senet_bench.models.places import around, own_gates
 
 
@@ -37,7 +37,8 @@ def _own(network: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
     bare = shell(network)
     try:
         graph = trace(bare, input_size)
-        places = own_gates(bare, graph, shapes(bare, graph, input_size))
+        size, sizes = open_shapes(bare, graph, input_size)
+        places = own_gates(bare, graph, sizes)
     except UsageError:
         return {}
     stages: dict[str, int] = {}
@@ -45,7 +46,7 @@ def _own(network: nn.Module, input_size: tuple[int, ...]) -> dict[str, int]:
         assert place.product is not None
         name = around(place.product)[1]
         if name and _is_whole(name, place.value, place.product):
-            stages[name] = max(0, round(math.log2(input_size[-1] / place.shape[-1])))
+            stages[name] = max(0, round(math.log2(size[-1] / place.shape[-1])))
     return stages
 
 

@@ -24,6 +24,8 @@ from senet_bench.models.sized import BATCH, Sized
 _LAYERS = (nn.modules.conv._ConvNd, nn.Linear, nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)
 DROPOUT_MODULES: dict[Any, Callable[[float], nn.Module]] = {F.dropout: nn.Dropout, F.dropout2d: nn.Dropout2d}
 Shapes = dict[fx.Node, tuple[int, ...]]
+OPEN_SIDE = 128
+"""The side of an image whose maps have several places at every stage, the last at 1/32 of it."""
 
 
 class Tracer(fx.Tracer):
@@ -286,3 +288,20 @@ def shapes(shell: nn.Module, graph: fx.Graph, input_size: tuple[int, ...]) -> Sh
             f"it cannot take {size} images ({first_line(error)})", "give another --img-size or --in-channels"
         ) from error
     return {node: interpreter.found[node.name] for node in graph.nodes if node.name in interpreter.found}
+
+
+def open_shapes(
+    shell: nn.Module, graph: fx.Graph, input_size: tuple[int, ...], own: Shapes | None = None
+) -> tuple[tuple[int, ...], Shapes]:
+    """An image size, and the shapes for it, at which no map has shrunk to one place: there a gate looks as a product.
+
+    It is `input_size`, whose shapes are `own` where they are known, with no side below `OPEN_SIDE`; `input_size`
+    itself for a network that takes no other.
+    """
+    size = (input_size[0], *(max(side, OPEN_SIDE) for side in input_size[1:]))
+    if size != input_size:
+        try:
+            return size, shapes(shell, graph, size)
+        except UsageError:
+            pass
+    return input_size, own or shapes(shell, graph, input_size)

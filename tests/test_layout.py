@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from senet_bench.api.tables import TableOptions
@@ -24,6 +26,17 @@ def test_rows_columns_and_names_are_those_asked_for_in_every_format() -> None:
     assert "| Ours " in render(document, "md")
     assert "Ours" in render(document, "latex")
     assert '"label":"SE-ResNet-20 (reduction=4)"' in render(document, "json").replace('": ', '":')
+
+
+def test_a_row_is_named_as_its_table_names_it_and_notes_are_those_of_the_columns_shown() -> None:
+    run = stored.ablation()
+    control = replace(run.rows[-1], label="SE-ResNet-20, gates fixed at 0.5", axes={"block": "constant"})
+    run = replace(run, rows=[*run.rows[:-1], control])
+    layout = Layout(rows=("none", "Gates fixed at 0.5"), columns=("error %", "p Holm"))
+    (errors,) = of_run(run, layout=layout).wide
+    assert [row[0] for row in errors.texts] == ["ResNet-20", "gates fixed at 0.5"]
+    assert any(note.startswith("difference: ") for note in of_run(run).wide[-1].notes)
+    assert not any(note.startswith("difference: ") for note in errors.notes)
 
 
 def test_fields_of_csv_can_be_named() -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
+from senet_bench.core.blocks import constant_words
 from senet_bench.core.changes import changed
 from senet_bench.core.intervals import Paired, paired_seeds, sd, t_quantile
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
@@ -77,11 +78,13 @@ def rows_named(rows: Sequence[Row], name: str) -> list[Row]:
     `UsageError` where there is none, or where several belong to one baseline.
     """
     wanted = name.strip().lower()
-    by_label = [row for row in rows if wanted in (row.label.lower(), setting_label(row.axes or {}).lower())]
+    by_label = [
+        row for row in rows if wanted in map(str.lower, (row.label, setting_of(row), setting_label(row.axes or {})))
+    ]
     by_name = [row for row in rows if wanted in names(row)]
     chosen = by_label or by_name
     if not chosen:
-        known = list(dict.fromkeys(setting_label(row.axes or {}) or row.label for row in rows))
+        known = list(dict.fromkeys(map(setting_of, rows)))
         hint = nearest(name, known, most=1) or f"choose from {', '.join(known)}"
         raise UsageError(f"no row is called {name!r}", hint)
     usual = [row for row in chosen if row.attention and row.attention.reductions == (USUAL_REDUCTION,)]
@@ -90,9 +93,16 @@ def rows_named(rows: Sequence[Row], name: str) -> list[Row]:
     if several and len({_group(row) for row in usual}) == len(usual) == len(groups):
         return usual
     if several:
-        labels = ", ".join(setting_label(row.axes or {}) or row.label for row in several)
+        labels = ", ".join(map(setting_of, several))
         raise UsageError(f"{name!r} is the name of {len(several)} rows: {labels}", "name one of them")
     return chosen
+
+
+def setting_of(row: Row) -> str:
+    """A row of an ablation by its setting; the baseline, and a row of no ablation, by its name."""
+    if row.attention is not None and row.attention.is_constant and row.axes is not None:
+        return constant_words(row.attention)
+    return setting_label(row.axes) if row.axes else row.label
 
 
 def names(row: Row) -> set[str]:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
-from senet_bench.core.axes import AXES, setting_label
-from senet_bench.core.blocks import constant_words
+from senet_bench.core.axes import AXES
+from senet_bench.core.comparisons import setting_of
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run
@@ -117,13 +117,6 @@ def _about_trials(run: Run) -> tuple[str, ...]:
 
 def _title(study: Study) -> str:
     return f"Table {study.table}. {TABLES[study.table].title}"
-
-
-def setting_of(row: Row) -> str:
-    """A row of an ablation by its setting; the baseline by its name."""
-    if row.attention is not None and row.attention.is_constant and row.axes is not None:
-        return constant_words(row.attention)
-    return setting_label(row.axes) if row.axes else row.label
 
 
 def _row_name(study: Study, row: Row) -> str:

@@ -66,15 +66,21 @@ class Layout:
         return replace(self, against=given[0]) if given else self
 
     def of_table(self, table: Table) -> Table:
-        """The table with the columns asked for, in that order, behind its first one; itself where it has none."""
+        """The table with the columns asked for, in that order, behind its first one; itself where it has none.
+
+        What its notes say of the columns that are left out goes with them.
+        """
         if not self.columns:
             return table
         places = [place for name in self.columns for place in _places(table.columns, name) if place]
         if not places:
             return table
         chosen = [0, *dict.fromkeys(places)]
+        columns = tuple(table.columns[place] for place in chosen)
+        gone = {column.name for column in table.columns} - {column.name for column in columns}
         rows = tuple(tuple(row[place] for place in chosen) for row in table.rows)
-        return replace(table, columns=tuple(table.columns[place] for place in chosen), rows=rows)
+        notes = tuple(note for note in table.notes if note.partition(":")[0] not in gone)
+        return replace(table, columns=columns, rows=rows, notes=notes)
 
     def of_tables(self, tables: Iterable[Table], fields: Iterable[str] = ()) -> tuple[Table, ...]:
         """The tables that have a column which was asked for; `UsageError` for one that is none, nor one of `fields`."""

@@ -17,7 +17,7 @@ from senet_bench.core.store import key_of
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.probing import arms, measurement
 from senet_bench.probing.comparison import judged, pairs
-from senet_bench.probing.network import WIDTH, RandomGate
+from senet_bench.probing.network import WIDTH, RandomGate, in_cells
 from senet_bench.probing.rows import CONTROLS, ArmRole, ProbeRow
 from senet_bench.probing.tables import verdict_sentence
 from senet_bench.probing.tasks import TASKS
@@ -276,8 +276,8 @@ def test_without_a_block_the_logits_are_a_mean_over_cells() -> None:
     images = torch.from_numpy(TASKS["context"].images(0, 1)[0])
     cells = images.unfold(2, 4, 4).unfold(3, 4, 4).permute(0, 2, 3, 1, 4, 5).reshape(16, 3, 4, 4)
     with torch.no_grad():
-        whole = network(images)[0]
-        parts = torch.stack([network(cell.repeat(1, 1, 4, 4))[0] for cell in cells[:, None]])
+        whole = network(in_cells(images))[0]
+        parts = torch.stack([network(in_cells(cell.repeat(1, 1, 4, 4)))[0] for cell in cells[:, None]])
     assert torch.allclose(parts.mean(0), whole, atol=1e-5)
 
 

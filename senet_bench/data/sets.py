@@ -23,6 +23,8 @@ from senet_bench.errors import MeasurementError, UsageError
 LabelArray = npt.NDArray[np.int64]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 DIGITS_PER_CLASS = 10
+DIGIT_WHITE = 240
+"""The brightest grey of the digits, 15 times scikit-learn's 16."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +118,7 @@ def existing(key: str, folder: Path | str | None) -> Path:
 
 def digits(draw: int = 0) -> DataSet:
     """The 100-label setting: 10 training images per class drawn by `draw`, the other 1,697 to test on."""
-    images, labels = _all_digits()
+    images, labels = all_digits()
     rng = np.random.default_rng(draw)
     chosen = [rng.permutation(np.flatnonzero(labels == digit))[:DIGITS_PER_CLASS] for digit in range(10)]
     return _digits("digits", images, labels, np.concatenate(chosen))
@@ -124,7 +126,7 @@ def digits(draw: int = 0) -> DataSet:
 
 def digits_full(draw: int = 0) -> DataSet:
     """All digits, four fifths to train on, split once for all."""
-    images, labels = _all_digits()
+    images, labels = all_digits()
     return _digits("digits-full", images, labels, np.random.default_rng(0).permutation(len(labels))[:1437])
 
 
@@ -136,8 +138,8 @@ def _digits(name: str, images: Pixels, labels: LabelArray, chosen: LabelArray) -
     return DataSet(name, classes, train, test, (float(values.mean()),), (float(values.std()),), size=8)
 
 
-def _all_digits() -> tuple[Pixels, LabelArray]:
-    """All 1,797 images (N, 1, 8, 8) with their 17 grey levels spread over 0..240, and their labels.
+def all_digits() -> tuple[Pixels, LabelArray]:
+    """All 1,797 images (N, 1, 8, 8) with their 17 grey levels spread over 0..`DIGIT_WHITE`, and their labels.
 
     Read from the file inside scikit-learn: importing `sklearn.datasets` takes 3 s and gives the same numbers.
     """
@@ -151,4 +153,4 @@ def _all_digits() -> tuple[Pixels, LabelArray]:
         raise MeasurementError(
             f"digits: {file} cannot be read ({error})", "install scikit-learn, whose images they are"
         ) from error
-    return (table[:, :-1] * 15).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]
+    return (table[:, :-1] * DIGIT_WHITE // 16).astype(np.uint8).reshape(-1, 1, 8, 8), table[:, -1]

@@ -76,17 +76,17 @@ class ProbeNetwork(nn.Module):
         self.units = nn.Sequential(*(ProbeUnit(width, block) for block in blocks))
         self.fc = nn.Linear(width, classes)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The logits, (N, classes), of images (N, C, 16, 16)."""
-        rows = self.units(F.relu(self.norm(self.stem(cell_rows(x))), inplace=True))
+    def forward(self, cells: Tensor) -> Tensor:
+        """The logits, (N, classes), of images as `in_cells` gives them."""
+        rows = self.units(F.relu(self.norm(self.stem(cells.flatten(0, 1))), inplace=True))
         return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 
-def cell_rows(images: Tensor) -> Tensor:
-    """The pixels of each cell as a row, (N * 16, C * 16), of images (N, C, 16, 16)."""
+def in_cells(images: Tensor) -> Tensor:
+    """The pixels of each cell side by side, (N, 16, C * 16), of images (N, C, 16, 16)."""
     count, channels = images.shape[:2]
     grid = images.reshape(count, channels, CELLS, CELL, CELLS, CELL)
-    return grid.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(0, 2)
+    return grid.permute(0, 2, 4, 1, 3, 5).reshape(count, GRID_CELLS, -1)
 
 
 def probe_network(

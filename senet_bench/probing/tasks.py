@@ -192,10 +192,10 @@ def composed_digits(random: np.random.Generator, count: int, tint: float) -> tup
 @functools.cache
 def _handwritten() -> tuple[Images, Images]:
     """scikit-learn's images of 0 and of 1, 8 x 8, from 0 to 1."""
-    from sklearn.datasets import load_digits
+    from senet_bench.data.sets import DIGIT_WHITE, all_digits
 
-    data = load_digits()
-    zeros, ones = ((data.images[data.target == digit] / 16).astype(np.float32) for digit in (0, 1))
+    images, labels = all_digits()
+    zeros, ones = ((images[labels == digit, 0] / DIGIT_WHITE).astype(np.float32) for digit in (0, 1))
     return zeros, ones
 
 

@@ -18,7 +18,8 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build_spec
-from senet_bench.probing.tasks import IMAGE_SIDE, TASKS, ProbeTask
+from senet_bench.probing.network import in_cells
+from senet_bench.probing.tasks import CELL, IMAGE_SIDE, TASKS, ProbeTask
 from senet_bench.training.start import initialise_by_name
 from senet_bench.training.trials import trained_place
 
@@ -76,9 +77,9 @@ def probe_definition(trial: ProbeTrial) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=2)
 def _images(task: ProbeTask, seed: int, difficulty: float) -> tuple[Tensor, Tensor]:
-    """The images and labels of a seed, those to train on first; the arms of a seed have the same."""
+    """The images, in cells, and labels of a seed, those to train on first; the arms of a seed have the same."""
     images, labels = task.images(seed, LESSON.steps * LESSON.batch + LESSON.tested, difficulty)
-    return torch.from_numpy(images), torch.from_numpy(labels)
+    return in_cells(torch.from_numpy(images)), torch.from_numpy(labels)
 
 
 def trial_start(trial: ProbeTrial, channels: int) -> nn.Module:
@@ -101,7 +102,7 @@ def run_probe_trial(trial: ProbeTrial, device: str | None = None) -> TrialResult
     started, cpu = time.perf_counter(), time.process_time()
     attention = trial.spec.attention
     with contained(f"attention block {attention.block!r}" if attention else trial.spec.name, draws=True):
-        network = trial_start(trial, images.shape[1]).to(trial.device)
+        network = trial_start(trial, images.shape[2] // CELL**2).to(trial.device)
         _train(network, images, labels)
         error, loss = _tested(network, images[-LESSON.tested :], labels[-LESSON.tested :])
     return TrialResult(

@@ -374,8 +374,9 @@ def from_json(data: bytes, source: str) -> StoredDocument:
             f"{source} has the schema {document.get('schema')!r}, which this version does not know",
             "move it away, or use the version of senet-bench that wrote it",
         )
-    if "rows" not in document:
-        raise UsageError(f"{source} is damaged (it has no rows)", RESTORE)
+    for part in ("environment", "rows"):
+        if part not in document:
+            raise UsageError(f"{source} is damaged (it has no {part})", RESTORE)
     read: StoredDocument = of_type(as_of_today(document), pkgutil.resolve_name(name), source)
     return read
 
@@ -393,7 +394,8 @@ def _run_at_once(data: bytes) -> Run | None:
         if head is None or DOCUMENT_KINDS.get(head[1].decode()) != RUN_KIND or may_be_too_large(data):
             return None
         run = _RUNS.decode(data)
-        return run if data.count(b'"role":') == len(run.rows) else None  # a quotation mark within a text is led by \
+        # a quotation mark within a text is led by \
+        return run if b'"environment":' in data and data.count(b'"role":') == len(run.rows) else None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BenchError):
         return None
 

@@ -218,6 +218,20 @@ def test_without_gates_the_command_for_them_is_named(run: Run, tmp_path: Path) -
     assert "<code>senet-bench excitations seresnet20_cifar --dataset digits</code>" in page
 
 
+def test_a_damaged_trial_is_named_and_the_tables_are_those_without_it(run: Run, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    stored.store(root, stored.ablation(), "20261120T100000Z-ablate-1")
+    assert run("report", "-q").code == 0
+    before = {path.name: path.read_bytes() for path in (root / "tables").iterdir()}
+    trial = root / "runs" / "aaaaaaaaaaaa" / "trials" / "0123456789abcdef.json"
+    trial.parent.mkdir()
+    trial.write_text('{"schema": "senet-bench.trial/1", "definition": {}, "result": {"model": 5}}', encoding="utf-8")
+    ended = run("report", "-q")
+    assert ended.code == 2
+    assert [trial.name in line for line in ended.err.splitlines()] == [True, True]
+    assert {path.name: path.read_bytes() for path in (root / "tables").iterdir()} == before
+
+
 @pytest.mark.parametrize(
     ("content", "code"),
     [

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeAlias
-
-import msgspec
 
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.files import read_file
 from senet_bench.core.identity import TEXTS
 from senet_bench.core.intervals import interval_of_mean, wilson
 from senet_bench.core.learning import ClassifierRow, TrialResult
-from senet_bench.core.results import Facts, StoredDocument, json_object
+from senet_bench.core.results import Facts, StoredDocument, json_object, of_type
 from senet_bench.core.specs import AttentionSpec, Precision
 from senet_bench.core.store import TRIAL, Store
 from senet_bench.errors import BenchError
@@ -108,9 +107,12 @@ NetworkKey: TypeAlias = tuple[str, AttentionSpec | None, int]
 
 
 class StoredErrors:
-    """The stored errors by network; later ones of equal origin and seed win."""
+    """The stored errors by network; later ones of equal origin and seed win. `left_out` are trials that are damaged."""
 
-    def __init__(self, errors: Iterable[tuple[NetworkKey, StoredError]] = ()) -> None:
+    def __init__(
+        self, errors: Iterable[tuple[NetworkKey, StoredError]] = (), left_out: Iterable[tuple[Path, BenchError]] = ()
+    ) -> None:
+        self.left_out = tuple(left_out)
         by_origin: dict[NetworkKey, dict[str, dict[int | None, StoredError]]] = {}
         for network, error in errors:
             by_origin.setdefault(network, {}).setdefault(repr(error.origin), {})[error.seed] = error
@@ -133,38 +135,47 @@ def root_of(model: str) -> str:
 
 
 def stored_errors(store: Store, documents: Iterable[StoredDocument] | None = None) -> StoredErrors:
-    """Every error of a results folder; files that cannot be read are left out here, and named where they are asked for.
+    """Every error of a results folder; documents that cannot be read are left out, and named where they are asked for.
 
     An evaluation of weights that were trained here has the origin of that trial, at its own crop. `documents` are
     those of the folder where they have been read already.
     """
-    trials = trial_errors(store)
+    read = list(_read_trials(store))
+    trials = _newest(read)
     if documents is None:
         documents = (document for _, document in store.survey() if not isinstance(document, BenchError))
-    return StoredErrors([*trials.values(), *_evaluations(documents, trials)])
+    left_out = ((path, trial) for path, trial in read if isinstance(trial, BenchError))
+    return StoredErrors([*trials.values(), *_evaluations(documents, trials)], left_out)
 
 
 def trial_errors(store: Store) -> dict[str, tuple[NetworkKey, StoredError]]:
     """The errors of every machine's trials, by their keys."""
-    return dict(_trials(store))
+    return _newest(_read_trials(store))
 
 
-def _trials(store: Store) -> Iterator[tuple[str, tuple[NetworkKey, StoredError]]]:
-    """The trials of every machine, by their keys; of one that several have the newest comes last."""
-    trials = sorted(_read_trials(store), key=lambda trial: trial[0])
-    return ((key, error) for _, key, error in trials)
+StoredTrial: TypeAlias = tuple[str, tuple[NetworkKey, StoredError]]
+"""When a trial was stored, and its error."""
 
 
-def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[NetworkKey, StoredError]]]:
-    """When each trial was stored, its key, and its error."""
+def _newest(read: Iterable[tuple[Path, StoredTrial | BenchError]]) -> dict[str, tuple[NetworkKey, StoredError]]:
+    """The errors by the keys of their trials, of one that several machines have the newest."""
+    trials = [(path.stem, trial) for path, trial in read if not isinstance(trial, BenchError)]
+    return {key: error for key, (_, error) in sorted(trials, key=lambda one: one[1][0])}
+
+
+def _read_trials(store: Store) -> Iterator[tuple[Path, StoredTrial | BenchError]]:
+    """The trials of every machine, in place of a damaged one the error that names it."""
     for path in sorted((store.root / "runs").glob("*/trials/*.json")):
         try:
             document = json_object(read_file(path), str(path))
-            result = msgspec.convert(document.get("result"), TrialResult)
-        except (BenchError, msgspec.ValidationError):
+            if document.get("schema") != TRIAL:
+                continue
+            result: TrialResult = of_type(document.get("result"), TrialResult, str(path))
+        except BenchError as error:
+            yield path, error
             continue
         definition = document.get("definition")
-        if document.get("schema") != TRIAL or not isinstance(definition, dict) or not result.model:
+        if not isinstance(definition, dict) or not result.model:
             continue
         data = definition.get("data")
         data = data if isinstance(data, dict) else {}
@@ -177,7 +188,7 @@ def _read_trials(store: Store) -> Iterator[tuple[str, str, tuple[NetworkKey, Sto
             top1_err=result.top1_err,
             top5_err=result.top5_err,
         )
-        yield str(document.get("created", "")), path.stem, (network, error)
+        yield path, (str(document.get("created", "")), (network, error))
 
 
 def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> StoredOrigin:

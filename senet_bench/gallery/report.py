@@ -93,7 +93,10 @@ def read_gallery(store: Store, *, any_protocol: bool = False, against: str | Non
     """
     collection = gather(store.root, store.survey())
     read = (source.document for source in collection.sources)
-    collection = replace(collection, stored=stored_errors(store, read), any_protocol=any_protocol, against=against)
+    stored = stored_errors(store, read)
+    damaged = (LeftOut(path.relative_to(store.root).as_posix(), error) for path, error in stored.left_out)
+    left_out = (*collection.left_out, *damaged)
+    collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol, against=against)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
     if against:

@@ -171,8 +171,8 @@ def _read_trials(store: Store) -> Iterator[tuple[Path, StoredTrial | BenchError]
             if document.get("schema") != TRIAL:
                 continue
             result: TrialResult = of_type(document.get("result"), TrialResult, str(path))
-        except BenchError as error:
-            yield path, error
+        except BenchError as damage:
+            yield path, damage
             continue
         definition = document.get("definition")
         if not isinstance(definition, dict) or not result.model:

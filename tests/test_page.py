@@ -361,6 +361,9 @@ def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> Non
     assert series.ordered
     error = series.panels[0]
     assert error.title == "top-1 error on digits, %"
+    (flops,) = (panel for panel in series.panels if panel.name == "FLOPs")
+    assert flops.title == "MFLOPs"  # the unit of the tables
+    assert flops.lines[0].values[0] == pytest.approx(2.52)
     assert dict(error.references) == pytest.approx({"baseline": 10.6, "gates fixed at 0.5": 10.1})
     assert [round(value or 0, 2) for value in error.lines[0].values] == [9.6, 9.1, 9.4]
     low, high = error.lines[0].intervals[0] or (0, 0)

@@ -76,9 +76,16 @@ class Metric:
 
     def form_for(self, rows: Sequence[Row]) -> Form:
         """The form in which the largest of some rows is at least 1, else the finest."""
+        return self.form_of(max((self.of(row) or 0 for row in rows), default=0))
+
+    def form_of(self, largest: float) -> Form:
+        """The form in which the largest of some stored numbers is at least 1, else the finest."""
         forms = self.forms or (Form("", self.title, self.scale, self.digits),)
-        largest = max((self.of(row) or 0 for row in rows), default=0)
         return next((form for form in forms if largest >= form.scale), forms[-1])
+
+    def label_in(self, form: Form) -> str:
+        """Its name with its unit where numbers are in that form."""
+        return self.label if form.scale == self.scale else form.heading
 
     def shown(self, number: float | None) -> str:
         """A stored number as text without its unit, empty where there is none."""

@@ -12,7 +12,7 @@ from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import constant_words
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.changes import changed
-from senet_bench.core.metrics import Metric, costs
+from senet_bench.core.metrics import Form, Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Row, TrainingProtocol
@@ -51,17 +51,18 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
         cell = find(row, study.table, key)
         return cell.number if cell else None
 
-    def printed(row: Row, metric: Metric) -> float | None:
+    def printed(row: Row, metric: Metric, unit: Form) -> float | None:
         numbers = ((form, cell_of(row, form.key)) for form in metric.forms)
-        return next((number * form.scale / metric.scale for form, number in numbers if number is not None), None)
+        return next((number * form.scale / unit.scale for form, number in numbers if number is not None), None)
 
     def panel(metric: Metric) -> Panel:
         if metric.quantity != "count":
             return _ratios(metric, settings)
-        theirs = Line("paper", tuple(printed(row, metric) for row in settings))
-        ours = Line("here", tuple(_scaled(row, metric) for row in settings))
-        references = _known((row.label, _scaled(row, metric) or printed(row, metric)) for row in base)
-        return Panel(metric.label, (theirs, ours), references, metric.name)
+        unit = metric.form_for(rows)
+        theirs = Line("paper", tuple(printed(row, metric, unit) for row in settings))
+        ours = Line("here", tuple(_scaled(row, metric, unit) for row in settings))
+        references = _known((row.label, _scaled(row, metric, unit) or printed(row, metric, unit)) for row in base)
+        return Panel(metric.label_in(unit), (theirs, ours), references, metric.name)
 
     errors = Line("paper", tuple(cell_of(row, "top1_err") for row in settings))
     references = _known((row.label, cell_of(row, "top1_err")) for row in base)
@@ -87,8 +88,10 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     ]
 
     def panel(metric: Metric) -> Panel:
-        line = Line("here", tuple(_scaled(row, metric) for row in settings))
-        return Panel(metric.label, (line,), _known((name, _scaled(row, metric)) for name, row in others), metric.name)
+        unit = metric.form_for(ablation.rows)
+        line = Line("here", tuple(_scaled(row, metric, unit) for row in settings))
+        references = _known((name, _scaled(row, metric, unit)) for name, row in others)
+        return Panel(metric.label_in(unit), (line,), references, metric.name)
 
     accuracy = next((row.accuracy for row in ablation.rows if row.accuracy), None)
     name = f"top-1 error on {accuracy.dataset if accuracy else None}"
@@ -179,9 +182,9 @@ def _same(panels: Sequence[Panel]) -> str:
     return f"; the same in all: {' and '.join(names)}" if names else ""
 
 
-def _scaled(row: Row, metric: Metric) -> float | None:
+def _scaled(row: Row, metric: Metric, unit: Form) -> float | None:
     value = metric.of(row)
-    return value / metric.scale if value else None
+    return value / unit.scale if value else None
 
 
 def _error(row: Row) -> float | None:

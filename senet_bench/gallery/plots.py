@@ -115,11 +115,9 @@ class AxisUnit:
 
 def unit_of(points: Sequence[PricedError], metric: Metric) -> AxisUnit:
     """The unit of a plot: the one that tables take for the largest of the numbers."""
-    largest = max(point.costs[metric.key].value for point in points) * metric.scale
-    form = next((form for form in metric.forms if largest >= form.scale), metric.forms[-1] if metric.forms else None)
-    if form is None or form.scale == metric.scale:
-        return AxisUnit(1.0, metric.label, metric.axis)
-    return AxisUnit(metric.scale / form.scale, form.heading, metric.axis.replace(metric.label, form.heading))
+    form = metric.form_of(max(point.costs[metric.key].value for point in points) * metric.scale)
+    label = metric.label_in(form)
+    return AxisUnit(metric.scale / form.scale, label, metric.axis.replace(metric.label, label))
 
 
 def _scales(points: Sequence[PricedError], metric: Metric, unit: AxisUnit) -> tuple[Scale, Scale]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -243,6 +245,23 @@ def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_w
     assert recipe_name.startswith("digits-finetune-smoke-blocks-first-1-from-")
     again = run(*command)
     assert json.loads(again.out)["rows"][1]["accuracy"] == rows[1]["accuracy"]
+
+
+@pytest.mark.slow
+def test_the_front_end_of_a_sweep_from_weights_loads_no_torch(weights: Path, tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom senet_bench.cli import main\n"
+        "if __name__ == '__main__':\n    try:\n        main(sys.argv[1:])\n"
+        "    except SystemExit as end:\n        assert not end.code\n"
+        "    assert not {'torch', 'torchvision'} & set(sys.modules)\n"
+    )
+    (tmp_path / "front.py").write_text(code)
+    asked = ("compare", "seresnet20_cifar", "--no-latency", "--weights", str(weights), "--dataset", "digits")
+    asked += ("--recipe", "finetune-smoke", "--seeds", "1", "--workers", "2")
+    told = subprocess.run(
+        [sys.executable, "front.py", *asked], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert told.returncode == 0, told.stderr
 
 
 def test_a_networks_own_weights_are_named_by_its_library_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

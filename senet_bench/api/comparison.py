@@ -56,7 +56,8 @@ def compare(
     from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
     from senet_bench.run import tables as run_tables
-    from senet_bench.run.compare import compare
+    from senet_bench.run.apart import apart
+    from senet_bench.run.compare import compare, trains_elsewhere
     from senet_bench.show import documents
 
     store = Store(results)
@@ -67,14 +68,15 @@ def compare(
     measures = timing.measures(conditions)
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
-    selected = cases.select(named, changes)
-    layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
-    if trials.dry_run:
-        return Result.of(run_tables.forecast_document(forecast.of_comparison(named, store, changes, measures)))
-    if expected := forecast.of_timing(selected, measures):
-        watch.remark(expected)
-    steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
-    record = watch.follow(steps, in_lines=trials.on_cluster)
+    with apart(wanted=trains_elsewhere(measures) and not trials.dry_run):
+        selected = cases.select(named, changes)
+        layout.check(count.uncounted(cases.with_controls(selected) if sweep is not None else selected))
+        if trials.dry_run:
+            return Result.of(run_tables.forecast_document(forecast.of_comparison(named, store, changes, measures)))
+        if expected := forecast.of_timing(selected, measures):
+            watch.remark(expected)
+        steps = compare(named, store, changes, counting.count(), measures, bought.plain if bought else None)
+        record = watch.follow(steps, in_lines=trials.on_cluster)
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, cases.selected_studies(what or ()), layout, notes)
     if bought is not None:
@@ -126,21 +128,24 @@ def ablate(
     from senet_bench.overhead.tables import with_verdicts
     from senet_bench.run import count, forecast
     from senet_bench.run import tables as run_tables
-    from senet_bench.run.compare import ablate
+    from senet_bench.run.apart import apart
+    from senet_bench.run.compare import ablate, trains_elsewhere
     from senet_bench.show import documents
 
     store = Store(results)
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
     measures = timing.measures(conditions, needed="latency" in limits)
     measures |= {} if sweep is None else {"accuracy": sweep}
-    settings = cases.grid_cases(model, chosen, changes)
-    layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
-    if trials.dry_run:
-        facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)
-        return Result.of(run_tables.forecast_document(facts))
-    if expected := forecast.of_timing(settings, measures):
-        watch.remark(expected)
-    record = watch.follow(ablate(model, chosen, store, changes, counting.count(), measures), in_lines=trials.on_cluster)
+    with apart(wanted=trains_elsewhere(measures) and not trials.dry_run):
+        settings = cases.grid_cases(model, chosen, changes)
+        layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
+        if trials.dry_run:
+            facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)
+            return Result.of(run_tables.forecast_document(facts))
+        if expected := forecast.of_timing(settings, measures):
+            watch.remark(expected)
+        steps = ablate(model, chosen, store, changes, counting.count(), measures)
+        record = watch.follow(steps, in_lines=trials.on_cluster)
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, layout=layout, notes=notes)
     verdicts = fits.fitting_rows(shown.rows, limits) if limits else []

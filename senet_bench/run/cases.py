@@ -15,6 +15,7 @@ from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, by_sides, is_outside
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
+from senet_bench.run.apart import answer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -106,12 +107,16 @@ def select(what: Sequence[str], changes: Changes | None = None) -> tuple[Case, .
 
 def _fine_tuned(cases: Sequence[Case], weights: str) -> tuple[Case, ...]:
     """The cases with blocks that start as the identity where the weights have none."""
-    from senet_bench.training.start import as_identity, own_weights
-
     return tuple(
-        replace(case, spec=as_identity(case.spec, own_weights(case.spec, weights))) if case.role == "variant" else case
+        replace(case, spec=answer(_starting_as_identity, case.spec, weights)) if case.role == "variant" else case
         for case in cases
     )
+
+
+def _starting_as_identity(spec: ModelSpec, weights: str) -> ModelSpec:
+    from senet_bench.training.start import as_identity, own_weights
+
+    return as_identity(spec, own_weights(spec, weights))
 
 
 def _given(names: Sequence[str], changes: Changes) -> tuple[Case, ...]:

@@ -51,7 +51,7 @@ def compare(
     count, measures, cases = count or Count(), dict(measures or {}), select(what, changes)
     store.check()
     cases = (*cases, *plain(cases)) if plain else cases
-    with apart(wanted=_trains_elsewhere(measures)):
+    with apart(wanted=trains_elsewhere(measures)):
         check_measures(cases, measures)
         cases = with_controls(cases) if "accuracy" in measures else cases
         if changes is not None and changes != Changes():
@@ -75,7 +75,7 @@ def ablate(
     """
     count, measures = count or Count(), dict(measures or {})
     store.check()
-    with apart(wanted=_trains_elsewhere(measures)):
+    with apart(wanted=trains_elsewhere(measures)):
         cases, left_out = settings(model, axes, changes, count, controls="accuracy" in measures)
         check_measures(cases, measures)
         typed = {name: text or "paper" for name, text in axes.items()}
@@ -83,7 +83,7 @@ def ablate(
         return (yield from measured("ablate", cases, store, conditions, count, measures))
 
 
-def _trains_elsewhere(measures: Mapping[str, Measure]) -> bool:
+def trains_elsewhere(measures: Mapping[str, Measure]) -> bool:
     """Whether errors alone are measured, in other processes, so that this one has no other use for torch."""
     engines = [measure.engine for measure in measures.values() if isinstance(measure, Sweep)]
     here = [engine for engine in engines if isinstance(engine, Local) and engine.here]

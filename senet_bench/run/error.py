@@ -116,21 +116,15 @@ class Sweep:
         )
         if self.weights is None:
             return
-        from senet_bench.data import sets
-        from senet_bench.training.start import start_of_training
-
         for case, (name, _) in zip(cases, lessons):
-            images = sets.load_images(name, self.folder).seen_at(case.spec.input_size[1])
-            start_of_training(case.spec, images, 0, self._weights_of(case.spec))
+            answer(check_start, case.spec, name, self.folder, self._weights_of(case.spec))
 
     def _weights_of(self, spec: ModelSpec) -> str | None:
         """The weights that a network starts from, a file by its whole path; None where it starts from none."""
         if self.weights is None:
             return None
-        from senet_bench.training.start import own_weights
-
         file = Path(self.weights).expanduser()
-        return str(file.absolute()) if kind_of_path(file) == "file" else own_weights(spec, self.weights)
+        return str(file.absolute()) if kind_of_path(file) == "file" else answer(named_weights, spec, self.weights)
 
     def lessons(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
         """The data set and the recipe of each case: those asked for, else those of its row in the paper's table.
@@ -359,6 +353,21 @@ class Sweep:
         from senet_bench.training.identity import data_of
 
         return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.lessons(cases)}
+
+
+def check_start(spec: ModelSpec, dataset: str, folder: Path | None, weights: str | None) -> None:
+    """Raise `UsageError` on weights that a network cannot start its training from."""
+    from senet_bench.data import sets
+    from senet_bench.training.start import start_of_training
+
+    start_of_training(spec, sets.load_images(dataset, folder).seen_at(spec.input_size[1]), 0, weights)
+
+
+def named_weights(spec: ModelSpec, weights: str) -> str:
+    """Weights of a library by the name that they have there; `UsageError` where they are another network's."""
+    from senet_bench.training.start import own_weights
+
+    return own_weights(spec, weights)
 
 
 def check_images(dataset: str, folder: Path | None, batches: Sequence[int], processes: int) -> None:

@@ -10,13 +10,13 @@ import typer
 
 from senet_bench.api import options as o
 from senet_bench.api.networks import Switches, attached_name
-from senet_bench.api.parameters import within
+from senet_bench.api.parameters import read_by, within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.trials import fetch_data
 from senet_bench.core.datasets import CHOICES
 from senet_bench.core.progress import Steps
-from senet_bench.core.runtimes import RUNTIMES
+from senet_bench.core.runtimes import RUNTIMES, check_listed
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TestImages:
     """The images that networks are shown, and how."""
 
     PANEL: ClassVar[str] = "What is shown to the networks"
-    dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "imagenet"
+    dataset: Annotated[str, o.dataset_option(CHOICES)] = "imagenet"
     data: o.DataFolder = None
     download: o.Download = False
     img_size: o.ImageSide = None
@@ -71,6 +71,7 @@ class Runtimes:
         typer.Option(
             "--runtime",
             help=f"eager, or in INT8, calibrated by training images: {', '.join(INT8)}; several: eager,{INT8[0]}.",
+            **read_by(check_listed),
         ),
     ] = "eager"
     latency: Annotated[

@@ -29,7 +29,7 @@ class ImageOptions:
     """The images that gates are observed on."""
 
     PANEL: ClassVar[str] = "What is shown to the network"
-    dataset: Annotated[str, typer.Option("--dataset", help=f"{CLASSIFICATION}.")] = "digits"
+    dataset: Annotated[str, o.dataset_option(f"{CLASSIFICATION}.")] = "digits"
     data: o.DataFolder = None
     classes: Annotated[
         str | None, typer.Option("--classes", help="Classes to show one by one: 3,8 or goldfish,pug; names or places.")
@@ -135,7 +135,7 @@ def excitations(
     origin: WeightOptions = WeightOptions(),
     gates: GateOptions = GateOptions({}),
     observing: Observing = Observing(),
-    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
+    device: Annotated[str, o.device_option(o.Where.PANEL)] = "cpu",
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Observed:

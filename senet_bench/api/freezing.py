@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar
 
 import typer
 
 from senet_bench.api import options as o
-from senet_bench.api.parameters import within
+from senet_bench.api.parameters import read_by, within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.core.datasets import CLASSIFICATION
@@ -46,7 +47,7 @@ class FreezeImages:
     """The images that the gates are held on."""
 
     PANEL: ClassVar[str] = "What is shown to the network"
-    dataset: Annotated[str, typer.Option("--dataset", help=f"{CLASSIFICATION}.")] = "digits"
+    dataset: Annotated[str, o.dataset_option(f"{CLASSIFICATION}.")] = "digits"
     data: o.DataFolder = None
     img_size: o.ImageSide = None
     images: Annotated[
@@ -58,14 +59,25 @@ class FreezeImages:
     seed: Annotated[int, typer.Option("--seed", min=0, max=o.LARGEST_SEED, help="Seed of how images are drawn.")] = 0
     shape: Annotated[
         str | None,
-        typer.Option("--shape", metavar="HxW", help="Of ONNX: height and width that images get, 48x192."),
+        typer.Option(
+            "--shape", help="Of ONNX: height and width that images get, 48x192.", **read_by(_sides, metavar="HxW")
+        ),
     ] = None
     mean: Annotated[
         str | None,
-        typer.Option("--mean", help="Of ONNX: taken from pixels of 0 to 1; one number or one a channel."),
+        typer.Option(
+            "--mean",
+            help="Of ONNX: taken from pixels of 0 to 1; one number or one a channel.",
+            **read_by(partial(_numbers, "--mean")),
+        ),
     ] = None
     std: Annotated[
-        str | None, typer.Option("--std", help="Of ONNX: what they are divided by; both default to the data set's.")
+        str | None,
+        typer.Option(
+            "--std",
+            help="Of ONNX: what they are divided by; both default to the data set's.",
+            **read_by(partial(_numbers, "--std")),
+        ),
     ] = None
 
     def of_onnx(self) -> OnnxImages:
@@ -116,7 +128,7 @@ def freeze(
     ] = None,
     images: FreezeImages = FreezeImages(),
     deciding: Deciding = Deciding(),
-    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel=o.Where.PANEL)] = "cpu",
+    device: Annotated[str, o.device_option(o.Where.PANEL)] = "cpu",
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Frozen:

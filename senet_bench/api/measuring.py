@@ -24,7 +24,7 @@ from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.api.reading import AnyProtocol
 from senet_bench.core import specs
 from senet_bench.core.devices import kind_of
-from senet_bench.core.runtimes import FASTEST, RUNTIMES
+from senet_bench.core.runtimes import FASTEST, RUNTIMES, check_listed
 from senet_bench.core.specs import Conditions, CounterName
 from senet_bench.errors import UsageError
 from senet_bench.overhead.budget import Cost, limit
@@ -152,6 +152,7 @@ class Running(Where):
         typer.Option(
             "--runtime",
             help=f"{', '.join(RUNTIMES)}; several: eager,deploy; {FASTEST}: which to ship.",
+            **read_by(check_listed),
         ),
     ] = None
     torchcompile: Annotated[bool, typer.Option("--torchcompile", help="Short for --runtime compile.")] = False

@@ -13,6 +13,8 @@ import typer
 
 from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.core import specs
+from senet_bench.core.datasets import known
+from senet_bench.core.devices import check_name
 from senet_bench.errors import UsageError
 
 EngineName = Literal["local", "ray", "slurm"]
@@ -28,6 +30,16 @@ LARGEST_SEED, MOST_EPOCHS, LARGEST_BATCH = 2**31 - 1, 100_000, 10**6
 LONGEST_BUDGET_S = 3600.0
 MOST_SECONDS = 7 * 24 * 3600.0
 MOST_ELEMENTS = 2**31
+
+
+def device_option(panel: str | None = None) -> Any:
+    """`--device`, under a panel of the help where its group has none."""
+    return typer.Option("--device", help=DEVICES, rich_help_panel=panel, **read_by(check_name))
+
+
+def dataset_option(about: str) -> Any:
+    """`--dataset` of a command, with what it says there."""
+    return typer.Option("--dataset", help=about, **read_by(known))
 
 
 def batch_option(about: str) -> Any:
@@ -169,7 +181,7 @@ class Where:
     """Where networks are trained and tested, and in which arithmetic."""
 
     PANEL: ClassVar[str] = "Where and how it runs"
-    device: Annotated[str, typer.Option("--device", help=DEVICES)] = "cpu"
+    device: Annotated[str, device_option()] = "cpu"
     precision: Annotated[
         specs.Precision,
         typer.Option("--precision", help="Arithmetic; fp32 is never TF32.", **choice(*get_args(specs.Precision))),

@@ -137,14 +137,14 @@ def choice(*values: str) -> dict[str, Any]:
     return {"parser": parsed, "metavar": f"<{'|'.join(values)}>"}
 
 
-def read_by(parse: Callable[[str], object]) -> dict[str, Any]:
+def read_by(parse: Callable[[str], object], metavar: str = "TEXT") -> dict[str, Any]:
     """What makes an option take the texts that a function can read; it raises `UsageError` on others."""
 
     def parsed(text: Any) -> str:
         parse(str(text))
         return str(text)
 
-    return {"parser": parsed, "metavar": "TEXT"}
+    return {"parser": parsed, "metavar": metavar}
 
 
 def within(least: float, most: float) -> dict[str, Any]:

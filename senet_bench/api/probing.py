@@ -48,7 +48,7 @@ class Engines:
     """Where the trials run."""
 
     PANEL: ClassVar[str] = "Where and how it runs"
-    device: Annotated[str, typer.Option("--device", help=o.DEVICES)] = "cpu"
+    device: Annotated[str, o.device_option()] = "cpu"
     engine: o.EngineChoice = "local"
     engine_address: o.EngineAddress = None
     engine_option: o.EngineOptions = None

@@ -39,7 +39,7 @@ class Lessons:
     """What is learnt, and how."""
 
     PANEL: ClassVar[str] = "What is learnt, and how"
-    dataset: Annotated[str, typer.Option("--dataset", help=CHOICES)] = "digits"
+    dataset: Annotated[str, o.dataset_option(CHOICES)] = "digits"
     data: o.DataFolder = None
     download: o.Download = False
     recipe: Annotated[str | None, typer.Option("--recipe", help="How to train; default: the data set's own.")] = None

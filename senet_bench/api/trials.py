@@ -31,10 +31,10 @@ from senet_bench.api.options import (
     Workers,
     seed_count,
 )
-from senet_bench.api.parameters import within
+from senet_bench.api.parameters import read_by, within
 from senet_bench.bench.process import cores
 from senet_bench.core import specs
-from senet_bench.core.datasets import CLASSIFICATION
+from senet_bench.core.datasets import CLASSIFICATION, EACH_OF_THE_PAPER, known
 from senet_bench.core.devices import kind_of
 from senet_bench.errors import UsageError
 
@@ -42,6 +42,20 @@ if TYPE_CHECKING:
     from senet_bench.core.sequential import Stopping
     from senet_bench.run.engines import Engine
     from senet_bench.run.error import Sweep
+
+
+def _check_dataset(name: str) -> None:
+    if name != EACH_OF_THE_PAPER:
+        known(name)
+
+
+def _share(text: str) -> tuple[int, int]:
+    """Share 2 of 4 of the text `2/4`."""
+    share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text, re.ASCII)
+    number, of = (int(share[1]), int(share[2])) if share else (0, 0)
+    if not 1 <= number <= of:
+        raise UsageError(f"--shard {text[:20]} is no share", "use 1/4 to 4/4")
+    return number, of
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,8 @@ class Trials:
         str | None,
         typer.Option(
             "--dataset",
-            help=f"Train and test on {CLASSIFICATION}; paper: each table's own.",
+            help=f"Train and test on {CLASSIFICATION}; {EACH_OF_THE_PAPER}: each table's own.",
+            **read_by(_check_dataset),
         ),
     ] = None
     data: DataFolder = None
@@ -84,7 +99,9 @@ class Trials:
     engine_option: EngineOptions = None
     workers: Workers = None
     detach: Detach = False
-    shard: Annotated[str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.")] = "1/1"
+    shard: Annotated[
+        str, typer.Option("--shard", help="Run only share i of n of the trials: 2/4.", **read_by(_share))
+    ] = "1/1"
     keep_weights: Annotated[
         bool, typer.Option("--keep-weights", help="Leave every trained network in results/weights.")
     ] = False
@@ -136,9 +153,6 @@ class Trials:
         from senet_bench.run.error import Sweep
 
         stopping = self.stopping()
-        share = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", self.shard)
-        if share is None:
-            raise UsageError(f"--shard {self.shard} is no share", "use 1/4 to 4/4")
         return Sweep(
             engine=engine,
             dataset=self.dataset.lower(),
@@ -150,7 +164,7 @@ class Trials:
             stopping=stopping,
             precision=precision,
             device=device,
-            shard=(int(share[1]), int(share[2])),
+            shard=_share(self.shard),
             keep_weights=self.keep_weights,
             fresh=self.fresh,
             processes=together,

@@ -17,6 +17,7 @@ from torch.profiler import ProfilerActivity
 from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock, traced_peak
 from senet_bench.bench.cuda import Cuda
 from senet_bench.bench.energy import Meter, package_meter
+from senet_bench.core.devices import check_name
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -279,13 +280,8 @@ DEVICE_CLASSES: dict[str, type[Device]] = {"cpu": Cpu, "cuda": Cuda, "mps": Mps}
 
 def device_of(name: str | torch.device) -> Device:
     """The device of a name such as `cuda:1`; `UsageError` for a name or a kind that is unknown."""
-    known = ", ".join([*DEVICE_CLASSES, "cuda:1"])
-    try:
-        place = torch.device(name)
-    except RuntimeError:
-        raise UsageError(f"device {str(name)!r} is unknown", f"choose from {known}") from None
-    if place.type not in DEVICE_CLASSES:
-        raise UsageError(f"device {name} is not there", f"choose from {known}")
+    check_name(str(name))
+    place = torch.device(name)
     return DEVICE_CLASSES[place.type](place)
 
 

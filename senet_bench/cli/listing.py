@@ -6,7 +6,9 @@ from typing import Annotated
 
 import typer
 
+from senet_bench.api.parameters import read_by
 from senet_bench.cli.showing import Printing
+from senet_bench.core.devices import check_name
 from senet_bench.errors import MeasurementError
 
 
@@ -23,7 +25,10 @@ def models(
 
 def doctor(
     device: Annotated[
-        str | None, typer.Option("--device", help="Also try every branch of measuring on this device: cuda, cpu.")
+        str | None,
+        typer.Option(
+            "--device", help="Also try every branch of measuring on this device: cuda, cpu.", **read_by(check_name)
+        ),
     ] = None,
     printing: Printing = Printing(),
 ) -> None:

@@ -32,7 +32,7 @@ def selftest(
     allocator: Annotated[
         o.AllocatorChoice, typer.Option("--allocator", help=o.ALLOCATOR, **choice("as-is", "tuned"))
     ] = "as-is",
-    device: Annotated[str, typer.Option("--device", help=o.DEVICES, rich_help_panel="Where and how it runs")] = "cpu",
+    device: Annotated[str, o.device_option("Where and how it runs")] = "cpu",
     seed: o.Seed = 0,
     showing: Showing = Showing(),
 ) -> None:

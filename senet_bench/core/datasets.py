@@ -147,13 +147,19 @@ _ROWS = (
 DATASETS: dict[str, Dataset] = {row.key: row for row in _ROWS}
 
 
-def dataset(name: str, task: Task) -> Dataset:
-    """The row of a name; `UsageError` with the nearest for an unknown one, or for one of another task."""
+def known(name: str) -> Dataset:
+    """The row of a name; `UsageError` with the nearest for an unknown one."""
     key = name.lower()
     row = next((row for row in _ROWS if key == row.key or key in row.aliases), None)
     if row is None:
         hint = nearest(key, DATASETS, most=1) or f"choose from {', '.join(DATASETS)}"
         raise UsageError(f"unknown data set {name!r}", hint)
+    return row
+
+
+def dataset(name: str, task: Task) -> Dataset:
+    """The row of a name; `UsageError` for an unknown one, or for one of another task."""
+    row = known(name)
     if row.task == task:
         return row
     if task == "detection":
@@ -167,6 +173,8 @@ def _keys(task: Task) -> list[str]:
     return [row.key for row in _ROWS if row.task == task]
 
 
+EACH_OF_THE_PAPER = "paper"
+"""What stands for the data set of each of the paper's tables."""
 CLASSIFICATION = ", ".join(_keys("classification"))
 CHOICES = f"{CLASSIFICATION}; {', '.join(_keys('detection'))} for detectors."
 """What `--dataset` takes, for its help: of classifiers alone, and of both."""

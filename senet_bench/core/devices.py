@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from senet_bench.core.specs import Runtime, TimingName
+from senet_bench.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,13 @@ DEVICE_KINDS: dict[str, DeviceKind] = {
 """By the name that torch gives them; ROCm's torch calls itself cuda."""
 
 
+def check_name(device: str) -> None:
+    """Raise `UsageError` for what names no device; whether it is there is another question."""
+    kind, colon, index = device.partition(":")
+    if kind not in DEVICE_KINDS or (colon and not re.fullmatch("[0-9]{1,3}", index, re.ASCII)):
+        raise UsageError(f"device {device[:40]!r} is unknown", f"choose from {', '.join(DEVICE_KINDS)}, cuda:1")
+
+
 def kind_of(device: str) -> DeviceKind:
-    """The row of a device such as `cuda:1`; that of the CPU for one that is unknown, which is refused later."""
+    """The row of a device such as `cuda:1`; that of the CPU for one that is unknown."""
     return DEVICE_KINDS.get(device.partition(":")[0], DEVICE_KINDS["cpu"])

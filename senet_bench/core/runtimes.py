@@ -84,6 +84,13 @@ def check_known(name: str) -> None:
     raise UsageError(f"runtime {name!r} is unknown", remedy)
 
 
+def check_listed(text: str) -> None:
+    """Raise `UsageError` for a list, parted by commas, with what is neither a runtime nor `fastest`."""
+    for name in text.split(","):
+        if name.strip() != FASTEST:
+            check_known(name.strip())
+
+
 def entrants(*, training: bool = False, graphs: bool = False) -> tuple[Runtime, ...]:
     """The runtimes among which the fastest is looked for: eager, and all in fp32 that are made ready in seconds.
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from senet_bench.core.blocks import learns
-from senet_bench.core.datasets import DATASETS
+from senet_bench.core.datasets import DATASETS, EACH_OF_THE_PAPER
 from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import REVISION, Data
 from senet_bench.core.learning import TrialResult
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.core.trial import Trial
 
-EACH_OF_THE_PAPER = "paper"
 """The data set that is that of each row's own table."""
 
 

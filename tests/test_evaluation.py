@@ -11,7 +11,7 @@ from msgspec import structs
 from scipy import stats
 from torch import Tensor, nn
 
-from senet_bench.core.intervals import mcnemar, paired_images, paired_seeds, sd, wilson
+from senet_bench.core.intervals import images_for, mcnemar, paired_images, paired_seeds, sd, wilson
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.run.evaluate import settings_that_differ
@@ -49,6 +49,14 @@ def test_the_interval_of_a_paired_difference_covers_at_its_level() -> None:
         low, high = paired_images(int(cells[0]), int(cells[1]), 200).ci or (0, 0)
         covered += low <= 0.04 <= high
     assert 0.92 <= covered / 600 <= 0.99
+
+
+def test_the_images_that_a_margin_takes_are_those_whose_interval_reaches_it() -> None:
+    images = images_for(6, 180, 0.03)
+    assert images > 180, "6 of 180 reach 3.05 points"
+    assert images_for(60, 1800, 0.03) == images, "the share counts, not the number"
+    fewer, more = (paired_images(n // 60, n // 60, n).ci or (0, 0) for n in (120, 240))
+    assert fewer[1] > 0.03 > more[1]
 
 
 def test_paired_seeds_give_the_t_interval_and_test() -> None:

@@ -65,6 +65,17 @@ def paired_images(only_first_wrong: int, only_second_wrong: int, n: int, confide
     return Paired((only_second_wrong - only_first_wrong) / n, ci, p_value, n, confidence)
 
 
+def images_for(discordant: int, n: int, half: float, confidence: float = 0.95) -> int:
+    """How many images make Bonett and Price's interval of no difference reach `half` to both sides.
+
+    The two networks are taken to err differently on the share of the images that they did here, `discordant` of n.
+    """
+    z2, share = NormalDist().inv_cdf(0.5 + confidence / 2) ** 2, discordant / n
+    # of the images and two more, N: half^2 N^2 = z^2 (share (N - 2) + 2)
+    linear, constant = z2 * share, 2 * z2 * (1 - share)
+    return math.ceil((linear + math.sqrt(linear**2 + 4 * half**2 * constant)) / (2 * half**2) - 2)
+
+
 def paired_seeds(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Paired:
     """The mean of second - first over pairs with the same seed, with the t interval and test (none for one pair).
 

@@ -5,7 +5,6 @@ The means are of training images, the choice is made on one half of the test ima
 
 from __future__ import annotations
 
-import math
 from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
@@ -180,10 +179,15 @@ def _state(trained: TrainedSubject, seen: Predictions, blocks: int) -> FrozenSta
     return FrozenState(blocks=blocks, error=seen.top1_err, ci=seen.interval(), params=params, macs=macs)
 
 
-def _needed(first: Predictions, second: Predictions, margin: float) -> int:
-    """Images that would show no loss beyond the margin, if the networks differ on as many as here and lose nothing."""
-    differing = (int((first.wrong != second.wrong).sum()) + 1) / (len(first) + 2)
-    return math.ceil(1.96**2 * differing / margin**2)
+def _needed(first: Predictions, second: Predictions, margin: float) -> int | None:
+    """Images that would show no loss beyond the margin, if the networks differ on as many as here and lose nothing.
+
+    None where these images were enough for that: then it is the loss seen that is in the way.
+    """
+    from senet_bench.core.intervals import images_for
+
+    images = images_for(int((first.wrong != second.wrong).sum()), len(first), margin)
+    return images if images > len(first) else None
 
 
 def _conditions(request: Freezing, trained: TrainedSubject) -> FreezeConditions:

@@ -71,8 +71,9 @@ class FrozenState:
 class FreezeSummary:
     """The network as it is and frozen (None where no gate could be), and their difference on the report images.
 
-    `shown` says whether the interval of the loss ends inside the margin; `needed` estimates, where it does not, how
-    many images would show a loss of nothing. `latency` is the frozen network's, its ratio to the network as it is.
+    `shown` says whether the interval of the loss ends inside the margin; `needed` estimates, where the images are too
+    few for that, how many would show a loss of nothing. `latency` is the frozen network's, its ratio to the network as
+    it is.
     """
 
     as_is: FrozenState

@@ -15,8 +15,10 @@ from torch import nn
 
 from senet_bench.bench.device import DEVICE_CLASSES, Cpu
 from senet_bench.core.progress import result_of
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.models.attention import attend_with
 from senet_bench.training.distributed import (
     GlobalBatchNorm2d,
     World,
@@ -45,14 +47,17 @@ from senet_bench.training.distributed import joined
 from senet_bench.training.evaluation import predict
 from senet_bench.training.objective import Settings
 from senet_bench.training.loop import train
+from tests.test_distributed import gated
 from tests.test_loop import short, small
 folder, die, epochs = Path(sys.argv[1]), sys.argv[2] == "die", int(sys.argv[3])
 digits = sets.load_images("digits")
 try:
     with joined(timeout_s=60) as world:
-        network = small(dropout=0)
+        blocks = sys.argv[2] == "blocks"
+        network = gated() if blocks else small(dropout=0)
         settings = Settings(
-            sync_batchnorm=True, checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0,
+            sync_batchnorm=True, blocks_first=int(blocks),
+            checkpoint=folder / "run.ckpt", checkpoint_every=1, resume=True, progress_every=0.0,
             compile=sys.argv[2] == "compile",
         )
         losses = []
@@ -67,6 +72,14 @@ except BenchError as error:
     print(f"Error: {error}", file=sys.stderr)
     sys.exit(error.exit_code)
 """
+
+
+def gated() -> nn.Sequential:
+    """The small network with an SE block behind its ReLU."""
+    layers = small(dropout=0)
+    return nn.Sequential(
+        *layers[:3], attend_with(AttentionSpec(reduction=2), (2,))("standard", 8, stage=2), *layers[3:]
+    )
 
 
 def _ranks(folder: Path, mode: str, epochs: int = 3) -> list[subprocess.Popen[str]]:
@@ -141,6 +154,18 @@ def test_compiled_processes_train_as_one_that_is_not_compiled(tmp_path: Path) ->
     parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert parts[0]["losses"][-1] == pytest.approx(_alone(2)[1][-1], abs=1e-4)
     assert all(torch.equal(value, parts[1]["state"][name]) for name, value in parts[0]["state"].items())
+
+
+@pytest.mark.slow
+def test_blocks_are_trained_alone_first_by_two_processes_as_by_one(tmp_path: Path) -> None:
+    ends = _finish(_ranks(tmp_path, "blocks", 2))
+    assert [code for code, _ in ends] == [0, 0], ends
+    parts = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    alone = gated()
+    result_of(train(alone, sets.load_images("digits"), short(2), Settings(blocks_first=1)))
+    for name, value in alone.state_dict().items():
+        assert torch.allclose(parts[0]["state"][name].double(), value.double(), atol=1e-5), name
+        assert torch.equal(parts[0]["state"][name], parts[1]["state"][name]), name
 
 
 def test_the_rows_of_all_ranks_are_every_image_once() -> None:

@@ -89,12 +89,14 @@ def test_the_loss_of_the_only_gpu_is_one_line_and_what_has_ended_is_stored(
 
 
 @pytest.mark.usefixtures("gpus")
-def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trial_is_handed_its_device_and_rows_say_it_and_how_it_began(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     handed, versions = set(), ["2.11"]
 
     def trained(trial: Trial, device: str | None = None) -> TrialResult:
         handed.add((trial.device, device))
-        return TrialResult(top1_err=0.1, device=device or trial.device, hardware="Abacus 3000", torch=versions[-1])
+        note = "the head is new; 9 blocks are identities" if trial.spec.attention else "the head is new"
+        place = device or trial.device
+        return TrialResult(top1_err=0.1, device=place, hardware="Abacus 3000", torch=versions[-1], note=note)
 
     monkeypatch.setattr(trials, "run_trial", trained)
     ended = run(*SWEEP, "--device", "cuda:1", "--seeds", "1", "--format", "json")
@@ -103,7 +105,9 @@ def test_every_trial_is_handed_its_device_and_rows_say_it(run: Run, monkeypatch:
     assert {*(str(row["accuracy"]["trained_on"]) for row in json.loads(ended.out)["rows"])} == {
         "['Abacus 3000 (cuda)']"
     }
-    assert "trained on Abacus 3000 (cuda)\n" in run(*SWEEP, "--device", "cuda:1", "--seeds", "1").out
+    table = run(*SWEEP, "--device", "cuda:1", "--seeds", "1").out
+    assert "trained on Abacus 3000 (cuda)\n  the head is new\n" in table
+    assert ": 9 blocks are identities\n" in table
     versions.append("2.15")
     several = " ".join(run(*SWEEP, "--device", "cuda:1", "--seeds", "2").out.split())
     assert "trained on Abacus 3000 (cuda) with torch 2.11, Abacus 3000 (cuda) with torch 2.15" in several

@@ -28,7 +28,12 @@ LEVEL = 0.05
 Whom = Literal["baseline", "control"]
 
 
-def of_seeds(errors: Mapping[int, float], protocol: TrainingProtocol, trained_on: Sequence[str] = ()) -> Accuracy:
+def of_seeds(
+    errors: Mapping[int, float],
+    protocol: TrainingProtocol,
+    trained_on: Sequence[str] = (),
+    remarks: Sequence[str] = (),
+) -> Accuracy:
     """The mean and the standard deviation of the errors by seed; it is compared with nothing yet."""
     ordered = dict(sorted(errors.items()))
     values = [*ordered.values()]
@@ -40,6 +45,7 @@ def of_seeds(errors: Mapping[int, float], protocol: TrainingProtocol, trained_on
         protocol=protocol,
         per_seed={str(seed): value for seed, value in ordered.items()},
         trained_on=list(trained_on),
+        remarks=list(remarks),
     )
 
 

@@ -66,10 +66,13 @@ class TrainSummary(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     ap50: Fraction | None = None
 
 
+NOTES_APART = "; "
+
+
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What a trial ended in; earlier versions did not store all that it says of itself.
 
-    `hardware` is the name of a GPU, `processes` how many trained it together.
+    `hardware` is the name of a GPU, `processes` how many trained it together; `note` is `remarks`, joined.
     """
 
     arm: str = ""
@@ -92,6 +95,11 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     torch: str = ""
     processes: StoredCount = 1
     note: str = ""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know of how it began: a head that is new, blocks that start as the identity."""
+        return tuple(filter(None, self.note.split(NOTES_APART)))
 
     @property
     def trained_on(self) -> str:

@@ -189,7 +189,8 @@ class Accuracy:
     `difference_ci` and `p_value` are of this row alone; `difference_joint_ci` and `p_holm` hold over all `family` rows
     that are compared with a baseline in the table, the control not among them, `control_p_holm` over those compared
     with the control. `against` is the difference to another row that was asked for. `protocol` is what must agree
-    before two errors are compared. `trained_on` names the devices that the seeds were trained on.
+    before two errors are compared. `trained_on` names the devices that the seeds were trained on, `remarks` is what was
+    said of how the trainings began.
     """
 
     dataset: str
@@ -213,6 +214,7 @@ class Accuracy:
     protocol: TrainingProtocol = field(default_factory=TrainingProtocol)
     per_seed: dict[SeedText, Fraction] = field(default_factory=dict)
     trained_on: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -228,8 +228,9 @@ def _joined(same: Sequence[Entry]) -> Row:
     if not errors:
         return replace(newest, role=role)
     places = sorted({place for accuracy in measured for place in accuracy.trained_on})
+    remarks = dict.fromkeys(remark for accuracy in measured for remark in accuracy.remarks)
     protocol = _of_seeds(newest.accuracy.protocol, len(errors))
-    accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places)
+    accuracy = of_seeds({int(seed): error for seed, error in errors.items()}, protocol, places, [*remarks])
     missing = newest.missing
     if "accuracy" in missing and len(errors) >= _planned(same):
         missing = {what: why for what, why in missing.items() if what != "accuracy"}

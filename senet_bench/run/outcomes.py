@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of trials: of each arm errors by seed, device and torch, why trials failed, jobs that are left."""
+    """What became of trials: of each arm errors by seed, device and torch, remarks, why trials failed, jobs left."""
 
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
     places: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
+    remarks: dict[int, dict[str, None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     left: dict[int, list[str]] = field(default_factory=dict)
     total: int = 0
@@ -34,6 +35,7 @@ class Outcomes:
         else:
             self.errors.setdefault(int(trial.arm), {})[trial.seed] = outcome.top1_err
             self.places.setdefault(int(trial.arm), set()).add((outcome.trained_on, outcome.torch))
+            self.remarks.setdefault(int(trial.arm), {}).update(dict.fromkeys(outcome.remarks))
 
     def trained_on(self, arm: int) -> list[str]:
         """The devices that an arm was trained on, with torch's version where those of all arms differ."""
@@ -76,7 +78,8 @@ def with_errors(rows: Sequence[Row], outcomes: Outcomes, protocols: Sequence[Tra
         if len(own) < seeds:
             why = outcomes.failed.get(place) or _left(outcomes.left.get(place)) or "not run here (another shard?)"
             missing["accuracy"] = f"{seeds - len(own)} of {seeds} seeds: {why}"
-        accuracy = of_seeds(own, protocol, outcomes.trained_on(place)) if own else None
+        remarks = [*outcomes.remarks.get(place, ())]
+        accuracy = of_seeds(own, protocol, outcomes.trained_on(place), remarks) if own else None
         elsewhere = 0 if place in outcomes.failed else seeds - len(own)
         changed.append(replace(row, accuracy=accuracy, missing=missing, seeds_elsewhere=max(0, elsewhere)))
     return compared(changed)

@@ -259,7 +259,8 @@ def error_table(
     if len(recipes) > 1:
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
     best = fronts(rows, name) if len(recipes) == 1 else ()
-    notes = (*missing, *_seedings(rows, name), *_places(trained, name), *best, *_error_notes(trained, narrow))
+    notes = (*missing, *_seedings(rows, name), *_places(trained, name), *_remarks(trained, name))
+    notes += (*best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
     sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
     if len(sets) > 1:
@@ -413,6 +414,16 @@ def _places(trained: Sequence[tuple[Row, Accuracy]], name: Callable[[Row], str])
     if len(set(places)) == 1:
         return (f"trained on {places[0]}",)
     return tuple(f"{name(row)}: trained on {place or 'cpu'}" for (row, _), place in zip(trained, places))
+
+
+def _remarks(trained: Sequence[Trained], name: Callable[[Row], str]) -> Iterator[str]:
+    """What was said of how the rows' trainings began; with the rows' names where it is not of all."""
+    rows: dict[str, list[str]] = {}
+    for row, accuracy in trained:
+        for remark in accuracy.remarks:
+            rows.setdefault(remark, []).append(name(row))
+    for remark, names in rows.items():
+        yield remark if len(names) == len(trained) else f"{', '.join(names)}: {remark}"
 
 
 def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from torch import nn
 from senet_bench.bench.device import device_of, present
 from senet_bench.core.devices import kind_of
 from senet_bench.core.files import write_atomically
-from senet_bench.core.learning import Moment, TrialResult
+from senet_bench.core.learning import NOTES_APART, Moment, TrialResult
 from senet_bench.core.progress import Progress, Steps, result_of, retold
 from senet_bench.core.trial import Trial
 from senet_bench.data import sets
@@ -87,7 +87,7 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
     finally:
         if place is not None:
             place.unlink(missing_ok=True)
-    note = "; ".join(filter(None, (*begun.notes, note)))
+    note = NOTES_APART.join(filter(None, (*begun.notes, note)))
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     return network, structs.replace(result, note=note) if note else result
 

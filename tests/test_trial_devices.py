@@ -89,7 +89,9 @@ def test_the_loss_of_the_only_gpu_is_one_line_and_what_has_ended_is_stored(
 
 
 @pytest.mark.usefixtures("gpus")
-def test_every_trial_is_handed_its_device_and_rows_say_it_and_how_it_began(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_trial_is_handed_its_device_and_rows_say_it_and_its_start(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     handed, versions = set(), ["2.11"]
 
     def trained(trial: Trial, device: str | None = None) -> TrialResult:

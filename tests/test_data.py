@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -272,6 +273,10 @@ def test_crops_come_in_order_and_a_corrupt_image_is_named_or_counted(tmp_path: P
     rest = list(images.centre_crops(files, crop, batch=4, corrupt=corrupt))
     assert np.concatenate([part.rows for part in rest]).tolist() == [0, 1, 2, 3, 4, 5, 7, 8, 9]
     assert corrupt == [files.paths[6]]
+    files.paths[6].unlink()
+    os.mkfifo(files.paths[6])  # which never ends
+    with pytest.raises(MeasurementError, match="is missing or corrupt"):
+        list(images.centre_crops(files, crop, batch=4))
 
 
 def test_the_cache_holds_the_crops_and_follows_changed_files(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -196,6 +197,7 @@ def test_a_head_of_other_classes_is_new_and_said_and_the_same_in_every_arm(tmp_p
 def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:
     finetune = ("--dataset", "digits", "--recipe", "finetune")
     own = ("--weights", str(weights))
+    os.mkfifo("pipe.safetensors")
     for line, options in {
         "starts from trained weights": ("train", "seresnet20_cifar", *finetune),
         "has none; name a network with attention": (
@@ -204,6 +206,7 @@ def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:
         "is for networks that are trained already": ("train", "seresnet20_cifar", *own, "--blocks-first", "1"),
         "is more than the 6 epochs": ("train", "seresnet20_cifar", *finetune, *own, "--blocks-first", "7"),
         "plain.safetensors holds resnet20_cifar, not": ("train", "seresnet164_cifar", *finetune, *own),
+        "is no regular file": ("train", "seresnet20_cifar", *finetune, "--weights", "pipe.safetensors"),
         "is no network of timm": ("train", "seresnet20_cifar", *finetune, "--weights", "timm"),
         "tanh gate is never 1": ("train", "seresnet20_cifar", *finetune, *own, "--excitation", "tanh"),
         "--weights is for training": ("compare", "seresnet20_cifar", *own),

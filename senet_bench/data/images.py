@@ -23,10 +23,10 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.process import cores
-from senet_bench.core.files import written_whole
+from senet_bench.core.files import check_regular, written_whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.sets import Arrays, Files, LabelArray
-from senet_bench.errors import MeasurementError
+from senet_bench.errors import MeasurementError, UsageError
 
 Fidelity = Literal["exact", "fast"]
 Decode = Callable[[bytes], Tensor]
@@ -189,8 +189,9 @@ def _into(targets: Pixels, paths: list[Path], rows: list[int], cut: Crop) -> lis
     read_well = []
     for target, path, row in zip(targets, paths, rows):
         try:
+            check_regular(path)  # a pipe would never end
             target[:] = cut(path, row)
-        except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError):
+        except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError, UsageError):
             read_well.append(False)
         else:
             read_well.append(True)

@@ -15,7 +15,7 @@ import numpy as np
 
 from senet_bench.core import catalog
 from senet_bench.core.datasets import DATASETS
-from senet_bench.core.files import kind_of_path
+from senet_bench.core.files import kind_of_path, read_file
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts, source_digest
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import Recipe
@@ -146,7 +146,7 @@ def _digest_of_file(path: Path) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _digest_at(path: Path, size: int, written: int) -> str:
-    return _digest([path.read_bytes()])
+    return _digest([read_file(path)])
 
 
 def _digest(parts: Any) -> str:

@@ -23,6 +23,7 @@ from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.show.documents import of_run
+from senet_bench.show.layout import Layout
 from senet_bench.show.measurements import error_table
 from tests.support import stored
 
@@ -228,6 +229,20 @@ def test_lowest_is_told_from_what_corrected_tests_tell() -> None:
         "lowest error: se; the data cannot tell it from eca; not the lowest, by tests corrected for 2 other rows: none"
         in table.notes
     )
+
+
+def test_a_choice_of_rows_decides_nothing_that_all_of_them_leave_open() -> None:
+    none, se = [0.11, 0.12, 0.13, 0.15], [0.1, 0.1, 0.115, 0.12]  # p is 0.022
+    others = {f"block{place}": [0.11, 0.11, 0.12, 0.13] for place in range(8)}
+    rows = rows_of(none=none, se=se, **others)
+    alone, chosen = comparisons.lowest(rows[:2]), comparisons.lowest(rows[:2], among=len(rows))
+    assert alone is not None
+    assert [row.label for row in alone.worse] == ["none"]
+    assert chosen is not None
+    assert [row.label for row in chosen.tied] == ["none"]
+    run = Run(**stored.made("compare") | {"conditions": RunConditions()}, rows=rows)
+    errors = of_run(run, layout=Layout(rows=("none", "se"))).wide[-1]
+    assert "lowest error: se; the data cannot tell it from none" in errors.notes
 
 
 def test_lowest_is_by_the_seeds_that_all_rows_have() -> None:

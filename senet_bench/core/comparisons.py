@@ -230,16 +230,22 @@ class Lowest:
     worse: tuple[Row, ...]
 
 
-def lowest(rows: Sequence[Row]) -> Lowest | None:
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """The rows with errors of which one is the lowest: all but controls."""
+    return [row for row in rows if row.accuracy is not None and row.role != "control"]
+
+
+def lowest(rows: Sequence[Row], among: int = 0) -> Lowest | None:
     """Which row errs least over the seeds that all have, and which of the others are told not to.
 
-    None below two rows with errors.
+    None below two rows with errors. Where the rows were chosen from more, `among` says from how many, and the tests
+    are corrected for those: a choice of rows decides nothing that all of them leave open.
 
     A row is told where its error is above that of another by a one-sided paired test at 5 % over the number of other
     rows. Hsu's multiple comparisons with the best: of all such claims together, one is wrong at most once in 20 times,
     whichever row the data made the lowest.
     """
-    known = [row for row in rows if row.accuracy is not None and row.role != "control"]
+    known = ranked(rows)
     if len(known) < 2:
         return None
     shared = set.intersection(*(set(row.accuracy.per_seed) for row in known if row.accuracy))
@@ -250,7 +256,7 @@ def lowest(rows: Sequence[Row]) -> Lowest | None:
         return sum(sorted(seeds)) / len(seeds) if len(seeds) > 1 else _error(row)
 
     best = min(known, key=error)
-    above = _above_another(known)
+    above = _above_another(known, LEVEL / (max(len(known), among) - 1))
     worse = tuple(row for row, surely in zip(known, above) if surely and row is not best)
     tied = tuple(row for row, surely in zip(known, above) if not surely and row is not best)
     return Lowest(best, tied, worse)
@@ -260,8 +266,8 @@ def _error(row: Row) -> float:
     return row.accuracy.top1_err if row.accuracy else 1.0
 
 
-def _above_another(rows: Sequence[Row]) -> list[bool]:
-    """Which rows are shown to have a higher error than some other: one-sided t over shared seeds, by Bonferroni.
+def _above_another(rows: Sequence[Row], level: float) -> list[bool]:
+    """Which rows are shown to have a higher error than some other: one-sided t over shared seeds, each at a level.
 
     Differences that are equal over all seeds have the p of their signs. Sums of products tell nearly all pairs; what is
     close to the level, or has hardly any spread, is looked at pair by pair.
@@ -273,7 +279,7 @@ def _above_another(rows: Sequence[Row]) -> list[bool]:
         return [False] * len(rows)
     per_seed = [row.accuracy.per_seed if row.accuracy else {} for row in rows]
     errors = np.array([[known.get(seed, math.nan) for seed in seeds] for known in per_seed])
-    level, largest = LEVEL / (len(rows) - 1), np.nanmax(np.abs(errors))
+    largest = np.nanmax(np.abs(errors))
     known = (~np.isnan(errors)).astype(float)
     centred = np.nan_to_num(errors - np.nanmean(errors))
     bounds = np.array([-t_quantile(max(count - 1, 1), level) for count in range(len(seeds) + 1)])

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from senet_bench.core.axes import AXES
-from senet_bench.core.comparisons import setting_of
+from senet_bench.core.comparisons import ranked, setting_of
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run
@@ -27,8 +27,9 @@ def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, note
     wide, narrow = (
         _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
     )
-    wide += _measured(shown, layout, notes, narrow=False)
-    narrow += _measured(shown, layout, notes, narrow=True)
+    among = len(ranked(run.rows))
+    wide += _measured(shown, layout, notes, among, narrow=False)
+    narrow += _measured(shown, layout, notes, among, narrow=True)
     document = Document(shown, tuple(wide), tuple(narrow), tuple(map(record, shown.rows)))
     return laid(replace(document, json=laid_out), layout)
 
@@ -99,12 +100,12 @@ def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
     return wide, narrow
 
 
-def _measured(run: Run, layout: Layout, notes: Sequence[str], *, narrow: bool) -> Iterator[Table]:
-    """The tables of latencies and of errors, where there are any."""
+def _measured(run: Run, layout: Layout, notes: Sequence[str], among: int, *, narrow: bool) -> Iterator[Table]:
+    """The tables of latencies and of errors, where there are any; the rows were chosen from `among`."""
     name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else lambda row: row.label
     if times := latency_table(run.rows, narrow=narrow, name=name, against=layout.against):
         yield times
-    if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout):
+    if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout, among=among):
         yield replace(errors, notes=(*notes, *errors.notes, *_about_trials(run)))
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any, TypeVar
 
 from senet_bench.core.blocks import constant_words
-from senet_bench.core.comparisons import lowest
+from senet_bench.core.comparisons import lowest, ranked
 from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Latency, Row
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec
@@ -246,9 +246,9 @@ PAIRS_NOTE = "pairs: seeds that both networks of a difference have"
 
 
 def error_table(
-    rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool = False, layout: Layout = AS_IS
+    rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool = False, layout: Layout = AS_IS, among: int = 0
 ) -> Table | None:
-    """One line a network that was trained; None when none was."""
+    """One line a network that was trained; None when none was. `among` is how many the rows were chosen from."""
     trained = [(row, row.accuracy) for row in rows if row.accuracy is not None]
     if not trained:
         return None
@@ -258,7 +258,7 @@ def error_table(
     recipes = list(dict.fromkeys(accuracy.protocol.words for _, accuracy in trained))
     if len(recipes) > 1:
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
-    best = fronts(rows, name) if len(recipes) == 1 else ()
+    best = fronts(rows, name, among) if len(recipes) == 1 else ()
     notes = (*missing, *_seedings(rows, name), *_places(trained, name), *_remarks(trained, name))
     notes += (*best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
@@ -426,12 +426,15 @@ def _remarks(trained: Sequence[Trained], name: Callable[[Row], str]) -> Iterator
         yield remark if len(names) == len(trained) else f"{', '.join(names)}: {remark}"
 
 
-def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
-    """The Pareto front of error against each cost, and which settings are told not to err least; not of a part."""
+def fronts(rows: Sequence[Row], name: Callable[[Row], str], among: int = 0) -> tuple[str, ...]:
+    """The Pareto front of error against each cost, and which settings are told not to err least; not of a part.
+
+    `among` is how many rows these were chosen from, for which tests are corrected.
+    """
     if any(row.seeds_elsewhere for row in rows):
         return ("a part of the trials, and so no verdict: the others are of another share, or are left with a cluster",)
-    settings = [row for row in rows if row.accuracy is not None and row.role != "control"]
-    best = lowest(rows)
+    settings = ranked(rows)
+    best = lowest(rows, among)
     if best is None:
         return ()
     costs: dict[str, Callable[[Row], float | None]] = {
@@ -447,7 +450,7 @@ def fronts(rows: Sequence[Row], name: Callable[[Row], str]) -> tuple[str, ...]:
     if best.tied:
         sentences.append(f"the data cannot tell it from {', '.join(map(name, best.tied))}")
     if best.worse:
-        others = len(best.tied) + len(best.worse)
+        others = max(len(settings), among) - 1
         sentences.append(
             f"not the lowest, by tests corrected for {others} other row{'s' * (others != 1)}: "
             f"{', '.join(map(name, best.worse))}"

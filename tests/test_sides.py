@@ -104,6 +104,16 @@ def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
     assert "Holm's method over the 3 rows compared" in errors
 
 
+@pytest.mark.usefixtures("two")
+def test_a_damaged_file_of_a_side_is_named(run: Run, tmp_path: Path) -> None:
+    whole = run("report", "a", "b")
+    damaged = tmp_path / "b" / "runs" / ("b" * 12) / "20261120T110000Z-compare-9.json"
+    damaged.write_bytes(b"{")
+    ended = run("report", "a", "b")
+    assert (ended.code, ended.out) == (2, whole.out)
+    assert [damaged.name in line for line in ended.err.splitlines()] == [True, True]
+
+
 def test_sides_that_are_none_are_one_line(run: Run, tmp_path: Path) -> None:
     stored.store(tmp_path / "a", stored.ablation(), "20261120T100000Z-ablate-1")
     alone = run("report", "a", "--by", "torch")

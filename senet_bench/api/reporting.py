@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
@@ -55,8 +55,10 @@ def report(
             raise UsageError(
                 f"{option} is for the report of one folder", "leave it out, or name one folder without --by"
             )
-        document = _side_by_side(places, cast(SplitName, by) if by else None)
-        return Reported(document.wide, document.records, document)
+        collections = _held(places)
+        document = _side_by_side(collections, cast(SplitName, by) if by else None)
+        left_out = tuple(one for folder in collections.values() for one in folder.left_out)
+        return Reported(document.wide, document.records, document, left_out=left_out)
     from senet_bench.core.store import Store
     from senet_bench.gallery.report import rebuild
 
@@ -79,16 +81,15 @@ def _held(folders: Sequence[Path]) -> dict[str, Collection]:
     return {str(place): held(Store(place)) for place in folders}
 
 
-def _side_by_side(places: Sequence[Path], by: SplitName | None) -> Document:
+def _side_by_side(folders: Mapping[str, Collection], by: SplitName | None) -> Document:
     from senet_bench.gallery.report import files_together
     from senet_bench.gallery.sides import side_by_side, split
 
-    folders = _held(places)
     sides = folders if by is None else split(files_together(folders.values()), by)
-    return side_by_side(sides, by, _trend(places) if by == "commit" else ())
+    return side_by_side(sides, by, _trend(map(Path, folders)) if by == "commit" else ())
 
 
-def _trend(places: Sequence[Path]) -> list[Table]:
+def _trend(places: Iterable[Path]) -> list[Table]:
     """What `check` stored over the commits of results folders."""
     from senet_bench.regression.baselines import Baselines
     from senet_bench.regression.trend import trend_tables

@@ -30,16 +30,14 @@ def report(
         terminal.print_text(reporting.cite(folders or [root]))
         return
     result = reporting.report(folders, by, any_protocol, against, showing.results, showing)
-    if not result.written:
-        showing.emit(result.document)
-        return
     if verbose:
         for path in result.written:
             showing.remark(str(path))
-    showing.remark(f"{len(result.written)} files in {root}: tables, plots and {result.written[-1].name}")
+    if result.written:
+        showing.remark(f"{len(result.written)} files in {root}: tables, plots and {result.written[-1].name}")
     for file in result.left_out:
         terminal.remark(f"left out: {file.error}")
-    if not showing.quiet:
+    if not (showing.quiet and result.written):
         showing.emit(result.document)
     if result.left_out:
         raise IncompleteReportError(result.left_out)

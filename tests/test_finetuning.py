@@ -259,8 +259,8 @@ def test_the_front_end_of_a_sweep_from_weights_loads_no_torch(weights: Path, tmp
         "    assert not {'torch', 'torchvision'} & set(sys.modules)\n"
     )
     (tmp_path / "front.py").write_text(code)
-    asked = ("compare", "seresnet20_cifar", "--no-latency", "--weights", str(weights), "--dataset", "digits")
-    asked += ("--recipe", "finetune-smoke", "--seeds", "1", "--workers", "2")
+    asked = ["compare", "seresnet20_cifar", "--no-latency", "--weights", str(weights), "--dataset", "digits"]
+    asked += ["--recipe", "finetune-smoke", "--seeds", "1", "--workers", "2"]
     told = subprocess.run(
         [sys.executable, "front.py", *asked], cwd=tmp_path, capture_output=True, text=True, check=False
     )

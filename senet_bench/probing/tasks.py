@@ -35,9 +35,9 @@ Generator = Callable[[np.random.Generator, int, float], tuple[Images, NDArray[np
 class ProbeTask:
     """A kind of images with two classes.
 
-    `needs` says which ability it takes and `bound` why a network without it must fail; `knob` is what the difficulties
-    are values of, from easy to hard, the `usual` one among them. An error of at most `solved` counts as a solution.
-    `revision` is raised by a change after which a seed gives other images.
+    `needs` says which ability it takes and `bound` why a network without it must fail, both for `probe`'s page; `knob`
+    is what the difficulties are values of, from easy to hard, the `usual` one among them. An error of at most `solved`
+    counts as a solution. `revision` is raised by a change after which a seed gives other images.
     """
 
     name: str
@@ -88,7 +88,7 @@ def _put(images: Images, cell: NDArray[Any], pattern: Images, by: Any = 1.0, cha
 
 
 def context(random: np.random.Generator, count: int, tint: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A glyph or its negative; which of them is class 1 is told by a tint of the whole image."""
+    """A glyph or its negative in a cell; which of them is class 1 is told by a tint, dark or light, below a mosaic."""
     images, glyph, light = _noise(random, count), _signs(random, count), _signs(random, count)
     images += _below_mosaic(random, light * tint)
     _put(images, random.integers(0, GRID_CELLS, count), GLYPH, glyph)
@@ -96,7 +96,10 @@ def context(random: np.random.Generator, count: int, tint: float) -> tuple[Image
 
 
 def cast(random: np.random.Generator, count: int, lights: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A marked cell has the colour of its image's light (class 1), or is a step redder or bluer."""
+    """A cell with a glyph has the colour of its image's light (class 1), or is a step redder or bluer.
+
+    The other cells have colours of their own, which sum to none; lights are a step apart, from blue to red.
+    """
     images, every = _noise(random, count), np.arange(count)
     grey, cell = random.integers(0, 2, count) > 0, random.integers(0, GRID_CELLS, count)
     colours = random.normal(0, 1, (count, GRID_CELLS))
@@ -112,7 +115,7 @@ def cast(random: np.random.Generator, count: int, lights: float) -> tuple[Images
 
 
 def selection(random: np.random.Generator, count: int, groups: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A glyph in each of some channels; the level of another channel tells which of them counts."""
+    """A glyph or its negative in each of some channels; the level of another, below a mosaic, tells which counts."""
     groups = int(groups)
     images, glyphs = _noise(random, count, 1 + groups), _signs(random, count, groups)
     chosen = random.integers(0, groups, count)
@@ -123,7 +126,7 @@ def selection(random: np.random.Generator, count: int, groups: float) -> tuple[I
 
 
 def placed(random: np.random.Generator, count: int, mark: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A glyph in one half and its negative in the other; that in the half with a bright cell counts."""
+    """A glyph in one half and its negative in the other; that in the half with a red cell, the mark, counts."""
     images, glyph, right = _noise(random, count), _signs(random, count), random.integers(0, 2, count)
     columns, rows = random.integers(0, 2, (3, count)), random.integers(0, CELLS, (2, count))
     cells = [rows[half] * CELLS + 2 * half + columns[half] for half in (0, 1)]
@@ -157,7 +160,7 @@ def texture(random: np.random.Generator, count: int, contrast: float) -> tuple[I
 
 
 def task_number(random: np.random.Generator, count: int, levels: float) -> tuple[Images, NDArray[np.bool_]]:
-    """2, 4, 6, ... equal glyphs; every other one of these numbers is class 1."""
+    """2, 4, 6, ... equal glyphs in cells drawn at random; every other one of these numbers is class 1."""
     images, level = _noise(random, count), random.integers(0, int(levels), count)
     order = random.random((count, GRID_CELLS)).argsort(1).argsort(1)
     shown = (order < 2 * level[:, None] + 2).reshape(count, 1, CELLS, CELLS)
@@ -166,7 +169,7 @@ def task_number(random: np.random.Generator, count: int, levels: float) -> tuple
 
 
 def depth(random: np.random.Generator, count: int, tints: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A glyph or its negative; each of some tints, in a channel of its own, inverts what the others say of it."""
+    """A glyph or its negative; each of some tints, in a channel and mosaic of its own, inverts what the others say."""
     images, glyph, lights = _noise(random, count), _signs(random, count), _signs(random, count, int(tints))
     for channel in range(int(tints)):
         images[:, channel : channel + 1] += _below_mosaic(random, 0.5 * lights[:, channel])
@@ -175,7 +178,10 @@ def depth(random: np.random.Generator, count: int, tints: float) -> tuple[Images
 
 
 def composed_digits(random: np.random.Generator, count: int, tint: float) -> tuple[Images, NDArray[np.bool_]]:
-    """A handwritten 0 or 1 anywhere on clutter; which of them is class 1 is told by a tint of the whole image."""
+    """A handwritten 0 or 1 (scikit-learn's, 8 x 8) anywhere on clutter; a tint below it says which is class 1.
+
+    Clutter and tint are a mosaic between red and blue.
+    """
     images, digit, light = _noise(random, count), _signs(random, count), _signs(random, count)
     images += 0.7 * _below_mosaic(random, light * tint) * np.array([1, 0, -1])[:, None, None]
     top, left = random.integers(0, IMAGE_SIDE - 7, (2, count))
@@ -199,10 +205,9 @@ def _handwritten() -> tuple[Images, Images]:
     return zeros, ones
 
 
-CELL_BY_CELL = "the logit of a network without attention is a sum over cells, each of what that cell shows"
 TINTED = (
-    f"{CELL_BY_CELL}: what the tint of the other cells adds helps one glyph as much as it hurts the other, and in its "
-    "own cell the tint d stands below a mosaic of deviation s = 0.97, so at least a share of Phi(-d / s) is wrong "
+    "in a sum over cells what the tint of the other cells adds helps one glyph as much as it hurts the other, and in "
+    "its own cell the tint d stands below a mosaic of deviation s = 0.97, so at least a share of Phi(-d / s) is wrong "
 )
 FAINT = 0.02
 TEXTURE_LIGHT = 1.2
@@ -225,7 +230,7 @@ TASKS: dict[str, ProbeTask] = {
             name="cast",
             title="grey under a coloured light",
             needs="colours relative to the light of their image: a normalisation of channels, image by image",
-            bound=f"{CELL_BY_CELL}, and so g(colour of the mark) + h(light); with k lights a step apart no g and h are "
+            bound="a sum over cells is g(colour of the mark) + h(light); with k lights a step apart no g and h are "
             "right for both neighbours of a colour: at least (k - 1) / 4k is wrong (17 % at k = 3)",
             knob="lights",
             levels=(2, 3, 4, 6),
@@ -235,8 +240,9 @@ TASKS: dict[str, ProbeTask] = {
         ProbeTask(
             name="selection",
             title="one channel tells which of the others counts",
-            needs="mixing across channels: the gate of each group of channels depends on another channel",
-            bound=f"{CELL_BY_CELL}: where the glyphs of two groups differ, each cell has only its own piece of the "
+            needs="gates that a statistic of another channel decides; who lets the channels meet, the layers before "
+            "the block or the block itself, is not told",
+            bound="in a sum over cells, where the glyphs of two groups differ, each cell has only its own piece of the "
             "mosaic to tell whether its group counts (15 % wrong with 2 groups)",
             knob="groups",
             levels=(2, 3, 4, 6),
@@ -269,8 +275,9 @@ TASKS: dict[str, ProbeTask] = {
             name="texture",
             title="contrast inverts a glyph",
             needs="a second moment about a mean that changes: the cells' variance, of which their mean says nothing",
-            bound=f"{CELL_BY_CELL}: a cell tells its own level, and that says little of how unequal all of them are; "
-            "an average squeeze has to make the variance of several averages",
+            bound="in a sum over cells what the contrast of the other cells adds helps one glyph as much as it hurts "
+            "the other, and by the level of its own cell alone 42 % is wrong (at 1.5); an average squeeze has to make "
+            "the variance of several averages",
             knob="contrast",
             levels=(2.0, 1.5, 1.3, 1.2),
             usual=1.5,
@@ -281,7 +288,7 @@ TASKS: dict[str, ProbeTask] = {
             name="count",
             title="an even or odd pair of glyphs",
             needs="a number over the whole image, and a decision that is not monotone in it",
-            bound=f"{CELL_BY_CELL}, and so linear in the number of glyphs: a threshold on it is wrong about every "
+            bound="a sum over cells is linear in the number of glyphs: a threshold on it is wrong about every "
             "other one of the numbers beyond the first two (33 % at k = 3)",
             knob="levels",
             levels=(3, 4, 5, 6),

@@ -2,8 +2,8 @@
 
 A comment on the line before a block says what it is for: `<!-- file: NAME -->` is written to that file before the
 commands that follow it, `<!-- apply -->` is a patch to the folder, `<!-- varies -->` has outputs that no second run
-repeats. A page with `<!-- clone -->` is run in a copy of the repository. `<!-- options: COMMAND -->`, `<!-- runs -->`
-and `<!-- timings -->` to `<!-- end -->` are generated.
+repeats. A page with `<!-- clone -->` is run in a copy of the repository. `<!-- options: COMMAND -->`, `<!-- tasks -->`,
+`<!-- runs -->` and `<!-- timings -->` to `<!-- end -->` are generated.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typer.models import OptionInfo
 
 from senet_bench.api.parameters import flat
 from senet_bench.cli import COMMANDS, app, command_at, completed
+from senet_bench.probing.tasks import TASKS, ProbeTask
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "senet_bench" / "docs"
@@ -190,6 +191,20 @@ def _takes(kind: Any) -> str:
     if issubclass(kind, StrEnum):
         return " ".join(f"`{one.value}`" for one in kind)
     return {bool: "", int: "integer", float: "number", Path: "path"}.get(kind, "text")
+
+
+def task_sections() -> str:
+    """A section for each task of `probe`: what it shows, what it needs, why a network without that fails, its knob."""
+    return "\n\n".join("\n\n".join(_section(task)) for task in TASKS.values())
+
+
+def _section(task: ProbeTask) -> Iterator[str]:
+    levels = ", ".join(f"**{level:g}**" if level == task.usual else f"{level:g}" for level in task.levels)
+    yield f"### {task.name}: {task.title}"
+    images = " ".join((task.make.__doc__ or "").split())
+    yield f"`{task.make.__name__}`: {images} The knob is its {task.knob}: {levels}."
+    yield f"*It needs* {task.needs}."
+    yield f"*Without it*: {task.bound}."
 
 
 def page_of(command: str) -> str:

@@ -1,7 +1,8 @@
 """Run the pages' commands and put what each prints below it: `python -m tests.documentation.transcripts [PAGE...]`.
 
 Each page is run in its own fresh folder, as on a terminal of 80 columns without colour; what is generated in the
-pages (tables of options, the runs kept in `results/`, their timings) is written anew too. `--generated` does only that.
+pages (tables of options, `probe`'s tasks, the runs kept in `results/`, their timings) is written anew too.
+`--generated` does only that.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ import msgspec
 from senet_bench.core.results import Run, StoredDocument
 from senet_bench.core.store import Store
 from senet_bench.show import documents, writers
-from tests.documentation.pages import ROOT, Block, blocks, option_table, pages
+from tests.documentation.pages import ROOT, Block, blocks, option_table, pages, task_sections
 
 RESULTS = ROOT / "results"
 COPIED = ("senet_bench", "tests", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".ci")
@@ -32,7 +33,7 @@ SHOWN = ("resnet50", "resnet152", "vgg16_bn", "mobilenet_v1", "shufflenet_v1_g3"
 LOGGED = re.compile(r"^[IWE]\d{4} \d\d:.*\n?", re.MULTILINE)
 """What torch logs about a machine's CUDA."""
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-GENERATED = re.compile(r"(<!-- (options|runs|timings)(?:: ([^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
+GENERATED = re.compile(r"(<!-- (options|tasks|runs|timings)(?:: ([^>]+?))? -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +139,13 @@ def generated(text: str) -> str:
     """A page with its generated parts written anew."""
 
     def part(match: re.Match[str]) -> str:
-        made = option_table(match[3]) if match[2] == "options" else run_table() if match[2] == "runs" else timings()
-        return f"{match[1]}{made}\n{match[4]}"
+        makers = {
+            "options": lambda: option_table(match[3]),
+            "tasks": task_sections,
+            "runs": run_table,
+            "timings": timings,
+        }
+        return f"{match[1]}{makers[match[2]]()}\n{match[4]}"
 
     return GENERATED.sub(part, text)
 
@@ -216,6 +222,10 @@ def timings() -> str:
         f"{machine(newest)}; {table.title.partition(': ')[2]}\n\n"
         + writers.markdown([table]).partition("\n\n")[2].partition("\n\n")[0]
     )
+
+
+PARTS = {"tasks": task_sections, "runs": run_table, "timings": timings}
+"""What makes the generated parts that are of no one command."""
 
 
 def main(arguments: list[str]) -> None:

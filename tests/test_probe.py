@@ -229,7 +229,6 @@ def test_a_block_that_fails_is_a_row_with_its_reason(run: Run, tmp_path: Path, m
     monkeypatch.setattr("senet_bench.probing.trials.LESSON", TaskLesson(steps=2, batch=8, tested=20))
     names = [f"probed_blocks:{name}" for name in ("Fine", "Shape", "Nothing", "Breaks")]
     ended = run(*HERE, *names, "--task", "scale", "--seeds", "1", "--format", "json")
-    sys.modules.pop("probed_blocks", None)
     assert ended.code == 5
     assert "not measured: probed_blocks:Shape on scale" in ended.err
     reasons = {row["label"]: row["reason"] for row in json.loads(ended.out)["rows"] if row["role"] == "block"}
@@ -238,6 +237,9 @@ def test_a_block_that_fails_is_a_row_with_its_reason(run: Run, tmp_path: Path, m
     assert "no number at step 1" in reasons[names[2]]
     assert "no training today" in reasons[names[3]]
     assert "line 17" in reasons[names[3]]
+    shown = " ".join(run(*HERE, *names, "--task", "scale", "--seeds", "1").out.split())
+    assert all(f"{name} failed on scale: {reasons[name]}" in shown for name in names[1:])
+    sys.modules.pop("probed_blocks", None)
 
 
 def trial(label: str, seed: int = 0, task: str = "context", difficulty: float = 0.5) -> ProbeTrial:

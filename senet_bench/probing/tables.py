@@ -65,10 +65,9 @@ def _cell(row: ProbeRow | None) -> Cell:
     if row is None or (row.error is None and not row.reason):
         return Cell(EMPTY)
     if row.error is None:
-        return Cell("failed", "differs", f"{row.label}: {row.reason}")
-    note = f"{row.label}: {row.reason}" if row.reason else EMPTY
+        return Cell("failed", "differs")
     text = number(row.error, ".1f", 100)
-    return Cell(f"{text} {row.verdict}" if row.verdict else text, STATUS.get(row.verdict or "", ""), note)
+    return Cell(f"{text} {row.verdict}" if row.verdict else text, STATUS.get(row.verdict or "", ""))
 
 
 def _signs(facts: ProbeFacts) -> Table:
@@ -97,10 +96,21 @@ def _title(facts: ProbeFacts) -> str:
 
 def _notes(facts: ProbeFacts) -> Iterator[str]:
     conditions, summary = facts.conditions, facts.summary
+    yield from _failures(facts)
     yield DIAGNOSIS
     yield KEY.format(margin=100 * conditions.margin)
     yield f"p: of paired seeds (t), the largest over the controls, by Holm over all cells, at {conditions.level:g}"
     yield f"{summary.trials} trials, {summary.ran} run now ({summary.cpu_seconds:.0f} CPU s), {summary.failed} failed"
+
+
+def _failures(facts: ProbeFacts) -> Iterator[str]:
+    """Why networks failed, a line a network and reason, with the tasks where it did at some seeds or at all."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for row in facts.rows:
+        if row.reason:
+            tasks.setdefault((row.label, row.reason), []).append(heading(facts, row.task, row.difficulty))
+    for (label, reason), failed in tasks.items():
+        yield f"{label} failed on {', '.join(failed)}: {reason}"
 
 
 def _verdicts(facts: ProbeFacts) -> Table:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -14,6 +15,7 @@ import sys
 from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from msgspec import structs
 from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.paper import TABLES
 from senet_bench.core.results import RunConditions
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
 from senet_bench.core.union import StoredRun, ablations
 from senet_bench.gallery import report
@@ -34,8 +37,9 @@ from senet_bench.gallery.page.headline import COMPARED, grids, headline
 from senet_bench.gallery.plots import tradeoff
 from senet_bench.gallery.points import points, timed_points
 from senet_bench.show.chart import name_of, shown
+from senet_bench.show.curves import curves
 from senet_bench.show.documents import of_run
-from senet_bench.show.drawing import Area, Chart, Point, Text
+from senet_bench.show.drawing import Area, Chart, Point, Text, width_of
 from senet_bench.show.style import ROLE_COLOURS
 from tests.conftest import Run
 from tests.support import stored
@@ -369,6 +373,25 @@ def test_an_ablation_has_a_panel_a_number_with_intervals_and_references() -> Non
     low, high = error.lines[0].intervals[0] or (0, 0)
     # seeds at +0, +.4, +.8, +1.2 points: sd 0.5164, t(3, .975) = 3.1824, half width 0.8217
     assert (high - low) / 2 == pytest.approx(0.8217, abs=1e-4)
+
+
+@pytest.mark.parametrize("many", [4, 12, 30])
+def test_names_of_many_settings_lie_over_no_other_and_stay_inside(many: int) -> None:
+    made = stored.ablation()
+    names = [f"my_blocks:Block{place}" for place in range(many)]
+    rows = [replace(made.rows[1], axes={"attention": name}, attention=AttentionSpec(block=name)) for name in names]
+    rows = [replace(row, params=row.params + place) for place, row in enumerate(rows)]
+    asked = structs.replace(made.conditions, axes={"attention": ",".join(names)})
+    run = replace(made, rows=[made.rows[0], *rows], conditions=asked)
+    chart = curves(of_ablation(ablations([StoredRun("runs/a/b.json", run)])[0], []))
+    assert chart is not None
+    texts = [item for part in chart.parts for item in part.items if isinstance(item, Text)]
+    shown_names = [item for item in texts if item.text.startswith("my_blocks")]
+    assert len(shown_names) == many
+    for one, other in pairwise(shown_names):
+        apart = other.place[0] - one.place[0]
+        assert apart * math.sin(math.radians(-one.turn)) >= one.size or (one.turn == 0 and apart > width_of(one.text))
+    assert all(one.place[0] >= math.cos(math.radians(one.turn)) * width_of(one.text, one.size) for one in shown_names)
 
 
 def test_a_row_of_the_table_of_metrics_is_a_column_a_panel_and_an_axis(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -85,19 +86,20 @@ CONTROL_NAMES = frozenset(
 WIDE, HIGH, APART = 209.0, 150.0, 12.0
 """The size of a panel with its numbers, and the room between two, in points."""
 MOST_ACROSS = 4
+LONGEST_NAME, LEAST_LEFT = 112.0, 28.0
+"""The longest name of a setting that is turned, and the least room left of a panel, in points."""
 
 
 def curves(series: Series) -> Chart | None:
     """A panel a number; bands are intervals of ordered settings, bars those of others; None without a number."""
     if not series.panels:
         return None
-    across = min(MOST_ACROSS, len(series.panels))
-    wide = max(WIDE, 310.0 / across) if across == 1 else WIDE
+    wide = max(WIDE, (SMALL_TEXT + 1) * len(series.settings) + 50)
+    across = max(1, min(int(MOST_ACROSS * (WIDE + APART) // (wide + APART)), len(series.panels)))
+    wide = max(wide, 310.0) if across == 1 else wide
     lines = [series.panels[at : at + across] for at in range(0, len(series.panels), across)]
-    turned = _is_crowded(series.settings, wide - 50)
-    below = (
-        min(70.0, 0.5 * max(width_of(shown(name, 24), SMALL_TEXT) for name in series.settings) + 12) if turned else 14.0
-    ) + 14
+    turn = _turn(series.settings, wide - 50)
+    below = _depth(series.settings, turn) + 16
     parts: list[DrawnPart] = []
     top = 4.0
     for line in lines:
@@ -107,7 +109,7 @@ def curves(series: Series) -> Chart | None:
             left = place * (wide + APART)
             parts += [_moved(part, left, top) for part in head]
             number = len([part for part in parts if part.kind == "mark"])
-            parts += _panel(series, panel, Room(left, top + high, wide, turned), number)
+            parts += _panel(series, panel, Room(left, top + high, wide, turn), number)
         top += high + HIGH + below
     width = across * wide + (across - 1) * APART + 6
     return Chart(series.name, series.title, width, top, tuple(parts))
@@ -115,17 +117,31 @@ def curves(series: Series) -> Chart | None:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Where a panel is drawn: its left and upper edge, its width, and whether the names of settings are turned."""
+    """Where a panel is drawn: its left and upper edge, its width, and by what the names of settings are turned."""
 
     left: float
     top: float
     width: float
-    turned: bool
+    turn: float
 
 
-def _is_crowded(names: Sequence[str], room: float) -> bool:
-    """Whether the names of settings do not fit side by side."""
-    return max(width_of(shown(name, 24), SMALL_TEXT) + 4 for name in names) > room / len(names)
+def _turn(names: Sequence[str], room: float) -> float:
+    """By how many degrees the names of settings are turned, so that none lies over another: 0, -30 or -90."""
+    widest, apart = _widest(names), room / len(names)
+    if widest + 4 <= apart:
+        return 0.0
+    leans = apart >= 2 * SMALL_TEXT and math.cos(math.radians(30)) * widest <= apart / 2 + LEAST_LEFT
+    return -30.0 if leans else -90.0
+
+
+def _depth(names: Sequence[str], turn: float) -> float:
+    """How far the names of settings reach below a panel when they are turned."""
+    widest = _widest(names)
+    return 12.0 if turn == 0 else min(68.0, 0.5 * widest + 10) if turn == -30 else min(LONGEST_NAME, widest) + 8
+
+
+def _widest(names: Sequence[str]) -> float:
+    return max(width_of(shown(name, 24), SMALL_TEXT) for name in names)
 
 
 def _head(series: Series, panel: Panel, wide: float) -> tuple[list[DrawnPart], float]:
@@ -162,8 +178,8 @@ def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[Dra
     for at, name in enumerate(series.settings):
         yield DrawnPart((_setting(frame, at, shown(name, 24), room),))
     middle = (frame.left + frame.right) / 2
-    deep = 0.5 * max(width_of(shown(name, 24), SMALL_TEXT) for name in series.settings) + 10 if room.turned else 12
-    named = Text((middle, frame.bottom + min(68.0, deep) + 12), shown(series.axis, 40), "muted", SMALL_TEXT, "middle")
+    deep = _depth(series.settings, room.turn)
+    named = Text((middle, frame.bottom + deep + 12), shown(series.axis, 40), "muted", SMALL_TEXT, "middle")
     yield DrawnPart((named,))
     for line in panel.lines:
         yield from _drawn(frame, series, panel, line, first)
@@ -172,8 +188,11 @@ def _panel(series: Series, panel: Panel, room: Room, first: int) -> Iterator[Dra
 
 def _setting(frame: Frame, at: int, name: str, room: Room) -> Text:
     x = frame.place(at, frame.y.low)[0]
-    if room.turned:
-        return Text((x + 3, frame.bottom + 10), cut(name, 112, SMALL_TEXT), "muted", SMALL_TEXT, "end", -30)
+    if room.turn:
+        below = 10 if room.turn == -30 else 6
+        return Text(
+            (x + 3, frame.bottom + below), cut(name, LONGEST_NAME, SMALL_TEXT), "muted", SMALL_TEXT, "end", room.turn
+        )
     return Text((x, frame.bottom + 12), name, "muted", SMALL_TEXT, "middle")
 
 

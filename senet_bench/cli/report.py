@@ -9,6 +9,7 @@ import typer
 from senet_bench.api import reporting
 from senet_bench.api.reading import Against, AnyProtocol
 from senet_bench.cli.showing import Showing
+from senet_bench.errors import UsageError
 
 
 def report(
@@ -27,6 +28,9 @@ def report(
     showing.check()
     root = folders[0] if folders else showing.results
     if cite:
+        typed = {"--format": showing.format != "table", "--output": showing.output, "--by": by, "--against": against}
+        if unused := next((name for name, value in typed.items() if value), None):
+            raise UsageError("--cite prints sentences, no tables", f"leave out {unused}")
         terminal.print_text(reporting.cite(folders or [root]))
         return
     result = reporting.report(folders, by, any_protocol, against, showing.results, showing)

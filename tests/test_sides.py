@@ -97,14 +97,17 @@ def test_the_same_network_by_images_of_two_sizes_is_told_apart(run: Run, tmp_pat
 
 @pytest.mark.usefixtures("two")
 def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
-    for unused in (("--format", "json"), ("-o", "x"), ("--by", "torch"), ("--against", "se")):
-        refused = run("report", "a", "--cite", *unused)
-        assert (refused.code, refused.err.count("\n")) == (2, 1)
     times, errors = run("report", "a", "--cite").out.splitlines()
     assert "senet-bench 0.1.0 on Test CPU, 4 cores (torch 2.15.0)" in times
     assert "in the same 40 rounds" in times
     assert "on digits (digits, 60 epochs, lr 0.1) as means over 4 seeds" in errors
     assert "Holm's method over the 3 rows compared" in errors
+    both = run("report", "a", "b", "--cite").out.splitlines()
+    assert both[:2] == [f"a: {times}", f"a: {errors}"]
+    assert both[2].startswith("b: Times were")
+    for unused in (("--format", "json"), ("-o", "x"), ("--by", "torch"), ("--against", "se")):
+        refused = run("report", "a", "--cite", *unused)
+        assert (refused.code, refused.err.count("\n")) == (2, 1)
 
 
 @pytest.mark.usefixtures("two")

@@ -68,10 +68,11 @@ def report(
 
 
 def cite(folders: Sequence[Path]) -> str:
-    """How what some results folders hold was measured, for a paper."""
-    from senet_bench.gallery import citation
+    """How what some results folders hold was measured, for a paper; of several, each sentence after its folder."""
+    from senet_bench.gallery.citation import citation
 
-    return "".join(map(citation.citation, _held(folders).values()))
+    lines = [(place, line) for place, held in _held(folders).items() for line in citation(held).splitlines()]
+    return "".join(f"{place}: {line}\n" if len(folders) > 1 else f"{line}\n" for place, line in lines)
 
 
 def _held(folders: Sequence[Path]) -> dict[str, Collection]:

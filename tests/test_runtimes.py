@@ -528,8 +528,35 @@ def test_what_a_whole_class_keeps_is_named_and_what_never_answers_is_timed(
     assert len(cheats.BY_CONTENT) > found.comparison.samples.rounds  # each timed call had content of its own
 
 
-def test_where_single_precision_tells_nothing_no_output_is_called_stale() -> None:
+def test_where_single_precision_tells_nothing_what_a_copy_keeps_is_seen_by_repeating() -> None:
     """SE-ResNet-101 with random weights is half of its largest output from double precision: it was not ranked."""
     images, exact = torch.zeros(1, 3, 8, 8), np.array([[1.0, -1.0]])
-    for own, fault in ((exact * 1.5, None), (exact, "stale")):
-        assert fault_of(exact * 0.4, images, lambda _, own=own: own, lambda _: exact, 1e-3) == fault  # type: ignore[misc]
+    for own, kept, fault in ((1.5, 1.5, None), (1.5, None, None), (1.5, 0.4, "stale"), (1.0, 1.0, "stale")):
+        told = [lambda _, by=by: None if by is None else by * exact for by in (own, 1.0, kept)]
+        assert fault_of(exact * 0.4, images, *told, 1e-3) == fault  # type: ignore[misc]
+
+
+class Amplified(nn.Module):
+    """A block, and a map that doubles each difference thirty times: of single precision nothing is left."""
+
+    def __init__(self, keeps: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.head, self.keeps, self.kept = nn.Conv2d(3, 8, 3), nn.Linear(8, 5), keeps, dict[Any, Any]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv(x).relu()
+        gate = torch.sigmoid(y.mean((2, 3), keepdim=True))
+        if self.keeps:
+            gate = self.kept.setdefault(y.shape, gate)
+        z = torch.sigmoid(self.head((y * gate).amax((2, 3))))
+        for _ in range(30):
+            z = 4 * z * (1 - z)
+        return z
+
+
+def test_a_cheat_is_named_where_rounding_is_amplified_and_its_honest_twin_is_timed() -> None:
+    networks = {"honest": Amplified(False), "twin": Amplified(False), "cheat": Amplified(True)}
+    found = result_of(measure_networks(networks, "honest", SIZE, plan=QUICK))
+    assert list(found.comparison.arms) == ["honest", "twin"]
+    assert "it answers from what it kept" in found.failed["cheat"]

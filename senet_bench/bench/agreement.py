@@ -19,7 +19,7 @@ AS_FAR = 3.0
 """How many times eager's own distance from double precision another way to run a network may have."""
 FARTHEST = 0.5
 """A distance, as a fraction of the largest output, at which nothing is the same any more."""
-ExactOutput = Callable[[Tensor], Floats | None]
+PossibleOutput = Callable[[Tensor], Floats | None]
 SLACK = 3.0
 """How many times the allowed difference may be reached for images other than those it was judged by."""
 CALIBRATING = 4
@@ -71,12 +71,19 @@ def exactly(network: nn.Module, images: Tensor) -> Floats | None:
 
 
 def fault_of(
-    output: object, images: Tensor, honest: Callable[[Tensor], Floats], exact: ExactOutput, allowed: float
+    output: object,
+    images: Tensor,
+    honest: Callable[[Tensor], Floats],
+    exact: PossibleOutput,
+    repeated: PossibleOutput,
+    allowed: float,
 ) -> Fault | None:
-    """What is wrong with an output for these images, by what untouched copies of the network make of them.
+    """What is wrong with an output for these images, by what copies of the network make of them.
 
-    `honest` gives their output in single precision, `exact` in double, None where there is none. Nothing is wrong with
-    one of a network whose single precision is far from double: a deep one with random weights, where that says nothing.
+    `honest` gives the output of an untouched copy in single precision, `exact` in double, None where there is none.
+    Where the network's single precision is far from double (a deep one with random weights), another order of the same
+    sums gives another output; there `repeated`, that of a copy which has answered other images and otherwise does as
+    `honest` does, stands for the output.
     """
     own, given = honest(images), array(output)
     if distance(given, own) <= SLACK * allowed:
@@ -85,7 +92,8 @@ def fault_of(
         return "random"
     reference = exact(images)
     if reference is not None and distance(own, reference) > UNTOLD:
-        return None
+        again = repeated(images)
+        return "stale" if again is not None and distance(again, own) > allowed else None
     allowed, difference = judge_output(given, own, reference, allowed)
     return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 

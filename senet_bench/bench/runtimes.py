@@ -24,7 +24,7 @@ from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import check_conditions
-from senet_bench.bench.untouched import honest_exactly, honest_output
+from senet_bench.bench.untouched import honest_exactly, honest_output, repeated_output
 from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
@@ -145,8 +145,8 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
     def fault(output: object) -> Fault | None:
         if conditions.mode == "train":
             return None
-        honest, exact = functools.partial(honest_output, network), functools.partial(honest_exactly, network)
-        return fault_of(output, drawn, honest, exact, allowed)
+        copies = (functools.partial(of, network) for of in (honest_output, honest_exactly, repeated_output))
+        return fault_of(output, drawn, *copies, allowed)
 
     return FreshCall(call_of(network, conditions, x, held), renew, fault, vary)
 

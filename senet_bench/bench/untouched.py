@@ -53,6 +53,24 @@ def honest_exactly(network: nn.Module, images: Tensor) -> Floats | None:
     return None
 
 
+def repeated_output(network: nn.Module, images: Tensor) -> Floats | None:
+    """What a copy that keeps what its code has kept gives for these images, after others in the same tensor.
+
+    To the bit what `honest_output` gives, unless it answers from what it kept; None where it cannot keep anything, or
+    cannot take one image more.
+    """
+    if _cannot_keep(network):
+        return None
+    wider = torch.cat([images, -images[:1]])
+    held = torch.randn(wider.shape, generator=torch.Generator().manual_seed(3)).to(wider)
+    copied = copy.deepcopy(network).to(images.device, images.dtype).eval()
+    with contextlib.suppress(Exception), torch.inference_mode():
+        copied(held)
+        again = array(copied(held.copy_(wider)))
+        return again[: len(images)] if len(again) == len(wider) else None
+    return None
+
+
 def _cannot_keep(network: nn.Module) -> bool:
     """Whether all of a network is ours or torch's, which keeps nothing: without hooks or a `forward` of an instance."""
     return all(

@@ -145,8 +145,8 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
     def fault(output: object) -> Fault | None:
         if conditions.mode == "train":
             return None
-        copies = (functools.partial(of, network) for of in (honest_output, honest_exactly, repeated_output))
-        return fault_of(output, drawn, *copies, allowed)
+        honest, exact = functools.partial(honest_output, network), functools.partial(honest_exactly, network)
+        return fault_of(output, drawn, honest, exact, functools.partial(repeated_output, network), allowed)
 
     return FreshCall(call_of(network, conditions, x, held), renew, fault, vary)
 

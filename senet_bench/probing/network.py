@@ -82,6 +82,13 @@ class ProbeNetwork(nn.Module):
         return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 
+def keep_as_drawn(network: ProbeNetwork) -> None:
+    """Train blocks, norms and the last layer alone: filters and the units' layers keep the weights they have."""
+    units = [unit for unit in network.units if isinstance(unit, ProbeUnit)]
+    for layer in (network.stem, *(layer for unit in units for layer in (unit.conv1, unit.conv2))):
+        layer.requires_grad_(False)
+
+
 def in_cells(images: Tensor) -> Tensor:
     """The pixels of each cell side by side, (N, 16, C * 16), of images (N, C, 16, 16)."""
     count, channels = images.shape[:2]

@@ -37,7 +37,8 @@ class ProbeTask:
 
     `needs` says which ability it takes and `bound` why a network without it must fail, both for `probe`'s page; `knob`
     is what the difficulties are values of, from easy to hard, the `usual` one among them. An error of at most `solved`
-    counts as a solution. `revision` is raised by a change after which a seed gives other images.
+    counts as a solution. `revision` is raised by a change after which a seed gives other images. With `drawn` the
+    layers that could bring channels into an order, or together, before the block keep the weights they start with.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ProbeTask:
     make: Generator
     solved: float = 0.05
     revision: int = 1
+    drawn: bool = False
 
     def images(self, seed: int, count: int, difficulty: float | None = None) -> tuple[Images, TaskLabels]:
         """`count` images, float32 (N, C, 16, 16), and labels 0 or 1: a pure function of its arguments."""
@@ -240,14 +242,15 @@ TASKS: dict[str, ProbeTask] = {
         ProbeTask(
             name="selection",
             title="one channel tells which of the others counts",
-            needs="gates that a statistic of another channel decides; who lets the channels meet, the layers before "
-            "the block or the block itself, is not told",
+            needs="gates that statistics of channels in an order that nobody chose decide: filters and layers keep "
+            "the weights that they start with, so a block that mixes neighbours meets the wrong ones",
             bound="in a sum over cells, where the glyphs of two groups differ, each cell has only its own piece of the "
             "mosaic to tell whether its group counts (15 % wrong with 2 groups)",
             knob="groups",
             levels=(2, 3, 4, 6),
             usual=2,
             make=selection,
+            drawn=True,
         ),
         ProbeTask(
             name="place",

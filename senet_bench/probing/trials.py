@@ -18,7 +18,7 @@ from senet_bench.core.learning import TrialResult
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build_spec
-from senet_bench.probing.network import in_cells
+from senet_bench.probing.network import in_cells, keep_as_drawn
 from senet_bench.probing.tasks import CELL, IMAGE_SIDE, TASKS, ProbeTask
 from senet_bench.training.start import initialise_by_name
 from senet_bench.training.trials import trained_place
@@ -69,6 +69,7 @@ def probe_definition(trial: ProbeTrial) -> dict[str, Any]:
         images=f"{trial.difficulty:g}",
     )
     recipe = {name: value for name, value in asdict(LESSON).items() if name not in ("batch", "tested")}
+    recipe |= {"drawn": True} if task.drawn else {}
     network = NetworkIdentity.of(trial.spec)
     return Identity(
         network=network, data=data, recipe=recipe, batch=LESSON.batch, seed=trial.seed, revision=PROBE_REVISION
@@ -83,10 +84,12 @@ def _images(task: ProbeTask, seed: int, difficulty: float) -> tuple[Tensor, Tens
 
 
 def trial_start(trial: ProbeTrial, channels: int) -> nn.Module:
-    """The network of a trial as it starts: what the arms of a seed share starts out equal."""
+    """The network of a trial as it starts: what the arms of a seed share starts out equal, and may stay as it is."""
     torch.manual_seed(trial.seed)
     network = build_spec(trial.spec, CLASSES, in_channels=channels)
     initialise_by_name(network, trial.seed)
+    if TASKS[trial.task].drawn:
+        keep_as_drawn(network)
     return network
 
 

@@ -171,3 +171,29 @@ def test_times_and_errors_are_compared_with_any_row_in_tables_and_on_the_page(ru
     unknown = run("report", "--against", "cbam")
     assert (unknown.code, unknown.err.count("\n")) == (2, 1)
     assert "no row is called 'cbam'" in unknown.err
+
+
+@pytest.mark.usefixtures("two")
+def test_a_report_lays_its_tables_out_as_asked(run: Run, tmp_path: Path) -> None:
+    usual = run("report", "a")
+    whole = {path.name: path.read_text() for path in (tmp_path / "a" / "tables").glob("*.csv")}
+    wanted = ("--label", "reduction=2=Ours", "--rows", "none,Ours", "--spread", "sd", "--decimals", "1")
+    ended = run("report", "a", *wanted)
+    assert (usual.code, ended.code) == (0, 0), ended.err
+    (errors,) = (path for path in (tmp_path / "a" / "tables").glob("errors-*.md"))
+    lines = [line for line in errors.read_text().splitlines() if line.startswith("|")]
+    assert [line.split("|")[1].strip() for line in lines[2:]] == ["ResNet-20", "Ours"]
+    assert "±" in lines[3]
+    (times,) = (path for path in (tmp_path / "a" / "tables").glob("latency-*.md"))
+    assert "Ours" in times.read_text()
+    assert "reduction=4" not in times.read_text()
+    chosen = run("report", "a", "--columns", "seeds")
+    assert chosen.code == 0, chosen.err
+    assert "| network" in errors.read_text()
+    assert "error %" not in errors.read_text().partition("\n\n")[2].partition("\n\n")[0]
+    run("report", "a")
+    assert {path.name: path.read_text() for path in (tmp_path / "a" / "tables").glob("*.csv")} == whole
+    for option in (("--rows", "nope"), ("--label", "nope=x"), ("--columns", "nope")):
+        refused = run("report", "a", *option)
+        assert (refused.code, refused.err.count("\n")) == (2, 1), refused.err
+    assert run("report", "a", "b", "--decimals", "1").code == 2

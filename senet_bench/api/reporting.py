@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 
 from senet_bench.api.parameters import choice
-from senet_bench.api.reading import RESULTS, Against, AnyProtocol, Results
+from senet_bench.api.reading import RESULTS, AnyProtocol, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
+from senet_bench.api.tables import TableOptions
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,15 +44,15 @@ def report(
     folders: Folders = None,
     by: By = None,
     any_protocol: AnyProtocol = False,
-    against: Against = None,
+    tables: TableOptions = TableOptions(),
     results: Results = RESULTS,
     watch: Watch = UNWATCHED,
 ) -> Reported:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     places = [Path(place) for place in folders or [results]]
     if by is not None or len(places) > 1:
-        if against is not None or any_protocol:
-            option = "--any-protocol" if against is None else "--against"
+        if tables != TableOptions() or any_protocol:
+            option = "--any-protocol" if any_protocol else tables.typed()[0]
             raise UsageError(
                 f"{option} is for the report of one folder", "leave it out, or name one folder without --by"
             )
@@ -62,7 +63,7 @@ def report(
     from senet_bench.core.store import Store
     from senet_bench.gallery.report import rebuild
 
-    rebuilt = rebuild(Store(places[0]), any_protocol=any_protocol, against=against)
+    rebuilt = rebuild(Store(places[0]), any_protocol=any_protocol, layout=tables.layout())
     short = rebuilt.summary
     return Reported(short.wide, short.records, short, written=rebuilt.written, left_out=rebuilt.left_out)
 

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from senet_bench.api import reporting
-from senet_bench.api.reading import Against, AnyProtocol
+from senet_bench.api.reading import AnyProtocol
+from senet_bench.api.tables import TableOptions
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import UsageError
 
@@ -17,7 +18,7 @@ def report(
     by: reporting.By = None,
     cite: Annotated[bool, typer.Option("--cite", help="Print how it was measured, for a paper.")] = False,
     any_protocol: AnyProtocol = False,
-    against: Against = None,
+    tables: TableOptions = TableOptions(),
     verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Name every file that is written.")] = False,
     showing: Showing = Showing(),
 ) -> None:
@@ -28,12 +29,12 @@ def report(
     showing.check()
     root = folders[0] if folders else showing.results
     if cite:
-        typed = {"--format": showing.format != "table", "--output": showing.output, "--by": by, "--against": against}
-        if unused := next((name for name, value in typed.items() if value), None):
-            raise UsageError("--cite prints sentences, no tables", f"leave out {unused}")
+        typed = {"--format": showing.format != "table", "--output": showing.output, "--by": by}
+        if unused := [*(name for name, value in typed.items() if value), *tables.typed()]:
+            raise UsageError("--cite prints sentences, no tables", f"leave out {unused[0]}")
         terminal.print_text(reporting.cite(folders or [root]))
         return
-    result = reporting.report(folders, by, any_protocol, against, showing.results, showing)
+    result = reporting.report(folders, by, any_protocol, tables, showing.results, showing)
     if verbose:
         for path in result.written:
             showing.remark(str(path))

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from senet_bench.breakdown import tables as profiles
 from senet_bench.core import union
@@ -21,6 +22,7 @@ from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, freezing_tables, tables
 from senet_bench.probing import tables as probes
 from senet_bench.run import tables as commands
+from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import Document
 
 DOCUMENTS_OF: dict[str, Callable[[AnyFacts], Document]] = {
@@ -36,6 +38,9 @@ DOCUMENTS_OF: dict[str, Callable[[AnyFacts], Document]] = {
 """How the facts of a command are laid out in tables."""
 
 
+Rows = TypeVar("Rows", union.Errors, union.Timed)
+
+
 @dataclass(frozen=True, slots=True)
 class LeftOut:
     """A file that could not be read, and why."""
@@ -49,14 +54,15 @@ class Collection:
     """Everything a report is made of, oldest first.
 
     The paper's errors are judged against those `stored`, with `any_protocol` against those of another one too.
-    `against` names the row that errors and times are compared with beside the baseline, None for plain SE.
+    `layout` says how errors and times are shown, and what they are compared with beside the baseline: plain SE, or the
+    row of a name.
     """
 
     sources: tuple[StoredRun, ...]
     left_out: tuple[LeftOut, ...] = ()
     stored: StoredErrors = field(default_factory=StoredErrors)
     any_protocol: bool = False
-    against: str | None = None
+    layout: Layout = AS_IS
 
     def of(self, command: str) -> tuple[StoredRun, ...]:
         """The documents of one command."""
@@ -96,13 +102,25 @@ class Collection:
 
     @cached_property
     def errors(self) -> list[union.Errors]:
-        """The errors of each protocol, of all runs together."""
-        return union.errors(self.entries)
+        """The errors of each protocol, of all runs together, each row under the name that it was given."""
+        return [self._labelled(table) for table in union.errors(self.entries)]
 
     @cached_property
     def timings(self) -> list[union.Timed]:
-        """The latencies of each machine, version of torch and conditions."""
-        return union.timings(self.entries)
+        """The latencies of each machine, version of torch and conditions, each row under the name that it was given."""
+        return [self._labelled(table) for table in union.timings(self.entries)]
+
+    def _labelled(self, table: Rows) -> Rows:
+        return replace(table, rows=tuple(self.layout.labelled(table.rows))) if self.layout.labels else table
+
+    @cached_property
+    def _asked(self) -> set[union.Key]:
+        tables = (*union.errors(self.entries), *union.timings(self.entries))
+        return {union.identity(row) for table in tables for row in self.layout.asked(table.rows)}
+
+    def asked(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows of a table that are to be shown."""
+        return [row for row in rows if not self.layout.rows or union.identity(row) in self._asked]
 
     @cached_property
     def ablations(self) -> list[union.AblationRuns]:

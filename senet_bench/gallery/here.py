@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from senet_bench.core import comparisons, union
 from senet_bench.core.comparisons import LEVEL
 from senet_bench.core.metrics import METRICS
-from senet_bench.core.results import Accuracy, Difference, Row
+from senet_bench.core.results import Difference, Row
 from senet_bench.core.union import Timed
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
-from senet_bench.show.measurements import to_baseline
+from senet_bench.show.layout import Layout
+from senet_bench.show.measurements import Trained, error_fields, to_baseline
 from senet_bench.show.networks import increase
-from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
+from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, interval_text, points_text, table_of
 
 MOST = 40
 """Lines of one table."""
@@ -30,37 +31,39 @@ def own_tables(collection: Collection) -> list[Table]:
     trained = {union.identity(row) for errors in collection.errors for row in errors.rows}
     counted = [row for row in collection.rows("compare", "ablate") if row.role != "control" and not row.paper]
     others = [row for row in counted if union.identity(row) not in trained and (row.outside or row.attention)]
+    others = collection.layout.asked(others)
     return [*tables, *([_counted(others, counted, timed, collection)] if others else [])]
 
 
 def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) -> Table:
-    rows = list(errors.rows[:MOST])
-    fields = [*_cost_fields(rows, timed), *_error_fields()]
+    layout, rows = collection.layout, collection.asked(errors.rows)[:MOST]
+    fields = [*_cost_fields(rows, timed, errors.rows), *_error_fields(rows, layout)]
     if any(to_baseline(row.accuracy) for row in rows if row.accuracy):
         fields += [
-            (Column("minus the baseline"), lambda row: _points(_to_baseline(row))),
+            (Column("minus the baseline"), lambda row: _points(_to_baseline(row), layout)),
             (Column("decided", numeric=False), lambda row: decision(_to_baseline(row))),
         ]
-    name = collection.against or "SE"
-    beside = _beside(rows, name, asked=collection.against is not None)
-    if beside:
+    name = layout.against or "SE"
+    beside = _beside(errors.rows, name, asked=layout.against is not None)
+    if any(id(row) in beside for row in rows):
         fields += [
-            (Column(f"minus {name}"), lambda row: _points(beside.get(id(row)))),
+            (Column(f"minus {name}"), lambda row: _points(beside.get(id(row)), layout)),
             (Column(f"against {name}", numeric=False), lambda row: decision(beside.get(id(row)))),
         ]
     size = "x".join(map(str, errors.size[1:]))
     title = f"On {errors.protocol.dataset} ({errors.protocol.words}), {size} px"
-    more = len(errors.rows) - len(rows)
+    more = len(collection.asked(errors.rows)) - len(rows)
     shown = [f"{more} more rows stand in the table of errors"] if more else []
     notes = (*shown, *errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))
-    return table_of(title, fields, rows, notes)
+    return layout.of_table(table_of(title, fields, rows, notes))
 
 
 def _counted(others: Sequence[Row], known: Sequence[Row], timed: Timed | None, collection: Collection) -> Table:
-    rows = list(others[:MOST])
+    rows = collection.layout.labelled(others[:MOST])
     more = len(others) - len(rows)
     notes = ([f"{more} more are not listed"] if more else []) + _cost_notes(timed, rows, collection)
-    return table_of("Counted, and not trained", _cost_fields(rows, timed, known), rows, notes)
+    table = table_of("Counted, and not trained", _cost_fields(rows, timed, known), rows, notes)
+    return collection.layout.of_table(table)
 
 
 def _cost_notes(timed: Timed | None, rows: Sequence[Row], collection: Collection) -> list[str]:
@@ -101,13 +104,14 @@ def _time(timed: Timed, row: Row) -> str:
     return f"{latency.ratio:.3f}" + (f" [{interval_text(latency.ci, '.3f', 1, ', ')}]" if latency.ci else EMPTY)
 
 
-def _error_fields() -> Iterator[Field[Row]]:
-    def of(row: Row) -> Accuracy | None:
-        return row.accuracy
+def _error_fields(rows: Sequence[Row], layout: Layout) -> Iterator[Field[Row]]:
+    trained = {id(row): (row, row.accuracy) for row in rows if row.accuracy}
+    for column, text in error_fields(list(trained.values()), narrow=False, layout=layout):
+        yield column, _of_trained(trained, text)
 
-    yield Column("error %"), lambda row: number(found.top1_err if (found := of(row)) else None, ".2f", 100)
-    yield Column("sd"), lambda row: number(found.sd if (found := of(row)) else None, ".2f", 100)
-    yield Column("seeds"), lambda row: str(found.seeds) if (found := of(row)) else EMPTY
+
+def _of_trained(trained: Mapping[int, Trained], text: Callable[[Trained], str | Cell]) -> Callable[[Row], str | Cell]:
+    return lambda row: text(trained[id(row)]) if id(row) in trained else EMPTY
 
 
 def _to_baseline(row: Row) -> Difference | None:
@@ -130,8 +134,8 @@ def _beside(rows: Sequence[Row], name: str, *, asked: bool) -> dict[int, Differe
     return {id(row): one for row, one in zip(rows, differences) if one is not None and row.role in kept}
 
 
-def _points(difference: Difference | None) -> str:
-    return points_text(difference.value, difference.ci) if difference else EMPTY
+def _points(difference: Difference | None, layout: Layout) -> str:
+    return points_text(difference.value, difference.ci, f"+.{layout.decimals}f") if difference else EMPTY
 
 
 def decision(difference: Difference | None) -> str:

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
-from senet_bench.core.comparisons import rows_named
 from senet_bench.core.files import write_anew
-from senet_bench.core.results import RESTORE, AnyFacts, Run
+from senet_bench.core.results import RESTORE, AnyFacts, Row, Run
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
@@ -25,6 +24,7 @@ from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
+from senet_bench.show.layout import AS_IS, Layout, matching
 from senet_bench.show.svg import inline
 from senet_bench.show.tables import Document, of_table
 
@@ -78,29 +78,29 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def rebuild(store: Store, *, any_protocol: bool = False, against: str | None = None) -> Rebuilt:
+def rebuild(store: Store, *, any_protocol: bool = False, layout: Layout = AS_IS) -> Rebuilt:
     """Write every table, every plot and the page of what is stored anew, as `read_gallery` and `write_gallery` do."""
-    gallery = read_gallery(store, any_protocol=any_protocol, against=against)
+    gallery = read_gallery(store, any_protocol=any_protocol, layout=layout)
     written = tuple(write_gallery(gallery, store.root))
     return Rebuilt(gallery.summary, written, gallery.collection.left_out)
 
 
-def read_gallery(store: Store, *, any_protocol: bool = False, against: str | None = None) -> Gallery:
+def read_gallery(store: Store, *, any_protocol: bool = False, layout: Layout = AS_IS) -> Gallery:
     """Everything that is stored; what cannot be read or shown is left out and named.
 
-    With `any_protocol` errors of another protocol than a table's stand in its cells too; `against` names the row that
-    errors and times are compared with. Raises `UsageError` where there is nothing, or no row of that name.
+    With `any_protocol` errors of another protocol than a table's stand in its cells too; `layout` says how the tables
+    of errors and times are laid out. Raises `UsageError` where there is nothing, or no row or column of a name in it.
     """
     collection = gather(store.root, store.survey())
     read = (source.document for source in collection.sources)
     stored = stored_errors(store, read)
     damaged = (LeftOut(path.relative_to(store.root).as_posix(), error) for path, error in stored.left_out)
     left_out = (*collection.left_out, *damaged)
-    collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol, against=against)
+    collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
-    if against:
-        _check_named(collection, against)
+    _check_named(collection, layout)
+    collection = replace(collection, layout=layout)
     try:
         return _gallery(collection)
     except Exception:  # whatever a damaged value does where it is laid out
@@ -112,17 +112,26 @@ def read_gallery(store: Store, *, any_protocol: bool = False, against: str | Non
         return _gallery(replace(collection, sources=kept, left_out=(*collection.left_out, *bad)))
 
 
-def _check_named(collection: Collection, name: str) -> None:
-    """Raise `UsageError` where no table has a row of a name."""
-    tables = [table.rows for table in (*collection.errors, *collection.timings)]
-    errors = []
-    for rows in tables:
-        try:
-            rows_named(rows, name)
-        except UsageError as error:
-            errors.append(error)
-    if errors and len(errors) == len(tables):
-        raise errors[0]
+def _check_named(collection: Collection, layout: Layout) -> None:
+    """Raise `UsageError` where no table of errors or times has a row or a column of a name."""
+    names = (*([layout.against] if layout.against else []), *layout.rows, *layout.labels)
+    tables = [table.rows for table in (*collection.errors, *collection.timings)] if names else []
+    for name in names:
+        errors = [error for rows in tables if (error := _missing(rows, name))]
+        if errors and len(errors) == len(tables):
+            raise errors[0]
+    if layout.columns:
+        shown = content(replace(collection, layout=replace(layout, columns=(), rows=(), labels={})))
+        layout.of_tables([*shown.own, *(table for _, table in shown.tables())])
+
+
+def _missing(rows: Sequence[Row], name: str) -> UsageError | None:
+    """What is wrong with the name of a row in a table; None where it means one."""
+    try:
+        matching(rows, name)
+    except UsageError as error:
+        return error
+    return None
 
 
 def held(store: Store) -> Collection:

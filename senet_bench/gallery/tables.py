@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from senet_bench.core.comparisons import rows_against
+from senet_bench.core.comparisons import ranked, rows_against
 from senet_bench.core.results import Row
 from senet_bench.core.store import key_of
 from senet_bench.core.union import Timed, labels
@@ -26,20 +26,20 @@ def compared_with(rows: Sequence[Row], against: str | None) -> Sequence[Row]:
 
 def time_table(collection: Collection, timed: Timed, against: str | None = None) -> Table | None:
     """The times of one machine under the same conditions, under its name where there are several."""
-    table = latency_table(timed.rows, name=labels(timed.rows), against=against)
+    table = latency_table(collection.asked(timed.rows), name=labels(timed.rows), against=against)
     if table is None:
         return None
     place = collection.place_of(timed)
-    return replace(table, title=f"{table.title}; {place}" if place else table.title)
+    return collection.layout.of_table(replace(table, title=f"{table.title}; {place}" if place else table.title))
 
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     """The error table of each protocol, of all stored rows; that of the most seeds first."""
     tables: dict[str, Table] = {}
-    unfinished = collection.unfinished
+    unfinished, layout = collection.unfinished, collection.layout
     for errors in collection.errors:
-        rows = (*compared_with(errors.rows, collection.against), *errors.elsewhere)
-        table = error_table(rows, lambda row: row.label)
+        rows = collection.asked((*compared_with(errors.rows, layout.against), *errors.elsewhere))
+        table = error_table(rows, lambda row: row.label, layout=layout, among=len(ranked(errors.rows)))
         if table is None:
             continue
         size = "x".join(map(str, errors.size[1:]))
@@ -48,5 +48,5 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
         lost = unfinished.get(errors.protocol.dataset or "", 0)
         more = (f"{lost} run{'s' * (lost != 1)} on {errors.protocol.dataset} without any error: not finished",)
         notes = (*errors.notes, *(more if lost else ()), *table.notes)
-        tables[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
+        tables[name_of(stem)] = layout.of_table(replace(table, title=f"{table.title}, {size} px", notes=notes))
     return list(tables.items())

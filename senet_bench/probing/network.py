@@ -82,11 +82,14 @@ class ProbeNetwork(nn.Module):
         return self.fc(rows.view(-1, GRID_CELLS, rows.shape[1]).mean(1))  # type: ignore[no-any-return]
 
 
-def keep_as_drawn(network: ProbeNetwork) -> None:
+def keep_as_drawn(network: nn.Module) -> None:
     """Train blocks, norms and the last layer alone: filters and the units' layers keep the weights they have."""
-    units = [unit for unit in network.units if isinstance(unit, ProbeUnit)]
-    for layer in (network.stem, *(layer for unit in units for layer in (unit.conv1, unit.conv2))):
-        layer.requires_grad_(False)
+    for module in network.modules():
+        if isinstance(module, ProbeNetwork):
+            module.stem.requires_grad_(False)
+        if isinstance(module, ProbeUnit):
+            module.conv1.requires_grad_(False)
+            module.conv2.requires_grad_(False)
 
 
 def in_cells(images: Tensor) -> Tensor:

@@ -54,6 +54,11 @@ class Layout:
         names = {id(row): text for name, text in self.labels.items() for row in _matching(rows, name)}
         return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
 
+    def asked(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows that are asked for, of a table that may have none of them; all where none is named."""
+        chosen = {id(row) for name in self.rows for row in _matching(rows, name)}
+        return [row for row in rows if not self.rows or id(row) in chosen]
+
     def under_labels(self, rows: Sequence[Row]) -> Layout:
         """The layout for these rows once they are labelled; counts and times of a row that is not kept are to none."""
         if not self.against:

@@ -252,7 +252,8 @@ def error_table(
     trained = [(row, row.accuracy) for row in rows if row.accuracy is not None]
     if not trained:
         return None
-    fields = [*_error_fields(trained, name, narrow, layout), *_difference_fields(trained, narrow, layout)]
+    fields: list[Field[Trained]] = [(Column("network", numeric=False), lambda entry: name(entry[0]))]
+    fields += [*error_fields(trained, narrow, layout), *_difference_fields(trained, narrow, layout)]
     fields += _control_fields(trained, narrow, layout)
     missing = (f"{name(row)}: {row.missing['accuracy']}" for row in rows if "accuracy" in row.missing)
     recipes = list(dict.fromkeys(accuracy.protocol.words for _, accuracy in trained))
@@ -269,11 +270,9 @@ def error_table(
     return table_of(title, fields, trained, notes)
 
 
-def _error_fields(
-    trained: Sequence[Trained], name: Callable[[Row], str], narrow: bool, layout: Layout
-) -> Iterator[Field[Trained]]:
+def error_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) -> Iterator[Field[Trained]]:
+    """The columns of a network's errors: the mean with its spread as asked, and of how many seeds unless `narrow`."""
     form = f".{layout.decimals}f"
-    yield Column("network", numeric=False), lambda entry: name(entry[0])
     if layout.spread == "columns":
         yield Column("error %"), lambda entry: number(entry[1].top1_err, form, 100)
         yield Column("sd"), lambda entry: number(entry[1].sd, form, 100)

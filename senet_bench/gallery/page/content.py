@@ -181,7 +181,7 @@ def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     for timed in timings:
         name = _timed_name(timed, timings)
         chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-        table = time_table(collection, timed, _named(timed.rows, collection.against))
+        table = time_table(collection, timed, _named(collection.asked(timed.rows), collection.layout.against))
         table = table and replace(table, notes=(*timed.notes, *table.notes))
         leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
     return leaves

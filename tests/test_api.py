@@ -6,6 +6,7 @@ import inspect
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
@@ -177,3 +178,20 @@ def test_report_probe_check_and_freeze_are_functions_too(tmp_path: Path) -> None
         senet_bench.check(config="nowhere.toml")
     with pytest.raises(UsageError, match="freeze seresnet20_cifar needs --weights"):
         senet_bench.freeze("seresnet20_cifar")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"results": 5}, "results 5 is no path"),
+        ({"threads": 0}, "threads 0 is not between 1 and 1024"),
+        ({"threads": "x"}, "threads 'x' is no whole number"),
+        ({"seed": True}, "seed True is no whole number"),
+        ({"img_size": 1e9}, "img_size 1000000000.0 is no whole number"),
+        ({"no_latency": 3}, "no_latency 3 is no truth value"),
+        ({"budget": "x"}, "budget: 'x' is no number"),
+    ],
+)
+def test_values_have_the_kinds_and_bounds_of_the_command_line(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        senet_bench.compare("seresnet20_cifar", **options)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import numbers
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import typer
 
@@ -37,6 +39,14 @@ Times come back in seconds, sizes in bytes, errors as fractions with 95 % interv
 could be measured; single failures are in the result's `failures`."""
 
 
+KINDS: dict[type, tuple[type, str]] = {
+    int: (numbers.Integral, "whole number"),
+    float: (numbers.Real, "number"),
+    bool: (bool, "truth value"),
+    str: (str, "text"),
+    Path: (Path, "path"),
+}
+"""Plain values of options, and what each is called."""
 TAKEN: dict[str, Callable[[Any], Any]] = {"what": import_string, "blocks": block_string, "folders": Path}
 """Arguments of which there may be several, and how each is taken."""
 
@@ -117,12 +127,33 @@ def _checked(name: str, value: Any, option: inspect.Parameter) -> Any:
     """The value as the command line reads it; `UsageError` where its option takes no such one."""
     notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
     parser = next((note.parser for note in notes if getattr(note, "parser", None)), None)
-    if parser is None or value is None or value == option.default:
+    if value is None or value is option.default or value == option.default:
+        return value
+    if parser is None:
+        _check_kind(name, value, _plain(option.annotation))
+        _check_bounds(name, value, notes)
         return value
     try:
         return [parser(part) for part in value] if isinstance(value, list) else parser(value)
     except typer.BadParameter as error:
         raise UsageError(f"{name}: {error.message}") from error
+
+
+def _check_kind(name: str, value: Any, annotation: Any) -> None:
+    """Raise `UsageError` where an option of plain values is given one of another kind."""
+    either = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    kinds = [kind for kind in either if kind in KINDS]
+    whole = isinstance(value, bool) and bool not in kinds  # which Python takes for a number
+    if kinds and (whole or not any(isinstance(value, KINDS[kind][0]) for kind in kinds)):
+        raise UsageError(f"{name} {value!r} is no {KINDS[kinds[0]][1]}", "give one")
+
+
+def _check_bounds(name: str, value: Any, notes: tuple[Any, ...]) -> None:
+    """Raise `UsageError` where a number is outside of the bounds that its option has on the command line."""
+    for note in notes:
+        least, most = getattr(note, "min", None), getattr(note, "max", None)
+        if (least is not None and value < least) or (most is not None and value > most):
+            raise UsageError(f"{name} {value} is not between {least} and {most}", "give one that is")
 
 
 def _text(value: Any) -> str:

@@ -14,9 +14,9 @@ def main() -> None:
 
     supervise(sys.argv[1:])
     from senet_bench.cli import main as command
-    from senet_bench.core.foreign import interrupt, stay
+    from senet_bench.core.foreign import Interruption, stay
 
-    start.answer_by(interrupt)
+    start.answer_by(Interruption())
     stay()
     try:
         command()

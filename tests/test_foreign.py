@@ -17,7 +17,7 @@ import torch
 
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core import foreign
-from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, contained, interrupt, tell_of_thread, tell_unraisable
+from senet_bench.core.foreign import CALL_TIMEOUT, Interrupted, Interruption, contained, tell_of_thread, tell_unraisable
 from senet_bench.core.progress import result_of
 from senet_bench.errors import ArmError, CallTimeoutError, MeasurementError, UsageError
 from tests.conftest import Run
@@ -52,7 +52,7 @@ ENDS = {
 @pytest.fixture(autouse=True)
 def handler() -> Any:
     """The handler of Ctrl-C that the command line sets."""
-    before = signal.signal(signal.SIGINT, interrupt)
+    before = signal.signal(signal.SIGINT, Interruption())
     yield
     signal.signal(signal.SIGINT, before)
 
@@ -298,3 +298,19 @@ def test_a_network_that_ends_the_process_in_training_is_one_line_with_its_place(
     assert ended.code == 5
     assert "Net raises SystemExit: os._exit(0) in" in ended.err
     assert "line 12" in ended.err
+
+
+def test_ctrl_c_that_comes_twice_at_once_is_one_and_a_later_one_ends_the_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ended: list[int] = []
+    monkeypatch.setattr(foreign, "LEAVE", ended.append)
+    answer = Interruption()
+    with pytest.raises(Interrupted):
+        answer()
+    answer()  # passed on by the parent of a command that is supervised
+    assert (ended, capfd.readouterr().err) == ([], "")
+    monkeypatch.setattr(foreign, "TOGETHER_S", 0.0)
+    answer()
+    assert ended == [130]
+    assert capfd.readouterr().err == "senet-bench: interrupted again; it ends at once\n"

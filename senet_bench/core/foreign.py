@@ -38,6 +38,7 @@ CALL_TIMEOUT = "SENET_BENCH_CALL_TIMEOUT"
 CALL_TIMEOUT_S = 600.0
 GRACE_S, SOON_S = 20.0, 0.02
 LONGEST_NAP_S = 5.0
+TOGETHER_S = 1.0
 LONGEST_CALL = 200
 """Characters of a refused call that are shown."""
 ENDS = {name: getattr(os, name) for name in ("_exit", "execv", "execve")}
@@ -55,9 +56,26 @@ class _Late(BaseException):
     """A call has taken longer than `--call-timeout`."""
 
 
-def interrupt(*_: object) -> NoReturn:
-    """Answer Ctrl-C; the command line makes this the handler of SIGINT."""
-    raise Interrupted
+class Interruption:
+    """The answer to Ctrl-C, which the command line makes the handler of SIGINT.
+
+    The first raises `Interrupted`. One within `TOGETHER_S` is the same: where a whole group of processes is sent it,
+    the parent passes on what the child has got itself. A later one ends the process at once.
+    """
+
+    def __init__(self) -> None:
+        self.first_s: float | None = None
+
+    def __call__(self, *_: object) -> None:
+        """Answer one Ctrl-C."""
+        now_s = time.monotonic()
+        if self.first_s is None:
+            self.first_s = now_s
+            raise Interrupted
+        if now_s - self.first_s > TOGETHER_S:
+            os.write(2, b"senet-bench: interrupted again; it ends at once\n")
+            finish(130)
+            LEAVE(130)
 
 
 @contextlib.contextmanager

@@ -100,7 +100,7 @@ def test_jobs_are_pulled_when_a_worker_is_free(workers: int) -> None:
 
     running = Local(workers).run(double, jobs())
     next(running)
-    assert len(pulled) <= workers + 1
+    assert len(pulled) <= 2 * workers  # all may end together, and each has its next before the first is told
     running.close()  # type: ignore[attr-defined]
 
 

@@ -103,20 +103,32 @@ class Collection:
     @cached_property
     def errors(self) -> list[union.Errors]:
         """The errors of each protocol, of all runs together, each row under the name that it was given."""
-        return [self._labelled(table) for table in union.errors(self.entries)]
+        return [self._labelled(table) for table in self._errors]
 
     @cached_property
     def timings(self) -> list[union.Timed]:
         """The latencies of each machine, version of torch and conditions, each row under the name that it was given."""
-        return [self._labelled(table) for table in union.timings(self.entries)]
+        return [self._labelled(table) for table in self._timings]
+
+    @cached_property
+    def _errors(self) -> list[union.Errors]:
+        return union.errors(self.entries)
+
+    @cached_property
+    def _timings(self) -> list[union.Timed]:
+        return union.timings(self.entries)
+
+    @property
+    def as_named(self) -> list[tuple[Row, ...]]:
+        """The rows of each table of errors and times under their own names."""
+        return [table.rows for table in (*self._errors, *self._timings)]
 
     def _labelled(self, table: Rows) -> Rows:
         return replace(table, rows=tuple(self.layout.labelled(table.rows))) if self.layout.labels else table
 
     @cached_property
     def _asked(self) -> set[union.Key]:
-        tables = (*union.errors(self.entries), *union.timings(self.entries))
-        return {union.identity(row) for table in tables for row in self.layout.asked(table.rows)}
+        return {union.identity(row) for rows in self.as_named for row in self.layout.asked(rows)}
 
     def asked(self, rows: Sequence[Row]) -> list[Row]:
         """The rows of a table that are to be shown."""

@@ -55,15 +55,14 @@ def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) 
     more = len(collection.asked(errors.rows)) - len(rows)
     shown = [f"{more} more rows stand in the table of errors"] if more else []
     notes = (*shown, *errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))
-    return layout.of_table(table_of(title, fields, rows, notes))
+    return table_of(title, fields, rows, notes)
 
 
 def _counted(others: Sequence[Row], known: Sequence[Row], timed: Timed | None, collection: Collection) -> Table:
     rows = collection.layout.labelled(others[:MOST])
     more = len(others) - len(rows)
     notes = ([f"{more} more are not listed"] if more else []) + _cost_notes(timed, rows, collection)
-    table = table_of("Counted, and not trained", _cost_fields(rows, timed, known), rows, notes)
-    return collection.layout.of_table(table)
+    return table_of("Counted, and not trained", _cost_fields(rows, timed, known), rows, notes)
 
 
 def _cost_notes(timed: Timed | None, rows: Sequence[Row], collection: Collection) -> list[str]:

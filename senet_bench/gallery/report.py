@@ -11,7 +11,7 @@ from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.core.files import write_anew
-from senet_bench.core.results import RESTORE, AnyFacts, Row, Run
+from senet_bench.core.results import RESTORE, AnyFacts, Run
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
@@ -24,7 +24,7 @@ from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
 from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
-from senet_bench.show.layout import AS_IS, Layout, matching
+from senet_bench.show.layout import AS_IS, Layout, matching, meant
 from senet_bench.show.svg import inline
 from senet_bench.show.tables import Document, of_table
 
@@ -96,11 +96,10 @@ def read_gallery(store: Store, *, any_protocol: bool = False, layout: Layout = A
     stored = stored_errors(store, read)
     damaged = (LeftOut(path.relative_to(store.root).as_posix(), error) for path, error in stored.left_out)
     left_out = (*collection.left_out, *damaged)
-    collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol)
+    collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol, layout=layout)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
-    _check_named(collection, layout)
-    collection = replace(collection, layout=layout)
+    _check_named(collection)
     try:
         return _gallery(collection)
     except Exception:  # whatever a damaged value does where it is laid out
@@ -112,26 +111,13 @@ def read_gallery(store: Store, *, any_protocol: bool = False, layout: Layout = A
         return _gallery(replace(collection, sources=kept, left_out=(*collection.left_out, *bad)))
 
 
-def _check_named(collection: Collection, layout: Layout) -> None:
-    """Raise `UsageError` where no table of errors or times has a row or a column of a name."""
-    names = (*([layout.against] if layout.against else []), *layout.rows, *layout.labels)
-    tables = [table.rows for table in (*collection.errors, *collection.timings)] if names else []
-    for name in names:
-        errors = [error for rows in tables if (error := _missing(rows, name))]
-        if errors and len(errors) == len(tables):
-            raise errors[0]
-    if layout.columns:
-        shown = content(replace(collection, layout=replace(layout, columns=(), rows=(), labels={})))
-        layout.of_tables([*shown.own, *(table for _, table in shown.tables())])
-
-
-def _missing(rows: Sequence[Row], name: str) -> UsageError | None:
-    """What is wrong with the name of a row in a table; None where it means one."""
-    try:
-        matching(rows, name)
-    except UsageError as error:
-        return error
-    return None
+def _check_named(collection: Collection) -> None:
+    """Raise `UsageError` where no table of errors or times has a row of a name."""
+    layout = collection.layout
+    for name in (*([layout.against] if layout.against else []), *layout.rows, *layout.labels):
+        tables = collection.as_named
+        if tables and not any(meant(rows, name) for rows in tables):
+            matching(tables[0], name)
 
 
 def held(store: Store) -> Collection:

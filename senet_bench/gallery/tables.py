@@ -30,7 +30,7 @@ def time_table(collection: Collection, timed: Timed, against: str | None = None)
     if table is None:
         return None
     place = collection.place_of(timed)
-    return collection.layout.of_table(replace(table, title=f"{table.title}; {place}" if place else table.title))
+    return replace(table, title=f"{table.title}; {place}" if place else table.title)
 
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
@@ -48,5 +48,5 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
         lost = unfinished.get(errors.protocol.dataset or "", 0)
         more = (f"{lost} run{'s' * (lost != 1)} on {errors.protocol.dataset} without any error: not finished",)
         notes = (*errors.notes, *(more if lost else ()), *table.notes)
-        tables[name_of(stem)] = layout.of_table(replace(table, title=f"{table.title}, {size} px", notes=notes))
+        tables[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
     return list(tables.items())

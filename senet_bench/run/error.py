@@ -39,8 +39,6 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
     from senet_bench.core.trial import Trial
 
-"""The data set that is that of each row's own table."""
-
 
 def root_name(case: Case) -> str:
     """The network without attention that a case belongs to; those of one root are compared, and trained alike."""

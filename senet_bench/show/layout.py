@@ -36,27 +36,26 @@ class Layout:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise `UsageError` where a name means none of the rows, or one to compare with means several."""
-        for name in self.labels:
+        for name in (*self.labels, *self.rows):
             matching(rows, name)
         self.of_rows(rows)
 
     def of_rows(self, rows: Sequence[Row]) -> list[Row]:
         """The rows compared as asked, in their order, without those that were not asked for, under the names given."""
         compared = comparisons.rows_against(rows, self.against) if self.against else list(rows)
-        kept = {id(row) for name in self.rows for row in matching(compared, name)}
-        return [row for row in compared if not self.rows or id(row) in kept]
+        return self.asked(compared)
 
     def labelled(self, rows: Sequence[Row]) -> list[Row]:
         """The rows under the names that they were given, which stand in the place of a setting too.
 
         A name for a row that is not kept is left alone.
         """
-        names = {id(row): text for name, text in self.labels.items() for row in _matching(rows, name)}
+        names = {id(row): text for name, text in self.labels.items() for row in meant(rows, name)}
         return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
 
     def asked(self, rows: Sequence[Row]) -> list[Row]:
         """The rows that are asked for, of a table that may have none of them; all where none is named."""
-        chosen = {id(row) for name in self.rows for row in _matching(rows, name)}
+        chosen = {id(row) for name in self.rows for row in meant(rows, name)}
         return [row for row in rows if not self.rows or id(row) in chosen]
 
     def under_labels(self, rows: Sequence[Row]) -> Layout:
@@ -112,10 +111,10 @@ AS_IS = Layout()
 
 def matching(rows: Sequence[Row], name: str) -> list[Row]:
     """Every row that a name means; `UsageError` where it means none."""
-    return _matching(rows, name) or comparisons.rows_named(rows, name)
+    return meant(rows, name) or comparisons.rows_named(rows, name)
 
 
-def _matching(rows: Sequence[Row], name: str) -> list[Row]:
+def meant(rows: Sequence[Row], name: str) -> list[Row]:
     """Every row that a name means, none where it means none or several of one baseline."""
     wanted = name.strip().lower()
     matches = [row for row in rows if wanted in comparisons.names(row)]

@@ -24,6 +24,7 @@ from senet_bench.probing.plots import difficulty_curves, heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
+from senet_bench.show.layout import Layout
 from senet_bench.show.tables import Column, Table, interval_text
 
 
@@ -84,7 +85,7 @@ def content(collection: Collection) -> Content:
     """Everything that the stored facts have to show."""
     timings = collection.timings
     known = points(collection)
-    return Content(
+    shown = Content(
         own=tuple(own_tables(collection)),
         cost=tuple(_costs(collection, timings, known)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
@@ -99,6 +100,20 @@ def content(collection: Collection) -> Content:
             one for name in ("evaluate", "freeze", "profile", "train") for one in _tables_of(collection, name)
         ),
         missing=_missing(collection, timings, known),
+    )
+    return _with_columns(shown, collection.layout)
+
+
+def _with_columns(shown: Content, layout: Layout) -> Content:
+    """The tables of errors and times with the columns asked for; `UsageError` where no table has one of them."""
+    if not layout.columns:
+        return shown
+    layout.of_tables([*shown.own, *(table for _, table in shown.tables())])
+    return replace(
+        shown,
+        own=tuple(map(layout.of_table, shown.own)),
+        latency=tuple(replace(leaf, table=leaf.table and layout.of_table(leaf.table)) for leaf in shown.latency),
+        errors=tuple((name, layout.of_table(table)) for name, table in shown.errors),
     )
 
 

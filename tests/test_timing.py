@@ -196,6 +196,15 @@ def test_what_is_stored_has_the_names_of_the_interface_and_no_infinite_number() 
     assert Machine().run().latency("base").ratio is None
 
 
+def test_the_quartiles_are_those_of_the_ratios_of_rounds() -> None:
+    comparison = Machine(noise=0.1).run(1.2)
+    arms = comparison.samples.arms
+    new, base = (np.array([row[arms.index(name)] for row in comparison.samples.seconds]) for name in ("new", "base"))
+    latency = comparison.latency("new")
+    assert latency.quartiles == pytest.approx(np.percentile(new / base, [25, 75]))
+    assert latency.quartiles[0] < latency.quartiles[1]  # type: ignore[index]
+
+
 def test_an_absolute_margin_must_be_exceeded_too() -> None:
     assert verdict_of(Machine().run(1.05, gated_plan(min_abs_s=0.1 * MS))) == "ok"
 

@@ -152,11 +152,13 @@ class Comparison:
     def _judged(self, latency: Latency, arm: str, judged: Judgement) -> Latency:
         """The latency with what its rounds say beside the baseline's."""
         cpu = self.samples.cpu_by_epoch(arm, self.baseline)
+        ratios = np.exp(self.samples.log_ratios(arm, self.baseline))
         return replace(
             latency,
             ratio=_finite(judged.ratio),
             ci=_bounds(judged),
             confidence=judged.confidence,
+            quartiles=_quartiles(ratios),
             rounds=judged.rounds,
             mde=_finite(judged.mde),
             verdict=judged.verdict,
@@ -192,6 +194,13 @@ def comparison_of(
         elapsed_s=elapsed_s,
         samples=samples,
     )
+
+
+def _quartiles(ratios: Floats) -> tuple[float, float] | None:
+    if not ratios.size:
+        return None
+    low, high = np.quantile(ratios, (0.25, 0.75))
+    return float(low), float(high)
 
 
 def _cpu_interval(by_epoch: Floats) -> tuple[float, float] | None:

@@ -119,12 +119,13 @@ class Latency:
 
     `seconds` is the median over rounds of the fastest call of a block, `floor` the fastest of all, `mean_seconds` the
     mean of all calls, from which `images_per_second` comes; `ratio` the Hodges-Lehmann estimate of variant / baseline
-    with its interval `ci` at `confidence`; `mde` the relative slowdown, from the gate if there is one, that such rounds
-    show with 80 % power; `control_ratio` the same estimate for a second copy of the baseline; `cpu_ratio` that of CPU
-    times, its interval over epochs, in each of which every network is built anew. `p_worse` and `p_ok` are one-sided,
-    `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are those of parameters and buffers, `peak_bytes`
-    is what a call holds at most beyond them and the images. `energy_missing` says why no energy is there though it was
-    to be measured.
+    with its interval `ci` at `confidence`, `quartiles` those of the rounds' ratios; `mde` the relative slowdown, from
+    the gate if there is one, that such rounds show with 80 % power; `control_ratio` the same estimate for a second copy
+    of the baseline; `cpu_ratio` that of CPU times, its interval over epochs, in each of which every network is built
+    anew. `p_worse` and `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are
+    those of parameters and buffers, `peak_bytes` is what a call holds at most beyond them and the images.
+    `read_bytes_per_s` is how fast the threads read memory, where several runtimes were timed on a CPU. `energy_missing`
+    says why no energy is there though it was to be measured.
     """
 
     seconds: Seconds
@@ -134,6 +135,7 @@ class Latency:
     ratio: Magnitude | None = None
     ci: tuple[Magnitude, Magnitude] | None = None
     confidence: Fraction | None = None
+    quartiles: tuple[Magnitude, Magnitude] | None = None
     rounds: StoredCount = 0
     mde: Magnitude | None = None
     control_ratio: Magnitude | None = None
@@ -157,6 +159,7 @@ class Latency:
     energy_missing: str | None = None
     difference_from_eager: Magnitude | None = None
     first_call_s: Seconds | None = None
+    read_bytes_per_s: Magnitude | None = None
     other_processes: list[int] = field(default_factory=list)
     conditions: Conditions = field(default_factory=Conditions)
     settings: TimingSettings = field(default_factory=TimingSettings)

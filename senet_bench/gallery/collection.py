@@ -201,14 +201,24 @@ def machine_label(environment: Environment) -> str:
 
 def conditions_label(conditions: Conditions) -> str:
     """Conditions in a few words; what is usual goes unsaid."""
+    first = (f"batch {conditions.batch_size}", conditions.device, conditions.precision, conditions.runtime)
+    return ", ".join((*first, *_unusual(conditions)))
+
+
+def setting_label(conditions: Conditions) -> str:
+    """The same but for batch size and runtime."""
+    return ", ".join((conditions.device, conditions.precision, *_unusual(conditions)))
+
+
+def _unusual(conditions: Conditions) -> list[str]:
+    """What else of conditions is worth a word."""
     usual = asdict(Conditions())
-    words = [f"batch {conditions.batch_size}", conditions.device, conditions.precision, conditions.runtime]
-    words += ["training step"] * (conditions.mode == "train") + ["channels last"] * conditions.channels_last
+    words = ["training step"] * (conditions.mode == "train") + ["channels last"] * conditions.channels_last
     words += [] if kind_of(conditions.device).gpu else [f"{conditions.threads} thread{'s' * (conditions.threads != 1)}"]
     words += [
         str(value) for name, value in asdict(conditions).items() if name in ("timing", "cache") and value != usual[name]
     ]
-    return ", ".join(words)
+    return words
 
 
 def newest(stored: Sequence[tuple[StoredRun, AnyFacts]]) -> list[tuple[StoredRun, AnyFacts]]:

@@ -347,10 +347,10 @@ def _edges(latency: Latency) -> list[float]:
 
 def _ratio_parts(frame: Frame, y: float, place: int, label: str, latency: Latency) -> Iterator[DrawnPart]:
     """The ratio of a network with its interval, and below it the control's."""
-    yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), _ratio_said(label, latency), f"mark-{place}")
+    yield _ratio_part(frame, y - 3, (latency.ratio or 1.0, latency.ci), ratio_said(label, latency), f"mark-{place}")
     if _finite(latency.control_ratio):
         ratio = latency.control_ratio or 1.0
-        text = (f"{label}: control", _ratio(ratio, latency.control_ci))
+        text = (f"{label}: control", ratio_text(ratio, latency.control_ci))
         yield _ratio_part(frame, y + 5, (ratio, latency.control_ci), text, f"mark-control-{place}")
 
 
@@ -369,18 +369,19 @@ def _at(frame: Frame, ratio: float, y: float) -> Place:
     return frame.place(ratio, 0)[0], y
 
 
-def _ratio_said(label: str, latency: Latency) -> tuple[str, ...]:
+def ratio_said(label: str, latency: Latency) -> tuple[str, ...]:
     """What the mark of a ratio says."""
-    lines = [label, f"{_ratio(latency.ratio or 1.0, latency.ci)} times its baseline's time"]
+    lines = [label, f"{ratio_text(latency.ratio or 1.0, latency.ci)} times its baseline's time"]
     lines.append(f"{1e3 * latency.seconds:.4g} ms a call, {latency.rounds} rounds")
     if latency.control_ratio is not None:
-        lines.append(f"control {_ratio(latency.control_ratio, latency.control_ci)}")
+        lines.append(f"control {ratio_text(latency.control_ratio, latency.control_ci)}")
     if latency.mde is not None and latency.mean_seconds is not None:
         lines.append(f"a slowdown of {latency.mde:.1%} would have been seen")
     return tuple(lines)
 
 
-def _ratio(ratio: float, ci: tuple[float, float] | None) -> str:
+def ratio_text(ratio: float, ci: tuple[float, float] | None) -> str:
+    """A ratio with its interval in brackets."""
     return f"{ratio:.3f}" + (f" ({ci[0]:.3f} to {ci[1]:.3f})" if ci else "")
 
 

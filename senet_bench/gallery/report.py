@@ -30,7 +30,8 @@ from senet_bench.show.tables import Document, of_table
 
 PAGE = "index.html"
 OURS = re.compile(
-    r"((errors?|error-vs|latency(-ratios)?|ablation|selftest|excitations|input-channels)-.*|table\d+|\d{8}T\d{6}Z-.*)"
+    r"((errors?|error-vs|latency(-ratios)?|ablation|selftest|excitations|input-channels)-.*|se_cost(-.*)?|table\d+"
+    r"|\d{8}T\d{6}Z-.*)"
     r"\.(md|csv|tex|html|svg|pdf|png)"
 )
 """The names of files that a report writes."""

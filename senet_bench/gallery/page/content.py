@@ -12,11 +12,13 @@ from senet_bench.core.results import Row
 from senet_bench.core.union import StoredRun, Timed
 from senet_bench.errors import UsageError
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing
+from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing, setting_label
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.plots import ratios, tradeoff, unit_of
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
+from senet_bench.gallery.runtime_chart import runtime_chart
+from senet_bench.gallery.runtimes import VARIED, runtime_costs, runtime_table
 from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.gates import tables as excitations
 from senet_bench.probing import tables as probes
@@ -44,6 +46,7 @@ class Leaf:
 class Content:
     """What the page shows; `missing` maps a section to a sentence and the command that brings it."""
 
+    runtimes: tuple[Leaf, ...]
     own: tuple[Table, ...]
     cost: tuple[Leaf, ...]
     families: tuple[tuple[str, str], ...]
@@ -61,13 +64,15 @@ class Content:
         """Every chart, which is a plot on disk too."""
         return [
             leaf.chart
-            for leaf in _flat((*self.cost, *self.ablations, *self.latency, *self.gates, *self.probes))
+            for leaf in _flat((*self.runtimes, *self.cost, *self.ablations, *self.latency, *self.gates, *self.probes))
             if leaf.chart
         ]
 
     def tables(self) -> list[tuple[str, Table]]:
         """Every table of measured numbers under the name of its files; the paper's have their own."""
-        named = [(leaf.table_name, leaf.table) for leaf in _flat((*self.latency, *self.probes)) if leaf.table]
+        named = [
+            (leaf.table_name, leaf.table) for leaf in _flat((*self.runtimes, *self.latency, *self.probes)) if leaf.table
+        ]
         return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
 
 
@@ -86,6 +91,7 @@ def content(collection: Collection) -> Content:
     timings = collection.timings
     known = points(collection)
     shown = Content(
+        runtimes=tuple(_runtimes(collection, timings)),
         own=tuple(own_tables(collection)),
         cost=tuple(_costs(collection, timings, known)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
@@ -115,6 +121,23 @@ def _with_columns(shown: Content, layout: Layout) -> Content:
         latency=tuple(replace(leaf, table=leaf.table and layout.of_table(leaf.table)) for leaf in shown.latency),
         errors=tuple((name, layout.of_table(table)) for name, table in shown.errors),
     )
+
+
+def _runtimes(collection: Collection, timings: Sequence[Timed]) -> Iterator[Leaf]:
+    """What attention costs by runtime: a table for each machine and version of torch, a chart for each setting."""
+    places = runtime_costs(timings)
+    for settings in places.values():
+        first = settings[0].timings[0]
+        stem = "se_cost" if len(places) == 1 else f"se_cost-{first.machine}-torch{first.torch}"
+        table, ids = runtime_table(settings, collection)
+        charts = []
+        for one in settings:
+            words = [str(value) for name, value in asdict(one.conditions).items() if name not in VARIED]
+            name = name_of("-".join((stem, *(words if len(settings) > 1 else ()))))
+            chart = runtime_chart(one, collection, name)
+            charts.append(Leaf(setting_label(one.conditions), chart))
+        place = collection.place_of(first) or collection.name_of(first.machine)
+        yield Leaf(place, table=table, table_name=name_of(stem), row_ids=ids, leaves=tuple(charts))
 
 
 def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:

@@ -1,0 +1,228 @@
+"""What attention costs by runtime, from stored times: the right numbers, machines apart, nothing where none is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from senet_bench.core.results import Latency, Row, Run, RunConditions
+from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
+from senet_bench.core.store import Store
+from senet_bench.gallery import report
+from senet_bench.gallery.collection import gather
+from senet_bench.gallery.page.content import Leaf, content
+from senet_bench.show.drawing import Box, Chart, Mark, Stroke, Text, overlap, width_of
+from tests.support import stored
+
+RATIOS: dict[tuple[Runtime, int], float] = {
+    ("eager", 1): 1.08,
+    ("eager", 8): 1.04,
+    ("openvino", 1): 1.02,
+    ("openvino", 8): 1.03,
+    ("deploy:openvino", 1): 1.01,
+}
+SECONDS: dict[Runtime, float] = {"eager": 0.1, "openvino": 0.05, "deploy:openvino": 0.04}
+"""Of a baseline's image."""
+
+
+def timed(name: str, ratios: dict[tuple[Runtime, int], float], **conditions: object) -> list[Row]:
+    """A baseline and its SE network with those ratios, at 400 bytes of gates more and 1 MB/s of reading."""
+
+    def latency(runtime: Runtime, batch: int, ratio: float | None) -> Latency:
+        under = replace(Conditions(runtime=runtime, batch_size=batch), **conditions)  # type: ignore[arg-type]
+        seconds = SECONDS.get(runtime, 0.1) * batch * (ratio or 1)
+        about = Latency(seconds=seconds, rounds=40, conditions=under, read_bytes_per_s=1e6, weight_bytes=1000)
+        if ratio is None:
+            return about
+        about = replace(about, ratio=ratio, ci=(ratio - 0.01, ratio + 0.02), confidence=0.95, weight_bytes=1400)
+        control = 0.99 if batch == 1 else 1.01
+        return replace(about, quartiles=(ratio - 0.02, ratio + 0.03), control_ratio=control, control_ci=(0.98, 1.02))
+
+    def row(label: str, attention: AttentionSpec | None) -> Row:
+        known = [latency(*place, ratio if attention else None) for place, ratio in ratios.items()]
+        return Row(
+            model=label.lower(), label=label, family="resnet", input_size=(3, 224, 224), classes=1000,
+            baseline=name.lower() if attention else None, role="variant" if attention else "baseline",
+            attention=attention, params=1000, flops={"macs": 1000}, latency=known[0], more_latency=known[1:],
+        )  # fmt: skip
+
+    return [row(name, None), row(f"SE-{name}", AttentionSpec())]
+
+
+def run(rows: Sequence[Row], machine: str = "aaaaaaaaaaaa") -> Run:
+    return Run(**stored.made("compare", machine) | {"conditions": RunConditions()}, rows=list(rows))
+
+
+def shown(root: Path) -> tuple[Leaf, ...]:
+    return content(gather(root, Store(root).survey())).runtimes
+
+
+def chart_of(leaf: Leaf) -> Chart:
+    (inner,) = leaf.leaves
+    assert inner.chart is not None
+    return inner.chart
+
+
+def lines(leaf: Leaf) -> list[dict[str, str]]:
+    assert leaf.table is not None
+    return [dict(zip((column.name for column in leaf.table.columns), cells)) for cells in leaf.table.texts]
+
+
+def texts(chart: Chart) -> list[Text]:
+    return [item for part in chart.parts for item in part.items if isinstance(item, Text)]
+
+
+def test_every_ratio_stands_at_its_place_of_the_scale_in_the_panel_of_its_batch(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    (leaf,) = shown(tmp_path)
+    chart = chart_of(leaf)
+    assert len(chart.marks) == len(RATIOS)
+    heads = [text.place[0] for text in texts(chart) if text.text.startswith("batch ")]
+    ones, more = ([text.place[0] for text in texts(chart) if text.text == tick] for tick in ("1", "1.08"))
+    assert len(heads) == len(ones) == len(more) == 2
+    found = {}
+    for mark in chart.marks:
+        (runtime, batch) = mark.text[1].split(", batch ")
+        panel = 0 if mark.x < more[0] + (ones[1] - more[0]) / 2 else 1
+        assert batch == ("1", "8")[panel]
+        unit = (more[panel] - ones[panel]) / 0.08
+        found[runtime, int(batch)] = 1 + (mark.x - ones[panel]) / unit
+        bar = next(item for item in items(chart, mark) if isinstance(item, Stroke))
+        edges = [1 + (x - ones[panel]) / unit for x, _ in bar.places]
+        assert edges == pytest.approx([RATIOS[runtime, int(batch)] + by for by in (-0.01, 0.02)])  # type: ignore[index]
+    assert found == pytest.approx(RATIOS)
+
+
+def items(chart: Chart, mark: Mark) -> Sequence[object]:
+    return next(part.items for part in chart.parts if part.mark is mark)
+
+
+def test_the_table_has_every_number_the_fastest_runtime_first(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    (leaf,) = shown(tmp_path)
+    assert leaf.table_name == "se_cost"
+    first, *others = lines(leaf)
+    assert [first[name] for name in ("network", "runtime", "batch", "SE / baseline")] == [
+        *("SE-ResNet", "deploy:openvino", "1", "1.010"),
+    ]
+    assert (first["95 % interval"], first["quartiles"]) == ("1.000 to 1.030", "0.990 to 1.040")
+    assert first["control"] == "0.990 (0.980 to 1.020)"
+    assert first["of own eager"] == f"{0.04 * 1.01 / (0.1 * 1.08):.3f}"
+    assert first["floor"] == f"{1 + 400 / 1e6 / 0.04:.3f}"  # beside the fastest baseline of that batch size
+    assert (first["baseline ms"], first["ms"]) == ("40", "40.4")
+    assert [line["runtime"] for line in others] == ["openvino", "eager", "openvino", "eager"]
+    assert others[-1]["floor"] == f"{1 + 400 / 1e6 / 0.4:.3f}"
+    assert [mark.row for mark in chart_of(leaf).marks] == [leaf.row_ids[place] for place in (2, 1, 0, 4, 3)]
+
+
+def test_the_caption_tells_machine_conditions_versions_and_control(tmp_path: Path) -> None:
+    whole = run(timed("ResNet", RATIOS, threads=2))
+    packages = {"torch": "2.15.0", "openvino": "2026.4.1", "onnxruntime": "1.32.0"}
+    stored.store(
+        tmp_path, replace(whole, environment=replace(whole.environment, packages=packages)), "20261120T1-compare-1"
+    )
+    (leaf,) = shown(tmp_path)
+    title = chart_of(leaf).title
+    assert "Test CPU, 4 cores: cpu, fp32, 2 threads, batch 1 and 8; torch 2.15.0, openvino 2026.4.1;" in title
+    assert "took 0.990 to 1.010 of the first; load 0.5 when begun" in title
+
+
+def test_machines_and_conditions_stand_apart(tmp_path: Path) -> None:
+    slower = {place: ratio + 0.1 for place, ratio in RATIOS.items()}
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(timed("ResNet", slower), "bbbbbbbbbbbb"), "20261120T100001Z-compare-2")
+    first, second = shown(tmp_path)
+    assert [line["SE / baseline"] for line in lines(first)] == ["1.010", "1.020", "1.080", "1.030", "1.040"]
+    assert [line["SE / baseline"] for line in lines(second)] == ["1.110", "1.120", "1.180", "1.130", "1.140"]
+    assert first.table_name != second.table_name
+    reduced = {("eager", 1): 1.2, ("deploy", 1): 1.1}
+    stored.store(tmp_path, run(timed("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-3")  # type: ignore[arg-type]
+    first, _ = shown(tmp_path)
+    assert [leaf.name for leaf in first.leaves] == ["cpu, fp32, 1 thread", "cpu, bf16, 1 thread"]
+    assert [len(leaf.chart.marks) for leaf in first.leaves if leaf.chart] == [5, 2]
+
+
+def test_the_newest_ratio_of_a_runtime_counts_and_one_with_a_reservation_is_hollow(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    later = timed("ResNet", {("eager", 1): 1.5, ("openvino", 1): 1.6})
+    doubted = [replace(one, reason="the control moved") for one in later[1].more_latency]
+    later[1] = replace(later[1], more_latency=doubted)
+    later_run = replace(run(later), created="2026-11-21T10:00:00Z")
+    stored.store(tmp_path, later_run, "20261121T100000Z-compare-2")
+    (leaf,) = shown(tmp_path)
+    ratios = {(line["runtime"], line["batch"]): line["SE / baseline"] for line in lines(leaf)}
+    assert ratios["eager", "1"] == "1.500"
+    assert ratios["openvino", "1"] == "1.020"  # the one with a reservation does not take the place of the other
+    only = tmp_path / "only"
+    stored.store(only, later_run, "20261121T100000Z-compare-2")
+    (leaf,) = shown(only)
+    assert {line["reservation"] for line in lines(leaf)} == {"", "the control moved"}
+    assert any(text.text.startswith("hollow") for text in texts(chart_of(leaf)))
+
+
+def test_what_was_not_timed_is_named_with_its_reason(tmp_path: Path) -> None:
+    rows = timed("ResNet", RATIOS)
+    rows[1] = replace(rows[1], missing={"further latency": "onnxruntime failed: no such operator"})
+    stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
+    (leaf,) = shown(tmp_path)
+    assert leaf.table is not None
+    assert "left out: SE-ResNet: onnxruntime failed: no such operator" in leaf.table.notes
+
+
+@pytest.mark.parametrize("ratios", [{}, {("eager", 1): 1.1, ("eager", 8): 1.05}], ids=["untimed", "one runtime"])
+def test_nothing_is_shown_of_one_runtime_or_none(ratios: dict[tuple[Runtime, int], float], tmp_path: Path) -> None:
+    rows = timed("ResNet", ratios or RATIOS)
+    if not ratios:
+        rows = [replace(row, latency=None, more_latency=[]) for row in rows]
+    stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
+    assert shown(tmp_path) == ()
+    stale = tmp_path / "tables" / "se_cost.md"
+    stale.parent.mkdir()
+    stale.write_text("of runs that are no more")
+    for _ in report.write_gallery(report.read_gallery(Store(tmp_path)), tmp_path):
+        pass
+    assert "runtimes" not in (tmp_path / "index.html").read_text().partition("<main")[2]
+    assert not stale.exists()
+
+
+def test_the_page_has_the_chart_before_everything_but_its_headline(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    written = {path.name for path in report.write_gallery(report.read_gallery(Store(tmp_path)), tmp_path)}
+    assert {"se_cost.md", "se_cost.csv", "se_cost.svg", "se_cost.pdf"} <= written
+    page = (tmp_path / "index.html").read_text()
+    assert page.index('id="runtimes"') < page.index('id="cost"')
+    assert 'data-tip="SE-ResNet&#10;deploy:openvino, batch 1&#10;1.010 (1.000 to 1.030) times its baseline' in page
+
+
+def test_names_lie_over_nothing_with_seven_networks_in_every_runtime(tmp_path: Path) -> None:
+    runtimes = [name for name in get_args(Runtime) if name != "fastest"]
+    ratios = {(name, batch): 1 + 0.01 * place for place, name in enumerate(runtimes) for batch in (1, 8, 32)}
+    names = [f"{'Very-Long-Network-Name-' * (place % 3)}{place}" for place in range(7)]
+    rows = [row for name in names for row in timed(name, ratios)]
+    stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
+    (leaf,) = shown(tmp_path)
+    chart = chart_of(leaf)
+    assert len(chart.marks) == 7 * 3 * len(runtimes)
+    for one, other in combinations(map(box, texts(chart)), 2):
+        assert not overlap(one, other)
+    left = min(
+        stroke.places[0][0]
+        for part in chart.parts
+        for stroke in part.items
+        if isinstance(stroke, Stroke) and stroke.width == 0.5
+    )
+    beside = [box(text) for text in texts(chart) if text.text in runtimes or "Network" in text.text]
+    assert all(edges[0] >= 0 and edges[2] <= left for edges in beside)
+    assert all(left <= mark.x <= chart.width and mark.y <= chart.height for mark in chart.marks)
+
+
+def box(text: Text) -> Box:
+    """The ground of a text, its size above its line."""
+    wide = width_of(text.text, text.size)
+    left = text.place[0] - {"start": 0, "middle": wide / 2, "end": wide}[text.anchor]
+    return left, text.place[1] - text.size, left + wide, text.place[1] + 2

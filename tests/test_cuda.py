@@ -183,12 +183,13 @@ def test_where_no_round_counts_it_is_said_how_the_clock_is_locked(gpu: FakeGpu) 
 def test_the_peak_of_a_replayed_graph_has_its_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     held = {"now": 100, "most": 100}
 
-    def capture(*_: object) -> contextlib.AbstractContextManager[None]:
+    def capture(*_: object, **__: object) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     for name, value in {
         "Stream": lambda *_: SimpleNamespace(wait_stream=lambda _: None),
         "current_stream": lambda *_: SimpleNamespace(wait_stream=lambda _: None),
+        "device": capture,
         "stream": capture,
         "graph": capture,
         "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 
 import pytest
 import torch
@@ -13,15 +14,19 @@ from senet_bench.bench.machine import session
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
-from senet_bench.core.specs import Conditions, Precision, Runtime
+from senet_bench.core.specs import AttentionSpec, Conditions, Precision, Runtime
 from senet_bench.deployment import deploy
+from senet_bench.deployment.cuda_graph import captured
+from senet_bench.deployment.gate import SAME_GATE, Gate
 from senet_bench.models import build
+from senet_bench.models.attention import SqueezeExcitation
 
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device"),
 ]
 PLACE = torch.device("cuda")
+needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton is not installed")
 
 
 def conditions(runtime: Runtime = "eager", precision: Precision = "fp32") -> Conditions:
@@ -98,3 +103,61 @@ def test_deployed_networks_are_equal_to_rounding() -> None:
     with session(conditions()), torch.no_grad():
         eager, fast = network(x), deploy(copy.deepcopy(network))(x)
     assert float((fast - eager).abs().max() / eager.abs().max()) < 1e-4
+
+
+def gate_of_a_block(channels: int, dtype: torch.dtype) -> Gate:
+    block = deploy(SqueezeExcitation(channels, AttentionSpec(), 16))
+    return next(m for m in block.modules() if isinstance(m, Gate)).to(PLACE, dtype)
+
+
+@needs_triton
+@pytest.mark.parametrize("dtype", list(SAME_GATE), ids=str)
+@pytest.mark.parametrize(("images", "channels", "side"), [(1, 256, 56), (3, 2048, 7), (32, 1000, 13)])
+def test_the_kernel_gives_the_gate_at_every_call_and_replay(
+    images: int, channels: int, side: int, dtype: torch.dtype
+) -> None:
+    gate = gate_of_a_block(channels, dtype)
+    x = torch.randn(images, channels, side, side, device=PLACE, dtype=dtype).to(memory_format=torch.channels_last)
+
+    def difference(found: object) -> float:
+        assert isinstance(found, torch.Tensor)
+        exact = gate.exact(x)
+        return float((found.flatten(1).double() - exact).abs().max() / exact.abs().max())
+
+    with session(conditions()), torch.inference_mode():
+        graph = captured(lambda: gate.fused(x), x.device)
+        for _ in range(3):
+            x.normal_()
+            assert difference(gate.fused(x)) < SAME_GATE[dtype]
+            assert difference(graph.replay()) < SAME_GATE[dtype]
+
+
+@needs_triton
+def test_gates_in_two_streams_do_not_count_in_the_same_place() -> None:
+    gate = gate_of_a_block(256, torch.float32)
+    maps = [torch.randn(8, 256, 56, 56, device=PLACE).to(memory_format=torch.channels_last) for _ in range(2)]
+    with session(conditions()), torch.inference_mode():
+        exact = [gate.exact(x) for x in maps]
+        streams = [torch.cuda.Stream(PLACE) for _ in maps]  # type: ignore[no-untyped-call]
+        torch.cuda.synchronize()
+        found: list[list[torch.Tensor]] = [[], []]
+        for _ in range(50):
+            for x, stream, gates in zip(maps, streams, found):
+                with torch.cuda.stream(stream):
+                    gates.append(gate.fused(x))
+        torch.cuda.synchronize()
+        for wanted, gates in zip(exact, found):
+            assert all((gate.flatten(1).double() - wanted).abs().max() < 1e-5 for gate in gates)
+
+
+def test_a_captured_network_holds_its_weights() -> None:
+    network, images = build("seresnet18").eval(), example((3, 64, 64), 4)
+    with session(conditions("cudagraph")):
+        call = prepare(network, conditions("cudagraph"), images).factory()
+        first = call()
+        assert isinstance(first, torch.Tensor)
+        before = first.clone()
+        overwriting = [torch.full((size,), float("nan"), device=PLACE) for size in (1 << 10, 1 << 16, 1 << 20) * 20]
+        after = call()
+        assert isinstance(after, torch.Tensor)
+        assert torch.equal(before, after), len(overwriting)

@@ -23,8 +23,11 @@ from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import Finding
-from senet_bench.core.specs import Conditions
+from senet_bench.core.specs import AttentionSpec, Conditions
+from senet_bench.deployment import deploy
+from senet_bench.deployment.gate import SAME_GATE, Gate, gate_kernel, gate_times
 from senet_bench.errors import one_line, out_of_memory
+from senet_bench.models.attention import SqueezeExcitation
 
 SMALL_BATCH = 4
 BUSY_SHARE = 0.5
@@ -168,6 +171,22 @@ def _exhausted(device: str) -> str:
     return "4 TiB were granted"
 
 
+def _gate(device: str) -> str:
+    """The kernel for gates beside torch's operators, on the maps of SE-ResNet-50's third stage."""
+    _need_cuda(device)
+    if gate_kernel() is None:
+        return "Triton is not installed: deploy's gates are torch's operators"
+    gate = next(m for m in deploy(SqueezeExcitation(1024, AttentionSpec(), 16)).modules() if isinstance(m, Gate))
+    x = example((1024, 14, 14), SMALL_BATCH).to(device, memory_format=torch.channels_last)
+    with session(Conditions(device)), torch.inference_mode():
+        times = gate_times(gate.to(device), x)
+    kernel_us, plain_us = 1e6 * times.kernel_s, 1e6 * times.plain_s
+    figures = f"off by {times.difference:.1e}, {kernel_us:.1f} us, by torch's operators {plain_us:.1f} us"
+    if times.difference > SAME_GATE[torch.float32]:
+        raise RuntimeError(f"the gate by Triton {version_of('triton')} is {figures}: torch's operators are used")
+    return f"the gate by Triton {version_of('triton')} is {figures}; deploy takes the faster for each shape"
+
+
 def _need_cuda(device: str) -> None:
     if not device_of(device).captures:
         raise RuntimeError("only on a CUDA device")
@@ -186,6 +205,9 @@ BRANCHES: dict[str, Callable[[str], str]] = {
     "train bf16": lambda d: _runs(d, mode="train", precision="bf16"),
     "compile": lambda d: _runs(d, runtime="compile"),
     "CUDA graph": lambda d: _runs(d, runtime="cudagraph"),
+    "deploy": lambda d: _runs(d, runtime="deploy"),
+    "deploy bf16": lambda d: _runs(d, runtime="deploy", precision="bf16"),
+    "gate kernel": _gate,
     "CUDA graph train": lambda d: _runs(d, runtime="cudagraph", mode="train"),
     "events, warm L2": lambda d: _events(d, cold=False),
     "events, cold L2": lambda d: _events(d, cold=True),

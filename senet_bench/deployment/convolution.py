@@ -91,7 +91,7 @@ class Convolution(nn.Module):
         """
         if not all(isinstance(term, Tensor | None) for term in (other, gate)):  # a number, such as a side of a map
             return self._plain(x, other, gate)
-        if _recorded():
+        if recorded():
             return self._plain(x, other, gate)
         images, packing = x.shape[0], self.packing
         huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
@@ -136,7 +136,7 @@ def gated_sum(
         y = x * gate if other is None else other + x * gate  # numbers, such as a side of a map
         return y.relu() if relu else y
     terms = (x, gate) if other is None else (x, gate, other)
-    if out is None or _recorded() or not all(_spans(out, term) for term in terms):
+    if out is None or recorded() or not all(_spans(out, term) for term in terms):
         out = None
     elif relu and out.shape[0] > 1 and _bytes(out) >= LARGE_MAP * out.shape[0]:
         for image, *parts in zip(*(term.expand_as(out).split(1) for term in (out, *terms))):
@@ -146,7 +146,7 @@ def gated_sum(
     return y.relu_() if relu else y
 
 
-def _recorded() -> bool:
+def recorded() -> bool:
     """Whether a compiler or an exporter looks on, who gets plain operators."""
     return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+import functools
+import statistics
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +17,14 @@ from senet_bench.core.devices import kind_of
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A captured call; `output` is what each replay fills anew, in a pool of `pool_bytes`, held as long as it lives."""
+    """A captured call; `output` is what each replay fills anew, in a pool of `pool_bytes`, held as long as it lives.
+
+    `call` is kept because a graph knows the addresses alone of the weights that the call reads.
+    """
 
     graph: torch.cuda.CUDAGraph
     output: object
+    call: Callable[[], object]
     pool_bytes: int = 0
 
     def replay(self) -> object:
@@ -44,25 +51,56 @@ def replays() -> Iterator[dict[int, Graph]]:
 
 def captured(call: Callable[[], object], device: torch.device) -> Graph:
     """The call as a CUDA graph with its own memory pool; three calls on a side stream come first, as torch asks."""
-    side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
-    side.wait_stream(torch.cuda.current_stream(device))
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            call()
-    torch.cuda.current_stream(device).wait_stream(side)
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        output = call()
-    return Graph(graph, output, torch.cuda.max_memory_allocated(device) - before)
+    with torch.cuda.device(device):  # a graph is captured on the current one
+        side = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        side.wait_stream(torch.cuda.current_stream(device))
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                call()
+        torch.cuda.current_stream(device).wait_stream(side)
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=side):
+            output = call()
+        return Graph(graph, output, call, torch.cuda.max_memory_allocated(device) - before)
+
+
+REPEATS, TURNS = 20, 11
+
+
+def device_seconds(calls: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
+    """Seconds of each call as the device runs it in a graph: the median of some replays of 20 calls, in turn."""
+    graphs = [captured(functools.partial(_repeated, call), device) for call in calls]
+    times: list[list[float]] = [[] for _ in graphs]
+    with torch.cuda.device(device):
+        for _ in range(TURNS):
+            for graph, seconds in zip(graphs, times):
+                seconds.append(_replay_seconds(graph) / REPEATS)
+    return [statistics.median(seconds) for seconds in times]
+
+
+def _repeated(call: Callable[[], object]) -> list[object]:
+    return [call() for _ in range(REPEATS)]
+
+
+def _replay_seconds(graph: Graph) -> float:
+    """Of a replay that is enqueued behind another, so that the host's launch is not in it."""
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
+    graph.replay()
+    start.record()
+    graph.replay()
+    end.record()
+    end.synchronize()
+    return float(start.elapsed_time(end)) / 1e3
 
 
 class Captured(nn.Module):
     """Runs a network on CUDA images by replaying a graph, captured at the first call with their shape.
 
-    On other devices it calls the network. The weights must stay where they were at the capture.
+    On other devices it calls the network. Graphs are captured anew when the weights have moved or were loaded; copies
+    and files hold none.
     """
 
     def __init__(self, body: nn.Module) -> None:
@@ -76,9 +114,22 @@ class Captured(nn.Module):
             return self.body(x)  # type: ignore[no-any-return]
         key = (x.shape, x.dtype, x.device)
         if key not in self.captures:
-            given = x.clone(memory_format=torch.channels_last)
+            with torch.inference_mode(False), torch.no_grad():  # so that calls in any mode may write to it
+                given = x.clone(memory_format=torch.channels_last)
             self.captures[key] = given, captured(lambda: self.body(given), x.device)
         given, graph = self.captures[key]
         given.copy_(x)
         output: Tensor = graph.replay()  # type: ignore[assignment]
         return output.clone()
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As any module's."""
+        self.captures.clear()
+        return super().load_state_dict(*args, **kwargs)
+
+    def _apply(self, *args: Any, **kwargs: Any) -> Any:
+        self.captures.clear()
+        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "captures": {}}

@@ -11,11 +11,12 @@ from torch import fx, nn
 
 from senet_bench.deployment.convolution import Convolution, gated_sum
 from senet_bench.deployment.early_squeeze import is_mean
+from senet_bench.deployment.gate import Gate, joins
 from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
 from senet_bench.deployment.parts import EarlySqueeze, Product
 
 WRITERS = {
-    *(Convolution, EarlySqueeze, Product, nn.Conv2d, nn.Linear, nn.BatchNorm2d),
+    *(Convolution, EarlySqueeze, Gate, Product, nn.Conv2d, nn.Linear, nn.BatchNorm2d),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, F.max_pool2d, F.avg_pool2d),
     *(operator.add, operator.mul, F.relu, gated_sum, torch.cat, torch.sigmoid, torch.tanh),
 }
@@ -23,7 +24,11 @@ WRITERS = {
 
 
 def fuse(module: fx.GraphModule) -> fx.GraphModule:
-    """Every convolution becomes a `Convolution` with what can be joined to it; other gates and ReLUs work in place."""
+    """Every convolution becomes a `Convolution` with what can be joined to it; other gates and ReLUs work in place.
+
+    A squeeze and the product after it become a `Gate`.
+    """
+    _join_gates(module)
     for node in list(module.graph.nodes):
         if kind(module, node) is operator.add and all(isinstance(term, fx.Node) for term in node.args):
             _fuse_sum(module, node)
@@ -35,6 +40,16 @@ def fuse(module: fx.GraphModule) -> fx.GraphModule:
     cleaned(module)
     _reuse(module)
     return cleaned(module)
+
+
+def _join_gates(module: fx.GraphModule) -> None:
+    for node in list(module.graph.nodes):
+        squeeze = node.args[0] if kind(module, node) is Product else None
+        if isinstance(squeeze, fx.Node) and kind(module, squeeze) is EarlySqueeze and only(squeeze):
+            parts = submodule(module, squeeze), submodule(module, node)
+            if joins(*parts):
+                put(module, node, "gate", Gate(*parts), squeeze.args)
+    cleaned(module)
 
 
 def _fuse_sum(module: fx.GraphModule, node: fx.Node) -> None:

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import fx, nn
 
 from senet_bench.deployment.convolution import Convolution, gated_sum
+from senet_bench.deployment.gate import Gate
 from senet_bench.deployment.parts import EarlySqueeze, Product
 from senet_bench.models.graph import Tracer, difference
 
-DEPLOYED_PARTS: tuple[type[nn.Module], ...] = (Convolution, EarlySqueeze, Product)
+DEPLOYED_PARTS: tuple[type[nn.Module], ...] = (Convolution, EarlySqueeze, Gate, Product)
 DEPLOYED_FUNCTIONS = (gated_sum,)
 Operator = Callable[..., Any]
 """What an operator is called by in a graph: a function, or the type of a module."""

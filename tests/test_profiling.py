@@ -4,20 +4,24 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import HostClock
-from senet_bench.bench.device import largest_cache
+from senet_bench.bench.clock import Clock, HostClock
+from senet_bench.bench.device import DEVICE_CLASSES, Cpu, largest_cache
 from senet_bench.bench.rounds import Plan
 from senet_bench.breakdown.parts import Stage, replaced, trace_parts
 from senet_bench.breakdown.profile import GateOnly, ScaleOnly, arms, profile_network
 from senet_bench.breakdown.roofline import Demand, limits
 from senet_bench.breakdown.rows import Ceilings, Estimate, PartRow, Profile
+from senet_bench.breakdown.timeline import _ranges
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
@@ -36,13 +40,20 @@ class Time:
 
     t = 0.0
 
+    device = 0.0
+
     @classmethod
-    def passes(cls, seconds: float) -> None:
+    def passes(cls, seconds: float, on_device: float = 0.0) -> None:
         cls.t += seconds
+        cls.device += on_device
 
     @classmethod
     def now(cls) -> float:
         return cls.t
+
+    @classmethod
+    def now_on_device(cls) -> float:
+        return cls.device
 
 
 class TimedSE(nn.Module):
@@ -55,16 +66,16 @@ class TimedSE(nn.Module):
         self.fc = nn.Linear(channels, channels, bias=False)
 
     def squeeze(self, x: Tensor) -> Tensor:
-        Time.passes(2 * MS)
+        Time.passes(2 * MS, 0.5 * MS)
         return x.mean((2, 3))
 
     def excitation(self, z: Tensor) -> Tensor:
-        Time.passes(3 * MS)
+        Time.passes(3 * MS, 0.25 * MS)
         return torch.sigmoid(self.fc(z))
 
     def forward(self, x: Tensor) -> Tensor:
         gate = self.excitation(self.squeeze(x))
-        Time.passes(5 * MS)
+        Time.passes(5 * MS, 1 * MS)
         return x * gate[:, :, None, None]
 
 
@@ -88,7 +99,7 @@ class Body(nn.Module):
         self.milliseconds = milliseconds
 
     def forward(self, x: Tensor) -> Any:
-        Time.passes(self.milliseconds * MS)
+        Time.passes(self.milliseconds * MS, 4 * MS)
         return self.block(self.conv(x))
 
 
@@ -398,3 +409,96 @@ def test_switches_that_change_nothing_are_refused(run: Run) -> None:
     ended = run("profile", "resnet20_cifar", "--attention", "eca")
     assert ended.code == 2
     assert "resnet20_cifar has no attention to switch; name a network with attention, or leave out" in ended.err
+
+
+# --- a GPU ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class FakeGpu(Cpu):
+    """A device with a time of its own, in which a block takes less than the host takes to launch it."""
+
+    captures: ClassVar[bool] = True
+    warmup_s: ClassVar[float] = 0.0
+    stopped: ClassVar[bool] = False
+
+    def clock(self, conditions: Conditions) -> Clock:
+        if conditions.timing == "device":
+            return Stopped() if self.stopped else HostClock(wall=Time.now_on_device, cpu=Time.now)
+        return HostClock(wall=Time.now, cpu=Time.now)
+
+
+class Stopped(HostClock):
+    """A clock of which no round counts."""
+
+    remedy = "lock the clock"
+
+    def __init__(self) -> None:
+        super().__init__(wall=Time.now, cpu=Time.now)
+
+    def disturbance(self) -> str:
+        return "GPU: SM clock moved"
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DEVICE_CLASSES, "cpu", FakeGpu)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_on_a_gpu_each_part_has_its_launches_and_the_devices_own_time() -> None:
+    found = profile(Net(timed_se))
+    device = {part: row.on_device.seconds for part, row in by_part(found).items() if row.on_device}
+    assert device == pytest.approx({"squeeze": 1 * MS, "excitation": 0.5 * MS, "scale": 2 * MS, "attention": 3.5 * MS})
+    assert by_part(found)["attention"].seconds == pytest.approx(20 * MS)
+    assert found.summary.on_device is not None
+    assert found.summary.on_device.seconds == pytest.approx(11.5 * MS)
+    assert value(by_part(found)["attention"].on_device.share) == pytest.approx(3.5 / 11.5)  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_where_no_round_of_the_device_counts_its_time_is_missing_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(FakeGpu, "stopped", True)
+    found = profile(Net(timed_se))
+    assert found.summary.on_device is None
+    assert "SM clock moved" in found.summary.missing["device time"]
+    assert by_part(found)["attention"].on_device is None
+    assert by_part(found)["attention"].seconds == pytest.approx(20 * MS)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_the_table_of_a_gpu_sets_device_time_beside_the_call(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(FakeGpu, "clock", lambda *_: HostClock())
+    done = run("profile", "seresnet20_cifar", "--budget", "0.5")
+    assert done.code == 0, done.err
+    for text in ("device ms", "device left out %", "device bound", "the device works", "attention on the device: "):
+        assert text in done.out
+
+
+def event(name: str, start: int, end: int, *kernels: int) -> Any:
+    one: Any = FunctionEvent(id=0, name=name, thread=1, start_us=start, end_us=end, use_device="cuda")  # type: ignore[no-untyped-call]
+    for duration in kernels:
+        one.append_kernel("kernel", 0, duration)
+    return one
+
+
+def test_kernels_are_counted_and_timed_in_the_ranges_that_launch_them() -> None:
+    whole, squeeze, attention = event("whole", 0, 100), event("squeeze:a", 20, 40), event("attention:a", 10, 60)
+    mean, scale, conv = event("aten::mean", 25, 35, 7), event("aten::mul", 45, 50, 11, 2), event("aten::conv", 1, 9, 50)
+    for parent, children in ((squeeze, [mean]), (attention, [squeeze, scale]), (whole, [conv, attention])):
+        for child in children:
+            parent.append_cpu_child(child)
+    ((seconds, kernels),) = _ranges([whole], on_gpu=True)
+    assert seconds == pytest.approx({"squeeze:a": 7e-6, "attention:a": 20e-6, "whole": 70e-6})
+    assert kernels == {"squeeze:a": 1, "attention:a": 3, "whole": 4}
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.filterwarnings("ignore:CUDA is not available")
+def test_a_profiler_that_sees_no_kernel_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    both = [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+    monkeypatch.setattr(FakeGpu, "activities", lambda _: both)
+    assert "saw no kernel" in profile(Net(timed_se)).summary.missing["profiler"]

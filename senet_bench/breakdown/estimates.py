@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,7 +20,17 @@ from senet_bench.bench.runtimes import REDUCED
 from senet_bench.bench.samples import Samples
 from senet_bench.breakdown.parts import ATTENTION_PARTS, Stage, Traced
 from senet_bench.breakdown.roofline import Demand, limits
-from senet_bench.breakdown.rows import Ceilings, Estimate, Part, PartRow, Profile, ProfileSummary, StageRow
+from senet_bench.breakdown.rows import (
+    Ceilings,
+    DeviceCall,
+    DevicePart,
+    Estimate,
+    Part,
+    PartRow,
+    Profile,
+    ProfileSummary,
+    StageRow,
+)
 from senet_bench.breakdown.timeline import WHOLE_CALL, Profiled, StageTimes
 from senet_bench.core import statistics
 from senet_bench.core.specs import Conditions
@@ -59,6 +69,8 @@ class Seen:
     profiled: Profiled | None = None
     device: Ceilings | None = None
     launch: Mapping[Part, float] = field(default_factory=dict)
+    on_device: NetworkLatency | None = None
+    launch_on_device: Mapping[Part, float] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -73,11 +85,12 @@ class Seen:
             return self.latency.comparison.arms["full"].seconds
         return float(np.median(self.times.whole)) if self.times is not None else None
 
-    def share(self, weights: Mapping[str, int], *, cpu: bool = False) -> Estimate | None:
+    def share(self, weights: Mapping[str, int], *, cpu: bool = False, on_device: bool = False) -> Estimate | None:
         """The weighted sum of arms as a share of the network's time; None where it was not measured."""
-        if self.latency is None:
+        latency = self.on_device if on_device else self.latency
+        if latency is None:
             return None
-        return combined(self.latency.comparison.samples, weights, "full", self.plan.alpha, cpu=cpu)
+        return combined(latency.comparison.samples, weights, "full", self.plan.alpha, cpu=cpu)
 
     @property
     def floor(self) -> float | None:
@@ -125,10 +138,55 @@ def _summary(seen: Seen) -> ProfileSummary:
         settled=comparison.settled if comparison is not None else None,
         reason=judged.reason if judged is not None else "",
         device=seen.device,
+        on_device=_device_call(seen),
         profiler_slowdown=seen.profiled.slowdown if seen.profiled is not None else None,
         samples={arm: samples.of(arm).tolist() for arm in samples.arms} if samples is not None else {},
         missing=seen.missing,
     )
+
+
+def _device_call(seen: Seen) -> DeviceCall | None:
+    """The whole call in the device's own time."""
+    if seen.on_device is None:
+        return None
+    comparison = seen.on_device.comparison
+    return DeviceCall(
+        seconds=comparison.arms["full"].seconds,
+        control=seen.share({CONTROL: 1, "full": -1}, on_device=True),
+        rounds=comparison.samples.kept,
+        dropped=dict(comparison.dropped),
+        kernels=seen.profiled.kernels.get(WHOLE_CALL) if seen.profiled is not None else None,
+    )
+
+
+def _device_part(seen: Seen, part: Part) -> DevicePart | None:
+    """A part in the device's own time."""
+    if seen.on_device is None:
+        return None
+    upper, lower = ORDER[part]
+    share, full = seen.share({upper: 1, lower: -1}, on_device=True), seen.on_device.comparison.arms["full"]
+    bound = None
+    if seen.device is not None and seen.same_work:
+        estimate, how = _sharper(share, None)
+        demand = replace(_demand(seen, part), launch_s=seen.launch_on_device.get(part))
+        bound = limits(demand, None if estimate is None else estimate.value * full.floor, seen.device, how)
+    return DevicePart(
+        seconds=None if share is None else share.value * full.seconds,
+        share=share,
+        kernels=_kernels(seen, part),
+        limits=bound,
+    )
+
+
+def _kernels(seen: Seen, part: Part) -> int | None:
+    """Kernels of a part in a call, by the profiler."""
+    if seen.profiled is None or not seen.profiled.kernels:
+        return None
+    names = tuple(seen.traced)
+    if part != "scale":
+        return seen.profiled.count(part, names)
+    attention, squeeze, excitation = (seen.profiled.count(k, names) for k in ("attention", "squeeze", "excitation"))
+    return attention - squeeze - excitation
 
 
 def _part_row(seen: Seen, part: Part) -> PartRow:
@@ -158,6 +216,7 @@ def _part_row(seen: Seen, part: Part) -> PartRow:
         operators=demand.operators if seen.same_work else None,
         operations=demand.operations if seen.same_work else None,
         limits=bound,
+        on_device=_device_part(seen, part),
         missing={} if seen.same_work else {"bytes": NOT_THE_SAME, "limits": NOT_THE_SAME},
     )
 

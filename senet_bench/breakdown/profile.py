@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from senet_bench.bench.clock import Clock
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
-from senet_bench.bench.latency import measure_networks
+from senet_bench.bench.latency import NetworkLatency, measure_networks
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import FAILURES, example
@@ -35,6 +35,8 @@ from senet_bench.run.record import Record, header
 BUDGET_S = 20.0
 WITNESS_SHARE = 0.1
 """Of the plan's budget, what the stage times and the profiler each take in addition."""
+DEVICE_SHARE = 0.5
+"""The same of the rounds in a GPU's own time."""
 
 
 def profile_network(
@@ -48,9 +50,10 @@ def profile_network(
 ) -> Steps[Profile]:
     """The profile of a network of (C, H, W) images, which is not changed; yields what is done and the budget's use.
 
-    The plan's budget goes to the rounds; stages, profiler and device take about a third of it more. All arms run
-    to the end: `gate` and `looks` of the plan play no role. A network without attention has stages only, and those
-    in eager inference only. Raises `UsageError` for conditions that are not to be had, else as `measure_networks`.
+    The plan's budget goes to the rounds; stages, profiler and device take about a third of it more, the same rounds in
+    the own time of a GPU half of it. All arms run to the end: `gate` and `looks` of the plan play no role. A network
+    without attention has stages only, and those in eager inference only. Raises `UsageError` for conditions that are
+    not to be had, else as `measure_networks`.
     """
     conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
     yield Progress("trace", 0.0, plan.budget_s)
@@ -64,6 +67,7 @@ def profile_network(
             made, "full", input_size, conditions=conditions, plan=seen.plan, clock=clock
         )
         seen.conditions = seen.latency.conditions
+        seen.on_device = yield from _device_time(seen, made)
     with session(seen.conditions):
         yield from _witnesses(seen, network, clock)
     return profile_of(seen)
@@ -92,6 +96,23 @@ def _by_module(conditions: Conditions) -> bool:
     return conditions.mode == "infer" and conditions.runtime == "eager"
 
 
+def _device_time(seen: Seen, made: Mapping[str, nn.Module]) -> Steps[NetworkLatency | None]:
+    """The arms in the device's own time, by events around work that is queued; None where it has none."""
+    if not device_of(seen.conditions.device).captures or seen.conditions.timing == "device":
+        return None
+    alone, plan = (
+        replace(seen.conditions, timing="device"),
+        replace(seen.plan, budget_s=DEVICE_SHARE * seen.plan.budget_s),
+    )
+    try:
+        measured = yield from measure_networks(made, "full", seen.input_size, conditions=alone, plan=plan)
+        measured.comparison.latency("full")
+    except BenchError as error:
+        seen.missing["device time"] = first_line(error)
+        return None
+    return measured
+
+
 def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[Progress]:
     """Stage times, profiler and device limits; what fails is noted and left out."""
     conditions, images = seen.conditions, example(seen.input_size, seen.conditions.batch_size)
@@ -112,6 +133,8 @@ def _witnesses(seen: Seen, network: nn.Module, clock: Clock | None) -> Iterator[
         seen.device = measure_device(conditions, clock, busy)
         block = network.get_submodule(next(iter(seen.traced)))
         seen.launch = launch_seconds(block, conditions, clock, split=seen.split)
+        if seen.on_device is not None:
+            seen.launch_on_device = launch_seconds(block, alone, busy, split=seen.split)
 
 
 def _time_stages(seen: Seen, network: nn.Module, images: Tensor, clock: Clock, budget_s: float) -> None:

@@ -14,6 +14,32 @@ Part = Literal["squeeze", "excitation", "scale", "attention"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DevicePart:
+    """A part of attention in a GPU's own time: its kernels one behind the other, without the host's launches.
+
+    `share` is what goes of the network's device time when the part is left out, `seconds` the same in seconds,
+    `kernels` how many the profiler saw in a call. `limits` holds the bounds against the share of the fastest call; the
+    bound of launches is there what the device takes for the same kernels on one pixel.
+    """
+
+    seconds: float | None = None
+    share: Estimate | None = None
+    kernels: int | None = None
+    limits: Limits | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeviceCall:
+    """The network's call in a GPU's own time: its median, the control as in `ProfileSummary`, kernels of a call."""
+
+    seconds: float
+    control: Estimate | None = None
+    rounds: int = 0
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    kernels: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartRow:
     """A part of attention over all blocks, or `attention`, all of it. Times and shares are those of one call.
 
@@ -22,6 +48,7 @@ class PartRow:
     around the part in place: more precise, blind to what the part costs others. `profiler_*` is the second witness: its
     operators' own time and its share of all operators' time. `bytes`, `operators`, `operations` are computed. `limits`
     holds the bounds against the share of the fastest call (by leaving out or by marks, whichever is sharper).
+    `on_device` is None where the device has no time of its own.
     """
 
     part: Part
@@ -36,6 +63,7 @@ class PartRow:
     operators: int | None = None
     operations: int | None = None
     limits: Limits | None = None
+    on_device: DevicePart | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -80,7 +108,8 @@ class ProfileSummary:
 
     `seconds` is the median of a call, `control` a second copy's time as a fraction of it, less 1. `interaction` is
     what attention costs beyond its gate alone and its scale alone, `unattributed` beyond the sum over the stages.
-    `samples` are the seconds of every kept round by arm, in order. `unread` is None where everything is read.
+    `samples` are the seconds of every kept round by arm, in order; `on_device` is the call in a GPU's own time: what
+    `seconds` has beyond it is the host's, launches above all. `unread` is None where everything is read.
     `reason` says why to distrust the rows.
     """
 
@@ -97,6 +126,7 @@ class ProfileSummary:
     settled: bool | None = None
     reason: str = ""
     device: Ceilings | None = None
+    on_device: DeviceCall | None = None
     unread: Unread | None = None
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)

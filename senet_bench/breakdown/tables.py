@@ -6,9 +6,23 @@ from collections.abc import Sequence
 
 import msgspec
 
-from senet_bench.breakdown.rows import Estimate, PartRow, ProfileFacts, ProfileSummary, Unread
+from senet_bench.breakdown.rows import (
+    DeviceCall,
+    DevicePart,
+    Estimate,
+    Limits,
+    PartRow,
+    ProfileFacts,
+    ProfileSummary,
+    Unread,
+)
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
+DEVICE_COLUMNS = ["device ms", "device left out %", "kernels", "device bound"]
+DEVICE_NOTES = (
+    "device: the same in the GPU's own time, by events around queued calls; what ms has beyond it is launches",
+    "bound of the device: traffic, the same kernels on one pixel, arithmetic",
+)
 PROFILE_NOTES = (
     "left out: the share of a call that goes when the part is left out, same shapes, paired rounds, with its interval",
     "marks: time between marks around the part in place; profiler: its operators' share of all operators' time",
@@ -30,21 +44,35 @@ def profile_document(facts: ProfileFacts) -> Document:
 
 
 def _parts(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
+    on_device = any(row.on_device for row in facts.rows)
     columns = (
-        ["part", "ms", "left out %", "marks %"] + ([] if narrow else ["profiler %", "MB", "operators"]) + ["bound"]
+        ["part", "ms", "left out %", "marks %"]
+        + ([] if narrow else ["profiler %", "MB", "operators"])
+        + ["bound"]
+        + (DEVICE_COLUMNS if on_device else [])
     )
     lines = []
     for row in facts.rows:
         line = [row.part, _milliseconds(row.seconds), _estimate(row.share), _value(row.marked_share)]
         if not narrow:
             line += [_percent(row.profiler_share), _megabytes(row.bytes), _plain(row.operators)]
-        lines.append((*line, (row.limits and row.limits.verdict) or EMPTY))
+        lines.append((*line, _verdict(row.limits), *(_on_device(row.on_device) if on_device else ())))
     return Table(
         f"Attention in {title}",
-        tuple(Column(name, numeric=name not in ("part", "bound")) for name in columns),
+        tuple(Column(name, numeric=name not in ("part", "bound", "device bound")) for name in columns),
         tuple(lines),
-        (*_arithmetic(facts.rows), *_remarks(facts.summary), *PROFILE_NOTES),
+        (*_arithmetic(facts.rows), *_remarks(facts.summary), *PROFILE_NOTES, *(DEVICE_NOTES if on_device else ())),
     )
+
+
+def _on_device(part: DevicePart | None) -> tuple[str, ...]:
+    """The cells of a part in the device's own time."""
+    part = part or DevicePart()
+    return _milliseconds(part.seconds), _estimate(part.share), _plain(part.kernels), _verdict(part.limits)
+
+
+def _verdict(limits: Limits | None) -> str:
+    return (limits and limits.verdict) or EMPTY
 
 
 def _stages(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
@@ -65,7 +93,9 @@ def _stages(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
 
 
 def _arithmetic(rows: Sequence[PartRow]) -> list[str]:
-    return [f"{row.part}: {row.limits.arithmetic}" for row in rows if row.limits and row.limits.arithmetic]
+    limits: list[tuple[str, Limits | None]] = [(row.part, row.limits) for row in rows]
+    limits += [(f"{row.part} on the device", row.on_device.limits) for row in rows if row.on_device]
+    return [f"{part}: {bounds.arithmetic}" for part, bounds in limits if bounds and bounds.arithmetic]
 
 
 def _remarks(summary: ProfileSummary) -> list[str]:
@@ -73,9 +103,17 @@ def _remarks(summary: ProfileSummary) -> list[str]:
     remarks += [summary.reason] if summary.reason else []
     if summary.unread:
         remarks.append(_unread(summary.unread))
+    if summary.on_device and summary.seconds:
+        remarks.append(_waiting(summary.on_device, summary.seconds))
     if summary.control:
         remarks.append(f"A/A control {100 * summary.control.value:+.2f} %, {summary.rounds} rounds")
     return remarks
+
+
+def _waiting(call: DeviceCall, seconds: float) -> str:
+    kernels = f", {call.kernels} kernels" if call.kernels else ""
+    waits = max(0.0, 1 - call.seconds / seconds)
+    return f"the device works {1e3 * call.seconds:.4g} ms of a call{kernels}; {100 * waits:.0f} % of it is the host's"
 
 
 def _unread(unread: Unread) -> str:

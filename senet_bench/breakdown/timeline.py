@@ -7,7 +7,7 @@ import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from senet_bench.bench.process import muted
 from senet_bench.bench.runtimes import prepare
 from senet_bench.breakdown.parts import Stage, annotated, shared_copy, wrap
 from senet_bench.core.specs import Conditions
+from senet_bench.errors import MeasurementError
 
 WHOLE_CALL = "whole"
 LEAST_TIMED, MOST_TIMED = 6, 60
@@ -55,16 +56,22 @@ class Profiled:
     """Seconds of the operators themselves in the fastest call, by range: `stage:NAME`, `attention:NAME`, ..., `whole`.
 
     On the CPU the sum of the operators' own CPU time: what Python does between them is not in it. On a GPU the time
-    of their kernels. `slowdown` is how many times longer a profiled call takes than a plain one.
+    of their kernels, which `kernels` counts. `slowdown` is how many times longer a profiled call takes than a plain
+    one.
     """
 
     seconds: Mapping[str, float]
     calls: int
     slowdown: float
+    kernels: Mapping[str, int] = field(default_factory=dict)
 
     def sum(self, kind: str, names: Sequence[str]) -> float:
         """Seconds of `kind` in these blocks or stages."""
         return sum(self.seconds.get(f"{kind}:{name}", 0.0) for name in names)
+
+    def count(self, kind: str, names: Sequence[str]) -> int:
+        """Kernels of `kind` in these blocks or stages."""
+        return sum(self.kernels.get(f"{kind}:{name}", 0) for name in names)
 
 
 def time_stages(
@@ -126,7 +133,10 @@ class _Stopwatch:
 def profiled(
     network: nn.Module, stages: Sequence[Stage], conditions: Conditions, images: Tensor, budget_s: float
 ) -> Profiled:
-    """The network under torch's profiler, its stages, attention blocks and their parts in named ranges."""
+    """The network under torch's profiler, its stages, attention blocks and their parts in named ranges.
+
+    Raises `MeasurementError` where the profiler sees nothing of what a GPU does.
+    """
     device = device_of(conditions.device)
     plain = prepare(network, conditions, images).factory()
     call = prepare(annotated(network, stages, torch.profiler.record_function), conditions, images).factory()
@@ -142,15 +152,18 @@ def profiled(
 
     with muted(), torch.profiler.profile(activities=activities, acc_events=True) as seen:
         traced_s = _seconds_of(named, calls, device)
-    ranges = _ranges(seen.events(), on_gpu=len(activities) > 1)
-    fastest = min(ranges, key=lambda call_s: call_s.get(WHOLE_CALL, math.inf))
-    return Profiled(fastest, len(ranges), traced_s / bare_s)
+    on_gpu = len(activities) > 1
+    ranges = _ranges(seen.events(), on_gpu=on_gpu)
+    fastest, kernels = min(ranges, key=lambda call: call[0].get(WHOLE_CALL, math.inf))
+    if on_gpu and not kernels.get(WHOLE_CALL):
+        raise MeasurementError("torch's profiler saw no kernel of the GPU", "see whether this process may use CUPTI")
+    return Profiled(fastest, len(ranges), traced_s / bare_s, kernels)
 
 
-def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
-    """For each call, seconds of the operators inside each of our ranges, from the profiler's tree of events."""
+def _ranges(events: Any, *, on_gpu: bool) -> list[tuple[dict[str, float], dict[str, int]]]:
+    """For each call, seconds and kernels of the operators inside each of our ranges, by the profiler's events."""
 
-    def visit(event: Any, inside: tuple[str, ...], totals: Counter[str]) -> None:
+    def visit(event: Any, inside: tuple[str, ...], totals: Counter[str], kernels: Counter[str]) -> None:
         ours = event.name == WHOLE_CALL or event.name.partition(":")[0] in (
             "stage",
             "attention",
@@ -161,15 +174,16 @@ def _ranges(events: Any, *, on_gpu: bool) -> list[dict[str, float]]:
             own = event.self_device_time_total if on_gpu else event.self_cpu_time_total
             for name in inside:
                 totals[name] += own / 1e6
+                kernels[name] += len(event.kernels)
         for child in event.cpu_children:
-            visit(child, (*inside, event.name) if ours else inside, totals)
+            visit(child, (*inside, event.name) if ours else inside, totals, kernels)
 
-    calls: list[dict[str, float]] = []
+    calls: list[tuple[dict[str, float], dict[str, int]]] = []
     for event in events or ():
         if event.name == WHOLE_CALL and event.device_type == DeviceType.CPU:
-            totals: Counter[str] = Counter()
-            visit(event, (), totals)
-            calls.append(dict(totals))
+            totals, kernels = Counter[str](), Counter[str]()
+            visit(event, (), totals, kernels)
+            calls.append((dict(totals), dict(kernels)))
     return calls
 
 

@@ -1,5 +1,7 @@
 """Sessions: `nox` runs lint, types, tests and the check of our own networks; `nox -s bench` times our own code."""
 
+import itertools
+
 import nox
 
 nox.options.default_venv_backend = "uv|virtualenv"
@@ -117,11 +119,24 @@ def bench(session: nox.Session) -> None:
     session.run("pytest", "benchmarks", "-o", "python_files=bench_*.py", "--benchmark-only", *session.posargs)
 
 
+TIMED = (
+    *("seresnet50", "seresnet50_v1_5", "semobilenet_v1", "seshufflenet_v1_g3"),
+    *("semobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"),
+)
+TORCH = "eager,deploy,deploy:eager"
+RUN_IN = {"fp32": f"{TORCH},onnxruntime,openvino,deploy:onnxruntime,deploy:openvino", "bf16": TORCH}
+"""By precision the runtimes that have it."""
+
+
 @nox.session(name="bench-runtimes")
 def bench_runtimes(session: nox.Session) -> None:
-    """What SE costs in every runtime at hand: results/tables/se_cost.md, gone on with where it was left."""
-    session.install(*PINS, ".[onnx,openvino]", *groups("test"))
-    session.run("python", "-m", "benchmarks.bench_runtimes", *session.posargs, env={"OMP_NUM_THREADS": "1"})
+    """What SE costs in every runtime: results/tables/se_cost.md and the page's first chart, in about two hours."""
+    session.install(*PINS, ".[onnx,openvino]")
+    for threads, (precision, runtimes) in itertools.product(("1", "2"), RUN_IN.items()):
+        options = ("--runtime", runtimes, "-b", "1,8", "--precision", precision, "--threads", threads, "--budget", "20")
+        arguments = (*TIMED, *options, *session.posargs)
+        session.run("senet-bench", "compare", *arguments)
+    session.run("senet-bench", "report")
 
 
 @nox.session(name="bench-forms")

@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
+import random
+import statistics
+import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
 from torch import nn
 
-from benchmarks.bench_runtimes import PAIRS, Arm, quartiles, run_rounds
 from senet_bench.bench.agreement import calibrated
 from senet_bench.bench.machine import environment, session
 from senet_bench.bench.runtimes import example
@@ -29,10 +32,32 @@ from senet_bench.core.specs import Conditions
 from senet_bench.deployment import deploy
 from senet_bench.models import build_spec
 
+PAIRS = (
+    *("resnet50", "resnet50_v1_5", "mobilenet_v1", "shufflenet_v1_g3"),
+    *("mobilenet_v2", "mobilenet_v3_large_nose", "efficientnet_b0_nose"),
+)
+"""By the baseline's name."""
+LEAST_ROUNDS = 6
 FORMS = {"folded": (False, False), "early": (True, False), "dropped": (False, True), "early and dropped": (True, True)}
 """Whether gates are early and whether dead pixels are dropped, by the name of the form; the first is the yardstick."""
 COLUMNS = ("network", "batch", "runtime", "form", "of folded", "quartiles", "pays")
 Line = tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Arm:
+    """A form of a network, ready to be called on images drawn anew, and its CPU seconds by round."""
+
+    call: Callable[[], object]
+    images: torch.Tensor
+    seconds: list[float] = field(default_factory=list)
+
+    def time(self) -> None:
+        """Draw images and add the seconds of a call on them."""
+        self.images.normal_()
+        begun = time.process_time()
+        self.call()
+        self.seconds.append(time.process_time() - begun)
 
 
 def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> list[Line]:
@@ -44,12 +69,32 @@ def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> li
         with session(Conditions(batch_size=batch)):
             arms = {form: _arm(network, engine, form, images) for form in FORMS}
             run_rounds(list(arms.values()), budget_s / 2)
-        folded = arms["folded"].side.cpu
+        folded = arms["folded"].seconds
         for form in list(FORMS)[1:]:
-            low, middle, high = quartiles([a / b for a, b in zip(arms[form].side.cpu, folded)])
+            low, middle, high = quartiles([a / b for a, b in zip(arms[form].seconds, folded)])
             spread = f"{low:.3f} to {high:.3f}"
             lines.append((spec.label, str(batch), engine, form, f"{middle:.3f}", spread, paid(low, high)))
     return lines
+
+
+def run_rounds(arms: Sequence[Arm], budget_s: float) -> None:
+    """Time every arm once a round, in random order, after two calls that are thrown away."""
+    for one in (*arms, *arms):
+        one.time()
+    for one in arms:
+        one.seconds.clear()
+    until = time.perf_counter() + budget_s
+    for count in itertools.count(1):
+        for one in random.sample(arms, len(arms)):
+            one.time()
+        if count >= LEAST_ROUNDS and time.perf_counter() > until:
+            return
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """The lower quartile, the median, the upper quartile."""
+    low, middle, high = statistics.quantiles(values, n=4)
+    return low, middle, high
 
 
 def paid(low: float, high: float) -> str:

@@ -2,11 +2,13 @@
 
 import functools
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError
 from senet_bench.run import selftest
 from tests.conftest import Run
@@ -57,6 +59,40 @@ def test_several_batch_sizes_and_training_steps(run: Run) -> None:
     assert [one["conditions"]["batch_size"] for one in every] == [1, 4]
     assert {one["conditions"]["mode"] for one in every} == {"train"}
     assert all(one["ratio"] > 0 for one in every)
+
+
+def test_runtimes_take_turns_on_a_cpu_and_memory_is_read_beside_them(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.bench import rounds
+
+    order, real = [], rounds._Session._round
+
+    def noted(self: Any) -> None:
+        order.append(id(self))
+        real(self)
+
+    monkeypatch.setattr(rounds._Session, "_round", noted)
+    base, variant = rows(run, "compare", "seresnet20_cifar", "--runtime", "eager,deploy:eager", "-b", "1,2")
+    every = [variant["latency"], *variant["more_latency"]]
+    under = [(one["conditions"]["batch_size"], one["conditions"]["runtime"]) for one in every]
+    assert under == [(1, "eager"), (1, "deploy:eager"), (2, "eager"), (2, "deploy:eager")]
+    first, second = order[:16], order[16:]
+    assert len(set(first)) == len(set(second)) == 2
+    assert all(len(set(first[place : place + 2])) == 2 for place in range(0, 16, 2))
+    assert all(one["read_bytes_per_s"] > 0 and one["quartiles"][0] <= one["quartiles"][1] for one in every)
+    assert base["latency"]["read_bytes_per_s"] == variant["latency"]["read_bytes_per_s"]
+    (kept,) = (tmp_path / "results" / "runs").glob("*/*.samples.jsonl")
+    assert len(kept.read_text().splitlines()) == 4
+
+
+def test_a_gpu_holds_the_networks_of_one_runtime_at_a_time() -> None:
+    from senet_bench.run.latency import _side_by_side
+
+    listed = [Conditions(runtime=runtime, batch_size=batch) for batch in (1, 8) for runtime in ("eager", "deploy")]
+    assert _side_by_side(listed) == [listed[:2], listed[2:]]
+    on_gpu = [replace(one, device="cuda") for one in listed]
+    assert _side_by_side(on_gpu) == [[one] for one in on_gpu]
 
 
 def test_an_ablation_times_all_settings_in_the_same_rounds(run: Run, tmp_path: Path) -> None:

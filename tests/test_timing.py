@@ -4,7 +4,7 @@ import gc
 import math
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from senet_bench.bench.clock import Call, HostClock, TimedCalls
 from senet_bench.bench.rounds import Factory, Plan, gated_plan, measure_latency
 from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
-from senet_bench.core.progress import Progress, result_of
+from senet_bench.core.progress import Progress, Steps, in_turn, result_of, retold
 from senet_bench.core.statistics import Judgement
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -194,6 +194,53 @@ def test_what_is_stored_has_the_names_of_the_interface_and_no_infinite_number() 
     assert {"seconds", "ratio", "ci", "confidence", "rounds", "mde", "control_ratio"} <= row.keys()
     assert all(math.isfinite(v) for v in row.values() if isinstance(v, float))
     assert Machine().run().latency("base").ratio is None
+
+
+def test_comparisons_that_take_turns_have_as_many_rounds_each_as_alone() -> None:
+    plan = Plan(budget_s=0.5, target=0)
+    alone = Machine().run(1.02, plan).rounds
+    machine = Machine()
+
+    def comparison() -> Steps[Comparison]:
+        arms = {"base": machine.arm(MS), "new": machine.arm(1.02 * MS)}
+        return measure_latency(arms, "base", plan=plan, clock=machine.clock(), witness=witness)
+
+    told: list[float] = []
+
+    def tell(step: Progress) -> Progress:
+        told.append(step.done)
+        return step
+
+    found = result_of(retold(in_turn([retold(comparison(), _of_one) for _ in range(3)], 0), tell))
+    assert [one.rounds for one in found] == pytest.approx([alone] * 3, rel=0.05)
+    assert told == sorted(told)
+    assert 2.9 < told[-1] <= 3
+
+
+def _of_one(step: Progress) -> Progress:
+    return replace(step, done=step.done / step.total, total=1)
+
+
+def test_steps_take_turns_and_their_results_keep_their_order() -> None:
+    went: list[str] = []
+
+    def steps(name: str, count: int) -> Steps[str]:
+        try:
+            for place in range(count):
+                went.append(f"{name}{place}")
+                yield Progress(name, 5 + place / count, 9)
+            return name
+        finally:
+            went.append(f"{name} ended")
+
+    assert result_of(in_turn([steps("a", 3), steps("b", 2), steps("c", 3)], 5)) == ["a", "b", "c"]
+    firsts, seconds = ({f"{name}{place}" for name in "abc"} for place in (0, 1))
+    assert (set(went[:3]), set(went[3:6])) == (firsts, seconds)
+    went.clear()
+    turns = in_turn([steps("a", 2), steps("b", 2)], 5)
+    next(turns)
+    turns.close()
+    assert [one for one in went if "ended" in one] in (["a ended"], ["b ended"])
 
 
 def test_the_quartiles_are_those_of_the_ratios_of_rounds() -> None:

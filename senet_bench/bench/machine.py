@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -33,6 +34,8 @@ from senet_bench.core.runtimes import RUNTIMES, check_extra, check_known
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 
+READ_BYTES = 1 << 28
+"""What is read to see how fast memory is: more than caches hold."""
 PACKAGES = ("torch", "torchvision", "numpy", "fvcore", "timm", "onnxruntime", "openvino", "triton")
 
 
@@ -132,6 +135,16 @@ def _check_runtime(conditions: Conditions, device: Device) -> None:
     if facts.extra:
         check_runtime(conditions)
     check_extra(facts)
+
+
+def reading_speed() -> float:
+    """Bytes a second at which the threads of a session read memory beyond the caches, the best of five times."""
+    values, best = torch.ones(READ_BYTES // 4), 0.0
+    for _ in range(5):
+        begun = time.perf_counter()
+        values.sum()
+        best = max(best, READ_BYTES / (time.perf_counter() - begun))
+    return round(best)
 
 
 @contextlib.contextmanager

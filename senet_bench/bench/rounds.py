@@ -94,6 +94,7 @@ def measure_latency(
 ) -> Steps[Comparison]:
     """The comparison of some arms; yields the part of the budget that is used after each warm-up and round.
 
+    What passes until it is asked to go on is nobody's time: several comparisons can take turns.
     `arms` maps names to factories of a call of no arguments; every arm but `baseline` is judged against it.
     `witness` turns a call's output into a number that must be finite and stay the same. While the generator
     lives, garbage collection is off. Raises `MeasurementError` on a non-finite output or a clock that stands.
@@ -179,6 +180,7 @@ class _Session:
         for name in self._shuffled(self.calls):
             fastest[name] = self._warm(name, limit)
             yield self._progress("warming up")
+            self._last = self.clock.now()
         self.repeats = self.clock.repeats(fastest[self.baseline])
         round_s = self.repeats * sum(fastest.values())
         self.rare_control = (self.plan.budget_s - self.elapsed) / round_s > ENOUGH_ROUNDS
@@ -234,6 +236,7 @@ class _Session:
                     return
             self._round()
             yield self._progress("timing")
+            self._last = self.clock.now()
 
     def _round(self) -> None:
         """One round: the open arms, the baseline and (every or every third time) the control, in random order."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
@@ -38,6 +39,28 @@ def result_of(steps: Steps[Result]) -> Result:
         except StopIteration as end:
             result: Result = end.value
             return result
+
+
+def in_turn(several: Sequence[Steps[Result]], begun: float, seed: int = 0) -> Steps[list[Result]]:
+    """The results of several steps, each of which is taken one step further, in random order, until all have ended.
+
+    Every one of them tells of itself as what goes from `begun` to one more; together they go on by as many as they are.
+    """
+    results, parts, dice = dict[int, Result](), [begun] * len(several), random.Random(seed)  # noqa: S311
+    try:
+        while left := [place for place in range(len(several)) if place not in results]:
+            for place in dice.sample(left, len(left)):
+                try:
+                    step = next(several[place])
+                except StopIteration as end:
+                    results[place], parts[place] = end.value, begun + 1
+                else:
+                    parts[place] = step.done
+                    yield replace(step, done=begun + sum(part - begun for part in parts))
+    finally:
+        for steps in several:
+            steps.close()
+    return [results[place] for place in range(len(several))]
 
 
 def retold(steps: Steps[Result], tell: Callable[[Progress], Progress]) -> Steps[Result]:

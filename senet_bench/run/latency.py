@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, cast
 from msgspec import structs
 
 from senet_bench.core.files import append_line
-from senet_bench.core.progress import Steps, retold
+from senet_bench.core.progress import Steps, in_turn, retold
 from senet_bench.core.results import Latency, Row, Run, RunConditions, TimingPlan
 from senet_bench.core.runtimes import FASTEST, RUNTIMES
 from senet_bench.core.specs import Conditions, Runtime
@@ -32,6 +32,7 @@ NOT_REACHED = "not reached within --max-seconds"
 class Timing:
     """What to time: `budget_s` seconds for each baseline with its variants, under each of `conditions`.
 
+    On a CPU the runtimes of one batch size take turns, so that what the machine does meanwhile meets all of them.
     All together take `most_s` seconds, if that is given: what is left of them is shared out before each, and what is
     not reached is named.
     """
@@ -79,36 +80,46 @@ class Timing:
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' latency group by group; raw samples are appended to a file beside the record's."""
         groups, done, total, began = _groups(cases), 0, self.steps(cases), time.monotonic()
-        for index, conditions in enumerate(self.conditions):
+        for several in _side_by_side(self.conditions):
             for group in groups:
                 share_s = self._share_s(time.monotonic() - began, total - done)
                 if share_s:
                     within = replace(self, budget_s=share_s)
-                    latencies = yield from within._group(group, conditions, record, done, total)
+                    found = yield from within._group(group, several, record, done, total)
                 else:
-                    under = f"batch {conditions.batch_size}, {conditions.runtime}"
-                    latencies = dict.fromkeys(group.places, f"{NOT_REACHED} {self.most_s:g} ({under}); give more")
-                for place, latency in latencies.items():
-                    record.put(place, _with(record.document.rows[place], latency, first=index == 0))
-                record.failures += _failures(group, latencies, record.document.rows)
-                done += 1
+                    found = [self._not_reached(group, conditions) for conditions in several]
+                for conditions, latencies in zip(several, found):
+                    for place, latency in latencies.items():
+                        first = conditions == self.conditions[0]
+                        record.put(place, _with(record.document.rows[place], latency, first=first))
+                    record.failures += _failures(group, latencies, record.document.rows)
+                done += len(several)
                 yield record.progress(group.name, done, total)
         record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
+
+    def _not_reached(self, group: _Group, conditions: Conditions) -> dict[int, Latency | str]:
+        under = f"batch {conditions.batch_size}, {conditions.runtime}"
+        return dict.fromkeys(group.places, f"{NOT_REACHED} {self.most_s:g} ({under}); give more")
 
     def _share_s(self, elapsed_s: float, left: int) -> float:
         """The seconds for the next of some measurements, 0 where those of all are over."""
         return self.budget_s if self.most_s is None else min(self.budget_s, max(0.0, self.most_s - elapsed_s) / left)
 
     def _group(
-        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
-    ) -> Steps[dict[int, Latency | str]]:
-        """The latency of each row's place under some conditions, or why there is none."""
-        if conditions.runtime == FASTEST:
-            conditions = yield from self._fastest(group, conditions, record, done, total)
-        latencies = yield from self._timed(group, conditions, record, done, total)
-        if self.energy:
-            latencies = yield from self._with_energy(group, latencies, record, done, total)
-        return latencies
+        self, group: _Group, several: Sequence[Conditions], record: Record[Run], done: int, total: int
+    ) -> Steps[list[dict[int, Latency | str]]]:
+        """The latency of each row's place under each of some conditions, or why there is none.
+
+        Several differ in their runtime alone, and take turns: a round of one, then a round of another.
+        """
+        first, *others = several
+        if first.runtime == FASTEST:
+            first = yield from self._fastest(group, first, record, done, total)
+        each = [self._timed(group, conditions, record, done, total) for conditions in (first, *others)]
+        found = (yield from _taking_turns(each, first, done, self.seed)) if others else [(yield from each[0])]
+        for place, latencies in enumerate(found if self.energy else ()):
+            found[place] = yield from self._with_energy(group, latencies, record, done, total)
+        return found
 
     def _fastest(
         self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
@@ -215,6 +226,37 @@ def _groups(cases: Sequence[Case]) -> list[_Group]:
     return list(groups.values())
 
 
+def _side_by_side(conditions: Sequence[Conditions]) -> list[list[Conditions]]:
+    """The conditions that are timed in turns: on a CPU those that differ in their runtime alone, else each by itself.
+
+    A GPU holds the networks of one runtime at a time, or its memory would end at a smaller batch.
+    """
+    groups: dict[object, list[Conditions]] = {}
+    for one in conditions:
+        alone = one.device != "cpu" or one.runtime == FASTEST
+        groups.setdefault(one if alone else replace(one, runtime="eager"), []).append(one)
+    return list(groups.values())
+
+
+def _taking_turns(
+    each: Sequence[Steps[dict[int, Latency | str]]], conditions: Conditions, begun: int, seed: int
+) -> Steps[list[dict[int, Latency | str]]]:
+    """The latencies by runtime, a round of one after a round of another, with how fast memory is read beside them."""
+    from senet_bench.bench.machine import reading_speed, session
+    from senet_bench.bench.process import quiet
+
+    with session(conditions), quiet():  # which hold until the last of them has ended
+        speed = reading_speed()
+        found = yield from in_turn(each, begun, seed)
+    return [
+        {
+            place: replace(one, read_bytes_per_s=speed) if isinstance(one, Latency) else one
+            for place, one in latencies.items()
+        }
+        for latencies in found
+    ]
+
+
 def _failures(group: _Group, latencies: Mapping[int, Latency | str], rows: Sequence[Row]) -> list[str]:
     """Why there is no latency: once for all of a group, else by the row that it is wrong with."""
     reasons = {place: why for place, why in latencies.items() if isinstance(why, str)}
@@ -237,7 +279,9 @@ def _latency(arm: str, measured: Any, peaks: dict[str, tuple[int, str]], batch_s
 def _with(row: Row, latency: Latency | str, *, first: bool) -> Row:
     missing = {name: why for name, why in row.missing.items() if name != "latency" or not first}
     if isinstance(latency, str):
-        return replace(row, missing={**missing, "latency" if first else "further latency": latency})
+        name = "latency" if first else "further latency"
+        reasons = dict.fromkeys(filter(None, (missing.get(name), latency)))
+        return replace(row, missing={**missing, name: "; ".join(reasons)})
     if row.latency is None and first:
         return replace(row, latency=latency, missing=missing)
     return replace(row, more_latency=[*row.more_latency, latency], missing=missing)

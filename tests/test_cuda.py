@@ -294,11 +294,36 @@ def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytes
     assert not any(check.ok for check in nowhere)
 
 
-def test_a_machine_of_two_models_of_gpu_names_both(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_machine_of_two_models_of_gpu_names_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
     cards = ["a big one", "a small one", "a big one"]
     card = SimpleNamespace(name="a big one", major=9, minor=0, total_memory=80 << 30)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: cards[index])
     monkeypatch.setattr(cuda.Cuda, "count", lambda _: len(cards))
     hardware = cuda.Cuda(torch.device("cuda")).hardware()
-    assert (hardware["gpu"], hardware["gpu_count"]) == ("a big one and a small one", 3)
+    assert (hardware["gpu"], hardware["gpu_count"]) == ("a big one and a small one and a big one", 3)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: cards[0])
+    assert cuda.Cuda(torch.device("cuda")).hardware()["gpu"] == "a big one"
+
+
+def test_on_rocm_it_is_said_what_nvml_would_have_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = SimpleNamespace(name="MI300X", major=9, minor=4, total_memory=192 << 30)
+    monkeypatch.setattr(torch.version, "hip", "7.0.1")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: card.name)
+    monkeypatch.setattr(cuda.Cuda, "count", lambda _: 1)
+    device = cuda.Cuda(DEVICE)
+    assert device.hardware()["cuda"] == "ROCm 7.0.1"
+    assert [device.lacks(precision) for precision in ("fp32", "tf32", "bf16", "fp16")] == [False, True, False, False]
+    with pytest.raises(MeasurementError, match="NVIDIA's alone"):
+        device.meter()
+    branch = doctor.attempt("NVML", lambda: doctor.BRANCHES["NVML"]("cuda"))
+    assert (branch.ok, "no clock is watched" in branch.detail) == (True, True)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_command_that_locks_the_clock_names_the_card_by_its_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauge = SimpleNamespace(read=lambda: ClockReading(1410, 0), others=list, index=lambda: 5)
+    monkeypatch.setattr(doctor, "nvml_gauge", lambda _: gauge)
+    monkeypatch.setattr(doctor, "_loaded", lambda _: None)
+    assert "nvidia-smi -i 5 -lgc 1410" in doctor.BRANCHES["NVML"]("cuda:0")

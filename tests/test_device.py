@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pytest
@@ -18,9 +18,11 @@ from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import devices
 from senet_bench.core.progress import result_of
+from senet_bench.core.results import Row
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import UsageError
 from senet_bench.run import selftest
+from senet_bench.show.measurements import latency_table
 from senet_bench.training import checkpoint
 
 SIZE = (3, 8, 8)
@@ -78,6 +80,19 @@ def test_a_new_device_is_timed_by_its_own_clock_and_its_other_processes_are_name
     assert found.comparison.arms["b"].seconds == pytest.approx(1e-3)
     assert found.other_processes == (7,)
     assert len(abacus.ticks) > found.comparison.samples.rounds
+
+
+def test_a_row_names_the_model_of_the_gpu_that_it_ran_on(abacus: type[Abacus], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(devices.DEVICE_KINDS, "cpu", replace(devices.DEVICE_KINDS["cpu"], gpu=True))
+    made = networks()
+    for network in made.values():
+        network(torch.zeros(1, *SIZE))
+    latency = result_of(measure_networks(made, "a", SIZE, plan=Plan(budget_s=0.5))).latency("b")
+    assert latency.hardware == "Abacus 3000"
+    row = Row(model="b", label="b", family="", baseline="a", input_size=SIZE, classes=2, latency=latency)
+    table = latency_table([row], name=lambda row: row.label)
+    assert table is not None
+    assert "cpu (Abacus 3000)" in table.title
 
 
 def test_the_self_test_times_by_the_clock_of_its_device(abacus: type[Abacus]) -> None:

@@ -163,6 +163,26 @@ def test_times_of_two_machines_are_told_apart_by_the_titles_of_their_tables(tmp_
     ]
 
 
+def test_times_of_two_cards_of_one_machine_are_in_two_tables_that_name_them(tmp_path: Path) -> None:
+    for number, card in enumerate(("a big one", "a small one")):
+        run = stored.ablation()
+        rows = [
+            replace(
+                row,
+                latency=row.latency
+                and replace(
+                    row.latency, hardware=card, conditions=replace(row.latency.conditions, device=f"cuda:{number}")
+                ),
+            )
+            for row in run.rows
+        ]
+        stored.store(tmp_path, replace(run, rows=rows), f"20261120T10000{number}Z-ablate-{number}")
+    collection = gather(tmp_path, Store(tmp_path).survey())
+    first, second = [table.title for timed in collection.timings if (table := time_table(collection, timed))]
+    assert "cuda:0 (a big one)" in first
+    assert "cuda:1 (a small one)" in second
+
+
 def test_a_time_that_cannot_be_relied_on_hides_none_that_can() -> None:
     good = stored.ablation()
     timed = [

@@ -77,6 +77,10 @@ class NvmlGauge:
             reasons = int(self.nvml.nvmlDeviceGetCurrentClocksThrottleReasons(self.handle))
         return ClockReading(mhz, reasons)
 
+    def index(self) -> int:
+        """The card's number for nvidia-smi, which is not torch's where some cards are hidden or ordered by speed."""
+        return int(self.nvml.nvmlDeviceGetIndex(self.handle))
+
     def joules(self) -> float:
         """What the board has used since its driver was loaded."""
         return int(self.nvml.nvmlDeviceGetTotalEnergyConsumption(self.handle)) / 1e3
@@ -295,21 +299,24 @@ class Cuda:
     def hardware(self) -> dict[str, Any]:
         """Models, number, architecture, memory, and the libraries that calculate on it.
 
-        A machine of different cards names each: it is another machine than one of equal cards.
+        A machine of different cards names each, in the order of their numbers: with the device's number, the machine
+        tells which model a row is of.
         """
         gpu = torch.cuda.get_device_properties(self.place)
-        models = dict.fromkeys(torch.cuda.get_device_name(index) for index in range(self.count()))
+        models = [torch.cuda.get_device_name(index) for index in range(self.count())]
         return {
-            "gpu": " and ".join(models),
+            "gpu": models[0] if len(set(models)) == 1 else " and ".join(models),
             "gpu_count": self.count(),
             "sm": f"{gpu.major}.{gpu.minor}",
             "gpu_memory_gib": round(gpu.total_memory / 2**30),
-            "cuda": torch.version.cuda,
+            "cuda": f"ROCm {torch.version.hip}" if torch.version.hip else torch.version.cuda,
             "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
         }
 
     def lacks(self, precision: str) -> bool:
-        """TF32 and bf16 before Ampere."""
+        """TF32 and bf16 before Ampere, TF32 on AMD's."""
+        if torch.version.hip:
+            return precision == "tf32"
         return precision in ("tf32", "bf16") and torch.cuda.get_device_capability(self.place) < (8, 0)
 
     def doubled(self, x: torch.Tensor) -> torch.Tensor:
@@ -354,6 +361,8 @@ class Cuda:
 
     def meter(self) -> Meter:
         """NVML's; `MeasurementError` without it, or on a card that does not count (before Volta)."""
+        if torch.version.hip:
+            raise MeasurementError("energy: NVML, which counts it, is NVIDIA's alone")
         gauge = nvml_gauge(self.place)
         if gauge is None:
             raise MeasurementError("energy: NVML does not answer", "install 'senet-bench[nvidia]'")

@@ -17,7 +17,7 @@ from torch.profiler import ProfilerActivity
 from senet_bench.bench.clock import Call, Clock, PeakMemory, host_clock, traced_peak
 from senet_bench.bench.cuda import Cuda
 from senet_bench.bench.energy import Meter, package_meter
-from senet_bench.core.devices import check_name
+from senet_bench.core.devices import check_name, kind_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError
 
@@ -283,6 +283,11 @@ def device_of(name: str | torch.device) -> Device:
     check_name(str(name))
     place = torch.device(name)
     return DEVICE_CLASSES[place.type](place)
+
+
+def card_of(name: str) -> str:
+    """The model of the GPU that a name stands for, empty for a processor."""
+    return device_of(name).name() if kind_of(name).gpu else ""
 
 
 def present(name: str) -> Device:

@@ -130,15 +130,16 @@ def _end_to_end(device: str) -> str:
 
 def _gauge(device: str) -> str:
     _need_cuda(device)
+    if torch.version.hip:
+        return "NVIDIA's alone: here no clock is watched, no energy counted, no other process seen"
     gauge = nvml_gauge(torch.device(device))
     if gauge is None:
         raise RuntimeError("NVML does not answer: pip install nvidia-ml-py")
     _loaded(device)
     reading, others = gauge.read(), gauge.others()
-    place = torch.device(device).index or 0
     return (
         f"SM clock {reading.mhz} MHz under load, reasons {reading.reasons:#x}, other processes: {others or 'none'}; "
-        f"to lock it: sudo nvidia-smi -i {place} -lgc {reading.mhz} (and -rgc to let it go)"
+        f"to lock it: sudo nvidia-smi -i {gauge.index()} -lgc {reading.mhz} (and -rgc to let it go)"
     )
 
 

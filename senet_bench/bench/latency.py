@@ -11,7 +11,7 @@ from torch import nn
 from senet_bench.bench.agreement import witness
 from senet_bench.bench.clock import Clock, PeakMemory
 from senet_bench.bench.count import steady
-from senet_bench.bench.device import device_of, peak_memory
+from senet_bench.bench.device import card_of, device_of, peak_memory
 from senet_bench.bench.energy import measure_energy
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan, measure_latency
@@ -58,6 +58,7 @@ class NetworkLatency:
             latency,
             images_per_second=self.throughput(name),
             conditions=self.conditions,
+            hardware=card_of(self.conditions.device),
             settings=TimingSettings(
                 cudnn_benchmark=True, tf32=self.conditions.precision == "tf32", gc="off", images=images
             ),

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from senet_bench.bench.device import card_of
 from senet_bench.bench.latency import NetworkLatency
 from senet_bench.bench.rounds import CONTROL, Plan
 from senet_bench.bench.runtimes import REDUCED
@@ -141,6 +142,7 @@ def _summary(seen: Seen) -> ProfileSummary:
         on_device=_device_call(seen),
         profiler_slowdown=seen.profiled.slowdown if seen.profiled is not None else None,
         samples={arm: samples.of(arm).tolist() for arm in samples.arms} if samples is not None else {},
+        hardware=card_of(seen.conditions.device),
         missing=seen.missing,
     )
 

@@ -110,7 +110,7 @@ class ProfileSummary:
     what attention costs beyond its gate alone and its scale alone, `unattributed` beyond the sum over the stages.
     `samples` are the seconds of every kept round by arm, in order; `on_device` is the call in a GPU's own time: what
     `seconds` has beyond it is the host's, launches above all. `unread` is None where everything is read.
-    `reason` says why to distrust the rows.
+    `reason` says why to distrust the rows, `hardware` is the model of the GPU.
     """
 
     input_size: InputSize
@@ -130,6 +130,7 @@ class ProfileSummary:
     unread: Unread | None = None
     profiler_slowdown: float | None = None
     samples: Mapping[str, list[float]] = field(default_factory=dict)
+    hardware: str = ""
     missing: Mapping[str, str] = field(default_factory=dict)
 
 

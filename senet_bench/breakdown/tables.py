@@ -34,7 +34,8 @@ def profile_document(facts: ProfileFacts) -> Document:
     """A profile as two tables."""
     conditions, seconds = facts.conditions, facts.summary.seconds
     call = EMPTY if seconds is None else f", {1e3 * seconds:.4g} ms a call"
-    where = f"{conditions.device}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
+    card = f" ({facts.summary.hardware})" if facts.summary.hardware else EMPTY
+    where = f"{conditions.device}{card}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
     title = f"{conditions.label} on {where}, {conditions.threads} thread(s){call}"
     wide, narrow = (
         (*([_parts(title, facts, narrow=short)] if facts.rows else []), _stages(title, facts, narrow=short))

@@ -124,6 +124,7 @@ class Latency:
     of the baseline; `cpu_ratio` that of CPU times, its interval over epochs, in each of which every network is built
     anew. `p_worse` and `p_ok` are one-sided, `p_slower_holm` adjusted over the rows of the run. `weight_bytes` are
     those of parameters and buffers, `peak_bytes` is what a call holds at most beyond them and the images.
+    `hardware` is the model of the GPU, empty for a processor, which the environment names.
     `read_bytes_per_s` is how fast the threads read memory, where several runtimes were timed on a CPU. `energy_missing`
     says why no energy is there though it was to be measured.
     """
@@ -162,6 +163,7 @@ class Latency:
     read_bytes_per_s: Magnitude | None = None
     other_processes: list[int] = field(default_factory=list)
     conditions: Conditions = field(default_factory=Conditions)
+    hardware: str = ""
     settings: TimingSettings = field(default_factory=TimingSettings)
 
 

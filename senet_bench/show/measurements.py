@@ -117,7 +117,10 @@ def _shared(row: Row, latency: Latency) -> tuple[object, ...]:
 
 def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:
     """What all latencies share, in words, and the names of the conditions that vary."""
-    described = list(map(asdict, dict.fromkeys(latency.conditions for latency in latencies)))
+    described = [
+        {**asdict(conditions), "device": f"{conditions.device} ({card})" if card else conditions.device}
+        for conditions, card in dict.fromkeys((latency.conditions, latency.hardware) for latency in latencies)
+    ]
     varying = tuple(name for name in described[0] if len({one[name] for one in described}) > 1)
     words: dict[str, dict[Any, str]] = {
         "mode": {"infer": "inference", "train": "training step"},

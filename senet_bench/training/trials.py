@@ -17,8 +17,7 @@ import torch
 from msgspec import structs
 from torch import nn
 
-from senet_bench.bench.device import device_of, present
-from senet_bench.core.devices import kind_of
+from senet_bench.bench.device import card_of, present
 from senet_bench.core.files import write_atomically
 from senet_bench.core.learning import NOTES_APART, Moment, TrialResult
 from senet_bench.core.progress import Progress, Steps, result_of, retold
@@ -178,5 +177,4 @@ def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: floa
 
 def trained_place(device: str) -> dict[str, Any]:
     """What a result says of where it was trained."""
-    hardware = device_of(device).name() if kind_of(device).gpu else ""
-    return {"device": device, "hardware": hardware, "torch": str(torch.__version__)}
+    return {"device": device, "hardware": card_of(device), "torch": str(torch.__version__)}

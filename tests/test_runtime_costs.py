@@ -15,7 +15,8 @@ from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.collection import gather
-from senet_bench.gallery.page.content import Leaf, content
+from senet_bench.gallery.page.content import content
+from senet_bench.gallery.page.leaves import Leaf
 from senet_bench.show.drawing import Box, Chart, Mark, Stroke, Text, overlap, width_of
 from tests.support import stored
 
@@ -226,3 +227,18 @@ def box(text: Text) -> Box:
     wide = width_of(text.text, text.size)
     left = text.place[0] - {"start": 0, "middle": wide / 2, "end": wide}[text.anchor]
     return left, text.place[1] - text.size, left + wide, text.place[1] + 2
+
+
+def test_conditions_that_differ_in_runtime_and_batch_size_alone_are_tabs_within_one(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    reduced = {("eager", 1): 1.2, ("eager", 8): 1.1}
+    stored.store(tmp_path, run(timed("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-2")  # type: ignore[arg-type]
+    shown_all = content(gather(tmp_path, Store(tmp_path).survey()))
+    names = {leaf.name: [inner.name for inner in leaf.leaves] for leaf in shown_all.latency}
+    fp32 = ["batch 1, eager", "batch 1, openvino", "batch 1, deploy:openvino", "batch 8, eager", "batch 8, openvino"]
+    assert {name.partition(": ")[2]: inner for name, inner in names.items()} == {
+        "cpu, fp32, 1 thread": fp32,
+        "batch 1, cpu, bf16, eager, 1 thread": [],
+        "batch 8, cpu, bf16, eager, 1 thread": [],
+    }
+    assert len([name for name, _ in shown_all.tables() if name.startswith("latency-")]) == 7

@@ -210,6 +210,14 @@ def setting_label(conditions: Conditions) -> str:
     return ", ".join((conditions.device, conditions.precision, *_unusual(conditions)))
 
 
+Setting = tuple[str, str, Conditions]
+
+
+def setting_of(timed: Timed) -> Setting:
+    """Machine, version of torch and conditions, which are the same in every runtime and at every batch size."""
+    return timed.machine, timed.torch, replace(timed.conditions, runtime="eager", batch_size=1)
+
+
 def _unusual(conditions: Conditions) -> list[str]:
     """What else of conditions is worth a word."""
     usual = asdict(Conditions())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 from senet_bench.core.comparisons import References
@@ -14,7 +14,7 @@ from senet_bench.core.results import UNTIMED, Latency, Row, Run
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.union import Key, StoredRun, Timed, identity, in_order, labels
-from senet_bench.gallery.collection import Collection, setting_label
+from senet_bench.gallery.collection import Collection, Setting, setting_label, setting_of
 from senet_bench.gallery.plots import ratio_text
 from senet_bench.show.tables import Column, Field, Table, interval_text, number, table_of
 
@@ -85,10 +85,9 @@ class RuntimeCosts:
 
 def runtime_costs(timings: Sequence[Timed]) -> dict[tuple[str, str], list[RuntimeCosts]]:
     """By machine and version of torch what attention costs in two runtimes or more, most numbers first."""
-    groups: dict[tuple[str, str, Conditions], list[Timed]] = {}
+    groups: dict[Setting, list[Timed]] = {}
     for timed in timings:
-        setting = replace(timed.conditions, runtime="eager", batch_size=1)
-        groups.setdefault((timed.machine, timed.torch, setting), []).append(timed)
+        groups.setdefault(setting_of(timed), []).append(timed)
     places: dict[tuple[str, str], list[RuntimeCosts]] = {}
     for (machine, torch, setting), group in groups.items():
         known = RuntimeCosts(setting, tuple(group))

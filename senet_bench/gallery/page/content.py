@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from itertools import islice
 
-from senet_bench.core.comparisons import rows_named
 from senet_bench.core.metrics import Metric, costs
-from senet_bench.core.results import Row
 from senet_bench.core.union import StoredRun, Timed
-from senet_bench.errors import UsageError
 from senet_bench.gallery import ablations
-from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, conditions_label, main_timing, setting_label
+from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, main_timing
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
-from senet_bench.gallery.plots import ratios, tradeoff, unit_of
+from senet_bench.gallery.page.leaves import Leaf, flat, together, with_tables
+from senet_bench.gallery.page.times import by_setting, latencies, runtimes, timed_name, where
+from senet_bench.gallery.plots import tradeoff, unit_of
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
-from senet_bench.gallery.runtime_chart import runtime_chart
-from senet_bench.gallery.runtimes import VARIED, runtime_costs, runtime_table
-from senet_bench.gallery.tables import error_tables, time_table
+from senet_bench.gallery.tables import error_tables
 from senet_bench.gates import tables as excitations
 from senet_bench.probing import tables as probes
 from senet_bench.probing.plots import difficulty_curves, heat_map
@@ -28,18 +25,6 @@ from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
 from senet_bench.show.layout import Layout
 from senet_bench.show.tables import Column, Table, interval_text
-
-
-@dataclass(frozen=True, slots=True)
-class Leaf:
-    """A chart with the table of its numbers, under a short name among its neighbours."""
-
-    name: str
-    chart: Chart | None = None
-    table: Table | None = None
-    table_name: str = ""
-    row_ids: tuple[str, ...] = ()
-    leaves: tuple[Leaf, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +49,14 @@ class Content:
         """Every chart, which is a plot on disk too."""
         return [
             leaf.chart
-            for leaf in _flat((*self.runtimes, *self.cost, *self.ablations, *self.latency, *self.gates, *self.probes))
+            for leaf in flat((*self.runtimes, *self.cost, *self.ablations, *self.latency, *self.gates, *self.probes))
             if leaf.chart
         ]
 
     def tables(self) -> list[tuple[str, Table]]:
         """Every table of measured numbers under the name of its files; the paper's have their own."""
         named = [
-            (leaf.table_name, leaf.table) for leaf in _flat((*self.runtimes, *self.latency, *self.probes)) if leaf.table
+            (leaf.table_name, leaf.table) for leaf in flat((*self.runtimes, *self.latency, *self.probes)) if leaf.table
         ]
         return [*((name, table) for name, table in named if name), *self.errors, *self.selftests, *self.others]
 
@@ -82,22 +67,18 @@ LEAST_POINTS, MOST_TIMED = 20, 240
 """Points of one chart of times, and of those of all machines and conditions together."""
 
 
-def _flat(leaves: Sequence[Leaf]) -> list[Leaf]:
-    return [one for leaf in leaves for one in (leaf, *_flat(leaf.leaves))]
-
-
 def content(collection: Collection) -> Content:
     """Everything that the stored facts have to show."""
     timings = collection.timings
     known = points(collection)
     shown = Content(
-        runtimes=tuple(_runtimes(collection, timings)),
+        runtimes=tuple(runtimes(collection, timings)),
         own=tuple(own_tables(collection)),
         cost=tuple(_costs(collection, timings, known)),
         families=tuple(dict.fromkeys((point.family, name_of(point.family)) for point in known)),
         grids=tuple(grids(collection)),
         ablations=tuple(_ablations(collection, main_timing(timings))),
-        latency=tuple(_latencies(collection, timings)),
+        latency=tuple(latencies(collection, timings)),
         errors=tuple(error_tables(collection)),
         gates=tuple(_gates(collection)),
         probes=tuple(_probes(collection)),
@@ -118,34 +99,17 @@ def _with_columns(shown: Content, layout: Layout) -> Content:
     return replace(
         shown,
         own=tuple(map(layout.of_table, shown.own)),
-        latency=tuple(replace(leaf, table=leaf.table and layout.of_table(leaf.table)) for leaf in shown.latency),
+        latency=tuple(with_tables(leaf, layout.of_table) for leaf in shown.latency),
         errors=tuple((name, layout.of_table(table)) for name, table in shown.errors),
     )
-
-
-def _runtimes(collection: Collection, timings: Sequence[Timed]) -> Iterator[Leaf]:
-    """What attention costs by runtime: a table for each machine and version of torch, a chart for each setting."""
-    places = runtime_costs(timings)
-    for settings in places.values():
-        first = settings[0].timings[0]
-        stem = "se_cost" if len(places) == 1 else f"se_cost-{first.machine}-torch{first.torch}"
-        table, ids = runtime_table(settings, collection)
-        charts = []
-        for one in settings:
-            words = [str(value) for name, value in asdict(one.conditions).items() if name not in VARIED]
-            name = name_of("-".join((stem, *(words if len(settings) > 1 else ()))))
-            chart = runtime_chart(one, collection, name)
-            charts.append(Leaf(setting_label(one.conditions), chart))
-        place = collection.place_of(first) or collection.name_of(first.machine)
-        yield Leaf(place, table=table, table_name=name_of(stem), row_ids=ids, leaves=tuple(charts))
 
 
 def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:
     """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
     most = max(LEAST_POINTS, min(MOST_POINTS, MOST_TIMED // max(1, len(timings))))
     leaves = []
-    names = [_timed_name(timed, timings) for timed in timings]
-    wheres = [_where(collection, timed) for timed in timings]
+    names = [timed_name(timed, timings) for timed in timings]
+    wheres = [where(collection, timed) for timed in timings]
     for dataset in dict.fromkeys([*PAPER_CELLS, *(point.dataset for point in plain)]):
         known = DatasetPoints.of(plain, dataset)
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
@@ -153,17 +117,14 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
         for metric in sorted(costs(), key=lambda metric: (metric.quantity != "count", metric.key)):  # FLOPs come first
             stem = f"error-vs-{name_of(metric.key)}{ending}"
             if metric.quantity == "count":
-                own = [_cost(*known.counted(metric.key, MOST_POINTS), dataset, metric, stem)]
-            else:
-                own = [
-                    _cost(*known.timed(timed, most), dataset, metric, f"{stem}-{name}", where)
-                    for timed, name, where in zip(timings, names, wheres)
-                ]
-            shown = tuple(leaf for leaf in own if leaf is not None)
-            if len(shown) == 1:
-                tabs.append(replace(shown[0], name=metric.tab))
-            elif shown:
-                tabs.append(Leaf(metric.tab, leaves=shown))
+                leaf = _cost(*known.counted(metric.key, MOST_POINTS), dataset, metric, stem)
+                tabs += [replace(leaf, name=metric.tab)] if leaf else []
+                continue
+            own = [
+                (timed, _cost(*known.timed(timed, most), dataset, metric, f"{stem}-{name}", place))
+                for timed, name, place in zip(timings, names, wheres)
+            ]
+            tabs += together(metric.tab, by_setting([(timed, leaf) for timed, leaf in own if leaf], collection))
         if tabs:
             leaves.append(Leaf(DATASET_NAMES.get(dataset, dataset), leaves=tuple(tabs)))
     return leaves
@@ -212,40 +173,6 @@ def _ablations(collection: Collection, timed: Timed | None) -> Iterator[Leaf]:
         if (chart := curves(series)) is not None:
             yield Leaf(series.title, chart)
     yield from (Leaf(ablations.title_of(same)) for same in runs)
-
-
-def _latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
-    leaves = []
-    for timed in timings:
-        name = _timed_name(timed, timings)
-        chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-        table = time_table(collection, timed, _named(collection.asked(timed.rows), collection.layout.against))
-        table = table and replace(table, notes=(*timed.notes, *table.notes))
-        leaves.append(Leaf(_where(collection, timed), chart, table, f"latency-{name}"))
-    return leaves
-
-
-def _named(rows: Sequence[Row], against: str | None) -> str | None:
-    """The name of the row to compare with, None where no row is called so."""
-    try:
-        return against if against and rows_named(rows, against) else None
-    except UsageError:
-        return None
-
-
-def _where(collection: Collection, timed: Timed) -> str:
-    versions = {one.torch for one in collection.timings if one.machine == timed.machine}
-    torch = f", torch {timed.torch}" if len(versions) > 1 else ""
-    return f"{collection.name_of(timed.machine)}{torch}: {conditions_label(timed.conditions)}"
-
-
-def _timed_name(timed: Timed, timings: Sequence[Timed]) -> str:
-    """The machine's key, and the version of torch and the conditions where it has several."""
-    own = [one for one in timings if one.machine == timed.machine]
-    torch = timed.torch if len({one.torch for one in own}) > 1 else ""
-    several = sum(one.torch == timed.torch for one in own) > 1
-    words = "-".join(str(value) for value in asdict(timed.conditions).values()) if several else ""
-    return name_of("-".join(filter(None, (timed.machine, torch and f"torch{torch}", words))))
 
 
 def _gates(collection: Collection) -> list[Leaf]:

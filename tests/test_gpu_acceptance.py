@@ -42,6 +42,8 @@ def test_without_tests_that_step_is_left_out(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     (end,) = try_all((Step("tests", ("-m", "pytest", "tests")),), 60.0, lambda _: None)
     assert end.outcome == "no tests"
+    (end,) = try_all((Step("timers", ("-m", "benchmarks.bench_timers")),), 60.0, lambda _: None)
+    assert end.outcome == "no tests"
 
 
 def test_every_step_is_a_command_that_parses(tmp_path: Path) -> None:

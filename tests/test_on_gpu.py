@@ -8,6 +8,7 @@ import importlib.util
 import pytest
 import torch
 
+from senet_bench.bench import doctor
 from senet_bench.bench.cuda import EventClock, nvml_gauge
 from senet_bench.bench.device import device_of, peak_memory
 from senet_bench.bench.machine import session
@@ -45,6 +46,10 @@ def test_fp32_is_ieee_and_tf32_is_not() -> None:
     assert error("fp32") < 1e-5
     if not device_of("cuda").lacks("tf32"):
         assert error("tf32") > 1e-5
+
+
+def test_a_convolution_in_fp32_is_ieee() -> None:
+    assert "a convolution in fp32 is off by" in doctor.BRANCHES["fp32 is IEEE"]("cuda")
 
 
 @pytest.mark.parametrize("runtime", ["cudagraph", "deploy", "compile"])

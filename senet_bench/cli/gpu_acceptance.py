@@ -27,7 +27,7 @@ KEPT = 4000
 """Characters of what a step printed last that are kept."""
 NOT_TRIED = {
     "no time": "the time was used up",
-    "no tests": "pytest or the folder tests/ is not here",
+    "no tests": "pytest, or the folder of tests or benchmarks, is not here",
 }
 ACCEPTANCE_SCHEMA = "senet-bench.gpu-acceptance/1"
 StepOutcome = Literal["held", "failed", "too long", "no time", "no tests"]
@@ -79,6 +79,8 @@ def steps_for(device: str, results: Path) -> tuple[Step, ...]:
         command("training one epoch", "train", "seresnet20_cifar", "--dataset", "digits", "--epochs", "1"),
         command("a sweep of one epoch", "ablate", "-m", "seresnet20_cifar", "--reduction", "8,16", "--dataset",
                 "digits", "--epochs", "1", "--seeds", "2"),
+        Step("three ways of timing SE-ResNet-50", ("-m", "benchmarks.bench_timers", *on, "--batch", "32", "--runs", "6",
+             "--seconds", "1.5", "--out", str(results / "tables"))),
         command("Tables 2 and 3, batch 1", "compare", "table2", "table3", "-b", "1", *timed, limit_s=240.0),
         command("Tables 2 and 3, batch 32, bf16", "compare", "table2", "table3", "-b", "32", "--precision", "bf16",
                 *timed, limit_s=240.0),
@@ -99,7 +101,7 @@ def _tried(step: Step, left_s: float) -> Tried:
     command = " ".join(("python", *step.arguments))
     if left_s <= 1:
         return Tried(step.name, "no time", command)
-    if "pytest" in step.arguments and not _tests_are_here():
+    if not _is_here(step.arguments[1]):
         return Tried(step.name, "no tests", command)
     began = time.monotonic()
     try:
@@ -119,10 +121,13 @@ def _tried(step: Step, left_s: float) -> Tried:
     return Tried(step.name, outcome, command, done.returncode, time.monotonic() - began, said_last)
 
 
-def _tests_are_here() -> bool:
+def _is_here(module: str) -> bool:
+    """Whether a step's module can be run: this package's always, tests and benchmarks where their folders are."""
     from importlib.util import find_spec
 
-    return find_spec("pytest") is not None and Path("tests").is_dir()
+    if module == "pytest":
+        return find_spec("pytest") is not None and Path("tests").is_dir()
+    return not module.startswith("benchmarks.") or Path("benchmarks").is_dir()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

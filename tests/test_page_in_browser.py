@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.gallery import report as reporting
 from senet_bench.gallery.page import build
@@ -35,6 +36,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     stored.store(root, stored.ablation("bbbbbbbbbbbb"), "20261120T100001Z-ablate-2")
     stored.store(root, stored.evaluated(stored.HOSTILE), "20261120T100002Z-evaluate-3")
     stored.store(root, stored.gates(stored.HOSTILE, stored.HOSTILE), "20261120T100003Z-excitations-4")
+    rows = stored.by_runtime("ResNet", {("eager", 1): 1.08, ("eager", 8): 1.04, ("openvino", 1): 1.02})
+    by_runtime = Run(**stored.made("compare", "cccccccccccc") | {"conditions": RunConditions()}, rows=rows)
+    stored.store(root, by_runtime, "20261120T100004Z-compare-5")
     report = reporting.read_gallery(Store(root))
     written = root / "index.html"
     written.write_text(build.build_page(report.collection, report.content), encoding="utf-8")
@@ -113,6 +117,17 @@ def test_hovering_over_a_point_shows_its_row(opened: Any) -> None:
     assert "23.29" in row.text
     hover(opened, one(opened, "h1"))
     assert not one(opened, "#tip").is_displayed()
+
+
+def test_what_a_runtime_costs_answers_with_its_line_of_the_table(opened: Any) -> None:
+    click(opened, one(opened, "#runtimes details summary"))
+    hover(opened, one(opened, '#runtimes .mark[aria-label*="openvino, batch 1"] .reach'))
+    assert one(opened, "#tip").text.splitlines()[:3] == [
+        *("SE-ResNet", "openvino, batch 1", "1.020 (1.010 to 1.040) times its baseline's time"),
+    ]
+    assert [cell.text for cell in one(opened, "#runtimes tr.on").find_elements("css selector", "td")][:2] == [
+        *("openvino", "1"),
+    ]
 
 
 def test_the_keyboard_reaches_every_point_and_cell(opened: Any) -> None:
@@ -338,7 +353,8 @@ def test_no_text_lies_over_a_mark_or_another_text_in_any_folder_at_any_width(
 STOP = """
 const one = document.activeElement, box = (one.closest('label') || one).getBoundingClientRect();
 const seen = box.width > 0 && box.height > 0 && box.bottom > 0 && box.top < innerHeight;
-return [one.outerHTML.slice(0, 80), seen, getComputedStyle(one).outlineStyle];
+const ring = one.querySelector(':scope > .reach');  // a mark has a ring of its own
+return [one.outerHTML.slice(0, 80), seen, ring ? getComputedStyle(ring).stroke : getComputedStyle(one).outlineStyle];
 """
 
 

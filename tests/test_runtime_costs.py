@@ -10,8 +10,8 @@ from typing import get_args
 
 import pytest
 
-from senet_bench.core.results import Latency, Row, Run, RunConditions
-from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
+from senet_bench.core.results import Row, Run, RunConditions
+from senet_bench.core.specs import Runtime
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.collection import gather
@@ -27,32 +27,6 @@ RATIOS: dict[tuple[Runtime, int], float] = {
     ("openvino", 8): 1.03,
     ("deploy:openvino", 1): 1.01,
 }
-SECONDS: dict[Runtime, float] = {"eager": 0.1, "openvino": 0.05, "deploy:openvino": 0.04}
-"""Of a baseline's image."""
-
-
-def timed(name: str, ratios: dict[tuple[Runtime, int], float], **conditions: object) -> list[Row]:
-    """A baseline and its SE network with those ratios, at 400 bytes of gates more and 1 MB/s of reading."""
-
-    def latency(runtime: Runtime, batch: int, ratio: float | None) -> Latency:
-        under = replace(Conditions(runtime=runtime, batch_size=batch), **conditions)  # type: ignore[arg-type]
-        seconds = SECONDS.get(runtime, 0.1) * batch * (ratio or 1)
-        about = Latency(seconds=seconds, rounds=40, conditions=under, read_bytes_per_s=1e6, weight_bytes=1000)
-        if ratio is None:
-            return about
-        about = replace(about, ratio=ratio, ci=(ratio - 0.01, ratio + 0.02), confidence=0.95, weight_bytes=1400)
-        control = 0.99 if batch == 1 else 1.01
-        return replace(about, quartiles=(ratio - 0.02, ratio + 0.03), control_ratio=control, control_ci=(0.98, 1.02))
-
-    def row(label: str, attention: AttentionSpec | None) -> Row:
-        known = [latency(*place, ratio if attention else None) for place, ratio in ratios.items()]
-        return Row(
-            model=label.lower(), label=label, family="resnet", input_size=(3, 224, 224), classes=1000,
-            baseline=name.lower() if attention else None, role="variant" if attention else "baseline",
-            attention=attention, params=1000, flops={"macs": 1000}, latency=known[0], more_latency=known[1:],
-        )  # fmt: skip
-
-    return [row(name, None), row(f"SE-{name}", AttentionSpec())]
 
 
 def run(rows: Sequence[Row], machine: str = "aaaaaaaaaaaa") -> Run:
@@ -79,7 +53,7 @@ def texts(chart: Chart) -> list[Text]:
 
 
 def test_every_ratio_stands_at_its_place_of_the_scale_in_the_panel_of_its_batch(tmp_path: Path) -> None:
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     (leaf,) = shown(tmp_path)
     chart = chart_of(leaf)
     assert len(chart.marks) == len(RATIOS)
@@ -104,7 +78,7 @@ def items(chart: Chart, mark: Mark) -> Sequence[object]:
 
 
 def test_the_table_has_every_number_the_fastest_runtime_first(tmp_path: Path) -> None:
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     (leaf,) = shown(tmp_path)
     assert leaf.table_name == "se_cost"
     first, *others = lines(leaf)
@@ -122,7 +96,7 @@ def test_the_table_has_every_number_the_fastest_runtime_first(tmp_path: Path) ->
 
 
 def test_the_caption_tells_machine_conditions_versions_and_control(tmp_path: Path) -> None:
-    whole = run(timed("ResNet", RATIOS, threads=2))
+    whole = run(stored.by_runtime("ResNet", RATIOS, threads=2))
     packages = {"torch": "2.15.0", "openvino": "2026.4.1", "onnxruntime": "1.32.0"}
     stored.store(
         tmp_path, replace(whole, environment=replace(whole.environment, packages=packages)), "20261120T1-compare-1"
@@ -135,22 +109,22 @@ def test_the_caption_tells_machine_conditions_versions_and_control(tmp_path: Pat
 
 def test_machines_and_conditions_stand_apart(tmp_path: Path) -> None:
     slower = {place: ratio + 0.1 for place, ratio in RATIOS.items()}
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
-    stored.store(tmp_path, run(timed("ResNet", slower), "bbbbbbbbbbbb"), "20261120T100001Z-compare-2")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", slower), "bbbbbbbbbbbb"), "20261120T100001Z-compare-2")
     first, second = shown(tmp_path)
     assert [line["SE / baseline"] for line in lines(first)] == ["1.010", "1.020", "1.080", "1.030", "1.040"]
     assert [line["SE / baseline"] for line in lines(second)] == ["1.110", "1.120", "1.180", "1.130", "1.140"]
     assert first.table_name != second.table_name
     reduced = {("eager", 1): 1.2, ("deploy", 1): 1.1}
-    stored.store(tmp_path, run(timed("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-3")  # type: ignore[arg-type]
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-3")  # type: ignore[arg-type]
     first, _ = shown(tmp_path)
     assert [leaf.name for leaf in first.leaves] == ["cpu, fp32, 1 thread", "cpu, bf16, 1 thread"]
     assert [len(leaf.chart.marks) for leaf in first.leaves if leaf.chart] == [5, 2]
 
 
 def test_the_newest_ratio_of_a_runtime_counts_and_one_with_a_reservation_is_hollow(tmp_path: Path) -> None:
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
-    later = timed("ResNet", {("eager", 1): 1.5, ("openvino", 1): 1.6})
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    later = stored.by_runtime("ResNet", {("eager", 1): 1.5, ("openvino", 1): 1.6})
     doubted = [replace(one, reason="the control moved") for one in later[1].more_latency]
     later[1] = replace(later[1], more_latency=doubted)
     later_run = replace(run(later), created="2026-11-21T10:00:00Z")
@@ -167,7 +141,7 @@ def test_the_newest_ratio_of_a_runtime_counts_and_one_with_a_reservation_is_holl
 
 
 def test_what_was_not_timed_is_named_with_its_reason(tmp_path: Path) -> None:
-    rows = timed("ResNet", RATIOS)
+    rows = stored.by_runtime("ResNet", RATIOS)
     rows[1] = replace(rows[1], missing={"further latency": "onnxruntime failed: no such operator"})
     stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
     (leaf,) = shown(tmp_path)
@@ -177,7 +151,7 @@ def test_what_was_not_timed_is_named_with_its_reason(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ratios", [{}, {("eager", 1): 1.1, ("eager", 8): 1.05}], ids=["untimed", "one runtime"])
 def test_nothing_is_shown_of_one_runtime_or_none(ratios: dict[tuple[Runtime, int], float], tmp_path: Path) -> None:
-    rows = timed("ResNet", ratios or RATIOS)
+    rows = stored.by_runtime("ResNet", ratios or RATIOS)
     if not ratios:
         rows = [replace(row, latency=None, more_latency=[]) for row in rows]
     stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
@@ -192,7 +166,7 @@ def test_nothing_is_shown_of_one_runtime_or_none(ratios: dict[tuple[Runtime, int
 
 
 def test_the_page_has_the_chart_before_everything_but_its_headline(tmp_path: Path) -> None:
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     written = {path.name for path in report.write_gallery(report.read_gallery(Store(tmp_path)), tmp_path)}
     assert {"se_cost.md", "se_cost.csv", "se_cost.svg", "se_cost.pdf"} <= written
     page = (tmp_path / "index.html").read_text()
@@ -204,7 +178,7 @@ def test_names_lie_over_nothing_with_seven_networks_in_every_runtime(tmp_path: P
     runtimes = [name for name in get_args(Runtime) if name != "fastest"]
     ratios = {(name, batch): 1 + 0.01 * place for place, name in enumerate(runtimes) for batch in (1, 8, 32)}
     names = [f"{'Very-Long-Network-Name-' * (place % 3)}{place}" for place in range(7)]
-    rows = [row for name in names for row in timed(name, ratios)]
+    rows = [row for name in names for row in stored.by_runtime(name, ratios)]
     stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
     (leaf,) = shown(tmp_path)
     chart = chart_of(leaf)
@@ -230,9 +204,9 @@ def box(text: Text) -> Box:
 
 
 def test_conditions_that_differ_in_runtime_and_batch_size_alone_are_tabs_within_one(tmp_path: Path) -> None:
-    stored.store(tmp_path, run(timed("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     reduced = {("eager", 1): 1.2, ("eager", 8): 1.1}
-    stored.store(tmp_path, run(timed("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-2")  # type: ignore[arg-type]
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-2")  # type: ignore[arg-type]
     shown_all = content(gather(tmp_path, Store(tmp_path).survey()))
     names = {leaf.name: [inner.name for inner in leaf.leaves] for leaf in shown_all.latency}
     fp32 = ["batch 1, eager", "batch 1, openvino", "batch 1, deploy:openvino", "batch 8, eager", "batch 8, openvino"]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from senet_bench.core import comparisons
 from senet_bench.core.results import Row, Run, RunConditions
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec, AxisValue
 from tests.support import stored
 
@@ -30,6 +31,8 @@ def drawn(root: Path, seed: int) -> None:
         stored.store(root, stored.gates(dice.choice(NAMES), dice.choice(NAMES)), "20261120T120000Z-excitations-8")
     if dice.random() < 0.3:
         stored.store(root, stored.evaluated(dice.choice(NAMES)), "20261120T130000Z-evaluate-7")
+    if dice.random() < 0.5:
+        stored.store(root, _by_runtime(dice), "20261120T140000Z-compare-6")
 
 
 def _ablation(dice: random.Random, base: float, axis: str, machine: str) -> Run:
@@ -44,6 +47,19 @@ def _ablation(dice: random.Random, base: float, axis: str, machine: str) -> Run:
     rows = [replace(row, accuracy=row.accuracy and replace(row.accuracy, protocol=protocol)) for row in rows]
     asked = RunConditions(model="seresnet20_cifar", axes={axis: "some"}, accuracy=protocol)
     return Run(**{**stored.made("ablate", machine), "conditions": asked}, rows=comparisons.compared(rows))
+
+
+def _by_runtime(dice: random.Random) -> Run:
+    """Networks in some runtimes at some batch sizes, their ratios far apart or nearly equal, some doubted."""
+    runtimes = dice.sample(list(RUNTIMES), dice.randint(2, len(RUNTIMES)))
+    batches, wide = dice.sample([1, 8, 32, 256], dice.randint(1, 4)), dice.choice([0.001, 0.1, 3])
+    names = dice.sample(["ResNet", "MobileNetV3-Large", *NAMES], dice.randint(1, 7))
+    rows = []
+    for name in names:
+        places = [(runtime, batch) for runtime in runtimes for batch in batches if dice.random() < 0.9]
+        rows += stored.by_runtime(name, {place: 1 + wide * dice.random() for place in places or [("eager", 1)]})
+    rows[-1] = replace(rows[-1], more_latency=[replace(one, reason="doubted") for one in rows[-1].more_latency])
+    return Run(**{**stored.made("compare"), "conditions": RunConditions(what=["x"])}, rows=rows)
 
 
 def _block(name: str) -> AttentionSpec:

@@ -25,7 +25,7 @@ from senet_bench.core.results import (
     to_json,
 )
 from senet_bench.core.schemas import schema_of
-from senet_bench.core.specs import AttentionSpec, Conditions, Role
+from senet_bench.core.specs import AttentionSpec, Conditions, Role, Runtime
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 
 COMMITTED = Path(__file__).parents[2] / "results"
@@ -101,6 +101,34 @@ def latency(ratio: float | None, **conditions: Any) -> Latency:
         return found
     about = {"ci": (ratio - 0.01, ratio + 0.01), "confidence": 0.95, "mde": 0.01}
     return replace(found, ratio=ratio, control_ratio=1.001, control_ci=(0.99, 1.01), **about)  # type: ignore[arg-type]
+
+
+SECONDS: dict[Runtime, float] = {"eager": 0.1, "openvino": 0.05, "deploy:openvino": 0.04}
+"""Of a baseline's image in `by_runtime`, 0.1 where it is not named."""
+
+
+def by_runtime(name: str, ratios: dict[tuple[Runtime, int], float], **conditions: object) -> list[Row]:
+    """A baseline and its SE network with ratios by runtime and batch, 400 bytes of gates apart, 1 MB read a second."""
+
+    def timed(runtime: Runtime, batch: int, ratio: float | None) -> Latency:
+        under = replace(Conditions(runtime=runtime, batch_size=batch), **conditions)  # type: ignore[arg-type]
+        seconds = SECONDS.get(runtime, 0.1) * batch * (ratio or 1)
+        about = Latency(seconds=seconds, rounds=40, conditions=under, read_bytes_per_s=1e6, weight_bytes=1000)
+        if ratio is None:
+            return about
+        about = replace(about, ratio=ratio, ci=(ratio - 0.01, ratio + 0.02), confidence=0.95, weight_bytes=1400)
+        control = 0.99 if batch == 1 else 1.01
+        return replace(about, quartiles=(ratio - 0.02, ratio + 0.03), control_ratio=control, control_ci=(0.98, 1.02))
+
+    def network(label: str, attention: AttentionSpec | None) -> Row:
+        known = [timed(*place, ratio if attention else None) for place, ratio in ratios.items()]
+        return Row(
+            model=label.lower(), label=label, family="resnet", input_size=(3, 224, 224), classes=1000,
+            baseline=name.lower() if attention else None, role="variant" if attention else "baseline",
+            attention=attention, params=1000, flops={"macs": 1000}, latency=known[0], more_latency=known[1:],
+        )  # fmt: skip
+
+    return [network(name, None), network(f"SE-{name}", AttentionSpec())]
 
 
 def ablation(machine: str = "aaaaaaaaaaaa") -> Run:

@@ -18,7 +18,7 @@ function tell(element) {
   const above = box.top - tip.offsetHeight - room;
   tip.style.left = `${Math.max(room, left)}px`;
   tip.style.top = `${above < room ? box.bottom + room : above}px`;
-  const row = element.dataset.row && element.closest(".panel").querySelector(`tr[data-row="${element.dataset.row}"]`);
+  const row = element.dataset.row && element.closest(".panel:has(table)")?.querySelector(`tr[data-row="${element.dataset.row}"]`);
   if (row) row.classList.add("on");
 }
 

@@ -1,10 +1,10 @@
 """What SE costs, as people run it and in the deploy form, in one run: interleaved pairs, medians of ratios.
 
-Run `python benchmarks/bench_se.py [tail] [units] [networks] [mobile] [training] [--no-compile] [--out FOLDER]`; without
-names everything, in about ten minutes. CPU seconds of one thread, in rounds of random order. The allocator is as
-people have it; `--allocator tuned` sets it, for all sides alike. Units are summed over the residual units of
-ResNet-50, which is sharper than whole networks. The ratios are kept in se_parts.json; se_parts.md and se_parts.csv are
-made of it.
+Run `python benchmarks/bench_se.py [tail] [units] [networks] [mobile] [training] [--side 224] [--no-compile]
+[--out FOLDER]`; without names everything, in about a quarter of an hour. CPU seconds of one thread, in rounds of random
+order. The allocator is as people have it, in `training` as the training loop sets it; `--allocator tuned` sets it for
+all sides alike. Units are summed over the residual units of ResNet-50, which is sharper than whole networks. The ratios
+are kept in se_parts.json; se_parts.md and se_parts.csv are made of it.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ from msgspec import to_builtins
 from torch import Tensor, nn
 
 from senet_bench.bench.machine import environment
-from senet_bench.bench.process import applied_allocator
+from senet_bench.bench.process import applied_allocator, tune_allocator
 from senet_bench.core.files import write_atomically
 from senet_bench.core.results import to_json
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.specs import AttentionSpec, Precision
 from senet_bench.deployment import deploy
 from senet_bench.deployment.convolution import gated_sum
 from senet_bench.models import build
 from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.training.optimisation import Sgd, autocast
 
 Call = Callable[[], object]
 STAGES = ((64, 256, 56, 3), (128, 512, 28, 4), (256, 1024, 14, 6), (512, 2048, 7, 3))
@@ -68,10 +69,12 @@ class Row:
         return self.what, self.against, str(self.batch), f"{middle:.3f}", f"{low:.3f} .. {high:.3f}", goal, reached
 
 
-def rounds(calls: Mapping[str, Call], count: int, repeats: int = 2) -> dict[str, list[float]]:
+def rounds(
+    calls: Mapping[str, Call], count: int, repeats: int = 2, *, inference: bool = True
+) -> dict[str, list[float]]:
     """CPU seconds of each call by round, the least of `repeats`; each is called twice before."""
     seconds: dict[str, list[float]] = {name: [] for name in calls}
-    with torch.inference_mode():
+    with torch.inference_mode(inference):
         for call in calls.values():
             call(), call()
         for _ in range(count):
@@ -237,40 +240,58 @@ def as_timm(network: nn.Module) -> nn.Module:
     return network
 
 
-def training(batch: int = 8) -> list[Row]:
-    """Saved activations and time of a training step of SE-ResNet-50, with and without the second copy of the maps."""
-    from tests.test_deployment import saved_bytes
+def training(side: int, batch: int = 8) -> list[Row]:
+    """Saved activations and the time of a step of SE-ResNet-50 beside those of ResNet-50."""
+    from tests.test_recomputation import saved_bytes
 
-    x = torch.randn(batch, 3, 224, 224)
+    tune_allocator()  # as the training loop does
+    x = torch.randn(batch, 3, side, side)
     base, plain, ours = (
         saved_bytes(n, x, on) for n, on in (("resnet50", True), ("seresnet50", False), ("seresnet50", True))
     )
-    network, found = build("seresnet50"), []
-    for turn in range(7):
-        seconds = {}
-        for recomputes in (True, False) if turn % 2 else (False, True):
-            for block in network.modules():
-                if isinstance(block, SqueezeExcitation):
-                    block.recomputes = recomputes
-            started = time.process_time()
-            network.zero_grad()
-            F.cross_entropy(network(x), torch.arange(batch)).backward()  # type: ignore[no-untyped-call]
-            seconds[recomputes] = time.process_time() - started
-        if turn:
-            found.append(seconds[True] / seconds[False])
-    return [
+    found = [
         row("saved activations, SE-ResNet-50", "ResNet-50", batch, [ours / base] * 2, 1.03),
         row("saved activations, without recomputing", "ResNet-50", batch, [plain / base] * 2),
-        row("time of a step, recomputing", "not recomputing", batch, found, 1.01),
     ]
+    x = x.contiguous(memory_format=torch.channels_last)
+    goals: dict[Precision, float | None] = {"fp32": None, "bf16": 1.06}
+    for precision, goal in goals.items():
+        names = {"base": "resnet50", "control": "resnet50", "plain": "seresnet50", "ours": "seresnet50"}
+        calls = {key: step(name, x, precision, key == "ours") for key, name in names.items()}
+        seconds = rounds(calls, 15, 1, inference=False)
+        what = f"a step at {side} px, {precision}, channels last"
+        found += [
+            row(f"{what}: SE-ResNet-50", "ResNet-50", batch, ratios(seconds, "ours", "base"), goal),
+            row(f"{what}: without recomputing", "ResNet-50", batch, ratios(seconds, "plain", "base")),
+            row(f"{what}: ResNet-50, control", "ResNet-50", batch, ratios(seconds, "control", "base")),
+        ]
+    return found
 
 
-PARTS: dict[str, Callable[[bool], list[Row]]] = {
+def step(name: str, x: Tensor, precision: Precision, recomputes: bool) -> Call:
+    """A step as the training loop does it: forward pass, loss, backward pass, SGD."""
+    network = build(name).to(memory_format=torch.channels_last)
+    for block in network.modules():
+        if isinstance(block, SqueezeExcitation):
+            block.recomputes = recomputes
+    optimizer, labels = Sgd(network.parameters(), 0.01, 0.9, 1e-4, nesterov=False), torch.arange(len(x))
+
+    def call() -> None:
+        with autocast(x.device, precision):
+            logits = network(x)
+        F.cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return call
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
     "tail": lambda _: tail(),
     "units": lambda _: [*units(8), *units(1)],
-    "networks": lambda compiled: [*networks(8, compiled), *networks(1, compiled)],
+    "networks": lambda asked: [*networks(8, not asked.no_compile), *networks(1, not asked.no_compile)],
     "mobile": lambda _: mobile(),
-    "training": lambda _: training(),
+    "training": lambda asked: training(asked.side),
 }
 COLUMNS = ("what", "against", "batch", "ratio", "quartiles", "goal", "reached")
 
@@ -315,6 +336,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/tables"))
     parser.add_argument("--allocator", choices=["as-is", "tuned"], default="as-is")
     parser.add_argument("--no-compile", action="store_true")
+    parser.add_argument("--side", type=int, default=224, help="of the images of `training`, in pixels")
     options = parser.parse_args()
     torch.set_num_threads(1)
     random.seed(0)
@@ -327,7 +349,7 @@ def main() -> None:
     }
     for part in options.parts or PARTS:
         started = time.perf_counter()
-        document["rows"] += [asdict(line) for line in PARTS[part](not options.no_compile)]
+        document["rows"] += [asdict(line) for line in PARTS[part](options)]
         document["load"][1] = os.getloadavg()[0]
         write(document, options.out)
         print(f"{part}: {time.perf_counter() - started:.0f} s", flush=True)  # noqa: T201

@@ -1,4 +1,4 @@
-"""The deploy form against the plain network, its parts, the gate's gradient without a second map."""
+"""The deploy form against the plain network, its parts."""
 
 from __future__ import annotations
 
@@ -29,9 +29,8 @@ from senet_bench.deployment import convolution, deploy
 from senet_bench.deployment.graph import kind
 from senet_bench.deployment.parts import EarlySqueeze
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.models import attention_blocks, build
-from senet_bench.models.attention import SqueezeExcitation, maker
-from senet_bench.models.recomputation import gated, squeezed
+from senet_bench.models import build
+from senet_bench.models.attention import maker
 from senet_bench.training.evaluation import predict
 from senet_bench.training.loop import train
 from senet_bench.training.objective import Settings
@@ -434,85 +433,3 @@ def test_what_the_top_does_not_have_is_named() -> None:
     assert senet_bench.deploy is deploy
     with pytest.raises(AttributeError, match="nosuch"):
         senet_bench.nosuch  # noqa: B018
-
-
-# --- training without a second copy of the gated map ---------------------------------------------------------
-
-
-def normalised(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return F.batch_norm(x, None, None, weight, bias, training=True)
-
-
-def test_the_gated_map_has_exact_gradients() -> None:
-    torch.manual_seed(0)
-    inputs = [
-        torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in [(3, 2, 3, 4), (2,), (2,), (3, 2)]
-    ]
-
-    def product(x: Tensor, weight: Tensor, bias: Tensor, gate: Tensor) -> Tensor:
-        return gated(normalised(x, weight, bias), gate)
-
-    assert torch.autograd.gradcheck(product, inputs)
-
-
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=["contiguous", "channels last"])
-@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_squeeze_has_the_gradient_of_the_mean_in_the_layout_of_the_map(
-    layout: torch.memory_format, dtype: torch.dtype
-) -> None:
-    u = torch.randn(2, 3, 4, 5).to(dtype).contiguous(memory_format=layout).requires_grad_()
-    grad = torch.randn(2, 3).to(dtype)
-    (ours,) = torch.autograd.grad(squeezed(u), u, grad)
-    (plain,) = torch.autograd.grad(u.mean((2, 3)), u, grad)
-    assert torch.equal(squeezed(u), u.mean((2, 3)))
-    assert torch.equal(ours, plain)
-    assert ours.is_contiguous(memory_format=layout)
-
-
-def test_the_block_has_the_gradients_of_the_plain_product() -> None:
-    network = build("seresnet18").double()
-    x = torch.randn(2, 3, 32, 32, dtype=torch.float64)
-    found = []
-    for recomputes in (True, False):
-        for block in attention_blocks(network).values():
-            block.recomputes = recomputes  # type: ignore[assignment]
-        network.zero_grad()
-        network(x).square().sum().backward()
-        found.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
-    for ours, plain in zip(*found):
-        torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * float(plain.abs().max()))
-
-
-def test_an_se_network_keeps_no_second_copy_of_its_maps() -> None:
-    x = torch.randn(2, 3, 64, 64)
-    baseline, plain, ours = (saved_bytes(name, x, on) for name, on in PAIRS)
-    assert plain > 1.15 * baseline
-    assert ours < 1.06 * baseline
-
-
-PAIRS = (("resnet50", True), ("seresnet50", False), ("seresnet50", True))
-
-
-def saved_bytes(name: str, x: Tensor, recomputes: bool) -> int:
-    """Bytes of the distinct storages that autograd keeps for the backward pass, without the parameters."""
-    network = build(name)
-    for block in network.modules():
-        if isinstance(block, SqueezeExcitation):
-            block.recomputes = recomputes
-    kept: dict[int, int] = {}
-
-    def pack(tensor: Tensor) -> Tensor:
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = network(x)
-    assert output.requires_grad
-    own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}
-    return sum(size for address, size in kept.items() if address not in own)
-
-
-def test_a_map_that_no_normalisation_made_is_multiplied_plainly() -> None:
-    u, gate = torch.randn(2, 3, 4, 4, requires_grad=True), torch.rand(2, 3, requires_grad=True)
-    assert "MulBackward" in type(gated(u, gate).grad_fn).__name__
-    assert "MulBackward" in type(gated(u.relu(), gate).grad_fn).__name__

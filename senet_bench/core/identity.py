@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from senet_bench.core.recipes import Recipe
 
 REVISION = 1
-"""Of the training arithmetic: raised by a change after which a trial ends in other numbers, and by no other."""
+"""Of the training arithmetic: raised by a change after which trials end in other numbers by more than the rounding that
+another machine or version of torch brings too, and by no other."""
 TEXTS = ("name", "source", "deviations")
 """What a recipe says about itself and does not train by."""
 

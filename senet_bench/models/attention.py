@@ -21,7 +21,7 @@ from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models.blocks import FromIdentity, hidden_channels, twice_hardsigmoid, twice_sigmoid
 from senet_bench.models.outside_block import OutsideBlock, called, has_parameter, outside_block
-from senet_bench.models.recomputation import gated, squeezed
+from senet_bench.models.recomputation import map_mean, recalibrated
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
@@ -60,8 +60,8 @@ class SqueezeExcitation(nn.Module):
     As an `identity` it starts with W2 = 0 and twice its sigmoid, a gate of exactly 1; a ReLU's gate starts at 1 by its
     bias.
 
-    Where it `recomputes`, training keeps no copy of the map it multiplies if a BatchNorm made that map. That is on: a
-    step of SE-ResNet-50 takes no longer with it (results/tables/se_parts.md).
+    Where it `recomputes`, training keeps no copy of the map it multiplies if a BatchNorm made that map, and passes over
+    the map less often; its gradients cannot be differentiated again. That is on.
     """
 
     recomputes = True
@@ -109,7 +109,7 @@ class SqueezeExcitation(nn.Module):
         over = tuple(range(2, 2 + self._space_of(x)))
         if self.squeeze_kind == "max":
             return x.amax(over)
-        return squeezed(x) if self.training and self.recomputes and over == (2, 3) else x.mean(over)
+        return map_mean(x) if self.training and over == (2, 3) else x.mean(over)
 
     def excitation(self, z: Tensor) -> Tensor:
         """Equation 3: the gate, of z's own shape."""
@@ -117,9 +117,10 @@ class SqueezeExcitation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Equation 4: each channel of x times its gate."""
-        gate, space = self.excitation(self.squeeze(x)), self._space_of(x)
+        space = self._space_of(x)
         if self.squeeze_kind == "avg" and self.training and self.recomputes and space == 2:
-            return gated(x, gate)
+            return recalibrated(x, self.squeeze, self.excitation)
+        gate = self.excitation(self.squeeze(x))
         return x * (gate if self.squeeze_kind == "none" else gate[(slice(None), slice(None), *[None] * space)])
 
     def _space_of(self, x: Tensor) -> int:

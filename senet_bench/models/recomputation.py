@@ -1,97 +1,121 @@
-"""Squeeze and gate in training as autograd would have them, with less memory and fewer passes over the map.
+"""Squeeze and scale in training: autograd's gradients, with less memory and in fewer passes over the map.
 
-The mean's gradient is the same for a whole map. Autograd spreads it out in the contiguous layout, so adding it to the
-map's other gradient takes eight times as long where that is stored channels last; here it is spread out as the map is.
+The gradient of the map u is grad * gate, plus each pixel's share of the mean's gradient. Autograd makes either as a map
+of its own and then adds them. Here the scale hands `grad` and the gate back to the squeeze as they are; the squeeze's
+backward, which comes last, makes the map's gradient of them in one pass.
 
-For the gate, autograd keeps, for the product u * gate, the map u beside the input z of the BatchNorm that made it. But
-u = a z + b with one a and b per channel, so the gate's gradient, sum(grad * u) = a sum(grad * z) + b sum(grad), needs z
-only, which BatchNorm keeps anyway.
+For the gate's gradient, sum(grad * u), autograd keeps u beside the input z of the BatchNorm that made it. But
+u = weight * (z - mean) * deviation + bias, with one of each per channel, so z is enough, which BatchNorm keeps anyway:
+sum(grad * u) = weight * sum(grad * (z - mean) * deviation) + bias * sum(grad).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+IMAGE_BY_IMAGE = 1 << 15
+"""From this many values of an image on, a call for every image costs less than a product that is stored."""
+FEW_CHANNELS = 32
+"""With fewer, stored channels last, an operator of three broadcast maps takes longer than two of two."""
 
-class _Gated(torch.autograd.Function):
-    """u * gate for u = a z + b; gradients flow to u and the gate, z, a and b are only read."""
+
+def recalibrated(u: Tensor, squeeze: Callable[[Tensor], Tensor], excitation: Callable[[Tensor], Tensor]) -> Tensor:
+    """`u` (N, C, H, W) times the gate (N, C) that `excitation` makes of what `squeeze` gives, the mean of each map.
+
+    The gradients are exact, and cannot be differentiated again. Where `u` is the direct output of a BatchNorm in
+    training, no copy of it is kept for the backward pass. Where `u` is only traced, and under torch.compile, which
+    recomputes what it likes, this is written in plain operators.
+    """
+    if torch.compiler.is_compiling() or not isinstance(u, Tensor):
+        return u * excitation(squeeze(u))[:, :, None, None]
+    mean, handed_on, slot = _Squeeze.apply(u, squeeze)
+    return _Scale.apply(handed_on, excitation(mean), slot, *_normalisation(u))  # type: ignore[no-any-return]
+
+
+def map_mean(u: Tensor) -> Tensor:
+    """The mean of each map, (N, C, H, W) to (N, C).
+
+    Channels last on a CPU it is a pooling: the mean sums more slowly there, and makes a float32 copy of a bfloat16 map.
+    """
+    plain = torch.compiler.is_compiling() or not isinstance(u, Tensor) or not _last_on_cpu(u)
+    return u.mean((2, 3)) if plain else F.avg_pool2d(u, u.shape[2:]).flatten(1)
+
+
+class _Squeeze(torch.autograd.Function):
+    """The mean of each map, the map as it is, and a slot through which the scale's backward sends the gate."""
 
     @staticmethod
-    def forward(ctx: Any, u: Tensor, gate: Tensor, z: Tensor, a: Tensor, b: Tensor) -> Tensor:
-        ctx.save_for_backward(gate, z, a, b)
+    def forward(ctx: Any, u: Tensor, squeeze: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.pixels = u.shape[2:].numel()
+        return squeeze(u), u.view_as(u), u.new_empty(u.shape[:2])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, to_mean: Tensor, grad: Tensor, gate: Tensor) -> tuple[Tensor, None]:
+        share, gate = (to_mean / ctx.pixels)[:, :, None, None], gate[:, :, None, None]
+        if _last_on_cpu(grad) and grad.shape[1] >= FEW_CHANNELS:
+            return torch.addcmul(share, grad, gate), None
+        return (grad * gate).add_(share), None
+
+
+class _Scale(torch.autograd.Function):
+    """u * gate for u = weight * (z - mean) * deviation + bias; its backward leaves the gradient of u to the squeeze."""
+
+    @staticmethod
+    def forward(ctx: Any, u: Tensor, gate: Tensor, slot: Tensor, *normalisation: Tensor) -> Tensor:
+        ctx.save_for_backward(gate, *normalisation)
         return u * gate[:, :, None, None]
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        gate, z, a, b = ctx.saved_tensors
-        to_u = grad * gate[:, :, None, None] if ctx.needs_input_grad[0] else None
+        gate, z, weight, bias, mean, deviation = ctx.saved_tensors
         to_gate = None
         if ctx.needs_input_grad[1]:
-            total = (grad * z).sum((2, 3), dtype=a.dtype)
-            to_gate = (a * total + b * grad.sum((2, 3), dtype=a.dtype)).to(gate.dtype)
-        return to_u, to_gate, None, None, None
+            to_weight, to_bias = _sums(grad, z, mean, deviation)
+            to_gate = (weight * to_weight + bias * to_bias).to(gate.dtype)
+        return grad, to_gate, gate, *[None] * 5
 
 
-class MapMean(torch.autograd.Function):
-    """The mean of each map, of which only shape and memory format are kept."""
-
-    @staticmethod
-    def forward(ctx: Any, u: Tensor) -> Tensor:
-        """(N, C, H, W) to (N, C)."""
-        last = u.is_contiguous(memory_format=torch.channels_last)
-        ctx.shape, ctx.layout = u.shape, torch.channels_last if last else torch.contiguous_format
-        return u.mean((2, 3))
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Tensor:
-        """(N, C) to (N, C, H, W), in the memory format of the map."""
-        share = (grad / (ctx.shape[2] * ctx.shape[3]))[:, :, None, None]
-        return torch.empty(ctx.shape, dtype=grad.dtype, device=grad.device, memory_format=ctx.layout).copy_(share)
+def _last_on_cpu(u: Tensor) -> bool:
+    return u.is_cpu and u.is_contiguous(memory_format=torch.channels_last)
 
 
-def squeezed(u: Tensor) -> Tensor:
-    """The mean of each map of `u`, (N, C, H, W) to (N, C); its gradient has the memory format of `u`.
+def _sums(grad: Tensor, z: Tensor, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """The sums of grad * (z - mean) * deviation and of grad over each map, (N, C) each.
 
-    Where `u` is only traced, and under torch.compile, this is the plain mean.
+    Of one image they are what BatchNorm's backward pass gives for its weight and its bias, without a stored product.
     """
-    plain = torch.compiler.is_compiling() or not isinstance(u, Tensor)
-    mean: Tensor = u.mean((2, 3)) if plain else MapMean.apply(u)
-    return mean
+    if grad.is_cpu and grad.dtype == z.dtype and grad.shape[1:].numel() >= IMAGE_BY_IMAGE:
+        backward = torch.ops.aten.native_batch_norm_backward
+        parts = [
+            backward(of_grad, of_z, None, None, None, mean, deviation, True, 0.0, (False, True, True))[1:]
+            for of_grad, of_z in zip(torch.split(grad, 1), torch.split(z, 1))
+        ]
+        to_weight, to_bias = (torch.stack(part) for part in zip(*parts))
+        return to_weight, to_bias
+    total = grad.sum((2, 3), dtype=mean.dtype)
+    return ((grad * z).sum((2, 3), dtype=mean.dtype) - mean * total) * deviation, total
 
 
-def gated(u: Tensor, gate: Tensor) -> Tensor:
-    """`u` (N, C, H, W) times its gate (N, C), with exact gradients.
-
-    Where `u` is the direct output of a BatchNorm in training, no copy of it is kept for the backward pass; where it
-    is not, and under torch.compile, which recomputes what it likes, this is the plain product. The gradients can
-    not be differentiated again.
-    """
-    made = None if torch.compiler.is_compiling() else _normalisation(u)
-    if made is None:
-        return u * gate[:, :, None, None]
-    return _Gated.apply(u, gate, *made)  # type: ignore[no-any-return]
-
-
-def _normalisation(u: Tensor) -> tuple[Tensor, Tensor, Tensor] | None:
-    """z, a, b with u = a z + b, read from the BatchNorm in u's graph; None where there is none."""
+def _normalisation(u: Tensor) -> tuple[Tensor, ...]:
+    """z, weight, bias, mean and deviation of the BatchNorm that made u, from its graph; of u itself where none did."""
     node: Any = u.grad_fn
-    if node is None or "BatchNormBackward" not in type(node).__name__ or not getattr(node, "_saved_training", True):
-        return None
-    try:
-        z, weight, mean, deviation = (
-            getattr(node, f"_saved_{name}") for name in ("input", "weight", "result1", "result2")
-        )
-        bias = node.next_functions[2][0].variable
-    except (AttributeError, IndexError, RuntimeError):
-        return None
-    if any(not isinstance(t, Tensor) for t in (z, weight, mean, deviation, bias)) or z.shape != u.shape:
-        return None
-    if mean.shape != bias.shape or deviation.shape != bias.shape:
-        return None
-    with torch.no_grad():
-        a = weight.detach() * deviation
-        return z.detach(), a, bias.detach() - mean * a
+    if "BatchNormBackward" in type(node).__name__ and getattr(node, "_saved_training", True):
+        try:
+            z, weight, mean, deviation = (
+                getattr(node, f"_saved_{name}") for name in ("input", "weight", "result1", "result2")
+            )
+            made = (z, weight, node.next_functions[2][0].variable, mean, deviation)
+            if [t.shape for t in made] == [u.shape, *[u.shape[1:2]] * 4]:
+                return tuple(t.detach() for t in made)
+        except (AttributeError, IndexError, RuntimeError):  # it has no weight, a frozen bias, or is of another kind
+            pass
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    zeros, ones = (torch.full(u.shape[1:2], value, dtype=dtype, device=u.device) for value in (0.0, 1.0))
+    return u.detach(), ones, zeros, zeros, ones

@@ -122,14 +122,28 @@ def test_only_the_terminal_prints() -> None:
     ids=" ".join,
 )
 def test_names_load_neither_torch_nor_pandas(arguments: list[str], tmp_path: Path) -> None:
+    heavy = ("torch", "torchvision", "pandas", "matplotlib", "scipy", "sklearn", "fvcore")
+    assert loaded_of(heavy, arguments, tmp_path) == "set()"
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "--help"]], ids=" ".join)
+def test_help_does_not_load_what_draws_tables(arguments: list[str], tmp_path: Path) -> None:
+    assert loaded_of(("senet_bench.show.terminal", "msgspec"), arguments, tmp_path) == "set()"
+
+
+def test_a_table_does_not_load_what_draws_progress(tmp_path: Path) -> None:
+    assert loaded_of(("rich.progress",), ["models"], tmp_path) == "set()"
+
+
+def loaded_of(modules: tuple[str, ...], arguments: list[str], folder: Path) -> str:
+    """Which of some modules a command line loads, as Python prints a set."""
     code = (
         "import sys\nfrom senet_bench.cli import main\n"
         f"try:\n    main({arguments!r})\nexcept SystemExit as end:\n    status = end.code\n"
-        "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'scipy', 'sklearn', 'fvcore'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        f"sys.stderr.write(str({set(modules)!r} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=folder, check=True)
+    return done.stderr.splitlines()[-1]
 
 
 def test_starting_reads_no_stored_document_and_calculates_nothing(tmp_path: Path) -> None:

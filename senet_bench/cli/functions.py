@@ -10,7 +10,6 @@ from senet_bench.api import comparison, evaluation, probing, profiling, training
 from senet_bench.api.result import Result
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
-from senet_bench.show import terminal
 
 OUR_PARAMETERS = ("results", "watch")
 """Parameters of a function that the options of showing fill."""
@@ -25,6 +24,8 @@ def shown_result(
     """
 
     def command(*, showing: Showing, **options: Any) -> None:
+        from senet_bench.show import terminal
+
         showing.check()
         result = function(**options, results=showing.results, watch=showing)
         if not terminal.is_first_process():  # of a torchrun job

@@ -12,8 +12,6 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.measure import Measurement
 from rich.padding import Padding
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
 from rich.table import Table as RichTable
 from rich.text import Text
 
@@ -58,11 +56,15 @@ def piped_width() -> int:
 
 def _show(document: Document, console: Console, *, wrapped: bool = True) -> None:
     """Print the tables of a document; notes are `wrapped`, or each a line of its own where nothing says how wide."""
+    unlimited = console.options.update(width=PIPED_WIDTH)
     for wide, narrow in zip(document.wide, document.narrow):
-        fits = Measurement.get(console, console.options.update(width=PIPED_WIDTH), _rich(wide)).maximum <= console.width
-        table = wide if fits else narrow
-        for part in in_parts(table, partial(_fits, table, console)):
-            console.print(_rich(part))
+        table, whole = wide, _rich(wide)
+        if Measurement.get(console, unlimited, whole).maximum <= console.width:
+            console.print(whole)
+        else:
+            table = narrow
+            for part in in_parts(narrow, partial(_fits, narrow, console)):
+                console.print(_rich(part))
         for note in table.notes:
             if wrapped:
                 console.print(Padding(Text(note, style="dim"), (0, 0, 0, 2)))
@@ -112,6 +114,9 @@ def run_steps(steps: Steps[Result], *, quiet: bool = False, in_lines: bool = Fal
     Where stderr is no terminal, progress is a line every 15 seconds in a CI (its variable `CI` is set), under torchrun,
     and where it is wanted `in_lines`. Ctrl-C becomes an `InterruptedRunError` that says what is saved.
     """
+    from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
     last: Progress | None = None
     drawn = not quiet and sys.stderr.isatty() and is_first_process()
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())

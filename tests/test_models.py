@@ -190,6 +190,25 @@ def test_torchvision_counts_the_same_parameters(name: str, witness: str) -> None
     assert parameters(network) == PARAMS[name][0]
 
 
+@pytest.mark.parametrize("name", ["seresnet50", "semobilenet_v2", "sebninception", "seshufflenet_v1_g3"])
+def test_a_network_without_memory_is_that_with_memory(name: str) -> None:
+    held, empty = build(name), build(name, device="meta")
+    assert str(empty) == str(held)
+    for mine, other in zip(empty.modules(), held.modules(), strict=True):
+        assert vars(mine).keys() == vars(other).keys()
+        assert mine._non_persistent_buffers_set == other._non_persistent_buffers_set
+    for find in (nn.Module.named_parameters, nn.Module.named_buffers):
+        for (label, mine), (known, other) in zip(find(empty), find(held), strict=True):
+            assert (label, mine.shape, mine.dtype, mine.requires_grad) == (
+                known,
+                other.shape,
+                other.dtype,
+                other.requires_grad,
+            )
+            assert type(mine) is type(other)
+            assert mine.is_meta
+
+
 @pytest.mark.parametrize(
     ("name", "witness"),
     [

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,17 +117,18 @@ def count(network: nn.Module, input_size: tuple[int, ...], formulas: Formulas | 
 def tallied(network: nn.Module, input_size: tuple[int, ...], formulas: Formulas | None = None) -> Tally:
     """What `count` is made from; a network with a scripted module, which cannot be without memory, is run."""
     _refuse_known(formulas)
-    scripted = not _is_meta(network) and any(isinstance(m, torch.jit.ScriptModule) for m in network.modules())
+    scripted = False
     if not _is_meta(network):
+        scripted = any(isinstance(module, torch.jit.ScriptModule) for module in network.modules())
         network = copy.deepcopy(network).to("cpu" if scripted else "meta")
     network = steady(network, dense=True)
     tally = Tally(formulas)
     tally.rank = 1 + len(input_size)
     image = torch.zeros((1, *input_size), device="cpu" if scripted else "meta")
-    mode = ShapeMode(tally, image, everything=not _is_plain(network), computes=scripted)
-    with evaluating(network), tally.watching(network), torch.no_grad(), mode:
+    with evaluating(network) as modules, tally.watching(modules), torch.no_grad():
         try:
-            network(image)
+            with ShapeMode(tally, image, everything=not _are_plain(modules), computes=scripted):
+                network(image)
         except (RuntimeError, ValueError) as error:
             failure: Exception = error
         else:
@@ -157,12 +158,11 @@ def _refuse_known(formulas: Formulas | None) -> None:
         raise UsageError(f"{formulas.source} has a formula for {known!r}, which is counted already", "leave it out")
 
 
-def _is_plain(network: nn.Module) -> bool:
+def _are_plain(modules: Iterable[nn.Module]) -> bool:
     """Whether all modules are of torch or ours, so that whatever they do is a function of torch."""
     return all(
-        type(module).__module__.partition(".")[0] in ("torch", "senet_bench")
-        and not isinstance(module, torch.jit.ScriptModule)
-        for module in network.modules()
+        kind.__module__.partition(".")[0] in ("torch", "senet_bench") and not issubclass(kind, torch.jit.ScriptModule)
+        for kind in set(map(type, modules))
     )
 
 
@@ -207,7 +207,8 @@ class Tally:
             return
         if self.depth == 0:
             self.counts[kind] += amount
-            self._pools[amount] += kind == "global_pool"
+            if kind == "global_pool":
+                self._pools[amount] += 1
         elif kind in ("conv", "linear", "formulas"):
             self.counts["se_excitation"] += amount
 
@@ -251,10 +252,10 @@ class Tally:
         self.add("formulas", amount)
 
     @contextlib.contextmanager
-    def watching(self, network: nn.Module) -> Iterator[None]:
+    def watching(self, modules: Iterable[nn.Module]) -> Iterator[None]:
         """While entered, forward passes know when they are in attention blocks and in modules with formulas."""
         with contextlib.ExitStack() as stack:
-            for module in network.modules():
+            for module in modules:
                 name = self.formulas.name_of(type(module))
                 if name is not None:
                     self._watch_whole(module, name, stack)
@@ -296,19 +297,24 @@ class Tally:
 
 
 @contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[None]:
-    """Put the network into evaluation and afterwards back into what each module was in."""
-    modes = [(module, module.training) for module in network.modules()]
+def evaluating(network: nn.Module) -> Iterator[Sequence[nn.Module]]:
+    """Put the network into evaluation and afterwards back into what each module was in; gives its modules."""
+    modules = list(network.modules())
+    modes = [module.training for module in modules]
     network.eval()
     try:
-        yield
+        yield modules
     finally:
-        for module, training in modes:
+        for module, training in zip(modules, modes):
             module.training = training
 
 
 def _is_meta(network: nn.Module) -> bool:
-    return all(tensor.is_meta for tensor in (*network.parameters(), *network.buffers()))
+    return all(
+        tensor is None or tensor.is_meta
+        for module in network.modules()
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+    )
 
 
 def weight_bytes(network: nn.Module) -> int:

@@ -72,10 +72,15 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def marked(answer: Any, args: Any, kwargs: Any) -> Any:
     """The answer, marked as depending on the image if anything it was made from does."""
-    if any(getattr(value, "varies", False) for value in _tensors((*args, *kwargs.values()))):
-        for value in _tensors((answer,)):
+    if any(map(_varies, args)) or any(map(_varies, kwargs.values())):
+        for value in (answer,) if isinstance(answer, Tensor) else _tensors((answer,)):
             value.varies = True  # type: ignore[attr-defined]
     return answer
+
+
+def _varies(value: Any) -> bool:
+    """Whether a tensor, or one in a tuple or list, depends on the image."""
+    return any(map(_varies, value)) if isinstance(value, tuple | list) else getattr(value, "varies", False)
 
 
 def _tensors(values: Any) -> Iterator[Tensor]:

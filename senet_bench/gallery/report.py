@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import gc
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench import __version__
 from senet_bench.core.files import write_anew
+from senet_bench.core.garbage import uncollected
 from senet_bench.core.results import RESTORE, AnyFacts, Run
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.store import Store
@@ -66,19 +65,7 @@ class IncompleteReportError(BenchError):
         self.exit_code = first.error.exit_code
 
 
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """No search for unreachable objects: among so many that stay it takes a quarter of the time."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
-
-
-@_uncollected()
+@uncollected()
 def rebuild(store: Store, *, any_protocol: bool = False, layout: Layout = AS_IS) -> Rebuilt:
     """Write every table, every plot and the page of what is stored anew, as `read_gallery` and `write_gallery` do."""
     gallery = read_gallery(store, any_protocol=any_protocol, layout=layout)

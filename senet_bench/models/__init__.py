@@ -9,13 +9,15 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor, nn
+from torch.utils._device import DeviceContext
 
 from senet_bench.core import catalog
+from senet_bench.core.garbage import uncollected
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import attend_with, attention_blocks, restart_identities
+from senet_bench.models.conv import made_once
 
 __all__ = ["attention_blocks", "build", "build_spec"]
 
@@ -46,6 +48,7 @@ def build(
     return build_spec(spec, classes, in_channels=in_channels, device=device)
 
 
+@uncollected()
 def build_spec(
     spec: ModelSpec,
     classes: int | None = None,
@@ -110,20 +113,33 @@ def initialised(network: nn.Module) -> Iterator[nn.Module]:
             yield from initialised(child)
 
 
-class _SkipInit(TorchFunctionMode):
-    """Leaves tensors as they are where `torch.nn.init` would fill them: a meta tensor has nothing to fill."""
+FILLS = frozenset(
+    (Tensor.zero_, Tensor.fill_, nn.init.uniform_, nn.init.normal_, nn.init.constant_, nn.init.kaiming_uniform_)
+)
+"""What sets the values of a tensor in the constructors of torch's layers, as far as a mode is asked."""
+
+
+class _WithoutMemory(DeviceContext):
+    """Makes tensors on `meta`, and leaves them as they are where they would be filled: they hold no values."""
+
+    def __init__(self) -> None:
+        super().__init__(torch.device("meta"))
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__module__", None) == "torch.nn.init":
-            return kwargs["tensor"] if "tensor" in kwargs else args[0]
-        return func(*args, **kwargs)
+        if func in FILLS and (filled := kwargs["tensor"] if "tensor" in kwargs else args[0]).is_meta:
+            return filled
+        return super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
 
 
 @contextlib.contextmanager
 def _on(device: str) -> Iterator[None]:
-    with torch.device(device), _SkipInit() if device == "meta" else contextlib.nullcontext():
-        yield
+    if device != "meta":
+        with torch.device(device):
+            yield
+    else:
+        with _WithoutMemory(), made_once():
+            yield
 
 
 def _imported(path: str) -> Callable[..., Any]:

@@ -247,12 +247,17 @@ def _peer_trial(kind: TrialKind, peer_s: float, place: tuple[int, int], device: 
     """Both sides one after the other, by torch's Timer and as plain calls."""
     from torch.utils.benchmark import Timer
 
+    from senet_bench.bench.device import device_of
+
+    finish = device_of(device).synchronise  # Timer awaits the current GPU alone
     base, candidate = chain(LAYERS, device)(), chain(layers_of(kind), device)()
     began = time.perf_counter()
     calls = [_sequential(call, peer_s, device) for call in (base, candidate)]
     seconds = time.perf_counter() - began
     medians = [
-        Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=peer_s).median
+        Timer("call(); finish()", globals={"call": call, "finish": finish})
+        .blocked_autorange(min_run_time=peer_s)
+        .median
         for call in (base, candidate)
     ]
     ratios = {

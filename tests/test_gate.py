@@ -96,9 +96,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from senet_bench.deployment.gate_kernel import WARPS, _gate
 
-given = {"first": "relu", "last": "sigmoid", "splits": 16, "tile_pixels": 16, "tile_channels": 512}
-given |= {"tile_inputs": 128, "tile_hidden": 128, "tile_outputs": 128}
-for capability, numbers, ones in ((80, "fp32", ()), (90, "bf16", ("columns", "pixels", "share", "inputs"))):
+given = {"share": 25, "inputs": 500, "hidden": 125, "outputs": 2000, "first": "relu", "last": "sigmoid", "splits": 16}
+given |= {"tile_pixels": 16, "tile_channels": 512, "tile_inputs": 128, "tile_hidden": 128, "tile_outputs": 128}
+for capability, numbers, ones in ((80, "fp32", ()), (90, "bf16", ("columns", "pixels"))):
     constants = given | dict.fromkeys(ones, 1)
     pointers = dict.fromkeys(("x", "weight1", "bias1", "weight2", "bias2", "gate"), f"*{numbers}")
     types = dict.fromkeys(_gate.arg_names, "i32") | pointers | {"partial": "*fp32", "counters": "*i32"}

@@ -41,7 +41,8 @@ def _activated(x, name: tl.constexpr):  # type: ignore[no-untyped-def]
 @triton.jit  # type: ignore[untyped-decorator, unused-ignore]
 def _gate(  # type: ignore[no-untyped-def]
     x, weight1, bias1, weight2, bias2, gate, partial, counters,
-    image_step, row_step, column_step, columns, pixels, share, inputs, hidden, outputs,
+    image_step, row_step, column_step, columns, pixels,
+    share: tl.constexpr, inputs: tl.constexpr, hidden: tl.constexpr, outputs: tl.constexpr,
     first: tl.constexpr, last: tl.constexpr, splits: tl.constexpr,
     tile_pixels: tl.constexpr, tile_channels: tl.constexpr,
     tile_inputs: tl.constexpr, tile_hidden: tl.constexpr, tile_outputs: tl.constexpr,
@@ -53,8 +54,8 @@ def _gate(  # type: ignore[no-untyped-def]
     for begin in range(0, inputs, tile_channels):
         channel = begin + tl.arange(0, tile_channels)
         total = tl.zeros((tile_pixels, tile_channels), tl.float32)
-        for start in range(split * share, end, tile_pixels):
-            pixel = start + tl.arange(0, tile_pixels)
+        for start in range(0, share, tile_pixels):
+            pixel = split * share + start + tl.arange(0, tile_pixels)
             place = image * image_step + (pixel // columns) * row_step + (pixel % columns) * column_step
             inside = (pixel < end)[:, None] & (channel < inputs)[None, :]
             total += tl.load(x + place[:, None] + channel[None, :], mask=inside, other=0.0).to(tl.float32)

@@ -211,6 +211,35 @@ def test_the_peak_of_a_replayed_graph_has_its_pool(monkeypatch: pytest.MonkeyPat
     assert device.peak(lambda: (graph(), graph())) == PeakMemory(4096, "CUDA allocator and the pools of graphs")
 
 
+def test_a_graph_is_captured_on_its_own_card_and_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, object]] = []
+
+    def entered(name: str) -> Any:
+        def enter(*given: object, **named: object) -> contextlib.AbstractContextManager[None]:
+            seen.append((name, named.get("stream", given[0])))
+            return contextlib.nullcontext()
+
+        return enter
+
+    side = SimpleNamespace(wait_stream=lambda _: None)
+    for name, value in {
+        "device": entered("device"),
+        "stream": entered("stream"),
+        "graph": entered("graph"),
+        "Stream": lambda _: side,
+        "current_stream": lambda _: side,
+        "CUDAGraph": lambda: SimpleNamespace(replay=lambda: None),
+        "synchronize": lambda _: None,
+        "reset_peak_memory_stats": lambda _: None,
+        "memory_allocated": lambda _: 0,
+        "max_memory_allocated": lambda _: 0,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    second = torch.device("cuda:1")
+    cuda.Cuda(second).capture(lambda: None)
+    assert seen == [("device", second), ("stream", side), ("graph", side)]
+
+
 def test_a_block_lasts_a_millisecond_and_a_cold_one_is_one_call() -> None:
     assert EventClock(DEVICE).repeats(1e-4) == 10
     assert EventClock(DEVICE).repeats(1e-6) == cuda.MOST_EVENT_CALLS

@@ -453,6 +453,9 @@ def test_on_a_gpu_each_part_has_its_launches_and_the_devices_own_time() -> None:
     assert by_part(found)["attention"].seconds == pytest.approx(20 * MS)
     assert found.summary.on_device is not None
     assert found.summary.on_device.seconds == pytest.approx(11.5 * MS)
+    shares = [row.attention_device_share for row in found.stages[:3]]
+    assert [value(share) for share in shares[:2]] == pytest.approx([1.75 / 11.5] * 2)
+    assert shares[2] is None
     assert value(by_part(found)["attention"].on_device.share) == pytest.approx(3.5 / 11.5)  # type: ignore[union-attr]
 
 
@@ -474,7 +477,14 @@ def test_the_table_of_a_gpu_sets_device_time_beside_the_call(run: Run, monkeypat
     monkeypatch.setattr(FakeGpu, "clock", lambda *_: HostClock())
     done = run("profile", "seresnet20_cifar", "--budget", "0.5")
     assert done.code == 0, done.err
-    for text in ("device ms", "device left out %", "device bound", "the device works", "attention on the device: "):
+    for text in (
+        "device ms",
+        "device left out %",
+        "device bound",
+        "the device works",
+        "device attention %",
+        "attention on the device: ",
+    ):
         assert text in done.out
 
 

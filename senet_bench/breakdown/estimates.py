@@ -274,10 +274,11 @@ def _demand(seen: Seen, part: Part) -> Demand:
 def _stage_row(seen: Seen, stage: Stage) -> StageRow:
     share = of_calls(seen.times.shares(stage.name), seen.plan.alpha) if seen.times is not None else None
     seconds, profiler_share = seen.profiler_share("stage", (stage.name,))
-    attention: tuple[Estimate | None, Estimate | None] = (None, None)
+    attention: tuple[Estimate | None, ...] = (None, None, None)
     if stage.blocks:
         lower = f"without {stage.name}" if _several(seen) else "without"
-        attention = (seen.share({"full": 1, lower: -1}), seen.share({"full": 1, lower: -1}, cpu=True))
+        weights = {"full": 1, lower: -1}
+        attention = seen.share(weights), seen.share(weights, cpu=True), seen.share(weights, on_device=True)
     return StageRow(
         stage=stage.name,
         output_size=stage.output_size,
@@ -289,6 +290,7 @@ def _stage_row(seen: Seen, stage: Stage) -> StageRow:
         attention_seconds=seen.time_of(attention[0]),
         attention_share=attention[0],
         attention_cpu_share=attention[1],
+        attention_device_share=attention[2],
         marked_attention_share=_marked(seen, "attention", stage.blocks) if stage.blocks else None,
         profiler_attention_share=seen.profiler_share("attention", stage.blocks)[1] if stage.blocks else None,
         missing={"share": seen.missing["stages"]} if "stages" in seen.missing else {},

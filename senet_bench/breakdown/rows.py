@@ -71,7 +71,8 @@ class PartRow:
 class StageRow:
     """A stage of the network: its share of a call by marks, and its attention's by leaving that out.
 
-    `attention_share` and `attention_seconds` are of the whole network's time too. The stage `(between)` is what
+    `attention_share` and `attention_seconds` are of the whole network's time too, `attention_device_share` of a GPU's
+    own. The stage `(between)` is what
     happens outside all stages.
     """
 
@@ -85,6 +86,7 @@ class StageRow:
     attention_seconds: float | None = None
     attention_share: Estimate | None = None
     attention_cpu_share: Estimate | None = None
+    attention_device_share: Estimate | None = None
     marked_attention_share: Estimate | None = None
     profiler_attention_share: float | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

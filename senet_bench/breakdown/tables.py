@@ -77,13 +77,14 @@ def _verdict(limits: Limits | None) -> str:
 
 
 def _stages(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
-    columns = ["stage", "output", "ms", "share %", "attention %"] + (
-        [] if narrow else ["marks %", "profiler %", "blocks"]
-    )
+    on_device = facts.summary.on_device is not None
+    columns = ["stage", "output", "ms", "share %", "attention %", *["device attention %"] * on_device]
+    columns += [] if narrow else ["marks %", "profiler %", "blocks"]
     lines = []
     for row in facts.details:
         size = "x".join(map(str, row.output_size))
         line = [row.stage, size, _milliseconds(row.seconds), _value(row.share), _estimate(row.attention_share)]
+        line += [_estimate(row.attention_device_share)] if on_device else []
         if not narrow:
             line += [_value(row.marked_attention_share), _percent(row.profiler_attention_share), str(row.blocks)]
         lines.append(tuple(line))

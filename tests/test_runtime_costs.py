@@ -11,10 +11,10 @@ from typing import get_args
 import pytest
 
 from senet_bench.core.results import Row, Run, RunConditions
-from senet_bench.core.specs import Runtime
+from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
-from senet_bench.gallery.collection import gather
+from senet_bench.gallery.collection import gather, main_timing
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.leaves import Leaf
 from senet_bench.show.drawing import Box, Chart, Mark, Stroke, Text, overlap, width_of
@@ -82,7 +82,7 @@ def test_the_table_has_every_number_the_fastest_runtime_first(tmp_path: Path) ->
     (leaf,) = shown(tmp_path)
     assert leaf.table_name == "se_cost"
     first, *others = lines(leaf)
-    assert [first[name] for name in ("network", "runtime", "batch", "SE / baseline")] == [
+    assert [first[name] for name in ("network", "runtime", "batch", "with / without")] == [
         *("SE-ResNet", "deploy:openvino", "1", "1.010"),
     ]
     assert (first["95 % interval"], first["quartiles"]) == ("1.000 to 1.030", "0.990 to 1.040")
@@ -112,8 +112,8 @@ def test_machines_and_conditions_stand_apart(tmp_path: Path) -> None:
     stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     stored.store(tmp_path, run(stored.by_runtime("ResNet", slower), "bbbbbbbbbbbb"), "20261120T100001Z-compare-2")
     first, second = shown(tmp_path)
-    assert [line["SE / baseline"] for line in lines(first)] == ["1.010", "1.020", "1.080", "1.030", "1.040"]
-    assert [line["SE / baseline"] for line in lines(second)] == ["1.110", "1.120", "1.180", "1.130", "1.140"]
+    assert [line["with / without"] for line in lines(first)] == ["1.010", "1.020", "1.080", "1.030", "1.040"]
+    assert [line["with / without"] for line in lines(second)] == ["1.110", "1.120", "1.180", "1.130", "1.140"]
     assert first.table_name != second.table_name
     reduced = {("eager", 1): 1.2, ("deploy", 1): 1.1}
     stored.store(tmp_path, run(stored.by_runtime("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-3")  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_the_newest_ratio_of_a_runtime_counts_and_one_with_a_reservation_is_holl
     later_run = replace(run(later), created="2026-11-21T10:00:00Z")
     stored.store(tmp_path, later_run, "20261121T100000Z-compare-2")
     (leaf,) = shown(tmp_path)
-    ratios = {(line["runtime"], line["batch"]): line["SE / baseline"] for line in lines(leaf)}
+    ratios = {(line["runtime"], line["batch"]): line["with / without"] for line in lines(leaf)}
     assert ratios["eager", "1"] == "1.500"
     assert ratios["openvino", "1"] == "1.020"  # the one with a reservation does not take the place of the other
     only = tmp_path / "only"
@@ -163,6 +163,14 @@ def test_nothing_is_shown_of_one_runtime_or_none(ratios: dict[tuple[Runtime, int
         pass
     assert "runtimes" not in (tmp_path / "index.html").read_text().partition("<main")[2]
     assert not stale.exists()
+
+
+def test_the_first_words_are_about_the_usual_conditions_where_all_have_as_many_networks(tmp_path: Path) -> None:
+    ratios = {(runtime, batch): 1.1 for runtime in ("deploy", "openvino", "eager") for batch in (8, 1)}
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", ratios)), "20261120T100000Z-compare-1")  # type: ignore[arg-type]
+    main = main_timing(gather(tmp_path, Store(tmp_path).survey()).timings)
+    assert main is not None
+    assert main.conditions == Conditions()
 
 
 def test_the_page_has_the_chart_before_everything_but_its_headline(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ VARIED = ("runtime", "batch_size")
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 """By what runs a network the package whose version is told beside torch's."""
 NOTES = (
-    "SE / baseline: in the same rounds (Hodges-Lehmann) with its interval, and the quartiles of the rounds",
+    "with / without: in the same rounds (Hodges-Lehmann) with its interval, and the quartiles of the rounds",
     "CPU: the same of CPU times; control: a second copy of the baseline / the first",
     "of own eager: the network's time / its own in eager torch",
     "floor: what reading the gates' weights once adds to the fastest baseline at this machine's bandwidth",
@@ -205,7 +205,7 @@ def runtime_table(settings: Sequence[RuntimeCosts], collection: Collection) -> t
         (Column("runtime", numeric=False), lambda line: line[1].runtime),
         (Column("batch"), lambda line: str(line[1].batch)),
         (Column("conditions", numeric=False), lambda line: setting_label(line[0].conditions)),
-        (Column("SE / baseline"), lambda line: number(line[1].latency.ratio, ".3f")),
+        (Column("with / without"), lambda line: number(line[1].latency.ratio, ".3f")),
         (Column("95 % interval"), lambda line: interval_text(line[1].latency.ci, ".3f")),
         (Column("quartiles"), lambda line: interval_text(line[1].latency.quartiles, ".3f")),
         (Column("CPU"), lambda line: number(line[1].latency.cpu_ratio, ".3f")),

@@ -1,29 +1,32 @@
 """How fast a sweep of tiny trials is against the same trials one after another with two threads.
 
-Run `python benchmarks/bench_sweep.py [8] [32] [ray] [--rounds 3] [--seeds 5]`: six settings (ResNet-20, SE at r = 2
+Run `python -m benchmarks.bench_sweep [8] [32] [ray] [--rounds 3] [--seeds 5]`: six settings (ResNet-20, SE at r = 2
 to 16, the constant gate) on digits at 8 px, and on CIFAR-shaped files at 32 px, whose noise has nothing to be learnt.
 The sweep runs in two processes, whose start is counted, in fp32 and in bf16. Beside it, in turns: a loop as
 torchvision's reference writes it, in fp32 and the contiguous memory format, on images that lie in memory as tensors;
-and our own loop. Printed are the medians over rounds of the ratio of wall times, other / sweep, with their range, and
-the mean errors. `ray` sets Ray on this machine, started and warm, against the sweep in two processes.
+and our own loop. Printed are the medians over rounds of the ratios other / sweep, of times by the clock and of CPU
+times, with their range, and the mean errors. `ray` sets Ray on this machine, started and warm, against the sweep in two
+processes.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import statistics
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.clock import Taken, ratios, taken
 from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import Recipe, recipe
 from senet_bench.core.specs import Precision
@@ -128,23 +131,23 @@ def against_ray(trials: Sequence[Trial], rounds: int) -> None:
 
 def compared(name: str, sides: Mapping[str, Callable[[], list[float]]], rounds: int) -> None:
     """Every side in turns; the others over each sweep."""
-    seconds: dict[str, list[float]] = {side: [] for side in sides}
-    errors: dict[str, float] = {}
+    seconds: dict[str, list[Taken]] = {side: [] for side in sides}
+    errors: dict[str, list[float]] = {}
+
+    def carry_out(side: str) -> None:
+        errors[side] = sides[side]()
+
     for turn in range(rounds):
         for side in sides if turn % 2 else [*sides][::-1]:
-            started = time.perf_counter()
-            errors[side] = statistics.mean(sides[side]())
-            seconds[side].append(time.perf_counter() - started)
-    print(f"{name}: {rounds} rounds")  # noqa: T201
+            seconds[side].append(taken(partial(carry_out, side)))
+    print(f"{name}: {rounds} rounds, load {os.getloadavg()[0]:.1f}")  # noqa: T201
     for side in sides:
-        print(f"  {side:18} {statistics.median(seconds[side]):6.1f} s   error {100 * errors[side]:.2f} %")  # noqa: T201
+        clock, cpu = (statistics.median(each) for each in zip(*seconds[side]))
+        error = 100 * statistics.mean(errors[side])
+        print(f"  {side:18} {clock:6.1f} s by the clock, {cpu:6.1f} s CPU   error {error:.2f} %")  # noqa: T201
     for sweep in (side for side in sides if side.startswith("sweep")):
         for other in (side for side in sides if not side.startswith("sweep")):
-            ratios = [b / a for a, b in zip(seconds[sweep], seconds[other])]
-            print(  # noqa: T201
-                f"  {other} / {sweep}: {statistics.median(ratios):.2f}x ({min(ratios):.2f} .. {max(ratios):.2f})",
-                flush=True,
-            )
+            print(f"  {other} / {sweep}: {ratios(seconds[other], seconds[sweep])}", flush=True)  # noqa: T201
 
 
 def main() -> None:

@@ -1,14 +1,16 @@
 """How fast training and evaluation are against loops as torchvision's references write them.
 
-Run `python benchmarks/bench_training.py [data] [rate] [loops] [error] [jpeg]`; `loops` needs timm. Each pair is
+Run `python -m benchmarks.bench_training [data] [rate] [loops] [error] [jpeg]`; `loops` needs timm. Each pair is
 interleaved in one process, in turns of first, each side twice and the second time counted: the first pays for what the
 other side left behind (the pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the medians over
-rounds of the ratio of wall times, reference / ours, with their range. `loops` takes about five minutes.
+rounds of the ratios reference / ours, with their range: of times by the clock, and of CPU times, which tell more on a
+busy machine (a DataLoader's processes are counted). `loops` takes about five minutes.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import statistics
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
+from benchmarks.clock import Taken, ratios, taken
 from senet_bench.bench.process import tune_allocator
 from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
@@ -94,26 +97,20 @@ def reference_epoch(network: nn.Module, optimizer: torch.optim.Optimizer, loader
 def paired(
     name: str, rounds: int, reference: Callable[[], object], ours: Callable[[], object], within_s: float = 1e9
 ) -> None:
-    """Print the ratio of two times; no round begins after so many seconds, but three are made."""
-    ratios, both, began = [], [], time.perf_counter()
+    """Print the ratios of two times; no round begins after so many seconds, but three are made."""
+    times: tuple[list[Taken], list[Taken]] = ([], [])
+    began = time.perf_counter()
     for turn in range(rounds + 1):
         if turn > LEAST_ROUNDS and time.perf_counter() - began > within_s:
             break
-        seconds: dict[int, float] = {}
         for which in (0, 1) if turn % 2 else (1, 0):
             (reference, ours)[which]()
-            started = time.perf_counter()
-            (reference, ours)[which]()
-            seconds[which] = time.perf_counter() - started
-        if turn:
-            ratios.append(seconds[0] / seconds[1])
-            both.append((seconds[0], seconds[1]))
-    first, second = (statistics.median(pair[i] for pair in both) for i in (0, 1))
-    print(  # noqa: T201
-        f"{name:44} {statistics.median(ratios):6.2f}x  ({min(ratios):.2f} .. {max(ratios):.2f}, {len(ratios)} rounds; "
-        f"{first:.3f} s against {second:.3f} s)",
-        flush=True,
-    )
+            lasted = taken((reference, ours)[which])
+            if turn:
+                times[which].append(lasted)
+    theirs, own = (statistics.median(clock for clock, _ in side) for side in times)
+    ended = f"{len(times[0])} rounds, {theirs:.3f} s against {own:.3f} s, load {os.getloadavg()[0]:.1f}"
+    print(f"{name:44} {ratios(*times)}; {ended}", flush=True)  # noqa: T201
 
 
 def rate() -> None:

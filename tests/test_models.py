@@ -197,16 +197,17 @@ def test_a_network_without_memory_is_that_with_memory(name: str) -> None:
     for mine, other in zip(empty.modules(), held.modules(), strict=True):
         assert vars(mine).keys() == vars(other).keys()
         assert mine._non_persistent_buffers_set == other._non_persistent_buffers_set
-    for find in (nn.Module.named_parameters, nn.Module.named_buffers):
-        for (label, mine), (known, other) in zip(find(empty), find(held), strict=True):
-            assert (label, mine.shape, mine.dtype, mine.requires_grad) == (
-                known,
-                other.shape,
-                other.dtype,
-                other.requires_grad,
-            )
-            assert type(mine) is type(other)
-            assert mine.is_meta
+    assert all(tensor.is_meta for tensor in tensors_of(empty).values())
+    assert [*map(described, tensors_of(empty).items())] == [*map(described, tensors_of(held).items())]
+
+
+def tensors_of(network: nn.Module) -> dict[str, Tensor]:
+    return {**dict(network.named_parameters()), **dict(network.named_buffers())}
+
+
+def described(named: tuple[str, Tensor]) -> tuple[object, ...]:
+    name, tensor = named
+    return name, type(tensor), tensor.shape, tensor.dtype, tensor.requires_grad
 
 
 @pytest.mark.parametrize(

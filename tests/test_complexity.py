@@ -217,7 +217,7 @@ def test_an_image_too_small_is_refused_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_counting_the_catalog_does_not_load_the_compiler() -> None:
+def test_counting_the_catalog_loads_neither_the_compiler_nor_triton() -> None:
     code = """
 import sys
 from dataclasses import replace
@@ -233,6 +233,7 @@ for switches in others:
     spec = replace(CATALOG["seresnet18"], attention=AttentionSpec(**switches))
     count(build_spec(spec, device="meta"), spec.input_size)
 assert "torch._dynamo" not in sys.modules, "3 s of imports for nothing"
+assert "torch.utils.flop_counter" not in sys.modules, "it loads triton"
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 from senet_bench.core.formulas import CountedCall
 
@@ -49,6 +48,8 @@ class OperatorMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return marked(out, args, kwargs)
 
     def _count(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        from torch.utils.flop_counter import flop_registry  # which loads triton: networks of the catalog do without
+
         packet = func.overloadpacket
         formula = COUNTED_PRODUCTS.get(str(packet))
         if packet in flop_registry:
@@ -145,6 +146,8 @@ AVERAGE_OPERATORS = {aten.mean, aten._adaptive_avg_pool2d, aten.adaptive_avg_poo
 
 def counted_operators() -> frozenset[str]:
     """The names of operators that have a count here, be it none."""
+    from torch.utils.flop_counter import flop_registry
+
     packets = [*flop_registry, *SQUEEZES, *BATCH_NORMS, *MAX_POOLS, *AVERAGE_OPERATORS]
     names = [*map(str, packets), *COUNTED_PRODUCTS]
     return frozenset(name.removeprefix("aten.").strip("_") for name in names)

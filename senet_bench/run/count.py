@@ -143,15 +143,19 @@ class Count:
 
 def counted_network(spec: ModelSpec, counter: CounterName, verify: bool, formulas: Formulas | None = None) -> Counted:
     """What one counter counts of a network, checked against the reference counters where it is to `verify`."""
-    from senet_bench.bench import count, reference_counters
+    from senet_bench.bench import count
     from senet_bench.models import build_spec
 
     network, size = build_spec(spec, device="meta"), spec.input_size
     if counter == "fvcore":
-        counts = reference_counters.count_fvcore(network, size)
+        from senet_bench.bench.reference_counters import count_fvcore
+
+        counts = count_fvcore(network, size)
     else:
         counts = count.count(network, size, formulas)
     if verify:
+        from senet_bench.bench import reference_counters
+
         reference_counters.verify(network, size, count.count(network, size) if formulas else counts)
     return Counted(
         params=count.parameters(network),

@@ -1,4 +1,4 @@
-"""Which part of `deploy` pays where: gates taken early, dead pixels dropped, both or neither, in every runtime.
+"""Which part of `deploy` pays where: gates early or delayed, dead pixels dropped, blocks kept, in every runtime.
 
 Run `python -m benchmarks.bench_forms [--pairs resnet50,...] [--batch 1,8] [--budget SECONDS] [--out FOLDER]`. For each
 pair, batch size and runtime the forms of baseline and SE network are timed in the same rounds (CPU time, one thread);
@@ -29,7 +29,7 @@ from senet_bench.core.catalog import pair, resolve
 from senet_bench.core.files import write_atomically
 from senet_bench.core.runtimes import ENGINES, DeployEngine, missing_modules
 from senet_bench.core.specs import Conditions
-from senet_bench.deployment import deploy
+from senet_bench.deployment import Deployed, deploy
 from senet_bench.models import build_spec
 
 PAIRS = (
@@ -38,8 +38,12 @@ PAIRS = (
 )
 """By the baseline's name."""
 LEAST_ROUNDS = 6
-FORMS = {"folded": (False, False), "early": (True, False), "dropped": (False, True), "early and dropped": (True, True)}
-"""Whether gates are early and whether dead pixels are dropped, by the name of the form; the first is the yardstick."""
+PARTS = ("early_gate", "delayed_gate", "thinned", "blocked")
+FORMS: dict[str, tuple[str, ...]] = {
+    "folded": (), "early gates": PARTS[:1], "delayed gates": PARTS[1:2], "dead pixels dropped": PARTS[2:3],
+    "early gates in blocks": (PARTS[0], PARTS[3]), "all": PARTS,
+}  # fmt: skip
+"""The parts of `deploy` that a form has, by its name; the first is the yardstick."""
 COLUMNS = ("network", "batch", "runtime", "form", "of folded", "quartiles", "pays")
 Line = tuple[str, ...]
 
@@ -67,10 +71,12 @@ def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> li
         images = example(spec.input_size, batch)
         network = calibrated(build_spec(spec), images).eval()
         with session(Conditions(batch_size=batch)):
-            arms = {form: _arm(network, engine, form, images) for form in FORMS}
+            made = {form: _deployed(network, engine, form) for form in FORMS}
+            drawn = {form: _drawn(deployed, images) for form, deployed in made.items()}
+            arms = {f: _arm(made[f], images) for f in FORMS if f == "folded" or drawn[f] != drawn["folded"]}
             run_rounds(list(arms.values()), budget_s / 2)
         folded = arms["folded"].seconds
-        for form in list(FORMS)[1:]:
+        for form in list(arms)[1:]:
             low, middle, high = quartiles([a / b for a, b in zip(arms[form].seconds, folded)])
             spread = f"{low:.3f} to {high:.3f}"
             lines.append((spec.label, str(batch), engine, form, f"{middle:.3f}", spread, paid(low, high)))
@@ -102,9 +108,19 @@ def paid(low: float, high: float) -> str:
     return "yes" if high < 1 else "no" if low > 1 else "as much"
 
 
-def _arm(network: nn.Module, engine: DeployEngine, form: str, images: torch.Tensor) -> Arm:
-    early, dropped = FORMS[form]
-    deployed, held = deploy(network, engine, early_gate=early, thinned=dropped), images.clone()
+def _deployed(network: nn.Module, engine: DeployEngine, form: str) -> Deployed:
+    deployed = deploy(network, engine, **{part: part in FORMS[form] for part in PARTS})
+    assert isinstance(deployed, Deployed)
+    return deployed
+
+
+def _drawn(deployed: Deployed, images: torch.Tensor) -> str:
+    """The graph that is run: parts that change nothing in a network are not timed."""
+    return str(deployed.form(tuple(images.shape)).graph)
+
+
+def _arm(deployed: Deployed, images: torch.Tensor) -> Arm:
+    held = images.clone()
     return Arm(lambda: deployed(held), held)
 
 
@@ -113,6 +129,7 @@ def table(lines: Sequence[Line], about: str) -> str:
     rows = ("| " + " | ".join(line) + " |" for line in (COLUMNS, ("---",) * len(COLUMNS), *lines))
     head = (
         "What each part of `deploy` takes of the form in which BatchNorm is only folded: medians of interleaved ratios."
+        " Parts that change nothing in a network are left out."
     )
     return f"{head}\n\n{about}\n\n" + "\n".join(rows) + "\n"
 
@@ -130,11 +147,12 @@ def main() -> None:
     for name, batch, engine in itertools.product(*axes):
         if missing_modules(ENGINES[engine]):
             continue
-        lines += measured(name, int(batch), engine, options.budget)
+        new = measured(name, int(batch), engine, options.budget)
+        lines += new
         hard, load = environment().hard, os.getloadavg()[0]
         about = f"{hard.cpu}, {hard.cores} cores; {datetime.now(UTC):%Y-%m-%d %H:%M}, load {load:.1f}."
         write_atomically(options.out / "deploy_forms.md", table(lines, about))
-        print(*("  ".join(line) for line in lines[-6:]), sep="\n", flush=True)  # noqa: T201
+        print(*("  ".join(line) for line in new), sep="\n", flush=True)  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from senet_bench.core.runtimes import DeployEngine
+from senet_bench.deployment.blocked import keep_blocked
 from senet_bench.deployment.convolution import has_prepacked
 from senet_bench.deployment.cuda_graph import Captured
 from senet_bench.deployment.dead_pixels import drop_dead_pixels
@@ -19,6 +20,7 @@ from senet_bench.deployment.engines import EngineCall, check_engine, running, wr
 from senet_bench.deployment.fold import fold_factors, fold_norms
 from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import traced
+from senet_bench.deployment.strided_gates import delay_gates
 from senet_bench.errors import UsageError
 
 __all__ = ["Deployed", "deploy", "has_prepacked", "transformed"]
@@ -38,9 +40,17 @@ class Deployed(nn.Module):
     of `torch.save` hold the graph; what an engine made of it is made anew at the first call.
     """
 
-    def __init__(self, body: nn.Module, rewritten: bool, engine: DeployEngine = "torch", dynamic: bool = False) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        rewritten: bool,
+        engine: DeployEngine = "torch",
+        dynamic: bool = False,
+        blocked: bool = True,
+    ) -> None:
         super().__init__()
         self.body, self.rewritten, self.engine, self.dynamic = body, rewritten, engine, dynamic
+        self.blocked = blocked and engine == "onnxruntime" and not dynamic and isinstance(body, fx.GraphModule)
         self.runs: dict[object, EngineCall] = {}
         self.shape: ImageShape | None = None
         self.train(False)
@@ -52,7 +62,7 @@ class Deployed(nn.Module):
                 return self.body(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
             key = None if self.dynamic else x.shape, torch.get_num_threads(), x.dtype
             if key not in self.runs:
-                self.runs[key] = running(self.engine, self.body, x, dynamic=self.dynamic)
+                self.runs[key] = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
             self.shape = tuple(x.shape)  # type: ignore[assignment]
             return self.runs[key](x)
 
@@ -69,7 +79,13 @@ class Deployed(nn.Module):
         engine, write = FILE_WRITERS[path.suffix]
         check_engine(engine)
         weight = next(self.parameters(), torch.empty(0))
-        write(self.body, torch.zeros(shape, dtype=weight.dtype, device=weight.device), path, dynamic=self.dynamic)
+        write(
+            self.form(shape), torch.zeros(shape, dtype=weight.dtype, device=weight.device), path, dynamic=self.dynamic
+        )
+
+    def form(self, shape: tuple[int, ...]) -> nn.Module:
+        """The body as its engine runs it fastest on images of a shape that is known."""
+        return keep_blocked(self.body, shape[1:]) if self.blocked else self.body  # type: ignore[arg-type]
 
     def train(self, mode: bool = True) -> Deployed:
         """Itself, in evaluation."""
@@ -93,15 +109,18 @@ def deploy(
     runtime: DeployEngine = "torch",
     *,
     early_gate: bool = True,
+    delayed_gate: bool = True,
     thinned: bool = True,
+    blocked: bool = True,
     graph: bool = False,
     dynamic: bool = False,
 ) -> nn.Module:
     """The network for inference: the same outputs to rounding, faster; `network` is not changed.
 
     First its graph: BatchNorm is folded into the convolutions, an average squeeze is taken from what the convolution
-    before it reads (`early_gate`), pixels that nobody reads are not computed (`thinned`). It holds plain operators. A
-    network that has no static graph becomes its plain copy in evaluation.
+    before it reads (`early_gate`), a gate waits behind a strided depthwise convolution (`delayed_gate`), pixels that
+    nobody reads are not computed (`thinned`). It holds plain operators; for ONNX Runtime they are those that keep maps
+    in its blocks of channels (`blocked`). A network that has no static graph becomes its plain copy in evaluation.
 
     Then what runs it. `torch`: convolutions take the gate, sum and ReLU that follow them, maps that nobody reads again
     are written over, and on a CPU convolutions are oneDNN's packed ones (private operators of torch, tried before they
@@ -116,16 +135,19 @@ def deploy(
     if module is None:
         deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), False, runtime, dynamic)
     else:
-        plain = transformed(module, early_gate=early_gate, thinned=thinned)
-        deployed = Deployed(fuse(plain) if runtime == "torch" else plain, True, runtime, dynamic)
+        plain = transformed(module, early_gate=early_gate, delayed_gate=delayed_gate, thinned=thinned)
+        deployed = Deployed(fuse(plain) if runtime == "torch" else plain, True, runtime, dynamic, blocked)
         for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in ("torch", "eager") else ():
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed
 
 
-def transformed(module: fx.GraphModule, *, early_gate: bool = True, thinned: bool = True) -> fx.GraphModule:
-    """The graph of a network for inference, in plain operators: norms folded, gates early, dead pixels dropped."""
+def transformed(
+    module: fx.GraphModule, *, early_gate: bool = True, delayed_gate: bool = True, thinned: bool = True
+) -> fx.GraphModule:
+    """The graph of a network for inference, in plain operators: norms folded, gates moved, dead pixels dropped."""
     module = fold_norms(module)
+    module = delay_gates(module) if delayed_gate else module
     module = make_early(module) if early_gate else module
     return fold_factors(drop_dead_pixels(module) if thinned else module)

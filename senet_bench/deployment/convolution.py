@@ -94,9 +94,10 @@ class Convolution(nn.Module):
         if recorded():
             return self._plain(x, other, gate)
         images, packing = x.shape[0], self.packing
-        huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
+        gates = gate is not None and other is not None
+        huge = gates and 1 < images == len(other) and _bytes(other) >= HUGE_MAP * images  # type: ignore[arg-type]
         weight = packing.of(self.weight, x[:1] if huge else x, self.geometry)
-        if weight is None or (other is not None and other.shape != (images, *packing.shape)):
+        if weight is None or (gate is None and other is not None and other.shape != (images, *packing.shape)):
             return self._plain(x, other, gate)
         if huge and other is not None and gate is not None:
             return self._by_image(x, weight, other, gate, other if reuse else torch.empty_like(other))

@@ -88,7 +88,7 @@ def _extent(module: fx.GraphModule) -> Extent:
         follows = (what is nn.Conv2d or pointwise) and bool(sources) and all(source in pixels for source in sources)
         if follows or is_mean(node) or _is_one_pixel(module, node):
             pixels.add(node)
-        elif what in (nn.Conv2d, *POOLS) or _slice_step(node) > 1 or (pointwise and any(n in maps for n in sources)):
+        elif what in (nn.Conv2d, *POOLS) or slice_step(node) > 1 or (pointwise and any(n in maps for n in sources)):
             maps.add(node)
     return Extent(frozenset(maps), frozenset(pixels))
 
@@ -119,13 +119,13 @@ def _can_be_thinned(module: fx.GraphModule, node: fx.Node, extent: Extent) -> bo
         return not called.ceil_mode and not getattr(called, "return_indices", False)
     if what is nn.Conv2d:
         return isinstance(submodule(module, node).padding, tuple)
-    return _slice_step(node) > 1 or all(n in extent.maps or n in extent.pixels for n in node.all_input_nodes)
+    return slice_step(node) > 1 or all(n in extent.maps or n in extent.pixels for n in node.all_input_nodes)
 
 
 def _step_of(module: fx.GraphModule, user: fx.Node, source: fx.Node, steps: Mapping[fx.Node, int]) -> int:
     """The step with which a node reads one of its maps, if it computes what is read of its own."""
     what, own = kind(module, user), steps.get(user, 1)
-    if (step := _slice_step(user)) > 1:
+    if (step := slice_step(user)) > 1:
         return step * own
     if what is EarlySqueeze:
         reads = [read for read, given in zip(submodule(module, user).reads, user.args) if given is source]
@@ -143,7 +143,7 @@ def _thin(
 ) -> None:
     """Let a node compute the pixels of its step from those that its sources compute."""
     what, own = kind(module, node), steps.get(node, 1)
-    if (step := _slice_step(node)) > 1:
+    if (step := slice_step(node)) > 1:
         source = node.all_input_nodes[0]
         node.args = (source, _every(step * own // steps.get(source, 1)))
     elif what is EarlySqueeze:
@@ -175,7 +175,7 @@ def _every(step: int) -> tuple[slice, ...]:
     return EVERY_PIXEL, EVERY_PIXEL, slice(None, None, step), slice(None, None, step)
 
 
-def _slice_step(node: fx.Node) -> int:
+def slice_step(node: fx.Node) -> int:
     """The step with which a node takes rows and columns of a map and does nothing else, 1 for any other node."""
     if node.op != "call_function" or node.target is not operator.getitem or not isinstance(node.args[1], tuple):
         return 1

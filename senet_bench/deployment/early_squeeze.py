@@ -72,7 +72,12 @@ def _late_mean(linear: nn.Linear, source: Any) -> Affine:
 def _activation_after(module: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, Activation | None]:
     """The activation that alone uses a node, in place, and its node; else the node and None."""
     follower = next(iter(node.users), None)
-    if follower is None or not only(node) or follower.args != (node,) or follower.kwargs:
+    if (
+        follower is None
+        or not only(node)
+        or follower.args != (node,)
+        or follower.kwargs not in ({}, {"inplace": False})
+    ):
         return node, None
     activation = IN_PLACE_ACTIVATIONS.get(kind(module, follower))
     return (node, None) if activation is None else (follower, activation)

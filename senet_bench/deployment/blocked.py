@@ -1,0 +1,154 @@
+"""For ONNX Runtime: gates that stay in the layout of its convolutions.
+
+Its convolutions keep maps in blocks of channels (NCHWc). A mean, a linear layer, a slice and a product that broadcasts
+take a map out of that layout, and the next convolution puts it back: two passes over the map for every gate. A global
+average pool, 1x1 convolutions, a pool of one pixel, and a product with a map of its own shape work inside the layout;
+so the squeeze of equation 2, both layers of equation 3 and the scale of equation 4 are written as those.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, fx, nn
+
+from senet_bench.deployment.dead_pixels import POINTWISE, POOLS, slice_step
+from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
+from senet_bench.deployment.parts import AS_MAP, Activation, EarlySqueeze, Product
+from senet_bench.models.graph import Shapes, shapes
+
+WIDEST_BLOCK = 16
+"""Channels of a block with AVX-512; 8 elsewhere."""
+
+
+class PixelLayer(nn.Module):
+    """A linear layer and its activation over maps of one pixel: (N, inputs, 1, 1) to (N, outputs, 1, 1)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, activation: Activation | None) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(weight.shape[1], weight.shape[0], 1, bias=bias is not None)
+        self.conv.weight.data = weight.detach()[:, :, None, None].clone()
+        if bias is not None:
+            self.conv.bias.data = bias.detach().clone()  # type: ignore[union-attr]
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One layer of equation 3."""
+        y: Tensor = self.conv(x)
+        return y if self.activation is None else self.activation(y)
+
+
+class PixelSqueeze(PixelLayer):
+    """An `EarlySqueeze` of 1x1 convolutions: the means of its maps, and the layer over them."""
+
+    def __init__(self, squeeze: EarlySqueeze) -> None:
+        super().__init__(squeeze.weight.t(), squeeze.bias, squeeze.activation)
+        self.thinnings = nn.ModuleList(every(stride) for _, stride in squeeze.reads)
+
+    def forward(self, *sources: Tensor) -> Tensor:
+        """Maps (N, K, H, W) to (N, outputs, 1, 1)."""
+        means = [F.adaptive_avg_pool2d(thin(x), 1) for thin, x in zip(self.thinnings, sources)]
+        return super().forward(means[0] if len(means) == 1 else torch.cat(means, 1))
+
+
+def every(step: int) -> nn.Module:
+    """Every step-th row and column, by a pool that reads one pixel."""
+    return nn.MaxPool2d(1, step) if step > 1 else nn.Identity()
+
+
+def keep_blocked(module: fx.GraphModule, input_size: tuple[int, ...]) -> fx.GraphModule:
+    """A copy for images of `input_size` (C, H, W) whose gated maps stay in blocks of channels, as far as they are."""
+    module = copy.deepcopy(module)
+    sizes = shapes(module, module.graph, input_size)
+    for node in list(module.graph.nodes):
+        what = kind(module, node)
+        if what is operator.mul:
+            _gate(module, node, sizes)
+        elif what is operator.add:
+            _add_bias(module, node, sizes)
+        elif slice_step(node) > 1 and _is_blocked(module, node.all_input_nodes[0]):
+            put(module, node, "thin", every(slice_step(node)), node.args[:1])
+    return cleaned(module)
+
+
+def _gate(module: fx.GraphModule, node: fx.Node, sizes: Shapes) -> None:
+    """A map times a gate of one pixel, if the map is in blocks and the gate is made of means by layers."""
+    for map_, gate in _both_ways(node):
+        size, layers = sizes.get(map_, ()), _layers(module, gate)
+        if len(size) == 4 and sizes.get(gate, ())[2:] == (1, 1) and _is_blocked(module, map_) and layers:
+            pixel = [_as_pixels(module, layer) for layer in reversed(layers)][-1]
+            scale = tuple(map(float, size[2:]))
+            with module.graph.inserting_before(node):
+                wide = module.graph.call_function(F.interpolate, (pixel,), {"scale_factor": scale, "mode": "nearest"})
+            node.args = (map_, wide)
+            return
+
+
+def _add_bias(module: fx.GraphModule, node: fx.Node, sizes: Shapes) -> None:
+    """A constant for each channel of a map in blocks, as a convolution that does nothing else."""
+    for map_, bias in _both_ways(node):
+        size = sizes.get(bias, ())
+        if bias.op == "get_attr" and size[2:] == (1, 1) and _is_blocked(module, map_):
+            conv = nn.Conv2d(size[1], size[1], 1, groups=size[1])
+            nn.init.ones_(conv.weight)
+            conv.bias = nn.Parameter(module.get_parameter(str(bias.target)).detach().flatten(), requires_grad=False)
+            put(module, node, "biased", conv, (map_,))
+            return
+
+
+def _layers(module: fx.GraphModule, gate: fx.Node) -> list[fx.Node]:
+    """What a gate is made of, from its last operator back to the squeeze; none where another node reads of it."""
+    layers = []
+    while only(gate):
+        what = kind(module, gate)
+        layers.append(gate)
+        if what is EarlySqueeze:
+            return layers if all(kernel == 1 for kernel, _ in submodule(module, gate).reads) else []
+        widens = what is operator.getitem and gate.args[1] == AS_MAP
+        if not (widens or what in (Product, nn.Linear, *POINTWISE)) or len(gate.all_input_nodes) != 1:
+            return []
+        gate = gate.all_input_nodes[0]
+    return []
+
+
+def _as_pixels(module: fx.GraphModule, node: fx.Node) -> fx.Node:
+    """The node for maps of one pixel."""
+    what, source = kind(module, node), node.all_input_nodes[0]
+    if what is operator.getitem:
+        node.replace_all_uses_with(source)
+        return source
+    if what not in (EarlySqueeze, Product, nn.Linear):
+        return node
+    called: Any = submodule(module, node)
+    if what is EarlySqueeze:
+        layer: nn.Module = PixelSqueeze(called)
+    elif what is Product:
+        layer = PixelLayer(called.weight.t(), called.bias, called.activation)
+    else:
+        layer = PixelLayer(called.weight, called.bias, None)
+    return put(module, node, "pixels", layer, node.args)
+
+
+def _both_ways(node: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
+    """The two nodes that a product or sum joins, in either order; nothing where one is a number."""
+    a, b = node.args
+    return ((a, b), (b, a)) if isinstance(a, fx.Node) and isinstance(b, fx.Node) else ()
+
+
+def _is_blocked(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether ONNX Runtime makes a map in blocks of channels, as far as its source shows."""
+    what = kind(module, node)
+    if what is nn.Conv2d:
+        conv = submodule(module, node)
+        depthwise = conv.groups == conv.in_channels == conv.out_channels
+        sides = conv.in_channels, conv.out_channels
+        return conv.groups == 1 or depthwise or all(n // conv.groups % WIDEST_BLOCK == 0 for n in sides)
+    if what in (PixelLayer, PixelSqueeze):
+        return True
+    if what in POINTWISE or what in (F.interpolate, *POOLS) or slice_step(node) > 1:
+        return all(_is_blocked(module, source) for source in node.all_input_nodes)
+    return False

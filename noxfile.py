@@ -124,7 +124,10 @@ TIMED = (
     *("semobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"),
 )
 TORCH = "eager,deploy,deploy:eager"
-RUN_IN = {"fp32": f"{TORCH},onnxruntime,openvino,deploy:onnxruntime,deploy:openvino", "bf16": TORCH}
+RUN_IN = {
+    "fp32": f"{TORCH},onnxruntime,openvino,deploy:onnxruntime,deploy:openvino",
+    "bf16": f"{TORCH},openvino,deploy:openvino",
+}
 """By precision the runtimes that have it."""
 
 

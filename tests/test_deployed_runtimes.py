@@ -123,6 +123,27 @@ def test_the_plain_form_runs_in_torch_and_follows_the_precision() -> None:
     assert (found - expected).abs().max() / expected.abs().max() < 0.1
 
 
+def test_openvino_calculates_in_bf16_where_the_processor_has_it() -> None:
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("no bf16 here")
+    network, x = small()
+    for runtime in ("openvino", "deploy:openvino"):
+        conditions = Conditions(runtime=runtime, batch_size=2, precision="bf16")
+        check_conditions(conditions)
+        with session(conditions):
+            ready = prepare(network, conditions, x)
+        assert 1e-5 < ready.difference <= ready.tolerance  # not fp32, and near it
+    deployed = deploy(network, "openvino").bfloat16()
+    with torch.inference_mode():
+        assert (deployed(x.bfloat16()) - network(x)).abs().max() <= 0.1 * network(x).abs().max()
+
+
+def test_onnx_runtime_refuses_bf16_in_one_line() -> None:
+    with pytest.raises(UsageError, match="onnxruntime runs inference in fp32 with contiguous"):
+        check_conditions(Conditions(runtime="onnxruntime", precision="bf16"))
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_compiled_form_gives_the_same() -> None:

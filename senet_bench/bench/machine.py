@@ -205,9 +205,11 @@ def _allows_tf32(flag: Any) -> bool | None:
 
 def check_runtime(conditions: Conditions) -> None:
     """Raise `UsageError` on what these runtimes do not do here."""
-    if conditions.mode != "infer" or conditions.precision != "fp32" or conditions.channels_last:
+    precisions = ("fp32", "bf16")[: 1 + RUNTIMES[conditions.runtime].bf16]
+    if conditions.mode != "infer" or conditions.precision not in precisions or conditions.channels_last:
         raise UsageError(
-            f"{conditions.runtime} runs inference in fp32 with contiguous images only", "leave the other options out"
+            f"{conditions.runtime} runs inference in {' or '.join(precisions)} with contiguous images only",
+            "leave the other options out",
         )
     if conditions.device != "cpu":
         raise UsageError(f"{conditions.runtime} runs on the CPU here", "use --device cpu")

@@ -194,7 +194,8 @@ def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
     if conditions.mode == "train":
         raise UsageError(f"runtime {conditions.runtime} is for inference only", "use --mode infer or another runtime")
     engine = RUNTIMES[conditions.runtime].engine
-    call = _inference(deploy(network, engine).to(x.dtype), x)
+    deployed = deploy(network, engine)
+    call = _inference(deployed if RUNTIMES[conditions.runtime].extra else deployed.to(x.dtype), x)
     device = device_of(x.device)
     if engine in ("torch", "eager"):
         return device.capture(call) if device.captures else call

@@ -30,8 +30,8 @@ class RuntimeFacts:
     """A way to run a network: what runs it, and whether what is run is the deploy form.
 
     `trains`: it makes training steps too. `graphs`: it replays CUDA graphs. A runtime with an `extra` is not torch: it
-    infers in fp32 on a CPU with contiguous images, and its memory is its own. `int8`: what it is given in fp32 it
-    quantises, all of it or, with `gates_fp32`, all but the gates.
+    infers on a CPU with contiguous images, in fp32 or with `bf16` in that too, and its memory is its own. `int8`: what
+    it is given in fp32 it quantises, all of it or, with `gates_fp32`, all but the gates.
     """
 
     about: str
@@ -40,6 +40,7 @@ class RuntimeFacts:
     trains: bool = False
     graphs: bool = False
     extra: Extra | None = None
+    bf16: bool = False
     int8: bool = False
     gates_fp32: bool = False
 
@@ -52,12 +53,14 @@ RUNTIMES: dict[Runtime, RuntimeFacts] = {
     "compile": RuntimeFacts("torch.compile", "compile", trains=True),
     "cudagraph": RuntimeFacts("torch, replayed as a CUDA graph", trains=True, graphs=True),
     "onnxruntime": RuntimeFacts("ONNX Runtime", "onnxruntime", extra=ONNX),
-    "openvino": RuntimeFacts("OpenVINO", "openvino", extra=OPENVINO),
+    "openvino": RuntimeFacts("OpenVINO", "openvino", extra=OPENVINO, bf16=True),
     "deploy": RuntimeFacts("the deploy form in torch, convolutions packed beforehand", "torch", deployed=True),
     "deploy:eager": RuntimeFacts("the deploy form in torch, operator by operator", "eager", deployed=True),
     "deploy:compile": RuntimeFacts("the deploy form in torch.compile, weights frozen", "compile", deployed=True),
     "deploy:onnxruntime": RuntimeFacts("the deploy form in ONNX Runtime", "onnxruntime", deployed=True, extra=ONNX),
-    "deploy:openvino": RuntimeFacts("the deploy form in OpenVINO", "openvino", deployed=True, extra=OPENVINO),
+    "deploy:openvino": RuntimeFacts(
+        "the deploy form in OpenVINO", "openvino", deployed=True, extra=OPENVINO, bf16=True
+    ),
     "onnxruntime:int8": RuntimeFacts("ONNX Runtime, static QDQ", "onnxruntime", extra=ONNX, int8=True),
     "onnxruntime:int8-fp32gates": RuntimeFacts(
         "ONNX Runtime, static QDQ but for the gates", "onnxruntime", extra=ONNX, int8=True, gates_fp32=True

@@ -127,8 +127,9 @@ def deploy(
     are used), which without other packages is the fastest at hand that need not be compiled; the form follows
     `.to(device or dtype)`, and with `graph` CUDA images are run as a CUDA graph for each shape. `eager`: torch,
     operator by operator. `compile`: torch.compile with frozen weights. `onnxruntime`, `openvino`: fp32 on the CPU, by
-    packages of the extras `onnx` and `openvino`. These three are made for each shape at its first call, with `dynamic`
-    once for all. Raises `UsageError` for a runtime that is unknown or not installed.
+    packages of the extras `onnx` and `openvino`; of bf16 images OpenVINO calculates in bf16, where the CPU has it.
+    These three are made for each shape at its first call, with `dynamic` once for all. Raises `UsageError` for a
+    runtime that is unknown or not installed.
     """
     check_engine(runtime)
     module = traced(network)

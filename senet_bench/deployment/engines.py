@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import tempfile
 import warnings
@@ -106,25 +107,37 @@ def inference_session(model: str | bytes, *, quiet: bool = False) -> Any:
 
 
 def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
-    return openvino_request(_openvino_model(network, images, dynamic))
+    return openvino_request(_openvino_model(network, images.float(), dynamic), bf16=images.dtype is torch.bfloat16)
 
 
-def openvino_request(model: Any) -> EngineCall:
-    """A model of OpenVINO as a call on the CPU in fp32, or what it is quantised to, with torch's number of threads."""
+def openvino_request(model: Any, *, bf16: bool = False) -> EngineCall:
+    """A model of OpenVINO as a call on the CPU, with torch's number of threads; its outputs are fp32.
+
+    It calculates in fp32, or what the model is quantised to, or with `bf16` in that, and then takes images of either.
+    """
     import openvino
 
-    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-    return lambda x: _tensors(request.infer([arrays_of(x)], share_inputs=True).to_tuple())
+    core = openvino.Core()
+    if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise UsageError("OpenVINO has no bf16 on this CPU", "use fp32")
+    precision = "bf16" if bf16 else "f32"
+    settings = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": precision}
+    request = core.compile_model(model, "CPU", settings).create_infer_request()
+    return lambda x: _tensors(request.infer([arrays_of(x.float() if bf16 else x)], share_inputs=True).to_tuple())
 
 
 def _openvino_model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
     import openvino
 
     shape = [-1, images.shape[1], -1, -1] if dynamic else list(images.shape)
+    network = copy.deepcopy(network).float() if _is_reduced(network) else network
     with torch.no_grad():
         script: Any = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
     return openvino.convert_model(script, example_input=images, input=[shape])
+
+
+def _is_reduced(network: nn.Module) -> bool:
+    return any(p.dtype.is_floating_point and p.dtype is not torch.float32 for p in network.parameters())
 
 
 def arrays_of(x: Tensor) -> Any:

@@ -1,18 +1,18 @@
 """How fast training and evaluation are against loops as torchvision's references write them.
 
-Run `python -m benchmarks.bench_training [data] [rate] [loops] [error] [jpeg]`; `loops` needs timm. Each pair is
-interleaved in one process, in turns of first, each side twice and the second time counted: the first pays for what the
-other side left behind (the pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the medians over
-rounds of the ratios reference / ours, with their range: of times by the clock, and of CPU times, which tell more on a
-busy machine (a DataLoader's processes are counted). `loops` takes about five minutes.
+Run `python -m benchmarks.bench_training [data] [rate] [loops] [error] [jpeg] [--threads 2]`; `loops` needs timm. Each
+pair is interleaved in one process, in turns of first, each side twice and the second time counted: the first pays for
+what the other side left behind (the pages that a DataLoader's fork made read-only cost ours 5 %). Printed are the
+medians over rounds of the ratios reference / ours, with their range: of times by the clock, and of CPU times, which
+tell more on a busy machine (a DataLoader's processes are counted). `loops` takes about five minutes.
 """
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import os
 import statistics
-import sys
 import tempfile
 import time
 import warnings
@@ -300,8 +300,19 @@ def jpeg() -> None:
         paired("JPEG evaluation, cached crops", 7, lambda: consumed(loader), from_cache)
 
 
+PARTS = {"data": path, "rate": rate, "loops": loops, "error": error, "jpeg": jpeg}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", choices=[[], *PARTS], default=[])
+    parser.add_argument("--threads", type=int, default=2, help="with one, a busy machine changes CPU times least")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    for part in asked.parts or PARTS:
+        PARTS[part]()
+
+
 if __name__ == "__main__":
     warnings.simplefilter("ignore")
-    torch.set_num_threads(2)
-    for part in sys.argv[1:] or ("data", "rate", "loops", "error", "jpeg"):
-        {"data": path, "rate": rate, "loops": loops, "error": error, "jpeg": jpeg}[part]()
+    main()

@@ -541,6 +541,14 @@ def test_where_single_precision_tells_nothing_what_a_copy_keeps_is_seen_by_repea
         assert told == fault
 
 
+def test_a_runtime_that_rounds_more_coarsely_is_not_called_stale() -> None:
+    """ONNX Runtime was nine times as far from double precision as eager, where rounding had grown a thousandfold."""
+    images, exact = torch.zeros(1, 3, 8, 8), np.array([[1.0, -1.0]])
+    given = exact * 1.0065
+    assert fault_of(given, images, _giving(exact * 1.0007), _giving(exact), _giving(None), 1e-3) is None
+    assert fault_of(given, images, _giving(exact * 1.00001), _giving(exact), _giving(None), 1e-3) == "stale"
+
+
 class Amplified(nn.Module):
     """A block, and a map that doubles each difference thirty times: of single precision nothing is left."""
 

@@ -27,7 +27,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     browser.found()
     root = tmp_path_factory.mktemp("results")
     runs = {path: path.read_bytes() for path in (stored.COMMITTED / "runs").glob("*/*-compare-*.json")}
-    timed = [path for path, text in runs.items() if b"control_ratio" in text and b"seresnet50" in text]
+    timed = [path for path, text in runs.items() if b"control_ratio" in text and b"sevgg16" in text]
     committed = max(timed, key=lambda path: path.name)
     copy = root / committed.relative_to(stored.COMMITTED)
     copy.parent.mkdir(parents=True)

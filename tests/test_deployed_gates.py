@@ -135,3 +135,18 @@ def test_maps_that_are_in_no_blocks_are_left_alone() -> None:
     grouped = nn.Sequential(nn.Conv2d(6, CHANNELS, 3, groups=2), nn.ReLU(), se())
     plain = plain_form(lived_in(Pooled(grouped), torch.randn(2, 6, 8, 8)))
     assert str(keep_blocked(plain, (6, 8, 8)).graph) == str(plain.graph)
+
+
+def test_a_thousand_operators_between_two_convolutions_are_no_depth() -> None:
+    class Unit(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(CHANNELS, CHANNELS, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.relu(x + self.conv(x))
+
+    units = (Unit() for _ in range(520))
+    deep = plain_form(Pooled(nn.Sequential(nn.Conv2d(3, CHANNELS, 1), *units, se(), depthwise(1))).eval())
+    graph = keep_blocked(deep, (3, 4, 4)).graph
+    assert sum(node.target is nn.functional.interpolate for node in graph.nodes) == 1

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
 from senet_bench.deployment.dead_pixels import POINTWISE, POOLS, slice_step
-from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
+from senet_bench.deployment.graph import both_ways, cleaned, is_depthwise, kind, only, put, submodule
 from senet_bench.deployment.parts import AS_MAP, Activation, EarlySqueeze, Product
 from senet_bench.models.graph import Shapes, shapes
 
@@ -63,41 +63,49 @@ def every(step: int) -> nn.Module:
 def keep_blocked(module: fx.GraphModule, input_size: tuple[int, ...]) -> fx.GraphModule:
     """A copy for images of `input_size` (C, H, W) whose gated maps stay in blocks of channels, as far as they are."""
     module = copy.deepcopy(module)
-    sizes = shapes(module, module.graph, input_size)
+    sizes, blocked = shapes(module, module.graph, input_size), set[fx.Node]()
     for node in list(module.graph.nodes):
-        what = kind(module, node)
-        if what is operator.mul:
-            _gate(module, node, sizes)
-        elif what is operator.add:
-            _add_bias(module, node, sizes)
-        elif slice_step(node) > 1 and _is_blocked(module, node.all_input_nodes[0]):
-            put(module, node, "thin", every(slice_step(node)), node.args[:1])
+        made = _in_blocks(module, node, sizes, blocked)
+        if made is not None or _is_blocked(module, node, blocked):
+            blocked.add(made or node)
     return cleaned(module)
 
 
-def _gate(module: fx.GraphModule, node: fx.Node, sizes: Shapes) -> None:
+def _in_blocks(module: fx.GraphModule, node: fx.Node, sizes: Shapes, blocked: set[fx.Node]) -> fx.Node | None:
+    """What stands for a node that would take a map out of its blocks, None for any other node."""
+    what, step = kind(module, node), slice_step(node)
+    if what is operator.mul:
+        return _gate(module, node, sizes, blocked)
+    if what is operator.add:
+        return _add_bias(module, node, sizes, blocked)
+    thins = step > 1 and node.all_input_nodes[0] in blocked
+    return put(module, node, "thin", every(step), node.args[:1]) if thins else None
+
+
+def _gate(module: fx.GraphModule, node: fx.Node, sizes: Shapes, blocked: set[fx.Node]) -> fx.Node | None:
     """A map times a gate of one pixel, if the map is in blocks and the gate is made of means by layers."""
-    for map_, gate in _both_ways(node):
+    for map_, gate in both_ways(node):
         size, layers = sizes.get(map_, ()), _layers(module, gate)
-        if len(size) == 4 and sizes.get(gate, ())[2:] == (1, 1) and _is_blocked(module, map_) and layers:
+        if len(size) == 4 and sizes.get(gate, ())[2:] == (1, 1) and map_ in blocked and layers:
             pixel = [_as_pixels(module, layer) for layer in reversed(layers)][-1]
             scale = tuple(map(float, size[2:]))
             with module.graph.inserting_before(node):
                 wide = module.graph.call_function(F.interpolate, (pixel,), {"scale_factor": scale, "mode": "nearest"})
             node.args = (map_, wide)
-            return
+            return node
+    return None
 
 
-def _add_bias(module: fx.GraphModule, node: fx.Node, sizes: Shapes) -> None:
+def _add_bias(module: fx.GraphModule, node: fx.Node, sizes: Shapes, blocked: set[fx.Node]) -> fx.Node | None:
     """A constant for each channel of a map in blocks, as a convolution that does nothing else."""
-    for map_, bias in _both_ways(node):
+    for map_, bias in both_ways(node):
         size = sizes.get(bias, ())
-        if bias.op == "get_attr" and size[2:] == (1, 1) and _is_blocked(module, map_):
+        if bias.op == "get_attr" and size[2:] == (1, 1) and map_ in blocked:
             conv = nn.Conv2d(size[1], size[1], 1, groups=size[1])
             nn.init.ones_(conv.weight)
             conv.bias = nn.Parameter(module.get_parameter(str(bias.target)).detach().flatten(), requires_grad=False)
-            put(module, node, "biased", conv, (map_,))
-            return
+            return put(module, node, "biased", conv, (map_,))
+    return None
 
 
 def _layers(module: fx.GraphModule, gate: fx.Node) -> list[fx.Node]:
@@ -133,22 +141,12 @@ def _as_pixels(module: fx.GraphModule, node: fx.Node) -> fx.Node:
     return put(module, node, "pixels", layer, node.args)
 
 
-def _both_ways(node: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
-    """The two nodes that a product or sum joins, in either order; nothing where one is a number."""
-    a, b = node.args
-    return ((a, b), (b, a)) if isinstance(a, fx.Node) and isinstance(b, fx.Node) else ()
-
-
-def _is_blocked(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether ONNX Runtime makes a map in blocks of channels, as far as its source shows."""
+def _is_blocked(module: fx.GraphModule, node: fx.Node, blocked: set[fx.Node]) -> bool:
+    """Whether ONNX Runtime makes a map in blocks of channels, by the nodes before it whose maps are."""
     what = kind(module, node)
     if what is nn.Conv2d:
         conv = submodule(module, node)
-        depthwise = conv.groups == conv.in_channels == conv.out_channels
         sides = conv.in_channels, conv.out_channels
-        return conv.groups == 1 or depthwise or all(n // conv.groups % WIDEST_BLOCK == 0 for n in sides)
-    if what in (PixelLayer, PixelSqueeze):
-        return True
-    if what in POINTWISE or what in (F.interpolate, *POOLS) or slice_step(node) > 1:
-        return all(_is_blocked(module, source) for source in node.all_input_nodes)
-    return False
+        return conv.groups == 1 or is_depthwise(conv) or all(n // conv.groups % WIDEST_BLOCK == 0 for n in sides)
+    follows = what in POINTWISE or what in (F.interpolate, *POOLS)
+    return follows and all(source in blocked for source in node.all_input_nodes)

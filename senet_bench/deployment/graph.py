@@ -118,6 +118,17 @@ def only(node: fx.Node) -> bool:
     return len(node.users) == 1
 
 
+def both_ways(node: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:
+    """The two nodes that a product or sum joins, in either order; nothing where one is a number."""
+    a, b = node.args
+    return ((a, b), (b, a)) if isinstance(a, fx.Node) and isinstance(b, fx.Node) else ()
+
+
+def is_depthwise(conv: nn.Conv2d) -> bool:
+    """Whether a convolution works on each channel alone."""
+    return conv.groups == conv.in_channels == conv.out_channels
+
+
 def put(
     module: fx.GraphModule, node: fx.Node, name: str, called: nn.Module, args: tuple[Any, ...], **kwargs: Any
 ) -> fx.Node:

@@ -11,7 +11,7 @@ import operator
 
 from torch import fx, nn
 
-from senet_bench.deployment.graph import cleaned, kind, only, submodule
+from senet_bench.deployment.graph import both_ways, cleaned, is_depthwise, kind, only, submodule
 from senet_bench.deployment.parts import AS_MAP, fixed
 
 
@@ -19,7 +19,7 @@ def delay_gates(module: fx.GraphModule) -> fx.GraphModule:
     """Every gated map that only a strided depthwise convolution reads is gated behind it."""
     for node in list(module.graph.nodes):
         if kind(module, node) is operator.mul and only(node) and _is_strided_depthwise(module, next(iter(node.users))):
-            for map_, gate in (node.args, reversed(node.args)):
+            for map_, gate in both_ways(node):
                 if kind(module, gate) is operator.getitem and gate.args[1] == AS_MAP:
                     _delay(module, next(iter(node.users)), map_, gate)
                     break
@@ -30,8 +30,7 @@ def _is_strided_depthwise(module: fx.GraphModule, node: fx.Node) -> bool:
     if kind(module, node) is not nn.Conv2d:
         return False
     conv: nn.Conv2d = submodule(module, node)
-    depthwise = conv.groups == conv.in_channels == conv.out_channels
-    return depthwise and max(conv.stride) > 1 and conv.padding_mode == "zeros"
+    return is_depthwise(conv) and max(conv.stride) > 1 and conv.padding_mode == "zeros"
 
 
 def _delay(module: fx.GraphModule, node: fx.Node, map_: fx.Node, gate: fx.Node) -> None:

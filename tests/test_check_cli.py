@@ -572,7 +572,21 @@ def test_a_worker_that_dies_says_why_and_leaves_nothing_behind(tmp_path: Path) -
     began = time.monotonic()
     with Nursery(Orders(networks=())) as nursery, Worker(tmp_path / "none", nursery) as worker:
         worker.ask("facts", networks=[], batch_size=1)
-        with pytest.raises(MeasurementError, match="died"):
-            worker.answer()
+        for _ in range(2):
+            with pytest.raises(MeasurementError, match="died"):
+                worker.answer()
     assert worker.process.returncode is not None
     assert time.monotonic() - began < 60
+
+
+def test_a_worker_that_died_between_two_questions_is_begun_anew() -> None:
+    from senet_bench.regression.sameness import Read
+    from senet_bench.regression.workers import Nursery, Orders, Worker, answers
+
+    with Nursery(Orders(networks=())) as nursery, Worker(None, nursery) as worker:
+        os.kill(worker.process.pid, signal.SIGKILL)
+        assert worker.process.wait() != 0  # its pipes are broken by now
+        (gone,) = answers([worker], Read, "read")
+        assert "died" in gone.error
+        (again,) = answers([worker], Read, "read")
+        assert again.error == ""

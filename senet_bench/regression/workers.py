@@ -253,8 +253,7 @@ class Worker:
             self._end(at_once=at_once)
 
     def _end(self, *, at_once: bool) -> None:
-        with contextlib.suppress(OSError, MeasurementError):
-            self._send(bytes([END]))
+        self._send(bytes([END]))
         try:
             self.process.wait(timeout=0 if at_once else 5)
         except subprocess.TimeoutExpired:
@@ -296,11 +295,10 @@ class Worker:
         return float(struct.unpack("<d", data)[0])
 
     def _send(self, data: bytes) -> None:
+        """Write to the process; that it has died is found by reading from it, whenever it died."""
         assert self.process.stdin is not None
-        try:
+        with contextlib.suppress(OSError):
             self.process.stdin.write(data)
-        except OSError as error:
-            raise self._died() from error
 
     def _receive(self, limit_s: float) -> None:
         try:
@@ -310,6 +308,7 @@ class Worker:
             remedy = "use smaller images or a smaller batch"
             raise MeasurementError(f"a worker gave no answer in {limit_s:g} s", remedy) from error
         if not data:
+            self.said.put(data)  # whoever reads again finds the end again
             raise self._died()
         self.heard += data
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +19,7 @@ from senet_bench.core import catalog
 from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import ENGINES, FASTEST, RUNTIMES, missing_modules
 from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
-from senet_bench.deployment import Deployed, deploy
+from senet_bench.deployment import Deployed, deploy, engines
 from senet_bench.errors import UsageError
 from senet_bench.models import build
 from senet_bench.models.attention import maker
@@ -113,6 +115,42 @@ def test_the_deploy_form_is_a_runtime(runtime: Any) -> None:
     with session(conditions):
         prepared = prepare(network, conditions, example((3, 32, 32), 2))
     assert prepared.difference < 1e-5
+
+
+@exported
+@pytest.mark.parametrize("form", ["", "deploy:"])
+def test_a_network_is_exported_once_for_all_its_calls(runtime: Any, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = small()
+    conditions = Conditions(runtime=form + runtime, batch_size=2)
+    begun: list[object] = []
+    begin = engines.Running.__init__
+
+    def noted(self: engines.Running, model: object, *rest: Any) -> None:
+        begun.append(model)
+        begin(self, model, *rest)
+
+    monkeypatch.setattr(engines.Running, "__init__", noted)
+    with session(conditions), torch.inference_mode():
+        ready = prepare(network, conditions, x)
+        outputs = [ready.factory()() for _ in range(2)]
+        assert torch.equal(*outputs)  # type: ignore[arg-type]
+        assert (outputs[0] - network(x)).abs().max() < 1e-5
+    assert len(begun) == 4  # what was exported, and a copy for each call that was made
+    assert len(set(map(id, begun))) == 1
+
+
+def test_openvino_tells_the_network_of_nothing() -> None:
+    pytest.importorskip("openvino")
+    program = """
+import sys, torch
+from torch import nn
+from senet_bench.deployment import deploy
+deploy(nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).eval(), "openvino")(torch.randn(1, 3, 8, 8))
+assert "openvino" in sys.modules
+print(sys.modules["openvino_telemetry"], [name for name in sys.modules if name.startswith("openvino_telemetry.")])
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert ended.stdout.split("\n")[0] == "None []"
 
 
 def test_the_plain_form_runs_in_torch_and_follows_the_precision() -> None:

@@ -13,10 +13,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench import agreement, latency, runtimes
+from senet_bench.bench import agreement, latency, reference, runtimes, untouched
 from senet_bench.bench.agreement import fault_of
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
+from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
@@ -528,25 +529,44 @@ def test_what_a_whole_class_keeps_is_named_and_what_never_answers_is_timed(
     assert len(cheats.BY_CONTENT) > found.comparison.samples.rounds  # each timed call had content of its own
 
 
-def _giving(output: Any) -> Any:
-    return lambda images: output
+def _fault(given: Any, own: Any, exact: Any, again: Any) -> str | None:
+    """What is wrong with an output, where copies of the network give these."""
+    images = torch.zeros(1, 3, 8, 8)
+    return fault_of(given, images, own, lambda _: own, lambda _: exact, lambda _: again, 1e-3)
 
 
 def test_where_single_precision_tells_nothing_what_a_copy_keeps_is_seen_by_repeating() -> None:
     """SE-ResNet-101 with random weights is half of its largest output from double precision: it was not ranked."""
-    images, exact = torch.zeros(1, 3, 8, 8), np.array([[1.0, -1.0]])
+    exact = np.array([[1.0, -1.0]])
     for own, kept, fault in ((1.5, 1.5, None), (1.5, None, None), (1.5, 0.4, "stale"), (1.0, 1.0, "stale")):
         again = None if kept is None else exact * kept
-        told = fault_of(exact * 0.4, images, _giving(exact * own), _giving(exact), _giving(again), 1e-3)
-        assert told == fault
+        assert _fault(exact * 0.4, exact * own, exact, again) == fault
 
 
 def test_a_runtime_that_rounds_more_coarsely_is_not_called_stale() -> None:
     """ONNX Runtime was nine times as far from double precision as eager, where rounding had grown a thousandfold."""
-    images, exact = torch.zeros(1, 3, 8, 8), np.array([[1.0, -1.0]])
-    given = exact * 1.0065
-    assert fault_of(given, images, _giving(exact * 1.0007), _giving(exact), _giving(None), 1e-3) is None
-    assert fault_of(given, images, _giving(exact * 1.00001), _giving(exact), _giving(None), 1e-3) == "stale"
+    exact = np.array([[1.0, -1.0]])
+    assert _fault(exact * 1.0065, exact * 1.0007, exact, None) is None
+    assert _fault(exact * 1.0065, exact * 1.00001, exact, None) == "stale"
+
+
+def test_what_a_network_gives_is_kept_for_all_runtimes_that_are_held_against_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    honest, asked = untouched.honest_output, list[Tensor]()
+
+    def counted(network: nn.Module, images: Tensor) -> Any:
+        asked.append(images.clone())
+        return honest(network, images)
+
+    monkeypatch.setattr(reference, "honest_output", counted)
+    kept = {name: Reference(network()) for name in "ab"}
+    plan = Plan(budget_s=0.2, warmup_s=0.01, epochs=1, max_rounds=1)
+    result_of(measure_networks(kept, "a", SIZE, plan=plan))
+    once = len(asked)
+    result_of(measure_networks(kept, "a", SIZE, conditions=Conditions(runtime="deploy"), plan=plan))
+    assert once >= 6  # three draws of images for each network; its copy has the same
+    assert len(asked) - once <= 1  # that of a round
 
 
 class Amplified(nn.Module):

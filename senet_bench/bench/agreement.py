@@ -77,27 +77,28 @@ def exactly(network: nn.Module, images: Tensor) -> Floats | None:
 def fault_of(
     output: object,
     images: Tensor,
-    honest: Callable[[Tensor], Floats],
+    own: Floats,
+    again: Callable[[Tensor], Floats],
     exact: PossibleOutput,
     repeated: PossibleOutput,
     allowed: float,
 ) -> Fault | None:
     """What is wrong with an output for these images, by what copies of the network make of them.
 
-    `honest` gives the output of an untouched copy in single precision, `exact` in double, None where there is none.
-    Where the network's single precision is far from double (a deep one with random weights), another order of the same
-    sums gives another output; there `repeated`, that of a copy which has answered other images and otherwise does as
-    `honest` does, stands for the output.
+    `own` is what an untouched copy gave in single precision, `again` what another gives, `exact` in double, None where
+    there is none. Where the network's single precision is far from double (a deep one with random weights), another
+    order of the same sums gives another output; there `repeated`, that of a copy which has answered other images and
+    otherwise does as `again` does, stands for the output.
     """
-    own, given = honest(images), array(output)
+    given = array(output)
     if distance(given, own) <= SLACK * allowed:
         return None
-    if distance(honest(images), own) > allowed:
+    if distance(again(images), own) > allowed:
         return "random"
     reference = exact(images)
     if reference is not None and distance(own, reference) > UNTOLD:
-        again = repeated(images)
-        return "stale" if again is not None and distance(again, own) > allowed else None
+        kept = repeated(images)
+        return "stale" if kept is not None and distance(kept, own) > allowed else None
     allowed, difference = judge_output(given, own, reference, allowed)
     return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 

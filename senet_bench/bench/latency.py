@@ -10,10 +10,10 @@ from torch import nn
 
 from senet_bench.bench.agreement import witness
 from senet_bench.bench.clock import Clock, PeakMemory
-from senet_bench.bench.count import steady
 from senet_bench.bench.device import card_of, device_of, peak_memory
 from senet_bench.bench.energy import measure_energy
 from senet_bench.bench.machine import session, settled
+from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, prepare
 from senet_bench.bench.samples import Comparison
@@ -70,7 +70,7 @@ class NetworkLatency:
 
 
 def measure_networks(
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module | Reference],
     baseline: str,
     input_size: tuple[int, ...],
     *,
@@ -80,7 +80,8 @@ def measure_networks(
 ) -> Steps[NetworkLatency]:
     """The latency of networks in the same rounds; yields what is prepared and the part of the budget that is used.
 
-    `input_size` is (C, H, W) of one image. The networks are not changed; what cannot be run, or does not compute its
+    `input_size` is (C, H, W) of one image. The networks are not changed, and `Reference`s of them serve several
+    measurements; what cannot be run, or does not compute its
     output anew, is left out and named. The batch of all is halved while memory runs out. Raises `UsageError` for
     conditions that are not to be had and `MeasurementError` when the baseline cannot be built, captured or held in
     memory.
@@ -111,7 +112,7 @@ def measure_networks(
 
 
 def _measured(
-    networks: Mapping[str, nn.Module],
+    networks: Mapping[str, nn.Module | Reference],
     baseline: str,
     input_size: tuple[int, ...],
     conditions: Conditions,
@@ -124,7 +125,7 @@ def _measured(
         for name, network in networks.items():
             try:
                 with guarded(name, draws=True):
-                    prepared[name] = prepare(steady(network), conditions, images)
+                    prepared[name] = prepare(network, conditions, images)
             except MeasurementError as error:
                 raise ArmError(name, error.problem, error.remedy) from error
             yield Progress(f"preparing {name}", 0.0, plan.budget_s)
@@ -157,7 +158,7 @@ def energy_of(
     device, images = device_of(conditions.device), example(input_size, conditions.batch_size)
     meter = device.meter()
     with session(conditions):
-        calls = {name: prepare(steady(network), conditions, images).factory() for name, network in networks.items()}
+        calls = {name: prepare(network, conditions, images).factory() for name, network in networks.items()}
         return (yield from measure_energy(calls, baseline, meter, device.synchronise, conditions.batch_size))
 
 

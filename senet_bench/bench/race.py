@@ -8,10 +8,10 @@ from dataclasses import replace
 from torch import nn
 
 from senet_bench.bench.agreement import witness
-from senet_bench.bench.count import steady
 from senet_bench.bench.device import device_of
 from senet_bench.bench.latency import fitting_plan
 from senet_bench.bench.machine import check_conditions, session
+from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Factory, Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.bench.samples import Comparison
@@ -36,13 +36,13 @@ def race(
     """
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
     out: list[RuntimeStanding] = []
-    device = device_of(conditions.device)
+    device, reference = device_of(conditions.device), Reference(network)
     with session(replace(conditions, runtime=EAGER)):
         for runtime in entrants(training=conditions.mode == "train", graphs=device.captures):
             under = replace(conditions, runtime=runtime)
             try:
                 check_conditions(under)
-                ready[runtime] = prepare(steady(network), under, images).factory
+                ready[runtime] = prepare(reference, under, images).factory
             except (UsageError, MeasurementError) as error:
                 if runtime == EAGER:
                     raise

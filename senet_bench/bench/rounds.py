@@ -166,7 +166,7 @@ class _Session:
                 self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
         for name, call in self.calls.items():
             with guarded(name, draws=True):
-                self._check(name, call())
+                self._check(name, call())  # what is kept of these images answers those that are verified
                 if self.epoch == 0 and isinstance(call, FreshCall):
                     for draw in (call.renew, call.vary, call.vary):
                         draw()

@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_bench.bench.agreement import calibrated, distance, exactly, fault_of, judge_output, output_numbers
+from senet_bench.bench.agreement import distance, exactly, judge_output, output_numbers
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import check_conditions
-from senet_bench.bench.untouched import honest_exactly, honest_output, repeated_output
+from senet_bench.bench.reference import Reference
 from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
-from senet_bench.deployment import deploy
-from senet_bench.deployment.engines import running, torch_compiled
+from senet_bench.deployment import Deployed, deploy
+from senet_bench.deployment.engines import EngineCall, running, torch_compiled
 from senet_bench.deployment.quantised import quantised, seeded_images
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
 
@@ -65,8 +65,10 @@ def example(input_size: tuple[int, ...], batch_size: int, seed: int = 0) -> Tens
     return torch.randn(batch_size, *input_size, generator=torch.Generator().manual_seed(seed))
 
 
-def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepared:
+def prepare(network: nn.Module | Reference, conditions: Conditions, images: Tensor) -> Prepared:
     """The network as a checked factory of calls; to be used inside `session(conditions)`. `network` is not changed.
+
+    Whoever prepares one network for several runtimes gives each the same `Reference`.
 
     A call of mode infer returns the logits, one of mode train makes a step of SGD on cross entropy and returns
     the loss. BatchNorm statistics that nothing has trained are made those of random images. Raises `UsageError` for
@@ -74,28 +76,31 @@ def prepare(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepa
     of eager fp32. Out of memory is passed on as torch raises it.
     """
     check_conditions(conditions)
+    reference = Reference.of(network)
     with failing_as("the network failed"):
-        network = calibrated(network, images) if conditions.mode == "infer" else network
+        network = reference.calibrated(images) if conditions.mode == "infer" else reference.network
     plain = Conditions(conditions.device, batch_size=conditions.batch_size, mode=conditions.mode)
     allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
     allowed = INT8_TOLERANCE if RUNTIMES[conditions.runtime].int8 else allowed
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
-        output = output_numbers(_seeded(functools.partial(call_of, network, conditions, images)))
+        calls = Calls(network, conditions, images)
+        output = output_numbers(_seeded(calls.make))
         first_s = time.perf_counter() - start
         same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
-        reference = output if same else output_numbers(_seeded(functools.partial(call_of, network, plain, images)))
-        difference = distance(output, reference)
+        alike = Calls(network, plain, images)
+        eager = output if same else reference.kept(plain, images, lambda _: output_numbers(_seeded(alike.make)))
+        difference = distance(output, eager)
         if not difference <= allowed and conditions.mode == "infer":
             exact = exactly(network, images[: conditions.batch_size])
-            allowed, difference = judge_output(output, reference, exact, allowed)
+            allowed, difference = judge_output(output, eager, exact, allowed)
     if not difference <= allowed:
         raise MeasurementError(
             f"{_named(conditions)} differs from eager fp32 by {difference:.2g} of the largest output, more than"
             f" {allowed:g}",
             "leave out what differs" if same else "use eager fp32",
         )
-    factory = functools.partial(_fresh, network, conditions, images, allowed)
+    factory = functools.partial(_fresh, calls, reference, allowed)
     reduced = REDUCED.get(conditions.precision) if conditions.mode == "infer" else None
     held = copy.deepcopy(network).to(reduced) if reduced else network
     return Prepared(factory, difference, allowed, first_s, weight_bytes(held))
@@ -128,9 +133,9 @@ def _seeded(factory: Callable[[], Call]) -> Call:
     return call
 
 
-def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: float) -> FreshCall:
+def _fresh(calls: Calls, reference: Reference, allowed: float) -> FreshCall:
     """A fresh copy of the network under the conditions, as a call on images that are drawn anew before each."""
-    x = images[: conditions.batch_size].to(conditions.device).clone()
+    x = calls.images.clone()
     drawn, random = x.clone(), torch.Generator(x.device).manual_seed(1)
     held: list[Tensor] = []
 
@@ -143,41 +148,67 @@ def _fresh(network: nn.Module, conditions: Conditions, images: Tensor, allowed: 
         held[0].copy_(drawn.mul_(light.exp().clamp(0.25, 4)).add_(light))
 
     def fault(output: object) -> Fault | None:
-        if conditions.mode == "train":
-            return None
-        honest, exact = functools.partial(honest_output, network), functools.partial(honest_exactly, network)
-        return fault_of(output, drawn, honest, exact, functools.partial(repeated_output, network), allowed)
+        return None if calls.conditions.mode == "train" else reference.fault(output, drawn, allowed)
 
-    return FreshCall(call_of(network, conditions, x, held), renew, fault, vary)
+    return FreshCall(calls.make(held), renew, fault, vary)
 
 
-def call_of(network: nn.Module, conditions: Conditions, images: Tensor, held: list[Tensor] | None = None) -> Call:
-    """A fresh copy of the network under the conditions, as a call that has been made once if it compiles.
+class Calls:
+    """Makes calls of a network under some conditions, each of a copy of its own; it is exported once for all of them.
 
-    The call reads its images from a tensor of its own, which is added to `held`.
+    `images` are those of the conditions' batch, on their device.
     """
-    x = images[: conditions.batch_size].to(conditions.device).clone()
-    fresh = copy.deepcopy(network).to(conditions.device).train(conditions.mode == "train")
-    dtype, facts = REDUCED.get(conditions.precision), RUNTIMES[conditions.runtime]
-    x = _laid_out(x.to(dtype) if conditions.mode == "infer" and dtype is not None else x, conditions)
-    if held is not None:
-        held.append(x)
-    if facts.deployed:
-        return _deployed(fresh, conditions, x)
+
+    def __init__(self, network: nn.Module, conditions: Conditions, images: Tensor) -> None:
+        self.network, self.conditions = network, conditions
+        self.images = images[: conditions.batch_size].to(conditions.device)
+        self.exported: EngineCall | None = None
+
+    def make(self, held: list[Tensor] | None = None) -> Call:
+        """A call, which has been made once if it compiles; it reads images of its own, which are added to `held`."""
+        conditions, x = self.conditions, self.images.clone()
+        dtype, facts = REDUCED.get(conditions.precision), RUNTIMES[conditions.runtime]
+        x = _laid_out(x.to(dtype) if conditions.mode == "infer" and dtype is not None else x, conditions)
+        if held is not None:
+            held.append(x)
+        if facts.extra:
+            if self.exported is None:
+                self.exported = _exported(copy.deepcopy(self.network).eval(), conditions, x)
+            return _inference(_again(self.exported), x)
+        fresh = copy.deepcopy(self.network).to(conditions.device).train(conditions.mode == "train")
+        if facts.deployed:
+            return _deployed(fresh, conditions, x)
+        if conditions.channels_last:
+            fresh = fresh.to(memory_format=torch.channels_last)
+        if conditions.mode == "infer" and dtype is not None:
+            fresh = fresh.to(dtype)
+        run: Callable[[Tensor], Any] = torch_compiled(fresh) if conditions.runtime == "compile" else fresh
+        call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
+        if conditions.runtime == "compile":
+            with _own_cache():
+                call()
+        return device_of(x.device).capture(call) if conditions.runtime == "cudagraph" else call
+
+
+def _exported(network: nn.Module, conditions: Conditions, x: Tensor) -> EngineCall:
+    """The network, which may be changed, as another package than torch runs it on such images."""
+    facts = RUNTIMES[conditions.runtime]
     if facts.int8:
-        return _inference(quantised(facts, fresh, seeded_images(x.shape)), x)
-    if facts.extra:
-        return _inference(running(facts.engine, fresh, x), x)
-    if conditions.channels_last:
-        fresh = fresh.to(memory_format=torch.channels_last)
-    if conditions.mode == "infer" and dtype is not None:
-        fresh = fresh.to(dtype)
-    run: Callable[[Tensor], Any] = torch_compiled(fresh) if conditions.runtime == "compile" else fresh
-    call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
-    if conditions.runtime == "compile":
-        with _own_cache():
-            call()
-    return device_of(x.device).capture(call) if conditions.runtime == "cudagraph" else call
+        return quantised(facts, network, seeded_images(x.shape))
+    if not facts.deployed:
+        return running(facts.engine, network, x)
+    deployed = deploy(network, facts.engine)
+    if isinstance(deployed, Deployed):
+        deployed.run(x)
+    return deployed
+
+
+def _again(run: EngineCall) -> EngineCall:
+    """A copy of what runs a network, elsewhere in memory."""
+    copied = copy.deepcopy(run)
+    if isinstance(run, Deployed) and isinstance(copied, Deployed):
+        copied.runs = copy.deepcopy(run.runs)
+    return copied
 
 
 def _laid_out(images: Tensor, conditions: Conditions) -> Tensor:
@@ -194,8 +225,7 @@ def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
     if conditions.mode == "train":
         raise UsageError(f"runtime {conditions.runtime} is for inference only", "use --mode infer or another runtime")
     engine = RUNTIMES[conditions.runtime].engine
-    deployed = deploy(network, engine)
-    call = _inference(deployed if RUNTIMES[conditions.runtime].extra else deployed.to(x.dtype), x)
+    call = _inference(deploy(network, engine).to(x.dtype), x)
     device = device_of(x.device)
     if engine in ("torch", "eager"):
         return device.capture(call) if device.captures else call

@@ -124,7 +124,7 @@ def _own_modules_away() -> Iterator[dict[str, ModuleType]]:
 
 def _own_modules() -> dict[str, ModuleType]:
     """The modules that are neither ours nor installed, but for the program."""
-    files = ((name, module, module.__dict__.get("__file__")) for name, module in [*sys.modules.items()])
+    files = ((name, module, module.__dict__.get("__file__")) for name, module in [*sys.modules.items()] if module)
     own = {name: module for name, module, file in files if isinstance(file, str) and outside(file)}
     own.pop(MAIN_MODULE, None)
     return own

@@ -60,11 +60,15 @@ class Deployed(nn.Module):
         with torch.no_grad():
             if self.engine in ("torch", "eager"):
                 return self.body(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
-            key = None if self.dynamic else x.shape, torch.get_num_threads(), x.dtype
-            if key not in self.runs:
-                self.runs[key] = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
-            self.shape = tuple(x.shape)  # type: ignore[assignment]
-            return self.runs[key](x)
+            return self.run(x)(x)
+
+    def run(self, x: Tensor) -> EngineCall:
+        """What its engine makes of it for images like these; made at the first call."""
+        key = None if self.dynamic else x.shape, torch.get_num_threads(), x.dtype
+        if key not in self.runs:
+            self.runs[key] = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
+        self.shape = tuple(x.shape)  # type: ignore[assignment]
+        return self.runs[key]
 
     def save(self, path: str | Path, shape: ImageShape | None = None) -> None:
         """Write the network to an .onnx file or an OpenVINO .xml, for images of `shape` (N, C, H, W).

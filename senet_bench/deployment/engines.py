@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +23,32 @@ EngineCall = Callable[[Tensor], Any]
 """Images (N, C, H, W) to what the network returns."""
 OPSET = 17
 _numbered = itertools.count()
+
+
+class Running:
+    """An exported model as a call of what runs it, begun at the first call; a copy begins the same model once more."""
+
+    def __init__(self, model: Any, begin: Callable[[Any], EngineCall]) -> None:
+        self.model, self.begin = model, begin
+
+    @functools.cached_property
+    def _call(self) -> EngineCall:
+        return self.begin(self.model)
+
+    def __call__(self, x: Tensor) -> Any:
+        """Images (N, C, H, W) to what the network returns."""
+        return self._call(x)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> Running:
+        return Running(self.model, self.begin)
+
+
+def openvino_module() -> Any:
+    """OpenVINO without its telemetry, which forks this process for each model that it tells the network of."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino
 
 
 def check_engine(engine: DeployEngine) -> None:
@@ -76,28 +104,26 @@ def write_onnx(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool 
 
 def write_openvino(network: nn.Module, images: Tensor, path: Path, *, dynamic: bool = False) -> None:
     """The network as OpenVINO's .xml, with its weights beside it in a .bin."""
-    import openvino
-
     with _quiet():
-        openvino.save_model(_openvino_model(network, images, dynamic), str(path), compress_to_fp16=False)
+        openvino_module().save_model(_openvino_model(network, images, dynamic), str(path), compress_to_fp16=False)
 
 
 def _onnxruntime(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "network.onnx"
         write_onnx(network, images, path, dynamic=dynamic)
-        return onnxruntime_session(str(path))
+        return Running(path.read_bytes(), onnxruntime_session)
 
 
-def onnxruntime_session(model: str | bytes) -> EngineCall:
-    """An ONNX file, or its content, as a call of ONNX Runtime, with torch's number of threads."""
+def onnxruntime_session(model: bytes) -> EngineCall:
+    """The content of an ONNX file as a call of ONNX Runtime, with torch's number of threads."""
     session = inference_session(model)
     name = session.get_inputs()[0].name
     return lambda x: _tensors(session.run(None, {name: arrays_of(x)}))
 
 
-def inference_session(model: str | bytes, *, quiet: bool = False) -> Any:
-    """An ONNX file, or its content, in ONNX Runtime on the CPU; `quiet` without its warnings of the exporter's work."""
+def inference_session(model: bytes, *, quiet: bool = False) -> Any:
+    """The content of an ONNX file in ONNX Runtime on the CPU; `quiet` without its warnings of the exporter's work."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -107,7 +133,8 @@ def inference_session(model: str | bytes, *, quiet: bool = False) -> Any:
 
 
 def _openvino(network: nn.Module, images: Tensor, dynamic: bool) -> EngineCall:
-    return openvino_request(_openvino_model(network, images.float(), dynamic), bf16=images.dtype is torch.bfloat16)
+    request = functools.partial(openvino_request, bf16=images.dtype is torch.bfloat16)
+    return Running(_openvino_model(network, images.float(), dynamic), request)
 
 
 def openvino_request(model: Any, *, bf16: bool = False) -> EngineCall:
@@ -115,9 +142,7 @@ def openvino_request(model: Any, *, bf16: bool = False) -> EngineCall:
 
     It calculates in fp32, or what the model is quantised to, or with `bf16` in that, and then takes images of either.
     """
-    import openvino
-
-    core = openvino.Core()
+    core = openvino_module().Core()
     if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UsageError("OpenVINO has no bf16 on this CPU", "use fp32")
     precision = "bf16" if bf16 else "f32"
@@ -127,13 +152,11 @@ def openvino_request(model: Any, *, bf16: bool = False) -> EngineCall:
 
 
 def _openvino_model(network: nn.Module, images: Tensor, dynamic: bool) -> Any:
-    import openvino
-
     shape = [-1, images.shape[1], -1, -1] if dynamic else list(images.shape)
     network = copy.deepcopy(network).float() if _is_reduced(network) else network
     with torch.no_grad():
         script: Any = torch.jit.trace(network, images, check_trace=False)  # type: ignore[no-untyped-call]
-    return openvino.convert_model(script, example_input=images, input=[shape])
+    return openvino_module().convert_model(script, example_input=images, input=[shape])
 
 
 def _is_reduced(network: nn.Module) -> bool:

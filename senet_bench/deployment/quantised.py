@@ -7,7 +7,6 @@ second factor, are quantised like the rest or kept in fp32.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -18,14 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.core.runtimes import RuntimeFacts
-from senet_bench.deployment.engines import EngineCall, arrays_of, onnxruntime_session, openvino_request, write_onnx
+from senet_bench.deployment.engines import (
+    EngineCall,
+    Running,
+    arrays_of,
+    onnxruntime_session,
+    openvino_module,
+    openvino_request,
+    write_onnx,
+)
 from senet_bench.deployment.onnx_gates import gates_of, name_nodes
 
 CALIBRATION = 64
 """Seeded standard normal images for a network without data."""
-MOST_KEPT = 4
-_made: dict[object, Any] = {}
-"""The last quantised networks, by graph with weights and by images: epochs of timing ask for them again."""
 
 
 def seeded_images(shape: Sequence[int]) -> list[Tensor]:
@@ -40,20 +44,9 @@ def quantised(facts: RuntimeFacts, network: nn.Module, images: Sequence[Tensor])
         path = Path(folder) / "network.onnx"
         write_onnx(network, images[0], path)
         excluded = _named(path, kept=facts.gates_fp32)
-        key = (facts, hashlib.sha256(path.read_bytes()).digest(), _digest(images))
-        if key not in _made:
-            if len(_made) >= MOST_KEPT:
-                del _made[next(iter(_made))]
-            make = _by_onnxruntime if facts.engine == "onnxruntime" else _by_nncf
-            _made[key] = make(path, images, excluded)
-    return (onnxruntime_session if facts.engine == "onnxruntime" else openvino_request)(_made[key])
-
-
-def _digest(images: Sequence[Tensor]) -> bytes:
-    content = hashlib.sha256()
-    for batch in images:
-        content.update(arrays_of(batch).tobytes())
-    return content.digest()
+        if facts.engine == "onnxruntime":
+            return Running(_by_onnxruntime(path, images, excluded), onnxruntime_session)
+        return Running(_by_nncf(path, images, excluded), openvino_request)
 
 
 def _named(path: Path, *, kept: bool) -> list[str]:
@@ -87,8 +80,8 @@ def _by_onnxruntime(path: Path, images: Sequence[Tensor], excluded: list[str]) -
 
 
 def _by_nncf(path: Path, images: Sequence[Tensor], excluded: list[str]) -> Any:
+    openvino = openvino_module()
     import nncf
-    import openvino
 
     model = openvino.convert_model(str(path))
     present = {operation.get_friendly_name() for operation in model.get_ops()}

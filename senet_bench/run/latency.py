@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,6 +23,7 @@ from senet_bench.run.cases import Case
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
+    from senet_bench.bench.reference import Reference
     from senet_bench.bench.runtimes import Prepared
 
 MORE_THAN_ENOUGH_S = 3600.0
@@ -115,7 +117,8 @@ class Timing:
         first, *others = several
         if first.runtime == FASTEST:
             first = yield from self._fastest(group, first, record, done, total)
-        each = [self._timed(group, conditions, record, done, total) for conditions in (first, *others)]
+        networks = functools.cache(group.networks)
+        each = [self._timed(group, networks, conditions, record, done, total) for conditions in (first, *others)]
         found = (yield from _taking_turns(each, first, done, self.seed)) if others else [(yield from each[0])]
         for place, latencies in enumerate(found if self.energy else ()):
             found[place] = yield from self._with_energy(group, latencies, record, done, total)
@@ -145,17 +148,22 @@ class Timing:
         return replace(conditions, runtime=cast("Runtime", standings[0].runtime))
 
     def _timed(
-        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
+        self,
+        group: _Group,
+        networks: Callable[[], dict[str, Reference]],
+        conditions: Conditions,
+        record: Record[Run],
+        done: int,
+        total: int,
     ) -> Steps[dict[int, Latency | str]]:
         """The latency of each row's place, or why there is none."""
         from senet_bench.bench.latency import measure_networks
         from senet_bench.bench.rounds import Plan
 
         try:
-            networks = {arm: case.build() for arm, case in group.arms.items()}
             size = next(iter(group.arms.values())).spec.input_size
             plan = Plan(budget_s=self.budget_s, seed=self.seed)
-            steps = measure_networks(networks, group.name, size, conditions=conditions, plan=plan)
+            steps = measure_networks(networks(), group.name, size, conditions=conditions, plan=plan)
             what = f"timing {group.name}"
             measured = yield from retold(
                 steps, lambda step: record.progress(what, done + step.done / step.total, total)
@@ -211,6 +219,12 @@ class _Group:
     name: str
     arms: dict[str, Case]
     places: dict[int, str] = field(default_factory=dict)
+
+    def networks(self) -> dict[str, Reference]:
+        """The networks of the arms."""
+        from senet_bench.bench.reference import Reference
+
+        return {arm: Reference(case.build()) for arm, case in self.arms.items()}
 
 
 def _groups(cases: Sequence[Case]) -> list[_Group]:

@@ -300,7 +300,7 @@ def test_a_captured_network_is_copied_saved_moved_and_loaded_without_its_graphs(
     file.seek(0)
     for other in (copy.deepcopy(network), torch.load(file, weights_only=False)):
         assert isinstance(other, Captured)
-        assert not other.captures
+        assert not other.runs
     network.load_state_dict(network.state_dict())
     network(x)
     network.float()(x)

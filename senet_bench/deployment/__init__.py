@@ -20,6 +20,7 @@ from senet_bench.deployment.engines import EngineCall, check_engine, running, wr
 from senet_bench.deployment.fold import fold_factors, fold_norms
 from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import traced
+from senet_bench.deployment.per_shape import PerShape
 from senet_bench.deployment.strided_gates import delay_gates
 from senet_bench.errors import UsageError
 
@@ -33,11 +34,11 @@ FILE_WRITERS: dict[str, tuple[DeployEngine, Callable[..., None]]] = {
 """By the ending of a file: what must be installed to write it, and the function that does."""
 
 
-class Deployed(nn.Module):
+class Deployed(PerShape[EngineCall]):
     """A network for inference; `rewritten` says whether it is more than a copy in evaluation.
 
     It stays in evaluation whatever mode it is put into: without its BatchNorms it cannot be trained. Copies and files
-    of `torch.save` hold the graph; what an engine made of it is made anew at the first call.
+    of `torch.save` hold the graph, not what an engine made of it.
     """
 
     def __init__(
@@ -51,7 +52,6 @@ class Deployed(nn.Module):
         super().__init__()
         self.body, self.rewritten, self.engine, self.dynamic = body, rewritten, engine, dynamic
         self.blocked = blocked and engine == "onnxruntime" and not dynamic and isinstance(body, fx.GraphModule)
-        self.runs: dict[object, EngineCall] = {}
         self.shape: ImageShape | None = None
         self.train(False)
 
@@ -94,18 +94,6 @@ class Deployed(nn.Module):
     def train(self, mode: bool = True) -> Deployed:
         """Itself, in evaluation."""
         return super().train(False)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As any module's; engines are given the new weights."""
-        self.runs.clear()
-        return super().load_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.runs.clear()
-        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "runs": {}}
 
 
 def deploy(

@@ -7,12 +7,12 @@ import functools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from senet_bench.core.devices import kind_of
+from senet_bench.deployment.per_shape import PerShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,40 +96,26 @@ def _replay_seconds(graph: Graph) -> float:
     return float(start.elapsed_time(end)) / 1e3
 
 
-class Captured(nn.Module):
+class Captured(PerShape[tuple[Tensor, Graph]]):
     """Runs a network on CUDA images by replaying a graph, captured at the first call with their shape.
 
-    On other devices it calls the network. Graphs are captured anew when the weights have moved or were loaded; copies
-    and files hold none.
+    On other devices it calls the network.
     """
 
     def __init__(self, body: nn.Module) -> None:
         super().__init__()
         self.body = body
-        self.captures: dict[tuple[object, ...], tuple[Tensor, Graph]] = {}
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output, in memory of its own."""
         if torch.compiler.is_compiling() or not kind_of(x.device.type).graphs:
             return self.body(x)  # type: ignore[no-any-return]
         key = (x.shape, x.dtype, x.device)
-        if key not in self.captures:
+        if key not in self.runs:
             with torch.inference_mode(False), torch.no_grad():  # so that calls in any mode may write to it
                 given = x.clone(memory_format=torch.channels_last)
-            self.captures[key] = given, captured(lambda: self.body(given), x.device)
-        given, graph = self.captures[key]
+            self.runs[key] = given, captured(lambda: self.body(given), x.device)
+        given, graph = self.runs[key]
         given.copy_(x)
         output: Tensor = graph.replay()  # type: ignore[assignment]
         return output.clone()
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As any module's."""
-        self.captures.clear()
-        return super().load_state_dict(*args, **kwargs)
-
-    def _apply(self, *args: Any, **kwargs: Any) -> Any:
-        self.captures.clear()
-        return super()._apply(*args, **kwargs)  # type: ignore[no-untyped-call]
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "captures": {}}

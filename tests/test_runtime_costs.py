@@ -17,6 +17,7 @@ from senet_bench.gallery import report
 from senet_bench.gallery.collection import gather, main_timing
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.leaves import Leaf
+from senet_bench.gallery.page.times import fastest
 from senet_bench.show.drawing import Box, Chart, Mark, Stroke, Text, overlap, width_of
 from tests.support import stored
 
@@ -211,16 +212,37 @@ def box(text: Text) -> Box:
     return left, text.place[1] - text.size, left + wide, text.place[1] + 2
 
 
-def test_conditions_that_differ_in_runtime_and_batch_size_alone_are_tabs_within_one(tmp_path: Path) -> None:
+def test_times_that_differ_in_runtime_and_batch_size_alone_are_one_table(tmp_path: Path) -> None:
     stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     reduced = {("eager", 1): 1.2, ("eager", 8): 1.1}
     stored.store(tmp_path, run(stored.by_runtime("ResNet", reduced, precision="bf16")), "20261120T100002Z-compare-2")  # type: ignore[arg-type]
-    shown_all = content(gather(tmp_path, Store(tmp_path).survey()))
-    names = {leaf.name: [inner.name for inner in leaf.leaves] for leaf in shown_all.latency}
-    fp32 = ["batch 1, eager", "batch 1, openvino", "batch 1, deploy:openvino", "batch 8, eager", "batch 8, openvino"]
-    assert {name.partition(": ")[2]: inner for name, inner in names.items()} == {
-        "cpu, fp32, 1 thread": fp32,
-        "batch 1, cpu, bf16, eager, 1 thread": [],
-        "batch 8, cpu, bf16, eager, 1 thread": [],
+    shown = content(gather(tmp_path, Store(tmp_path).survey()))
+    leaves = {leaf.name.partition(": ")[2]: leaf for leaf in shown.latency}
+    machine = shown.latency[0].table_name.split("-")[1]
+    assert {name: leaf.table_name for name, leaf in leaves.items()} == {
+        "cpu, fp32, 1 thread": f"latency-{machine}-cpu-fp32-t1",
+        "batch 1, cpu, bf16, eager, 1 thread": f"latency-{machine}-cpu-bf16-t1-eager-b1",
+        "batch 8, cpu, bf16, eager, 1 thread": f"latency-{machine}-cpu-bf16-t1-eager-b8",
     }
-    assert len([name for name, _ in shown_all.tables() if name.startswith("latency-")]) == 7
+    together = leaves["cpu, fp32, 1 thread"].table
+    assert together
+    headers = [column.name for column in together.columns]
+    places = [(line[headers.index("batch size")], line[headers.index("runtime")]) for line in together.texts]
+    assert list(dict.fromkeys(places)) == [
+        *(("1", runtime) for runtime in ("eager", "openvino", "deploy:openvino")),
+        *(("8", runtime) for runtime in ("eager", "openvino")),
+    ]
+
+
+def test_an_error_is_set_beside_the_time_of_the_fastest_runtime_of_each_batch_size(tmp_path: Path) -> None:
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    timings = gather(tmp_path, Store(tmp_path).survey()).timings
+    shown = fastest(timings)
+    for timed in shown:
+        alike = [one for one in timings if one.conditions.batch_size == timed.conditions.batch_size]
+        most = max(len(one.rows) for one in alike)
+        assert len(timed.rows) == most
+        assert timed.rows[-1].latencies[0].seconds == min(
+            one.rows[-1].latencies[0].seconds for one in alike if len(one.rows) == most
+        )
+    assert sorted(timed.conditions.batch_size for timed in shown) == [1, 8]

@@ -18,8 +18,6 @@ from senet_bench.gallery.collection import Collection, Setting, setting_label, s
 from senet_bench.gallery.plots import ratio_text
 from senet_bench.show.tables import Column, Field, Table, interval_text, number, table_of
 
-VARIED = ("runtime", "batch_size")
-"""The conditions that differ within a chart."""
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 """By what runs a network the package whose version is told beside torch's."""
 NOTES = (

@@ -13,7 +13,7 @@ from senet_bench.gallery.collection import DOCUMENTS_OF, Collection, main_timing
 from senet_bench.gallery.here import own_tables
 from senet_bench.gallery.page.headline import Grid, grids
 from senet_bench.gallery.page.leaves import Leaf, flat, together, with_tables
-from senet_bench.gallery.page.times import by_setting, latencies, runtimes, timed_name, where
+from senet_bench.gallery.page.times import fastest, latencies, runtimes, timed_name, where
 from senet_bench.gallery.plots import tradeoff, unit_of
 from senet_bench.gallery.points import DATASET_NAMES, PAPER_CELLS, DatasetPoints, PricedError, points
 from senet_bench.gallery.tables import error_tables
@@ -105,11 +105,13 @@ def _with_columns(shown: Content, layout: Layout) -> Content:
 
 
 def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[PricedError]) -> list[Leaf]:
-    """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions."""
+    """A tab a data set, in it one a metric, in a measured one's one for each machine and conditions.
+
+    Of several runtimes it is the fastest one's.
+    """
+    timings = fastest(timings)
     most = max(LEAST_POINTS, min(MOST_POINTS, MOST_TIMED // max(1, len(timings))))
     leaves = []
-    names = [timed_name(timed, timings) for timed in timings]
-    wheres = [where(collection, timed) for timed in timings]
     for dataset in dict.fromkeys([*PAPER_CELLS, *(point.dataset for point in plain)]):
         known = DatasetPoints.of(plain, dataset)
         ending = "" if dataset == "imagenet" else f"-{name_of(dataset)}"
@@ -120,11 +122,12 @@ def _costs(collection: Collection, timings: Sequence[Timed], plain: Sequence[Pri
                 leaf = _cost(*known.counted(metric.key, MOST_POINTS), dataset, metric, stem)
                 tabs += [replace(leaf, name=metric.tab)] if leaf else []
                 continue
-            own = [
-                (timed, _cost(*known.timed(timed, most), dataset, metric, f"{stem}-{name}", place))
-                for timed, name, place in zip(timings, names, wheres)
-            ]
-            tabs += together(metric.tab, by_setting([(timed, leaf) for timed, leaf in own if leaf], collection))
+            own = []
+            for timed in timings:
+                name, place = f"{stem}-{timed_name(timed, timings)}", where(collection, timed)
+                leaf = _cost(*known.timed(timed, most), dataset, metric, name, place)
+                own += [leaf] if leaf else []
+            tabs += together(metric.tab, own)
         if tabs:
             leaves.append(Leaf(DATASET_NAMES.get(dataset, dataset), leaves=tuple(tabs)))
     return leaves

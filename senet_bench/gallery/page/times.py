@@ -15,9 +15,10 @@ from senet_bench.gallery.collection import Collection, Setting, conditions_label
 from senet_bench.gallery.page.leaves import Leaf
 from senet_bench.gallery.plots import ratios
 from senet_bench.gallery.runtime_chart import runtime_chart
-from senet_bench.gallery.runtimes import VARIED, runtime_costs, runtime_table
+from senet_bench.gallery.runtimes import runtime_costs, runtime_table
 from senet_bench.gallery.tables import time_table
 from senet_bench.show.chart import name_of
+from senet_bench.show.tables import Table
 
 
 def runtimes(collection: Collection, timings: Sequence[Timed]) -> Iterator[Leaf]:
@@ -29,48 +30,70 @@ def runtimes(collection: Collection, timings: Sequence[Timed]) -> Iterator[Leaf]
         table, ids = runtime_table(settings, collection)
         charts = []
         for one in settings:
-            words = [str(value) for name, value in asdict(one.conditions).items() if name not in VARIED]
-            name = name_of("-".join((stem, *(words if len(settings) > 1 else ()))))
+            name = name_of("-".join((stem, *(_words(one.conditions) if len(settings) > 1 else ()))))
             chart = runtime_chart(one, collection, name)
             charts.append(Leaf(setting_label(one.conditions), chart))
         yield Leaf(_place(collection, first), table=table, table_name=name_of(stem), row_ids=ids, leaves=tuple(charts))
 
 
 def latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
-    """The ratios of times, a chart with its table for each of the conditions."""
+    """The times under each of the conditions, with a chart of the ratios; those in several runtimes are one table.
+
+    What they cost beside each other is the chart of `runtimes`.
+    """
     leaves = []
-    for timed in timings:
-        name = timed_name(timed, timings)
-        chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-        table = time_table(collection, timed, _named(collection.asked(timed.rows), collection.layout.against))
-        table = table and replace(table, notes=(*timed.notes, *table.notes))
-        leaves.append((timed, Leaf(where(collection, timed), chart, table, f"latency-{name}")))
-    return by_setting(leaves, collection)
-
-
-def by_setting(leaves: Sequence[tuple[Timed, Leaf]], collection: Collection) -> list[Leaf]:
-    """A tab for each of the conditions; those that differ in runtime and batch size alone are tabs within one."""
-    groups: dict[Setting, list[tuple[Timed, Leaf]]] = {}
-    for timed, leaf in leaves:
-        groups.setdefault(setting_of(timed), []).append((timed, leaf))
-    tabs = []
-    for group in groups.values():
-        first = group[0][0]
-        if len({timed.conditions.runtime for timed, _ in group}) == 1:
-            tabs += [leaf for _, leaf in group]
+    for group in by_setting(timings):
+        if _runtimes(group) > 1:
+            leaves.append(_together(collection, group, timings))
             continue
-        ordered = sorted(group, key=lambda one: _order(one[0].conditions))
-        inner = (replace(leaf, name=_varied(timed.conditions)) for timed, leaf in ordered)
-        tabs.append(Leaf(f"{_place(collection, first)}: {setting_label(first.conditions)}", leaves=tuple(inner)))
-    return tabs
+        for timed in group:
+            name = timed_name(timed, timings)
+            chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
+            table = time_table(collection, timed, _named(collection.asked(timed.rows), collection.layout.against))
+            leaves.append(Leaf(where(collection, timed), chart, _noted(table, group), f"latency-{name}"))
+    return leaves
 
 
-def _order(conditions: Conditions) -> tuple[int, int]:
-    return conditions.batch_size, list(RUNTIMES).index(conditions.runtime)
+def _together(collection: Collection, group: Sequence[Timed], timings: Sequence[Timed]) -> Leaf:
+    """The times of all runtimes and batch sizes in one table."""
+    first = group[0]
+    rows = tuple(row for timed in sorted(group, key=_order) for row in timed.rows)
+    table = time_table(collection, replace(first, rows=rows), _named(collection.asked(rows), collection.layout.against))
+    name = f"{_place(collection, first)}: {setting_label(first.conditions)}"
+    return Leaf(name, None, _noted(table, group), f"latency-{setting_name(first, timings)}")
 
 
-def _varied(conditions: Conditions) -> str:
-    return f"batch {conditions.batch_size}, {conditions.runtime}"
+def _noted(table: Table | None, group: Sequence[Timed]) -> Table | None:
+    notes = dict.fromkeys(note for timed in group for note in timed.notes)
+    return table and replace(table, notes=(*notes, *table.notes))
+
+
+def by_setting(timings: Sequence[Timed]) -> list[list[Timed]]:
+    """Those whose conditions differ in runtime and batch size alone together."""
+    groups: dict[Setting, list[Timed]] = {}
+    for timed in timings:
+        groups.setdefault(setting_of(timed), []).append(timed)
+    return list(groups.values())
+
+
+def fastest(timings: Sequence[Timed]) -> list[Timed]:
+    """Of times that differ in their runtime alone, those of the most networks; of as many, in the fastest runtime."""
+    groups: dict[object, list[Timed]] = {}
+    for timed in timings:
+        groups.setdefault((setting_of(timed), timed.conditions.batch_size), []).append(timed)
+    return [min(group, key=lambda one: (-len(one.rows), _seconds(one))) for group in groups.values()]
+
+
+def _seconds(timed: Timed) -> float:
+    return sum(latency.seconds for row in timed.rows for latency in row.latencies)
+
+
+def _runtimes(group: Sequence[Timed]) -> int:
+    return len({timed.conditions.runtime for timed in group})
+
+
+def _order(timed: Timed) -> tuple[int, int]:
+    return timed.conditions.batch_size, list(RUNTIMES).index(timed.conditions.runtime)
 
 
 def _named(rows: Sequence[Row], against: str | None) -> str | None:
@@ -92,10 +115,26 @@ def _place(collection: Collection, timed: Timed) -> str:
     return collection.name_of(timed.machine) + (f", torch {timed.torch}" if len(versions) > 1 else "")
 
 
-def timed_name(timed: Timed, timings: Sequence[Timed]) -> str:
-    """The machine's key, and the version of torch and the conditions where it has several."""
+def setting_name(timed: Timed, timings: Sequence[Timed]) -> str:
+    """The machine's key, and the version of torch and the conditions but for runtime and batch size, if it has more."""
     own = [one for one in timings if one.machine == timed.machine]
-    torch = timed.torch if len({one.torch for one in own}) > 1 else ""
+    torch = f"torch{timed.torch}" if len({one.torch for one in own}) > 1 else ""
     several = sum(one.torch == timed.torch for one in own) > 1
-    words = "-".join(str(value) for value in asdict(timed.conditions).values()) if several else ""
-    return name_of("-".join(filter(None, (timed.machine, torch and f"torch{torch}", words))))
+    return name_of("-".join(filter(None, (timed.machine, torch, *(_words(timed.conditions) if several else ())))))
+
+
+def timed_name(timed: Timed, timings: Sequence[Timed]) -> str:
+    """The same with runtime and batch size."""
+    name, conditions = setting_name(timed, timings), timed.conditions
+    several = sum((one.machine, one.torch) == (timed.machine, timed.torch) for one in timings) > 1
+    return f"{name}-{conditions.runtime.replace(':', '-')}-b{conditions.batch_size}" if several else name
+
+
+def _words(conditions: Conditions) -> Iterator[str]:
+    """What tells conditions apart but for runtime and batch size, as parts of a file's name."""
+    usual = asdict(Conditions())
+    yield from (conditions.device, conditions.precision, f"t{conditions.threads}")
+    yield from ["channels-last"] * conditions.channels_last
+    for name, value in asdict(conditions).items():
+        if name in ("mode", "timing", "cache", "allocator") and value != usual[name]:
+            yield str(value)

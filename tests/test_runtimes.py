@@ -19,7 +19,7 @@ from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Plan
-from senet_bench.bench.runtimes import example, prepare
+from senet_bench.bench.runtimes import TOLERANCE, example, prepare
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError, UsageError, out_of_memory
@@ -418,6 +418,29 @@ def test_a_runtime_is_judged_by_double_precision_where_eager_is_far_from_it_too(
         (0.003, 0.25)
     )
     assert agreement.judge_output(np.array([1.1, 0.0]), eager, None, 1e-3)[1] == pytest.approx(1 / 12)
+
+
+class Coarse(nn.Module):
+    """A map that doubles each difference four times: bf16 is far from single precision, which is near to double."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = torch.sigmoid(self.conv(x).mean((2, 3)))
+        for _ in range(4):
+            z = 4 * z * (1 - z)
+        return z
+
+
+def test_a_precision_that_is_far_in_torch_itself_is_timed() -> None:
+    """ResNet-50 with random weights is a tenth of its largest output away in bf16: it was refused."""
+    conditions = Conditions(precision="bf16", batch_size=2)
+    with session(conditions):
+        ready = prepare(Coarse(), conditions, example(SIZE, 2))
+    assert TOLERANCE["bf16"] < ready.difference <= ready.tolerance <= agreement.FARTHEST
 
 
 CHEATS = """

@@ -16,7 +16,7 @@ from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError, out_of_memory
 
 AS_FAR = 3.0
-"""How many times eager's own distance from double precision another way to run a network may have."""
+"""How many times the distance of eager, in the same precision, from double another way to run a network may have."""
 FARTHEST = 0.5
 """A distance, as a fraction of the largest output, at which nothing is the same any more."""
 PossibleOutput = Callable[[Tensor], Floats | None]
@@ -91,7 +91,7 @@ def fault_of(
     otherwise does as `again` does, stands for the output.
     """
     given = array(output)
-    if distance(given, own) <= SLACK * allowed:
+    if distance(given, own) <= min(SLACK * allowed, FARTHEST):
         return None
     if distance(again(images), own) > allowed:
         return "random"

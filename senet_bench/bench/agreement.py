@@ -81,6 +81,7 @@ def fault_of(
     again: Callable[[Tensor], Floats],
     exact: PossibleOutput,
     repeated: PossibleOutput,
+    rough: PossibleOutput,
     allowed: float,
 ) -> Fault | None:
     """What is wrong with an output for these images, by what copies of the network make of them.
@@ -88,15 +89,18 @@ def fault_of(
     `own` is what an untouched copy gave in single precision, `again` what another gives, `exact` in double, None where
     there is none. Where the network's single precision is far from double (a deep one with random weights), another
     order of the same sums gives another output; there `repeated`, that of a copy which has answered other images and
-    otherwise does as `again` does, stands for the output.
+    otherwise does as `again` does, stands for the output. So it does where `rough`, an untouched copy's output in the
+    precision of this one, is further from double than is allowed; that gives None where this one is in single
+    precision.
     """
     given = array(output)
     if distance(given, own) <= min(SLACK * allowed, FARTHEST):
         return None
     if distance(again(images), own) > allowed:
         return "random"
-    reference = exact(images)
-    if reference is not None and distance(own, reference) > UNTOLD:
+    reference, rounded = exact(images), rough(images)
+    far = rounded is not None and distance(rounded, own if reference is None else reference) > allowed
+    if far or (reference is not None and distance(own, reference) > UNTOLD):
         kept = repeated(images)
         return "stale" if kept is not None and distance(kept, own) > allowed else None
     allowed, difference = judge_output(given, own, reference, allowed)

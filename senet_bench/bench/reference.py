@@ -7,12 +7,14 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from senet_bench.bench.agreement import array, calibrated, fault_of
 from senet_bench.bench.clock import Fault
 from senet_bench.bench.count import steady
 from senet_bench.bench.untouched import honest_exactly, honest_output, repeated_output
+from senet_bench.core.statistics import Floats
 
 MOST_KEPT = 32
 Output = TypeVar("Output")
@@ -51,10 +53,15 @@ class Reference:
         kept: Output = self._kept[key]
         return kept
 
-    def fault(self, output: object, images: Tensor, allowed: float) -> Fault | None:
-        """What is wrong with an output for these images, where the network infers: see `fault_of`."""
+    def fault(self, output: object, images: Tensor, allowed: float, dtype: torch.dtype | None = None) -> Fault | None:
+        """What is wrong with an output in a precision, None for single, where the network infers: see `fault_of`."""
         network = self.calibrated(images)
         own = self.kept("own", images, functools.partial(honest_output, network))
         again = functools.partial(self.kept, "again", give=functools.partial(honest_output, network))
         exact = functools.partial(self.kept, "exact", give=functools.partial(honest_exactly, network))
-        return fault_of(output, images, own, again, exact, functools.partial(repeated_output, network), allowed)
+        repeated = functools.partial(repeated_output, network)
+
+        def rough(images: Tensor) -> Floats | None:
+            return None if dtype is None else self.kept(dtype, images, lambda x: honest_output(network, x.to(dtype)))
+
+        return fault_of(output, images, own, again, exact, repeated, rough, allowed)

@@ -152,7 +152,9 @@ def _fresh(calls: Calls, reference: Reference, allowed: float) -> FreshCall:
         held[0].copy_(drawn.mul_(light.exp().clamp(0.25, 4)).add_(light))
 
     def fault(output: object) -> Fault | None:
-        return None if calls.conditions.mode == "train" else reference.fault(output, drawn, allowed)
+        if calls.conditions.mode == "train":
+            return None
+        return reference.fault(output, drawn, allowed, REDUCED.get(calls.conditions.precision))
 
     return FreshCall(calls.make(held), renew, fault, vary)
 

@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from senet_bench.core.results import Row, Run, RunConditions
+from senet_bench.core.results import Row, Run, RunConditions, TimingPlan
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
@@ -147,7 +147,18 @@ def test_what_was_not_timed_is_named_with_its_reason(tmp_path: Path) -> None:
     stored.store(tmp_path, run(rows), "20261120T100000Z-compare-1")
     (leaf,) = shown(tmp_path)
     assert leaf.table is not None
-    assert "left out: SE-ResNet: onnxruntime failed: no such operator" in leaf.table.notes
+    reason = "left out: SE-ResNet: onnxruntime failed: no such operator"
+    assert reason in leaf.table.notes
+    places = [*RATIOS, ("onnxruntime", 1)]
+    asked = [Conditions(runtime=runtime, batch_size=batch) for runtime, batch in places]
+    conditions = RunConditions(latency=TimingPlan(budget_s=10, seed=0, conditions=asked))
+    stored.store(tmp_path, replace(run(rows), conditions=conditions), "20261120T100000Z-compare-1")
+    (leaf,) = shown(tmp_path)
+    assert reason in leaf.table.notes  # type: ignore[union-attr]
+    later = stored.by_runtime("ResNet", {("onnxruntime", 1): 1.1})
+    stored.store(tmp_path, run(later), "20261120T110000Z-compare-2")
+    (leaf,) = shown(tmp_path)
+    assert reason not in leaf.table.notes  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("ratios", [{}, {("eager", 1): 1.1, ("eager", 8): 1.05}], ids=["untimed", "one runtime"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from senet_bench.core.comparisons import References
@@ -232,8 +232,20 @@ def _control(latency: Latency) -> str:
 
 
 def _left_out(timings: Sequence[Timed], collection: Collection) -> list[str]:
-    """Why a network of the same runs has no time under some of the conditions."""
-    documents = [source.document for source in _sources(timings, collection)]
-    rows = [row for document in documents if isinstance(document, Run) for row in document.rows]
-    reasons = (f"left out: {row.label}: {row.missing[what]}" for row in rows for what in UNTIMED if what in row.missing)
+    """Why a network of the same runs has no time under some of the conditions, unless another run has them all."""
+    known = {(network, _asked(timed.conditions)) for timed in timings for network in timed.by_network}
+    reasons = []
+    for document in (source.document for source in _sources(timings, collection)):
+        if not isinstance(document, Run):
+            continue
+        plan = document.conditions.latency
+        for row in document.rows:
+            wanted = {(identity(row), _asked(one)) for one in plan.conditions} if plan else set()
+            if not wanted or not wanted <= known:
+                reasons += [f"left out: {row.label}: {row.missing[what]}" for what in UNTIMED if what in row.missing]
     return list(dict.fromkeys(reasons))
+
+
+def _asked(conditions: Conditions) -> Conditions:
+    """Conditions before the allocator was looked at."""
+    return replace(conditions, allocator="as-is")

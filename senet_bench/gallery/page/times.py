@@ -136,5 +136,5 @@ def _words(conditions: Conditions) -> Iterator[str]:
     yield from (conditions.device, conditions.precision, f"t{conditions.threads}")
     yield from ["channels-last"] * conditions.channels_last
     for name, value in asdict(conditions).items():
-        if name in ("mode", "timing", "cache", "allocator") and value != usual[name]:
+        if name in ("mode", "timing", "cache", "allocator") and value not in (usual[name], "default"):
             yield str(value)

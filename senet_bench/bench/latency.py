@@ -81,10 +81,9 @@ def measure_networks(
     """The latency of networks in the same rounds; yields what is prepared and the part of the budget that is used.
 
     `input_size` is (C, H, W) of one image. The networks are not changed, and `Reference`s of them serve several
-    measurements; what cannot be run, or does not compute its
-    output anew, is left out and named. The batch of all is halved while memory runs out. Raises `UsageError` for
-    conditions that are not to be had and `MeasurementError` when the baseline cannot be built, captured or held in
-    memory.
+    measurements; what cannot be run, or does not compute its output anew, is left out and named. The batch of all is
+    halved while memory runs out. Raises `UsageError` for conditions that are not to be had and `MeasurementError` when
+    the baseline cannot be built, captured or held in memory.
     """
     conditions, plan, halved_to = settled(conditions or Conditions()), plan or Plan(), None
     failed: dict[str, str] = {}

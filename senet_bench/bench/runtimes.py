@@ -27,7 +27,8 @@ from senet_bench.bench.machine import check_conditions
 from senet_bench.bench.reference import Reference
 from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
-from senet_bench.core.specs import Conditions
+from senet_bench.core.specs import Conditions, Precision
+from senet_bench.core.statistics import Floats
 from senet_bench.deployment import Deployed, deploy
 from senet_bench.deployment.engines import EngineCall, running, torch_compiled
 from senet_bench.deployment.quantised import quantised, seeded_images
@@ -82,21 +83,24 @@ def prepare(network: nn.Module | Reference, conditions: Conditions, images: Tens
     plain = Conditions(conditions.device, batch_size=conditions.batch_size, mode=conditions.mode)
     allowed = TRAIN_TOLERANCE if conditions.mode == "train" else TOLERANCE[conditions.precision]
     allowed = INT8_TOLERANCE if RUNTIMES[conditions.runtime].int8 else allowed
+
+    def in_torch(precision: Precision) -> Floats:
+        alike = Calls(network, replace(plain, precision=precision), images)
+        return reference.kept(alike.conditions, images, lambda _: output_numbers(_seeded(alike.make)))
+
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()
         calls = Calls(network, conditions, images)
         output = output_numbers(_seeded(calls.make))
         first_s = time.perf_counter() - start
         same = (conditions.runtime, conditions.precision, conditions.channels_last) == ("eager", "fp32", False)
-        alike = Calls(network, plain, images)
-        eager = output if same else reference.kept(plain, images, lambda _: output_numbers(_seeded(alike.make)))
+        eager = output if same else in_torch("fp32")
         difference = distance(output, eager)
         if not difference <= allowed and conditions.mode == "infer":
-            exact = exactly(network, images[: conditions.batch_size])
+            batch = conditions.batch_size
+            exact = reference.kept(("double", batch), images, lambda x: exactly(network, x[:batch]))
             if conditions.precision != "fp32":  # it may be as far as torch is in this precision
-                exact = eager if exact is None else exact
-                alike = Calls(network, replace(plain, precision=conditions.precision), images)
-                eager = output_numbers(_seeded(alike.make))
+                exact, eager = eager if exact is None else exact, in_torch(conditions.precision)
             allowed, difference = judge_output(output, eager, exact, allowed)
     if not difference <= allowed:
         raise MeasurementError(

@@ -226,6 +226,14 @@ def setting_of(timed: Timed) -> Setting:
     return timed.machine, timed.torch, replace(timed.conditions, runtime="eager", batch_size=1)
 
 
+def by_setting(timings: Iterable[Timed]) -> dict[Setting, list[Timed]]:
+    """Those whose conditions differ in runtime and batch size alone together."""
+    groups: dict[Setting, list[Timed]] = {}
+    for timed in timings:
+        groups.setdefault(setting_of(timed), []).append(timed)
+    return groups
+
+
 def _unusual(conditions: Conditions) -> list[str]:
     """What else of conditions is worth a word."""
     usual = asdict(Conditions())

@@ -14,7 +14,7 @@ from senet_bench.core.results import UNTIMED, Latency, Row, Run
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.union import Key, StoredRun, Timed, identity, in_order, labels
-from senet_bench.gallery.collection import Collection, Setting, setting_label, setting_of
+from senet_bench.gallery.collection import Collection, by_setting, setting_label
 from senet_bench.gallery.plots import ratio_text
 from senet_bench.show.tables import Column, Field, Table, interval_text, number, table_of
 
@@ -83,11 +83,8 @@ class RuntimeCosts:
 
 def runtime_costs(timings: Sequence[Timed]) -> dict[tuple[str, str], list[RuntimeCosts]]:
     """By machine and version of torch what attention costs in two runtimes or more, most numbers first."""
-    groups: dict[Setting, list[Timed]] = {}
-    for timed in timings:
-        groups.setdefault(setting_of(timed), []).append(timed)
     places: dict[tuple[str, str], list[RuntimeCosts]] = {}
-    for (machine, torch, setting), group in groups.items():
+    for (machine, torch, setting), group in by_setting(timings).items():
         known = RuntimeCosts(setting, tuple(group))
         if len({timed.conditions.runtime for timed in group}) > 1 and len(known.runtimes) > 1:
             places.setdefault((machine, torch), []).append(known)

@@ -11,7 +11,7 @@ from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
 from senet_bench.core.union import Timed
 from senet_bench.errors import UsageError
-from senet_bench.gallery.collection import Collection, Setting, conditions_label, setting_label, setting_of
+from senet_bench.gallery.collection import Collection, by_setting, conditions_label, setting_label, setting_of
 from senet_bench.gallery.page.leaves import Leaf
 from senet_bench.gallery.plots import ratios
 from senet_bench.gallery.runtime_chart import runtime_chart
@@ -42,38 +42,32 @@ def latencies(collection: Collection, timings: Sequence[Timed]) -> list[Leaf]:
     What they cost beside each other is the chart of `runtimes`.
     """
     leaves = []
-    for group in by_setting(timings):
+    for group in by_setting(timings).values():
         if _runtimes(group) > 1:
             leaves.append(_together(collection, group, timings))
             continue
         for timed in group:
             name = timed_name(timed, timings)
             chart = ratios(timed, f"latency-ratios-{name}", collection.name_of(timed.machine))
-            table = time_table(collection, timed, _named(collection.asked(timed.rows), collection.layout.against))
-            leaves.append(Leaf(where(collection, timed), chart, _noted(table, group), f"latency-{name}"))
+            leaves.append(Leaf(where(collection, timed), chart, _table(collection, [timed]), f"latency-{name}"))
     return leaves
 
 
 def _together(collection: Collection, group: Sequence[Timed], timings: Sequence[Timed]) -> Leaf:
     """The times of all runtimes and batch sizes in one table."""
     first = group[0]
-    rows = tuple(row for timed in sorted(group, key=_order) for row in timed.rows)
-    table = time_table(collection, replace(first, rows=rows), _named(collection.asked(rows), collection.layout.against))
     name = f"{_place(collection, first)}: {setting_label(first.conditions)}"
-    return Leaf(name, None, _noted(table, group), f"latency-{setting_name(first, timings)}")
+    table = _table(collection, sorted(group, key=_order))
+    return Leaf(name, None, table, f"latency-{setting_name(first, timings)}")
 
 
-def _noted(table: Table | None, group: Sequence[Timed]) -> Table | None:
-    notes = dict.fromkeys(note for timed in group for note in timed.notes)
+def _table(collection: Collection, several: Sequence[Timed]) -> Table | None:
+    """Times on one machine as a table, with their notes."""
+    rows = tuple(row for timed in several for row in timed.rows)
+    against = _named(collection.asked(rows), collection.layout.against)
+    table = time_table(collection, replace(several[0], rows=rows), against)
+    notes = dict.fromkeys(note for timed in several for note in timed.notes)
     return table and replace(table, notes=(*notes, *table.notes))
-
-
-def by_setting(timings: Sequence[Timed]) -> list[list[Timed]]:
-    """Those whose conditions differ in runtime and batch size alone together."""
-    groups: dict[Setting, list[Timed]] = {}
-    for timed in timings:
-        groups.setdefault(setting_of(timed), []).append(timed)
-    return list(groups.values())
 
 
 def fastest(timings: Sequence[Timed]) -> list[Timed]:

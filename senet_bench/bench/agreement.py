@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench.clock import Call, Fault
+from senet_bench.bench.clock import Call
 from senet_bench.core.statistics import Floats
 from senet_bench.errors import MeasurementError, out_of_memory
 
@@ -19,7 +18,6 @@ AS_FAR = 3.0
 """How many times the distance of eager, in the same precision, from double another way to run a network may have."""
 FARTHEST = 0.5
 """A distance, as a fraction of the largest output, at which nothing is the same any more."""
-PossibleOutput = Callable[[Tensor], Floats | None]
 SLACK = 3.0
 """How many times the allowed difference may be reached for images other than those it was judged by."""
 CALIBRATING = 4
@@ -72,39 +70,6 @@ def exactly(network: nn.Module, images: Tensor) -> Floats | None:
     with torch.inference_mode(), contextlib.suppress(Exception):
         return output_numbers(lambda: copy.deepcopy(network).cpu().double().eval()(images.cpu().double()))
     return None
-
-
-def fault_of(
-    output: object,
-    images: Tensor,
-    own: Floats,
-    again: Callable[[Tensor], Floats],
-    exact: PossibleOutput,
-    repeated: PossibleOutput,
-    rough: PossibleOutput,
-    allowed: float,
-) -> Fault | None:
-    """What is wrong with an output for these images, by what copies of the network make of them.
-
-    `own` is what an untouched copy gave in single precision, `again` what another gives, `exact` in double, None where
-    there is none. Where the network's single precision is far from double (a deep one with random weights), another
-    order of the same sums gives another output; there `repeated`, that of a copy which has answered other images and
-    otherwise does as `again` does, stands for the output. So it does where `rough`, an untouched copy's output in the
-    precision of this one, is further from double than is allowed; that gives None where this one is in single
-    precision.
-    """
-    given = array(output)
-    if distance(given, own) <= min(SLACK * allowed, FARTHEST):
-        return None
-    if distance(again(images), own) > allowed:
-        return "random"
-    reference, rounded = exact(images), rough(images)
-    far = rounded is not None and distance(rounded, own if reference is None else reference) > allowed
-    if far or (reference is not None and distance(own, reference) > UNTOLD):
-        kept = repeated(images)
-        return "stale" if kept is not None and distance(kept, own) > allowed else None
-    allowed, difference = judge_output(given, own, reference, allowed)
-    return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 
 
 def calibrated(network: nn.Module, images: Tensor) -> nn.Module:

@@ -151,7 +151,7 @@ def measure_memory(prepared: Mapping[str, Prepared], conditions: Conditions) -> 
 
 
 def energy_of(
-    networks: Mapping[str, nn.Module], baseline: str, input_size: tuple[int, ...], conditions: Conditions
+    networks: Mapping[str, nn.Module | Reference], baseline: str, input_size: tuple[int, ...], conditions: Conditions
 ) -> Steps[dict[str, Energy]]:
     """Joules an image of each network, in the same rounds; raises `MeasurementError` where nobody counts them."""
     device, images = device_of(conditions.device), example(input_size, conditions.batch_size)

@@ -28,7 +28,7 @@ RACE_LEVEL = 0.025
 
 
 def race(
-    network: nn.Module, input_size: tuple[int, ...], conditions: Conditions, plan: Plan
+    network: nn.Module | Reference, input_size: tuple[int, ...], conditions: Conditions, plan: Plan
 ) -> Steps[list[RuntimeStanding]]:
     """How the runtimes stand, fastest first, then those that cannot run here; the conditions' own is not looked at.
 
@@ -36,7 +36,7 @@ def race(
     """
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
     out: list[RuntimeStanding] = []
-    device, reference = device_of(conditions.device), Reference(network)
+    device, reference = device_of(conditions.device), Reference.of(network)
     with session(replace(conditions, runtime=EAGER)):
         for runtime in entrants(training=conditions.mode == "train", graphs=device.captures):
             under = replace(conditions, runtime=runtime)

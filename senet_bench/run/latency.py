@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from senet_bench.bench.reference import Reference
     from senet_bench.bench.runtimes import Prepared
 
+    Networks = Callable[[], dict[str, Reference]]
+
 MORE_THAN_ENOUGH_S = 3600.0
 NOT_REACHED = "not reached within --max-seconds"
 
@@ -114,18 +116,17 @@ class Timing:
 
         Several differ in their runtime alone, and take turns: a round of one, then a round of another.
         """
-        first, *others = several
+        (first, *others), networks = several, functools.cache(group.networks)
         if first.runtime == FASTEST:
-            first = yield from self._fastest(group, first, record, done, total)
-        networks = functools.cache(group.networks)
+            first = yield from self._fastest(group, networks, first, record, done, total)
         each = [self._timed(group, networks, conditions, record, done, total) for conditions in (first, *others)]
         found = (yield from _taking_turns(each, first, done, self.seed)) if others else [(yield from each[0])]
         for place, latencies in enumerate(found if self.energy else ()):
-            found[place] = yield from self._with_energy(group, latencies, record, done, total)
+            found[place] = yield from self._with_energy(group, networks, latencies, record, done, total)
         return found
 
     def _fastest(
-        self, group: _Group, conditions: Conditions, record: Record[Run], done: int, total: int
+        self, group: _Group, networks: Networks, conditions: Conditions, record: Record[Run], done: int, total: int
     ) -> Steps[Conditions]:
         """The conditions with the fastest runtime for the group's last variant, whose row keeps how all stand."""
         from senet_bench.bench.race import race
@@ -135,8 +136,8 @@ class Timing:
         arm, case = next((pair for pair in reversed(arms) if pair[1].role == "variant"), arms[-1])
         place = next(place for place, name in reversed(group.places.items()) if name == arm)
         plan, what = Plan(budget_s=self.budget_s, seed=self.seed), f"the fastest runtime for {case.spec.label}"
-        steps = race(case.build(), case.spec.input_size, conditions, plan)
         try:
+            steps = race(networks()[arm], case.spec.input_size, conditions, plan)
             standings = yield from retold(
                 steps, lambda step: record.progress(what, done + step.done / step.total, total)
             )
@@ -150,7 +151,7 @@ class Timing:
     def _timed(
         self,
         group: _Group,
-        networks: Callable[[], dict[str, Reference]],
+        networks: Networks,
         conditions: Conditions,
         record: Record[Run],
         done: int,
@@ -179,7 +180,13 @@ class Timing:
             return dict.fromkeys(group.places, str(error))
 
     def _with_energy(
-        self, group: _Group, latencies: dict[int, Latency | str], record: Record[Run], done: int, total: int
+        self,
+        group: _Group,
+        networks: Networks,
+        latencies: dict[int, Latency | str],
+        record: Record[Run],
+        done: int,
+        total: int,
     ) -> Steps[dict[int, Latency | str]]:
         """The same with the energy of what was timed, under the conditions it was timed in; or why there is none."""
         from senet_bench.bench.latency import energy_of
@@ -188,9 +195,9 @@ class Timing:
         if not timed:
             return latencies
         conditions = next(iter(timed.values())).conditions
-        networks = {group.places[place]: group.arms[group.places[place]].build() for place in timed}
-        networks.setdefault(group.name, group.arms[group.name].build())
-        steps = energy_of(networks, group.name, group.arms[group.name].spec.input_size, conditions)
+        wanted = {group.name, *(group.places[place] for place in timed)}
+        ready = {arm: network for arm, network in networks().items() if arm in wanted}
+        steps = energy_of(ready, group.name, group.arms[group.name].spec.input_size, conditions)
         what = f"energy of {group.name}"
         try:
             used = yield from retold(steps, lambda step: record.progress(what, done + step.done / step.total, total))

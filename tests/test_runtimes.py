@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from senet_bench.bench import agreement, latency, reference, runtimes, untouched
+from senet_bench.bench.clock import FreshCall
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.reference import Reference
@@ -379,6 +380,29 @@ def test_every_call_has_images_of_its_own_and_its_output_is_checked_by_an_untouc
                 assert call.fault(outputs[-1]) is None  # type: ignore[attr-defined]
             assert not any(torch.equal(first, second) for first, second in itertools.pairwise(outputs))
             assert call.fault(outputs[0]) == "stale"  # type: ignore[attr-defined]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    ("runtime", "threads", "apart"),
+    [("deploy", 2, False), ("onnxruntime", 2, True), ("openvino", 2, True), ("openvino", 1, False)],
+)
+def test_a_call_says_whose_threads_work_for_it_and_its_images_are_drawn_by_one(
+    runtime: Any, threads: int, apart: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not runtime.startswith("deploy"):
+        pytest.importorskip(runtime)
+    conditions, asked = Conditions(runtime=runtime, threads=threads), list[int]()
+    with session(conditions):
+        factory = prepare(network(), conditions, example(SIZE, 1)).factory
+        first, second = factory(), factory()
+        assert isinstance(first, FreshCall)
+        assert isinstance(second, FreshCall)
+        assert (first.threads is second.threads) is not apart
+        monkeypatch.setattr(torch, "set_num_threads", asked.append)
+        first.renew()
+        assert asked == [1, threads]
+        monkeypatch.undo()
 
 
 class Deep(nn.Module):

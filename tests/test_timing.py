@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import math
 import os
+import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -10,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from senet_bench.bench import process
-from senet_bench.bench.clock import Call, HostClock, TimedCalls
+from senet_bench.bench import process, turns
+from senet_bench.bench.clock import Call, FreshCall, HostClock, TimedCalls
 from senet_bench.bench.rounds import Factory, Plan, gated_plan, measure_latency
 from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
@@ -394,6 +396,58 @@ def test_a_block_is_its_fastest_call() -> None:
         return "out"
 
     assert HostClock(wall=lambda: t, cpu=lambda: t).round([call], 3) == [TimedCalls(1.0, 2.0, "out", 2.0)]
+
+
+class Spinning:
+    """The clocks of a machine on which a thread spins until some time."""
+
+    def __init__(self, until: float) -> None:
+        self.until, self.wall = until, 0.0
+
+    def perf_counter(self) -> float:
+        return self.wall
+
+    def sleep(self, seconds: float) -> None:
+        self.wall += seconds
+
+    def others_run(self) -> bool:
+        return self.wall < self.until
+
+
+@pytest.mark.parametrize(
+    ("before", "until", "waits"),
+    [("a session", 0.045, 0.045), ("torch", 0.045, 0.0), ("a session", 0.0, 0.0), ("a session", math.inf, 0.1)],
+)
+def test_a_block_begins_when_the_threads_of_another_runtime_spin_no_more(
+    monkeypatch: pytest.MonkeyPatch, before: str, until: float, waits: float
+) -> None:
+    machine = Spinning(until)
+    monkeypatch.setattr(turns, "time", machine)
+    monkeypatch.setattr(turns, "others_run", machine.others_run)
+    turns.worked(before)
+    call = FreshCall(lambda: machine.wall, lambda: None, lambda _: None, lambda: None, threads="torch")
+    first, second = HostClock().round([call, call], 1)
+    assert first.output == pytest.approx(waits, abs=2.5 * MS)
+    assert second.output == first.output
+
+
+def test_a_thread_that_works_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not turns.TASKS.exists():
+        pytest.skip("nobody tells here")
+    over, much = threading.Event(), bytes(1 << 24)
+
+    def work() -> None:
+        while not over.is_set():
+            hashlib.sha256(much)  # lets other threads run
+
+    working = threading.Thread(target=work)
+    working.start()
+    assert any(turns.others_run() for _ in range(1000))
+    over.set()
+    working.join()
+    assert not all(turns.others_run() for _ in range(1000))
+    monkeypatch.setattr(turns, "TASKS", tmp_path / "nothing")
+    assert turns.others_run()
 
 
 def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:

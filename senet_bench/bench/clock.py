@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 from senet_bench.bench.process import muted, stolen_seconds
+from senet_bench.bench.turns import TORCH_THREADS, take_turn, worked
 from senet_bench.errors import MeasurementError
 
 Call = Callable[[], object]
@@ -40,15 +41,18 @@ class FreshCall:
     `fault` tells what is wrong with the output of the last call, None where it is what an untouched copy of the network
     gives for the same images. `vary` draws images whose channels differ in brightness and contrast, for calls that are
     checked and not timed: means of standard normal images are nearly equal, and what was kept of them would not show.
+    `threads` tells whose threads work for it: torch's, which all calls share, or those of a session of its own.
     """
 
     run: Call
     renew: Callable[[], object]
     fault: Callable[[object], Fault | None]
     vary: Callable[[], object]
+    threads: object = TORCH_THREADS
 
     def __call__(self) -> object:
         """The output for the images drawn last."""
+        worked(self.threads)
         return self.run()
 
 
@@ -126,6 +130,8 @@ class HostClock:
         wall, finish, output = self.wall, self.finish, None
         run, renew = (call.run, call.renew) if isinstance(call, FreshCall) else (call, None)
         times, cpu = [], 0.0
+        if isinstance(call, FreshCall):
+            take_turn(call.threads)
         for _ in range(repeats):
             if renew is not None:
                 renew()

@@ -25,6 +25,7 @@ from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import check_conditions
 from senet_bench.bench.reference import Reference
+from senet_bench.bench.turns import TORCH_THREADS, one_thread, worked
 from senet_bench.core.foreign import blame, passes
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions, Precision
@@ -148,7 +149,8 @@ def _fresh(calls: Calls, reference: Reference, allowed: float) -> FreshCall:
     held: list[Tensor] = []
 
     def renew() -> None:
-        held[0].copy_(drawn.normal_(generator=random))
+        with one_thread():
+            held[0].copy_(drawn.normal_(generator=random))
 
     def vary() -> None:
         drawn.normal_(generator=random)
@@ -158,9 +160,12 @@ def _fresh(calls: Calls, reference: Reference, allowed: float) -> FreshCall:
     def fault(output: object) -> Fault | None:
         if calls.conditions.mode == "train":
             return None
+        worked(TORCH_THREADS)
         return reference.fault(output, drawn, allowed, REDUCED.get(calls.conditions.precision))
 
-    return FreshCall(calls.make(held), renew, fault, vary)
+    run = calls.make(held)
+    own = RUNTIMES[calls.conditions.runtime].extra and torch.get_num_threads() > 1
+    return FreshCall(run, renew, fault, vary, run if own else TORCH_THREADS)
 
 
 class Calls:

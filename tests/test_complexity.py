@@ -422,7 +422,7 @@ def test_no_counter_is_silent_about_what_it_can_count(name: str) -> None:
     assert count_fvcore(network, (3, 8, 8)).macs == network.products
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning", "ignore::DeprecationWarning")
 @pytest.mark.parametrize("how", ["script", "trace"])
 def test_a_convolution_inside_a_scripted_or_traced_module_is_counted(how: str) -> None:
     conv = nn.Conv2d(3, 8, 3, padding=1)

@@ -122,7 +122,7 @@ def test_every_switch_gives_the_same_outputs(name: str, switch: str) -> None:
     assert_same(network, deploy(network), x)
 
 
-WITH_SE = [spec.name for spec in catalog.CATALOG.values() if spec.attention is not None]
+WITH_SE = [spec.name for spec in catalog.CLASSIFIERS.values() if spec.attention is not None]
 PLACES = {
     **{name: AttentionSpec(integration=name) for name in ("pre", "post", "identity")},
     "3x3": AttentionSpec(placement="3x3"),
@@ -141,7 +141,15 @@ def test_every_network_gives_the_same_outputs_in_every_integration(name: str, pl
         )
     except UsageError as error:
         pytest.skip(str(error))
-    assert_same(network, deploy(network), x)
+    own = difference(network, copy.deepcopy(network).double(), x)  # 2e-4 in 110 layers with SE on the identity
+    assert_same(network, deploy(network), x, within=max(1e-5, 3 * own))
+
+
+def difference(network: nn.Module, exact: nn.Module, x: Tensor) -> float:
+    """How far single precision is from double, of the largest output."""
+    with torch.inference_mode():
+        outputs = exact(x.double())
+        return float((network(x) - outputs).abs().max() / outputs.abs().max())
 
 
 @pytest.mark.slow

@@ -32,12 +32,11 @@ class Tracer(fx.Tracer):
     """Traces the call of a network with an image alone, so that a branch on a default argument is the one taken."""
 
     def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
-        """The function to trace, and its one argument; the root's own forward, also where the object has another."""
-        root = self.root
+        """The function to trace, and its one argument; the root's own forward, also where the object has another.
 
-        def call(image: Any) -> Any:
-            return root.forward(image)
-
+        It has no annotations: torch 2.11 cannot save a graph whose output has one that is text.
+        """
+        call = lambda image: self.root.forward(image)  # noqa: E731, PLW0108
         return call, [self.create_proxy("placeholder", "image", (), {})]
 
 

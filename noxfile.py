@@ -123,7 +123,7 @@ TIMED = (
     *("seresnet50", "seresnet50_v1_5", "semobilenet_v1", "seshufflenet_v1_g3"),
     *("semobilenet_v2", "mobilenet_v3_large", "efficientnet_b0"),
 )
-TORCH = "eager,deploy,deploy:eager"
+TORCH = "eager,compile,deploy,deploy:eager,deploy:compile"
 RUN_IN = {
     "fp32": f"{TORCH},onnxruntime,openvino,deploy:onnxruntime,deploy:openvino",
     "bf16": f"{TORCH},openvino,deploy:openvino",
@@ -135,7 +135,7 @@ BUDGETS = {"1": "8", "8": "20"}
 
 @nox.session(name="bench-runtimes")
 def bench_runtimes(session: nox.Session) -> None:
-    """What SE costs in every runtime: results/tables/se_cost.md and the page's first chart, in about three hours."""
+    """What SE costs in every runtime: results/tables/se_cost.md and the page's first chart, in about four hours."""
     session.install(*PINS, ".[onnx,openvino]")
     for threads, (precision, runtimes), (batch, seconds) in itertools.product("12", RUN_IN.items(), BUDGETS.items()):
         options = ("--runtime", runtimes, "-b", batch, "--precision", precision, "--threads", threads)

@@ -46,7 +46,7 @@ FORMS: dict[str, tuple[str, ...]] = {
     "early gates in blocks": (PARTS[0], PARTS[3]), "all": PARTS,
 }  # fmt: skip
 """The parts of `deploy` that a form has, by its name; the first is the yardstick."""
-FOLDED, CONTROL = "folded", "folded again"
+FOLDED, ALL, CONTROL = "folded", "all", "folded again"
 COLUMNS = ("network", "batch", "runtime", "form", "of folded", "quartiles", "pays", "measured")
 Line = tuple[str, ...]
 Ratios = Sequence[float]
@@ -78,7 +78,9 @@ def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> li
             made = {form: _deployed(network, engine, form) for form in FORMS}
             made[CONTROL] = _deployed(network, engine, FOLDED)
             drawn = {form: _drawn(deployed, images) for form, deployed in made.items()}
-            arms = {f: _arm(made[f], images) for f in made if f in (FOLDED, CONTROL) or drawn[f] != drawn[FOLDED]}
+            shown = [f for place, f in enumerate(FORMS) if drawn[f] not in [drawn[e] for e in [*FORMS][:place]]]
+            shown += [ALL] if ALL not in shown and len(shown) > 1 else []
+            arms = {form: _arm(made[form], images) for form in (*shown, CONTROL)}
             run_rounds(list(arms.values()), budget_s / 2)
         seconds = {form: arm.seconds for form, arm in arms.items()}
         about = f"{datetime.now(UTC):%Y-%m-%d %H:%M}, load {os.getloadavg()[0]:.1f}"

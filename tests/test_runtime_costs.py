@@ -96,6 +96,24 @@ def test_the_table_has_every_number_the_fastest_runtime_first(tmp_path: Path) ->
     assert [mark.row for mark in chart_of(leaf).marks] == [leaf.row_ids[place] for place in (2, 1, 0, 4, 3)]
 
 
+def test_a_network_s_part_of_its_own_eager_time_is_of_one_run(tmp_path: Path) -> None:
+    """A run of torch.compile met a slower machine; its eager times stood under those of every other run."""
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
+    slower: dict[tuple[Runtime, int], float] = {("eager", 1): 1.62, ("compile", 1): 1.5}
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", slower)), "20261121T100000Z-compare-2")
+    alone: dict[tuple[Runtime, int], float] = {("onnxruntime", 1): 1.1}
+    stored.store(tmp_path, run(stored.by_runtime("ResNet", alone)), "20261122T100000Z-compare-3")
+    (leaf,) = shown(tmp_path)
+    parts = [(line["runtime"], line["of own eager"]) for line in lines(leaf) if line["batch"] == "1"]
+    assert parts == [
+        ("deploy:openvino", f"{0.04 * 1.01 / (0.1 * 1.08):.3f}"),
+        ("openvino", f"{0.05 * 1.02 / (0.1 * 1.08):.3f}"),
+        ("compile", f"{1.5 / 1.62:.3f}"),
+        ("eager", "1.000"),
+        ("onnxruntime", ""),
+    ]
+
+
 def test_the_caption_tells_machine_conditions_versions_and_control(tmp_path: Path) -> None:
     whole = run(stored.by_runtime("ResNet", RATIOS, threads=2))
     packages = {"torch": "2.15.0", "openvino": "2026.4.1", "onnxruntime": "1.32.0"}

@@ -603,8 +603,8 @@ def test_in_a_precision_that_tells_nothing_an_output_is_not_called_stale() -> No
     """SE-MobileNet in bf16 was more than a half of its largest output away, as torch itself was."""
     exact = np.array([[1.0, -1.0]])
     for rough, again, fault in ((1.9, None, None), (1.9, 0.4, "stale"), (1.0005, None, "stale"), (None, None, "stale")):
-        copies = [None if factor is None else exact * factor for factor in (again, rough)]
-        assert _fault(exact * 1.6, exact, exact, *copies) == fault
+        kept, reduced = (None if factor is None else exact * factor for factor in (again, rough))
+        assert _fault(exact * 1.6, exact, exact, kept, reduced) == fault
     assert _fault(exact * 1.6, exact, exact, None, exact * 1.3, 0.4) is None  # 0.3 is allowed, twice that is no cheat
     assert _fault(exact * 1.6, exact, exact, None, exact * 1.1, 0.4) == "stale"
 

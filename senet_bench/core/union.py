@@ -117,10 +117,17 @@ class Timed(Union):
     torch: str = ""
     conditions: Conditions = field(default_factory=Conditions)
     by_network: Mapping[Key, Latency] = field(default_factory=dict, compare=False, repr=False)
+    measured: Mapping[Key, Row] = field(default_factory=dict, compare=False, repr=False)
+    """The whole row that a network's latency stands in, with what was timed in turns with it."""
 
     def latency_of(self, row: Row) -> Latency | None:
         """The latency of the same network, None when it was not timed."""
         return self.by_network.get(identity(row))
+
+    def eager_of(self, row: Row) -> Latency | None:
+        """The latency in eager torch of the same network from the same run, None when that has none."""
+        measured, eager = self.measured.get(identity(row)), replace(self.conditions, runtime="eager")
+        return next((one for one in measured.latencies if one.conditions == eager), None) if measured else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +305,8 @@ def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tup
     left_out = (_counted(earlier, "other measurement", "of the same networks"),) if earlier else ()
     known = {key: latency for key, (_, latency) in chosen.items()}
     sources = _paths(entry for entry, _ in chosen.values())
-    return Timed(tuple(rows), left_out, sources, machine, torch, conditions, known)
+    measured = {key: entry.row for key, (entry, _) in chosen.items()}
+    return Timed(tuple(rows), left_out, sources, machine, torch, conditions, known, measured)
 
 
 @dataclass(frozen=True, slots=True)

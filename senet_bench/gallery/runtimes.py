@@ -23,7 +23,7 @@ PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
 NOTES = (
     "with / without: in the same rounds (Hodges-Lehmann) with its interval, and the quartiles of the rounds",
     "CPU: the same of CPU times; control: a second copy of the baseline / the first",
-    "of own eager: the network's time / its own in eager torch",
+    "of own eager: the network's time / its own in eager torch in the same run; the least first",
     "floor: what reading the gates' weights once adds to the fastest baseline at this machine's bandwidth",
 )
 
@@ -32,8 +32,8 @@ NOTES = (
 class RuntimeCost:
     """What a network with attention takes over its baseline in one runtime at one batch size.
 
-    `baseline_s` are seconds of a call of the baseline, `own_eager` is the network's time over its own in eager torch,
-    `floor` the least ratio that reading the gates' weights allows; None what was not measured.
+    `baseline_s` are seconds of a call of the baseline, `own_eager` is the network's time over its own in eager torch in
+    the same run, `floor` the least ratio that reading the gates' weights allows; None what was not measured.
     """
 
     network: Key
@@ -125,13 +125,14 @@ def _cost(row: Row, latency: Latency, others: Mapping[tuple[int, Runtime], _Late
     for (size, runtime), known in others.items():
         if size == batch and (base := known.of_baseline(row)):
             bases[runtime] = base
-    own, here = eager.of(row) if eager else None, bases.get(latency.conditions.runtime)
+    beside, here = others[batch, latency.conditions.runtime].timed.eager_of(row), bases.get(latency.conditions.runtime)
+    own = beside or (eager.of(row) if eager else None)
     return RuntimeCost(
         network=identity(row),
         row=row,
         latency=latency,
         baseline_s=here.seconds if here else None,
-        own_eager=latency.seconds / own.seconds if own else None,
+        own_eager=latency.seconds / beside.seconds if beside else None,
         floor=_floor(own, bases.get("eager"), [base.seconds for base in bases.values()]),
     )
 
@@ -221,7 +222,12 @@ def runtime_table(settings: Sequence[RuntimeCosts], collection: Collection) -> t
 
 def _fastest_first(costs: Sequence[RuntimeCost]) -> list[RuntimeCost]:
     networks = {network: place for place, network in enumerate(dict.fromkeys(cost.network for cost in costs))}
-    return sorted(costs, key=lambda cost: (networks[cost.network], cost.batch, cost.latency.seconds))
+    return sorted(costs, key=lambda cost: (networks[cost.network], cost.batch, *_rank(cost)))
+
+
+def _rank(cost: RuntimeCost) -> tuple[bool, float]:
+    """By its part of eager's time: seconds of two runs are not to be set beside each other."""
+    return cost.own_eager is None, cost.latency.seconds if cost.own_eager is None else cost.own_eager
 
 
 def _control(latency: Latency) -> str:

@@ -300,6 +300,21 @@ def test_an_interrupted_run_keeps_its_rows_and_says_so(
     assert len(json.loads(stored.read_text())["rows"]) == 2
 
 
+def test_a_network_that_an_interrupted_run_did_not_reach_is_not_said_to_be_unasked(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from senet_bench.bench import latency
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latency, "measure_networks", interrupted)
+    assert run("compare", "resnet20_cifar").code == 130
+    (stored,) = (tmp_path / "results" / "runs").glob("*/*.json")
+    missing = [row["missing"]["latency"] for row in json.loads(stored.read_text())["rows"]]
+    assert missing == ["not reached: the run ended before"] * len(missing) != []
+
+
 @pytest.mark.parametrize("kind", ["pipe", "device"])
 def test_what_is_no_regular_file_is_refused_in_the_results_folder(run: Run, tmp_path: Path, kind: str) -> None:
     path = tmp_path / "results" / "runs" / "m" / "a.json"

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MORE_THAN_ENOUGH_S = 3600.0
 NOT_REACHED = "not reached within --max-seconds"
+NOT_YET = "not reached: the run ended before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +85,7 @@ class Timing:
     def run(self, cases: Sequence[Case], record: Record[Run]) -> Steps[None]:
         """Fill in the rows' latency group by group; raw samples are appended to a file beside the record's."""
         groups, done, total, began = _groups(cases), 0, self.steps(cases), time.monotonic()
+        record.change(rows=[_with(row, NOT_YET, first=True) for row in record.document.rows])
         for several in _side_by_side(self.conditions):
             for group in groups:
                 share_s = self._share_s(time.monotonic() - began, total - done)

@@ -49,7 +49,6 @@ FORMS: dict[str, tuple[str, ...]] = {
 FOLDED, ALL, CONTROL = "folded", "all", "folded again"
 COLUMNS = ("network", "batch", "runtime", "form", "of folded", "quartiles", "pays", "measured")
 Line = tuple[str, ...]
-Ratios = Sequence[float]
 
 
 @dataclass(slots=True)
@@ -76,11 +75,12 @@ def measured(name: str, batch: int, engine: DeployEngine, budget_s: float) -> li
         network = calibrated(build_spec(spec), images).eval()
         with session(Conditions(batch_size=batch)):
             made = {form: _deployed(network, engine, form) for form in FORMS}
+            by_graph: dict[str, str] = {}
+            for form in FORMS:
+                by_graph.setdefault(_drawn(made[form], images), form)
+            shown = dict.fromkeys((*by_graph.values(), *[ALL] * (len(by_graph) > 1), CONTROL))
             made[CONTROL] = _deployed(network, engine, FOLDED)
-            drawn = {form: _drawn(deployed, images) for form, deployed in made.items()}
-            shown = [f for place, f in enumerate(FORMS) if drawn[f] not in [drawn[e] for e in [*FORMS][:place]]]
-            shown += [ALL] if ALL not in shown and len(shown) > 1 else []
-            arms = {form: _arm(made[form], images) for form in (*shown, CONTROL)}
+            arms = {form: _arm(made[form], images) for form in shown}
             run_rounds(list(arms.values()), budget_s / 2)
         seconds = {form: arm.seconds for form, arm in arms.items()}
         about = f"{datetime.now(UTC):%Y-%m-%d %H:%M}, load {os.getloadavg()[0]:.1f}"
@@ -122,7 +122,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
     return low, middle, high
 
 
-def paid(*ratios: Ratios) -> str:
+def paid(*ratios: Sequence[float]) -> str:
     """Whether a form takes less time than each of the copies it was held against, by the quartiles of its ratios."""
     bounds = [quartiles(one) for one in ratios]
     if all(high < 1 for _, _, high in bounds):
@@ -152,7 +152,8 @@ def table(lines: Sequence[Line], machine: str) -> str:
     head = (
         "What each part of `deploy` takes of the form in which BatchNorm is only folded, two copies of which run beside"
         " it: medians of interleaved ratios. A part pays where it is faster than both; `folded again` is the second"
-        " copy by the first. Parts that change nothing in a network are left out."
+        " copy by the first. Parts that change nothing in a network, or nothing"
+        " more, are left out."
     )
     return f"{head}\n\n{machine}\n\n" + "\n".join(rows) + "\n"
 

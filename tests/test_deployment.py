@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import senet_bench
+from senet_bench.bench.agreement import array, distance, exactly
 from senet_bench.bench.machine import session
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core import catalog
@@ -141,15 +142,10 @@ def test_every_network_gives_the_same_outputs_in_every_integration(name: str, pl
         )
     except UsageError as error:
         pytest.skip(str(error))
-    own = difference(network, copy.deepcopy(network).double(), x)  # 2e-4 in 110 layers with SE on the identity
+    exact = exactly(network, x)
+    assert exact is not None
+    own = distance(array(network(x)), exact)  # 2e-4 in 110 layers with SE on the identity
     assert_same(network, deploy(network), x, within=max(1e-5, 3 * own))
-
-
-def difference(network: nn.Module, exact: nn.Module, x: Tensor) -> float:
-    """How far single precision is from double, of the largest output."""
-    with torch.inference_mode():
-        outputs = exact(x.double())
-        return float((network(x) - outputs).abs().max() / outputs.abs().max())
 
 
 @pytest.mark.slow

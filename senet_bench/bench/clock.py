@@ -128,9 +128,9 @@ class HostClock:
 
     def _block(self, call: Call, repeats: int) -> TimedCalls:
         wall, finish, output = self.wall, self.finish, None
-        run, renew = (call.run, call.renew) if isinstance(call, FreshCall) else (call, None)
-        times, cpu = [], 0.0
+        run, renew, times, cpu = call, None, [], 0.0
         if isinstance(call, FreshCall):
+            run, renew = call.run, call.renew
             take_turn(call.threads)
         for _ in range(repeats):
             if renew is not None:

@@ -58,7 +58,7 @@ def _state(task: Path) -> str:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """While entered torch works in one thread: others would spin on into what is timed next."""
+    """While entered torch works in one thread, and no others spin on into what comes next."""
     import torch
 
     threads = torch.get_num_threads()

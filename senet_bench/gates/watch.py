@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
+from senet_bench.bench.turns import one_thread
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
@@ -142,15 +143,13 @@ def variants(means: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 @contextlib.contextmanager
 def _evaluating(network: nn.Module, viewing: Viewing) -> Iterator[None]:
     """The network in evaluation mode and IEEE single precision, on one thread for small images; then as it was."""
-    was_training, threads = network.training, torch.get_num_threads()
+    was_training = network.training
+    small = viewing.size is not None and viewing.size <= SMALL_SIDE
     network.eval()
-    if viewing.size is not None and viewing.size <= SMALL_SIDE:
-        torch.set_num_threads(1)  # a second thread would only wait for the first: four times the CPU time at 8 px
-    try:
-        with arithmetic(tf32=False):
+    try:  # a second thread would only wait for the first: four times the CPU time at 8 px
+        with one_thread() if small else contextlib.nullcontext(), arithmetic(tf32=False):
             yield
     finally:
-        torch.set_num_threads(threads)
         network.train(was_training)
 
 

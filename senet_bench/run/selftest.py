@@ -8,7 +8,6 @@ decision rule is applied to calls timed one side after the other, as these tools
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import statistics
 import time
@@ -22,6 +21,7 @@ import numpy as np
 from senet_bench.bench.clock import Call
 from senet_bench.bench.process import applied_allocator
 from senet_bench.bench.rounds import Plan, gated_plan, measure_latency
+from senet_bench.bench.turns import one_thread
 from senet_bench.core.progress import Steps, result_of
 from senet_bench.core.results import Facts
 from senet_bench.core.specs import Allocator, Conditions
@@ -177,7 +177,7 @@ def timing_trials(amounts: Amounts) -> Iterator[TimingTrial]:
         "slower": gated_plan(TRIAL_GATE, budget_s=amounts.slower_s),
     }
     plans["visible"] = plans["same visible"] = gated_plan(0.0, budget_s=amounts.visible_s, alpha=0.05)
-    with _one_thread():
+    with one_thread():
         for index, position in enumerate(rng.permutation(len(schedule))):
             kind = schedule[position]
             place = (index + 1, len(schedule))
@@ -189,7 +189,7 @@ def timing_trials(amounts: Amounts) -> Iterator[TimingTrial]:
 
 def call_seconds(device: str = "cpu") -> float:
     """Seconds of a call of the workload on a device."""
-    with _one_thread():
+    with one_thread():
         return statistics.median(_sequential(chain(LAYERS, device)(), 0.1, device))
 
 
@@ -330,15 +330,3 @@ def _covers(trial: TimingTrial) -> bool:
 
 def _count(trials: Sequence[TimingTrial], test: Callable[[TimingTrial], bool]) -> tuple[int, int]:
     return sum(map(test, trials)), len(trials)
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

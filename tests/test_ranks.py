@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -13,18 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from msgspec import structs
+from torch import nn
 
 from senet_bench.api.trials import engine_of
 from senet_bench.core.catalog import resolve
 from senet_bench.core.recipes import recipe
 from senet_bench.core.trial import Trial
+from senet_bench.data.sets import load_images
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.run.cases import select
 from senet_bench.run.error import Sweep
 from senet_bench.run.local import Local
 from senet_bench.run.ray_cluster import RayCluster
 from senet_bench.training.distributed import World, gathered
+from senet_bench.training.evaluation import predict
 from senet_bench.training.ranks import Ranks, together
 from senet_bench.training.trials import run_trial
 from tests.conftest import Run
@@ -47,6 +52,21 @@ def test_a_job_is_done_by_several_processes_and_what_one_raises_or_its_death_is_
     assert together(place, "done", Ranks(2)) == "done by 0 of 2"
     with pytest.raises(MeasurementError):
         together(place, "dies", Ranks(2))
+
+
+def judge(job: str, world: World) -> tuple[float, float]:
+    """The error that all processes find of a network whose statistics differ by rank, and that of rank 0's alone."""
+    torch.manual_seed(0)
+    norm, digits = nn.BatchNorm2d(1), load_images("digits")
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 10))
+    nn.init.constant_(norm.running_mean, world.rank)  # type: ignore[arg-type]
+    own = predict(copy.deepcopy(network), digits, digits.test).top1_err
+    return predict(network, digits, digits.test, world=world).top1_err, own
+
+
+def test_several_processes_test_the_network_of_the_first() -> None:
+    shared, alone = together(judge, "", Ranks(2))
+    assert shared == alone
 
 
 def test_engines_give_each_trial_its_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

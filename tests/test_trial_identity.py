@@ -16,7 +16,8 @@ from senet_bench.core import catalog
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec
-from senet_bench.core.store import TrialStore
+from senet_bench.core.store import Store, TrialStore
+from senet_bench.core.stored_errors import stored_errors
 from senet_bench.core.trial import Trial
 from senet_bench.training.identity import data_of, former, identity_of
 
@@ -63,6 +64,24 @@ def test_the_digits_are_told_by_their_pixels_and_labels() -> None:
     assert (digits.train, digits.test, digits.size, digits.classes) == (100, 1697, 8, 10)
     assert digits.labels != full.labels
     assert digits.images != full.images
+
+
+def test_the_number_of_groups_is_in_the_key_and_its_own_one_is_no_other() -> None:
+    trial = replace(A_TRIAL, spec=catalog.resolve("resnext50_32x4d"))
+    asked = {groups: replace(trial, spec=replace(trial.spec, cardinality=groups)) for groups in (16, 32)}
+    assert identity_of(asked[16]).as_dict()["network"]["options"]["cardinality"] == 16
+    assert identity_of(asked[32]).key == identity_of(trial).key != identity_of(asked[16]).key
+
+
+def test_a_trial_with_another_number_of_groups_is_not_one_of_the_printed_network(tmp_path: Path) -> None:
+    store, results = Store(tmp_path), {16: 0.3, None: 0.2}
+    for groups, error in results.items():
+        trial = replace(A_TRIAL, spec=replace(catalog.resolve("resnext50_32x4d"), cardinality=groups))
+        identity = identity_of(trial)
+        result = TrialResult(model="resnext50_32x4d", dataset="digits", seed=0, top1_err=error)
+        store.trials("here").put(identity.key, identity.as_dict(), result, {})
+    (group,) = stored_errors(store).of(("resnext50_32x4d", None, 10))
+    assert group.by_seed() == {0: 0.2}
 
 
 def test_what_decides_nothing_is_in_no_key() -> None:

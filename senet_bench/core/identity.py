@@ -41,7 +41,7 @@ class NetworkIdentity:
         """The network of a row; imports what it names from outside."""
         return cls(
             name=spec.baseline or spec.name,
-            options=spec.options,
+            options=spec.built,
             attention=spec.attention,
             source=source_digest(spec),
         )

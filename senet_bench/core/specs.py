@@ -156,6 +156,11 @@ class ModelSpec:
         return is_outside(self.name)
 
     @property
+    def built(self) -> Mapping[str, Any]:
+        """The options that it is built with, with the number of groups that was asked for."""
+        return self.options if self.cardinality is None else {**self.options, "cardinality": self.cardinality}
+
+    @property
     def foreign(self) -> str | None:
         """The name of code of others that it runs, its own or its attention block's; None where all of it is ours."""
         block = self.attention.block if self.attention else ""

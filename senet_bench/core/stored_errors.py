@@ -13,7 +13,7 @@ from senet_bench.core.identity import TEXTS
 from senet_bench.core.intervals import interval_of_mean, wilson
 from senet_bench.core.learning import ClassifierRow, TrialResult
 from senet_bench.core.results import Facts, StoredDocument, json_object, of_type
-from senet_bench.core.specs import AttentionSpec, Precision
+from senet_bench.core.specs import AttentionSpec, ModelSpec, Precision
 from senet_bench.core.store import TRIAL, Store
 from senet_bench.errors import BenchError
 
@@ -180,6 +180,8 @@ def _read_trials(store: Store) -> Iterator[tuple[Path, StoredTrial | BenchError]
         data = definition.get("data")
         data = data if isinstance(data, dict) else {}
         row = CATALOG.get(result.model)
+        if row is not None and not _has_own_groups(definition.get("network"), row):
+            continue
         classes = data.get("classes") or (row.classes if row else 0)
         network = (root_of(result.model), result.attention, classes)
         error = StoredError(
@@ -189,6 +191,13 @@ def _read_trials(store: Store) -> Iterator[tuple[Path, StoredTrial | BenchError]
             top5_err=result.top5_err,
         )
         yield path, (str(document.get("created", "")), (network, error))
+
+
+def _has_own_groups(network: object, row: ModelSpec) -> bool:
+    """Whether the network of a trial has as many groups as its row; earlier versions did not store it."""
+    options = network.get("options") if isinstance(network, dict) else None
+    name = "cardinality"
+    return not isinstance(options, dict) or name not in options or options[name] == row.options.get(name)
 
 
 def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: TrialResult) -> StoredOrigin:

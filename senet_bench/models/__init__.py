@@ -57,25 +57,24 @@ def build_spec(
     device: str = "cpu",
 ) -> nn.Module:
     """The network that a row describes, whole; see `build`. `classes` and `in_channels` replace the row's."""
-    options, cardinality = dict(spec.options), spec.cardinality
+    cardinality = spec.cardinality
     classes = spec.classes if classes is None else classes
     in_channels = spec.input_size[0] if in_channels is None else in_channels
     for name, value in {"classes": classes, "in_channels": in_channels, "cardinality": cardinality or 1}.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{name} must be a positive integer, not {value!r}")
     if cardinality is not None:
-        if "cardinality" not in options:
+        if "cardinality" not in spec.options:
             raise UsageError(f"{spec.name} has no grouped convolutions", "leave cardinality out")
-        grouped = options["cardinality"] * options["group_width"]
+        grouped = spec.options["cardinality"] * spec.options["group_width"]
         if grouped % cardinality:
             raise UsageError(
                 f"cardinality {cardinality} does not divide the {grouped} grouped channels of {spec.name}",
                 f"use a divisor of {grouped}",
             )
-        options["cardinality"] = cardinality
     with _on(device):
         network: nn.Module = _imported(spec.builder)(
-            attend_with(spec.attention, spec.stages), classes=classes, in_channels=in_channels, **options
+            attend_with(spec.attention, spec.stages), classes=classes, in_channels=in_channels, **spec.built
         )
         if device != "meta":
             start = getattr(network, "initialise", None)  # a detector's parts start as their authors start them

@@ -73,6 +73,8 @@ def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
 
 def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = None) -> bool:
     """Whether a network is the baseline, has it as its own, or is a plain form of another size."""
+    if isinstance(row, Row) and row.cardinality is not None:
+        return False
     own = row.baseline if isinstance(row, Row) else baseline
     return own == base.name or (row.attention is None and row.model.partition("@")[0] == base.name)
 
@@ -149,7 +151,7 @@ def latest_latencies(
     for _, run in store.runs():
         machine = run.environment.machine
         for row in run.rows:
-            like = (row.input_size, row.classes) == (origin.size, origin.classes)
+            like = (row.input_size, row.classes, row.cardinality) == (origin.size, origin.classes, None)
             if like and row.baseline == base.name:
                 for latency in row.latencies:
                     if latency.ratio is None or not _like(latency.conditions, conditions):

@@ -115,6 +115,13 @@ def share(count: int, world: World) -> slice:
     return slice(world.rank, count, world.size)
 
 
+def share_buffers(network: nn.Module, world: World) -> None:
+    """Give every process the buffers of rank 0; BatchNorms that are not synchronised know each their own images."""
+    if world.distributed:
+        for buffer in network.buffers():
+            dist.broadcast(buffer, src=0)
+
+
 def wrapped(network: nn.Module, world: World, device: torch.device) -> nn.Module:
     """The network that averages gradients over all processes; itself when there is one process."""
     if not world.distributed:
@@ -135,7 +142,7 @@ class GlobalBatchNorm2d(nn.BatchNorm2d):
         """Normalise with the mean and variance of all processes' images together."""
         if not (self.training and dist.is_initialized()):
             return super().forward(x)
-        count = _Sum.apply(x.new_tensor([x.numel() / x.shape[1]]))
+        count = _Sum.apply(torch.tensor([x.numel() / x.shape[1]], device=x.device))
         mean = _Sum.apply(x.sum((0, 2, 3), dtype=torch.float32)) / count
         centred = x - mean[None, :, None, None]
         variance = _Sum.apply((centred * centred).sum((0, 2, 3))) / count

@@ -22,7 +22,7 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.data.sets import DataSet, Files, LabelArray, Split
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
-from senet_bench.training.distributed import World, gathered, share
+from senet_bench.training.distributed import World, gathered, share, share_buffers
 from senet_bench.training.optimisation import autocast, laid_out
 
 BatchAnswers = tuple[LabelArray, LabelArray, np.ndarray[Any, np.dtype[np.float32]]]
@@ -132,14 +132,15 @@ def predict(
 ) -> Predictions:
     """Show every image of a split to the network once, in evaluation mode and without gradients.
 
-    The network's own mode and memory format are as before afterwards. Several processes share the images; each
-    gets the whole result.
+    The network's own mode and memory format are as before afterwards. Several processes share the images, shown to the
+    network as rank 0 has it; each gets the whole result.
     """
     viewing, world = viewing or Viewing(size=data.size), world or World()
     tune_allocator()  # else each batch is paged in anew
     corrupt: list[Path] = []
     was_training = network.training
     network.eval()
+    share_buffers(network, world)
     device = torch.device(viewing.device)
     try:
         with torch.inference_mode(), autocast(device, viewing.precision):

@@ -25,7 +25,15 @@ from senet_bench.core.recipes import Recipe
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.training import checkpoint
 from senet_bench.training.blocks_first import Learners
-from senet_bench.training.distributed import World, gathered, summed, watching, with_global_batchnorm, wrapped
+from senet_bench.training.distributed import (
+    World,
+    gathered,
+    share_buffers,
+    summed,
+    watching,
+    with_global_batchnorm,
+    wrapped,
+)
 from senet_bench.training.objective import Aim, Classifying, Objective, Settings, Tested
 from senet_bench.training.optimisation import Average, LearningRate, Sgd, autocast, compiled
 
@@ -131,6 +139,7 @@ class _Run:
     def _train_epoch(self, started: float) -> Steps[None]:
         self.network.train()
         if self.epoch >= self.recipe.epochs - self.recipe.frozen_bn:
+            share_buffers(self.network, self.world)
             for module in self.network.modules():
                 if isinstance(module, nn.modules.batchnorm._BatchNorm):
                     module.eval()

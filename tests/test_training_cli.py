@@ -173,6 +173,26 @@ def test_a_killed_run_resumes_to_the_same_bits(run: Run, tmp_path: Path) -> None
     assert all(np.array_equal(whole[name], cut[name]) for name in whole)
 
 
+@pytest.mark.parametrize(
+    ("settings", "changed", "told"),
+    [
+        (("--img-size", "32"), ("--img-size", "40"), "data.size: 32 there, 40 here"),
+        ((), ("--accumulate", "2"), "accumulate: None there, 2 here"),
+    ],
+)
+def test_a_checkpoint_goes_on_under_its_own_settings_alone(
+    run: Run, tmp_path: Path, settings: tuple[str, ...], changed: tuple[str, ...], told: str
+) -> None:
+    folder = jpeg_tree(tmp_path / "images")
+    asked = ("train", "seresnet18", "--dataset", "folder", "--data", str(folder), "--epochs", "1", "-b", "4")
+    command = (*asked, "--recipe", "cifar", "--out", "cut.safetensors", "-q")
+    assert run(*command, *settings).code == 0
+    Path("cut.safetensors").unlink()  # as where it was cut before its end
+    ended = run(*command, *changed, "--resume")
+    assert ended.code == 2, ended.err
+    assert f"cut.checkpoint is of another run ({told})" in ended.err
+
+
 @pytest.mark.slow
 def test_torchrun_trains_with_two_processes(run: Run, tmp_path: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

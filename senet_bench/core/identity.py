@@ -96,6 +96,14 @@ class Identity:
         plain: dict[str, Any] = canonical(self)
         return plain
 
+    def parts(self) -> dict[str, Any]:
+        """The same in one level, `data.size` for the size in its data."""
+        parts: dict[str, Any] = {}
+        for name, value in self.as_dict().items():
+            inner = value if isinstance(value, dict) else {"": value}
+            parts.update({f"{name}.{part}".rstrip("."): content for part, content in inner.items()})
+        return parts
+
 
 def source_digest(spec: ModelSpec) -> str:
     """A digest of the code from outside that a network and its attention are made of, empty where none is."""

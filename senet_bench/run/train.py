@@ -75,7 +75,8 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         notes += request.about_processes(world.size)
         conditions = request.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
-        settings = replace(request.settings(out.with_suffix(".checkpoint")), device=own(request.device, world))
+        settings = request.settings(out.with_suffix(".checkpoint"))
+        settings = replace(settings, device=own(request.device, world), identity=identity.parts())
 
         def ended(row: EpochRow) -> None:
             _put(record, world, rows=[*record.document.rows, row])

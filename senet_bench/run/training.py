@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -134,8 +134,6 @@ class TrainingRequest:
         from senet_bench.training.objective import Settings
         from senet_bench.training.trials import CHECKPOINT_S
 
-        spec = self.spec
-        identity = {"model": spec.name, "attention": asdict(spec.attention) if spec.attention else None}
         return Settings(
             seed=self.seed,
             device=self.device,
@@ -150,7 +148,6 @@ class TrainingRequest:
             resume=self.resume,
             skip_corrupt=self.skip_corrupt,
             blocks_first=self.blocks_first,
-            identity={**identity, "dataset": self.dataset, **self._of_detector()},
         )
 
     def identity(self, images: Any) -> Identity:

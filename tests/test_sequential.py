@@ -100,13 +100,14 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
     from senet_bench.core.learning import TrialResult
 
     trained: list[tuple[str, int]] = []
+    worse = 0.0
 
     def pretended(trial: Any) -> TrialResult:
         attention = trial.spec.attention
         arm = "none" if attention is None else attention.block
         trained.append((arm, trial.seed))
         noise = float(np.random.default_rng([trial.seed, len(arm)]).normal(0, 0.004))
-        return TrialResult(top1_err=0.2 + noise - (0.02 if arm == "se" else 0.0), seconds=1.0)
+        return TrialResult(top1_err=0.2 + worse + noise - (0.02 if arm == "se" else 0.0), seconds=1.0)
 
     monkeypatch.setattr("senet_bench.training.trials.run_trial", pretended)
     ended = run(*SWEPT, "--format", "json")
@@ -128,6 +129,11 @@ def test_a_sweep_adds_seeds_until_its_rows_are_known(run: Run, monkeypatch: pyte
     assert sorted(read) == sorted(set(read))  # at all looks together
     assert len(trained) == count  # the same looks at what is stored
     assert f"SE-ResNet-20 errs less than its baseline: known after {seeding['seeds']} seeds" in again.out
+    worse = 0.1
+    fresh = {row["label"]: row for row in json.loads(run(*SWEPT, "--fresh", "--format", "json").out)["rows"]}
+    for label, row in fresh.items():
+        before, now = (one["accuracy"]["per_seed"] for one in (rows[label], row))
+        assert now == pytest.approx({seed: error + worse for seed, error in before.items()})
 
 
 def test_a_trial_that_fails_is_told_once_and_not_run_again_at_later_looks(

@@ -536,6 +536,13 @@ def test_weights_of_a_sweep_are_kept_and_taken_by_key_and_fresh_trains_again(run
     summary = json.loads(dry.out)["summary"]
     assert (summary["stored"], summary["to_run"]) == (3, 3)
     assert summary["device_seconds"] >= summary["seconds"] > 0
+    summary = json.loads(run(*asked, *options, "--fresh", "--dry-run").out)["summary"]
+    assert (summary["stored"], summary["to_run"]) == (3, 3)
+    base.unlink()
+    kept = run(*asked, *options, "--keep-weights")
+    assert kept.code == 5
+    assert "ResNet-20: no weights of seed 0, stored before without them; --fresh trains again" in kept.err
+    assert kept.err.count("no weights of") == 1
 
 
 def test_weights_that_another_machine_kept_for_itself_are_named(run: Run, ran: list[Trial]) -> None:

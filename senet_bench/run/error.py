@@ -281,11 +281,18 @@ class Sweep:
         if self.fresh:
             kept = replace(kept, runs=None)  # what another machine has of them is not taken either
             withdrawn(filter(None, [kept.forget(claimed.key) for claimed in todo]))
+            for claimed in todo:
+                stored.train_anew(claimed.key)
         function = with_sources(self.engine, run_trial, (claimed.trial.spec for claimed in todo))
         if self.engine.remote:
             all_answered()
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
+        record.failures += [
+            f"{rows[arm].label}: no weights of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, stored before "
+            "without them; --fresh trains again"
+            for arm, seeds in outcomes.unkept.items()
+        ]
         record.change(rows=with_errors(rows, outcomes, self.protocols(cases)))
         if todo and stored.before.left_out:
             conditions = structs.replace(record.document.conditions, trials_left_out=stored.before.left_out)
@@ -335,10 +342,12 @@ class Sweep:
         for trial in planned:
             key = key_of(definition(trial))
             to_run = id(trial) in mine and trial.seed >= self.begun
+            file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
             if not (self.fresh and to_run) and (result := stored.result(trial, key)) is not None:
                 outcomes.add(trial, result)
+                if self.keep_weights and to_run and not file.is_file():
+                    outcomes.unkept.setdefault(int(trial.arm), []).append(trial.seed)
             elif to_run:
-                file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
                 weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None
                 own = replace(trial, folder=folder, checkpoint=stored.kept.checkpoint(key).absolute(), weights=weights)

@@ -118,9 +118,10 @@ def _trials(sweep: Sweep, cases: Sequence[Case], kept: TrialStore) -> Iterator[d
     for place in range(len(cases)):
         planned = by_place.get(place, [])
         done = sum(stored.result(trial, key_of(trial_definition(trial))) is not None for trial in planned)
-        row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": len(planned) - done}
+        left = len(planned) if sweep.fresh else len(planned) - done
+        row: dict[str, Any] = {"trials": len(planned), "stored": done, "to_run": left}
         if planned:
-            row |= _duration(planned[0], known, left=len(planned) - done)
+            row |= _duration(planned[0], known, left=left)
         yield {"seconds": None, "from": None, **row}
 
 

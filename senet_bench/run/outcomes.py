@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Outcomes:
-    """What became of trials: of each arm errors by seed, device and torch, remarks, why trials failed, jobs left."""
+    """What became of trials: of each arm errors by seed, device and torch, remarks, why trials failed, jobs left.
+
+    `unkept` are the seeds that were stored without the weights that are asked for now.
+    """
 
     errors: dict[int, dict[int, float]] = field(default_factory=dict)
     places: dict[int, set[tuple[str, str]]] = field(default_factory=dict)
     remarks: dict[int, dict[str, None]] = field(default_factory=dict)
     failed: dict[int, str] = field(default_factory=dict)
     left: dict[int, list[str]] = field(default_factory=dict)
+    unkept: dict[int, list[int]] = field(default_factory=dict)
     total: int = 0
 
     def add(self, trial: Trial, outcome: TrialResult | Failure | Left) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -18,11 +18,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredTrials:
-    """The trials in a store, and those of earlier versions that are trials of the same."""
+    """The trials in a store, and those of earlier versions that are trials of the same.
+
+    Of those that are trained `anew` only what this machine stores from then on counts.
+    """
 
     kept: TrialStore
     before: Former
     read: dict[str, TrialResult] = field(default_factory=dict)
+    anew: set[str] = field(default_factory=set)
 
     @classmethod
     def of(cls, kept: TrialStore) -> Self:
@@ -38,10 +42,16 @@ class StoredTrials:
                     read[path.stem] = result_in(text, path)
         return cls(kept, former(earlier), read)
 
+    def train_anew(self, key: str) -> None:
+        """Let no earlier result of a trial count."""
+        self.read.pop(key, None)
+        self.anew.add(key)
+
     def result(self, trial: Trial, key: str) -> TrialResult | None:
         """The result of a trial by its key; None where there is none, which is looked for again the next time."""
         if key not in self.read:
-            result = self.kept.get(key) or self.before.result(trial)
+            own = replace(self.kept, runs=None)
+            result = own.get(key) if key in self.anew else self.kept.get(key) or self.before.result(trial)
             if result is None:
                 return None
             self.read[key] = result

@@ -241,6 +241,16 @@ def test_compare_with_a_data_set_shows_the_whole_trade_off(run: Run) -> None:
     assert base["accuracy"]["protocol"] == accuracy["protocol"]
 
 
+def test_an_alias_of_a_data_set_is_the_data_set(run: Run) -> None:
+    asked = ("--epochs", "1", "--format", "json")
+    done = json.loads(run("train", "resnet20_cifar", "--dataset", "Digits-100", *asked).out)["conditions"]
+    assert (done["dataset"], done["recipe"]) == ("digits", "digits")
+    options = ("--no-latency", "--dataset", "digits-100", "--seeds", "1", "--workers", "1", *asked)
+    rows = json.loads(run("compare", "resnet20_cifar", *options).out)["rows"]
+    assert {tuple(row["input_size"]) for row in rows} == {(1, 8, 8)}
+    assert {(row["accuracy"]["dataset"], row["accuracy"]["protocol"]["recipe"]) for row in rows} == {("digits",) * 2}
+
+
 def test_no_run_writes_over_the_weights_of_another(run: Run, tmp_path: Path) -> None:
     asked = ("train", "seresnet20_cifar", "--recipe", "digits-smoke", "-q")
     for more in ((), ("-r", "4"), ("--seed", "3"), ("--ema", "0.9"), ()):

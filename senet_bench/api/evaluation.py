@@ -115,18 +115,18 @@ def evaluate(
 ) -> Result:
     """Top-1 and top-5 error of networks with weights, AP of detectors; of several, the difference to the first."""
     if shown.download:
-        fetch_data(shown.dataset.lower(), shown.data)
+        fetch_data(shown.dataset, shown.data)
     from senet_bench.core.store import Store
     from senet_bench.run import evaluate, tables
     from senet_bench.run.released import weighted
 
     store = Store(results)
-    chosen = weighted(model, weights, shown.dataset.lower(), shown.img_size)
+    chosen = weighted(model, weights, shown.dataset, shown.img_size)
     request = evaluate.EvaluationRequest(
         models=tuple(attached_name(name, attach=attach, replace=replace) for name in chosen.models),
         weights=tuple(map(store.named_weights, chosen.weights)),
         average=average,
-        dataset=shown.dataset.lower(),
+        dataset=shown.dataset,
         folder=shown.data,
         size=shown.img_size,
         batch_size=shown.batch_size,

@@ -148,7 +148,7 @@ def excitations(
     store = Store(results)
     wanted = Excitations(
         model=attached_name(model, attach=gates.attach, replace=gates.replace),
-        dataset=images.dataset.lower(),
+        dataset=images.dataset,
         folder=images.data,
         weights=store.named_weights(origin.weights) if origin.weights else None,
         average=origin.average,

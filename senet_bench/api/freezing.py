@@ -142,7 +142,7 @@ def freeze(
     wanted = Freezing(
         model=model,
         weights=None if weights is None else store.named_weights(weights),
-        dataset=images.dataset.lower(),
+        dataset=images.dataset,
         folder=images.data,
         max_loss=deciding.max_loss,
         out=deciding.out,

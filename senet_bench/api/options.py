@@ -13,7 +13,7 @@ import typer
 
 from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.core import specs
-from senet_bench.core.datasets import known
+from senet_bench.core.datasets import dataset_key
 from senet_bench.core.devices import check_name
 from senet_bench.errors import UsageError
 
@@ -39,7 +39,7 @@ def device_option(panel: str | None = None) -> Any:
 
 def dataset_option(about: str) -> Any:
     """`--dataset` of a command, with what it says there."""
-    return typer.Option("--dataset", help=about, **read_by(known))
+    return typer.Option("--dataset", help=about, parser=dataset_key, metavar="TEXT")
 
 
 def batch_option(about: str) -> Any:

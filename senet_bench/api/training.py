@@ -106,7 +106,7 @@ def train(
 ) -> Result:
     """Train a network by a recipe of the paper; under torchrun, on all its processes."""
     if lessons.download:
-        fetch_data(lessons.dataset.lower(), lessons.data)
+        fetch_data(lessons.dataset, lessons.data)
     from senet_bench.core.store import Store
     from senet_bench.run import tables, train
     from senet_bench.run.training import TrainingRequest
@@ -114,7 +114,7 @@ def train(
     spec = _spec(model, lessons.dataset, switches, img_size)
     request = TrainingRequest(
         spec=spec,
-        dataset=lessons.dataset.lower(),
+        dataset=lessons.dataset,
         folder=lessons.data,
         recipe=lessons.recipe,
         epochs=lessons.epochs,
@@ -138,7 +138,7 @@ def train(
 def _spec(model: str, dataset: str, switches: Switches, img_size: int | None) -> ModelSpec:
     """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
     spec = switches.network(model, img_size)
-    side = DATASETS[dataset.lower()].side if dataset.lower() in DATASETS else None
+    side = DATASETS[dataset].side
     if img_size is not None and spec.task == "detection":
         raise UsageError("detectors see whole images, at the recipe's scale", "leave out --img-size")
     if img_size not in (None, side) and side is not None:

@@ -34,7 +34,7 @@ from senet_bench.api.options import (
 from senet_bench.api.parameters import read_by, within
 from senet_bench.bench.process import cores
 from senet_bench.core import specs
-from senet_bench.core.datasets import CLASSIFICATION, EACH_OF_THE_PAPER, known
+from senet_bench.core.datasets import CLASSIFICATION, EACH_OF_THE_PAPER, dataset_key
 from senet_bench.core.devices import kind_of
 from senet_bench.errors import UsageError
 
@@ -44,9 +44,8 @@ if TYPE_CHECKING:
     from senet_bench.run.error import Sweep
 
 
-def _check_dataset(name: str) -> None:
-    if name != EACH_OF_THE_PAPER:
-        known(name)
+def _dataset(name: str) -> str:
+    return name if name == EACH_OF_THE_PAPER else dataset_key(name)
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -68,7 +67,8 @@ class Trials:
         typer.Option(
             "--dataset",
             help=f"Train and test on {CLASSIFICATION}; {EACH_OF_THE_PAPER}: each table's own.",
-            **read_by(_check_dataset),
+            parser=_dataset,
+            metavar="TEXT",
         ),
     ] = None
     data: DataFolder = None
@@ -149,13 +149,13 @@ class Trials:
                 raise UsageError(f"{unused} is for training", "add --dataset, or leave it out")
             return None
         if self.download:
-            fetch_data(self.dataset.lower(), self.data)
+            fetch_data(self.dataset, self.data)
         from senet_bench.run.error import Sweep
 
         stopping = self.stopping()
         return Sweep(
             engine=engine,
-            dataset=self.dataset.lower(),
+            dataset=self.dataset,
             folder=self.data,
             recipe=self.recipe,
             epochs=self.epochs,

@@ -157,6 +157,11 @@ def known(name: str) -> Dataset:
     return row
 
 
+def dataset_key(name: str) -> str:
+    """The one name of a data set that may be named by an alias; `UsageError` for an unknown one."""
+    return known(name).key
+
+
 def dataset(name: str, task: Task) -> Dataset:
     """The row of a name; `UsageError` for an unknown one, or for one of another task."""
     row = known(name)

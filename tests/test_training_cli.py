@@ -241,6 +241,17 @@ def test_compare_with_a_data_set_shows_the_whole_trade_off(run: Run) -> None:
     assert base["accuracy"]["protocol"] == accuracy["protocol"]
 
 
+def test_a_training_that_left_images_out_is_counted_and_is_no_trial(run: Run, tmp_path: Path) -> None:
+    folder = jpeg_tree(tmp_path / "images")
+    asked = ("train", "seresnet18", "--dataset", "folder", "--data", str(folder), "--recipe", "cifar", "-b", "4")
+    options = ("--img-size", "32", "--epochs", "1", "--skip-corrupt", "--format", "json")
+    trials = tmp_path / "results" / "runs"
+    next((folder / "val").rglob("*.jpg")).write_bytes(b"no image")
+    (row,) = json.loads(run(*asked, *options).out)["rows"]
+    assert row["skipped"] == 1
+    assert not [*trials.glob("*/trials/*.json")]
+
+
 def test_an_alias_of_a_data_set_is_the_data_set(run: Run) -> None:
     asked = ("--epochs", "1", "--format", "json")
     done = json.loads(run("train", "resnet20_cifar", "--dataset", "Digits-100", *asked).out)["conditions"]

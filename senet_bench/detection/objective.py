@@ -42,9 +42,9 @@ class Detecting:
         self.batches = SceneBatches(data, recipe, settings, world)
 
     @property
-    def skipped(self) -> int:
-        """Unreadable images left out so far."""
-        return len(self.batches.corrupt)
+    def unread(self) -> set[str]:
+        """The unreadable images that this process left out so far."""
+        return set(map(str, self.batches.corrupt))
 
     def identity(self) -> list[Any]:
         """What a checkpoint's data must agree in."""

@@ -95,12 +95,15 @@ def _fields(conditions: Any) -> dict[str, Any]:
 
 
 def keep(request: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
-    """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find."""
+    """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find.
+
+    One that left unreadable images out is no trial, whose errors are over all of them.
+    """
     from senet_bench.training.trials import trained_place
 
     rows, recipe, about = record.document.rows, request.resolved(), header("trial", {})
     last = rows[-1] if rows else None
-    if not request.is_trial or last is None or last.top1_err is None:
+    if not request.is_trial or last is None or last.top1_err is None or last.skipped:
         return
     result = TrialResult(
         model=request.spec.name,

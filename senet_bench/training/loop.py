@@ -190,6 +190,7 @@ class _Run:
             raise MeasurementError(
                 f"the loss is {loss} in epoch {self.epoch + 1}", "use a smaller learning rate, or fp32"
             )
+        tested: Tested = self._tested() if self._evaluates() else {}
         row = EpochRow(
             epoch=self.epoch + 1,
             epochs=self.recipe.epochs,
@@ -198,8 +199,8 @@ class _Run:
             images_per_second=images / max(seconds, 1e-9),
             seconds=seconds,
             seconds_left=seconds * (self.recipe.epochs - self.epoch - 1),
-            skipped=self.objective.skipped,
-            **(self._tested() if self._evaluates() else {}),
+            skipped=len(set().union(*gathered(self.objective.unread, self.world))),
+            **tested,
         )
         if row.test_loss is not None:
             self.rate.epoch_ended(row.test_loss)

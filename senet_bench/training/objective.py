@@ -81,8 +81,8 @@ class Objective(Protocol):
         """The training data."""
 
     @property
-    def skipped(self) -> int:
-        """Unreadable images left out so far."""
+    def unread(self) -> set[str]:
+        """The unreadable images that this process left out so far."""
 
     def identity(self) -> list[Any]:
         """What a checkpoint's data must agree in."""
@@ -111,6 +111,7 @@ class Classifying:
         self.data, self.recipe, self.settings, self.world = data, recipe, settings, world
         self.device = torch.device(settings.device)
         self.corrupt: list[Path] = []
+        self.untested: tuple[str, ...] = ()
         self.batches = Batches(
             data.training(),
             recipe.batch_size,
@@ -126,9 +127,9 @@ class Classifying:
         )
 
     @property
-    def skipped(self) -> int:
-        """Unreadable images left out so far."""
-        return len(self.corrupt)
+    def unread(self) -> set[str]:
+        """The unreadable images that this process left out so far."""
+        return {*map(str, self.corrupt), *self.untested}
 
     def identity(self) -> list[Any]:
         """What a checkpoint's data must agree in."""
@@ -168,4 +169,5 @@ class Classifying:
             batch=256 if self.data.size <= 64 else 64,
         )
         seen = predict(network, self.data, self.data.test, viewing, self.world)
+        self.untested = seen.skipped
         return {"test_loss": seen.loss, "top1_err": seen.top1_err, "top5_err": seen.top5_err}

@@ -151,13 +151,14 @@ def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
     assert sets.load_images("imagenet", tmp_path).classes[17] == "name17"
 
 
-def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["imagenet", "folder"])
+def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path, name: str) -> None:
     jpeg(tmp_path / "one.jpg")
     for label in range(1000):
         folder = tmp_path / "val" / str(label)
         folder.mkdir(parents=True)
         (folder / "a.JPEG").write_bytes((tmp_path / "one.jpg").read_bytes())
-    read = sets.load_images("imagenet", tmp_path)
+    read = sets.load_images(name, tmp_path)
     assert isinstance(read.test, sets.Files)
     assert [int(path.parent.name) for path in read.test.paths] == read.test.labels.tolist()
     assert read.classes == tuple(map(str, range(1000)))

@@ -47,6 +47,7 @@ def test_the_learning_rate_scales_with_the_batch() -> None:
     assert recipe("imagenet").scaled(256).lr == pytest.approx(0.15)
     assert recipe("imagenet").scaled(None) == recipe("imagenet")
     assert recipe("cifar").lasting(82).schedule.milestones == (41, 61.5)
+    assert [recipe("senet154").lasting(epochs).frozen_bn for epochs in (5, 100, 200)] == [0, 5, 10]
     with pytest.raises(UsageError, match="positive"):
         recipe("cifar").scaled(0)
 

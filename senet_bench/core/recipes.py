@@ -104,12 +104,14 @@ class Recipe:
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
     def lasting(self, epochs: int | None) -> Recipe:
-        """The recipe over another number of epochs, its milestones moved in proportion."""
+        """The recipe over another number of epochs, its milestones and frozen epochs in proportion."""
         if epochs is None or epochs == self.epochs:
             return self
         if epochs < 1:
             raise UsageError(f"epochs must be a positive integer, not {epochs}")
-        return replace(self, epochs=epochs, schedule=self.schedule.moved(epochs / self.epochs))
+        ratio = epochs / self.epochs
+        frozen_bn = round(self.frozen_bn * ratio)
+        return replace(self, epochs=epochs, schedule=self.schedule.moved(ratio), frozen_bn=frozen_bn)
 
     def as_dict(self) -> dict[str, Any]:
         """The recipe as plain values, for results, checkpoints and the comparison of two runs.

@@ -95,6 +95,10 @@ class _NumpyOnly(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}, which image data never needs")
 
 
+IMAGENET_NUMBERS = {str(number) for number in range(1000)}
+"""The numbers of ImageNet's classes as names of folders."""
+
+
 def imagenet(root: Path) -> DataSet:
     """ImageNet-1k from `root`/val (and `root`/train): 1,000 folders each, or val flat with its list `val.txt`.
 
@@ -139,7 +143,7 @@ def _classes_of(name: str, folder: Path, root: Path) -> tuple[Files, tuple[str, 
             tree = datasets.ImageNet(root, split=folder.name)
             classes = tuple(str(names[0]) for names in tree.classes)
         else:
-            tree = (_Numbered if name == "imagenet" else datasets.ImageFolder)(folder)
+            tree = _Numbered(folder, all_numbers=name == "imagenet")
             classes = tuple(tree.classes)
     except (FileNotFoundError, RuntimeError, KeyError) as error:
         flat = f"; or flat, with {root / 'val.txt'} of lines FILE LABEL" if name == "imagenet" else ""
@@ -158,12 +162,17 @@ def numbered_classes(name: str, folder: Path) -> DataSet:
 
 
 class _Numbered(datasets.ImageFolder):  # type: ignore[misc]
-    """Class folders whose names are the labels themselves where all of them are numbers, else sorted by name."""
+    """Class folders sorted by name; where they are named 0 to 999, or any numbers, those are their order."""
+
+    def __init__(self, folder: Path, *, all_numbers: bool) -> None:
+        self._all_numbers = all_numbers
+        super().__init__(folder)
 
     def find_classes(self, directory: Any) -> tuple[list[str], dict[str, int]]:
         """The names by label, and the labels by name."""
         names, labels = super().find_classes(directory)
-        if not all(name.isdecimal() for name in names):
+        numbered = all(name.isdecimal() for name in names) if self._all_numbers else set(names) == IMAGENET_NUMBERS
+        if not numbered:
             return names, labels
         names = sorted(names, key=int)
         return names, {name: label for label, name in enumerate(names)}

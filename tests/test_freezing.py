@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +15,8 @@ from torch import nn
 from senet_bench.core import catalog
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
+from senet_bench.gates.trained import Freezing
+from senet_bench.gates.trained_network import trained_network
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.folding import folded
 from senet_bench.training import weights
@@ -67,6 +71,20 @@ def test_a_network_with_some_gates_folded_is_loaded_without_them(tmp_path: Path)
     assert any("3 gates are constants" in note for note in loaded.notes)
     image = torch.randn(2, 3, 32, 32)
     assert torch.equal(loaded.network.eval()(image), plain(image))
+
+
+def test_what_was_frozen_before_is_frozen_in_the_next_file_too(tmp_path: Path) -> None:
+    network, file = build("seresnet20_cifar", in_channels=1).eval(), tmp_path / "w.safetensors"
+    first, *others = attention_blocks(network)
+    plain = folded(network, {first: torch.full((block_channels(network, first),), 0.4)}, (1, 8, 8))
+    weights.save(plain, file, catalog.resolve("seresnet20_cifar"), dataset="digits-full", frozen=[first])
+    spec = replace(catalog.resolve("seresnet20_cifar"), input_size=(1, 8, 8), classes=10)
+    request = Freezing(model="seresnet20_cifar", weights=str(file), dataset="digits-full")
+    trained = trained_network(request, spec)
+    gates = {others[0]: np.full(block_channels(network, others[0]), 0.4)}
+    written = trained.write(tmp_path / "more.safetensors", trained.without(gates), [others[0]], (tmp_path, "w"))
+    loaded = weights.load_weights(spec, str(written), in_channels=1)
+    assert list(attention_blocks(loaded.network)) == others[1:]
 
 
 def block_channels(network: nn.Module, name: str) -> int:

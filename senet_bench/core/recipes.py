@@ -323,6 +323,8 @@ RECIPES: dict[str, Recipe] = {
             "180,000 steps taken as 24 epochs, the warm-up from zero (Detectron: from a third)",
             "torchvision's box losses (smooth L1, beta 1/9 in both stages; Detectron: 1/9 for proposals, 1 for boxes)",
             "batches are not grouped by aspect ratio",
+            "biases are decayed and learn at the plain rate (Detectron: no decay, twice the rate)",
+            "momentum is not rescaled where the rate changes (Detectron: it is)",
         ),
     ),
 }

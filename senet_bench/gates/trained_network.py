@@ -128,7 +128,8 @@ class TrainedNetwork:
         """The file of the frozen weights: the baseline's where no block is left, else the network's without some."""
         loaded, spec, file = self.loaded, self.loaded.spec, path or default[0] / f"{default[1]}.safetensors"
         facts = {key: loaded.metadata[key] for key in KEPT_FACTS if key in loaded.metadata}
-        left = {} if len(frozen) == len(self.watch("calibration").tallies) and spec.baseline else {"frozen": frozen}
+        gone = [*loaded.metadata.get("frozen", ()), *frozen]
+        left = {} if len(frozen) == len(self.watch("calibration").tallies) and spec.baseline else {"frozen": gone}
         if not left and spec.baseline:
             spec = replace(spec, name=spec.baseline, attention=None)
         weights.save(plain.loaded.network, file, spec, **{**facts, **left, **self.facts})

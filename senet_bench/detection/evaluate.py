@@ -24,6 +24,7 @@ from senet_bench.run.evaluate import EvaluationRequest, begun, checked, names_of
 from senet_bench.run.record import Record
 
 if TYPE_CHECKING:
+    from senet_bench.core.recipes import Scaling
     from senet_bench.detection.coco import DetectionSet
 
 
@@ -81,6 +82,7 @@ def evaluated(
     if request.predictions is not None:
         seen.save(request.predictions / f"{name}-{request.dataset}.json")
     precision = seen.judged()
+    as_printed = not seen.skipped and is_as_printed(loaded.metadata, scaling)
     row = DetectorRow(
         model=spec.name,
         label=label(loaded.spec),
@@ -101,31 +103,41 @@ def evaluated(
         ap_medium=precision.ap_medium,
         ap_large=precision.ap_large,
         ar100=precision.ar100,
-        paper=detector_beside_paper(images, loaded.spec, precision, loaded.metadata),
+        paper=detector_beside_paper(images, loaded.spec, precision if as_printed else None),
         recipe=loaded.metadata.get("recipe"),
         epochs=loaded.metadata.get("epochs"),
     )
     return row, precision
 
 
+def is_as_printed(metadata: Mapping[str, Any], scaling: Scaling) -> bool:
+    """Whether images are of Table 7's size, and weights say that its recipe trained them, from a trunk's weights."""
+    from senet_bench.core import recipes
+
+    recipe = recipes.recipe("coco")
+    settings = ("epochs", "batch_size", "lr")
+    by_recipe = metadata.get("recipe") == recipe.name and bool(metadata.get("trunk_weights"))
+    return (
+        scaling == recipe.scaling
+        and by_recipe
+        and all(metadata.get(name) == getattr(recipe, name) for name in settings)
+    )
+
+
 def detector_beside_paper(
-    images: DetectionSet, spec: ModelSpec, precision: AveragePrecision, metadata: Mapping[str, Any]
+    images: DetectionSet, spec: ModelSpec, precision: AveragePrecision | None
 ) -> list[CellStatus]:
     """The paper's AP and AP50 of a detector of Table 7, on the whole of COCO only.
 
-    They are compared where the weights say that they were trained by the table's recipe, from a trunk's weights.
+    They are compared with a `precision` that was measured as the table's; None where it was otherwise.
     """
-    from senet_bench.core import recipes
-
     if not images.is_whole:
         return []
-    recipe = ("coco", recipes.recipe("coco").epochs)
-    by_recipe = (metadata.get("recipe"), metadata.get("epochs")) == recipe and metadata.get("trunk_weights")
-    values = {"ap": precision.ap, "ap50": precision.ap50}
+    values = {"ap": precision.ap, "ap50": precision.ap50} if precision else {}
     return [
-        compare_cell(cell, {protocol_name(cell): value} if by_recipe and value is not None else {})
+        compare_cell(cell, {} if value is None else {protocol_name(cell): value})
         for cell in paper_cells(spec, "table7")
-        for value in (values[cell.metric],)
+        for value in (values.get(cell.metric),)
     ]
 
 

@@ -289,8 +289,8 @@ class Sweep:
         yield from self._trained(watched(self.engine, kept, function, todo, about), record, outcomes, total - len(todo))
         record.failures += [f"{rows[arm].label}: {why}" for arm, why in outcomes.failed.items() if arm not in failures]
         record.failures += [
-            f"{rows[arm].label}: no weights of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, stored before "
-            "without them; --fresh trains again"
+            f"{rows[arm].label}: no weights of seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}, "
+            "stored before without them; --fresh trains again"
             for arm, seeds in outcomes.unkept.items()
         ]
         record.change(rows=with_errors(rows, outcomes, self.protocols(cases)))

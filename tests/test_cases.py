@@ -26,8 +26,12 @@ def test_changes_are_in_the_spec_of_every_case_and_of_its_baseline() -> None:
 
 
 def test_a_group_number_is_part_of_the_spec() -> None:
-    _, variant = select(["seresnext50_32x4d"], Changes(cardinality=16))
+    base, variant = select(["seresnext50_32x4d"], Changes(cardinality=16))
     assert variant.spec.cardinality == 16
+    assert [case.spec.label for case in (base, variant)] == ["ResNeXt-50 (16x4d)", "SE-ResNeXt-50 (16x4d)"]
+    assert select(["senet154"], Changes(cardinality=32))[1].spec.label == "SENet-154 (C=32)"
+    assert select(["seresnext50_32x4d"], Changes(cardinality=32))[1].spec.label == "SE-ResNeXt-50 (32x4d)"
+    assert grid_cases("seresnext50_32x4d", {"reduction": "2"}, Changes(cardinality=8))[0].spec.label.endswith("(8x4d)")
     groups = {layer.groups for layer in variant.build("meta").modules() if isinstance(layer, nn.Conv2d)}
     assert groups == {1, 16}
 

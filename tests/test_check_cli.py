@@ -273,6 +273,15 @@ def test_a_ratio_is_a_gate_of_its_own(run: Run, folder: Folder) -> None:
     assert rows(run)[0].code == 1
 
 
+def test_only_a_network_is_still_judged_over_its_baseline_which_is_not_checked_itself(run: Run, folder: Folder) -> None:
+    ratio = '[[ratio]]\nnetwork = "seresnet20_cifar"\nmetric = "params"\nmax = "+1 %"\n'
+    folder.configure('networks = ["seresnet20_cifar", "resnet20_cifar"]\nmetrics = ["params"]\n' + ratio)
+    assert run("baseline", "record").code == 0
+    ended, found = rows(run, "--only", "seresnet*")
+    assert (ended.code, sorted(found)) == (0, ["seresnet20_cifar/params", "seresnet20_cifar/params-ratio"])
+    assert found["seresnet20_cifar/params-ratio"]["base"] == 272_282
+
+
 def test_the_report_is_written_before_the_command_ends(
     recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,11 +97,12 @@ class Config:
     """The validated table; `limits` are those of every metric, `special` those of patterns, later ones stronger.
 
     `path` is the file's, relative to the folder that is checked, where one was named; `max_seconds` bound a check
-    against a commit.
+    against a commit. `beside` are networks that are not checked: ratios of those that are stand over them.
     """
 
     source: str
     networks: tuple[CheckedNetwork, ...]
+    beside: tuple[CheckedNetwork, ...] = ()
     path: Path | None = None
     metrics: tuple[str, ...] = field(default_factory=lambda: tuple(judged_metrics()))
     limits: Mapping[str, Limit] = field(default_factory=usual_limits)
@@ -148,7 +149,7 @@ class Config:
         return replace(self, budget_s=budget_s, launches=launches, allocator=allocator, inconclusive=meant)
 
     def only(self, pattern: str | None) -> Config:
-        """The part of it about networks whose name matches; `UsageError` where none does."""
+        """The part of it about networks whose name matches, with their ratios; `UsageError` where none does."""
         if pattern is None:
             return self
         kept = tuple(one for one in self.networks if matches(one.name, pattern))
@@ -156,10 +157,13 @@ class Config:
             names = ", ".join(one.name for one in self.networks)
             raise UsageError(f"--only {pattern!r} matches no network", f"the networks are {names}")
         chosen = {one.name for one in kept}
+        ratios = tuple(one for one in self.ratios if one.network in chosen)
+        baselines = {one.baseline for one in ratios} - chosen
         return replace(
             self,
             networks=kept,
-            ratios=tuple(one for one in self.ratios if one.network in chosen),
+            beside=tuple(one for one in self.networks if one.name in baselines),
+            ratios=ratios,
             predictions=tuple(one for one in self.predictions if one.network in chosen),
         )
 

@@ -107,7 +107,7 @@ def counted_ratio_here(ratio: Ratio, config: Config) -> LimitRow:
 
 def _sized(ratio: Ratio, config: Config) -> tuple[tuple[int, int, int], list[CheckedNetwork]]:
     """The images of a ratio, which are its network's, and baseline and network that are given them."""
-    known = {network.name: network for network in config.networks}
+    known = {network.name: network for network in (*config.networks, *config.beside)}
     size = known[ratio.network].input_size
     return size, [replace(known[name], input_size=size) for name in (ratio.baseline, ratio.network)]
 

@@ -80,6 +80,25 @@ def test_predictions_are_those_of_this_checkout_and_leaving_them_out_is_told(tmp
     assert [row.metric for row in policy(tmp_path, BASE, BASE + pair).rows] == ["gate dropped"]
 
 
+def test_of_two_ratios_and_predictions_of_one_network_none_hides_the_other(tmp_path: Path) -> None:
+    pairs = [f'[[predictions]]\nnetwork = "resnet20_cifar"\nbase = "{one}.npz"\nhead = "b.npz"\n' for one in "ac"]
+    ratio = '[[ratio]]\nnetwork = "seresnet20_cifar"\nbaseline = "resnet18"\nmetric = "flops"\nmax = "+50 %"\n'
+    networks = BASE.replace('"resnet20_cifar", ', '"resnet20_cifar", "resnet18", ')
+    both = networks + ratio + "".join(pairs)
+    same = policy(tmp_path, both, both)
+    assert (same.rows, [one.limit.relative for one in same.config.ratios]) == ((), [0.01, 0.5])
+    looser = policy(tmp_path, both.replace('"+1 %"', '"+9 %"'), both)
+    assert [row.id for row in looser.rows] == [
+        "configuration/gate-loosened/seresnet20_cifar/flops-ratio/resnet20_cifar"
+    ]
+    fewer = policy(tmp_path, networks + pairs[0], both)
+    assert [row.id for row in fewer.rows] == [
+        "configuration/gate-dropped/seresnet20_cifar/flops-ratio/resnet18",
+        "configuration/gate-dropped/resnet20_cifar/accuracy",
+    ]
+    assert [one.baseline for one in fewer.config.ratios] == ["resnet20_cifar", "resnet18"]
+
+
 def test_a_tighter_or_equal_configuration_is_no_row_and_the_head_judges_where_it_is_asked_to(tmp_path: Path) -> None:
     assert not policy(tmp_path, BASE.replace('"+2 %"', '"+1 %"')).rows
     head = BASE.replace('"+2 %"', '"+3 %"')

@@ -257,6 +257,12 @@ def test_a_point_of_accuracy_less_is_found(recorded: Folder, run: Run) -> None:
     ended, found = rows(run)
     assert ended.code == 1
     assert "+1.00 pt on 2,000 images" in found["nets:Net/accuracy"]["reason"]
+    keep(recorded.path / "places.npz", 200)
+    recorded.configure(
+        CONFIG.replace('"operators"]', '"operators", "accuracy"]') + table + table.replace("head.", "places.")
+    )
+    ended, found = rows(run)
+    assert (found["nets:Net/accuracy"]["verdict"], found["nets:Net/accuracy/2"]["verdict"]) == ("fail", "pass")
     (recorded.path / "head.npz").write_bytes(b"PK\x03\x04")
     ended, found = rows(run)
     assert (ended.code, found["nets:Net/accuracy"]["verdict"]) == (5, "error")
@@ -280,6 +286,14 @@ def test_only_a_network_is_still_judged_over_its_baseline_which_is_not_checked_i
     ended, found = rows(run, "--only", "seresnet*")
     assert (ended.code, sorted(found)) == (0, ["seresnet20_cifar/params", "seresnet20_cifar/params-ratio"])
     assert found["seresnet20_cifar/params-ratio"]["base"] == 272_282
+    folder.configure(
+        'networks = ["seresnet20_cifar", "resnet20_cifar", "resnet110_cifar"]\nmetrics = ["accuracy"]\n'
+        + ratio
+        + ratio.replace("max", 'baseline = "resnet110_cifar"\nmax')
+    )
+    _, found = rows(run)
+    assert found["seresnet20_cifar/params-ratio/resnet20_cifar"]["base"] == 272_282
+    assert found["seresnet20_cifar/params-ratio/resnet110_cifar"]["base"] > 1_700_000
 
 
 def test_the_report_is_written_before_the_command_ends(

@@ -169,6 +169,20 @@ def test_the_table_of_pyproject(tmp_path: Path) -> None:
     assert load_config(None, tmp_path).alpha == 0.05
 
 
+def test_ratios_of_one_network_and_metric_are_told_apart_by_their_baselines() -> None:
+    ratio = '[[ratio]]\nnetwork = "seresnet50"\nbaseline = "{}"\nmetric = "{}"\nmax = "+1 %"\n'
+    kinds = [("resnet50", "latency"), ("resnet101", "latency"), ("resnet101", "flops"), ("resnet50", "latency")]
+    found = config(
+        'networks = ["seresnet50", "resnet50", "resnet101"]\n' + "".join(ratio.format(*one) for one in kinds)
+    )
+    assert found.ratio_ids == [
+        "seresnet50/latency-ratio/resnet50",
+        "seresnet50/latency-ratio/resnet101",
+        "seresnet50/flops-ratio",
+        "seresnet50/latency-ratio/resnet50/2",
+    ]
+
+
 def test_only_keeps_what_is_about_the_networks_named() -> None:
     assert not config(WHOLE).only("resnet*").ratios
     assert len(config(WHOLE).only("se*").ratios) == 1

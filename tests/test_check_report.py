@@ -134,6 +134,11 @@ def test_junit_has_a_case_a_gate() -> None:
     assert strict.get("failures") == "3"
 
 
+def test_junit_names_rows_of_one_metric_apart() -> None:
+    rows = [replace(row("n", "latency-ratio", "pass"), id=f"n/latency-ratio/{one}") for one in ("a", "b")]
+    assert [case.get("name") for case in ET.fromstring(junit(report(rows)))] == ["latency-ratio/a", "latency-ratio/b"]
+
+
 def test_at_most_ten_annotations_the_worst_first_and_escaped() -> None:
     lines = error_lines(many(30))
     assert len(lines) == 10
@@ -153,6 +158,9 @@ def test_at_most_ten_annotations_the_worst_first_and_escaped() -> None:
 def test_the_page_and_the_tables() -> None:
     text = report_page(report(MIXED))
     assert text.index("flops +10") < text.index("<details>") < text.index("How sure")
+    rows = [row("n", "r", "pass", reason="of resnet101"), row("n", "r", "fail", reason="of resnet50")]
+    shown_first = report_page(report(rows)).partition("<details>")[0]
+    assert ("of resnet50" in shown_first, "of resnet101" in shown_first) == (True, False)
     shown = report_document(report(MIXED))
     assert len(shown.wide[0].rows) == 5
     assert len(shown.narrow[0].rows) == 4

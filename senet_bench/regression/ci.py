@@ -50,7 +50,8 @@ def _outcome(row: LimitRow, strict: bool) -> str:
 
 
 def _case(row: LimitRow, kind: str) -> list[str]:
-    attributes = f"classname={_quoted(f'senet-bench.{row.network}')} name={_quoted(row.metric)}"
+    name = row.id.removeprefix(f"{row.network}/")  # CI systems show one case of a name
+    attributes = f"classname={_quoted(f'senet-bench.{row.network}')} name={_quoted(name)}"
     place = f' file={_quoted(row.file)} line="{row.line}"' if row.file else ""
     lines = [f'<testcase {attributes}{place} time="{row.elapsed_s or 0:.3f}">']
     numbers = [(name, getattr(row, name)) for name in NUMBERS if getattr(row, name) is not None]

@@ -14,7 +14,7 @@ from senet_bench.core.specs import is_outside
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, files, launches, measurement
 from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
-from senet_bench.regression.config import CheckedNetwork, Config, Inconclusive, Ratio
+from senet_bench.regression.config import CheckedNetwork, Config, Inconclusive, Ratio, numbered
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
 from senet_bench.regression.outcome import GateVerdict, LimitRow, failed, with_seconds
@@ -174,9 +174,9 @@ class Rows:
         """The ratios of networks to their baselines, and predictions of the same images."""
         rows = []
         timed = sum(ratio.metric == "latency" for ratio in self.config.ratios)
-        for done, ratio in enumerate(self.config.ratios):
-            yield Progress(ratio.id, done, len(self.config.ratios))
-            rows.append(self._ratio(ratio, max(1, timed)))
+        for done, (name, ratio) in enumerate(zip(self.config.ratio_ids, self.config.ratios)):
+            yield Progress(name, done, len(self.config.ratios))
+            rows.append(replace(self._ratio(ratio, max(1, timed)), id=name))
         if self.options.benchmarks is not None:
             rows += files.compared_files(self.options.benchmarks, self.config.limit, self.config.alpha)
         return rows + (self._accuracy() if "accuracy" in self.config.metrics else [])
@@ -191,7 +191,7 @@ class Rows:
                 rows.append(failed(pair.network, "accuracy", str(error), "not comparable"))
             except BenchError as error:
                 rows.append(failed(pair.network, "accuracy", str(error)))
-        return rows
+        return [replace(row, id=name) for row, name in zip(rows, numbered(row.id for row in rows))]
 
     def _ratio(self, ratio: Ratio, comparisons: int) -> LimitRow:
         try:

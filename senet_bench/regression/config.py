@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from fnmatch import fnmatchcase
@@ -58,7 +59,7 @@ class Ratio:
 
     @property
     def id(self) -> str:
-        """The row's name."""
+        """The row's name, unless another ratio has it too."""
         return f"{self.network}/{self.metric}-ratio"
 
 
@@ -125,6 +126,12 @@ class Config:
         """How networks are run."""
         return Conditions(threads=self.threads, batch_size=self.batch_size, allocator=self.allocator)
 
+    @property
+    def ratio_ids(self) -> list[str]:
+        """The names of the rows of `ratios`; those of one network and metric name their baselines."""
+        counts = Counter(one.id for one in self.ratios)
+        return [one.id if counts[one.id] == 1 else name for name, one in by_name(self.ratios).items()]
+
     def limit(self, network: str, metric: str) -> Limit:
         """The limit of a metric of a network."""
         fitting = [limit for pattern, name, limit in self.special if name == metric and matches(network, pattern)]
@@ -174,6 +181,20 @@ def meaning(typed: object, where: str) -> Inconclusive:
     if meant is None:
         raise UsageError(f"{where} {typed!r} is unknown", 'use "warn", "pass" or "fail"')
     return meant
+
+
+def by_name(ratios: Sequence[Ratio]) -> dict[str, Ratio]:
+    """Ratios by names that have their baselines."""
+    return dict(zip(numbered(f"{one.id}/{one.baseline}" for one in ratios), ratios))
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, the second of one with `/2` behind it, the third with `/3`."""
+    counts, apart = Counter[str](), []
+    for name in names:
+        counts[name] += 1
+        apart.append(name if counts[name] == 1 else f"{name}/{counts[name]}")
+    return apart
 
 
 def matches(name: str, pattern: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import msgspec
 from senet_bench.core.results import of_type
 from senet_bench.errors import BenchError
 from senet_bench.regression.baselines import Baselines, StoredFacts
-from senet_bench.regression.config import Allowed, Config, Inconclusive
+from senet_bench.regression.config import Allowed, Config, Inconclusive, by_name
 from senet_bench.regression.configfile import load_config
 from senet_bench.regression.exact import exact_row
 from senet_bench.regression.facts import Portable
@@ -55,13 +56,13 @@ def policy_of(
     known = {network.name for network in before.networks}
     kept = tuple(one for one in before.networks if one.name in names)
     new = tuple(one for one in head.networks if one.name not in known)
-    ratios = {ratio.id: ratio for ratio in (*head.ratios, *before.ratios) if {ratio.network, ratio.baseline} <= names}
+    ratios = (by_name(head.ratios) | by_name(before.ratios)).values()
     judge = replace(
         before,
         source=head.source,
         path=head.path,
         networks=(*kept, *new),
-        ratios=tuple(ratios.values()),
+        ratios=tuple(one for one in ratios if {one.network, one.baseline} <= names),
         predictions=head.predictions,  # its files lie in this checkout
         budget_s=head.budget_s,
         launches=head.launches,
@@ -80,18 +81,19 @@ def _loosened(base: Config, head: Config) -> Iterator[LimitRow]:
     for (metric, was, now), names in _looser_limits(base, head).items():
         networks = "all networks" if len(names) == len(base.networks) else ", ".join(names)
         yield _row("gate loosened", metric, f"{metric} of {networks}: {was.text(metric)} -> {now.text(metric)}")
-    ratios = {ratio.id: ratio for ratio in head.ratios}
-    for ratio in base.ratios:
-        if ratio.id not in ratios:
-            yield _row("gate dropped", ratio.id, f"the ratio {ratio.id} is judged by the base and no longer here")
-        elif _looser(ratio.limit, ratios[ratio.id].limit):
-            limits = f"{ratio.limit.text(ratio.metric)} -> {ratios[ratio.id].limit.text(ratio.metric)}"
-            yield _row("gate loosened", ratio.id, f"{ratio.id}: {limits}")
+    ratios = by_name(head.ratios)
+    for row, (name, ratio) in zip(base.ratio_ids, by_name(base.ratios).items()):
+        if name not in ratios:
+            why = f"the ratio {row} over {ratio.baseline} is judged by the base and no longer here"
+            yield _row("gate dropped", row, why)
+        elif _looser(ratio.limit, ratios[name].limit):
+            limits = f"{ratio.limit.text(ratio.metric)} -> {ratios[name].limit.text(ratio.metric)}"
+            yield _row("gate loosened", row, f"{row}: {limits}")
     yield from _looser_settings(base, head)
 
 
 def _looser_settings(base: Config, head: Config) -> Iterator[LimitRow]:
-    for network in {pair.network for pair in base.predictions} - {pair.network for pair in head.predictions}:
+    for network in Counter(one.network for one in base.predictions) - Counter(one.network for one in head.predictions):
         yield _row("gate dropped", f"{network}/accuracy", f"predictions of {network} are judged by the base, not here")
     if base.drift and (head.drift is None or _looser(base.drift.limit, head.drift.limit)):
         yield _row("gate loosened", "drift", f"the limit of the drift since {base.drift.since} is wider or gone")

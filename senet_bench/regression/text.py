@@ -252,12 +252,11 @@ def report_document(report: Report) -> Document:
 def report_page(report: Report) -> str:
     """A page to look at: what failed or could not be decided, the rest on a click, how sure it is, what to type."""
     whole = report_document(report).wide[0]
-    rows = ordered(report.rows)
-    lines = dict(zip((row.id for row in rows), whole.rows))
-    opened = tuple(lines[row.id] for row in rows if row.open)
-    rest = [row for row in rows if not row.open]
+    lines = list(zip(ordered(report.rows), whole.rows))
+    opened = tuple(line for row, line in lines if row.open)
+    rest = [row for row, _ in lines if not row.open]
     tables = [Table("", whole.columns, opened)] if opened else []
-    folded = tuple(lines[row.id] for row in rest)
+    folded = tuple(line for row, line in lines if not row.open)
     tables += [Table(_kinds(rest), whole.columns, folded, folded=True)] if rest else []
     tables.append(Table("How sure is this", (), (), whole.notes))
     return writers.html_page(tables, f"senet-bench: {verdict_line(report)}")

@@ -199,3 +199,9 @@ def test_a_stored_latency_of_another_setting_is_not_compared() -> None:
     assert tuned.unlike(default) == "allocator tuned"
     assert before.unlike(tuned) == "allocator as-is"
     assert before.unlike(default) == default.unlike(default) == ""
+
+
+def test_a_stored_latency_of_other_images_is_not_one_of_these_and_an_older_one_does_not_say() -> None:
+    small, large = (StoredLatency(seconds=1.0, floor=1.0, input_size=(3, side, side)) for side in (32, 64))
+    assert small.unlike(large) == "input size 3x32x32"
+    assert small.unlike(StoredLatency(seconds=1.0, floor=1.0)) == small.unlike(small) == ""

@@ -243,6 +243,46 @@ def test_a_changed_machine_is_refused_by_field_and_portable_facts_are_still_chec
         machine.environment.cache_clear()
 
 
+def machine_file(recorded: Folder) -> Path:
+    (path,) = set(recorded.baseline.parent.glob("*.json")) - {recorded.baseline}
+    return path
+
+
+def test_memory_of_other_images_is_not_comparable_and_neither_fails_nor_passes(folder: Folder, run: Run) -> None:
+    config = CONFIG.replace('"params", "flops", "outputs", "state_dict", "operators"', '"memory"')
+    folder.configure(config)
+    assert run("baseline", "record").code == 0
+    for changed, said in (
+        (f"batch_size = 8\n{config}", "recorded with batch size 1"),
+        (config.replace("16, 16", "32, 32"), "recorded with input size 3x16x16"),
+        (config.replace("16, 16", "8, 8"), "recorded with input size 3x16x16"),
+    ):
+        folder.configure(changed)
+        ended, found = rows(run)
+        row = found["nets:Net/memory"]
+        assert (ended.code, row["verdict"]) == (4, "not comparable")
+        assert row["reason"] == f"{said}; accept nets:Net:memory anew"
+    folder.configure(f"batch_size = 8\n{config}")
+    assert run("baseline", "accept", "nets:Net:memory", "nets:Other:memory", "--reason", "eight").code == 0
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/memory"]["verdict"]) == (0, "pass")
+
+
+def test_memory_of_an_older_file_is_compared_as_it_was_and_says_its_images_once_accepted(
+    folder: Folder, run: Run
+) -> None:
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "memory"]'))
+    assert run("baseline", "record").code == 0
+    path = machine_file(folder)
+    document = json.loads(path.read_text())
+    for facts in document["networks"].values():
+        assert (facts.pop("batch_size"), facts.pop("input_size")) == (1, [3, 16, 16])
+    path.write_text(json.dumps(document))
+    assert rows(run)[0].code == 0
+    assert "nets:Net:memory" in run("baseline", "accept", "nets:Net:memory", "--reason", "its images").err
+    assert json.loads(path.read_text())["networks"]["nets:Net"]["input_size"] == [3, 16, 16]
+
+
 def keep(path: Path, wrong: int) -> None:
     best = np.tile(np.arange(5), (2000, 1))
     best[:wrong, 0] = 7

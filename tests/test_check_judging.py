@@ -7,14 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from senet_bench.core.progress import Progress, Steps, result_of
 from senet_bench.errors import BenchError, NotComparableError, UsageError
+from senet_bench.regression import measurement
 from senet_bench.regression.baselines import StoredLatency
 from senet_bench.regression.config import Allowed, CheckedNetwork, Config, PredictionPair
 from senet_bench.regression.files import accuracy_row
-from senet_bench.regression.launches import Launch, after_holm, confirmed, latency_row, levels
+from senet_bench.regression.launches import Launch, Launched, Launches, after_holm, confirmed, latency_row, levels
 from senet_bench.regression.limits import Limit, usual_limits
 from senet_bench.regression.measurement import stored_row
 from senet_bench.regression.outcome import LimitRow, exit_code, failed, with_allowances
+from senet_bench.regression.workers import Orders
 from senet_bench.training.evaluation import Predictions
 
 GATE = Limit(relative=0.02)
@@ -125,6 +128,17 @@ def test_a_stored_latency_gates_only_when_asked_and_never_tighter_than_its_sprea
     row = stored_row("n", latency(1.0, between), latency(now, None), GATE, judged=judged)
     assert row.verdict == verdict
     assert "unpaired" in row.reason
+
+
+def test_a_latency_is_recorded_with_what_it_is_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def timed(*_: object) -> Steps[dict[str, list[Launched]]]:
+        yield Progress("n", 1, 1)
+        return {"n": [Launched({"base": np.array([2.0, 3.0, 4.0])})]}
+
+    monkeypatch.setattr(measurement, "launch", timed)
+    orders = Orders(networks=[CheckedNetwork("n", (3, 8, 8))], batch_size=4)
+    found = result_of(measurement.latencies(orders, tmp_path, Launches(launches=1, budget_s=1, seed=0)))["n"]
+    assert (found.floor, found.seconds, found.batch_size, found.input_size) == (2.0, 3.0, 4, (3, 8, 8))
 
 
 def predictions(path: Path, wrong: int, *, first: int = 0, images: int = 2000) -> Path:

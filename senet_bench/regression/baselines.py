@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,6 +31,7 @@ HISTORY = "HISTORY.jsonl"
 LARGEST_BASELINE = 64 << 20
 RECORD = "record it with `senet-bench baseline record`"
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
+ImageSize = tuple[Size, Size, Size]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +41,7 @@ class StoredFacts:
     `outputs` is what the network computes. Old files hold no `counts` and `uncounted`, and the shapes in its place.
     """
 
-    input_size: tuple[Size, Size, Size]
+    input_size: ImageSize
     params: dict[str, StoredCount]
     flops: dict[str, StoredCount]
     state: dict[str, str]
@@ -65,7 +66,10 @@ class StoredFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredLatency:
-    """Seconds of a call: median and floor over rounds; `between` is the sd of log times between processes."""
+    """Seconds of a call: median and floor over rounds; `between` is the sd of log times between processes.
+
+    Old files do not say the `input_size`.
+    """
 
     seconds: Seconds
     floor: Seconds
@@ -73,21 +77,40 @@ class StoredLatency:
     between: Annotated[float, msgspec.Meta(ge=0, le=10)] | None = None
     threads: Size = 1
     batch_size: Size = 1
+    input_size: ImageSize | None = None
     allocator: Allocator = "as-is"
 
     def unlike(self, other: StoredLatency) -> str:
         """The conditions in which another was measured otherwise; an allocator that was not noted was not tuned."""
-        names = ["threads", "batch_size"] + ["allocator"] * ("tuned" in (self.allocator, other.allocator))
-        differing = (name for name in names if getattr(self, name) != getattr(other, name))
-        return ", ".join(f"{name.replace('_', ' ')} {getattr(self, name)}" for name in differing)
+        tuned = "tuned" in (self.allocator, other.allocator)
+        return _unlike(self, other, ("threads", "batch_size", "input_size", *["allocator"] * tuned))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineFacts:
-    """Facts of a network that depend on the machine."""
+    """Facts of a network that depend on the machine.
+
+    `peak_bytes` are those of a call with `batch_size` images of `input_size`, which old files do not say.
+    """
 
     peak_bytes: StoredCount | None = None
+    batch_size: Size | None = None
+    input_size: ImageSize | None = None
     latency: StoredLatency | None = None
+
+    def unlike(self, other: MachineFacts) -> str:
+        """The conditions in which another memory was measured otherwise."""
+        return _unlike(self, other, ("batch_size", "input_size"))
+
+
+def _unlike(one: object, other: object, conditions: Sequence[str]) -> str:
+    """The conditions of one thing that are not another's; what is not known of either is like anything."""
+    values = [(name, getattr(one, name), getattr(other, name)) for name in conditions]
+    differing = [(name, was) for name, was, now in values if was != now and None not in (was, now)]
+    return ", ".join(
+        f"{name.replace('_', ' ')} {'x'.join(map(str, was)) if isinstance(was, tuple) else was}"
+        for name, was in differing
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +136,10 @@ class MachineBaseline:
     machine: str = ""
     hard: dict[str, Any] = field(default_factory=dict)
     networks: dict[str, MachineFacts] = field(default_factory=dict)
+
+    def facts(self, network: str) -> MachineFacts:
+        """What is recorded of a network."""
+        return self.networks.get(network, MachineFacts())
 
 
 File = TypeVar("File", PortableBaseline, MachineBaseline)

@@ -135,14 +135,17 @@ class Rows:
 
     def _memory(self, network: CheckedNetwork, machine: MachineBaseline) -> LimitRow:
         name = network.name
-        was = machine.networks.get(name, MachineFacts()).peak_bytes
-        if was is None:
+        was = machine.facts(name)
+        if was.peak_bytes is None:
             return failed(name, "memory", f"no peak memory of {name} is recorded here: {RECORD}", "new")
+        if differing := was.unlike(MachineFacts(batch_size=self.config.batch_size, input_size=network.input_size)):
+            why = f"recorded with {differing}; accept {name}:memory anew"
+            return failed(name, "memory", why, "not comparable")
         try:
             now = measurement.peak(network, self.config)
         except BenchError as error:
             return failed(name, "memory", str(error))
-        return exact.memory_row(name, was, now, self.config.limit(name, "memory"))
+        return exact.memory_row(name, was.peak_bytes, now, self.config.limit(name, "memory"))
 
     def _stored_latency(self, before: Mapping[str, StoredLatency]) -> Steps[list[LimitRow]]:
         known = [network for network in self.config.networks if network.name in before]

@@ -208,10 +208,11 @@ def latencies(work: Orders, folder: Path, schedule: Launches) -> Steps[dict[str,
     """
     arms = {"base": folder, "base_again": folder} if schedule.launches > 1 else {"base": folder}
     samples = yield from launch(arms, work, schedule)
-    return {name: _latency(name, launches, work) for name, launches in samples.items()}
+    return {network.name: _latency(network, samples[network.name], work) for network in work.networks}
 
 
-def _latency(name: str, launches: Sequence[Launched], work: Orders) -> StoredLatency:
+def _latency(network: CheckedNetwork, launches: Sequence[Launched], work: Orders) -> StoredLatency:
+    name = network.name
     kept = [samples.seconds["base"] for samples in launches if samples.seconds["base"].size]
     if not kept:
         raise MeasurementError(f"every round of {name} was disturbed by other guests", "use a quieter machine")
@@ -225,6 +226,7 @@ def _latency(name: str, launches: Sequence[Launched], work: Orders) -> StoredLat
         between=float(np.std(floors, ddof=1)) if len(floors) > 1 else None,
         threads=work.threads,
         batch_size=work.batch_size,
+        input_size=network.input_size,
         allocator=allocator_of_process(work.allocator),
     )
 

@@ -99,7 +99,7 @@ def _lacking(old: StoredFacts | None, now: StoredFacts) -> list[str]:
 
 
 def _lacks(machine: MachineBaseline, name: str, metric: str) -> bool:
-    facts = machine.networks.get(name, MachineFacts())
+    facts = machine.facts(name)
     return (facts.peak_bytes if metric == "memory" else facts.latency) is None
 
 
@@ -108,8 +108,7 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     facts, ids = dict(machine.networks), []
     for network in config.networks if "memory" in config.metrics else ():
         if _lacks(machine, network.name, "memory"):
-            peak = measurement.peak(network, config)
-            facts[network.name] = replace(facts.get(network.name, MachineFacts()), peak_bytes=peak)
+            facts[network.name] = _with_memory(machine.facts(network.name), network, config)
             ids.append(f"{network.name}:memory")
     timed = [network for network in config.networks if _lacks(machine, network.name, "latency")]
     if timed and "latency" in config.metrics:
@@ -119,6 +118,12 @@ def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBas
     if facts != machine.networks:
         baselines.write(updated(machine, facts, commit_of(Path())))
     return ids
+
+
+def _with_memory(facts: MachineFacts, network: CheckedNetwork, config: Config) -> MachineFacts:
+    """Facts of a network with the peak memory that it has now."""
+    peak = measurement.peak(network, config)
+    return replace(facts, peak_bytes=peak, batch_size=config.batch_size, input_size=network.input_size)
 
 
 def latencies_of(config: Config, networks: Sequence[CheckedNetwork], seed: int) -> Steps[dict[str, StoredLatency]]:
@@ -148,15 +153,10 @@ def accept(
     kept, notes = _accepted_everywhere(config, portable, chosen)
     machine = baselines.here()
     facts = {name: one for name, one in machine.networks.items() if name in kept or (name, WHOLE) not in chosen}
-    measured = yield from _measured_here(config, machine, chosen, seed)
-    for name, here in measured.items():
-        was = facts.get(name, MachineFacts())
-        facts[name] = MachineFacts(
-            peak_bytes=was.peak_bytes if here.peak_bytes is None else here.peak_bytes,
-            latency=here.latency or was.latency,
-        )
-        notes += [(f"{name}:memory", was.peak_bytes, here.peak_bytes)] if here.peak_bytes is not None else []
-        notes += [(f"{name}:latency", was.latency, here.latency)] if here.latency is not None else []
+    for name, here in (yield from _measured_here(config, machine, chosen, seed)).items():
+        was, facts[name] = machine.facts(name), here
+        notes += [(f"{name}:memory", was.peak_bytes, here.peak_bytes)] * (replace(was, latency=here.latency) != here)
+        notes += [(f"{name}:latency", was.latency, here.latency)] * (was.latency != here.latency)
     if kept != portable.networks:
         operators = any(metric in ("operators", WHOLE) for _, metric in chosen)
         torch = torch_here() if operators else portable.torch
@@ -249,19 +249,17 @@ def _part(facts: StoredFacts | None, metric: str) -> object:
 def _measured_here(
     config: Config, machine: MachineBaseline, chosen: Sequence[tuple[str, str]], seed: int
 ) -> Steps[dict[str, MachineFacts]]:
-    """The new memory and latency of the rows chosen, where they differ from what is recorded."""
+    """The facts of this machine of the rows chosen, with their memory or latency as it is now."""
     measured: dict[str, MachineFacts] = {}
     for network in config.networks:
-        was = machine.networks.get(network.name, MachineFacts())
+        was = machine.facts(network.name)
         whole = (network.name, WHOLE) in chosen and was.peak_bytes is not None
         if (network.name, "memory") in chosen or whole:
-            peak = measurement.peak(network, config)
-            if peak != was.peak_bytes:
-                measured[network.name] = MachineFacts(peak_bytes=peak)
+            measured[network.name] = _with_memory(was, network, config)
     timed = [network for network in config.networks if (network.name, "latency") in chosen]
     if timed:
         for name, latency in (yield from latencies_of(config, timed, seed)).items():
-            measured[name] = replace(measured.get(name, MachineFacts()), latency=latency)
+            measured[name] = replace(measured.get(name, machine.facts(name)), latency=latency)
     return measured
 
 
@@ -291,7 +289,7 @@ def recorded_networks(baselines: Baselines) -> list[RecordedNetwork]:
         raise NotComparableError(f"no baseline in {baselines.folder}", "record it with `senet-bench baseline record`")
     facts = portable.networks if portable else {}
     names = dict.fromkeys([*facts, *machine.networks])
-    return [_entry(name, facts.get(name), machine.networks.get(name, MachineFacts())) for name in names]
+    return [_entry(name, facts.get(name), machine.facts(name)) for name in names]
 
 
 def _entry(name: str, own: StoredFacts | None, here: MachineFacts) -> RecordedNetwork:

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from senet_bench.core import metrics
+from senet_bench.errors import MeasurementError
+from senet_bench.regression import measurement
 from senet_bench.regression.workers import checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
@@ -241,6 +243,34 @@ def test_a_changed_machine_is_refused_by_field_and_portable_facts_are_still_chec
     finally:
         monkeypatch.undo()
         machine.environment.cache_clear()
+
+
+def test_facts_that_are_found_stay_recorded_where_a_later_one_fails(
+    folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def disturbed(*_: object) -> object:
+        raise MeasurementError("control failed: two processes differ", "measure again")
+
+    monkeypatch.setattr(measurement, "latencies", disturbed)
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "memory", "latency"]'))
+    ended = run("baseline", "record")
+    assert (ended.code, "control failed" in ended.err) == (5, True)
+    assert json.loads(folder.baseline.read_text())["networks"].keys() == {"nets:Net", "nets:Other"}
+    networks = json.loads(machine_file(folder).read_text())["networks"]
+    assert all(facts["peak_bytes"] > 0 for facts in networks.values())
+    folder.configure(CONFIG)
+    assert rows(run)[0].code == 0
+
+
+def test_networks_that_are_new_are_recorded_beside_one_that_has_changed(recorded: Folder, run: Run) -> None:
+    folder = recorded
+    folder.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    folder.configure(CONFIG.replace("\n]", '\n  "resnet20_cifar",\n]', 1))
+    ended = run("baseline", "record")
+    assert (ended.code, "nets:Net, nets:Other differs" in ended.err) == (2, True)
+    networks = json.loads(folder.baseline.read_text())["networks"]
+    assert networks.keys() == {"nets:Net", "nets:Other", "resnet20_cifar"}
+    assert networks["nets:Net"]["params"]["head.bias"] == 10
 
 
 def machine_file(recorded: Folder) -> Path:

@@ -56,26 +56,37 @@ class Recorded:
 
 
 def record_facts(config: Config, baselines: Baselines, *, only: str | None = None, seed: int = 0) -> Steps[Recorded]:
-    """Store what is not stored yet. Raises `UsageError` where something stored has changed: that is to be accepted."""
-    config = config.only(only)
-    machine, kept = baselines.here(), baselines.portable()
-    portable = kept or PortableBaseline(torch=torch_here())
-    now = {one.name: facts_stored(measurement.facts_here(one)) for one in config.networks}
-    known = portable.networks
-    changed = [name for name, facts in now.items() if name in known and not _agree(known[name], facts)]
+    """Store what is not stored yet, as it is found.
+
+    Raises `UsageError` where something stored has changed: that is to be accepted.
+    """
+    config, machine = config.only(only), baselines.here()
+    ids = _add_portable_facts(config, baselines)
+    ids += yield from _add_machine_facts(config, baselines, machine, seed)
+    return Recorded(tuple(ids), (baselines.portable_path, baselines.machine_path(machine.machine)))
+
+
+def _add_portable_facts(config: Config, baselines: Baselines) -> list[str]:
+    """Store the portable facts that are not stored yet, network by network; the ids of what was stored."""
+    portable = baselines.portable() or PortableBaseline(torch=torch_here())
+    if portable.torch != torch_here() and any(one.name not in portable.networks for one in config.networks):
+        raise NotComparableError(f"recorded with torch {portable.torch}, here is {torch_here()}", "accept --all first")
+    ids, changed, commit = list[str](), list[str](), commit_of(Path())
+    for network in config.networks:
+        name, known = network.name, portable.networks.get(network.name)
+        now = facts_stored(measurement.facts_here(network))
+        if known is not None and not _agree(known, now):
+            changed.append(name)
+        elif lacking := _lacking(known, now):
+            portable = updated(portable, {name: now}, commit)
+            baselines.write(portable)
+            ids += [f"{name}:{metric}" for metric in lacking]
     if changed:
         raise UsageError(
             f"{', '.join(changed)} differs from what is recorded",
             f'see `senet-bench check`, then `senet-bench baseline accept {changed[0]} --reason "..."`',
         )
-    ids = [f"{name}:{metric}" for name, facts in now.items() for metric in _lacking(known.get(name), facts)]
-    fresh = {name: facts for name, facts in now.items() if _lacking(known.get(name), facts)}
-    if any(name not in known for name in fresh) and portable.torch != torch_here():
-        raise NotComparableError(f"recorded with torch {portable.torch}, here is {torch_here()}", "accept --all first")
-    ids += yield from _add_machine_facts(config, baselines, machine, seed)
-    if fresh or kept is None:
-        baselines.write(updated(portable, fresh, commit_of(Path())))
-    return Recorded(tuple(ids), (baselines.portable_path, baselines.machine_path(machine.machine)))
+    return ids
 
 
 def _agree(old: StoredFacts, now: StoredFacts) -> bool:
@@ -105,18 +116,19 @@ def _lacks(machine: MachineBaseline, name: str, metric: str) -> bool:
 
 def _add_machine_facts(config: Config, baselines: Baselines, machine: MachineBaseline, seed: int) -> Steps[list[str]]:
     """Measure and store the memory and latency that a machine's file lacks; the ids of what was stored."""
-    facts, ids = dict(machine.networks), []
+    ids, commit = [], commit_of(Path())
     for network in config.networks if "memory" in config.metrics else ():
         if _lacks(machine, network.name, "memory"):
-            facts[network.name] = _with_memory(machine.facts(network.name), network, config)
+            facts = _with_memory(machine.facts(network.name), network, config)
+            machine = updated(machine, {network.name: facts}, commit)
+            baselines.write(machine)
             ids.append(f"{network.name}:memory")
     timed = [network for network in config.networks if _lacks(machine, network.name, "latency")]
     if timed and "latency" in config.metrics:
-        for name, latency in (yield from latencies_of(config, timed, seed)).items():
-            facts[name] = replace(facts.get(name, MachineFacts()), latency=latency)
-            ids.append(f"{name}:latency")
-    if facts != machine.networks:
-        baselines.write(updated(machine, facts, commit_of(Path())))
+        latencies = yield from latencies_of(config, timed, seed)
+        machine = updated(machine, _with_latencies(machine, latencies), commit)
+        baselines.write(machine)
+        ids += [f"{name}:latency" for name in latencies]
     return ids
 
 
@@ -124,6 +136,11 @@ def _with_memory(facts: MachineFacts, network: CheckedNetwork, config: Config) -
     """Facts of a network with the peak memory that it has now."""
     peak = measurement.peak(network, config)
     return replace(facts, peak_bytes=peak, batch_size=config.batch_size, input_size=network.input_size)
+
+
+def _with_latencies(machine: MachineBaseline, latencies: Mapping[str, StoredLatency]) -> dict[str, MachineFacts]:
+    """Facts of the networks that were timed, with these latencies."""
+    return {name: replace(machine.facts(name), latency=latency) for name, latency in latencies.items()}
 
 
 def latencies_of(config: Config, networks: Sequence[CheckedNetwork], seed: int) -> Steps[dict[str, StoredLatency]]:

@@ -15,7 +15,7 @@ import torch
 
 from senet_bench.core import metrics
 from senet_bench.errors import MeasurementError
-from senet_bench.regression import measurement
+from senet_bench.regression import baselines, measurement
 from senet_bench.regression.workers import checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
@@ -198,6 +198,28 @@ def test_a_history_that_cannot_be_read_is_found_before_anything_is_replaced(reco
         recorded.baseline.unlink()
         os.mkfifo(recorded.baseline)
         assert run("check").code == 2
+
+
+def test_nothing_is_accepted_without_its_line_of_history_whoever_does(
+    recorded: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise MeasurementError("the disk is full", "free some space")
+
+    git(recorded.path, "init", "-q")
+    with (recorded.path / ".git" / "config").open("ab") as settings:
+        settings.write(b"[user]\n\tname = J\xf6rg\n")
+    recorded.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    before = recorded.baseline.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(baselines, "append_line", full)
+        assert run("baseline", "accept", "--all", "--reason", "x").code == 5
+    assert recorded.baseline.read_bytes() == before
+    ended = run("baseline", "accept", "--all", "--reason", "x")
+    assert ended.code == 0, ended.err
+    lines = [json.loads(line) for line in (recorded.baseline.parent / "HISTORY.jsonl").read_text().splitlines()]
+    assert [(line["id"], line["who"]) for line in lines] == [("nets:Net:all", "J?rg"), ("nets:Other:all", "J?rg")]
+    assert run("check").code == 0
 
 
 def test_what_code_takes_of_torch_is_put_back_and_the_check_is_finished(

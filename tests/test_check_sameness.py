@@ -1,6 +1,8 @@
 """Whether base and head run the same code: what a worker read is compared, and what nobody sees read is not trusted."""
 
+import os
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +44,14 @@ def sides(tmp_path: Path) -> Sides:
     for arguments in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "one")):
         subprocess.run(("git", "-c", "user.name=a", "-c", "user.email=a@b", *arguments), cwd=head.parent, check=True)
     return Sides((base, head), (READ, READ))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names of files are text")
+def test_a_changed_file_may_have_any_name(sides: Sides) -> None:
+    name = os.fsdecode(b"gr\xfcn.md")
+    (sides.folders[1] / name).write_text("new")
+    assert changed_files(sides.folders[1], "HEAD") == [f"library/{name}"]
+    assert same(sides) == list(NETWORKS)
 
 
 def same(sides: Sides) -> list[str]:

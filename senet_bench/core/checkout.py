@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -21,18 +22,17 @@ def changed_files(folder: Path, commit: str) -> list[str] | None:
 
 
 def _printed(folder: Path, *arguments: str) -> str | None:
-    """What git prints, None where it fails or is not there."""
+    """What git prints, decoded as names of files are, which may be any bytes; None where it fails or is not there."""
     try:
         done = subprocess.run(  # noqa: S603 - fixed program, no shell
             ["git", "-C", str(folder), *arguments],  # noqa: S607
             capture_output=True,
-            text=True,
             check=False,
             timeout=60,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() if done.returncode == 0 else None
+    return os.fsdecode(done.stdout).strip() if done.returncode == 0 else None
 
 
 def commit_of(folder: Path) -> str:

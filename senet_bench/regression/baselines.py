@@ -32,6 +32,8 @@ LARGEST_BASELINE = 64 << 20
 RECORD = "record it with `senet-bench baseline record`"
 Size = Annotated[int, msgspec.Meta(ge=1, le=1 << 16)]
 ImageSize = tuple[Size, Size, Size]
+Note = tuple[str, object, object]
+"""What was accepted, its old and its new value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,25 +205,20 @@ class Baselines:
             return self
         return Baselines(there / whole.relative_to(here.resolve()))
 
-    def write(self, document: PortableBaseline | MachineBaseline) -> Path:
+    def write(self, document: PortableBaseline | MachineBaseline) -> None:
         """Write one of the two files."""
         path = self.portable_path if isinstance(document, PortableBaseline) else self.machine_path(document.machine)
         write_atomically(path, to_json(document))
-        return path
 
-    def note(self, what: str, old: object, new: object, reason: str, commit: str) -> None:
-        """Append a line about an accepted change to the history."""
-        line = {
-            "id": what,
-            "who": who(self.folder),
-            "when": now(),
-            "commit": commit,
-            "old": msgspec.to_builtins(old),
-            "new": msgspec.to_builtins(new),
-            "reason": reason,
-        }
+    def accept(self, document: PortableBaseline | MachineBaseline, notes: Sequence[Note], reason: str) -> None:
+        """Write a file with accepted changes; before it a line of the history for each, so that none lacks its line."""
+        about = {"who": who(self.folder), "when": now(), "commit": document.commit}
         self.folder.mkdir(parents=True, exist_ok=True)
-        append_line(self.history_path, json.dumps(line, ensure_ascii=False))
+        for what, old, new in notes:
+            values = {"old": msgspec.to_builtins(old), "new": msgspec.to_builtins(new)}
+            line = {"id": what, **about, **values, "reason": reason}
+            append_line(self.history_path, json.dumps(line, ensure_ascii=False))
+        self.write(document)
 
     def history(self) -> list[dict[str, Any]]:
         """The lines of the history, oldest first; raises on a damaged one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -83,6 +84,6 @@ def _recorded(folder: Path, commit: str, baselines: Baselines) -> PortableBaseli
     """The portable facts as a commit has them, None where it has none that can be read."""
     text = git(folder, "show", f"{commit}:./{_path(folder, baselines)}")
     try:
-        return of_type(json_object(text.encode(), commit), PortableBaseline, commit) if text else None
+        return of_type(json_object(os.fsencode(text), commit), PortableBaseline, commit) if text else None
     except BenchError:
         return None

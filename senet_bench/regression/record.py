@@ -19,6 +19,7 @@ from senet_bench.regression.baselines import (
     Baselines,
     MachineBaseline,
     MachineFacts,
+    Note,
     PortableBaseline,
     StoredFacts,
     StoredLatency,
@@ -43,8 +44,8 @@ FIELDS = {
 }
 """The fields of the stored facts that a metric stands for, its value first."""
 WHOLE = "all"
-Note = tuple[str, object, object]
-"""What was accepted, its old and its new value."""
+Row = tuple[str, str]
+"""A network and a metric, `all` for the whole network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,29 +167,29 @@ def accept(
     if portable is None:
         raise NotComparableError(f"no baseline in {baselines.folder}", "record it with `senet-bench baseline record`")
     baselines.history()  # a damaged one is found before anything is replaced
-    chosen, commit = _chosen(config, portable, ids, every), commit_of(Path())
-    kept, notes = _accepted_everywhere(config, portable, chosen)
-    machine = baselines.here()
-    facts = {name: one for name, one in machine.networks.items() if name in kept or (name, WHOLE) not in chosen}
-    for name, here in (yield from _measured_here(config, machine, chosen, seed)).items():
-        was, facts[name] = machine.facts(name), here
-        notes += [(f"{name}:memory", was.peak_bytes, here.peak_bytes)] * (replace(was, latency=here.latency) != here)
-        notes += [(f"{name}:latency", was.latency, here.latency)] * (was.latency != here.latency)
-    if kept != portable.networks:
-        operators = any(metric in ("operators", WHOLE) for _, metric in chosen)
-        torch = torch_here() if operators else portable.torch
-        baselines.write(replace(updated(portable, {}, commit, torch=torch), networks=kept))
-    if facts != machine.networks:
-        baselines.write(replace(updated(machine, {}, commit), networks=facts))
-    for what, old, new in notes:
-        baselines.note(what, old, new, reason, commit)
+    chosen, machine = _chosen(config, portable, ids, every), baselines.here()
+    notes = _accept_everywhere(config, baselines, portable, chosen, reason)
+    notes += yield from _accept_here(config, baselines, machine, chosen, reason, seed)
     changed = tuple(dict.fromkeys(what for what, _, _ in notes))
     files = (baselines.portable_path, baselines.machine_path(machine.machine), baselines.history_path)
     return Recorded(changed, files)
 
 
+def _accept_everywhere(
+    config: Config, baselines: Baselines, portable: PortableBaseline, chosen: Sequence[Row], reason: str
+) -> list[Note]:
+    """Replace the portable facts of the rows chosen; what changed."""
+    kept, notes = _accepted_everywhere(config, portable, chosen)
+    operators = any(metric in ("operators", WHOLE) for _, metric in chosen)
+    torch = torch_here() if operators else portable.torch
+    if (kept, torch) != (portable.networks, portable.torch):
+        renewed = updated(portable, {}, commit_of(Path()), torch=torch)
+        baselines.accept(replace(renewed, networks=kept), notes, reason)
+    return notes
+
+
 def _accepted_everywhere(
-    config: Config, portable: PortableBaseline, chosen: Sequence[tuple[str, str]]
+    config: Config, portable: PortableBaseline, chosen: Sequence[Row]
 ) -> tuple[dict[str, StoredFacts], list[Note]]:
     """The portable facts after the change, and what changed; networks no longer checked are gone."""
     _check_torch(portable, chosen)
@@ -207,8 +208,8 @@ def _accepted_everywhere(
     return kept, notes
 
 
-def _chosen(config: Config, portable: PortableBaseline, ids: Sequence[str], every: bool) -> list[tuple[str, str]]:
-    """The rows named, as (network, metric), `all` for a whole network."""
+def _chosen(config: Config, portable: PortableBaseline, ids: Sequence[str], every: bool) -> list[Row]:
+    """The rows named."""
     if every == bool(ids):
         raise UsageError("name the rows to accept, or all of them", "use seresnet50:params, seresnet50, or --all")
     names = list(dict.fromkeys([*(one.name for one in config.networks), *portable.networks]))
@@ -236,7 +237,7 @@ def _split(text: str, known: Mapping[str, str]) -> tuple[str, str]:
     raise UsageError(f"{text!r} is no row of the baseline", f"the networks are {', '.join(known.values())}")
 
 
-def _check_torch(portable: PortableBaseline, chosen: Sequence[tuple[str, str]]) -> None:
+def _check_torch(portable: PortableBaseline, chosen: Sequence[Row]) -> None:
     """Raise where operators of some networks would be accepted under another torch than the others'."""
     renewed = torch_here()
     whole = {name for name, metric in chosen if metric in ("operators", WHOLE)}
@@ -263,21 +264,28 @@ def _part(facts: StoredFacts | None, metric: str) -> object:
     return facts.counts.get(metric) if metric in facts.counts else getattr(facts, FIELDS.get(metric, ("",))[0], None)
 
 
-def _measured_here(
-    config: Config, machine: MachineBaseline, chosen: Sequence[tuple[str, str]], seed: int
-) -> Steps[dict[str, MachineFacts]]:
-    """The facts of this machine of the rows chosen, with their memory or latency as it is now."""
-    measured: dict[str, MachineFacts] = {}
+def _accept_here(
+    config: Config, baselines: Baselines, machine: MachineBaseline, chosen: Sequence[Row], reason: str, seed: int
+) -> Steps[list[Note]]:
+    """Replace the memory, then the latency, of the rows chosen; what changed. Networks no longer checked are gone."""
+    checked, commit = {one.name for one in config.networks}, commit_of(Path())
+    facts = {name: one for name, one in machine.networks.items() if name in checked or (name, WHOLE) not in chosen}
+    notes: list[Note] = []
     for network in config.networks:
-        was = machine.facts(network.name)
-        whole = (network.name, WHOLE) in chosen and was.peak_bytes is not None
-        if (network.name, "memory") in chosen or whole:
-            measured[network.name] = _with_memory(was, network, config)
+        name, was = network.name, machine.facts(network.name)
+        if (name, "memory") in chosen or ((name, WHOLE) in chosen and was.peak_bytes is not None):
+            facts[name] = _with_memory(was, network, config)
+            notes += [(f"{name}:memory", was.peak_bytes, facts[name].peak_bytes)] * (facts[name] != was)
+    if facts != machine.networks:
+        machine = replace(updated(machine, {}, commit), networks=facts)
+        baselines.accept(machine, notes, reason)
     timed = [network for network in config.networks if (network.name, "latency") in chosen]
-    if timed:
-        for name, latency in (yield from latencies_of(config, timed, seed)).items():
-            measured[name] = replace(measured.get(name, machine.facts(name)), latency=latency)
-    return measured
+    if not timed:
+        return notes
+    latencies = yield from latencies_of(config, timed, seed)
+    times: list[Note] = [(f"{name}:latency", machine.facts(name).latency, now) for name, now in latencies.items()]
+    baselines.accept(updated(machine, _with_latencies(machine, latencies), commit), times, reason)
+    return notes + times
 
 
 # --- what is recorded, shown --------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,12 +52,12 @@ def _moments(path: Path) -> Iterator[CheckMoment]:
     log = git(folder, "log", f"--max-count={MOST_COMMITS}", "--format=%h %cs", "--", path.name).splitlines()
     commits = [line.partition(" ")[::2] for line in reversed(log)]
     texts = [(commit, day, git(folder, "show", f"{commit}:./{path.name}")) for commit, day in commits]
-    here = path.read_text("utf-8", "replace").strip() if path.is_file() else EMPTY
+    here = os.fsdecode(path.read_bytes()).strip() if path.is_file() else EMPTY
     if here and here not in (text for *_, text in texts[-1:]):
         texts.append((NOT_COMMITTED, EMPTY, here))
     for commit, day, text in texts:
         try:
-            document = of_type(json_object(text.encode(), commit), kind, commit)
+            document = of_type(json_object(os.fsencode(text), commit), kind, commit)
         except BenchError:
             continue
         yield CheckMoment(commit, day, dict(_counts(document) if kind is PortableBaseline else _measured(document)))

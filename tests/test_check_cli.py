@@ -14,9 +14,11 @@ import pytest
 import torch
 
 from senet_bench.core import metrics
+from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
 from senet_bench.regression import baselines, measurement
-from senet_bench.regression.workers import checked_out
+from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.workers import Orders, checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
 from tests.support.checks import CONFIG, Folder, folder
@@ -282,6 +284,32 @@ def test_facts_that_are_found_stay_recorded_where_a_later_one_fails(
     assert all(facts["peak_bytes"] > 0 for facts in networks.values())
     folder.configure(CONFIG)
     assert rows(run)[0].code == 0
+
+
+def test_whole_networks_are_accepted_with_the_latency_that_is_recorded_here_which_is_timed_last(
+    folder: Folder, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = [1.0, 2.0]
+
+    def timed(work: Orders, *_: object) -> Steps[dict[str, StoredLatency]]:
+        if not seconds:
+            raise MeasurementError("control failed", "measure again")
+        yield Progress("timed", 1, 1)
+        now = seconds.pop(0)
+        return {network.name: StoredLatency(seconds=now, floor=now) for network in work.networks}
+
+    monkeypatch.setattr(measurement, "latencies", timed)
+    folder.configure(CONFIG.replace('"operators"]', '"operators", "latency"]'))
+    assert run("baseline", "record", "--only", "nets:Net").code == 0
+    folder.change("nn.Linear(8, 10)", "nn.Linear(8, 11)")
+    ended = run("baseline", "accept", "nets:Net", "--reason", "x")
+    assert "accepted nets:Net:all, nets:Net:latency; commit" in ended.err
+    networks = json.loads(machine_file(folder).read_text())["networks"]
+    assert {name: facts["latency"]["floor"] for name, facts in networks.items()} == {"nets:Net": 2.0}
+    folder.change("nn.Linear(8, 11)", "nn.Linear(8, 12)")
+    assert run("baseline", "accept", "--all", "--reason", "x").code == 5
+    folder.configure(CONFIG)
+    assert run("check").code == 0, "the counts were accepted"
 
 
 def test_networks_that_are_new_are_recorded_beside_one_that_has_changed(recorded: Folder, run: Run) -> None:

@@ -271,21 +271,26 @@ def _accept_here(
     checked, commit = {one.name for one in config.networks}, commit_of(Path())
     facts = {name: one for name, one in machine.networks.items() if name in checked or (name, WHOLE) not in chosen}
     notes: list[Note] = []
-    for network in config.networks:
+    for network in _renewed(config, machine, chosen, "memory"):
         name, was = network.name, machine.facts(network.name)
-        if (name, "memory") in chosen or ((name, WHOLE) in chosen and was.peak_bytes is not None):
-            facts[name] = _with_memory(was, network, config)
-            notes += [(f"{name}:memory", was.peak_bytes, facts[name].peak_bytes)] * (facts[name] != was)
+        facts[name] = _with_memory(was, network, config)
+        notes += [(f"{name}:memory", was.peak_bytes, facts[name].peak_bytes)] * (facts[name] != was)
     if facts != machine.networks:
         machine = replace(updated(machine, {}, commit), networks=facts)
         baselines.accept(machine, notes, reason)
-    timed = [network for network in config.networks if (network.name, "latency") in chosen]
+    timed = _renewed(config, machine, chosen, "latency")
     if not timed:
         return notes
     latencies = yield from latencies_of(config, timed, seed)
     times: list[Note] = [(f"{name}:latency", machine.facts(name).latency, now) for name, now in latencies.items()]
     baselines.accept(updated(machine, _with_latencies(machine, latencies), commit), times, reason)
     return notes + times
+
+
+def _renewed(config: Config, machine: MachineBaseline, chosen: Sequence[Row], metric: str) -> list[CheckedNetwork]:
+    """The networks whose memory or latency is chosen; of whole networks those that have it recorded on this machine."""
+    whole = {name for name, which in chosen if which == WHOLE and not _lacks(machine, name, metric)}
+    return [network for network in config.networks if network.name in whole or (network.name, metric) in chosen]
 
 
 # --- what is recorded, shown --------------------------------------------------------------------------------

@@ -41,15 +41,16 @@ class SenetBench:
     def check(self, network: nn.Module, input_size: tuple[int, int, int], name: str = "") -> list[LimitRow]:
         """The exact limits of a network's facts against the recorded ones; fails the test and names what changed.
 
-        A test that checks several networks gives each a `name`.
+        Other operators than another version of torch called skip it. A test that checks several networks gives each
+        a `name`.
         """
-        from senet_bench.regression.baselines import facts_stored
-        from senet_bench.regression.exact import exact_row
+        from senet_bench.regression.baselines import facts_stored, torch_here
+        from senet_bench.regression.exact import across_torch, exact_row
         from senet_bench.regression.facts import network_facts
 
         name = f"{self.name} {name}" if name else self.name
         now = network_facts(network, input_size)
-        before = self._recorded(name, facts_stored(now))
+        before, torch = self._recorded(name, facts_stored(now))
         again = "; a test of several networks gives each its own name=..." * (name in self.checked)
         self.checked.add(name)
         if before is None:
@@ -60,9 +61,12 @@ class SenetBench:
             pytest.fail(f"{name} was recorded for {before.input_size} images, not {input_size}", pytrace=False)
         free = not self._limit("state_dict").judged
         rows = [exact_row(name, metric, before, now, self._limit(metric), weights_free=free) for metric in FACTS]
+        rows = [across_torch(row, torch, torch_here(), "run pytest --senet-bench-record=all") for row in rows]
         failed = [row.reason for row in rows if row.verdict == "fail"]
         if failed:
             pytest.fail("; ".join(failed) + again, pytrace=False)
+        if apart := [row.reason for row in rows if row.verdict == "not comparable"]:
+            pytest.skip(f"not comparable: {'; '.join(apart)}")
         return rows
 
     def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> LimitRow:
@@ -99,28 +103,29 @@ class SenetBench:
         latency = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
         return ratio_row(Ratio("candidate", "base", "latency", limit), latency.comparison)
 
-    def _recorded(self, name: str, now: Any) -> Any:
-        """The recorded facts of a network; recorded first where that was asked for."""
+    def _recorded(self, name: str, now: Any) -> tuple[Any, str]:
+        """The recorded facts of a network and the torch of their file; recorded first where that was asked for."""
         from filelock import FileLock
 
         from senet_bench.core.checkout import commit_of
-        from senet_bench.regression.baselines import Baselines, PortableBaseline, updated
+        from senet_bench.regression.baselines import Baselines, PortableBaseline, torch_here, updated
 
         baselines = Baselines(self.folder / "pytest")  # what `check` compares with is not a test's
         replacing = self.recording == "all" and name not in self.checked
         if self.recording:
             baselines.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(baselines.folder / ".lock"):  # several workers of pytest-xdist may record
-                kept = baselines.portable() or PortableBaseline(torch=_torch_minor())
-                if name not in kept.networks or (replacing and kept.networks[name] != now):
-                    baselines.write(updated(kept, {name: now}, commit_of(self.folder)))
+                kept = baselines.portable() or PortableBaseline(torch=torch_here())
+                torch = torch_here() if replacing else kept.torch
+                if name not in kept.networks or (replacing and (kept.networks[name], kept.torch) != (now, torch)):
+                    baselines.write(updated(kept, {name: now}, commit_of(self.folder), torch=torch))
         # older versions wrote bare names, of tests or as given, and among those of `check`
         bare = name.rpartition("::")[2]
         for folder, key in ((baselines, name), (baselines, bare.rpartition(" ")[2]), (Baselines(self.folder), bare)):
             recorded = folder.portable()
             if recorded is not None and key in recorded.networks:
-                return recorded.networks[key].portable()
-        return None
+                return recorded.networks[key].portable(), recorded.torch
+        return None, ""
 
     def _limit(self, metric: str) -> Limit:
         from senet_bench.regression.limits import limit_of, usual_limits
@@ -133,12 +138,6 @@ class SenetBench:
 
     def _setting(self, name: str, usual: Any) -> Any:
         return self.wanted.get(name, usual)
-
-
-def _torch_minor() -> str:
-    import torch
-
-    return ".".join(torch.__version__.split(".")[:2])
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from senet_bench.core import metrics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
 from senet_bench.regression import baselines, measurement
-from senet_bench.regression.baselines import StoredLatency
+from senet_bench.regression.baselines import StoredLatency, torch_here
 from senet_bench.regression.workers import Orders, checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
@@ -200,6 +200,22 @@ def test_a_history_that_cannot_be_read_is_found_before_anything_is_replaced(reco
         recorded.baseline.unlink()
         os.mkfifo(recorded.baseline)
         assert run("check").code == 2
+
+
+def test_operators_of_another_torch_are_not_comparable_until_all_is_accepted(recorded: Folder, run: Run) -> None:
+    def rename(old: str, new: str) -> None:
+        document = json.loads(recorded.baseline.read_text())
+        operators = document["networks"]["nets:Net"]["operators"]
+        operators[new] = operators.pop(old)
+        recorded.baseline.write_text(json.dumps(document | {"torch": "1.13"}))
+
+    rename("aten::relu", "aten::clamp_min")
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/operators"]["verdict"]) == (4, "not comparable")
+    assert "recorded with torch 1.13, here is" in found["nets:Net/operators"]["reason"]
+    rename("aten::clamp_min", "aten::relu")
+    assert run("baseline", "accept", "--all", "--reason", "another torch").code == 0
+    assert json.loads(recorded.baseline.read_text())["torch"] == torch_here(), "although no operator changed"
 
 
 def test_nothing_is_accepted_without_its_line_of_history_whoever_does(

@@ -58,6 +58,20 @@ def test_rows_that_were_not_measured_do_not_drift() -> None:
     assert not drifts(history, [replace(PARAMS, now=None), replace(PARAMS, metric="outputs")], gate)
 
 
+def test_operators_that_another_torch_called_have_not_drifted_but_are_not_comparable(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    before = Portable(input_size=(3, 8, 8), params={"a": 1000}, operators={"aten::silu": 10}, shapes=["x"])
+    kept = baselines(tmp_path / "results" / "baselines", {"n": before}, [])
+    git(tmp_path, "add", "-A")
+    git(tmp_path, "commit", "-q", "-m", "one")
+    git(tmp_path, "tag", "v1.0")
+    now = replace(before, params={"a": 2000}, operators={"aten::sigmoid": 10, "aten::mul": 10})
+    rows = {row.id: row for row in drift_rows(Drift("v1.0", Limit(relative=0.05)), tmp_path, kept, {"n": now})}
+    row = rows["n/operators-drift"]
+    assert (row.verdict, "name a release since" in row.reason) == ("not comparable", True)
+    assert rows["n/params-drift"].verdict == "fail"
+
+
 def test_many_small_changes_since_a_release_fail_together_and_are_a_line(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     folder = tmp_path / "results" / "baselines"

@@ -1,5 +1,6 @@
 """The fixture `senet_bench` in the tests of somebody's own network."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,26 @@ def test_facts_are_recorded_then_checked_and_a_change_is_named(tmp_path: Path) -
         plain.check(net(), (3, 9, 9))
     SenetBench("t", tmp_path, "all").check(net(5), SIZE)
     plain.check(net(5), SIZE)
+
+
+def test_operators_of_another_torch_skip_a_test_until_they_are_recorded_anew(tmp_path: Path) -> None:
+    SenetBench("t", tmp_path, "new").check(net(), SIZE)
+    path = tmp_path / "pytest" / "portable.json"
+    document = json.loads(path.read_text())
+    here = document["torch"]
+    document["torch"] = "1.13"
+    path.write_text(json.dumps(document))
+    plain = SenetBench("t", tmp_path)
+    assert {row.verdict for row in plain.check(net(), SIZE)} == {"pass"}
+    document["networks"]["t"]["operators"].popitem()
+    path.write_text(json.dumps(document))
+    with pytest.raises(pytest.skip.Exception, match=r"recorded with torch 1\.13, here is .*--senet-bench-record=all"):
+        plain.check(net(), SIZE)
+    with pytest.raises(pytest.fail.Exception, match="params"):
+        plain.check(net(5), SIZE)
+    SenetBench("t", tmp_path, "all").check(net(), SIZE)
+    assert json.loads(path.read_text())["torch"] == here
+    assert {row.verdict for row in plain.check(net(), SIZE)} == {"pass"}
 
 
 def test_thresholds_are_those_of_the_marker(tmp_path: Path) -> None:

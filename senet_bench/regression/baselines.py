@@ -274,9 +274,9 @@ def now() -> str:
 
 def torch_here() -> str:
     """The minor version of torch."""
-    from senet_bench.bench.machine import environment
+    import torch
 
-    return ".".join(environment().packages["torch"].split(".")[:2])
+    return ".".join(torch.__version__.split(".")[:2])
 
 
 def who(folder: Path) -> str:

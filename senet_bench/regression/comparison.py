@@ -13,7 +13,14 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import is_outside
 from senet_bench.errors import BenchError, NotComparableError
 from senet_bench.regression import exact, files, launches, measurement
-from senet_bench.regression.baselines import RECORD, Baselines, MachineBaseline, MachineFacts, StoredLatency
+from senet_bench.regression.baselines import (
+    RECORD,
+    Baselines,
+    MachineBaseline,
+    MachineFacts,
+    StoredLatency,
+    torch_here,
+)
 from senet_bench.regression.config import CheckedNetwork, Config, Inconclusive, Ratio, numbered
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import portable_metrics
@@ -71,20 +78,19 @@ class Rows:
         if stored is None and any(metric in portable_metrics() for metric in self.config.metrics):
             raise NotComparableError(f"no baseline in {self.baselines.folder}", RECORD)
         before = stored.networks if stored else {}
+        torch = stored.torch if stored else ""
         rows = self._missing(before) if self.options.only is None else []
-        torch = ".".join(self.environment.packages["torch"].split(".")[:2])
-        same_torch = stored is None or stored.torch == torch
         for done, network in enumerate(self.config.networks):
             yield Progress(network.name, done, len(self.config.networks))
             if network.name in before:
                 began = time.monotonic()
-                judged = list(self._against_facts(network, before[network.name].portable(), same_torch))
+                judged = list(self._against_facts(network, before[network.name].portable(), torch))
                 rows += with_seconds(judged, time.monotonic() - began)
             elif stored is not None:
                 rows.append(failed(network.name, "baseline", f"{network.name} is new: {RECORD}", "new"))
         return rows + (yield from self._machine())
 
-    def _against_facts(self, network: CheckedNetwork, was: Portable, same_torch: bool) -> Iterator[LimitRow]:
+    def _against_facts(self, network: CheckedNetwork, was: Portable, torch: str) -> Iterator[LimitRow]:
         name, size = network.name, network.input_size
         try:
             now = measurement.facts_here(network, function="outputs" in self.config.metrics)
@@ -99,12 +105,8 @@ class Rows:
             return
         file, line = measurement.code_place_here(name)
         for found in self._exact(name, was, now):
-            row = replace(found, file=file, line=line)
-            if row.metric == "operators" and row.verdict == "fail" and not same_torch:
-                why = f"{row.reason}; recorded with another version of torch, accept {name}:operators anew"
-                yield replace(row, verdict="not comparable", reason=why)
-            else:
-                yield row
+            row = exact.across_torch(found, torch, torch_here(), f"accept {name}:operators anew")
+            yield replace(row, file=file, line=line)
 
     def _exact(self, name: str, was: Portable, now: Portable) -> Iterator[LimitRow]:
         for metric in portable_metrics():

@@ -10,8 +10,9 @@ from pathlib import Path
 from senet_bench.core.checkout import git
 from senet_bench.core.results import json_object, of_type
 from senet_bench.errors import BenchError
-from senet_bench.regression.baselines import Baselines, PortableBaseline
+from senet_bench.regression.baselines import Baselines, PortableBaseline, torch_here
 from senet_bench.regression.config import Drift
+from senet_bench.regression.exact import across_torch
 from senet_bench.regression.facts import Portable
 from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.outcome import LimitRow, failed
@@ -19,6 +20,7 @@ from senet_bench.regression.outcome import LimitRow, failed
 MOST_COMMITS = 60
 BARS = "▁▂▃▄▅▆▇█"
 COUNTS = ("params", "flops", "operators")
+LATER = "name a release since in drift.since"
 
 
 def drift_rows(drift: Drift, folder: Path, baselines: Baselines, facts: Mapping[str, Portable]) -> list[LimitRow]:
@@ -38,7 +40,7 @@ def drift_rows(drift: Drift, folder: Path, baselines: Baselines, facts: Mapping[
             values = [total(metric, one) for one in (*line, facts[name])]
             known = [value for value in values if value is not None]
             if values[0] is not None and values[-1] is not None:
-                rows.append(_row(name, metric, known, drift))
+                rows.append(across_torch(_row(name, metric, known, drift), release.torch, torch_here(), LATER))
     return rows
 
 

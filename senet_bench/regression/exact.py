@@ -93,6 +93,14 @@ def _operators_row(network: str, base: Portable, now: Portable, limit: Limit) ->
     return row
 
 
+def across_torch(row: LimitRow, recorded: str, here: str, remedy: str) -> LimitRow:
+    """The row; failed operators are not comparable with those that another version of torch called."""
+    if row.verdict != "fail" or row.metric not in ("operators", "operators-drift") or recorded == here:
+        return row
+    why = f"{row.reason}; recorded with torch {recorded or '(unknown)'}, here is {here}: {remedy}"
+    return replace(row, verdict="not comparable", reason=why)
+
+
 def _shapes_row(network: str, metric: str, base: Portable, now: Portable, limit: Limit) -> LimitRow:
     """The row of the shapes of the outputs."""
     texts = changed_texts(_numbered(base.shapes), _numbered(now.shapes))

@@ -18,6 +18,7 @@ from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
 from senet_bench.regression import baselines, measurement
 from senet_bench.regression.baselines import StoredLatency, torch_here
+from senet_bench.regression.worker import failure
 from senet_bench.regression.workers import Orders, checked_out
 from senet_bench.training.evaluation import Predictions
 from tests.conftest import Ended, Run
@@ -152,6 +153,30 @@ def test_a_network_that_could_be_built_and_no_longer_can_fails(recorded: Folder,
     assert (ended.code, found["nets:Other/build"]["verdict"]) == (1, "fail")
     assert "nets:Other cannot be run" in found["nets:Other/build"]["reason"]
     assert found["nets:Net/params"]["verdict"] == "pass"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "verdict"),
+    [
+        ("RuntimeError('no memory cell')", 1, "fail"),
+        ("MemoryError()", 5, "error"),
+        ('RuntimeError("DefaultCPUAllocator: can\'t allocate memory")', 5, "error"),
+    ],
+)
+def test_a_network_that_runs_out_of_memory_is_not_broken_and_one_that_names_memory_is(
+    recorded: Folder, run: Run, error: str, code: int, verdict: str
+) -> None:
+    recorded.change("x = self.stem(x).relu()", f"raise {error}")
+    ended, found = rows(run)
+    assert (ended.code, found["nets:Net/build"]["verdict"]) == (code, verdict)
+
+
+def test_a_worker_tells_errors_of_memory_from_errors_that_name_it() -> None:
+    assert not failure(ImportError("no module shop.memory"))["machine"]
+    assert failure(MemoryError())["machine"]
+    wrapped = MeasurementError("shop.nets:Net cannot be run")
+    wrapped.__cause__ = MemoryError()
+    assert failure(wrapped)["machine"]
 
 
 def test_a_new_network_is_told_and_another_image_size_is_not_comparable(recorded: Folder, run: Run) -> None:

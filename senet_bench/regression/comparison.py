@@ -11,7 +11,7 @@ from senet_bench.core.catalog import CATALOG
 from senet_bench.core.environment import Environment
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.specs import is_outside
-from senet_bench.errors import BenchError, NotComparableError
+from senet_bench.errors import BenchError, NotComparableError, out_of_memory
 from senet_bench.regression import exact, files, launches, measurement
 from senet_bench.regression.baselines import (
     RECORD,
@@ -220,5 +220,5 @@ def vanished(name: str, where: str) -> LimitRow:
 
 def _broken(name: str, error: BenchError) -> LimitRow:
     """The row of a network that was recorded and cannot be run now: the change broke it, unless memory ran out."""
-    verdict: GateVerdict = "error" if "memory" in str(error).lower() else "fail"
+    verdict: GateVerdict = "error" if out_of_memory(error.__cause__ or error) else "fail"
     return failed(name, "build", f"{error}; it could when it was recorded", verdict)

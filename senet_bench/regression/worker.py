@@ -221,16 +221,16 @@ def boundary(name: str) -> contextlib.AbstractContextManager[None]:
 
 
 def failure(error: BaseException) -> dict[str, Any]:
-    """An error as an answer: one line with its place, and whether there is no such network."""
+    """An error as an answer: one line with its place, whether there is no such network, whether memory ran out."""
     missing = isinstance(error, ImportError | AttributeError) or type(error).__name__ == "UsageError"
     try:
         from senet_bench.core.foreign import place_of
+        from senet_bench.errors import out_of_memory
     except ImportError:
-        place = ""
+        place, machine = "", isinstance(error, MemoryError)
     else:
-        place = place_of(error)
+        place, machine = place_of(error), out_of_memory(error.__cause__ or error)
     line = " ".join(f"{type(error).__name__}: {error}".split())[:300] + place
-    machine = isinstance(error, MemoryError) or "memory" in line.lower()
     return {"error": line, "missing": missing, "machine": machine}
 
 

@@ -615,6 +615,16 @@ def test_files_of_pytest_benchmark_are_judged(
     assert ended.code == code
 
 
+def test_junit_and_the_exit_code_agree_on_what_an_undecided_row_means(recorded: Folder, run: Run) -> None:
+    benchmarks(recorded, "base", 1.0, stddev=0.02)
+    benchmarks(recorded, "head", 1.03, stddev=0.02)
+    recorded.configure(CONFIG + 'gate.latency.max = "+4 %"\ngate.inconclusive = "fail"\n')
+    assert run("check", *BOTH, "--junit", "j.xml").code == 1
+    assert 'failures="1" errors="0" skipped="0"' in (recorded.path / "j.xml").read_text()
+    assert run("check", *BOTH, "--junit", "j.xml", "--inconclusive", "pass").code == 0
+    assert 'failures="0" errors="0" skipped="1"' in (recorded.path / "j.xml").read_text()
+
+
 def test_files_of_pytest_benchmark_need_no_network_to_check(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

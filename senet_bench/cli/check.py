@@ -60,14 +60,14 @@ class ReportFiles:
             typer.echo(ci.failure_line(error), err=True)
         _write_for_github(texts["markdown"], showing.quiet)
 
-    def write(self, report: Report, *, strict: bool) -> None:
+    def write(self, report: Report) -> None:
         """Write those that were named."""
         from senet_bench.core.files import write_atomically
         from senet_bench.core.results import to_json
         from senet_bench.regression import ci, text
 
         if self.junit is not None:
-            write_atomically(self.junit, ci.junit(report, strict=strict))
+            write_atomically(self.junit, ci.junit(report))
         if self.markdown is not None:
             write_atomically(self.markdown, text.report_markdown(report))
         if self.html is not None:
@@ -124,7 +124,7 @@ def check(selection: Selection, judging: Judging, timing: Launching, files: Repo
         if judging.bisect and not isinstance(error, InterruptedRunError):
             raise SkippedCommitError(str(error)) from error
         raise
-    files.write(report, strict=judging.strict or judging.inconclusive == "fail")
+    files.write(report)
     _show(report, showing)
     _write_for_github(text_of_summary(report), showing.quiet)
     if files.annotations:

@@ -22,10 +22,10 @@ _UNWRITABLE = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010fff
 NUMBERS = ("base", "now", "ratio", "p_worse", "p_ok", "mde80", "rounds", "tau", "control_ratio")
 
 
-def junit(report: Report, *, strict: bool = False) -> str:
-    """One test case a limit; with `strict` a row that could not be decided is a failure instead of skipped."""
+def junit(report: Report) -> str:
+    """One test case a limit; a row that could not be decided is skipped, or a failure where it fails the check."""
     rows = ordered(report.rows)
-    verdicts = [_outcome(row, strict) for row in rows]
+    verdicts = [_outcome(row, strict=report.conditions["inconclusive"] == "fail") for row in rows]
     counts = {kind: verdicts.count(kind) for kind in ("failure", "error", "skipped")}
     counted = f'failures="{counts["failure"]}" errors="{counts["error"]}" skipped="{counts["skipped"]}"'
     created = report.created.removesuffix("Z")
@@ -38,7 +38,7 @@ def junit(report: Report, *, strict: bool = False) -> str:
     return "\n".join([*lines, "</testsuite>", ""])
 
 
-def _outcome(row: LimitRow, strict: bool) -> str:
+def _outcome(row: LimitRow, *, strict: bool) -> str:
     match row.verdict:
         case "fail":
             return "failure"

@@ -610,6 +610,7 @@ def test_files_of_pytest_benchmark_are_judged(
     benchmarks(recorded, "base", 1.0, **spread)
     benchmarks(recorded, "head", seconds, **spread)
     ended, found = rows(run, *BOTH)
+    assert json.loads(ended.out)["accept"] == "", "what files hold is recorded nowhere"
     assert found["a.py::test_call/latency"]["verdict"] == verdict
     assert found["a.py::test_call/latency"]["ratio"] == pytest.approx(seconds)
     assert ended.code == code

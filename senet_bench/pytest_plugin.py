@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from senet_bench.regression.outcome import LimitRow
 
 TIMING_SETTINGS = ("budget", "alpha", "seed", "threads", "batch_size", "inconclusive")
+INCONCLUSIVE = ("skip", "pass", "fail")
 FACTS = ("params", "flops", "outputs", "shapes", "state_dict", "operators")
 
 
@@ -149,6 +150,10 @@ def senet_bench(request: pytest.FixtureRequest) -> SenetBench:
     if unknown:
         raise pytest.UsageError(
             f"senet_bench has no {unknown[0]!r}; there are {', '.join((*FACTS, 'latency', *TIMING_SETTINGS))}"
+        )
+    if wanted.get("inconclusive", "skip") not in INCONCLUSIVE:
+        raise pytest.UsageError(
+            f"senet_bench(inconclusive={wanted['inconclusive']!r}) is unknown; use {', '.join(INCONCLUSIVE)}"
         )
     folder = request.config.rootpath / str(request.config.getini("senet_bench_baselines"))
     return SenetBench(request.node.nodeid, folder, request.config.getoption("--senet-bench-record") or "", wanted)

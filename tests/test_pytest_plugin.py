@@ -85,9 +85,21 @@ def test_a_network_is_compared_with_another_in_the_same_rounds(tmp_path: Path) -
     assert row.rounds
 
 
+@pytest.fixture
+def plugin(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return () if request.config.pluginmanager.hasplugin("senet_bench") else ("-p", "senet_bench.pytest_plugin")
+
+
+def test_what_an_undecided_time_means_is_one_of_three_words(pytester: pytest.Pytester, plugin: tuple[str, ...]) -> None:
+    marked = 'import pytest\n@pytest.mark.senet_bench(inconclusive="{}")\ndef test_it(senet_bench):\n    pass\n'
+    pytester.makepyfile(test_wrong=marked.format("Fail"), test_right=marked.format("fail"))
+    ended = pytester.runpytest_inprocess(*plugin)
+    ended.assert_outcomes(passed=1, errors=1)
+    ended.stdout.fnmatch_lines(["*senet_bench(inconclusive='Fail') is unknown; use skip, pass, fail"])
+
+
 @pytest.mark.slow
-def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester, request: pytest.FixtureRequest) -> None:
-    plugin = () if request.config.pluginmanager.hasplugin("senet_bench") else ("-p", "senet_bench.pytest_plugin")
+def test_the_plugin_in_a_project_of_its_own(pytester: pytest.Pytester, plugin: tuple[str, ...]) -> None:
     pytester.makepyfile(test_it=SUITE)
     width = pytester.path / "width"
     width.write_text("4")

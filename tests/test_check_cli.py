@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+import senet_bench
 from senet_bench.core import metrics
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.errors import MeasurementError
@@ -496,7 +498,11 @@ def test_bad_input_in_a_ci_is_an_annotation_and_stands_in_every_report(
     ended = run("check", "--only", "vgg*", *files)
     assert ended.code == 2
     assert "::error title=senet-bench check::--only 'vgg*' matches no network" in ended.err
-    assert json.loads((recorded.path / "r.json").read_text())["exit_code"] == 2
+    document = json.loads((recorded.path / "r.json").read_text())
+    assert (document["schema"], document["exit_code"], document["rows"]) == ("senet-bench.check/1", 2, [])
+    assert (document["version"], document["conditions"]) == (senet_bench.__version__, {})
+    assert document["environment"]["senet_bench"] == senet_bench.__version__
+    assert document["environment"]["python"] == platform.python_version()
     for name in ("summary.md", "j.xml", "m.md", "p.html", "r.json"):
         assert "matches no network" in (recorded.path / name).read_text()
 

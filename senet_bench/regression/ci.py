@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+import platform
 import re
 import statistics
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
+from senet_bench import __version__
+from senet_bench.core.checkout import commit_of
+from senet_bench.core.environment import Environment
 from senet_bench.core.results import to_json
 from senet_bench.errors import BenchError
 from senet_bench.regression.outcome import SCHEMA, LimitRow, Report
@@ -96,13 +101,25 @@ def failure_files(error: BenchError, created: str) -> dict[str, str]:
     why = str(error)
     case = f'<testcase classname="senet-bench" name="check" time="0.000"><error message={_quoted(why)}/></testcase>'
     suite = f'<testsuite name="senet-bench" tests="1" failures="0" errors="1" timestamp={_quoted(created)}>'
-    document = {"schema": SCHEMA, "verdict": "ERROR", "exit_code": error.exit_code, "error": why, "rows": []}
     return {
         "junit": f'<?xml version="1.0" encoding="UTF-8"?>\n{suite}{case}</testsuite>\n',
         "markdown": f"{MARKER}\n### senet-bench: not checked\n\n{plain_markdown(why)}\n",
         "html": writers.html_page([Table("", (), (), (why,))], "senet-bench: not checked"),
-        "json": to_json(document),
+        "json": to_json(_failure_document(error, created)),
     }
+
+
+def _failure_document(error: BenchError, created: str) -> dict[str, Any]:
+    """The document of an error, with what is known of the machine without torch, which may be at fault."""
+    environment = Environment(
+        senet_bench=__version__,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        commit=commit_of(Path()) or None,
+    )
+    about = {"schema": SCHEMA, "version": __version__, "created": f"{created}Z", "environment": environment}
+    told = {"verdict": "ERROR", "exit_code": error.exit_code, "error": str(error)}
+    return {**about, "conditions": {}, **told, "rows": []}
 
 
 def failure_line(error: BenchError) -> str:

@@ -204,21 +204,22 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
 
 
 def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedError]:
-    """The networks that `evaluate` was given weights for, with the costs of their newest counted row."""
-    points: dict[object, PricedError] = {}
+    """The newest errors of weights that `evaluate` was given, each with what was counted of that very network."""
+    points: dict[Key, PricedError] = {}
     counts = _counts()
     for _, facts in collection.facts("evaluate"):
         for line in facts.rows:
             if not isinstance(line, ClassifierRow):
                 continue
-            row = next((row for row in rows if row.model == line.model and _same_block(row, line)), None)
+            row = next((row for row in rows if _is_of(line, row)), None)
             spec = CATALOG.get(line.model)
             family = row.family if row else spec.family if spec else "other"
             baseline = (row.baseline if row else spec.baseline if spec else None) or line.model
-            group = f"weights evaluated here, {line.size} px"
+            labels = f", labels of {line.labels}" if line.labels else ""
+            group = f"weights evaluated here, {line.size} px{labels}"
             low, high = 100 * line.ci[0], 100 * line.ci[1]
             error = f"error measured here: {100 * line.top1_err:.2f} % ({low:.2f} to {high:.2f})"
-            points[line.model, line.dataset, line.size, line.weights] = PricedError(
+            points[_evaluation(line)] = PricedError(
                 label=line.label,
                 family=family,
                 dataset=line.dataset,
@@ -235,9 +236,18 @@ def _evaluated(collection: Collection, rows: Sequence[Row]) -> Iterator[PricedEr
     yield from points.values()
 
 
-def _same_block(row: Row, line: ClassifierRow) -> bool:
-    own, theirs = (spec.reduction if spec else None for spec in (row.attention, line.attention))
-    return own == theirs
+def _evaluation(line: ClassifierRow) -> Key:
+    """What two evaluations have in common of which the later one counts."""
+    form = tuple(line.constant_gates or ()), line.runtime, line.taken
+    return line.model, line.attention, line.weights, *form, line.dataset, line.labels, line.size
+
+
+def _is_of(line: ClassifierRow, row: Row) -> bool:
+    """Whether a row is of the network that was evaluated; none is of one with gates folded away or in INT8."""
+    size = len(line.mean), line.size, line.size
+    network = line.model, line.attention, size, line.classes, None
+    own = row.model, row.attention, row.input_size, row.classes, row.cardinality
+    return network == own and not (line.constant_gates or line.runtime)
 
 
 def _counts() -> list[Metric]:

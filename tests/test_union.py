@@ -24,7 +24,7 @@ from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout
-from senet_bench.show.measurements import error_table
+from senet_bench.show.measurements import error_table, fronts
 from tests.support import stored
 
 SE = AttentionSpec()
@@ -194,6 +194,41 @@ def test_a_time_that_cannot_be_relied_on_hides_none_that_can() -> None:
     (table,) = union.timings(union.entries([StoredRun("runs/a/2.json", bad), StoredRun("runs/a/1.json", good)]))
     assert 9.0 not in {row.latency.ratio for row in table.rows if row.latency}
     assert table.left_out == ("5 other measurements of the same networks",)
+
+
+def timed_sweep(machine: str, *, created: int, ratios: dict[str, float], **conditions: Any) -> StoredRun:
+    """A stored `compare` of the baseline and some blocks on a machine, each timed under some conditions."""
+    run = on_machine(sweep(range(5), tuple(ratios), created=created), machine)
+    assert isinstance(run.document, Run)
+    known = {f"+ {block}": ratio for block, ratio in ratios.items()}
+    rows = [replace(row, latency=stored.latency(known.get(row.label), **conditions)) for row in run.document.rows]
+    return replace(run, document=replace(run.document, rows=rows))
+
+
+def test_the_front_of_error_against_latency_is_of_one_machine_and_its_conditions() -> None:
+    eager = timed_sweep("aaaaaaaaaaaa", created=0, ratios={"se": 1.4, "eca": 1.2})
+    deployed = timed_sweep("bbbbbbbbbbbb", created=1, ratios={"se": 1.01}, runtime="deploy", batch_size=8)
+    (_, table), *_ = tables(eager, deployed)
+    (front,) = [note for note in table.notes if "against latency" in note]
+    where = "Test CPU, 4 cores (aaaaaaaaaaaa), batch 1, cpu, fp32, eager"
+    assert front.startswith(f"Pareto front of error against latency ({where}")
+    assert front.rpartition(": ")[2] == "ResNet-20, + eca, + se"
+
+
+def test_times_of_several_baselines_conditions_or_with_a_reservation_rank_no_errors() -> None:
+    document = timed_sweep("aaaaaaaaaaaa", created=0, ratios={"se": 1.4}).document
+    assert isinstance(document, Run)
+    base, se = document.rows
+    assert se.latency is not None
+
+    def ranked_by_latency(*rows: Row) -> bool:
+        return any("against latency" in note for note in fronts(rows, lambda row: row.label))
+
+    conditions = replace(se.latency.conditions, batch_size=8)
+    assert ranked_by_latency(base, se)
+    assert not ranked_by_latency(base, replace(se, latency=replace(se.latency, reason="too few rounds")))
+    assert not ranked_by_latency(base, replace(se, latency=replace(se.latency, conditions=conditions)))
+    assert not ranked_by_latency(base, se, replace(base, model="resnet110_cifar", label="ResNet-110"))
 
 
 def rows_of(**errors: list[float]) -> list[Row]:

@@ -124,6 +124,10 @@ class Timed(Union):
         """The latency of the same network, None when it was not timed."""
         return self.by_network.get(identity(row))
 
+    def beside(self, row: Row) -> Row:
+        """The row with the latency of the same network and no other, without one when it was not timed."""
+        return _timed_by(row, self.latency_of(row))
+
     def eager_of(self, row: Row) -> Latency | None:
         """The latency in eager torch of the same network from the same run, None when that has none."""
         measured, eager = self.measured.get(identity(row)), replace(self.conditions, runtime="eager")
@@ -387,7 +391,7 @@ def in_order(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=_place)
 
 
-def _timed_by(row: Row, latency: Latency) -> Row:
+def _timed_by(row: Row, latency: Latency | None) -> Row:
     """The row with that latency alone."""
     return row if row.latency is latency and not row.more_latency else changed(row, latency=latency, more_latency=[])
 

@@ -10,7 +10,7 @@ from senet_bench.core.results import Row
 from senet_bench.core.store import key_of
 from senet_bench.core.union import Timed, labels
 from senet_bench.errors import UsageError
-from senet_bench.gallery.collection import Collection
+from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.chart import name_of
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.tables import Table
@@ -34,12 +34,18 @@ def time_table(collection: Collection, timed: Timed, against: str | None = None)
 
 
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
-    """The error table of each protocol, of all stored rows; that of the most seeds first."""
+    """The error table of each protocol, of all stored rows; that of the most seeds first.
+
+    Its rows were timed by runs of any kind: they are ranked by the times that the page's first words are about.
+    """
     tables: dict[str, Table] = {}
     unfinished, layout = collection.unfinished, collection.layout
+    timed = main_timing(collection.timings)
+    where = _where(collection, timed) if timed else ""
     for errors in collection.errors:
         rows = collection.asked((*compared_with(errors.rows, layout.against), *errors.elsewhere))
-        table = error_table(rows, lambda row: row.label, layout=layout, among=len(ranked(errors.rows)))
+        rows, among = [timed.beside(row) if timed else row for row in rows], len(ranked(errors.rows))
+        table = error_table(rows, lambda row: row.label, layout=layout, among=among, where=where)
         if table is None:
             continue
         size = "x".join(map(str, errors.size[1:]))
@@ -50,3 +56,9 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
         notes = (*errors.notes, *(more if lost else ()), *table.notes)
         tables[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
     return list(tables.items())
+
+
+def _where(collection: Collection, timed: Timed) -> str:
+    """The machine, its version of torch where there are several, and the conditions."""
+    place = collection.place_of(timed) or collection.name_of(timed.machine)
+    return f"{place}, {conditions_label(timed.conditions)}"

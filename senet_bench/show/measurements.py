@@ -249,9 +249,18 @@ PAIRS_NOTE = "pairs: seeds that both networks of a difference have"
 
 
 def error_table(
-    rows: Sequence[Row], name: Callable[[Row], str], *, narrow: bool = False, layout: Layout = AS_IS, among: int = 0
+    rows: Sequence[Row],
+    name: Callable[[Row], str],
+    *,
+    narrow: bool = False,
+    layout: Layout = AS_IS,
+    among: int = 0,
+    where: str = "",
 ) -> Table | None:
-    """One line a network that was trained; None when none was. `among` is how many the rows were chosen from."""
+    """One line a network that was trained; None when none was. `among` is how many the rows were chosen from.
+
+    `where` names the machine and the conditions of their latencies, where nothing else in sight does.
+    """
     trained = [(row, row.accuracy) for row in rows if row.accuracy is not None]
     if not trained:
         return None
@@ -262,7 +271,7 @@ def error_table(
     recipes = list(dict.fromkeys(accuracy.protocol.words for _, accuracy in trained))
     if len(recipes) > 1:
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
-    best = fronts(rows, name, among) if len(recipes) == 1 else ()
+    best = fronts(rows, name, among, where) if len(recipes) == 1 else ()
     notes = (*missing, *_seedings(rows, name), *_places(trained, name), *_remarks(trained, name))
     notes += (*best, *_error_notes(trained, narrow))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
@@ -428,10 +437,11 @@ def _remarks(trained: Sequence[Trained], name: Callable[[Row], str]) -> Iterator
         yield remark if len(names) == len(trained) else f"{', '.join(names)}: {remark}"
 
 
-def fronts(rows: Sequence[Row], name: Callable[[Row], str], among: int = 0) -> tuple[str, ...]:
+def fronts(rows: Sequence[Row], name: Callable[[Row], str], among: int = 0, where: str = "") -> tuple[str, ...]:
     """The Pareto front of error against each cost, and which settings are told not to err least; not of a part.
 
-    `among` is how many rows these were chosen from, for which tests are corrected.
+    `among` is how many rows these were chosen from, for which tests are corrected; `where` names what the latencies
+    were measured by.
     """
     if any(row.seeds_elsewhere for row in rows):
         return ("a part of the trials, and so no verdict: the others are of another share, or are left with a cluster",)
@@ -442,8 +452,9 @@ def fronts(rows: Sequence[Row], name: Callable[[Row], str], among: int = 0) -> t
     costs: dict[str, Callable[[Row], float | None]] = {
         "FLOPs": lambda row: row.flops.get("macs"),
         "parameters": lambda row: row.params,
-        "latency": _relative_latency,
     }
+    if _comparable_times(settings):
+        costs[f"latency ({where})" if where else "latency"] = _relative_latency
     lines = []
     for cost, of in costs.items():
         if all(of(row) is not None for row in settings):
@@ -480,6 +491,13 @@ def pareto(
 
 def _error(row: Row) -> float:
     return row.accuracy.top1_err if row.accuracy else 1.0
+
+
+def _comparable_times(rows: Sequence[Row]) -> bool:
+    """Whether the rows were timed beside one baseline under the same conditions, each without a reservation."""
+    latencies = [(row.baseline or row.model, row.latency) for row in rows if row.latency and not row.latency.reason]
+    shared = {(base, latency.conditions, latency.hardware) for base, latency in latencies}
+    return len(latencies) == len(rows) and len(shared) == 1
 
 
 def _relative_latency(row: Row) -> float | None:

@@ -7,11 +7,17 @@ from dataclasses import replace
 import pytest
 
 from senet_bench.api.tables import TableOptions
+from senet_bench.core.reproduction import of_study
+from senet_bench.core.results import Row, Run, RunConditions
+from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout, labels
 from senet_bench.show.writers import csv, render
 from tests.support import stored
+
+SE = AttentionSpec()
 
 
 def test_rows_columns_and_names_are_those_asked_for_in_every_format() -> None:
@@ -37,6 +43,20 @@ def test_a_row_is_named_as_its_table_names_it_and_notes_are_those_of_the_columns
     assert [row[0] for row in errors.texts] == ["ResNet-20", "gates fixed at 0.5"]
     assert any(note.startswith("difference: ") for note in of_run(run).wide[-1].notes)
     assert not any(note.startswith("difference: ") for note in errors.notes)
+
+
+@pytest.mark.parametrize(("asked", "shown", "error"), [("se", "SE-ResNet-50", "23.29"), ("none", "ResNet-50", "24.80")])
+def test_a_row_of_the_papers_pairs_is_shown_without_the_other_one(asked: str, shown: str, error: str) -> None:
+    base = Row(model="resnet50", label="ResNet-50", family="resnet", input_size=(3, 224, 224), classes=1000)
+    variant = replace(base, model="seresnet50", label="SE-ResNet-50", baseline="resnet50", role="variant", attention=SE)
+    rows = of_study([base, variant], "table2")
+    run, study = Run(**stored.made("compare") | {"conditions": RunConditions()}, rows=rows), STUDIES["table2"]
+    (pairs,) = of_run(run, [study]).wide
+    assert [line[0] for line in pairs.texts] == ["ResNet-50"]
+    assert {column.group for column in pairs.columns} == {"", "original", "re-implementation", "SENet"}
+    (chosen,) = of_run(run, [study], Layout(rows=(asked,))).wide
+    assert [line[0] for line in chosen.texts] == [shown]
+    assert error in chosen.texts[0]
 
 
 def test_fields_of_csv_can_be_named() -> None:

@@ -15,7 +15,7 @@ from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
-from senet_bench.show.networks import HEADINGS, network_table, paper_table, record
+from senet_bench.show.networks import HEADINGS, network_table, pairs_in, paper_table, record
 from senet_bench.show.tables import Document, Table
 
 
@@ -51,7 +51,7 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[
             continue
         lines = partial(network_table, _title(study), rows, study.table, name=partial(_row_name, study))
         narrow.append(lines(narrow=True))
-        wide.append(paper_table(_title(study), study.table, rows) if study.id in ("table2", "table3") else lines())
+        wide.append(paper_table(_title(study), study.table, rows) if _in_pairs(rows, study) else lines())
         for tables in (wide, narrow):
             tables[-1] = replace(tables[-1], notes=(*tables[-1].notes, *_beside(study)))
     rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
@@ -60,6 +60,12 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[
         wide.append(network_table(title, rest, against=layout.against))
         narrow.append(network_table(title, rest, narrow=True, against=layout.against))
     return wide, narrow
+
+
+def _in_pairs(rows: Sequence[Row], study: Study) -> bool:
+    """Whether the paper prints a line for each pair, and every row is one of a pair: the other may not be asked for."""
+    paired = {id(row) for pair in pairs_in(rows) for row in pair}
+    return study.id in ("table2", "table3") and all(id(row) in paired for row in rows)
 
 
 def _beside(study: Study) -> Iterator[str]:

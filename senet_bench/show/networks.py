@@ -20,15 +20,19 @@ RowPair = tuple[Row, Row]
 """A baseline and its variant."""
 
 
-def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
-    """Tables 2 and 3 as the paper lays them out: a line is a pair, its groups original, re-implementation, SENet."""
-    pairs = [
+def pairs_in(rows: Sequence[Row]) -> list[RowPair]:
+    """Every baseline with each of its variants, where both are there."""
+    return [
         (base, variant)
         for base in rows
         if base.baseline is None
         for variant in rows
         if (variant.baseline, variant.input_size, variant.classes) == (base.model, base.input_size, base.classes)
     ]
+
+
+def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
+    """Tables 2 and 3 as the paper lays them out: a line is a pair, its groups original, re-implementation, SENet."""
     flops = "mflops" if any(cell.metric == "mflops" for row in rows for cell in row.paper) else "gflops"
     metrics = [flops] + ["params_m"] * any(c.metric == "params_m" and c.table == number for r in rows for c in r.paper)
     fields: list[Field[RowPair]] = [(Column("network", numeric=False), lambda pair: pair[0].label)]
@@ -50,7 +54,7 @@ def paper_table(title: str, number: str, rows: Sequence[Row]) -> Table:
         for more in counts(rows):
             if not more.forms:  # the paper prints the others, or has no place for them here
                 fields.append((Column(more.title, group), _count_of(more, int(column == "senet"))))
-    return table_of(title, fields, pairs, notes(rows, number))
+    return table_of(title, fields, pairs_in(rows), notes(rows, number))
 
 
 def _count_of(metric: Metric, side: int) -> Callable[[RowPair], str]:

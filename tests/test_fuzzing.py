@@ -34,6 +34,7 @@ from senet_bench.regression.baselines import (
 from senet_bench.regression.configfile import load_config
 from senet_bench.regression.record import recorded_document
 from senet_bench.show import chart, terminal
+from senet_bench.show.tables import of_tables
 from senet_bench.show.writers import FORMATS, render
 from tests.support.strategies import NAMES, cut, damaged, of_kind, toml, written
 from tests.test_parameters import ARGUMENTS, BAD, BegunError, commands, ended
@@ -129,7 +130,7 @@ def test_a_report_shows_what_is_stored_or_names_it_and_goes_on(
         places = [source.path for source in found.collection.sources] + [one.path for one in found.collection.left_out]
         assert len(places) == len(stored)
         assert all(is_clear(one.error, one.path.rpartition("/")[2]) for one in found.collection.left_out)
-        assert all(render(found.summary, form) for form in FORMATS)
+        assert all(render(of_tables("report", found.summary), form) for form in FORMATS)
         assert len(list(report.write_gallery(found, tmp_path))) == len(found.files)
 
     few = settings(profile, max_examples=2 if profile is QUICK else 60)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import platform
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -145,6 +147,24 @@ def test_paths_are_one_line_unless_all_are_wanted(run: Run, tmp_path: Path, monk
     narrow = run("report").out.splitlines()
     assert max(map(len, narrow)) <= 60
     assert all(line == line.rstrip() for line in narrow)
+
+
+def test_a_report_in_a_format_of_machines_is_written_in_quiet_too_and_says_when_where_and_what_was_asked(
+    run: Run, tmp_path: Path
+) -> None:
+    stored.store(tmp_path / "results", stored.ablation(), "20261120T100000Z-ablate-1")
+    document = json.loads(run("report", "-q", "--format", "json", "--rows", "none,constant").out)
+    assert list(document) == ["schema", "version", "created", "environment", "conditions", "rows"]
+    assert document["environment"]["python"] == platform.python_version()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", document["created"])
+    asked = document["conditions"]
+    assert (asked["folders"], asked["rows"], asked["by"]) == (["results"], "none,constant", None)
+    assert document["rows"]
+    stored.store(tmp_path / "a", stored.ablation("bbbbbbbbbbbb"), "20261120T100000Z-ablate-1")
+    beside = json.loads(run("report", "results", "a", "-q", "--format", "json").out)
+    assert (beside["sides"], beside["conditions"]["folders"]) == (["results", "a"], ["results", "a"])
+    assert run("report", "-q", "-o", "short.md").out == ""
+    assert (tmp_path / "short.md").read_text(encoding="utf-8").startswith("### What is not there yet")
 
 
 def test_times_and_errors_are_compared_with_any_row_in_tables_and_on_the_page(run: Run, tmp_path: Path) -> None:

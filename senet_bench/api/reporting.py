@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
@@ -50,6 +50,7 @@ def report(
 ) -> Reported:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     places = [Path(place) for place in folders or [results]]
+    conditions = {"folders": [*map(str, places)], "by": by, "any_protocol": any_protocol, **asdict(tables)}
     if by is not None or len(places) > 1:
         if tables != TableOptions() or any_protocol:
             option = "--any-protocol" if any_protocol else tables.typed()[0]
@@ -57,14 +58,15 @@ def report(
                 f"{option} is for the report of one folder", "leave it out, or name one folder without --by"
             )
         collections = _held(places)
-        document = _side_by_side(collections, cast(SplitName, by) if by else None)
+        sides, beside = _side_by_side(collections, cast(SplitName, by) if by else None)
+        document = _document(beside, conditions, sides=sides)
         left_out = tuple(one for folder in collections.values() for one in folder.left_out)
         return Reported(document.wide, document.records, document, left_out=left_out)
     from senet_bench.core.store import Store
     from senet_bench.gallery.report import rebuild
 
     rebuilt = rebuild(Store(places[0]), any_protocol=any_protocol, layout=tables.layout())
-    short = rebuilt.summary
+    short = _document(rebuilt.summary, conditions)
     return Reported(short.wide, short.records, short, written=rebuilt.written, left_out=rebuilt.left_out)
 
 
@@ -83,12 +85,22 @@ def _held(folders: Sequence[Path]) -> dict[str, Collection]:
     return {str(place): held(Store(place)) for place in folders}
 
 
-def _side_by_side(folders: Mapping[str, Collection], by: SplitName | None) -> Document:
+def _document(tables: Sequence[Table], conditions: Mapping[str, object], **about: object) -> Document:
+    """Tables under what every document begins with."""
+    from senet_bench.run.listing import interpreter
+    from senet_bench.run.record import now
+    from senet_bench.show.tables import of_tables
+
+    return of_tables("report", tables, created=now(), environment=interpreter(), conditions=conditions, **about)
+
+
+def _side_by_side(folders: Mapping[str, Collection], by: SplitName | None) -> tuple[list[str], tuple[Table, ...]]:
+    """The names of the sides, and their tables."""
     from senet_bench.gallery.report import files_together
     from senet_bench.gallery.sides import side_by_side, split
 
     sides = folders if by is None else split(files_together(folders.values()), by)
-    return side_by_side(sides, by, _trend(map(Path, folders)) if by == "commit" else ())
+    return list(sides), side_by_side(sides, by, _trend(map(Path, folders)) if by == "commit" else ())
 
 
 def _trend(places: Iterable[Path]) -> list[Table]:

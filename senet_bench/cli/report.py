@@ -42,7 +42,8 @@ def report(
         showing.remark(f"{len(result.written)} files in {root}: tables, plots and {result.written[-1].name}")
     for file in result.left_out:
         terminal.remark(f"left out: {file.error}")
-    if not (showing.quiet and result.written):
+    wanted = showing.format != "table" or showing.output is not None
+    if wanted or not (showing.quiet and result.written):
         showing.emit(result.document)
     if result.left_out:
         raise IncompleteReportError(result.left_out)

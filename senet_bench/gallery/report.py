@@ -25,7 +25,7 @@ from senet_bench.gates import colour_tables, tables
 from senet_bench.show import chart, documents, writers
 from senet_bench.show.layout import AS_IS, Layout, matching, meant
 from senet_bench.show.svg import inline
-from senet_bench.show.tables import Document, of_table
+from senet_bench.show.tables import Document, Table, of_table
 
 PAGE = "index.html"
 OURS = re.compile(
@@ -42,7 +42,7 @@ class Gallery:
 
     collection: Collection
     content: Content
-    summary: Document
+    summary: tuple[Table, ...]
     files: tuple[tuple[str, str | bytes], ...]
 
 
@@ -50,7 +50,7 @@ class Gallery:
 class Rebuilt:
     """What a report has to say in short, the files that it wrote, and those that it had to leave out."""
 
-    summary: Document
+    summary: tuple[Table, ...]
     written: tuple[Path, ...]
     left_out: tuple[LeftOut, ...]
 

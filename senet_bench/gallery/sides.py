@@ -17,12 +17,10 @@ from senet_bench.show.tables import (
     EMPTY,
     Cell,
     Column,
-    Document,
     Field,
     Table,
     interval_text,
     number,
-    of_tables,
     table_of,
 )
 
@@ -47,7 +45,9 @@ def split(collection: Collection, by: SideSplit) -> dict[str, Collection]:
     return {name: Collection(tuple(runs)) for name, runs in sorted(sides.items())}
 
 
-def side_by_side(sides: Mapping[str, Collection], by: SideSplit | None = None, trend: Sequence[Table] = ()) -> Document:
+def side_by_side(
+    sides: Mapping[str, Collection], by: SideSplit | None = None, trend: Sequence[Table] = ()
+) -> tuple[Table, ...]:
     """Tables of times, errors and counts of the networks that two sides or more have, behind a trend.
 
     `by` is what the sides were told apart by, None for folders. Raises `UsageError` where there is neither.
@@ -57,7 +57,7 @@ def side_by_side(sides: Mapping[str, Collection], by: SideSplit | None = None, t
     tables = (*trend, *_times(sides, by), *_errors(sides), *_counts(sides))
     if not tables:
         raise UsageError(f"{' and '.join(sides)} have no network in common", "measure the same networks on each")
-    return of_tables("report", tables, sides=list(sides))
+    return tables
 
 
 def _times(sides: Mapping[str, Collection], by: SideSplit | None) -> Iterator[Table]:

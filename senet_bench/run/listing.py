@@ -59,8 +59,12 @@ def catalog(families: Sequence[str]) -> Document:
             for r in rows
         ),
     )
-    environment = {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
-    return Document(envelope("models", rows, environment), (table,), (table,), tuple(rows))
+    return Document(envelope("models", rows, interpreter()), (table,), (table,), tuple(rows))
+
+
+def interpreter() -> dict[str, str]:
+    """Python and the platform: what of an environment is known without torch."""
+    return {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def machine(checks: Sequence[Finding], environment: Environment) -> Document:

@@ -69,10 +69,15 @@ def header(command: str, conditions: object) -> dict[str, Any]:
     return {
         "schema": schema_of(command),
         "version": __version__,
-        "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "created": now(),
         "environment": answer(environment),
         "conditions": conditions,
     }
+
+
+def now() -> str:
+    """When a document is made that is made now."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def environment() -> Environment:

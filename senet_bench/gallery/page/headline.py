@@ -17,7 +17,7 @@ from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
-from senet_bench.show.tables import EMPTY, Column, Document, Table, of_tables
+from senet_bench.show.tables import EMPTY, Column, Table
 
 SIGNS: dict[Status, str] = {
     "match": "✓",
@@ -277,7 +277,7 @@ MOST_TOLD = 5
 TOLD_NOTE = "told: rows told from their baseline, by tests corrected over the rows compared"
 
 
-def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str, tuple[str, str]]) -> Document:
+def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str, tuple[str, str]]) -> tuple[Table, ...]:
     """Four tables at most, in one width that fits 80 columns; what was found comes last."""
     tables = []
     if missing:
@@ -297,8 +297,7 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
         columns = (Column("what", numeric=False), Column("median"), Column("from", numeric=False))
         lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
         tables.append(Table("What SE costs and buys", columns, lines, first.sentences[-1:]))
-    tables += _own(collection)
-    return of_tables("report", tables)
+    return (*tables, *_own(collection))
 
 
 def _own(collection: Collection) -> Iterator[Table]:

@@ -11,14 +11,15 @@ from typing import get_args
 import pytest
 
 from senet_bench.core.results import Row, Run, RunConditions, TimingPlan
-from senet_bench.core.specs import Conditions, Runtime
+from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.core.store import Store
 from senet_bench.gallery import report
 from senet_bench.gallery.collection import gather, main_timing
 from senet_bench.gallery.page.content import content
 from senet_bench.gallery.page.leaves import Leaf
-from senet_bench.gallery.page.times import fastest
+from senet_bench.gallery.page.times import fastest, latencies
 from senet_bench.show.drawing import Box, Chart, Mark, Stroke, Text, overlap, width_of
+from senet_bench.show.layout import Layout
 from tests.support import stored
 
 RATIOS: dict[tuple[Runtime, int], float] = {
@@ -193,6 +194,25 @@ def test_nothing_is_shown_of_one_runtime_or_none(ratios: dict[tuple[Runtime, int
         pass
     assert "runtimes" not in (tmp_path / "index.html").read_text().partition("<main")[2]
     assert not stale.exists()
+
+
+def test_times_in_several_runtimes_are_over_those_of_the_row_named_under_the_same_conditions(tmp_path: Path) -> None:
+    slow: dict[tuple[Runtime, int], float] = {("eager", 1): 1.2, ("openvino", 1): 1.1, ("eager", 8): 1.4}
+    fast: dict[tuple[Runtime, int], float] = {("eager", 1): 1.08, ("openvino", 1): 1.045, ("eager", 8): 1.05}
+    (_, other) = stored.by_runtime("ResNet", fast)
+    other = replace(other, label="ECA-ResNet", attention=AttentionSpec(block="eca"))
+    stored.store(tmp_path, run([*stored.by_runtime("ResNet", slow), other]), "20261120T100000Z-compare-1")
+    collection = replace(gather(tmp_path, Store(tmp_path).survey()), layout=Layout(against="se"))
+    (leaf,) = latencies(collection, collection.timings)
+    assert leaf.table is not None
+    place = [column.name for column in leaf.table.columns].index("over se")
+    over = {line[:3]: line[place].partition(" ")[0] for line in leaf.table.texts}
+    assert {line[1:]: value for line, value in over.items() if line[0] == "ECA-ResNet"} == {
+        ("eager", "1"): "0.900",
+        ("openvino", "1"): "0.950",
+        ("eager", "8"): "0.750",
+    }
+    assert {value for line, value in over.items() if line[0] == "SE-ResNet"} == {""}
 
 
 def test_the_first_words_are_about_the_usual_conditions_where_all_have_as_many_networks(tmp_path: Path) -> None:

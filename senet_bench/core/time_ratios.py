@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from senet_bench.core.comparisons import references
 from senet_bench.core.results import Latency, Row
+from senet_bench.core.union import identity, networks
 
 TimedRow = tuple[Row, Latency]
 
@@ -24,12 +25,11 @@ def over(entries: Sequence[TimedRow], name: str) -> list[TimeRatio | None]:
 
     None too where one of the two is not to be relied on. Raises `UsageError` where no row is called so.
     """
-    rows = list({id(row): row for row, _ in entries}.values())  # a row of several conditions stands there once each
-    others = {id(row): other for row, other in zip(rows, references(rows, name)) if other is not None}
-    by_row = {(id(row), repr(latency.conditions)): latency for row, latency in entries}
-    pairs = [(latency, others.get(id(row))) for row, latency in entries]
-    pairs_timed = [(latency, by_row.get((id(other), repr(latency.conditions)))) for latency, other in pairs]
-    return [_ratio(latency, other) if other else None for latency, other in pairs_timed]
+    rows = networks(row for row, _ in entries)  # one of several conditions stands there once each
+    others = {identity(row): identity(other) for row, other in zip(rows, references(rows, name)) if other is not None}
+    timed = {(identity(row), latency.conditions): latency for row, latency in entries}
+    pairs = [(latency, timed.get((others.get(identity(row), ()), latency.conditions))) for row, latency in entries]
+    return [_ratio(latency, other) if other else None for latency, other in pairs]
 
 
 def _ratio(latency: Latency, other: Latency) -> TimeRatio | None:

@@ -148,6 +148,11 @@ def identity(row: Row) -> Key:
     return row.model, row.baseline, _function(row.attention), row.input_size, row.classes, row.cardinality
 
 
+def networks(rows: Iterable[Row]) -> list[Row]:
+    """Each network once, by the last of its rows."""
+    return list({identity(row): row for row in rows}.values())
+
+
 def labels(rows: Iterable[Row]) -> Callable[[Row], str]:
     """What calls each row: its label, with the size of its images and its classes where those of a label differ."""
     sizes: dict[str, set[tuple[int, ...]]] = {}

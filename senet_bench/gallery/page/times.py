@@ -9,7 +9,7 @@ from senet_bench.core.comparisons import rows_named
 from senet_bench.core.results import Row
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
-from senet_bench.core.union import Timed
+from senet_bench.core.union import Timed, networks
 from senet_bench.errors import UsageError
 from senet_bench.gallery.collection import Collection, by_setting, conditions_label, setting_label, setting_of
 from senet_bench.gallery.page.leaves import Leaf
@@ -93,7 +93,7 @@ def _order(timed: Timed) -> tuple[int, int]:
 def _named(rows: Sequence[Row], against: str | None) -> str | None:
     """The name of the row to compare with, None where no row is called so."""
     try:
-        return against if against and rows_named(rows, against) else None
+        return against if against and rows_named(networks(rows), against) else None
     except UsageError:
         return None
 

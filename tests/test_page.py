@@ -518,11 +518,15 @@ def test_a_single_pair_or_an_unreliable_time_is_no_headline(tmp_path: Path) -> N
 def test_what_was_written_of_runs_that_are_no_more_is_removed(tmp_path: Path) -> None:
     gone = stored.store(tmp_path, stored.ablation("bbbbbbbbbbbb"), "20261120T100000Z-ablate-1")
     stored.store(tmp_path, stored.ablation(), "20261120T100001Z-ablate-2")
-    own = tmp_path / "tables" / "mine.md"
+    own = tmp_path / "tables" / "latency-notes.md"
     own.parent.mkdir()
     own.write_text("kept")
     build(tmp_path)
     before = files(tmp_path)
+    assert set((tmp_path / "files.txt").read_text().splitlines()) == before.keys() - {
+        "files.txt",
+        "tables/latency-notes.md",
+    }
     gone.unlink()
     build(tmp_path)
     after = files(tmp_path)
@@ -530,3 +534,25 @@ def test_what_was_written_of_runs_that_are_no_more_is_removed(tmp_path: Path) ->
     assert not any("bbbbbbbbbbbb" in name for name in after)
     assert len(after) < len(before)
     assert own.read_text() == "kept"
+
+
+def test_what_was_written_of_a_damaged_run_stays_until_the_run_is_no_more(tmp_path: Path) -> None:
+    damaged = stored.store(tmp_path, stored.ablation("bbbbbbbbbbbb"), "20261120T100000Z-ablate-1")
+    stored.store(tmp_path, stored.ablation(), "20261120T100001Z-ablate-2")
+    build(tmp_path)
+    damaged.write_text("{")
+    build(tmp_path)
+    assert any("bbbbbbbbbbbb" in name for name in files(tmp_path))
+    damaged.unlink()
+    build(tmp_path)
+    assert not any("bbbbbbbbbbbb" in name for name in files(tmp_path))
+
+
+def test_a_list_of_files_removes_nothing_outside_of_tables_and_plots(tmp_path: Path) -> None:
+    stored.store(tmp_path, stored.ablation(), "20261120T100000Z-ablate-1")
+    outside = tmp_path / "mine.md"
+    outside.write_text("kept")
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "files.txt").write_text("tables/../mine.md\nmine.md\n\ntables/..\n/etc/hostname\nruns\n")
+    build(tmp_path)
+    assert outside.read_text() == "kept"

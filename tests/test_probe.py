@@ -23,6 +23,7 @@ from senet_bench.probing.tables import verdict_sentence
 from senet_bench.probing.tasks import TASKS
 from senet_bench.probing.trials import LESSON, ProbeTrial, TaskLesson, probe_definition, run_probe_trial, trial_start
 from tests.conftest import Run
+from tests.support import stored
 
 SEEDS = 8
 
@@ -172,7 +173,13 @@ def test_the_report_has_the_heat_map_and_the_tables(run: Run, ran: list[ProbeTri
         assert text in page
     picture = Path("results/plots/probe.svg").read_text()
     assert all(text in picture for text in ("context", "place", "random gates", "cannot tell"))
-    assert Path("results/tables/probe.csv").exists()
+    table = Path("results/tables/probe.csv")
+    assert table.exists()
+    (stored_run,) = Path("results/runs").glob("*/*-probe-*.json")
+    stored_run.unlink()
+    stored.store(Path("results"), stored.ablation(), "20261120T100000Z-ablate-1")
+    assert run("report").code == 0
+    assert not table.exists()
 
 
 def test_the_report_draws_errors_against_difficulty(run: Run, ran: list[ProbeTrial]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,13 +26,8 @@ from senet_bench.show.layout import AS_IS, Layout, matching, meant
 from senet_bench.show.svg import inline
 from senet_bench.show.tables import Document, Table, of_table
 
-PAGE = "index.html"
-OURS = re.compile(
-    r"((errors?|error-vs|latency(-ratios)?|ablation|selftest|excitations|input-channels)-.*|se_cost(-.*)?|table\d+"
-    r"|\d{8}T\d{6}Z-.*)"
-    r"\.(md|csv|tex|html|svg|pdf|png)"
-)
-"""The names of files that a report writes."""
+PAGE, WRITTEN = "index.html", "files.txt"
+"""The page, and the list of what the last report wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,15 +140,23 @@ def _damaged(sources: Sequence[StoredRun]) -> Iterator[LeftOut]:
 def write_gallery(report: Gallery, root: Path) -> Iterator[Path]:
     """Rewrite `tables/`, `plots/` and the page under `root`; yields each path as it is written.
 
-    What an earlier report wrote there of runs that are no more is removed.
+    What an earlier report wrote there of runs that are no more is removed, unless files are left out: what is damaged
+    now may have been shown there.
     """
-    kept = {place for place, _ in report.files}
+    places, earlier = {place for place, _ in report.files}, _earlier(root)
+    kept = places | earlier if report.collection.left_out else places
+    for place in earlier - kept:
+        (root / place).unlink(missing_ok=True)
+    write_anew(root / WRITTEN, "".join(f"{place}\n" for place in sorted(kept)))
     for place, data in report.files:
         yield _written(root / place, data)
-    if not report.collection.left_out:  # what is damaged may have been shown there
-        for path in (*(root / "tables").glob("*"), *(root / "plots").glob("*")):
-            if OURS.fullmatch(path.name) and path.relative_to(root).as_posix() not in kept:
-                path.unlink(missing_ok=True)
+
+
+def _earlier(root: Path) -> set[str]:
+    """The tables and plots that earlier reports wrote under `root`, by their places there."""
+    path = root / WRITTEN
+    listed = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ()
+    return {place for place in listed if place.rpartition("/")[0] in ("tables", "plots") and (root / place).is_file()}
 
 
 def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | bytes]]:

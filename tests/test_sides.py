@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+import senet_bench
 from senet_bench.core.results import Row
 from senet_bench.core.specs import Conditions
+from senet_bench.errors import BenchError
 from senet_bench.show.measurements import latency_table
 from tests.conftest import Run
 from tests.support import stored
@@ -95,6 +97,23 @@ def test_the_same_network_by_images_of_two_sizes_is_told_apart(run: Run, tmp_pat
     assert beside.count("ResNet-20, 3x32x32") > 1
     assert "lr 0.1), 8x8 px" in beside
     assert "lr 0.1), 32x32 px" in beside
+
+
+@pytest.mark.parametrize(("content", "code"), [("{", 2), ('{"schema": "senet-bench.compare/99", "rows": []}', 4)])
+def test_files_are_named_where_none_of_a_folder_can_be_read(run: Run, tmp_path: Path, content: str, code: int) -> None:
+    stored.store(tmp_path / "a", stored.ablation(), "20261120T100000Z-ablate-1")
+    broken = [
+        stored.store(tmp_path / "b", stored.ablation(), f"20261120T10000{place}Z-compare-{place}") for place in range(2)
+    ]
+    for path in broken:
+        path.write_text(content, encoding="utf-8")
+    for call in (("a", "b"), ("b", "--by", "machine"), ("b", "--cite")):
+        ended = run("report", *call)
+        assert (ended.code, ended.err.count("\n")) == (code, 1), ended.err
+        assert all(path.name in ended.err for path in broken)
+    with pytest.raises(BenchError, match=r"compare-0.*compare-1") as caught:
+        senet_bench.load(tmp_path / "b")
+    assert caught.value.exit_code == code
 
 
 @pytest.mark.usefixtures("two")

@@ -175,16 +175,14 @@ report = _function(reporting.report, "folders")
 def load(results: str | Path = "results") -> Stored:
     """What is stored in a results folder, all runs together: tables of errors by protocol, of times by machine.
 
-    Raises `senet_bench.errors.UsageError` where nothing is stored.
+    Raises `senet_bench.errors.UsageError` where nothing is stored; where nothing of it can be read, an error that
+    names every file.
     """
-    from senet_bench.gallery.collection import gather
+    from senet_bench.gallery.report import held
     from senet_bench.gallery.tables import error_tables, time_table
     from senet_bench.show.networks import network_table, record
 
-    root = Path(results)
-    collection = gather(root, Store(root).survey())
-    if not collection.sources:
-        raise UsageError(f"no runs are stored under {root}", "run `senet-bench compare` first")
+    collection = held(Store(Path(results)))
     rows = tuple(collection.rows("compare", "ablate"))
     times = (time_table(collection, timed) for timed in collection.timings)
     tables = [table for _, table in error_tables(collection)] + [table for table in times if table]

@@ -59,6 +59,15 @@ class IncompleteReportError(BenchError):
         self.exit_code = first.error.exit_code
 
 
+class UnreadableError(BenchError):
+    """Stored files of which none can be read, each named with its reason; the first decides the code."""
+
+    def __init__(self, root: Path, left_out: Sequence[LeftOut]) -> None:
+        first, reasons = left_out[0].error, ", ".join(one.error.problem for one in left_out)
+        super().__init__(f"no stored file under {root} can be read: {reasons}", first.remedy)
+        self.exit_code = first.exit_code
+
+
 @uncollected()
 def rebuild(store: Store, *, any_protocol: bool = False, layout: Layout = AS_IS) -> Rebuilt:
     """Write every table, every plot and the page of what is stored anew, as `read_gallery` and `write_gallery` do."""
@@ -103,8 +112,13 @@ def _check_named(collection: Collection) -> None:
 
 
 def held(store: Store) -> Collection:
-    """What is stored, nothing of it laid out; `UsageError` where there is nothing."""
+    """What is stored, nothing of it laid out.
+
+    Raises `UsageError` where there is nothing, `UnreadableError` where nothing of it can be read.
+    """
     collection = gather(store.root, store.survey())
+    if not collection.sources and collection.left_out:
+        raise UnreadableError(store.root, collection.left_out)
     if not collection.sources:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
     return collection

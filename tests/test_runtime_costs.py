@@ -299,3 +299,19 @@ def test_an_error_is_set_beside_the_time_of_the_fastest_runtime_of_each_batch_si
             one.rows[-1].latencies[0].seconds for one in alike if len(one.rows) == most
         )
     assert sorted(timed.conditions.batch_size for timed in shown) == [1, 8]
+
+
+def test_the_fastest_runtime_is_told_by_its_part_of_eager_not_by_seconds_of_another_run(tmp_path: Path) -> None:
+    def times(ratios: dict[tuple[Runtime, int], float], slowness: float) -> Run:
+        rows = stored.by_runtime("ResNet", ratios)
+        known = [[replace(one, seconds=slowness * one.seconds) for one in row.latencies] for row in rows]
+        return run([replace(row, latency=own[0], more_latency=own[1:]) for row, own in zip(rows, known)])
+
+    slow, fast = (
+        times({("eager", 1): 1.1, ("deploy:openvino", 1): 1.1}, 3),
+        times({("eager", 1): 1.1, ("openvino", 1): 1.1}, 1),
+    )
+    stored.store(tmp_path, replace(slow, created="2026-11-20T10:00:00Z"), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, replace(fast, created="2026-11-20T11:00:00Z"), "20261120T110000Z-compare-2")
+    (timed,) = fastest(gather(tmp_path, Store(tmp_path).survey()).timings)
+    assert timed.conditions.runtime == "deploy:openvino"  # 0.4 of its eager time, in 0.12 s; openvino 0.5, in 0.05 s

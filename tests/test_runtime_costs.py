@@ -228,6 +228,28 @@ def test_the_first_words_are_about_the_usual_conditions_where_all_have_as_many_n
     assert main.conditions == Conditions()
 
 
+def test_the_times_of_a_printed_table_are_of_the_conditions_of_most_of_its_networks(tmp_path: Path) -> None:
+    """The newest run stood there, whatever its conditions: MobileNet in bf16 beside ShuffleNet in fp32."""
+
+    def pair(depth: int, ratios: dict[tuple[Runtime, int], float]) -> list[Row]:
+        base, variant = stored.by_runtime("ResNet", ratios)
+        base = replace(base, model=f"resnet{depth}", label=f"ResNet-{depth}")
+        return [base, replace(variant, model=f"se{base.model}", label=f"SE-ResNet-{depth}", baseline=base.model)]
+
+    usual: dict[tuple[Runtime, int], float] = {("eager", 1): 1.08}
+    other: dict[tuple[Runtime, int], float] = {("eager", 8): 1.3, ("deploy", 1): 1.2}
+    both = [*pair(50, usual), *pair(101, usual)]
+    stored.store(tmp_path, run(both), "20261120T100000Z-compare-1")
+    stored.store(tmp_path, run(pair(50, other)), "20261121T100000Z-compare-2")
+    written(tmp_path)
+    _, _, times = (tmp_path / "tables" / "table2.md").read_text().partition("### Latency: ")
+    assert times.startswith("inference, batch 1, cpu, fp32, eager, 1 thread")
+    assert [line.split("|")[1].strip() for line in times.splitlines() if line.startswith("| SE-")] == [
+        *("SE-ResNet-50", "SE-ResNet-101"),
+    ]
+    assert "1.3" not in times
+
+
 def test_the_page_has_the_chart_before_everything_but_its_headline(tmp_path: Path) -> None:
     stored.store(tmp_path, run(stored.by_runtime("ResNet", RATIOS)), "20261120T100000Z-compare-1")
     assert {"se_cost.md", "se_cost.csv", "se_cost.svg", "se_cost.pdf"} <= written(tmp_path)

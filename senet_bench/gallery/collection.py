@@ -186,15 +186,16 @@ def gather(root: Path, survey: Iterable[tuple[Path, StoredDocument | BenchError]
     return Collection(tuple(sorted(sources, key=lambda source: source.age)), tuple(left_out))
 
 
-def main_timing(timings: Sequence[Timed]) -> Timed | None:
-    """The times that the first words are about: of the machine and conditions with the most networks.
+def main_timing(timings: Sequence[Timed], rows: Sequence[Row] | None = None) -> Timed | None:
+    """The times of the machine and conditions with the most networks of some rows, or with the most of all.
 
     Of as many networks those under the conditions that are nearest to the usual ones: eager, fp32, batch 1.
     """
     usual = asdict(Conditions()).items()
 
     def order(timed: Timed) -> tuple[int, int]:
-        return len(timed.rows), len(asdict(timed.conditions).items() & usual)
+        known = timed.rows if rows is None else [row for row in rows if timed.latency_of(row)]
+        return len(known), len(asdict(timed.conditions).items() & usual)
 
     return max(timings, key=order, default=None)
 

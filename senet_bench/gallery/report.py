@@ -16,7 +16,7 @@ from senet_bench.core.stored_errors import stored_errors
 from senet_bench.core.studies import STUDIES
 from senet_bench.core.union import StoredRun
 from senet_bench.errors import BenchError, UsageError, one_line
-from senet_bench.gallery.collection import Collection, LeftOut, gather
+from senet_bench.gallery.collection import Collection, LeftOut, gather, main_timing
 from senet_bench.gallery.page.build import build_page
 from senet_bench.gallery.page.content import Content, content
 from senet_bench.gallery.page.headline import summary
@@ -188,10 +188,15 @@ def _files(collection: Collection, shown: Content) -> Iterator[tuple[str, str | 
 
 
 def _tables(collection: Collection, shown: Content) -> Iterator[tuple[str, Document]]:
-    """The paper's tables beside what was counted, then what was measured, each under its file name."""
+    """The paper's tables beside what was counted, then what was measured, each under its file name.
+
+    The times in one are of one machine and its conditions: those of the most of its networks.
+    """
     for study in STUDIES.values():
         run = Run(schema=schema_of("compare"), version=__version__, created="")
         rows = [row for row in collection.of_study(study.id) if row.paper]
+        timed = main_timing(collection.timings, rows)
+        rows = [timed.beside(row) for row in rows] if timed else rows
         document = documents.of_run(replace(run, rows=rows), [study])
         if document.wide:
             yield study.id, document

@@ -36,13 +36,13 @@ def time_table(collection: Collection, timed: Timed, against: str | None = None)
 def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     """The error table of each protocol, of all stored rows; that of the most seeds first.
 
-    Its rows were timed by runs of any kind: they are ranked by the times that the page's first words are about.
+    Its rows were timed by runs of any kind: they are ranked by the times under which most of them were.
     """
     tables: dict[str, Table] = {}
     unfinished, layout = collection.unfinished, collection.layout
-    timed = main_timing(collection.timings)
-    where = _where(collection, timed) if timed else ""
     for errors in collection.errors:
+        timed = main_timing(collection.timings, errors.rows)
+        where = _where(collection, timed) if timed else ""
         rows = collection.asked((*compared_with(errors.rows, layout.against), *errors.elsewhere))
         rows, among = [timed.beside(row) if timed else row for row in rows], len(ranked(errors.rows))
         table = error_table(rows, lambda row: row.label, layout=layout, among=among, where=where)

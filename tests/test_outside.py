@@ -163,6 +163,21 @@ def test_positions_are_listed_without_changing_the_network() -> None:
     assert all(shared[name] is parameter for name, parameter in network.named_parameters())
 
 
+def test_attention_is_attached_to_a_network_that_is_made_on_the_cpu_whatever_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "chosen.py").write_text(
+        "from torch import nn\n"
+        "def plain(num_classes=10):\n"
+        "    layers = nn.Conv2d(3, 16, 3, device='cpu'), nn.BatchNorm2d(16, device='cpu'), nn.ReLU()\n"
+        "    return nn.Sequential(*layers, nn.Conv2d(16, 16, 3, device='cpu'), nn.AdaptiveAvgPool2d(1), nn.Flatten(),\n"
+        "                         nn.Linear(16, num_classes, device='cpu'))\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    plain = resolve_outside("chosen:plain")
+    assert attached(plain).params > plain.params
+
+
 def test_an_attached_network_trains_and_follows_its_mode() -> None:
     mine, _ = attach(load("torchvision:resnet18", 5), SE, SIZE)
     x = torch.rand(4, *SIZE)

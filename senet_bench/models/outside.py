@@ -240,15 +240,16 @@ def _input_size(source: str, network: nn.Module) -> tuple[int, ...]:
 
 
 def _on_any_device(make: Callable[[], Any], name: str) -> Any:
-    """What `make` makes; where that needs values and the device has none, made on the CPU and moved."""
+    """What `make` makes; on `meta` also what needs values to be made, or chooses the CPU itself."""
+    shapes_alone = torch.empty(0).is_meta
     try:
-        return _made(make, name)
-    except UsageError:
-        if not torch.empty(0).is_meta:
-            raise
-    with torch.device("cpu"):
         made = _made(make, name)
-    return made.to("meta") if isinstance(made, nn.Module) else made
+    except UsageError:
+        if not shapes_alone:
+            raise
+        with torch.device("cpu"):
+            made = _made(make, name)
+    return made.to("meta") if shapes_alone and isinstance(made, nn.Module) else made
 
 
 def _made(make: Callable[[], Any], name: str) -> Any:

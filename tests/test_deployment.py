@@ -212,6 +212,34 @@ def test_large_maps_are_gated_image_by_image(name: str, huge: int, monkeypatch: 
     assert_same(network, deploy(network, early_gate=False), x)
 
 
+GAINS = {
+    "number": torch.tensor(0.7),
+    "one value": torch.full((1,), 0.7),
+    "channels": torch.linspace(0.5, 1, 4).view(4, 1, 1),
+    "images and channels": torch.linspace(0.5, 1, 8).view(2, 4, 1, 1),
+    "rows": torch.linspace(0.5, 1, 8).view(8, 1),
+    "as a map": torch.linspace(0.5, 1, 512).view(2, 4, 8, 8),
+    "volume": torch.full((1, 1, 1, 1, 1), 0.7),
+    "double": torch.full((4, 1, 1), 0.7, dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+@pytest.mark.parametrize("outputs", [1, 4])
+@pytest.mark.parametrize("gain", GAINS)
+def test_a_large_map_is_gated_by_whatever_broadcasts_to_it(
+    gain: str, outputs: int, reuse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "HUGE_MAP", 0)
+    monkeypatch.setattr(convolution, "LARGE_MAP", 0)
+    torch.manual_seed(0)
+    conv, gate = nn.Conv2d(4, outputs, 1).requires_grad_(False), GAINS[gain]
+    x, other = torch.randn(2, 4, 8, 8), torch.randn(2, 4, 8, 8)
+    expected = F.relu(other + gate * conv(x))
+    found = convolution.Convolution(conv, relu=True)(x, other, gate, reuse=reuse)
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_late_gate_gives_the_same() -> None:
     network, x = ready("seresnet50")
     assert_same(network, deploy(network, early_gate=False), x)

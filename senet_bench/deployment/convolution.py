@@ -94,10 +94,11 @@ class Convolution(nn.Module):
         if recorded():
             return self._plain(x, other, gate)
         images, packing = x.shape[0], self.packing
-        gates = gate is not None and other is not None
-        huge = gates and 1 < images == len(other) and _bytes(other) >= HUGE_MAP * images  # type: ignore[arg-type]
+        huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
+        huge = huge and other.dtype is x.dtype and _spans(other, gate)  # type: ignore[union-attr, arg-type]
         weight = packing.of(self.weight, x[:1] if huge else x, self.geometry)
-        if weight is None or (gate is None and other is not None and other.shape != (images, *packing.shape)):
+        apart = other is not None and other.shape != (images, *packing.shape)
+        if weight is None or (apart and (huge or gate is None)):
             return self._plain(x, other, gate)
         if huge and other is not None and gate is not None:
             return self._by_image(x, weight, other, gate, other if reuse else torch.empty_like(other))
@@ -118,10 +119,11 @@ class Convolution(nn.Module):
         return y.relu_() if self.relu else y
 
     def _by_image(self, x: Tensor, weight: Tensor, other: Tensor, gate: Tensor, out: Tensor) -> Tensor:
-        for n in range(x.shape[0]):
-            image, factor = slice(n, n + 1), slice(n, n + 1) if gate.shape[0] > 1 else slice(None)
-            y = pointwise(x[image], weight, self.bias, self.geometry, relu=False)
-            gated_sum(y, gate[factor], other[image], relu=self.relu, out=out[image])
+        terms = x, gate.expand_as(other), other, out
+        for n in range(len(x)):
+            image, factor, term, part = (tensor[n : n + 1] for tensor in terms)
+            y = pointwise(image, weight, self.bias, self.geometry, relu=False)
+            gated_sum(y, factor, term, relu=self.relu, out=part)
         return out
 
     def extra_repr(self) -> str:
@@ -159,7 +161,8 @@ def _bytes(x: Tensor) -> int:
 def _spans(out: Tensor, term: Tensor) -> bool:
     """Whether a term broadcasts to the shape of `out`; torch's own function for that takes 15 microseconds."""
     same = term.dtype is out.dtype and term.device == out.device
-    return same and term.dim() == out.dim() and all(n in (1, m) for n, m in zip(term.shape, out.shape))
+    fits = same and term.dim() <= out.dim()
+    return fits and all(n in (1, m) for n, m in zip(reversed(term.shape), reversed(out.shape)))
 
 
 @functools.cache

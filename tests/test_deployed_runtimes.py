@@ -85,6 +85,21 @@ def test_outputs_stay_for_any_shape_and_layout_and_new_weights(runtime: Any) -> 
     assert_same(other, deployed, x)
 
 
+class Halving(Unit):
+    """It writes into a part of its map, which torch's exporter to ONNX leaves out."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        y.narrow(1, 0, 4).mul_(0.5)
+        return y.mean((2, 3))  # type: ignore[no-any-return]
+
+
+def test_outputs_that_onnx_runtime_gets_wrong_are_refused() -> None:
+    pytest.importorskip("onnxruntime")
+    with pytest.raises(UsageError, match='onnxruntime gives other outputs than the network; deploy it for "torch"'):
+        deploy(Halving().eval(), "onnxruntime")(torch.randn(2, 3, 32, 32))
+
+
 @exported
 def test_networks_and_files_are_kept_and_read_back(runtime: Any, tmp_path: Path) -> None:
     network, x = small()

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import senet_bench
+from senet_bench import deployment
 from senet_bench.bench.agreement import array, distance, exactly
 from senet_bench.bench.machine import session
 from senet_bench.bench.runtimes import example, prepare
@@ -26,7 +27,7 @@ from senet_bench.core.progress import result_of
 from senet_bench.core.recipes import recipe
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.data import sets
-from senet_bench.deployment import convolution, deploy
+from senet_bench.deployment import convolution, deploy, graph
 from senet_bench.deployment.graph import kind
 from senet_bench.deployment.parts import EarlySqueeze
 from senet_bench.errors import MeasurementError, UsageError
@@ -328,7 +329,7 @@ class Tail(Branching):
     def __init__(self, tail: Callable[[Tail, Tensor], Tensor]) -> None:
         super().__init__()
         self.tail, self.five = tail, nn.Parameter(torch.ones(3, 1, 1, 1, 1))
-        self.gain = nn.Parameter(torch.tensor(0.7))
+        self.gain, self.act = nn.Parameter(torch.tensor(0.7)), nn.Hardswish(inplace=True)
 
     def forward(self, x: Tensor, cond: Tensor | None = None, features: bool = False) -> Tensor:
         y = F.relu(self.conv(x))
@@ -346,6 +347,8 @@ TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "sides": lambda n, x: F.relu(torch.sigmoid(x) * x.shape[2] + n.conv(x) + x.size(3)),
     "mask": lambda n, x: torch.relu(x) * (x > 0.3),
     "double": lambda n, x: (torch.relu(x) * x.new_ones(3, 1, 1, dtype=torch.float64)).float(),
+    "view": lambda n, x: n.conv(x).view(-1, 3 * 8 * 8),
+    "bits": lambda n, x: n.conv(x).view(torch.int32).view(torch.float32),
     "volume": lambda n, x: F.conv3d(x.unsqueeze(1), n.five).mean(1),
 }
 
@@ -358,6 +361,101 @@ def test_numbers_defaults_and_volumes_keep_their_outputs(tail: str) -> None:
     deployed = deploy(network)
     assert deployed.rewritten
     assert_same(network, deployed, x)
+
+
+def with_its_half_doubled(network: Tail, x: Tensor) -> Tensor:
+    y: Tensor = network.conv(x)
+    y[:, :1].mul_(2)
+    return y
+
+
+def with_a_view_of_before(network: Tail, x: Tensor) -> Tensor:
+    y: Tensor = network.conv(x)
+    view: Tensor = y.flatten(1)
+    y.mul_(2)
+    return view
+
+
+def read_before_it_is_activated(network: Tail, x: Tensor) -> Tensor:
+    y = network.conv(x)
+    z: Tensor = network.conv(y) + network.act(y)
+    return z
+
+
+def overwritten(write: Callable[[Tensor], object]) -> Callable[[Any, Tensor], Tensor]:
+    def tail(network: Tail, x: Tensor) -> Tensor:
+        y: Tensor = network.conv(x)
+        write(y)
+        return y
+
+    return tail
+
+
+OVERWRITTEN: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "view": with_its_half_doubled,
+    "view of before": with_a_view_of_before,
+    "activation": read_before_it_is_activated,
+    "narrow": overwritten(lambda y: y.narrow(1, 0, 1).mul_(y.mean((1, 2, 3), keepdim=True))),
+    "flat": overwritten(lambda y: torch.relu_(y.flatten(2).transpose(1, 2))),
+    "chunk": overwritten(lambda y: y.chunk(3, 1)[1].add_(1)),
+    "kept by dropout": overwritten(lambda y: F.dropout(y, training=False).add_(1)),
+    "sigmoid": overwritten(torch.sigmoid_),
+    "leaky relu": overwritten(F.leaky_relu_),
+    "out": overwritten(lambda y: torch.clamp(y, 0, out=y)),
+    "input": lambda n, x: F.relu(n.conv(x[:, :1].mul_(2).expand_as(x)) + x),
+}
+
+
+@pytest.mark.parametrize("tail", OVERWRITTEN)
+def test_what_is_overwritten_and_read_keeps_its_outputs(tail: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, x = Tail(OVERWRITTEN[tail]), torch.randn(2, 3, 8, 8)
+    lived_in(network, x)
+    assert_same(network, deploy(network), x)
+    monkeypatch.setattr(graph, "same_outputs", lambda *_: True)
+    assert graph.traced(network) is None
+
+
+OVERWRITTEN_ALONE: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "module": lambda n, x: n.act(n.conv(x)),
+    "size before": lambda n, x: (y := n.conv(x)).view(y.size(0), 3, -1).sigmoid_(),
+    "view": lambda n, x: torch.relu_(n.conv(x).flatten(2)).mean(2),
+    "read before a sum": lambda n, x: F.relu((y := n.conv(x)).mean((2, 3), keepdim=True) + y.add_(1)),
+}
+
+
+@pytest.mark.parametrize("tail", OVERWRITTEN_ALONE)
+def test_what_works_in_place_on_what_nobody_else_reads_stays_a_graph(tail: str) -> None:
+    torch.manual_seed(0)
+    network, x = Tail(OVERWRITTEN_ALONE[tail]), torch.randn(2, 3, 8, 8)
+    lived_in(network, x)
+    deployed = deploy(network)
+    assert deployed.rewritten
+    assert_same(network, deployed, x)
+
+
+def test_a_form_that_gives_other_outputs_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, x = ready("resnet20_cifar")
+    right = deployment.transformed
+
+    def wrong(module: torch.fx.GraphModule, **kwargs: Any) -> torch.fx.GraphModule:
+        module = right(module, **kwargs)
+        with torch.no_grad():
+            next(module.parameters()).mul_(1.1)
+        return module
+
+    monkeypatch.setattr(deployment, "transformed", wrong)
+    deployed = deploy(network)
+    assert not deployed.rewritten
+    assert_same(network, deployed, x)
+
+
+def test_a_form_may_be_as_far_away_as_rounding_takes_the_network() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(3600, 4))
+    norm: Any = network[1]
+    nn.init.constant_(norm.running_mean, 1e6)
+    assert deploy(network.eval()).rewritten
 
 
 class Counting(Tail):

@@ -19,7 +19,7 @@ from senet_bench.deployment.early_squeeze import make_early
 from senet_bench.deployment.engines import EngineCall, check_engine, running, write_onnx, write_openvino
 from senet_bench.deployment.fold import fold_factors, fold_norms
 from senet_bench.deployment.fuse import fuse
-from senet_bench.deployment.graph import traced
+from senet_bench.deployment.graph import same_output, same_outputs, traced
 from senet_bench.deployment.per_shape import PerShape
 from senet_bench.deployment.strided_gates import delay_gates
 from senet_bench.errors import UsageError
@@ -38,8 +38,10 @@ class Deployed(PerShape[EngineCall]):
     """A network for inference; `rewritten` says whether it is more than a copy in evaluation.
 
     It stays in evaluation whatever mode it is put into: without its BatchNorms it cannot be trained. Copies and files
-    of `torch.save` hold the graph, not what an engine made of it.
+    of `torch.save` hold the graph, not what an engine made of it. `channels_last` is the layout in which torch runs it.
     """
+
+    channels_last = True
 
     def __init__(
         self,
@@ -59,14 +61,17 @@ class Deployed(PerShape[EngineCall]):
         """Images (N, C, H, W) to what the network it was made from gives in evaluation, without gradients."""
         with torch.no_grad():
             if self.engine in ("torch", "eager"):
-                return self.body(x.contiguous(memory_format=torch.channels_last) if x.dim() == 4 else x)
+                return self.body(_channels_last(x) if self.channels_last and x.dim() == 4 else x)
             return self.run(x)(x)
 
     def run(self, x: Tensor) -> EngineCall:
         """What its engine makes of it for images like these; made at the first call."""
         key = None if self.dynamic else x.shape, torch.get_num_threads(), x.dtype
         if key not in self.runs:
-            self.runs[key] = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
+            call = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
+            if not self.rewritten and not same_output(self.body, call, x):
+                raise UsageError(f"{self.engine} gives other outputs than the network", 'deploy it for "torch"')
+            self.runs[key] = call
         self.shape = tuple(x.shape)  # type: ignore[assignment]
         return self.runs[key]
 
@@ -112,7 +117,8 @@ def deploy(
     First its graph: BatchNorm is folded into the convolutions, an average squeeze is taken from what the convolution
     before it reads (`early_gate`), a gate waits behind a strided depthwise convolution (`delayed_gate`), pixels that
     nobody reads are not computed (`thinned`). It holds plain operators; for ONNX Runtime they are those that keep maps
-    in its blocks of channels (`blocked`). A network that has no static graph becomes its plain copy in evaluation.
+    in its blocks of channels (`blocked`). A network that has no static graph, or gives other outputs than its form for
+    small random images, becomes its plain copy in evaluation.
 
     Then what runs it. `torch`: convolutions take the gate, sum and ReLU that follow them, maps that nobody reads again
     are written over, and on a CPU convolutions are oneDNN's packed ones (private operators of torch, tried before they
@@ -125,15 +131,30 @@ def deploy(
     """
     check_engine(runtime)
     module = traced(network)
-    if module is None:
+    if module is not None:
+        module = transformed(module, early_gate=early_gate, delayed_gate=delayed_gate, thinned=thinned)
+        module = fuse(module) if runtime == "torch" else module
+    if module is None or not _agree(network, module):
         deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), False, runtime, dynamic)
+        deployed.channels_last = _agree(network, deployed.body)
     else:
-        plain = transformed(module, early_gate=early_gate, delayed_gate=delayed_gate, thinned=thinned)
-        deployed = Deployed(fuse(plain) if runtime == "torch" else plain, True, runtime, dynamic, blocked)
+        deployed = Deployed(module, True, runtime, dynamic, blocked)
         for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in ("torch", "eager") else ():
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed
+
+
+def _agree(network: nn.Module, form: nn.Module) -> bool:
+    """Whether a form gives in channels-last layout what its network gives; on the CPU, without a gate's kernel."""
+    network, form = copy.deepcopy(network).eval(), copy.deepcopy(form)
+    if any(parameter.is_cuda for parameter in network.parameters()):
+        network, form = network.cpu(), form.cpu()
+    return same_outputs(network, lambda x: form(_channels_last(x)))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last)
 
 
 def transformed(

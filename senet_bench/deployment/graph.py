@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 from senet_bench.deployment.convolution import Convolution, gated_sum
 from senet_bench.deployment.gate import Gate
@@ -26,10 +27,19 @@ SUM_SPELLINGS = {operator.add, operator.iadd, torch.add, "add", "add_"}
 PRODUCT_SPELLINGS = {operator.mul, operator.imul, torch.mul, "mul", "mul_"}
 NOTHING = (nn.Identity, nn.Dropout, nn.Dropout2d)
 DROPOUT_FUNCTIONS = {F.dropout, F.dropout2d}
-OVERWRITING = {operator.iadd, operator.imul, operator.isub, operator.itruediv, torch.relu_}
+OVERWRITING = {
+    *(operator.iadd, operator.isub, operator.imul, operator.itruediv, operator.ifloordiv, operator.imod),
+    *(operator.ipow, operator.iand, operator.ior, operator.ixor, operator.setitem),
+}
+VIEWS = {"getitem", "float", "double", "half", "bfloat16", "type", "type_as", "cpu", "cuda"}
+VIEW_ATTRIBUTES = {"T", "mT", "H", "mH", "data", "real", "imag"}
+VIEW_MODULES = (nn.Flatten, nn.Unflatten, nn.Identity, nn.modules.dropout._DropoutNd)
+"""What may hand on the memory that it was given, beside what torch's schemas say; in evaluation, dropout does."""
+SIZES = {"size", "dim", "numel", "stride", getattr, len}
 COMPARED_SIDES = (32, 64, 224, 28, 96, 299, 16, 8, 128, 256)
-SAME_GRAPH = 1e-3
-"""Sides of the images on which a graph is compared with its network, and how far they may be apart, of the largest."""
+SAME_GRAPH, ROUNDINGS = 1e-3, 10
+"""Sides of the images on which a graph is compared with its network; how far they may be apart, of the largest output
+or of the network's own distance from double precision."""
 
 
 class _Tracer(Tracer):
@@ -53,8 +63,9 @@ class _Tracer(Tracer):
 def traced(network: nn.Module) -> fx.GraphModule | None:
     """A graph that computes what `network` does in evaluation, on copies of its weights; None if it has no graph.
 
-    Every ReLU, sum and product is `F.relu`, `operator.add` and `operator.mul`; none works in place. A network with
-    hooks has none, as they may change what it computes, nor has one whose graph gives other outputs than it does.
+    Every ReLU, sum and product is `F.relu`, `operator.add` and `operator.mul`; none works in place. A view of another
+    shape is a reshape, which takes maps of any layout. A network with hooks has none, as they may change what it
+    computes, nor has one whose graph gives other outputs than it does.
     """
     fresh = copy.deepcopy(network).eval().requires_grad_(False)
     if any(module._forward_hooks or module._forward_pre_hooks for module in fresh.modules()):
@@ -63,31 +74,54 @@ def traced(network: nn.Module) -> fx.GraphModule | None:
         module = fx.GraphModule(fresh, _Tracer().trace(fresh))
     except Exception:  # noqa: BLE001 - code that depends on its data raises whatever it likes when it is traced
         return None
-    if any(_overwrites_what_is_used(module, node) for node in module.graph.nodes) or not _same(fresh, module):
+    if any(_overwrites_what_is_used(module, node) for node in module.graph.nodes):
         return None
     for node in list(module.graph.nodes):
         _spell(module, node)
-    return cleaned(module)
+    module = cleaned(module)
+    return module if same_outputs(fresh, module) else None
 
 
-def _same(network: nn.Module, module: fx.GraphModule) -> bool:
-    """Whether a graph gives what its network gives, for the first images that it takes; true where it takes none."""
+def same_outputs(network: nn.Module, other: Callable[[Tensor], Any]) -> bool:
+    """Whether another form of a network gives its outputs to rounding, for the first images that the network takes.
+
+    True where it takes none.
+    """
+    for image in _images(network):
+        try:
+            with torch.no_grad():
+                network(image.clone())
+        except Exception:  # noqa: BLE001, S112 - another size or number of channels may do
+            continue
+        return same_output(network, other, image)
+    return True
+
+
+def same_output(network: nn.Module, other: Callable[[Tensor], Any], image: Tensor) -> bool:
+    """Whether another form of a network gives its output for some images to rounding."""
+    try:
+        apart = difference(network, other, image)
+    except Exception:  # noqa: BLE001 - the other form fails where the network does not
+        return False
+    return apart <= SAME_GRAPH or apart <= ROUNDINGS * _rounding(network, image)
+
+
+def _images(network: nn.Module) -> Iterator[Tensor]:
     tensor = next((p for p in network.parameters() if p.dtype.is_floating_point), torch.empty(0))
     first = next((m for m in network.modules() if isinstance(m, nn.Conv2d)), None)
     channels = (3,) if first is None else tuple(dict.fromkeys((first.in_channels, 3)))
     for side in COMPARED_SIDES:
         for depth in channels:
-            image = torch.rand((2, depth, side, side), generator=torch.Generator().manual_seed(0)).to(tensor)
-            try:
-                with torch.no_grad():
-                    network(image.clone())
-            except Exception:  # noqa: BLE001, S112 - another size or number of channels may do
-                continue
-            try:
-                return difference(network, module, image) <= SAME_GRAPH
-            except Exception:  # noqa: BLE001 - the graph fails where the network does not
-                return False
-    return True
+            yield torch.rand((2, depth, side, side), generator=torch.Generator().manual_seed(0)).to(tensor)
+
+
+def _rounding(network: nn.Module, image: Tensor) -> float:
+    """How far a network is from itself in double precision; 0 where it has no such form."""
+    exact = copy.deepcopy(network).double()
+    try:
+        return difference(network, lambda x: exact(x.double()), image)
+    except Exception:  # noqa: BLE001 - of whatever code the network has
+        return 0.0
 
 
 def cleaned(module: fx.GraphModule) -> fx.GraphModule:
@@ -147,32 +181,89 @@ def _spell(module: fx.GraphModule, node: fx.Node) -> None:
     if what in NOTHING or (what in DROPOUT_FUNCTIONS and training is False):
         node.replace_all_uses_with(node.args[0])  # type: ignore[arg-type]
         graph.erase_node(node)
-        return
-    plain = set(node.kwargs) <= {"inplace"}
-    function: Operator | None = None
-    if (what is nn.ReLU or what in RELU_SPELLINGS) and plain:
-        function, count = F.relu, 1
-    elif plain and len(node.args) == 2:
-        function, count = (
-            (operator.add if what in SUM_SPELLINGS else operator.mul if what in PRODUCT_SPELLINGS else None),
-            2,
-        )
-    if function is not None:
+    elif what == "view" and not isinstance(node.args[1], torch.dtype):
+        node.target = "reshape"
+    elif function := _spelling(module, node):
+        terms = node.args[:1] if function is F.relu else node.args
         with graph.inserting_before(node):
-            node.replace_all_uses_with(graph.call_function(function, node.args[:count]))
+            node.replace_all_uses_with(graph.call_function(function, terms))
         graph.erase_node(node)
 
 
+def _spelling(module: fx.GraphModule, node: fx.Node) -> Operator | None:
+    """The function by which a ReLU, sum or product is spelled, which works in memory of its own; None for others."""
+    what = kind(module, node)
+    if not set(node.kwargs) <= {"inplace"}:
+        return None
+    if what is nn.ReLU or what in RELU_SPELLINGS:
+        return F.relu
+    if len(node.args) == 2:
+        return operator.add if what in SUM_SPELLINGS else operator.mul if what in PRODUCT_SPELLINGS else None
+    return None
+
+
 def _overwrites_what_is_used(module: fx.GraphModule, node: fx.Node) -> bool:
-    """Whether a node works in place on what a later one reads: then no order but the written one is right."""
+    """Whether a node works in place on what another one reads, so that no order but the written one is right.
+
+    What reads it earlier may, if the node is spelled as a function: that has memory of its own.
+    """
+    written = _written(module, node)
+    memory = _memory(module, written, node)
+    if any(member.op in ("placeholder", "get_attr") for member in memory):
+        return True
+    readers = {user for member in memory for user in member.users if user is not node}
+    early = {user for user in readers - memory if user < node and kind(module, user) not in SIZES}
+    return any(node < user for user in readers) or (bool(early) and _spelling(module, node) is None)
+
+
+def _written(module: fx.GraphModule, node: fx.Node) -> list[fx.Node]:
+    """What a node writes over."""
+    what, nodes = kind(module, node), list[fx.Node]()
+    name = _name(what)
+    if node.op == "call_module":
+        in_place = bool(getattr(submodule(module, node), "inplace", False))
+    else:
+        in_place = what in OVERWRITING or bool(node.kwargs.get("inplace"))
+        in_place |= name.endswith("_") and not name.endswith("__") and not hasattr(operator, name)
+    fx.node.map_arg((node.args[:1] if in_place else (), node.kwargs.get("out")), nodes.append)
+    return nodes
+
+
+def _memory(module: fx.GraphModule, nodes: list[fx.Node], but: fx.Node) -> set[fx.Node]:
+    """The nodes that may hold the memory of some nodes: what they are views of, and all views of that but one's."""
+    memory, left = set[fx.Node](), [*nodes]
+    while left:
+        node = left.pop()
+        if node not in memory:
+            memory.add(node)
+            left += node.all_input_nodes if _is_view(module, node) else []
+            left += [user for user in node.users if user is not but and _is_view(module, user)]
+    return memory
+
+
+def _is_view(module: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether a node may give memory that it was given."""
     what = kind(module, node)
     if node.op == "call_module":
-        overwrites = bool(getattr(submodule(module, node), "inplace", False))
-    elif isinstance(what, str):
-        overwrites = what.endswith("_") and not what.endswith("__")
-    else:
-        overwrites = what in OVERWRITING or bool(node.kwargs.get("inplace"))
-    if not overwrites or not node.args or not isinstance(node.args[0], fx.Node):
-        return False
-    given = node.args[0]
-    return given.op in ("placeholder", "get_attr") or any(user is not node and node < user for user in given.users)
+        return isinstance(submodule(module, node), VIEW_MODULES) or _keeps_memory(module, node)
+    if what is getattr:
+        return node.args[1] in VIEW_ATTRIBUTES
+    name = _name(what)
+    return name in VIEWS or "dropout" in name or _has_view(name) or _keeps_memory(module, node)
+
+
+def _keeps_memory(module: fx.GraphModule, node: fx.Node) -> bool:
+    return bool(_written(module, node)) and _spelling(module, node) is None
+
+
+@functools.cache
+def _has_view(name: str) -> bool:
+    """Whether torch's operator of that name may give a view, by its schemas."""
+    overloads = getattr(torch.ops.aten, name, None)
+    schemas = [getattr(overloads, each)._schema for each in overloads.overloads()] if overloads else []
+    marks = [value.alias_info for schema in schemas for value in schema.returns]
+    return any(mark is not None and not mark.is_write for mark in marks)
+
+
+def _name(what: Operator | str | None) -> str:
+    return what if isinstance(what, str) else str(getattr(what, "__name__", ""))

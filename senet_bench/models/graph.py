@@ -61,7 +61,7 @@ class _SizedTracer(Sized, _Tracer):
     """Traces for images of one size."""
 
 
-def difference(network: nn.Module, other: nn.Module, image: Tensor) -> float:
+def difference(network: nn.Module, other: Callable[[Tensor], Any], image: Tensor) -> float:
     """How far the outputs of two networks in evaluation are apart, as a fraction of the largest; random draws agree.
 
     Infinite where their outputs have other forms. Raises what a forward pass raises.

@@ -81,8 +81,14 @@ def test_outputs_stay_for_any_shape_and_layout_and_new_weights(runtime: Any) -> 
     with torch.no_grad():
         for parameter in other.parameters():
             parameter.mul_(1.2)
-    deployed.load_state_dict(deploy(other, runtime).state_dict())
+    new = deploy(other, runtime).state_dict()
+    deployed.load_state_dict(new)
     assert_same(other, deployed, x)
+    deployed = deploy(network, runtime)
+    parent = nn.Sequential(deployed)
+    parent(x)
+    parent.load_state_dict({f"0.{name}": value for name, value in new.items()})
+    assert_same(other, parent, x)
 
 
 class Halving(Unit):
@@ -98,6 +104,25 @@ def test_outputs_that_onnx_runtime_gets_wrong_are_refused() -> None:
     pytest.importorskip("onnxruntime")
     with pytest.raises(UsageError, match='onnxruntime gives other outputs than the network; deploy it for "torch"'):
         deploy(Halving().eval(), "onnxruntime")(torch.randn(2, 3, 32, 32))
+
+
+class Shifted(Unit):
+    """A map of a convolution plus a constant."""
+
+    def __init__(self, offset: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("offset", offset)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.point(self.stem(x) + self.offset)  # type: ignore[no-any-return]
+
+
+@exported
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1, 1, 1, 1), (8, 1, 1), (1, 8, 32, 32), ()])
+def test_a_constant_is_added_to_a_map(runtime: Any, shape: tuple[int, ...]) -> None:
+    network = Shifted(torch.randn(shape)).eval()
+    deployed = deploy(network, runtime)
+    assert_same(network, deployed, torch.randn(2, 3, 32, 32))
 
 
 @exported

@@ -100,10 +100,12 @@ def _add_bias(module: fx.GraphModule, node: fx.Node, sizes: Shapes, blocked: set
     """A constant for each channel of a map in blocks, as a convolution that does nothing else."""
     for map_, bias in both_ways(node):
         size = sizes.get(bias, ())
-        if bias.op == "get_attr" and size[2:] == (1, 1) and map_ in blocked:
-            conv = nn.Conv2d(size[1], size[1], 1, groups=size[1])
+        if bias.op == "get_attr" and map_ in blocked and size == (1, *sizes.get(map_, ())[1:2], 1, 1):
+            channels = size[1]
+            conv = nn.Conv2d(channels, channels, 1, groups=channels)
             nn.init.ones_(conv.weight)
-            conv.bias = nn.Parameter(module.get_parameter(str(bias.target)).detach().flatten(), requires_grad=False)
+            values = operator.attrgetter(str(bias.target))(module)
+            conv.bias = nn.Parameter(values.detach().flatten().to(conv.weight.dtype), requires_grad=False)
             return put(module, node, "biased", conv, (map_,))
     return None
 

@@ -19,10 +19,9 @@ class PerShape(nn.Module, Generic[Run]):
         super().__init__()
         self.runs: dict[object, Run] = {}
 
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As any module's."""
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self.runs.clear()
-        return super().load_state_dict(*args, **kwargs)
+        super()._load_from_state_dict(*args, **kwargs)
 
     def _apply(self, *args: Any, **kwargs: Any) -> Any:
         self.runs.clear()

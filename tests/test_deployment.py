@@ -329,6 +329,7 @@ class Tail(Branching):
     def __init__(self, tail: Callable[[Tail, Tensor], Tensor]) -> None:
         super().__init__()
         self.tail, self.five = tail, nn.Parameter(torch.ones(3, 1, 1, 1, 1))
+        self.one, self.wide, self.head = nn.Conv2d(3, 1, 1), nn.Linear(1, 4), nn.Linear(3, 4)
         self.gain, self.act = nn.Parameter(torch.tensor(0.7)), nn.Hardswish(inplace=True)
 
     def forward(self, x: Tensor, cond: Tensor | None = None, features: bool = False) -> Tensor:
@@ -341,6 +342,11 @@ class Tail(Branching):
 TAILS: dict[str, Callable[[Any, Tensor], Tensor]] = {
     "number": lambda n, x: F.relu(n.conv(x)) * 2,
     "sigmoid": lambda n, x: torch.sigmoid(n.conv(x)) * 2,
+    "square": lambda n, x: 0.5 * ((y := n.conv(x)) * y),
+    "twice": lambda n, x: 2 * ((y := n.conv(x)) + y),
+    "twice and a sum": lambda n, x: F.relu((y := n.conv(x)) * y + x) + ((z := n.conv(x)) + z),
+    "groups": lambda n, x: n.wide(n.conv(x).view(-1, 3, 1, 8, 8).mean((-1, -2))),
+    "one channel and three": lambda n, x: n.head((n.one(x) + n.conv(x)).mean((2, 3))),
     "logits": lambda n, x: x.mean((2, 3)) * 0.1,
     "gain": lambda n, x: x + n.gain * n.conv(x),
     "side": lambda n, x: F.relu(n.conv(x) * x.shape[2] + x),

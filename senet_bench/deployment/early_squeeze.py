@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx, nn
 
-from senet_bench.deployment.graph import cleaned, kind, only, put, submodule
+from senet_bench.deployment.graph import cleaned, is_map, kind, only, put, submodule
 from senet_bench.deployment.parts import AS_MAP, Activation, Affine, EarlySqueeze, Product, Term
 
 MAP_SIDES = (["2", "3"], ["-1", "-2"])
@@ -88,11 +88,12 @@ def _is_flat(module: fx.GraphModule, node: Any) -> bool:
 
 
 def is_mean(node: fx.Node) -> bool:
-    """Whether a node is a mean over height and width."""
+    """Whether a node is a mean over height and width of a map."""
     if (node.op, node.target) not in (("call_method", "mean"), ("call_function", torch.mean)):
         return False
     given = node.kwargs.get("dim", node.args[1] if len(node.args) > 1 else None)
-    return isinstance(given, tuple | list) and sorted(map(str, given)) in MAP_SIDES and "dtype" not in node.kwargs
+    sides = isinstance(given, tuple | list) and sorted(map(str, given)) in MAP_SIDES
+    return sides and is_map(node.all_input_nodes[0]) and "dtype" not in node.kwargs
 
 
 def affine_mean(module: fx.GraphModule, node: Any) -> Affine | None:
@@ -102,7 +103,9 @@ def affine_mean(module: fx.GraphModule, node: Any) -> Affine | None:
         return _mean_of(submodule(module, node), node.args[0])
     if what is operator.add:
         a, b = (affine_mean(module, term) for term in node.args)
-        return Affine(a.terms + b.terms, a.bias + b.bias) if a and b else None
+        if a is None or b is None or a.bias.shape != b.bias.shape:
+            return None
+        return Affine(a.terms + b.terms, a.bias + b.bias)
     if what is operator.mul:
         for factor, map_ in (node.args, reversed(node.args)):
             if isinstance(factor, int | float) and (mean := affine_mean(module, map_)):

@@ -79,7 +79,18 @@ def traced(network: nn.Module) -> fx.GraphModule | None:
     for node in list(module.graph.nodes):
         _spell(module, node)
     module = cleaned(module)
-    return module if same_outputs(fresh, module) else None
+    return module if same_outputs(fresh, _Ranks(module).run) else None
+
+
+class _Ranks(fx.Interpreter):
+    """Runs a graph and notes how many dimensions each tensor has."""
+
+    def run_node(self, n: fx.Node) -> Any:
+        """The node's value."""
+        value = super().run_node(n)
+        if isinstance(value, Tensor):
+            n.meta["rank"] = value.dim()
+        return value
 
 
 def same_outputs(network: nn.Module, other: Callable[[Tensor], Any]) -> bool:
@@ -147,9 +158,17 @@ def submodule(module: fx.GraphModule, node: fx.Node) -> Any:
     return module.get_submodule(str(node.target))
 
 
+def is_map(node: Any) -> bool:
+    """Whether a node gives (N, C, H, W), as what a graph's passes make does too."""
+    return isinstance(node, fx.Node) and node.meta.get("rank", 4) == 4
+
+
 def only(node: fx.Node) -> bool:
-    """Whether exactly one node uses this one."""
-    return len(node.users) == 1
+    """Whether exactly one node uses this one, and once."""
+    uses = list[fx.Node]()
+    for user in node.users:
+        fx.node.map_arg((user.args, user.kwargs), uses.append)
+    return uses.count(node) == 1
 
 
 def both_ways(node: fx.Node) -> tuple[tuple[fx.Node, fx.Node], ...]:

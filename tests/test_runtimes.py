@@ -382,6 +382,38 @@ def test_every_call_has_images_of_its_own_and_its_output_is_checked_by_an_untouc
             assert call.fault(outputs[0]) == "stale"  # type: ignore[attr-defined]
 
 
+class Flagged(nn.Module):
+    """Notes whether TF32 is allowed when it is called."""
+
+    def __init__(self, allowed: list[bool]) -> None:
+        super().__init__()
+        self.layer, self.allowed = network(), allowed
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Flagged:
+        return Flagged(self.allowed)
+
+    def forward(self, x: Tensor) -> Any:
+        self.allowed.append(torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32)
+        return self.layer(x)
+
+
+def test_tf32_is_held_against_ieee(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "check_conditions", lambda _: None)
+    conditions, allowed = Conditions(precision="tf32"), list[bool]()
+    with session(conditions):
+        call = prepare(Flagged(allowed), conditions, example(SIZE, 1)).factory()
+        assert allowed == [False, True, False]  # statistics of BatchNorm, TF32, what it is held against
+        call.renew()  # type: ignore[attr-defined]
+        output = call()
+        allowed.clear()
+        for give in ("own", "again", "exact", "repeated"):
+            getattr(Reference(Flagged(allowed)), give)(example(SIZE, 1))
+        assert len(allowed) >= 4
+        assert not any(allowed)
+        assert call.fault(output) is None  # type: ignore[attr-defined]
+        assert torch.backends.cuda.matmul.allow_tf32
+
+
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("runtime", "threads", "apart"),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from senet_bench.bench.agreement import AS_FAR, FARTHEST, SLACK, UNTOLD, array, calibrated, distance, judge_output
 from senet_bench.bench.clock import Fault
 from senet_bench.bench.count import steady
+from senet_bench.bench.machine import arithmetic
 from senet_bench.bench.untouched import honest_exactly, honest_output, repeated_output
 from senet_bench.core.statistics import Floats
 
@@ -39,14 +40,16 @@ class Reference:
     def calibrated(self, images: Tensor) -> nn.Module:
         """The network, its BatchNorm statistics those of random images of this size where nothing has trained them."""
         if self._calibrated is None:
-            self._calibrated = calibrated(self.network, images)
+            with arithmetic(tf32=False):
+                self._calibrated = calibrated(self.network, images)
         return self._calibrated
 
     def kept(self, what: object, images: Tensor, give: Callable[[Tensor], Output]) -> Output:
-        """What is given for these images, by name; given anew where it has not been lately."""
+        """What is given for these images in IEEE arithmetic, by name; given anew where it has not been lately."""
         key = what, images.device, hashlib.sha256(array(images).tobytes()).digest()
         if key not in self._kept:
-            output = give(images)
+            with arithmetic(tf32=False):
+                output = give(images)
             if len(self._kept) >= MOST_KEPT:
                 del self._kept[next(iter(self._kept))]
             self._kept[key] = output
@@ -95,4 +98,5 @@ class Reference:
 
     def repeated(self, images: Tensor) -> Floats | None:
         """What a copy gives that has answered other images, None where it cannot keep anything of them."""
-        return repeated_output(self.calibrated(images), images)
+        with arithmetic(tf32=False):
+            return repeated_output(self.calibrated(images), images)

@@ -23,7 +23,7 @@ from senet_bench.bench.agreement import distance, exactly, judge_output, output_
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
 from senet_bench.bench.device import device_of
-from senet_bench.bench.machine import check_conditions
+from senet_bench.bench.machine import arithmetic, check_conditions
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.turns import TORCH_THREADS, one_thread, worked
 from senet_bench.core.foreign import blame, passes
@@ -87,7 +87,12 @@ def prepare(network: nn.Module | Reference, conditions: Conditions, images: Tens
 
     def in_torch(precision: Precision) -> Floats:
         alike = Calls(network, replace(plain, precision=precision), images)
-        return reference.kept(alike.conditions, images, lambda _: output_numbers(_seeded(alike.make)))
+
+        def give(_: Tensor) -> Floats:
+            with arithmetic(tf32=precision == "tf32"):
+                return output_numbers(_seeded(alike.make))
+
+        return reference.kept(alike.conditions, images, give)
 
     with failing_as(f"{conditions.runtime} failed"):
         start = time.perf_counter()

@@ -4,7 +4,7 @@ import copy
 import gc
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import msgspec
@@ -25,7 +25,7 @@ from senet_bench.breakdown.timeline import _ranges
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build
 from tests.conftest import Run
 
@@ -141,9 +141,9 @@ def _small_probes() -> Iterator[None]:
         yield
 
 
-def profile(network: nn.Module, **conditions: Any) -> Profile:
+def profile(network: nn.Module, plan: Plan = PLAN, **conditions: Any) -> Profile:
     clock = HostClock(wall=Time.now, cpu=Time.now)
-    return result_of(profile_network(network, SIZE, conditions=Conditions(**conditions), plan=PLAN, clock=clock))
+    return result_of(profile_network(network, SIZE, conditions=Conditions(**conditions), plan=plan, clock=clock))
 
 
 def timed_se() -> nn.Module:
@@ -240,6 +240,26 @@ def test_a_block_that_does_not_split_is_measured_as_a_whole() -> None:
     assert "as a whole" in rows["scale"].missing["share"]
     assert found.summary.interaction is None
     assert rows["attention"].bytes == 2 * 2 * 4 * 64 * 4
+
+
+def test_a_budget_without_a_round_is_an_error() -> None:
+    with pytest.raises(MeasurementError, match="the budget held no round to keep"):
+        profile(Net(timed_se), replace(PLAN, budget_s=0.1))
+
+
+class Asking(Net):
+    """A network that asks its block for something."""
+
+    def forward(self, x: Tensor) -> Any:
+        assert self.stages[1].block.fc is not None  # type: ignore[union-attr]
+        return super().forward(x)
+
+
+def test_a_part_that_cannot_be_left_out_is_named() -> None:
+    found = profile(Asking(timed_se))
+    assert "no attribute 'fc'" in found.summary.missing["without"]
+    assert by_part(found)["attention"].share is None
+    assert found.summary.seconds is not None
 
 
 def test_a_network_without_attention_has_stages_only() -> None:

@@ -123,7 +123,7 @@ def profile_of(seen: Seen) -> Profile:
 def _summary(seen: Seen) -> ProfileSummary:
     """What is said of the network's call as a whole."""
     comparison = seen.latency.comparison if seen.latency is not None else None
-    judged = comparison.arms["without"].judgement if comparison is not None else None
+    without = comparison.arms.get("without") if comparison is not None else None
     samples = comparison.samples if comparison is not None else None
     return ProfileSummary(
         input_size=seen.input_size,
@@ -137,7 +137,7 @@ def _summary(seen: Seen) -> ProfileSummary:
         rounds=samples.kept if samples is not None else 0,
         dropped=dict(comparison.dropped) if comparison is not None else {},
         settled=comparison.settled if comparison is not None else None,
-        reason=judged.reason if judged is not None else "",
+        reason=without.judgement.reason if without is not None and without.judgement is not None else "",
         device=seen.device,
         on_device=_device_call(seen),
         profiler_slowdown=seen.profiled.slowdown if seen.profiled is not None else None,

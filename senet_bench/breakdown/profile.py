@@ -53,7 +53,7 @@ def profile_network(
     The plan's budget goes to the rounds; stages, profiler and device take about a third of it more, the same rounds in
     the own time of a GPU half of it. All arms run to the end: `gate` and `looks` of the plan play no role. A network
     without attention has stages only, and those in eager inference only. Raises `UsageError` for conditions that are
-    not to be had, else as `measure_networks`.
+    not to be had, `MeasurementError` where the budget holds no round, else as `measure_networks`.
     """
     conditions, plan = settled(conditions or Conditions()), plan or Plan(budget_s=BUDGET_S)
     yield Progress("trace", 0.0, plan.budget_s)
@@ -66,6 +66,8 @@ def profile_network(
         seen.latency = yield from measure_networks(
             made, "full", input_size, conditions=conditions, plan=seen.plan, clock=clock
         )
+        seen.latency.latency("full")  # raises where no round counts
+        seen.missing.update(seen.latency.failed)
         seen.conditions = seen.latency.conditions
         seen.on_device = yield from _device_time(seen, made)
     with session(seen.conditions):

@@ -65,14 +65,14 @@ def test_gates_are_found_by_what_they_compute(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("runtime", [name for name in INT8 if RUNTIMES[name].engine == "onnxruntime"])
-def test_what_is_quantised_by_onnxruntime_is_near_and_takes_smaller_batches(runtime: Any) -> None:
+def test_what_is_quantised_by_onnxruntime_is_near_and_takes_batches_of_any_size(runtime: Any) -> None:
     needs(runtime)
     near(runtime)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", [name for name in INT8 if RUNTIMES[name].engine == "openvino"])
-def test_what_is_quantised_by_nncf_is_near_and_takes_smaller_batches(runtime: Any) -> None:
+def test_what_is_quantised_by_nncf_is_near_and_takes_batches_of_any_size(runtime: Any) -> None:
     needs(runtime)
     near(runtime)
 
@@ -85,6 +85,7 @@ def near(runtime: Any) -> None:
     difference = (int8(x) - expected).abs().max() / expected.abs().max()
     assert 0 < difference < 0.25
     assert torch.equal(int8(x[:1]), int8(x)[:1])
+    assert torch.equal(int8(torch.cat([x, x[:3]])), torch.cat([int8(x), int8(x[:3])]))
 
 
 def test_gates_that_are_kept_are_not_quantised(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,13 +105,17 @@ def _silent() -> Iterator[None]:
 
 
 class Quantised(nn.Module):
-    """A network in INT8 that takes up to as many images at once as the batches it was calibrated by have."""
+    """A network in INT8, which runs as many images at once as the batches have that it was calibrated by."""
 
     def __init__(self, facts: RuntimeFacts, network: nn.Module, images: Sequence[Tensor]) -> None:
         super().__init__()
         self.call, self.most = quantised(facts, network, images), len(images[0])
 
     def forward(self, x: Tensor) -> Any:
-        """Images (N, C, H, W) to what the network returns; a smaller batch is filled up."""
+        """Images (N, C, H, W) to the logits; a batch is split, and what is left of it filled up."""
+        return torch.cat([self._logits(part) for part in torch.split(x, self.most)])
+
+    def _logits(self, x: Tensor) -> Tensor:
         filled = torch.cat([x, x[:1].expand(self.most - len(x), *x.shape[1:])]) if len(x) < self.most else x
-        return self.call(filled.contiguous())[: len(x)].clone()
+        logits: Tensor = self.call(filled.contiguous())[: len(x)].clone()
+        return logits

@@ -11,10 +11,13 @@ from msgspec import structs
 from scipy import stats
 from torch import Tensor, nn
 
+import senet_bench
 from senet_bench.core.intervals import images_for, mcnemar, paired_images, paired_seeds, sd, wilson
+from senet_bench.core.progress import result_of
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
-from senet_bench.run.evaluate import settings_that_differ
+from senet_bench.models import build
+from senet_bench.run.evaluate import EvaluationRequest, _timed, settings_that_differ
 from senet_bench.show.measurements import pareto
 from senet_bench.training.evaluation import Predictions, Viewing, paired_errors, predict
 from tests.support import stored
@@ -170,3 +173,55 @@ def test_outputs_that_are_no_numbers_are_an_error() -> None:
     digits = sets.load_images("digits")
     with pytest.raises(MeasurementError, match="not finite"):
         predict(Broken(), digits, digits.test)
+
+
+class Noting(nn.Module):
+    """Notes in which precision it is called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtypes, self.layer = set[torch.dtype](), nn.Linear(12, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.layer(x.flatten(1))
+        self.dtypes.add(y.dtype)
+        return y
+
+
+def test_a_network_is_timed_in_the_precision_of_its_error() -> None:
+    request = EvaluationRequest(
+        models=("a",), weights=("b",), dataset="digits", precision="bf16", timing_s=0.2, batch_size=2
+    )
+    network = Noting()
+    (latency,) = result_of(_timed(request, [network], (3, 2, 2)))
+    assert network.dtypes == {torch.bfloat16}
+    assert latency.conditions is not None
+    assert latency.conditions.precision == "bf16"
+
+
+def test_errors_by_class_are_written_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> object:
+        raise KeyboardInterrupt
+
+    network = build("resnet20_cifar", classes=10, in_channels=1)
+    torch.save(network.state_dict(), tmp_path / "weights.pt")
+    monkeypatch.setattr("senet_bench.run.evaluate._timed", stopped)
+    weights = str(tmp_path / "weights.pt")
+    with pytest.raises(KeyboardInterrupt):
+        senet_bench.evaluate(
+            "resnet20_cifar",
+            weights=weights,
+            dataset="digits",
+            latency=True,
+            per_class=tmp_path / "classes.csv",
+            results=tmp_path / "results",
+        )
+    assert (tmp_path / "classes.csv").read_text().startswith("class,images,resnet20_cifar_wrong\n")
+
+
+def test_detectors_are_not_timed_while_they_are_evaluated(tmp_path: Path) -> None:
+    torch.save({}, tmp_path / "weights.pt")
+    with pytest.raises(UsageError, match="leave out --latency"):
+        senet_bench.evaluate(
+            "fasterrcnn_resnet18_fpn", weights=str(tmp_path / "weights.pt"), dataset="coco", latency=True
+        )

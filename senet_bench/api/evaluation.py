@@ -153,6 +153,8 @@ def _evaluating(request: EvaluationRequest, store: Store) -> Steps[Record[Docume
 
         if request.runtimes != ("eager",):
             raise UsageError("detectors are evaluated in eager torch alone", "leave out --runtime")
+        if request.timing_s is not None:
+            raise UsageError("detectors are not timed while they are evaluated", "leave out --latency, or use compare")
         return evaluate(request, store)
     from senet_bench.run.evaluate import evaluate
 

@@ -139,13 +139,13 @@ def evaluate(request: EvaluationRequest, store: Store) -> Steps[Record[Document]
             row = _against(record.document.rows, seen, row)
             record.add(structs.replace(row, paper=beside_paper(row, trials)))
             yield record.progress(row.label, len(seen), total)
+    if request.per_class is not None:
+        files = [_file_name(name, runtime) for name in names for runtime in request.runtimes]
+        write_atomically(request.per_class, _by_class(images, files, seen))
     if request.timing_s is not None:
         latencies = yield from _timed(request, networks, (images.channels, row.size, row.size))
         for place, latency in enumerate(latencies):
             record.put(place, structs.replace(record.document.rows[place], latency=latency))
-    if request.per_class is not None:
-        files = [_file_name(name, runtime) for name in names for runtime in request.runtimes]
-        write_atomically(request.per_class, _by_class(images, files, seen))
     return record
 
 
@@ -215,6 +215,7 @@ def _evaluated(
     runtime: Runtime,
 ) -> tuple[ClassifierRow, Predictions, nn.Module]:
     """The row of a network in a runtime, what it answers, and itself as it was shown the images."""
+    from senet_bench.bench.machine import arithmetic
     from senet_bench.data.sets import Files
     from senet_bench.training import weights
     from senet_bench.training.evaluation import Viewing, predict
@@ -242,7 +243,8 @@ def _evaluated(
     )
     if runtime != "eager":
         network = _in_int8(network, images, viewing, runtime)
-    seen = predict(network, images, _shown(request, images.test, viewing), viewing)
+    with arithmetic(tf32=request.precision == "tf32"):
+        seen = predict(network, images, _shown(request, images.test, viewing), viewing)
     if request.predictions is not None:
         seen.save(request.predictions / f"{name}-{request.dataset}.npz")
     row = _row(loaded, viewing, images, seen if labels is None else seen.relabelled(labels.right))
@@ -261,20 +263,24 @@ def _evaluated(
 def _timed(
     request: EvaluationRequest, networks: Sequence[nn.Module], input_size: tuple[int, int, int]
 ) -> Steps[list[Latency]]:
-    """The latency of each for a batch of seeded images, in the same rounds, and its ratio to the first one's."""
+    """The latency of each for a batch of seeded images, in the same rounds, and its ratio to the first one's.
+
+    The arithmetic is that in which they were shown the images.
+    """
     import torch
 
     from senet_bench.bench.device import device_of
     from senet_bench.bench.machine import session
     from senet_bench.bench.rounds import Plan, measure_latency
     from senet_bench.bench.runtimes import example
+    from senet_bench.training.optimisation import autocast
 
     assert request.timing_s is not None
     batch, threads = request.batch_size or USUAL_BATCH, torch.get_num_threads()  # those of sessions that stand already
-    conditions = Conditions(device=request.device, batch_size=batch, threads=threads)
+    conditions = Conditions(device=request.device, precision=request.precision, batch_size=batch, threads=threads)
     images = example(input_size, batch).to(request.device)
     calls = {str(place): _call(network.eval(), images) for place, network in enumerate(networks)}
-    with session(conditions):
+    with session(conditions), autocast(torch.device(request.device), request.precision):
         compared = yield from measure_latency(
             {name: functools.partial(_itself, call) for name, call in calls.items()},
             "0",

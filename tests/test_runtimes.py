@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from senet_bench.bench import agreement, latency, reference, runtimes, untouched
+from senet_bench.bench import agreement, latency, race, reference, runtimes, untouched
 from senet_bench.bench.clock import FreshCall
 from senet_bench.bench.latency import measure_memory, measure_networks
 from senet_bench.bench.machine import check_conditions, session
@@ -242,6 +242,27 @@ def test_out_of_memory_halves_the_batch_of_both_sides() -> None:
     assert found.halved_to == found.conditions.batch_size == 2
     assert found.throughput("b") == pytest.approx(2 / found.comparison.arms["b"].mean)
     assert found.comparison.arms["b"].mean >= found.comparison.arms["b"].seconds
+
+
+def test_the_search_for_the_fastest_runtime_halves_the_batch_and_tunes_the_allocator_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[Conditions]()
+
+    def settled(conditions: Conditions) -> Conditions:
+        asked.append(conditions)
+        check_conditions(conditions)
+        return replace(conditions, allocator="default")
+
+    monkeypatch.setattr(race, "settled", settled)
+    monkeypatch.setattr(race, "entrants", lambda **_: ("eager", "deploy:eager"))
+    full, conditions = Failing(torch.OutOfMemoryError("full"), holds=2), Conditions(batch_size=8, allocator="tuned")
+    standings = result_of(race.race(full, SIZE, conditions, QUICK))
+    assert {standing.batch_size for standing in standings} == {2}
+    assert {standing.runtime for standing in standings} == {"eager", "deploy:eager"}
+    assert {one.allocator for one in asked} == {"tuned"}
+    with pytest.raises(MeasurementError, match="out of memory on cpu at batch size 1"):
+        result_of(race.race(Failing(MemoryError()), SIZE, conditions, QUICK))
 
 
 def test_out_of_memory_at_one_image_is_a_measurement_error() -> None:

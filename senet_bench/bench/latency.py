@@ -97,17 +97,22 @@ def measure_networks(
             failed[error.arm] = str(error)
             yield Progress(f"without {error.arm}", 0.0, plan.budget_s)
         except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise MeasurementError(f"a network failed: {blame(error)}", "this row is left out") from error
-            if conditions.batch_size == 1:
-                problem = f"out of memory on {conditions.device} at batch size 1"
-                raise MeasurementError(problem, "use smaller images") from error
-            device_of(conditions.device).empty_cache()
-            conditions = conditions.with_batch(conditions.batch_size // 2)
+            conditions = halved(conditions, error)
             halved_to = conditions.batch_size
             yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
         else:
             return replace(measured, halved_to=halved_to, failed=failed)
+
+
+def halved(conditions: Conditions, error: BaseException) -> Conditions:
+    """The conditions at half the batch, where an error says that memory ran out; else raises `MeasurementError`."""
+    if not out_of_memory(error):
+        raise MeasurementError(f"a network failed: {blame(error)}", "this row is left out") from error
+    if conditions.batch_size == 1:
+        problem = f"out of memory on {conditions.device} at batch size 1"
+        raise MeasurementError(problem, "use smaller images") from error
+    device_of(conditions.device).empty_cache()
+    return conditions.with_batch(conditions.batch_size // 2)
 
 
 def _measured(

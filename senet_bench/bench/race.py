@@ -9,8 +9,8 @@ from torch import nn
 
 from senet_bench.bench.agreement import witness
 from senet_bench.bench.device import device_of
-from senet_bench.bench.latency import fitting_plan
-from senet_bench.bench.machine import check_conditions, session
+from senet_bench.bench.latency import fitting_plan, halved
+from senet_bench.bench.machine import session, settled
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Factory, Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
@@ -32,16 +32,26 @@ def race(
 ) -> Steps[list[RuntimeStanding]]:
     """How the runtimes stand, fastest first, then those that cannot run here; the conditions' own is not looked at.
 
-    Raises `MeasurementError` when eager torch fails.
+    The batch is halved while memory runs out. Raises `MeasurementError` when eager torch fails.
     """
+    while True:
+        try:
+            return (yield from _raced(network, input_size, conditions, plan))
+        except (RuntimeError, MemoryError) as error:
+            conditions = halved(conditions, error)
+            yield Progress(f"batch {conditions.batch_size}: memory ran out", 0.0, plan.budget_s)
+
+
+def _raced(
+    network: nn.Module | Reference, input_size: tuple[int, ...], conditions: Conditions, plan: Plan
+) -> Steps[list[RuntimeStanding]]:
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
     out: list[RuntimeStanding] = []
     device, reference = device_of(conditions.device), Reference.of(network)
     with session(replace(conditions, runtime=EAGER)):
         for runtime in entrants(training=conditions.mode == "train", graphs=device.captures):
-            under = replace(conditions, runtime=runtime)
             try:
-                check_conditions(under)
+                under = settled(replace(conditions, runtime=runtime))
                 ready[runtime] = prepare(reference, under, images).factory
             except (UsageError, MeasurementError) as error:
                 if runtime == EAGER:

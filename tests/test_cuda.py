@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,6 +23,7 @@ from senet_bench.bench.cuda import (
 )
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core.progress import result_of
+from senet_bench.core.specs import Conditions
 from senet_bench.errors import MeasurementError
 
 
@@ -277,6 +279,15 @@ def test_end_to_end_counts_the_synchronisation(gpu: FakeGpu) -> None:
     (block,) = clock.round([lambda: gpu.work(2e-3)], 3)
     assert block.seconds == pytest.approx(2e-3 + gpu.enqueue_s)
     assert clock.disturbance() == "GPU: hardware thermal slowdown"
+
+
+@pytest.mark.usefixtures("gpu")
+def test_end_to_end_sees_other_guests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("senet_bench.bench.clock.stolen_seconds", time.perf_counter)
+    monkeypatch.setattr("senet_bench.bench.cuda.nvml_gauge", lambda _: None)
+    clock = cuda.Cuda(DEVICE).clock(Conditions(device="cuda"))
+    clock.round([lambda: None], 1)
+    assert clock.disturbance() == "steal"
 
 
 def test_the_gauge_falls_back_to_the_older_name_of_the_reasons() -> None:

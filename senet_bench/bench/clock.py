@@ -148,7 +148,12 @@ class HostClock:
 
 def host_clock(finish: Callable[[], object] | None = None) -> HostClock:
     """The clock of this machine, watching steal where the system tells it (Linux)."""
-    return HostClock(finish=finish, stolen=stolen_seconds if hasattr(os, "sched_getaffinity") else None)
+    return HostClock(finish=finish, stolen=steal())
+
+
+def steal() -> Callable[[], float] | None:
+    """What gives the seconds taken by other guests, None where the system does not tell them."""
+    return stolen_seconds if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -307,6 +307,24 @@ def test_a_captured_network_is_copied_saved_moved_and_loaded_without_its_graphs(
     assert replayed.number == 3
 
 
+class Several(nn.Module):
+    """Vectors to several outputs."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return {"twice": 2 * x, "more": (x + 1, [x + 2])}
+
+
+def test_outputs_of_a_captured_network_are_copies_in_any_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    Replayed(monkeypatch)
+    network, x = Captured(Several()), torch.ones(3, 2)
+    found = network(x)
+    (kept,) = network.runs.values()
+    held: Any = kept[1].output
+    torch.testing.assert_close(found, Several()(x))
+    for own, other in ((found["twice"], held["twice"]), (found["more"][1][0], held["more"][1][0])):
+        assert own.data_ptr() != other.data_ptr()
+
+
 def test_a_graph_keeps_the_weights_that_it_reads() -> None:
     class Weights:
         def __call__(self) -> None: ...

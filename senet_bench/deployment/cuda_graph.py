@@ -7,9 +7,11 @@ import functools
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from senet_bench.core.devices import kind_of
 from senet_bench.deployment.per_shape import PerShape
@@ -106,16 +108,21 @@ class Captured(PerShape[tuple[Tensor, Graph]]):
         super().__init__()
         self.body = body
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """The network's output, in memory of its own."""
         if torch.compiler.is_compiling() or not kind_of(x.device.type).graphs:
-            return self.body(x)  # type: ignore[no-any-return]
+            return self.body(x)
         key = (x.shape, x.dtype, x.device)
         if key not in self.runs:
             with torch.inference_mode(False), torch.no_grad():  # so that calls in any mode may write to it
-                given = x.clone(memory_format=torch.channels_last)
+                given = x.clone(memory_format=self._layout(x))
             self.runs[key] = given, captured(lambda: self.body(given), x.device)
         given, graph = self.runs[key]
         given.copy_(x)
-        output: Tensor = graph.replay()  # type: ignore[assignment]
-        return output.clone()
+        output = graph.replay()
+        return output.clone() if isinstance(output, Tensor) else tree_map_only(Tensor, torch.clone, output)
+
+    def _layout(self, x: Tensor) -> torch.memory_format:
+        """Channels last for maps, unless the network was deployed for its own layout."""
+        last = x.dim() == 4 and getattr(self.body, "channels_last", True)
+        return torch.channels_last if last else torch.preserve_format

@@ -367,6 +367,19 @@ def test_bytes_are_those_counted_by_hand() -> None:
     assert work["excitation"].operations == 2 * 2 * c * h + h + c
 
 
+def test_bytes_of_tensors_in_lists_are_counted() -> None:
+    """CBAM on 256 maps of 56x56, r = 16: the two layers run twice, two maps are joined, BatchNorm returns three."""
+    network = build("resnet50", attention=AttentionSpec(block="cbam", stages=(2,)))
+    _, traced = trace_parts(network, (3, 224, 224))
+    (place,) = [name for name in traced if name.startswith("stages.0.0.")]
+    c, h, pixels, n = 256, 16, 56 * 56, 8
+    channels = 2 * (c * pixels + c) + 2 * ((c + h) + 2 * h + (h + c)) + 3 * c + 2 * c + (2 * c * pixels + c)
+    joined = 2 * (c * pixels + pixels) + 4 * pixels
+    places = joined + 3 * pixels + 2 * pixels + 2 * pixels + (2 * c * pixels + pixels)
+    parameters = 2 * (2 * c * h) + 2 * 7 * 7 + 4
+    assert traced[place].work["attention"].bytes(n) == 4 * (n * (channels + places) + parameters)
+
+
 @pytest.mark.parametrize(
     ("name", "size", "expected"),
     [

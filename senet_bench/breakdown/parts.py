@@ -22,6 +22,7 @@ from torch.utils.flop_counter import flop_registry
 from senet_bench.bench.count import cannot_take, evaluating
 from senet_bench.breakdown.rows import Part
 from senet_bench.core.formulas import CountedCall, Formulas
+from senet_bench.models.graph import tensors
 
 ATTENTION_PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]
@@ -164,17 +165,17 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _add(self, counts: Counter[str], func: Any, args: Any, kwargs: Any, out: Any) -> None:
-        tensors = [t for t in (*args, *kwargs.values(), out) if isinstance(t, Tensor)]
-        mine = [t.untyped_storage().data_ptr() in self.own for t in tensors]
+        touched = list(tensors((args, kwargs, out)))
+        mine = [t.untyped_storage().data_ptr() in self.own for t in touched]
         counts["operators"] += 1
-        counts["parameters"] += sum(t.numel() for t, own in zip(tensors, mine) if own)
-        counts["activations"] += sum(t.numel() for t, own in zip(tensors, mine) if not own)
+        counts["parameters"] += sum(t.numel() for t, own in zip(touched, mine) if own)
+        counts["activations"] += sum(t.numel() for t, own in zip(touched, mine) if not own)
         formula = flop_registry.get(func.overloadpacket)
         name = str(func.overloadpacket).removeprefix("aten.").strip("_")
         known = (
             int(formula(*args, **kwargs, out_val=out)) if formula else self.twice(name, CountedCall(args, kwargs, out))
         )
-        counts["operations"] += max((t.numel() for t in tensors), default=0) if known is None else known
+        counts["operations"] += max((t.numel() for t in touched), default=0) if known is None else known
         if self.inside[-1].startswith("excitation:") and isinstance(out, Tensor):
             self.gates[self.inside[-1].partition(":")[2]] = tuple(out.shape[1:])
 

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from senet_bench.bench.latency import measure_networks
-from senet_bench.bench.machine import check_conditions
+from senet_bench.bench.machine import check_conditions, session
 from senet_bench.bench.rounds import Plan
+from senet_bench.bench.runtimes import example, prepare
 from senet_bench.cli import app
 from senet_bench.core import runtimes
 from senet_bench.core.progress import result_of
@@ -112,6 +113,35 @@ def test_the_row_of_int8_says_what_it_was_calibrated_by() -> None:
     latency = result_of(measure_networks(networks, "a", (3, 16, 16), conditions=conditions, plan=plan)).latency("b")
     assert "INT8 calibrated by 64 seeded images" in str(latency.settings.images if latency.settings else None)
     assert latency.difference_from_eager
+
+
+class Keeping(Gated):
+    """A gate that is kept by the shape of its map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = dict[Any, Tensor]()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y + self.kept.setdefault(y.shape, y)
+
+
+def test_int8_is_held_against_a_copy_of_itself_for_images_unlike_those_of_its_calibration() -> None:
+    needs("onnxruntime:int8")
+    conditions, size = Conditions(runtime="onnxruntime:int8"), (3, 32, 32)
+    with session(conditions):
+        call: Any = prepare(build("seresnet20_cifar"), conditions, example(size, 1)).factory()
+        outputs, faults = [], []
+        for _ in range(8):
+            call.vary()
+            outputs.append(call())
+            faults.append(call.fault(outputs[-1]))
+        assert faults == [None] * 8
+        assert call.fault(outputs[0]) == "stale"
+        call = prepare(Keeping(), conditions, example(size, 1)).factory()
+        call.vary()
+        assert call.fault(call()) == "stale"
 
 
 def test_what_int8_lacks_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,17 @@ class Reference:
         allowed, difference = judge_output(given, own, exact, allowed)
         return None if difference <= min(SLACK * allowed, FARTHEST) else "stale"
 
+    def fault_beside(self, output: object, other: object, images: Tensor, allowed: float) -> Fault | None:
+        """The same where a runtime is far from single precision, as INT8 is, for images unlike its calibration's too.
+
+        There its output is held against that of another copy of what runs, and the network is seen by itself.
+        """
+        own, kept = self.own(images), self.repeated(images)
+        if distance(self.again(images), own) > allowed:
+            return "random"
+        keeps = kept is not None and distance(kept, own) > allowed
+        return "stale" if keeps or distance(array(output), array(other)) > SLACK * allowed else None
+
     def own(self, images: Tensor) -> Floats:
         """What an untouched copy gives in single precision."""
         return self.kept("own", images, functools.partial(honest_output, self.calibrated(images)))

@@ -97,8 +97,8 @@ class Convolution(nn.Module):
         huge = gate is not None and other is not None and images > 1 and _bytes(other) >= HUGE_MAP * images
         huge = huge and other.dtype is x.dtype and _spans(other, gate)  # type: ignore[union-attr, arg-type]
         weight = packing.of(self.weight, x[:1] if huge else x, self.geometry)
-        apart = other is not None and other.shape != (images, *packing.shape)
-        if weight is None or (apart and (huge or gate is None)):
+        whole = other is not None and (huge or gate is None)
+        if weight is None or (whole and other.shape != (images, *packing.shape)):  # type: ignore[union-attr]
             return self._plain(x, other, gate)
         if huge and other is not None and gate is not None:
             return self._by_image(x, weight, other, gate, other if reuse else torch.empty_like(other))

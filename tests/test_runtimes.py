@@ -252,7 +252,7 @@ def test_the_search_for_the_fastest_runtime_halves_the_batch_and_tunes_the_alloc
     def settled(conditions: Conditions) -> Conditions:
         asked.append(conditions)
         check_conditions(conditions)
-        return replace(conditions, allocator="default")
+        return replace(conditions, allocator="as-is")
 
     monkeypatch.setattr(race, "settled", settled)
     monkeypatch.setattr(race, "entrants", lambda **_: ("eager", "deploy:eager"))

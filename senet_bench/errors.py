@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 
+NO_MEMORY = "allocate memory"
+"""What torch says in a `RuntimeError` when the host has no more: "can't allocate memory", "Cannot allocate memory"."""
 LONGEST_PROBLEM = 1500
 """Characters of what is wrong that are shown; a value that a user typed may have thousands."""
 
@@ -65,11 +68,13 @@ class InterruptedRunError(BenchError):
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether the error says that memory ran out, on a device or on the host."""
+    """Whether the error, or one that it came from, says that memory ran out, on a device or on the host."""
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"  # torch's, on a device
-        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError) and NO_MEMORY in str(error))
+        or (error.__cause__ is not None and out_of_memory(error.__cause__))
     )
 
 

@@ -105,7 +105,7 @@ class SenetBench:
         return ratio_row(Ratio("candidate", "base", "latency", limit), latency.comparison)
 
     def _recorded(self, name: str, now: Any) -> tuple[Any, str]:
-        """The recorded facts of a network and the torch of their file; recorded first where that was asked for."""
+        """The recorded facts of a network and the torch that they are of; recorded first where that was asked for."""
         from filelock import FileLock
 
         from senet_bench.core.checkout import commit_of
@@ -116,16 +116,18 @@ class SenetBench:
         if self.recording:
             baselines.folder.mkdir(parents=True, exist_ok=True)
             with FileLock(baselines.folder / ".lock"):  # several workers of pytest-xdist may record
-                kept = baselines.portable() or PortableBaseline(torch=torch_here())
-                torch = torch_here() if replacing else kept.torch
-                if name not in kept.networks or (replacing and (kept.networks[name], kept.torch) != (now, torch)):
-                    baselines.write(updated(kept, {name: now}, commit_of(self.folder), torch=torch))
+                torch = torch_here()
+                kept = baselines.portable() or PortableBaseline(torch=torch)
+                recorded = kept.networks.get(name), kept.torch_of(name)
+                if recorded[0] is None or (replacing and recorded != (now, torch)):
+                    torches = {**kept.torches, name: torch}
+                    baselines.write(updated(kept, {name: now}, commit_of(self.folder), torches=torches))
         # older versions wrote bare names, of tests or as given, and among those of `check`
         bare = name.rpartition("::")[2]
         for folder, key in ((baselines, name), (baselines, bare.rpartition(" ")[2]), (Baselines(self.folder), bare)):
-            recorded = folder.portable()
-            if recorded is not None and key in recorded.networks:
-                return recorded.networks[key].portable(), recorded.torch
+            stored = folder.portable()
+            if stored is not None and key in stored.networks:
+                return stored.networks[key].portable(), stored.torch_of(key)
         return None, ""
 
     def _limit(self, metric: str) -> Limit:

@@ -20,7 +20,7 @@ from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import ENGINES, FASTEST, RUNTIMES, missing_modules
 from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.deployment import Deployed, deploy, engines
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build
 from senet_bench.models.attention import maker
 from senet_bench.show.networks import to_ship
@@ -102,7 +102,7 @@ class Halving(Unit):
 
 def test_outputs_that_onnx_runtime_gets_wrong_are_refused() -> None:
     pytest.importorskip("onnxruntime")
-    with pytest.raises(UsageError, match='onnxruntime gives other outputs than the network; deploy it for "torch"'):
+    with pytest.raises(MeasurementError, match="onnxruntime gives other outputs than the network; deploy it for"):
         deploy(Halving().eval(), "onnxruntime")(torch.randn(2, 3, 32, 32))
 
 

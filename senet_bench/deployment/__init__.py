@@ -22,7 +22,7 @@ from senet_bench.deployment.fuse import fuse
 from senet_bench.deployment.graph import same_output, same_outputs, traced
 from senet_bench.deployment.per_shape import PerShape
 from senet_bench.deployment.strided_gates import delay_gates
-from senet_bench.errors import UsageError
+from senet_bench.errors import MeasurementError, UsageError
 
 __all__ = ["Deployed", "deploy", "has_prepacked", "transformed"]
 
@@ -70,7 +70,7 @@ class Deployed(PerShape[EngineCall]):
         if key not in self.runs:
             call = running(self.engine, self.form(tuple(x.shape)), x, dynamic=self.dynamic)
             if not self.rewritten and not same_output(self.body, call, x):
-                raise UsageError(f"{self.engine} gives other outputs than the network", 'deploy it for "torch"')
+                raise MeasurementError(f"{self.engine} gives other outputs than the network", 'deploy it for "torch"')
             self.runs[key] = call
         self.shape = tuple(x.shape)  # type: ignore[assignment]
         return self.runs[key]
@@ -148,7 +148,7 @@ def deploy(
 def _agree(network: nn.Module, form: nn.Module) -> bool:
     """Whether a form gives in channels-last layout what its network gives; on the CPU, without a gate's kernel."""
     network, form = copy.deepcopy(network).eval(), copy.deepcopy(form)
-    if any(parameter.is_cuda for parameter in network.parameters()):
+    if any(parameter.device.type not in ("cpu", "meta") for parameter in network.parameters()):
         network, form = network.cpu(), form.cpu()
     return same_outputs(network, lambda x: form(_channels_last(x)))
 

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from senet_bench.bench.machine import arithmetic
 from senet_bench.core.files import write_atomically
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.core.specs import Precision
@@ -125,7 +126,7 @@ def detect(
     detections: list[Detection] = []
     network.eval()
     try:
-        with torch.inference_mode():
+        with arithmetic(looking.precision == "tf32"), torch.inference_mode():
             for scenes in Scenes(data, split, looking.scaling).read(jobs, corrupt if looking.skip_corrupt else None):
                 images = [_on(scene.image, device, looking.channels_last) for scene in scenes]
                 with autocast(device, looking.precision):

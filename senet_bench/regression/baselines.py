@@ -117,14 +117,19 @@ def _unlike(one: object, other: object, conditions: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PortableBaseline:
-    """The file `portable.json`."""
+    """The file `portable.json`; `torches` are the versions that networks were recorded with where not `torch`."""
 
     schema: str = PORTABLE
     version: str = __version__
     created: str = ""
     commit: str = ""
     torch: str = ""
+    torches: dict[str, str] = field(default_factory=dict)
     networks: dict[str, StoredFacts] = field(default_factory=dict)
+
+    def torch_of(self, network: str) -> str:
+        """The version of torch that a network was recorded with."""
+        return self.torches.get(network, self.torch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -220,5 +220,5 @@ def vanished(name: str, where: str) -> LimitRow:
 
 def _broken(name: str, error: BenchError) -> LimitRow:
     """The row of a network that was recorded and cannot be run now: the change broke it, unless memory ran out."""
-    verdict: GateVerdict = "error" if out_of_memory(error.__cause__ or error) else "fail"
+    verdict: GateVerdict = "error" if out_of_memory(error) else "fail"
     return failed(name, "build", f"{error}; it could when it was recorded", verdict)

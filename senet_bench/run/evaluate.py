@@ -215,7 +215,6 @@ def _evaluated(
     runtime: Runtime,
 ) -> tuple[ClassifierRow, Predictions, nn.Module]:
     """The row of a network in a runtime, what it answers, and itself as it was shown the images."""
-    from senet_bench.bench.machine import arithmetic
     from senet_bench.data.sets import Files
     from senet_bench.training import weights
     from senet_bench.training.evaluation import Viewing, predict
@@ -243,8 +242,7 @@ def _evaluated(
     )
     if runtime != "eager":
         network = _in_int8(network, images, viewing, runtime)
-    with arithmetic(tf32=request.precision == "tf32"):
-        seen = predict(network, images, _shown(request, images.test, viewing), viewing)
+    seen = predict(network, images, _shown(request, images.test, viewing), viewing)
     if request.predictions is not None:
         seen.save(request.predictions / f"{name}-{request.dataset}.npz")
     row = _row(loaded, viewing, images, seen if labels is None else seen.relabelled(labels.right))

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from senet_bench.bench.machine import arithmetic
 from senet_bench.bench.process import tune_allocator
 from senet_bench.core.files import written_whole
 from senet_bench.core.foreign import contained
@@ -143,7 +144,7 @@ def predict(
     share_buffers(network, world)
     device = torch.device(viewing.device)
     try:
-        with torch.inference_mode(), autocast(device, viewing.precision):
+        with arithmetic(viewing.precision == "tf32"), torch.inference_mode(), autocast(device, viewing.precision):
             parts = [
                 answers_of(network, data, split.labels, crops, viewing, device)
                 for crops in crops_of(split, viewing, np.arange(len(split))[share(len(split), world)], corrupt)

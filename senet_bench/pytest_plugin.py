@@ -120,7 +120,7 @@ class SenetBench:
                 kept = baselines.portable() or PortableBaseline(torch=torch)
                 recorded = kept.networks.get(name), kept.torch_of(name)
                 if recorded[0] is None or (replacing and recorded != (now, torch)):
-                    torches = {**kept.torches, name: torch}
+                    torches = {one: of for one, of in {**kept.torches, name: torch}.items() if of != kept.torch}
                     baselines.write(updated(kept, {name: now}, commit_of(self.folder), torches=torches))
         # older versions wrote bare names, of tests or as given, and among those of `check`
         bare = name.rpartition("::")[2]

@@ -51,7 +51,8 @@ def test_facts_are_recorded_then_checked_and_a_change_is_named(tmp_path: Path) -
 
 
 def test_operators_of_another_torch_skip_a_test_until_they_are_recorded_anew(tmp_path: Path) -> None:
-    SenetBench("t", tmp_path, "new").check(net(), SIZE)
+    for name in ("t", "u"):
+        SenetBench(name, tmp_path, "new").check(net(), SIZE)
     path = tmp_path / "pytest" / "portable.json"
     document = json.loads(path.read_text())
     here = document["torch"]
@@ -59,15 +60,21 @@ def test_operators_of_another_torch_skip_a_test_until_they_are_recorded_anew(tmp
     path.write_text(json.dumps(document))
     plain = SenetBench("t", tmp_path)
     assert {row.verdict for row in plain.check(net(), SIZE)} == {"pass"}
-    document["networks"]["t"]["operators"].popitem()
+    for name in ("t", "u"):
+        document["networks"][name]["operators"].popitem()
     path.write_text(json.dumps(document))
     with pytest.raises(pytest.skip.Exception, match=r"recorded with torch 1\.13, here is .*--senet-bench-record=all"):
         plain.check(net(), SIZE)
     with pytest.raises(pytest.fail.Exception, match="params"):
         plain.check(net(5), SIZE)
     SenetBench("t", tmp_path, "all").check(net(), SIZE)
-    assert json.loads(path.read_text())["torch"] == here
+    document = json.loads(path.read_text())
+    assert (document["torch"], document["torches"]) == ("1.13", {"t": here})
     assert {row.verdict for row in plain.check(net(), SIZE)} == {"pass"}
+    with pytest.raises(pytest.skip.Exception, match=r"recorded with torch 1\.13"):
+        SenetBench("u", tmp_path).check(net(), SIZE)
+    SenetBench("v", tmp_path, "new").check(net(), SIZE)
+    assert json.loads(path.read_text())["torches"] == {"t": here, "v": here}
 
 
 def test_thresholds_are_those_of_the_marker(tmp_path: Path) -> None:

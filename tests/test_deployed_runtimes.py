@@ -106,6 +106,19 @@ def test_outputs_that_onnx_runtime_gets_wrong_are_refused() -> None:
         deploy(Halving().eval(), "onnxruntime")(torch.randn(2, 3, 32, 32))
 
 
+class Choosing(Unit):
+    """What it computes depends on its values, so that it has no static graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.stem(x)
+        return y.mean((2, 3)) if float(y.sum()) > 0 else y.amax((2, 3))  # type: ignore[no-any-return]
+
+
+def test_what_a_runtime_says_where_it_cannot_take_a_network_is_not_hidden() -> None:
+    with pytest.raises(RuntimeError, match="data-dependent"):
+        deploy(Choosing().eval(), "compile")(torch.randn(2, 3, 32, 32))
+
+
 class Shifted(Unit):
     """A map of a convolution plus a constant."""
 

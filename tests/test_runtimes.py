@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import itertools
@@ -229,11 +230,15 @@ def test_a_runtime_with_other_outputs_is_not_timed(monkeypatch: pytest.MonkeyPat
     ("error", "is_memory"),
     [
         (torch.OutOfMemoryError("CUDA"), True), (MemoryError(), True), (RuntimeError("can't allocate memory"), True),
-        (RuntimeError("else"), False),
+        (RuntimeError("else"), False), (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (RuntimeError("mmap: Cannot allocate memory (12)"), True), (OSError(errno.ENOENT, "not there"), False),
     ],
 )  # fmt: skip
 def test_running_out_of_memory_is_recognised(error: Exception, is_memory: bool) -> None:
     assert out_of_memory(error) == is_memory
+    wrapped = MeasurementError("a network failed")
+    wrapped.__cause__ = error
+    assert out_of_memory(wrapped) == is_memory
 
 
 def test_out_of_memory_halves_the_batch_of_both_sides() -> None:

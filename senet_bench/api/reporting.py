@@ -50,7 +50,7 @@ def report(
 ) -> Reported:
     """Rebuild every table, every plot and the page from the stored runs, and tell them in short."""
     places = [Path(place) for place in folders or [results]]
-    conditions = {"folders": [*map(str, places)], "by": by, "any_protocol": any_protocol, **asdict(tables)}
+    conditions = {"folders": list(map(str, places)), "by": by, "any_protocol": any_protocol, **asdict(tables)}
     if by is not None or len(places) > 1:
         if tables != TableOptions() or any_protocol:
             option = "--any-protocol" if any_protocol else tables.typed()[0]
@@ -87,7 +87,7 @@ def _held(folders: Sequence[Path]) -> dict[str, Collection]:
 
 def _document(tables: Sequence[Table], conditions: Mapping[str, object], **about: object) -> Document:
     """Tables under what every document begins with."""
-    from senet_bench.run.listing import interpreter
+    from senet_bench.core.environment import interpreter
     from senet_bench.run.record import now
     from senet_bench.show.tables import of_tables
 

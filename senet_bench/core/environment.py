@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -50,3 +51,8 @@ class Environment:
     allocator: AllocatorState = field(default_factory=AllocatorState)
     cpu_governor: str | None = None
     cpu_turbo_off: str | None = None
+
+
+def interpreter() -> dict[str, str]:
+    """Python and the platform: what of an environment is known without torch."""
+    return {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import platform
 import re
 import statistics
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from xml.sax.saxutils import escape, quoteattr
 
 from senet_bench import __version__
 from senet_bench.core.checkout import commit_of
-from senet_bench.core.environment import Environment
+from senet_bench.core.environment import interpreter
 from senet_bench.core.results import to_json
 from senet_bench.errors import BenchError
 from senet_bench.regression.outcome import SCHEMA, LimitRow, Report
@@ -111,12 +110,7 @@ def failure_files(error: BenchError, created: str) -> dict[str, str]:
 
 def _failure_document(error: BenchError, created: str) -> dict[str, Any]:
     """The document of an error, with what is known of the machine without torch, which may be at fault."""
-    environment = Environment(
-        senet_bench=__version__,
-        python=platform.python_version(),
-        platform=f"{platform.system()} {platform.machine()}",
-        commit=commit_of(Path()) or None,
-    )
+    environment = {"senet_bench": __version__, "commit": commit_of(Path()) or None, **interpreter()}
     about = {"schema": SCHEMA, "version": __version__, "created": f"{created}Z", "environment": environment}
     told = {"verdict": "ERROR", "exit_code": error.exit_code, "error": str(error)}
     return {**about, "conditions": {}, **told, "rows": []}

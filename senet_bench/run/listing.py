@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from senet_bench import __version__
 from senet_bench.core.catalog import CATALOG, normalise
+from senet_bench.core.environment import interpreter
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
@@ -60,11 +60,6 @@ def catalog(families: Sequence[str]) -> Document:
         ),
     )
     return Document(envelope("models", rows, interpreter()), (table,), (table,), tuple(rows))
-
-
-def interpreter() -> dict[str, str]:
-    """Python and the platform: what of an environment is known without torch."""
-    return {"python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
 
 
 def machine(checks: Sequence[Finding], environment: Environment) -> Document:

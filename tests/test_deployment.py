@@ -83,6 +83,14 @@ def calls(deployed: nn.Module) -> list[str]:
     return [getattr(what, "__name__", str(what)) for node in body.graph.nodes if (what := kind(body, node))]
 
 
+def test_sums_of_one_pixel_are_the_same() -> None:
+    x = torch.randn(2, 3, 32, 32)
+    network = lived_in(build("resnet50"), x)
+    deployed = deploy(network)
+    assert deployed.rewritten
+    assert_same(network, deployed, x)
+
+
 @pytest.mark.parametrize("name", one_of_each_kind(catalog.CLASSIFIERS, below=24e6))
 def test_every_network_gives_the_same_outputs(name: str) -> None:
     network, x = ready(name)

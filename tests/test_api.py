@@ -73,6 +73,10 @@ def test_blocks_and_networks_may_be_classes_or_instances() -> None:
     alone = senet_bench.compare(network, alone=True, no_latency=True, img_size=32)
     assert (alone.rows[0].params, alone.rows[0].classes) == (269, 5)
     assert senet_bench.ablate("seresnet20_cifar", reduction=[4, 8]).rows[2].axes == {"reduction": 8}
+    joined = senet_bench.ablate("seresnet20_cifar", reduction=[(8, 8, 4)], stages=[(2, 3), "all"], no_squeeze=False)
+    assert [row.axes for row in joined.rows[1:]] == [
+        {"reduction": (8, 8, 4), "stages": stages, "no-squeeze": False} for stages in ((2, 3), "all")
+    ]
 
 
 def test_train_and_evaluate_return_what_the_commands_store(tmp_path: Path) -> None:

@@ -110,7 +110,8 @@ def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     if name == "attention":
         listed = value if isinstance(value, list | tuple) else [value]
         return ",".join(block_string(one) for one in listed)
-    if name.replace("_", "-") in AXES and value is True and name != "no_squeeze":
+    axis = AXES.get(name.replace("_", "-"))
+    if axis and value is True and name != "no_squeeze":
         return o.PAPER_VALUE
     if name == "label" and isinstance(value, Mapping):
         return [f"{key}={text}" for key, text in value.items()]
@@ -119,7 +120,7 @@ def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     if any(get_origin(kind) is list for kind in kinds):
         return [str(part) for part in parts] if value is not None else None
     if str in kinds and not isinstance(value, str | None):
-        return ",".join("/".join(map(str, part)) if isinstance(part, tuple) else _text(part) for part in parts)
+        return ",".join(axis.label(part) if axis else _text(part) for part in parts)
     return Path(value) if Path in kinds and isinstance(value, str) else value
 
 

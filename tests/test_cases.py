@@ -48,6 +48,13 @@ def test_all_impossible_settings_are_named_at_once() -> None:
         grid_cases(SMALL, {"integration": "pre,post", "placement": "3x3"})
 
 
+def test_a_squeeze_that_is_named_and_left_out_is_no_setting() -> None:
+    with pytest.raises(UsageError, match=r"2 impossible: squeeze=none, no-squeeze=false: .*squeeze=avg, no-squeeze=tr"):
+        grid_cases(SMALL, {"squeeze": "none,avg", "no-squeeze": "false,true"})
+    _, *settings = grid_cases(SMALL, {"squeeze": "max,avg", "no-squeeze": "false"})
+    assert [case.spec.attention and case.spec.attention.squeeze for case in settings] == ["max", "avg"]
+
+
 def test_an_option_of_a_block_is_written_as_it_is_typed() -> None:
     base, setting = grid_cases("seresnet50", {"attention": "ge/extent=4"})
     assert label(setting.spec) == "ResNet-50 + ge (extent=4)"

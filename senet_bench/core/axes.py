@@ -237,6 +237,18 @@ AXES: dict[str, Axis] = {axis.name: axis for axis in _ROWS}
 """Every axis of `ablate`: the switches of the SE block in print order of the paper's tables, then the block itself."""
 
 
+def switches_at(setting: Mapping[str, AxisValue]) -> dict[str, Any]:
+    """What a setting on the axes sets; `UsageError` where it names a squeeze and leaves it out, or the other way."""
+    squeeze, no_squeeze = setting.get("squeeze"), setting.get("no-squeeze")
+    if None not in (squeeze, no_squeeze) and (squeeze == "none") is not no_squeeze:
+        words = f"squeeze {squeeze} and no-squeeze {AXES['no-squeeze'].label(bool(no_squeeze))}"
+        raise UsageError(f"{words} exclude each other", "choose one of them")
+    switches: dict[str, Any] = {}
+    for name, value in setting.items():
+        switches |= AXES[name].switches(value)
+    return switches
+
+
 def setting_label(axes: Mapping[str, AxisValue]) -> str:
     """A setting on the axes in a few words."""
     return ", ".join(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from senet_bench.core.axes import AXES, setting_label
+from senet_bench.core.axes import AXES, setting_label, switches_at
 from senet_bench.core.blocks import constant_of, constant_words, switched
 from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
 from senet_bench.core.reproduction import paper_cells
@@ -215,10 +215,7 @@ def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | Non
     for values in itertools.product(*(values for _, values in chosen)):
         setting = {axis.name: value for (axis, _), value in zip(chosen, values)}
         try:
-            switches: dict[str, Any] = {}
-            for (axis, _), value in zip(chosen, values):
-                switches |= axis.switches(value)
-            attention = switched(usual, switches)
+            attention = switched(usual, switches_at(setting))
         except UsageError as error:
             problems[setting_label(setting)] = str(error)
             continue

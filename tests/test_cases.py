@@ -31,7 +31,8 @@ def test_a_group_number_is_part_of_the_spec() -> None:
     assert [case.spec.label for case in (base, variant)] == ["ResNeXt-50 (16x4d)", "SE-ResNeXt-50 (16x4d)"]
     assert select(["senet154"], Changes(cardinality=32))[1].spec.label == "SENet-154 (C=32)"
     assert select(["seresnext50_32x4d"], Changes(cardinality=32))[1].spec.label == "SE-ResNeXt-50 (32x4d)"
-    assert grid_cases("seresnext50_32x4d", {"reduction": "2"}, Changes(cardinality=8))[0].spec.label.endswith("(8x4d)")
+    (base, _), _ = grid_cases("seresnext50_32x4d", {"reduction": "2"}, Changes(cardinality=8))
+    assert base.spec.label.endswith("(8x4d)")
     groups = {layer.groups for layer in variant.build("meta").modules() if isinstance(layer, nn.Conv2d)}
     assert groups == {1, 16}
 
@@ -51,12 +52,12 @@ def test_all_impossible_settings_are_named_at_once() -> None:
 def test_a_squeeze_that_is_named_and_left_out_is_no_setting() -> None:
     with pytest.raises(UsageError, match=r"2 impossible: squeeze=none, no-squeeze=false: .*squeeze=avg, no-squeeze=tr"):
         grid_cases(SMALL, {"squeeze": "none,avg", "no-squeeze": "false,true"})
-    _, *settings = grid_cases(SMALL, {"squeeze": "max,avg", "no-squeeze": "false"})
+    (_, *settings), _ = grid_cases(SMALL, {"squeeze": "max,avg", "no-squeeze": "false"})
     assert [case.spec.attention and case.spec.attention.squeeze for case in settings] == ["max", "avg"]
 
 
 def test_an_option_of_a_block_is_written_as_it_is_typed() -> None:
-    base, setting = grid_cases("seresnet50", {"attention": "ge/extent=4"})
+    (base, setting), _ = grid_cases("seresnet50", {"attention": "ge/extent=4"})
     assert label(setting.spec) == "ResNet-50 + ge (extent=4)"
     assert base.role == "baseline"
 
@@ -73,6 +74,42 @@ def test_an_ablation_builds_and_counts_each_network_once(run: Run, monkeypatch: 
     monkeypatch.setattr(models, "build_spec", build)
     assert run("ablate", "-m", SMALL, "--reduction", "2,4,8", "--format", "json").code == 0
     assert len(built) == len(set(built)) == 4
+
+
+@pytest.mark.parametrize(
+    ("axes", "settings", "left_out"),
+    [
+        (("--reduction", "4", "--attention"), 5, "reduction=4, attention=eca"),
+        (("--reduction", "--attention"), 20, "reduction=2, attention=eca"),
+        (("--integration", "--placement", "-m", "seresnet50"), 5, "integration=post, placement=3x3"),
+        (("--squeeze", "--no-squeeze"), 2, "squeeze=max, no-squeeze=true"),
+        (("--integration", "pre", "-m", "seresnet50", "--placement", "--no-squeeze"), 2, "integration=pre, placement"),
+    ],
+)
+def test_a_bare_axis_leaves_out_what_makes_no_sense(
+    run: Run, axes: tuple[str, ...], settings: int, left_out: str
+) -> None:
+    ended = run("ablate", "-m", SMALL, *axes, "--format", "json")
+    assert ended.code == 0, ended.err
+    document = json.loads(ended.out)
+    assert len(document["rows"]) == settings + 1
+    assert any(name.startswith(left_out) for name in document["conditions"]["left_out"])
+
+
+@pytest.mark.parametrize(
+    ("axes", "said"),
+    [
+        (("--reduction", "8,512", "--squeeze"), "2 impossible: reduction=512, squeeze=max: "),
+        (("--attention", "eca,se", "--reduction"), "5 impossible: reduction=2, attention=eca: eca takes no reduction"),
+        (("--integration", "pre", "--placement"), "placement 3x3 and integration pre exclude each other"),
+    ],
+)
+def test_what_was_typed_and_goes_with_no_value_of_a_bare_axis_is_an_error(
+    run: Run, axes: tuple[str, ...], said: str
+) -> None:
+    ended = run("ablate", "-m", SMALL, *axes)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert said in ended.err
 
 
 def test_a_dry_run_takes_what_the_run_takes(run: Run) -> None:

@@ -137,7 +137,7 @@ def ablate(
     measures = timing.measures(conditions, needed="latency" in limits)
     measures |= {} if sweep is None else {"accuracy": sweep}
     with apart(wanted=trains_elsewhere(measures) and not trials.dry_run):
-        settings = cases.grid_cases(model, chosen, changes)
+        settings, _ = cases.grid_cases(model, chosen, changes)
         layout.check(count.uncounted(cases.with_controls(settings) if sweep is not None else settings))
         if trials.dry_run:
             facts = forecast.forecast(model, chosen, store, changes, counting.count(), measures)

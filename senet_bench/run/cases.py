@@ -201,28 +201,34 @@ def _case(spec: ModelSpec, changes: Changes, study: str | None = None) -> Case:
     return Case(changes.apply(spec), "variant", changes.apply(base), (study,))
 
 
-def grid_cases(name: str, axes: Mapping[str, str | None], changes: Changes | None = None) -> tuple[Case, ...]:
-    """The baseline of a network and every combination of the axes' values (None: the paper's) of its attention.
+def grid_cases(
+    name: str, axes: Mapping[str, str | None], changes: Changes | None = None
+) -> tuple[tuple[Case, ...], dict[str, str]]:
+    """The baseline of a network and the settings of its attention on the axes (None: the paper's values).
 
-    Raises one `UsageError` that names every combination which makes no sense.
+    Beside them those that make no sense, by their names, with the reasons. Raises as `refuse_typed` does.
     """
     if not axes:
         raise UsageError("no axis given", f"choose from {', '.join(f'--{name}' for name in AXES)}")
     base, variant, usual = _grid_pair(name, changes or Changes())
-    chosen = [(AXES[axis], AXES[axis].parse(text)) for axis, text in axes.items()]
-    studies = tuple(axis.table for axis, _ in chosen)
+    studies = tuple(AXES[axis].table for axis in axes)
     cases, problems = [Case(base, "baseline", None, studies, {})], dict[str, str]()
-    for values in itertools.product(*(values for _, values in chosen)):
-        setting = {axis.name: value for (axis, _), value in zip(chosen, values)}
+    for setting in _grid(axes):
         try:
             attention = switched(usual, switches_at(setting))
         except UsageError as error:
             problems[setting_label(setting)] = str(error)
             continue
         cases.append(Case(replace(variant, attention=attention), "variant", base, studies, setting))
-    refuse(problems)
+    refuse_typed(axes, cases, problems)
     weights = (changes or Changes()).pretrained
-    return tuple(cases) if weights is None else _fine_tuned(cases, weights)
+    return tuple(cases) if weights is None else _fine_tuned(cases, weights), problems
+
+
+def _grid(axes: Mapping[str, str | None]) -> Iterator[dict[str, AxisValue]]:
+    """Every combination of the axes' values."""
+    for values in itertools.product(*(AXES[axis].parse(text) for axis, text in axes.items())):
+        yield dict(zip(axes, values))
 
 
 def _grid_pair(name: str, changes: Changes) -> tuple[ModelSpec, ModelSpec, AttentionSpec]:
@@ -327,6 +333,19 @@ def refuse(problems: Mapping[str, str]) -> None:
     lines = [f"{name}: {why}" for name, why in problems.items()]
     if lines:
         raise UsageError(f"{len(lines)} impossible: {' | '.join(lines)}" if lines[1:] else lines[0])
+
+
+def refuse_typed(axes: Mapping[str, str | None], possible: Sequence[Case], impossible: Mapping[str, str]) -> None:
+    """Raise one `UsageError` on the impossible cases, but for settings that an axis without a value may leave out.
+
+    Those are the ones whose typed values go with another value of that axis; where fewer than two settings are
+    possible nothing would be varied, and none may be left out.
+    """
+    typed = [axis for axis, text in axes.items() if text is not None]
+    settings = [case.axes for case in possible if case.axes and case.axes.keys() == axes.keys()]
+    held = [[setting[axis] for axis in typed] for setting in settings] if settings[1:] else []
+    spared = {setting_label(setting) for setting in _grid(axes) if [setting[axis] for axis in typed] in held}
+    refuse({name: why for name, why in impossible.items() if name not in spared})
 
 
 def label(spec: ModelSpec) -> str:

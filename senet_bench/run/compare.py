@@ -13,7 +13,16 @@ from senet_bench.core.results import Run, RunConditions
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
 from senet_bench.run.apart import apart
-from senet_bench.run.cases import TABLES_2_AND_3, Case, Changes, grid_cases, listed_name, select, with_controls
+from senet_bench.run.cases import (
+    TABLES_2_AND_3,
+    Case,
+    Changes,
+    grid_cases,
+    listed_name,
+    refuse_typed,
+    select,
+    with_controls,
+)
 from senet_bench.run.count import Count
 from senet_bench.run.error import Sweep
 from senet_bench.run.local import Local
@@ -95,16 +104,16 @@ def settings(
 ) -> tuple[tuple[Case, ...], dict[str, str] | None]:
     """The cases of an ablation, and of a bare axis what this network cannot take, with the reasons (None: not bare).
 
-    Raises one `UsageError` that names all impossible settings where their values were typed.
+    Raises one `UsageError` that names all impossible settings whose values were typed.
     """
-    cases = grid_cases(model, axes, changes)
-    cases = with_controls(cases) if controls else cases
-    impossible = count.impossible(cases)
-    possible = tuple(case for case in cases if case.name not in impossible)
-    bare = None in axes.values() and sum("block" not in case.axes for case in possible if case.axes) > 1
-    if not bare:  # or nothing would be varied
+    cases, senseless = grid_cases(model, axes, changes)
+    impossible = senseless | count.impossible(cases)
+    cases = tuple(case for case in cases if case.name not in impossible)
+    refuse_typed(axes, cases, impossible)
+    if controls:
+        cases = with_controls(cases)
         count.check(cases)
-    return (possible, impossible) if bare else (cases, None)
+    return cases, impossible if None in axes.values() else None
 
 
 def check_measures(cases: Sequence[Case], measures: Mapping[str, Measure]) -> None:

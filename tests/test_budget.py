@@ -112,6 +112,18 @@ def test_what_the_seeds_cannot_tell_apart_is_tied_the_baseline_too() -> None:
     assert "the data cannot tell it from Base, Like" in said(BASELINE, noisy, like, flops=1.01)
 
 
+def test_the_lowest_error_is_told_over_the_seeds_that_two_networks_share() -> None:
+    lucky = one("Lucky", errors={"0": 0.08})
+    usual = one("Usual", errors={"0": 0.07, "1": 0.10, "2": 0.09, "3": 0.10})
+    close = one("Close", errors={"0": 0.06, "1": 0.11, "2": 0.10, "3": 0.10})  # lower over the one seed all have
+    judged = rank_candidates({"flops": 1.01}, [BASELINE, lucky, usual, close])
+    assert judged.best is not None
+    assert judged.best.candidate is usual
+    assert [row.to_best.value for row in judged.rows[1:] if row.to_best] == pytest.approx([0.01, 0.0025])
+    lines = said(BASELINE, lucky, usual, flops=1.01)
+    assert "no test is possible against Lucky: fewer than two seeds in common" in lines
+
+
 def test_of_equal_errors_the_first_wins_and_the_other_is_tied() -> None:
     judged = rank_candidates({"flops": 1.01}, [BASELINE, one("First", errors=BETTER), one("Second", errors=BETTER)])
     assert judged.best is not None

@@ -130,12 +130,13 @@ def limit(cost: Cost, text: str) -> float:
 def rank_candidates(limits: Mapping[Cost, float], candidates: Sequence[Candidate]) -> Ranking:
     """Where every candidate stands, and which errs least of those with attention that are surely inside.
 
-    With equal errors the one that comes first wins. Networks with other data are not for one call.
+    Two are compared over the seeds that both have: the best is the one that fewest others err less than, of several
+    such the one with the lowest error, of equal ones the first. Networks with other data are not for one call.
     """
     base = next((one for one in candidates if one.kind == "baseline"), None)
     placed = [(one, place(limits, one)) for one in candidates]
     inside = [one for one, where in placed if one.kind == "attention" and where == "inside" and one.error is not None]
-    winner = min(inside, key=lambda one: one.error or 0.0, default=None)
+    winner = min(inside, key=lambda one: (sum(_errs_less(other, one) for other in inside), one.error), default=None)
     rows = tuple(
         Judged(one, where, error_difference(one, base), error_difference(one, winner)) for one, where in placed
     )
@@ -178,6 +179,11 @@ def error_difference(candidate: Candidate, other: Candidate | None) -> ErrorDiff
 
     paired = paired_seeds([other.errors[seed] for seed in shared], [candidate.errors[seed] for seed in shared])
     return ErrorDifference(paired.difference, paired.ci)
+
+
+def _errs_less(candidate: Candidate, other: Candidate) -> bool:
+    difference = error_difference(candidate, other)
+    return difference is not None and difference.value < 0
 
 
 def interpolated(at: float, known: Sequence[tuple[float, float]]) -> float | None:

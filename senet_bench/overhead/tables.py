@@ -114,7 +114,7 @@ def sentences(verdict: BudgetVerdict) -> Iterator[str]:
     if judgement.untested and verdict.table:
         yield "the paper prints no intervals: nothing tells whether these differences would come again"
     elif judgement.untested:
-        yield f"no test is possible against {_names(judgement.untested)}: no seeds in common"
+        yield f"no test is possible against {_names(judgement.untested)}: fewer than two seeds in common"
     if not verdict.resized:
         return
     timed = f"senet-bench compare {verdict.baseline} or ablate --latency brings it"

@@ -18,7 +18,7 @@ from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Allocator, AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec
-from senet_bench.overhead.answer import Budget, plain_networks
+from senet_bench.overhead.answer import Budget, plain_networks, untimed
 from senet_bench.overhead.fitting import fitting_rows
 from senet_bench.overhead.tables import sentences
 from senet_bench.run.cases import Changes
@@ -126,6 +126,30 @@ def test_latency_is_looked_up_under_the_conditions_on_the_machine_that_timed_las
     assert verdict["best"] is None
     (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06", "--threads", "2")
     assert verdict["latency"].startswith("none stored at device cpu, batch_size 1, threads 2")
+
+
+def test_a_latency_is_judged_under_the_first_of_several_conditions_and_those_are_told(run: Command) -> None:
+    first, *others = (
+        timed(ratio, ratio - 0.01, ratio + 0.01, device="cuda", **conditions)
+        for ratio, conditions in ((1.02, {}), (1.2, {"timing": "device"}), (1.3, {"runtime": "cudagraph"}))
+    )
+    errors = tuple(e - 0.02 for e in BASE)
+    keep(
+        row("resnet20_cifar", BASE),
+        row("seresnet20_cifar", errors, latency=first, more_latency=others),
+        row("seresnet20_cifar", errors, R4, latency=others[0]),
+    )
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06", "--device", "cuda")
+    candidates = by_label(verdict)
+    assert candidates["SE-ResNet-20"]["ratios"]["latency"] == 1.02
+    assert candidates["SE-ResNet-20 (reduction=4)"]["place"] == "not measured"
+    told = "device cuda, batch_size 1, threads 1, precision fp32, runtime eager, machine here"
+    assert verdict["latency"] == told
+    budget = Budget({"latency": 1.06}, Conditions(device="cuda"))
+    (cases,) = untimed(["resnet20_cifar"], Store(Path("results")), budget)
+    assert [case.spec.attention for case in cases] == [None, R4]
+    (verdict,) = asked(run, "--no-latency", "--budget-latency", "1.06", "--mode", "train")
+    assert verdict["latency"].endswith("runtime eager, mode train")
 
 
 def test_a_latency_that_is_missing_is_measured_and_each_network_is_placed(run: Command) -> None:
@@ -241,6 +265,8 @@ def test_every_format_has_the_verdict(run: Command, format: str) -> None:  # noq
         (("resnet20_cifar", "--budget-flops", "0.9"), 2, "--budget-flops '0.9' is no overhead; write 1.03"),
         (("resnet20_cifar", "--budget-latency", "3 ms"), 2, "--budget-latency '3 ms' is no overhead"),
         (("resnet20_cifar", "--budget-params", "1.1"), 2, "--budget-params 1.1 --dataset digits"),
+        (("resnet20_cifar", "--budget-latency", "1.1", "-b", "1,8"), 2, "not --batch-size 1,8; give one"),
+        (("resnet20_cifar", "--budget-latency", "1.1", "--runtime", "fastest"), 2, "not --runtime fastest; give one"),
         (("resnet51", "--budget-flops", "1.1"), 2, "unknown model 'resnet51'"),
         (("resnet20_cifar@width=0.5", "--no-latency"), 2, "no size 'width=0.5'"),
     ],

@@ -61,9 +61,10 @@ def compare(
     from senet_bench.show import documents
 
     store = Store(results)
-    bought = answer.Budget(limits, conditions) if limits else None
+    bought = answer.Budget(limits, conditions[0]) if limits else None
     if bought is not None and sweep is None:
-        return _answer(named, bought, timing.measures(conditions), store, watch)
+        running.check_single(limits)
+        return _answer(named, bought, timing.measures(conditions[:1]), store, watch)
     changes = replace(sizes.changes(typed), against=reference, only=partners.only)
     measures = timing.measures(conditions)
     if sweep is not None:

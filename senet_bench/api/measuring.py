@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, get_args
@@ -199,6 +200,15 @@ class Running(Where):
             )
             for batch, name, clock in itertools.product(_batches(self.batch_size), names, kind.clocks)
         )
+
+    def check_single(self, limits: Mapping[Cost, float]) -> None:
+        """Raise `UsageError` where a latency is limited and several batch sizes or runtimes were typed."""
+        typed = {"--batch-size": self.batch_size, "--runtime": self.runtime or ""}
+        several = [f"{name} {text}" for name, text in typed.items() if "," in text or text == FASTEST]
+        if several and "latency" in limits:
+            raise UsageError(
+                f"--budget-latency without --dataset is of one batch size and runtime, not {several[0]}", "give one"
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from senet_bench.core.progress import Progress, Steps, retold
@@ -42,7 +42,7 @@ class Budget:
     """What a network may cost, as ratios to its baseline, and the conditions that its latency is looked up under."""
 
     limits: Mapping[Cost, float]
-    conditions: tuple[Conditions, ...] = (Conditions(),)
+    conditions: Conditions = field(default_factory=Conditions)
 
     @property
     def counted(self) -> dict[Cost, float]:
@@ -182,8 +182,8 @@ def verdicts(base: ModelSpec, store: Store, budget: Budget) -> Iterator[BudgetVe
     """A verdict for each origin of errors that has the baseline's variants: measured ones first, then the paper's."""
     for origin in (*stored(base, store), *printed(base)):
         if any(attention is not None and attention.block != "constant" for _, attention in origin.errors):
-            conditions = budget.conditions if "latency" in budget.limits else ()
-            times, about = latest_latencies(base, origin, store, conditions) if conditions else ({}, "")
+            timed = "latency" in budget.limits
+            times, about = latest_latencies(base, origin, store, budget.conditions) if timed else ({}, "")
             ranking = rank_candidates(budget.limits, tuple(_candidates(base, origin, budget, times)))
             yield BudgetVerdict(base.name, base.label, origin.source, origin.table, budget.limits, about, ranking)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from senet_bench.bench.process import allocator_of_process
@@ -148,7 +148,7 @@ def printed_error(study: Study, subject: PrintedSubject) -> float | None:
 
 
 def latest_latencies(
-    base: ModelSpec, origin: ErrorOrigin, store: Store, conditions: Sequence[Conditions]
+    base: ModelSpec, origin: ErrorOrigin, store: Store, conditions: Conditions
 ) -> tuple[dict[PlainKey, Latency], str]:
     """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
     latest: dict[str, dict[PlainKey, Latency]] = {}
@@ -161,22 +161,30 @@ def latest_latencies(
                 for latency in row.latencies:
                     if latency.ratio is None or not _like(latency.conditions, conditions):
                         continue
-                    if latency.conditions.allocator in _allocators(conditions[0].allocator):
+                    if latency.conditions.allocator in _allocators(conditions.allocator):
                         latest.setdefault(machine, {})[row.model, row.attention] = latency
                         last = machine
                     else:
                         others.add(latency.conditions.allocator)
-    wanted = asdict(conditions[0])
-    words = ", ".join(f"{name} {wanted[name]}" for name in ("device", "batch_size", "threads", "precision", "runtime"))
+    words = ", ".join(f"{name} {value}" for name, value in _told(conditions).items())
     if last:
         return latest[last], f"{words}, machine {last}"
-    apart = f", allocator {wanted['allocator']}: stored with {' and '.join(sorted(others))}" if others else ""
+    apart = f", allocator {conditions.allocator}: stored with {' and '.join(sorted(others))}" if others else ""
     return {}, f"none stored at {words}{apart}"
 
 
-def _like(conditions: Conditions, asked: Sequence[Conditions]) -> bool:
-    """Whether some conditions are among those asked for, whatever the allocator."""
-    return any(replace(conditions, allocator=one.allocator) == one for one in asked)
+def _like(conditions: Conditions, asked: Conditions) -> bool:
+    """Whether conditions are those asked for, whatever the allocator."""
+    return replace(conditions, allocator=asked.allocator) == asked
+
+
+def _told(conditions: Conditions) -> dict[str, object]:
+    """What is told of conditions: what is always of interest, and what else differs from the usual."""
+    always = ("device", "batch_size", "threads", "precision", "runtime")
+    values, usual = asdict(conditions), asdict(Conditions(allocator=conditions.allocator))
+    return {name: values[name] for name in always} | {
+        name: value for name, value in values.items() if value != usual[name]
+    }
 
 
 def _allocators(allocator: Allocator) -> tuple[Allocator, ...]:

@@ -279,6 +279,25 @@ def test_bad_values_and_an_empty_store_are_one_line(
     assert said in ended.err
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("-r", "8", "--img-size", "320"), "--reduction, --img-size"),
+        (("--attention", "eca", "--no-fc-bias"), "--attention, --no-fc-bias"),
+        (("--classes", "7", "--pair", "--only", "x*"), "--classes, --pair, --only"),
+        (("--flops-of", "mine:FORMULAS", "--verify"), "--flops-of, --verify"),
+        (("--rows", "se", "--against", "se", "--label", "se=SE"), "--against, --rows, --label"),
+        (("--energy", "--dry-run"), "--energy, --dry-run"),
+    ],
+)
+def test_an_answer_from_what_is_known_refuses_what_it_does_not_heed(
+    run: Command, options: tuple[str, ...], named: str
+) -> None:
+    ended = run("compare", "resnet50", "--budget-flops", "1.05", *options)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert f"stored and printed, without {named}; add --dataset, or leave it out" in ended.err
+
+
 def test_an_evaluation_of_weights_is_an_origin_of_its_own(run: Command) -> None:
     pytest.importorskip("safetensors")
     for name in ("resnet20_cifar", "seresnet20_cifar"):

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from senet_bench.api.measuring import AxisTiming, Counting, Fitting, Overhead, Running, TimingOptions
 from senet_bench.api.networks import Axes, Partners, Sizes, Switches
+from senet_bench.api.parameters import options_typed
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.tables import TableOptions
 from senet_bench.api.trials import Trials
+from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
     from senet_bench.core.results import Run
@@ -46,6 +48,10 @@ def compare(
     named, typed, conditions = switches.named(what), switches.typed(), running.conditions()
     sweep, limits = trials.sweep(running.precision, running.device, results), overhead.limits()
     reference = partners.reference()
+    if limits and sweep is None:
+        running.check_single(limits)
+        names, plan = replace(switches, attach=False, replace=False), replace(Trials(), dry_run=trials.dry_run)
+        _refuse_unheeded(names, sizes, partners, counting, TimingOptions(energy=timing.energy), plan, tables)
     from senet_bench.run import cases
 
     cases.check_names(named)
@@ -63,7 +69,6 @@ def compare(
     store = Store(results)
     bought = answer.Budget(limits, conditions[0]) if limits else None
     if bought is not None and sweep is None:
-        running.check_single(limits)
         return _answer(named, bought, timing.measures(conditions[:1]), store, watch)
     changes = replace(sizes.changes(typed), against=reference, only=partners.only)
     measures = timing.measures(conditions)
@@ -83,6 +88,13 @@ def compare(
     if bought is not None:
         document = with_verdicts(document, answer.budget_verdicts(named, store, bought))
     return Result.of(document, record)
+
+
+def _refuse_unheeded(*groups: Any) -> None:
+    """Raise `UsageError` on options that an answer from stored and printed errors does not heed."""
+    if typed := options_typed(*groups):
+        answered = "a budget without --dataset is answered from what is stored and printed"
+        raise UsageError(f"{answered}, without {', '.join(typed)}", "add --dataset, or leave it out")
 
 
 def _answer(what: Sequence[str], budget: Budget, timing: dict[str, Measure], store: Store, watch: Watch) -> Result:

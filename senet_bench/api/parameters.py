@@ -64,6 +64,19 @@ def made(kind: type, values: dict[str, Any]) -> Any:
     return kind(**{name: values.pop(name) for name in names}, **mapping)
 
 
+def options_typed(*groups: Any) -> list[str]:
+    """The options of some groups that are not as they are by default."""
+    names: list[str] = []
+    for group in groups:
+        for field in dataclasses.fields(group):
+            value = getattr(group, field.name)
+            if isinstance(value, dict):
+                names += [name for name, text in value.items() if text is not None]
+            elif value not in (field.default, []):
+                names.append(f"no-{field.name}" if field.default is True else field.name)
+    return [f"--{name.replace('_', '-')}" for name in names]
+
+
 def _fields(kind: type, usual: object | None) -> list[inspect.Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     panel = getattr(kind, "PANEL", OTHER)

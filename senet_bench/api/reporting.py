@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 
-from senet_bench.api.parameters import choice
+from senet_bench.api.parameters import choice, options_typed
 from senet_bench.api.reading import RESULTS, AnyProtocol, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.tables import TableOptions
@@ -53,7 +53,7 @@ def report(
     conditions = {"folders": list(map(str, places)), "by": by, "any_protocol": any_protocol, **asdict(tables)}
     if by is not None or len(places) > 1:
         if tables != TableOptions() or any_protocol:
-            option = "--any-protocol" if any_protocol else tables.typed()[0]
+            option = "--any-protocol" if any_protocol else options_typed(tables)[0]
             raise UsageError(
                 f"{option} is for the report of one folder", "leave it out, or name one folder without --by"
             )

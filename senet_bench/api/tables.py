@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, ClassVar, get_args
 
 import typer
@@ -42,10 +42,6 @@ class TableOptions:
     decimals: Annotated[
         int, typer.Option("--decimals", min=0, max=6, help="Digits after the point of errors and differences.")
     ] = 2
-
-    def typed(self) -> list[str]:
-        """The options that are not as they are by default."""
-        return [f"--{one.name}" for one in fields(self) if getattr(self, one.name) not in (one.default, [])]
 
     def layout(self) -> Layout:
         """What these options ask for."""

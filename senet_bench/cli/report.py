@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from senet_bench.api import reporting
+from senet_bench.api.parameters import options_typed
 from senet_bench.api.reading import AnyProtocol
 from senet_bench.api.tables import TableOptions
 from senet_bench.cli.showing import Showing
@@ -30,7 +31,7 @@ def report(
     root = folders[0] if folders else showing.results
     if cite:
         typed = {"--format": showing.format != "table", "--output": showing.output, "--by": by}
-        if unused := [*(name for name, value in typed.items() if value), *tables.typed()]:
+        if unused := [*(name for name, value in typed.items() if value), *options_typed(tables)]:
             raise UsageError("--cite prints sentences, no tables", f"leave out {unused[0]}")
         terminal.print_text(reporting.cite(folders or [root]))
         return

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
-from senet_bench.models import attention_blocks, build, build_spec
+from senet_bench.models import attention_blocks, build, build_spec, folding
 from senet_bench.models.attach import positions
 from senet_bench.models.attention import GATES
 from senet_bench.models.folding import folded, without
@@ -178,3 +180,51 @@ def test_gates_are_recognised_in_images_so_small_that_maps_shrink_to_one_place()
 
 def test_a_network_without_gates_has_none() -> None:
     assert gate_blocks(build("resnet20_cifar"), (3, 32, 32)) == {}
+
+
+class Unit(nn.Module):
+    """A convolution, a gate and an operation before the next convolution."""
+
+    def __init__(self, operation: Callable[[Tensor], Tensor], channels: int = 4) -> None:
+        super().__init__()
+        self.first, self.gate, self.last = nn.Conv2d(3, 4, 3), nn.Identity(), nn.Conv2d(channels, 5, 1)
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.operation(self.gate(self.first(x))))
+        return logits
+
+
+GATE = torch.tensor([0.2, 0.9, 0.4, 0.7], dtype=torch.float64)
+OPERATIONS: dict[str, tuple[int, Callable[[Tensor], Tensor]]] = {
+    "a square": (4, lambda y: y * y),
+    "a number over it": (4, lambda y: 2 / y),
+    "it over a number": (4, lambda y: y / 2),
+    "more channels": (8, lambda y: F.pad(y, (0, 0, 0, 0, 2, 2))),
+    "more places": (4, lambda y: F.pad(y, (1, 1, 1, 1))),
+    "twice itself": (4, lambda y: y + y),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_a_gate_passes_what_is_linear_and_is_settled_before_what_is_not(name: str) -> None:
+    torch.manual_seed(0)
+    channels, operation = OPERATIONS[name]
+    network, image = Unit(operation, channels).double().eval(), torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    wanted = network.last(operation(network.first(image) * GATE[:, None, None]))
+    plain = folded(network, {"gate": GATE}, (3, 8, 8))
+    torch.testing.assert_close(plain(image), wanted)
+
+
+@pytest.mark.parametrize(("channels", "join"), [(4, lambda y: y + y), (8, lambda y: torch.cat([y, y], 1))])
+def test_a_layer_that_one_operation_reads_twice_is_not_scaled_twice(
+    channels: int, join: Callable[[Tensor], Tensor]
+) -> None:
+    with pytest.raises(UsageError, match="cannot pass square"):
+        folded(Unit(lambda y: join(y).square(), channels).double(), {"gate": GATE}, (3, 8, 8))
+
+
+def test_what_folds_into_another_function_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folding, "LINEAR", folding.LINEAR | {"exp"})
+    with pytest.raises(UsageError, match="computes something else"):
+        folded(Unit(torch.exp).double(), {"gate": GATE}, (3, 8, 8))

@@ -3,7 +3,8 @@
 Every value of the graph has a factor for each channel, by which what the folded network computes must be multiplied to
 get what the network computed. A frozen gate multiplies the factor and does nothing else. Convolutions, BatchNorms and
 linear layers take the factor of their input into their weights; ReLUs and pools hand it on; at a sum, and before what
-can do neither, the factor is brought to the layers that made the value. What is folded is exact up to rounding.
+can do neither, the factor is brought to the layers that made the value. What is folded is exact up to rounding, and
+looked at: a network that answers otherwise than with its blocks held at the gates is not taken.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import copy
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -19,8 +21,8 @@ from torch import Tensor, fx, nn
 
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import ConstantGate, SqueezeExcitation
-from senet_bench.models.graph import shapes, trace
-from senet_bench.models.places import PRODUCT_OPERATORS, SUM_OPERATORS
+from senet_bench.models.graph import difference, shapes, trace
+from senet_bench.models.places import OVERWRITING_PRODUCTS, PRODUCT_OPERATORS, SUM_OPERATORS
 
 POSITIVE_HOMOGENEOUS = frozenset(("relu", "leakyrelu", "maxpool2d", "adaptivemaxpool2d", "amax", "shortcutpool"))
 """What a factor that is not negative passes through."""
@@ -30,6 +32,8 @@ LINEAR = frozenset(
 """What any factor passes through."""
 SUMS = frozenset(("add", "iadd", "shake"))
 FOLDED_APART = "keep that gate"
+SAME = 0.01
+"""What two networks may differ by, of the largest output: ten times what TF32 does to one."""
 Side = Literal["in", "out"]
 
 
@@ -53,7 +57,24 @@ def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[in
     for scaling in _Folding(copied, gates, input_size).scalings:
         with torch.no_grad():
             _scale(copied.get_submodule(scaling.layer), scaling)
+    _check_same(network, copied, gates, input_size)
     return copied.train(network.training)
+
+
+def _check_same(network: nn.Module, plain: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[int, ...]) -> None:
+    """Raise `UsageError` unless a folded network gives what the network does with its blocks held at the gates."""
+    held: nn.Module = copy.deepcopy(network).eval()
+    for name, gate in gates.items():
+        held.get_submodule(name).register_forward_hook(partial(_held, gate))
+    like = next(network.parameters())
+    image = torch.randn((1, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
+    if difference(held, plain, image) > SAME:
+        raise UsageError("without these gates the network computes something else", FOLDED_APART)
+
+
+def _held(gate: Tensor, block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """What a block gives whose gates (C,) are fixed."""
+    return inputs[0] * gate.to(inputs[0]).reshape(-1, *(1 for _ in inputs[0].shape[2:]))
 
 
 def without(network: nn.Module, blocks: Iterable[str]) -> None:
@@ -139,8 +160,13 @@ class _Folding:
         """Whether an operation without weights gives as much more as it is given."""
         kind = self._kind(node)
         if kind == "pad":  # by zeros
-            return len(node.args) < 4 and not node.kwargs.get("value")
+            return len(node.args) < 4 and not node.kwargs.get("value") and not self._pads_channels(node)
         return kind in LINEAR or (kind in POSITIVE_HOMOGENEOUS and bool((factor >= 0).all()))
+
+    def _pads_channels(self, node: fx.Node) -> bool:
+        """Whether a padding is of more than the places of a map, or of what is not known before."""
+        amounts = node.args[1] if len(node.args) > 1 else node.kwargs["pad"]
+        return not isinstance(amounts, list | tuple) or len(amounts) > 2 * len(self.shapes[node][2:])
 
     def _spread(self, node: fx.Node, factor: Tensor) -> Tensor:
         """The factor of a map as that of the map laid flat."""
@@ -207,6 +233,8 @@ class _Folding:
             return None
         if self._is_sum(node) or (node.target in (torch.cat, torch.concat) and self._along_channels(node)):
             parts = self._parts(node)
+            if len(set(parts)) < len(parts):  # its layers would be scaled twice
+                return None
             widths = [self.shapes[part][1] for part in parts]
             changes = [change] * len(parts) if self._is_sum(node) else list(torch.split(change, widths))
             scalings = [self._back_alone(part, one) for part, one in zip(parts, changes)]
@@ -240,9 +268,13 @@ class _Folding:
         return (node.target in SUM_OPERATORS or self._kind(node) in SUMS) and of_tensors
 
     def _is_product(self, node: fx.Node) -> bool:
-        operators = PRODUCT_OPERATORS | {operator.imul, "mul_", operator.truediv}
+        """Whether a node is a map times a number, a map over one, or maps of as many channels times each other."""
+        if node.target is operator.truediv:
+            return isinstance(node.args[1], int | float)
+        if node.target not in PRODUCT_OPERATORS | OVERWRITING_PRODUCTS:
+            return False
         number = any(isinstance(value, int | float) for value in node.args)
-        return node.target in operators and (number or (node.target is not operator.truediv and self._same(node)))
+        return number or (len(node.all_input_nodes) > 1 and self._same(node))  # one alone is squared
 
     def _same(self, node: fx.Node) -> bool:
         """Whether all that a node reads has as many channels as what it gives."""

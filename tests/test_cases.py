@@ -44,6 +44,20 @@ def test_the_control_of_another_block_has_its_gates_fixed() -> None:
     assert (control.spec.attention.block, label(control.spec)) == ("constant", "SE-ResNet-20, gates fixed at 0.5")
 
 
+def test_the_control_has_its_gates_in_all_stages_where_a_setting_has_and_says_where_else() -> None:
+    def control(axes: dict[str, str | None]) -> str:
+        (case,) = (case for case in with_controls(grid_cases("seresnet50", axes)) if case.role == "control")
+        return label(case.spec)
+
+    assert (
+        control({"stages": "2,3,all"}) == control({"placement": "3x3,standard"}) == "SE-ResNet-50, gates fixed at 0.5"
+    )
+    assert control({"stages": "2+3,4"}) == "SE-ResNet-50, gates fixed at 0.5 (stages=2+3)"
+    assert control({"integration": "pre,post"}).endswith("(integration=pre)")
+    (v3,) = (case for case in with_controls(select(["mobilenet_v3_large"])) if case.role == "control")
+    assert label(v3.spec) == f"{v3.spec.label}, gates fixed at 0.5"
+
+
 def test_all_impossible_settings_are_named_at_once() -> None:
     with pytest.raises(UsageError, match=r"2 impossible: .*integration=pre.*integration=post"):
         grid_cases(SMALL, {"integration": "pre,post", "placement": "3x3"})

@@ -244,6 +244,19 @@ def rows_of(**errors: list[float]) -> list[Row]:
 NOISE = [0.0, 0.004, -0.003, 0.006, -0.002, 0.001]
 
 
+def test_attention_is_compared_with_fixed_gates_in_its_own_stages_and_places() -> None:
+    attentions: list[tuple[AttentionSpec, float]] = [
+        (AttentionSpec("constant", stages=(2,)), 0.5),
+        (AttentionSpec("constant"), 0.4),
+        (AttentionSpec(stages=(2,)), 0.3),
+        (AttentionSpec(), 0.3),
+        (AttentionSpec(integration="pre"), 0.3),
+    ]
+    rows = [stored.row("a network", attention, error) for attention, error in attentions]
+    found = [one.accuracy.control_difference for one in comparisons.compared(rows) if one.accuracy]
+    assert found[2:] == [pytest.approx(-0.2), pytest.approx(-0.1), None]
+
+
 def test_the_built_in_control_is_in_no_family() -> None:
     shifts = {"none": 0.1, "se": 0.08, "eca": 0.09, "constant": 0.1}
     rows = rows_of(

@@ -224,12 +224,19 @@ def constant_of(attention: AttentionSpec) -> AttentionSpec:
     return replace(attention, block="constant", options=(("identity", True), ("learned", True)) if identity else ())
 
 
-def constant_words(attention: AttentionSpec) -> str:
-    """What the gates of a control are, in a few words."""
+def constant_words(attention: AttentionSpec, usual: AttentionSpec | None = None) -> str:
+    """What the gates of a control are, in a few words; and where they stand, if elsewhere than `usual` ones."""
     options = dict(attention.options)
-    if options.get("learned"):
-        return "gates learned, the same for every image"
-    return f"gates fixed at {1 if options.get('identity') else 0.5:g}"
+    fixed = f"gates fixed at {1 if options.get('identity') else 0.5:g}"
+    words = "gates learned, the same for every image" if options.get("learned") else fixed
+    named = ("stages", "integration", "placement") if usual is not None else ()
+    sites = [(name, getattr(attention, name)) for name in named if getattr(attention, name) != getattr(usual, name)]
+    if not sites:
+        return words
+    told = (
+        f"{name}={'+'.join(map(str, value)) if isinstance(value, tuple) else value or 'all'}" for name, value in sites
+    )
+    return f"{words} ({', '.join(told)})"
 
 
 def learns(attention: AttentionSpec | None) -> bool:

@@ -298,6 +298,12 @@ def resolve(name: str) -> ModelSpec:
     return spec
 
 
+def usual_attention(name: str) -> AttentionSpec:
+    """The attention that a network of the catalog has; the paper's block for others."""
+    row = CATALOG.get(name)
+    return (row.attention if row else None) or AttentionSpec()
+
+
 def pair(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """The baseline and the variant with attention that `spec` belongs to."""
     if spec.baseline is not None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from senet_bench.core.axes import setting_label
 from senet_bench.core.blocks import constant_words
+from senet_bench.core.catalog import usual_attention
 from senet_bench.core.changes import changed
 from senet_bench.core.intervals import Paired, paired_seeds, sd, t_quantile
 from senet_bench.core.results import Accuracy, Difference, Row, TrainingProtocol
@@ -107,7 +108,7 @@ def rows_named(rows: Sequence[Row], name: str) -> list[Row]:
 def setting_of(row: Row) -> str:
     """A row of an ablation by its setting; the baseline, and a row of no ablation, by its name."""
     if row.attention is not None and row.attention.is_constant and row.axes is not None:
-        return constant_words(row.attention)
+        return constant_words(row.attention, usual_attention(row.model))
     return setting_label(row.axes) if row.axes else row.label
 
 
@@ -124,6 +125,11 @@ def _group(row: Row) -> tuple[object, ...]:
     return row.baseline or row.model, row.input_size, row.classes
 
 
+def _sites(row: Row) -> tuple[object, ...]:
+    """Where in its network the blocks of a row stand."""
+    return row.attention.sites if row.attention else ()
+
+
 def _reference(row: Row, chosen: Sequence[Row]) -> Row | None:
     own = [other for other in chosen if _group(other) == _group(row)]
     other = own[0] if own else chosen[0] if len(chosen) == 1 else None
@@ -131,7 +137,7 @@ def _reference(row: Row, chosen: Sequence[Row]) -> Row | None:
 
 
 class References:
-    """What each row of a table is compared with: its baseline, and the control of that baseline."""
+    """What each row of a table is compared with: its baseline, and the control whose gates stand where its own do."""
 
     def __init__(self, rows: Iterable[Row]) -> None:
         self._baselines: dict[tuple[object, ...], list[Row]] = {}
@@ -140,7 +146,7 @@ class References:
             if row.attention is None or row.role == "baseline":
                 self._baselines.setdefault((row.model, row.input_size, row.classes), []).append(row)
             if row.role == "control":
-                self._controls.setdefault(_group(row), row)
+                self._controls.setdefault((_group(row), _sites(row)), row)
 
     def baseline_of(self, row: Row) -> Row | None:
         """The row that a row's differences are to, None where it is not there."""
@@ -148,8 +154,8 @@ class References:
         return next((other for other in known if other is not row), None)
 
     def control_of(self, row: Row) -> Row | None:
-        """The control of the same baseline, None for what is no variant or where there is none."""
-        return self._controls.get(_group(row)) if row.role == "variant" else None
+        """The control of the same baseline, stages and place; None for what is no variant or where there is none."""
+        return self._controls.get((_group(row), _sites(row))) if row.role == "variant" else None
 
 
 def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Difference | None]:

@@ -121,6 +121,11 @@ class AttentionSpec:
         """The named place in a residual unit where the block goes."""
         return "3x3" if self.placement == "3x3" else self.integration
 
+    @property
+    def sites(self) -> tuple[str, tuple[int, ...] | None]:
+        """Where in a network the blocks stand: the place in a residual unit, and the stages."""
+        return self.place, self.stages
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:

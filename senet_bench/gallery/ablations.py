@@ -10,13 +10,12 @@ from typing import Any
 
 from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import constant_words
-from senet_bench.core.catalog import CATALOG
+from senet_bench.core.catalog import CATALOG, usual_attention
 from senet_bench.core.changes import changed
 from senet_bench.core.metrics import Form, Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Row, TrainingProtocol
-from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import key_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.core.union import Ablation, AblationRuns, Timed
@@ -82,9 +81,9 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     some = f"; {len(settings)} of {len(variants)} settings" if len(settings) < len(variants) else ""
     others = [("baseline", row) for row in ablation.rows if row.role == "baseline"]
     others += [
-        (constant_words(row.attention or AttentionSpec("constant")), row)
+        (constant_words(row.attention, usual_attention(row.model)), row)
         for row in ablation.rows
-        if row.role == "control"
+        if row.role == "control" and row.attention is not None
     ]
 
     def panel(metric: Metric) -> Panel:

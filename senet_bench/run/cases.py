@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from senet_bench.core.axes import AXES, setting_label, switches_at
 from senet_bench.core.blocks import constant_of, constant_words, switched
-from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve
+from senet_bench.core.catalog import CATALOG, FAMILIES, normalise, pair, resolve, usual_attention
 from senet_bench.core.reproduction import paper_cells
 from senet_bench.core.specs import REPLACE, AttentionSpec, AxisValue, ModelSpec, Role, bare_name, by_sides, is_outside
 from senet_bench.core.studies import Study, find_study
@@ -313,19 +313,34 @@ def case_names(case: Case) -> list[str]:
 
 
 def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases, and behind the first variant of each baseline the same network with its gates fixed at 0.5."""
+    """The cases, and behind the first variant of each baseline a network of it with its gates fixed at 0.5.
+
+    That is the first with blocks in all stages and where the network usually has them; where none is, the first.
+    """
     controlled: list[Case] = []
     seen: set[tuple[str, int]] = set()
     for case in cases:
         controlled.append(case)
         base = case.baseline
         if case.role == "variant" and base is not None and (base.name, base.classes) not in seen:
-            assert case.spec.attention is not None
             seen.add((base.name, base.classes))
-            gate = constant_of(case.spec.attention)
-            axes = {"block": "constant"} if case.axes is not None else None
-            controlled.append(Case(replace(case.spec, attention=gate), "control", base, (), axes))
+            controlled.append(
+                _control([other for other in cases if other.role == "variant" and other.baseline == base])
+            )
     return tuple(controlled)
+
+
+def _control(variants: Sequence[Case]) -> Case:
+    """The control of the variants of one baseline."""
+
+    def unusual(case: Case) -> tuple[bool, bool]:
+        attention, usual = case.spec.attention or AttentionSpec(), usual_attention(case.spec.name)
+        return attention.stages != usual.stages, attention.place != usual.place
+
+    case = min(variants, key=unusual)
+    assert case.spec.attention is not None
+    axes = {"block": "constant"} if case.axes is not None else None
+    return Case(replace(case.spec, attention=constant_of(case.spec.attention)), "control", case.baseline, (), axes)
 
 
 def refuse(problems: Mapping[str, str]) -> None:
@@ -353,10 +368,9 @@ def label(spec: ModelSpec) -> str:
     attention = spec.attention
     if attention is None:
         return spec.label
+    usual = usual_attention(spec.name)
     if attention.is_constant:
-        return f"{spec.label}, {constant_words(attention)}"
-    row = CATALOG.get(spec.name)
-    usual = (row.attention if row else None) or AttentionSpec()
+        return f"{spec.label}, {constant_words(attention, usual)}"
     name = spec.label if attention.block == usual.block else f"{spec.label.replace('SE-', '', 1)} + {attention.block}"
     own = {"block", "options"} | ({"reduction"} if attention.reduction is None else set())
     names = (field.name for field in fields(usual) if field.name not in own)

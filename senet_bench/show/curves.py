@@ -79,7 +79,7 @@ class Series:
 
 SHAPES: dict[str, Shape] = {"paper": "diamond", "here": "circle", "control": "square"}
 SOURCE_NAMES = {"paper": "the paper's", "here": "here"}
-CONTROL_NAMES = frozenset(
+CONTROL_NAMES = tuple(
     constant_words(AttentionSpec("constant", options=options))
     for options in ((), (("identity", True),), (("identity", True), ("learned", True)))
 )
@@ -156,7 +156,7 @@ def _head(series: Series, panel: Panel, wide: float) -> tuple[list[DrawnPart], f
 
 
 def _dashed(name: str, left: float, right: float, y: float) -> tuple[Stroke]:
-    colour = "control" if name in CONTROL_NAMES else "muted"
+    colour = "control" if name.startswith(CONTROL_NAMES) else "muted"
     return (Stroke(((left, y), (right, y)), colour, 1, (4, 3)),)
 
 

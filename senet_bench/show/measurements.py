@@ -389,6 +389,8 @@ def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
     if any(accuracy.control_difference is not None for _, accuracy in trained):
         controls = (row.attention for row, _ in trained if row.attention is not None and row.attention.is_constant)
         note = CONTROL_NOTE.format(gates=constant_words(next(controls, AttentionSpec("constant"))))
+        if any(row.role == "variant" and accuracy.control_difference is None for row, accuracy in trained):
+            note += "; none where its stages or places are others"
         yield note if not narrow else note.partition(";")[0]
 
 

@@ -27,7 +27,7 @@ from senet_bench.run.training import TrainingRequest
 from senet_bench.training import checkpoint, downloads, trials
 from senet_bench.training.identity import identity_of
 from senet_bench.training.start import as_identity, start_of_training
-from senet_bench.training.weights import load_weights, save
+from senet_bench.training.weights import check_draw, load_weights, save
 from tests.conftest import Run
 
 
@@ -220,6 +220,30 @@ def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:
         ended = run(*options)
         assert (ended.code, ended.err.count("\n")) == (2, 1), (options, ended.err)
         assert line in ended.err, ended.err
+
+
+def test_digits_are_not_fine_tuned_on_from_weights_that_have_seen_the_test_images(run: Run, tmp_path: Path) -> None:
+    for dataset, seed in (("digits", 2), ("digits-full", 0), ("mnist", 0)):
+        save(
+            build_spec(PLAIN, in_channels=1),
+            tmp_path / dataset,
+            replace(PLAIN, name=str(SE.baseline)),
+            dataset=dataset,
+            seed=seed,
+        )
+    sweep = ("compare", "seresnet20_cifar", "--dataset", "digits", "--dry-run", "--no-latency", "--weights")
+    one = ("train", "seresnet20_cifar", "--dataset", "digits", "--recipe", "finetune", "--weights")
+    for command, seed in (
+        ((*sweep, "digits"), 0),
+        ((*sweep, "digits-full", "--seeds", "1"), 0),
+        ((*one, "digits", "--seed", "1"), 1),
+    ):
+        ended = run(*command)
+        assert (ended.code, ended.err.count("\n")) == (2, 1), ended.err
+        assert f"that digits with seed {seed} is tested on; train and fine-tune with --dataset digits-full" in ended.err
+    assert run(*sweep, "mnist").code == 0
+    check_draw("digits", "digits", [2])
+    check_draw("digits", "digits-full", range(8))
 
 
 def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_weights(run: Run, weights: Path) -> None:

@@ -114,7 +114,7 @@ class Sweep:
         if self.weights is None:
             return
         for case, (name, _) in zip(cases, lessons):
-            answer(check_start, case.spec, name, self.folder, self._weights_of(case.spec))
+            answer(check_start, case.spec, name, self.folder, self._weights_of(case.spec), self.seeds)
 
     def _weights_of(self, spec: ModelSpec) -> str | None:
         """The weights that a network starts from, a file by its whole path; None where it starts from none."""
@@ -361,11 +361,14 @@ class Sweep:
         return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.lessons(cases)}
 
 
-def check_start(spec: ModelSpec, dataset: str, folder: Path | None, weights: str | None) -> None:
-    """Raise `UsageError` on weights that a network cannot start its training from."""
+def check_start(spec: ModelSpec, dataset: str, folder: Path | None, weights: str | None, seeds: int) -> None:
+    """Raise `UsageError` on weights that a network cannot start its training from, with one of so many seeds."""
     from senet_bench.data import sets
     from senet_bench.training.start import start_of_training
+    from senet_bench.training.weights import check_draw
 
+    if weights is not None:
+        check_draw(weights, dataset, range(seeds))
     start_of_training(spec, sets.load_images(dataset, folder).seen_at(spec.input_size[1]), 0, weights)
 
 

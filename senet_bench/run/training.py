@@ -112,9 +112,11 @@ class TrainingRequest:
         """The same with its weights by their whole name, and with blocks that start as the identity if fine-tuned."""
         from senet_bench.core.recipes import is_finetune
         from senet_bench.training.start import as_identity, own_weights
+        from senet_bench.training.weights import check_draw
 
         if self.weights is None or self.spec.task == "detection":
             return self
+        check_draw(self.weights, self.dataset, [self.seed])
         named = replace(self, weights=own_weights(self.spec, self.weights))
         if not is_finetune(self.resolved().name):
             return named

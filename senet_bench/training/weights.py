@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.files import kind_of_path, written_whole
 from senet_bench.core.results import of_type
 from senet_bench.core.specs import AttentionSpec, ModelSpec, bare_name
@@ -319,6 +320,23 @@ def draw_in(weights: str, dataset: str) -> int:
         return 0
     metadata = _metadata(weights)
     return int(metadata.get("seed", 0)) if metadata.get("dataset") == dataset else 0
+
+
+def check_draw(weights: str, dataset: str, seeds: Iterable[int]) -> None:
+    """Raise `UsageError` where what starts from weights of ours would be tested on images that they were trained on.
+
+    Each seed draws its own training images of `digits`, and is tested on all others.
+    """
+    metadata = _metadata(weights)
+    trained = DATASETS.get(metadata.get("dataset", ""))
+    if dataset != "digits" or trained is None or not trained.embedded:
+        return
+    seen = next((seed for seed in seeds if trained.key != dataset or seed != metadata.get("seed", 0)), None)
+    if seen is not None:
+        raise UsageError(
+            f"{weights} was trained on images of {trained.key} that digits with seed {seen} is tested on",
+            "train and fine-tune with --dataset digits-full, whose test images are the same for all seeds",
+        )
 
 
 def _metadata(weights: str) -> Mapping[str, Any]:

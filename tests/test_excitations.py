@@ -439,6 +439,12 @@ def test_attention_attached_to_a_network_from_outside_is_observed(run: Run, tmp_
         (("seresnet20_cifar", "--epochs", "0"), 2, "--epochs"),
         (("seresnet20_cifar", "--lr", "-1"), 2, "--lr"),
         (("seresnet20_cifar", "--classes", "eleven", "--epochs", "1"), 2, "no class 'eleven'"),
+        (("seresnet20_cifar", "--img-size", "32"), 2, "--img-size is 8 on digits, not 32"),
+        (
+            ("seresnet18", "--input-channels", "--dataset", "cifar10", "--img-size", "64"),
+            2,
+            "--img-size is 32 on cifar10",
+        ),
         (("seresnet20_cifar", "--device", "cuda:97"), 2, "cuda:97"),
         (("seresnet20_cifar", "--attention", "cba", "--epochs", "1"), 2, "cbam"),
         (("seresnet18", "--input-channels"), 2, "colour"),

@@ -102,6 +102,7 @@ def block_channels(network: nn.Module, name: str) -> int:
         (("net.onnx", "--shape", "48"), "--shape '48' is no height and width"),
         (("net.onnx", "--mean", "a"), "no list of numbers"),
         (("net.onnx", "--out", "there.safetensors"), "NAME.onnx"),
+        (("seresnet20_cifar", "--weights", "w", "--img-size", "32"), "--img-size is 8 on digits, not 32"),
         (("seresnet20_cifar", "--weights", "w", "--max-loss", "0"), "--max-loss"),
     ],
 )

@@ -142,6 +142,11 @@ def test_a_folder_of_images_trains_and_evaluates(run: Run, tmp_path: Path) -> No
         (("train", "resnet20_cifar", "--out", "."), 2, "folder"),
         (("evaluate", "resnet20_cifar", "--dataset", "digits"), 2, "weights"),
         (("evaluate", "resnet20_cifar", "--dataset", "digits", "--weights", "no.safetensors"), 5, "no.safetensors"),
+        (
+            ("evaluate", "resnet20_cifar", "--dataset", "digits", "--weights", "w", "--img-size", "32"),
+            2,
+            "--img-size is 8 on digits, not 32",
+        ),
     ],
 )
 def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], code: int, message: str) -> None:

@@ -14,7 +14,7 @@ from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
 from senet_bench.api.trials import fetch_data
-from senet_bench.core.datasets import CHOICES, DATASETS
+from senet_bench.core.datasets import CHOICES, check_side
 from senet_bench.core.specs import ModelSpec
 from senet_bench.errors import UsageError
 
@@ -138,11 +138,9 @@ def train(
 def _spec(model: str, dataset: str, switches: Switches, img_size: int | None) -> ModelSpec:
     """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
     spec = switches.network(model, img_size)
-    side = DATASETS[dataset].side
     if img_size is not None and spec.task == "detection":
         raise UsageError("detectors see whole images, at the recipe's scale", "leave out --img-size")
-    if img_size not in (None, side) and side is not None:
-        raise UsageError(f"--img-size is {side} on {dataset}, not {img_size}", "leave it out")
+    check_side(dataset, img_size)
     return spec
 
 

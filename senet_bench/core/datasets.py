@@ -174,6 +174,13 @@ def dataset(name: str, task: Task) -> Dataset:
     )
 
 
+def check_side(key: str, side: int | None) -> None:
+    """Raise `UsageError` where another side is asked for than that of images in memory."""
+    row = DATASETS.get(key)
+    if row is not None and row.side is not None and side not in (None, row.side):
+        raise UsageError(f"--img-size is {row.side} on {key}, not {side}", "leave it out")
+
+
 def _keys(task: Task) -> list[str]:
     return [row.key for row in _ROWS if row.task == task]
 

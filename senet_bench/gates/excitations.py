@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_bench.core.datasets import DATASETS
+from senet_bench.core.datasets import DATASETS, check_side
 from senet_bench.core.files import file_name, kind_of_path
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Facts
@@ -68,6 +68,7 @@ class Excitations:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} must be a positive integer, not {value}")
+        check_side(self.dataset, self.size)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
         if not 0 < self.near < 0.5:

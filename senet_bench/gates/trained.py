@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+from senet_bench.core.datasets import check_side
 from senet_bench.core.files import check_writable
 from senet_bench.core.progress import Steps
 from senet_bench.core.results import Latency
@@ -82,6 +83,8 @@ class Freezing:
             raise UsageError("a file of ONNX holds its weights", "leave --weights out")
         if not self.of_onnx and self.weights is None:
             raise UsageError(f"freeze {self.model} needs --weights", "give a file, a name or a key of trained weights")
+        if not self.of_onnx:
+            check_side(self.dataset, self.size)
         if not self.of_onnx and self.onnx != OnnxImages():
             raise UsageError("--shape, --mean and --std are of files of ONNX", "leave them out: weights have their own")
         if self.of_onnx and self.device != "cpu":

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from msgspec import structs
 
 from senet_bench.core.catalog import resolve
+from senet_bench.core.datasets import check_side
 from senet_bench.core.error_cells import Asked, error_cell, gain_cells
 from senet_bench.core.files import check_folder, check_writable, write_atomically
 from senet_bench.core.learning import ClassifierRow, EvaluationConditions, EvaluationRow
@@ -183,6 +184,7 @@ def checked(request: EvaluationRequest, store: Store) -> list[ModelSpec]:
 
     for runtime in request.runtimes:
         check_conditions(Conditions(device=request.device, precision=request.precision, runtime=runtime))
+    check_side(request.dataset, request.size)
     store.check()
     if request.per_class is not None:
         check_writable(request.per_class)

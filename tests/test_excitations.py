@@ -545,6 +545,14 @@ def test_an_untrained_gate_is_said_to_be_and_raises_nothing(run: Run, tmp_path: 
     assert not (tmp_path / "results" / "weights").exists()
 
 
+def test_the_network_behind_a_gate_on_the_input_may_have_any_block(run: Run, tmp_path: Path) -> None:
+    data = str(colour_tree(tmp_path / "tree", images=1))
+    options = ("--dataset", "folder", "--data", data, "--img-size", "32", "--epochs", "0", "--format", "json")
+    ended = run("excitations", "seresnet18", "--input-channels", "--attention", "cbam", *options)
+    assert ended.code == 0, ended.err
+    assert json.loads(ended.out)["summary"]["mean_gate"] == [0.5, 0.5, 0.5]
+
+
 def test_a_gate_without_training_images_or_weights_is_refused(run: Run, tmp_path: Path) -> None:
     data = str(colour_tree(tmp_path / "tree", images=1) / "val")
     ended = run("excitations", "seresnet18", "--input-channels", "--dataset", "folder", "--data", data)

@@ -273,11 +273,11 @@ def _summary(
     from senet_bench.gates.watch import GateWatch, variants
     from senet_bench.training.evaluation import paired_errors
 
-    watch = GateWatch(network, images, rows, shown)
+    watch = GateWatch(network, images, rows, shown, only=GATE)
     for _ in watch.observe():
         pass
     tally = watch.tallies[GATE]
-    for _ in watch.hold({name: gates for name, gates in variants(watch.means()).items() if name.startswith(GATE)}):
+    for _ in watch.hold(variants(watch.means())):
         pass
     moved = math.sqrt(math.fsum((gate - START) ** 2 for row in seen for gate in row.gate) / (3 * len(seen)))
     return ColourSummary(

@@ -57,17 +57,25 @@ def gate_of(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 class GateWatch:
     """Some images of a split shown to a network whose attention blocks are observed, or held at fixed gates.
 
+    All of its blocks unless one is named by `only`.
     `tallies` and `seen` are there after `observe`; `held` has the predictions of every variant after `hold`.
     Both are generators of the number of images shown so far; both leave the network as it was.
     """
 
     def __init__(
-        self, network: nn.Module, data: DataSet, rows: LabelArray, viewing: Viewing, near: float = NEAR_CONSTANT
+        self,
+        network: nn.Module,
+        data: DataSet,
+        rows: LabelArray,
+        viewing: Viewing,
+        near: float = NEAR_CONSTANT,
+        only: str | None = None,
     ) -> None:
         self.network, self.data, self.rows, self.viewing = network, data, rows, viewing
         self.split: Split = data.test
         side = viewing.size or data.size
-        self.blocks = gate_blocks(network, (data.channels, side, side))
+        blocks = gate_blocks(network, (data.channels, side, side))
+        self.blocks = blocks if only is None else {only: blocks[only]}
         self.stages = gate_stages(network, (data.channels, side, side))
         self.tallies = {name: GateTally(len(data.classes), near) for name in self.blocks}
         self.held: dict[str, Predictions] = {}

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,14 @@ import torch
 from PIL import Image
 from safetensors.numpy import load_file
 
+from senet_bench.api import training
+from senet_bench.api.networks import Switches
+from senet_bench.core.identity import NetworkIdentity
+from senet_bench.core.store import Store
+from senet_bench.core.stored_errors import stored_errors
+from senet_bench.models import build_spec
+from senet_bench.run.cases import Changes, select, spec_of
+from senet_bench.training import weights
 from tests.conftest import Run
 
 QUICK = ("--dataset", "digits", "--epochs", "2", "-q", "--format", "json")
@@ -154,6 +163,27 @@ def test_bad_input_is_one_line(run: Run, arguments: tuple[str, ...], code: int, 
     assert (ended.code, ended.out) == (code, "")
     assert message in ended.err
     assert ended.err.count("\n") == 1
+
+
+def test_a_network_of_other_groups_is_trained_stored_and_evaluated_as_such(run: Run, tmp_path: Path) -> None:
+    spec = spec_of("resnext50_32x4d", Changes(cardinality=16))
+    weights.save(build_spec(spec, 3), tmp_path / "w.safetensors", spec, dataset="folder")
+    data = str(jpeg_tree(tmp_path / "tree", images=1))
+    options = ("--weights", "w.safetensors", "--dataset", "folder", "--data", data, "--img-size", "32")
+    ended = run("evaluate", "resnext50_32x4d", *options, "--format", "json")
+    assert ended.code == 0, ended.err
+    (row,) = json.loads(ended.out)["rows"]
+    assert (row["label"], row["cardinality"]) == ("ResNeXt-50 (16x4d)", 16)
+    assert stored_errors(Store(tmp_path / "results")).groups == {}
+    refused = run("train", "resnext50_32x4d", *options)
+    assert (refused.code, "with 16 groups, not 32; give --cardinality 16" in refused.err) == (2, True)
+    no_groups = run("train", "resnet50", "--dataset", "digits", "--cardinality", "16")
+    assert (no_groups.code, "no grouped convolutions" in no_groups.err) == (2, True)
+    asked = training._spec("seresnext50_32x4d", "digits", Switches(), None, 16)
+    trial = select(["seresnext50_32x4d"], Changes(cardinality=16))[1].spec
+    assert (
+        NetworkIdentity.of(asked) == NetworkIdentity.of(trial) != NetworkIdentity.of(replace(trial, cardinality=None))
+    )
 
 
 def test_weights_of_another_network_are_refused_with_the_id_that_fits(run: Run) -> None:

@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from senet_bench.run.cases import Changes, Reference
 
 
+def groups_option(panel: str) -> Any:
+    """`--cardinality` in a panel of the help."""
+    about = "Groups C of ResNeXt-like networks."
+    return typer.Option("--cardinality", min=1, max=MOST_CHANNELS, help=about, rich_help_panel=panel)
+
+
 @dataclass(frozen=True, slots=True)
 class Sizes:
     """What is changed in every network: images, classes, channels, groups."""
@@ -38,10 +44,7 @@ class Sizes:
     in_channels: Annotated[
         int | None, typer.Option("--in-channels", min=1, max=MOST_CHANNELS, help="Input channels.")
     ] = None
-    cardinality: Annotated[
-        int | None,
-        typer.Option("--cardinality", min=1, max=MOST_CHANNELS, help="Groups C of ResNeXt-like networks."),
-    ] = None
+    cardinality: Annotated[int | None, groups_option(PANEL)] = None
 
     def changes(self, switches: Mapping[str, Any] | None = None) -> Changes:
         """The changes, with attention switches where there are any."""
@@ -80,13 +83,15 @@ class Switches:
         """The networks' names; those from outside with attention attached where that is asked for."""
         return [attached_name(name, attach=self.attach, replace=self.replace) for name in names or ()]
 
-    def network(self, model: str, img_size: int | None, size: str | None = None) -> ModelSpec:
+    def network(
+        self, model: str, img_size: int | None, size: str | None = None, cardinality: int | None = None
+    ) -> ModelSpec:
         """One network so built; `UsageError` on switches that would change nothing in it."""
         from senet_bench.run.cases import Changes, spec_of
 
         typed, (name,) = self.typed(), self.named([model])
         sides = _sides(size, {"--img-size": img_size})
-        spec = spec_of(name, Changes(img_size=img_size, attention=typed, input_size=sides))
+        spec = spec_of(name, Changes(img_size=img_size, cardinality=cardinality, attention=typed, input_size=sides))
         if typed and spec.attention is None:
             usual = f"name a network with attention, or leave out {', '.join(typed)}"
             raise UsageError(f"{spec.name} has no attention to switch", "add --attach" if spec.outside else usual)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 import typer
 
 from senet_bench.api import options as o
-from senet_bench.api.networks import Switches
+from senet_bench.api.networks import Switches, groups_option
 from senet_bench.api.parameters import within
 from senet_bench.api.reading import RESULTS, Results
 from senet_bench.api.result import UNWATCHED, Result, Watch
@@ -83,6 +83,7 @@ def train(
     model: Model,
     switches: Switches = Switches(),
     img_size: TrainedSide = None,
+    cardinality: Annotated[int | None, groups_option(Switches.PANEL)] = None,
     lessons: Lessons = Lessons(),
     weights: Weights = Weights(),
     place: o.Where = o.Where(),
@@ -111,7 +112,7 @@ def train(
     from senet_bench.run import tables, train
     from senet_bench.run.training import TrainingRequest
 
-    spec = _spec(model, lessons.dataset, switches, img_size)
+    spec = _spec(model, lessons.dataset, switches, img_size, cardinality)
     request = TrainingRequest(
         spec=spec,
         dataset=lessons.dataset,
@@ -135,9 +136,11 @@ def train(
     return Result.of(tables.training_document(record.document), record)
 
 
-def _spec(model: str, dataset: str, switches: Switches, img_size: int | None) -> ModelSpec:
+def _spec(model: str, dataset: str, switches: Switches, img_size: int | None, cardinality: int | None) -> ModelSpec:
     """The network to be trained; `UsageError` on switches or a size that would change nothing in it."""
-    spec = switches.network(model, img_size)
+    spec = switches.network(model, img_size, cardinality=cardinality)
+    if cardinality is not None and "cardinality" not in spec.options:
+        raise UsageError(f"{spec.name} has no grouped convolutions", "leave out --cardinality")
     if img_size is not None and spec.task == "detection":
         raise UsageError("detectors see whole images, at the recipe's scale", "leave out --img-size")
     check_side(dataset, img_size)

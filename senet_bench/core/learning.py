@@ -169,9 +169,11 @@ class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True,
     ours are of, `labels` whose labels the images have where those are not the data set's; `taken` is which of the
     two states of a trainer's file they are. `constant_gates` are blocks folded away: another network than the row's
     model and attention alone, whose error is nobody else's. So is what a `runtime` in INT8 makes of the weights.
-    `latency` is that of the network as it was shown the images, its ratio to the first one's.
+    `cardinality` is a number of groups that is not the network's own. `latency` is that of the network as it was shown
+    the images, its ratio to the first one's.
     """
 
+    cardinality: int | None = None
     constant_gates: list[str] | None = None
     runtime: str | None = None
     taken: Literal["raw", "average"] | None = None
@@ -188,6 +190,11 @@ class ClassifierRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True,
     trial: str | None = None
     labels: str | None = None
     latency: Latency | None = None
+
+    @property
+    def altered(self) -> bool:
+        """Whether its error is of another network than its model and attention alone tell."""
+        return bool(self.constant_gates or self.runtime or self.cardinality)
 
 
 class DetectorRow(EvaluatedRow, frozen=True, kw_only=True, omit_defaults=True, tag="detection"):

@@ -231,7 +231,7 @@ def _evaluations(
         if not isinstance(document, Facts):
             continue
         for row in document.rows:
-            if isinstance(row, ClassifierRow) and not (row.constant_gates or row.runtime):
+            if isinstance(row, ClassifierRow) and not row.altered:
                 yield of_evaluation(row, trials)
 
 

@@ -243,11 +243,11 @@ def _evaluation(line: ClassifierRow) -> Key:
 
 
 def _is_of(line: ClassifierRow, row: Row) -> bool:
-    """Whether a row is of the network that was evaluated; none is of one with gates folded away or in INT8."""
+    """Whether a row is of the network that was evaluated; none is of one that was altered."""
     size = len(line.mean), line.size, line.size
     network = line.model, line.attention, size, line.classes, None
     own = row.model, row.attention, row.input_size, row.classes, row.cardinality
-    return network == own and not (line.constant_gates or line.runtime)
+    return network == own and not line.altered
 
 
 def _counts() -> list[Metric]:

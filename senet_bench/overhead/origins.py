@@ -99,7 +99,7 @@ def _of_table(table: union.Errors) -> ErrorOrigin:
 
 def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:
     for row in facts.rows:
-        if not isinstance(row, ClassifierRow) or row.constant_gates or row.runtime:
+        if not isinstance(row, ClassifierRow) or row.altered:
             continue
         name, sized, _ = row.model.partition("@")
         known = CATALOG.get(name)

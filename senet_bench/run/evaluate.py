@@ -107,18 +107,21 @@ class EvaluationRequest:
                 raise UsageError(f"{runtime} gives the outputs of eager", f"choose from eager, {exact}")
 
     def specs(self) -> list[ModelSpec]:
-        """The networks; those from outside at the size of the images that they are shown.
+        """The networks, with the groups that their weights were trained with; those from outside at their images' size.
 
         What is attached to them is the attention that their weights were trained with.
         """
         return [self._spec(model, weights) for model, weights in zip(self.models, self.weights)]
 
     def _spec(self, model: str, weights: str) -> ModelSpec:
-        changes = Changes(img_size=self.size if is_outside(model) else None)
-        if not (is_outside(model) and model.endswith(ATTACH)):
+        from senet_bench.training.weights import attention_in, groups_in
+
+        if not is_outside(model):
+            return spec_of(model, Changes(cardinality=groups_in(weights)))
+        changes = Changes(img_size=self.size)
+        if not model.endswith(ATTACH):
             return spec_of(model, changes)
         from senet_bench.models import outside
-        from senet_bench.training.weights import attention_in
 
         return outside.attached(spec_of(model.removesuffix(ATTACH), changes), attention_in(weights))
 
@@ -343,6 +346,7 @@ def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -
     return ClassifierRow(
         model=loaded.spec.name,
         label=label(loaded.spec) + (f", {len(constant)} gates constant" if constant else ""),
+        cardinality=loaded.metadata.get("cardinality"),
         constant_gates=constant or None,
         attention=loaded.spec.attention,
         weights=loaded.source,
@@ -372,7 +376,7 @@ def beside_paper(row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, Stor
 
     Of a network of our own the trial tells what it was trained by.
     """
-    if is_outside(row.model) or row.constant_gates or row.runtime:
+    if is_outside(row.model) or row.altered:
         return []
     spec = replace(resolve(row.model), attention=row.attention, classes=row.classes or resolve(row.model).classes)
     network, error = of_evaluation(row, trials)

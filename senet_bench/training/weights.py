@@ -87,6 +87,8 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     about = {"format": WEIGHTS_FORMAT, "model": spec.name, "attention": _attention(spec), **metadata}
+    if spec.built != spec.options:
+        about["cardinality"] = spec.cardinality
     with written_whole(path) as partial:
         try:
             save_file(tensors, partial, metadata={key: json.dumps(value) for key, value in about.items()})
@@ -311,6 +313,12 @@ def attention_in(weights: str) -> AttentionSpec | None:
     return of_type(stored, AttentionSpec | None, weights) if stored else None
 
 
+def groups_in(weights: str) -> int | None:
+    """The number of groups that a file of our weights says its network has, where that is not the network's own."""
+    groups = _metadata(weights).get("cardinality")
+    return None if groups is None else int(groups)
+
+
 def draw_in(weights: str, dataset: str) -> int:
     """Which draw of a data set's training images a file of our weights was trained on; 0 for others.
 
@@ -362,6 +370,9 @@ def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path
     stored = metadata.get("model", spec.name)
     if stored not in (spec.name, spec.baseline):
         raise UsageError(f"{path} holds {stored}, not {spec.name}", f"evaluate {stored}")
+    groups, own = metadata.get("cardinality", spec.options.get("cardinality")), spec.built.get("cardinality")
+    if groups != own:
+        raise UsageError(f"{path} was trained with {groups} groups, not {own}", f"give --cardinality {groups}")
     if stored == spec.name and "attention" in metadata and metadata["attention"] != _attention(spec):
         trained, wanted = metadata["attention"] or {"block": None}, _attention(spec) or {"block": None}
         names = (name for name in trained if trained[name] != wanted.get(name))

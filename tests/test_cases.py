@@ -46,7 +46,7 @@ def test_the_control_of_another_block_has_its_gates_fixed() -> None:
 
 def test_the_control_has_its_gates_in_all_stages_where_a_setting_has_and_says_where_else() -> None:
     def control(axes: dict[str, str | None]) -> str:
-        (case,) = (case for case in with_controls(grid_cases("seresnet50", axes)) if case.role == "control")
+        (case,) = (case for case in with_controls(grid_cases("seresnet50", axes)[0]) if case.role == "control")
         return label(case.spec)
 
     assert (

@@ -385,6 +385,15 @@ def test_one_that_answers_from_what_it_kept_is_named_and_not_ranked() -> None:
     assert "anew before every call" in str(found.latency("b").settings.images)
 
 
+def test_a_copy_that_answers_for_another_number_of_images_answers_from_what_it_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reference, image = Reference.of(network()), example(SIZE, 1)
+    assert reference.fault(reference.own(image), image, 1e-3) is None
+    monkeypatch.setattr(Reference, "exact", lambda *_: np.zeros((2, 5)))
+    assert reference.fault(np.ones((1, 5)), image, 1e-3) == "stale"
+
+
 def test_a_network_whose_output_is_random_is_timed_and_gets_no_verdict() -> None:
     found = result_of(measure_networks({"a": network(), "b": Random()}, "a", SIZE, plan=QUICK))
     assert "changed between rounds" in (found.latency("b").reason or "")

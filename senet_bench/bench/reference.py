@@ -65,11 +65,14 @@ class Reference:
         far to be judged by: it can be 0.04 for one image and 0.6 for the next (SE-MobileNet in bf16).
         """
         given, own, most = array(output), self.own(images), min(SLACK * allowed, FARTHEST)
-        if distance(given, own) <= most:
+        if given.shape == own.shape and distance(given, own) <= most:
             return None
-        if distance(self.again(images), own) > allowed:
+        again, exact, rough = self.again(images), self.exact(images), self.rough(images, dtype)
+        copies = [one for one in (given, again, exact, rough) if one is not None]
+        if any(one.shape != own.shape for one in copies):  # one of them is of other images
+            return "stale"
+        if distance(again, own) > allowed:
             return "random"
-        exact, rough = self.exact(images), self.rough(images, dtype)
         far = rough is not None and AS_FAR * distance(rough, own if exact is None else exact) > most
         if far or (exact is not None and distance(own, exact) > UNTOLD):
             kept = self.repeated(images)

@@ -27,7 +27,7 @@ from senet_bench.run.training import TrainingRequest
 from senet_bench.training import checkpoint, downloads, trials
 from senet_bench.training.identity import identity_of
 from senet_bench.training.start import as_identity, start_of_training
-from senet_bench.training.weights import check_draw, load_weights, save
+from senet_bench.training.weights import check_draw, draw_in, load_weights, save
 from tests.conftest import Run
 
 
@@ -243,7 +243,12 @@ def test_digits_are_not_fine_tuned_on_from_weights_that_have_seen_the_test_image
         assert f"that digits with seed {seed} is tested on; train and fine-tune with --dataset digits-full" in ended.err
     assert run(*sweep, "mnist").code == 0
     check_draw("digits", "digits", [2])
-    check_draw("digits", "digits-full", range(8))
+    check_draw("digits-full", "digits-full", range(8))
+    with pytest.raises(UsageError, match="trained on images of digits that digits-full with seed 0 is tested on"):
+        check_draw("digits", "digits-full", range(8))
+    assert (draw_in("digits", "digits"), draw_in("digits-full", "digits-full"), draw_in("mnist", "digits")) == (2, 0, 0)
+    with pytest.raises(UsageError, match="trained on images of digits-full that digits is tested on; use digits-full"):
+        draw_in("digits-full", "digits")
 
 
 def test_plain_attention_and_learned_constant_gates_are_compared_from_the_same_weights(run: Run, weights: Path) -> None:

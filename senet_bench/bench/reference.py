@@ -85,11 +85,14 @@ class Reference:
 
         There its output is held against that of another copy of what runs, and the network is seen by itself.
         """
-        own, kept = self.own(images), self.repeated(images)
-        if distance(self.again(images), own) > allowed:
+        own, again, kept = self.own(images), self.again(images), self.repeated(images)
+        given, beside = array(output), array(other)
+        if again.shape != own.shape or given.shape != beside.shape:
+            return "stale"
+        if distance(again, own) > allowed:
             return "random"
         keeps = kept is not None and distance(kept, own) > allowed
-        return "stale" if keeps or distance(array(output), array(other)) > SLACK * allowed else None
+        return "stale" if keeps or distance(given, beside) > SLACK * allowed else None
 
     def own(self, images: Tensor) -> Floats:
         """What an untouched copy gives in single precision."""

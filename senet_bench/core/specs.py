@@ -134,7 +134,7 @@ class ModelSpec:
     `stages` are the stage numbers that `AttentionSpec.stages` may name; `params` the trainable parameters with
     `classes` classes and three input channels, which the tests check against the built network. `trunk` names the
     classifier whose stages a detector is built on; a detector's `classes` are those of objects, without background.
-    `cardinality` is the number of groups C that was asked for, None where it is the network's own. `input_size` is
+    `cardinality` is the number of groups C where it is not the network's own. `input_size` is
     (C, H, W) of an image, of a network from outside also (C, L) or (C, D, H, W); `guessed_size` says that it is the
     first that a network from outside could take, and nobody said so.
     """
@@ -164,6 +164,15 @@ class ModelSpec:
     def built(self) -> Mapping[str, Any]:
         """The options that it is built with, with the number of groups that was asked for."""
         return self.options if self.cardinality is None else {**self.options, "cardinality": self.cardinality}
+
+    def with_groups(self, groups: int | None) -> ModelSpec:
+        """The network with another number of groups, each as wide as its own: 32x4d becomes 16x4d in its label."""
+        own, width = (self.options.get(name) for name in ("cardinality", "group_width"))
+        if groups in (None, own, self.cardinality):
+            return self
+        printed, named = f"{own}x{width}d", f"{groups}x{width}d"
+        label = self.label.replace(printed, named) if printed in self.label else f"{self.label} (C={groups})"
+        return replace(self, label=label, cardinality=groups)
 
     @property
     def foreign(self) -> str | None:

@@ -277,7 +277,7 @@ def _summary(
     for _ in watch.observe():
         pass
     tally = watch.tallies[GATE]
-    for _ in watch.hold(variants(watch.means())):
+    for _ in watch.hold({name: gates for name, gates in variants(watch.means()).items() if name.startswith(GATE)}):
         pass
     moved = math.sqrt(math.fsum((gate - START) ** 2 for row in seen for gate in row.gate) / (3 * len(seen)))
     return ColourSummary(

@@ -73,15 +73,10 @@ def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
 
 def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = None) -> bool:
     """Whether a network is the baseline, has it as its own, or is a plain form of another size."""
-    if isinstance(row, Row) and not _has_own_groups(base, row):
+    if isinstance(row, Row) and row.cardinality is not None:
         return False
     own = row.baseline if isinstance(row, Row) else baseline
     return own == base.name or (row.attention is None and row.model.partition("@")[0] == base.name)
-
-
-def _has_own_groups(base: ModelSpec, row: Row) -> bool:
-    """Whether a network has as many groups as the baseline, where that has some."""
-    return row.cardinality in (None, base.options.get("cardinality"))
 
 
 def _of_table(table: union.Errors) -> ErrorOrigin:
@@ -156,7 +151,7 @@ def latest_latencies(
     for _, run in store.runs():
         machine = run.environment.machine
         for row in run.rows:
-            like = (row.input_size, row.classes) == (origin.size, origin.classes) and _has_own_groups(base, row)
+            like = (row.input_size, row.classes, row.cardinality) == (origin.size, origin.classes, None)
             if like and row.baseline == base.name:
                 for latency in row.latencies:
                     if latency.ratio is None or not _like(latency.conditions, conditions):

@@ -51,23 +51,12 @@ class Changes:
             )
         channels, *sides = self.input_size or spec.input_size
         return replace(
-            spec,
-            label=_with_groups(spec, self.cardinality),
+            spec.with_groups(self.cardinality),
             input_size=(self.in_channels or channels, *(self.img_size or side for side in sides)),
             guessed_size=spec.guessed_size and self.img_size is None,
             classes=self.classes or spec.classes,
-            cardinality=self.cardinality or spec.cardinality,
             attention=switched(spec.attention, self.attention) if spec.attention else None,
         )
-
-
-def _with_groups(spec: ModelSpec, groups: int | None) -> str:
-    """The label of a network with another number of groups, each as wide as its own: 32x4d becomes 16x4d."""
-    own, width = (spec.options.get(name) for name in ("cardinality", "group_width"))
-    if groups in (None, own, spec.cardinality):
-        return spec.label
-    printed = f"{own}x{width}d"
-    return spec.label.replace(printed, f"{groups}x{width}d") if printed in spec.label else f"{spec.label} (C={groups})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,15 +261,8 @@ def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:
 def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """The baseline and the variant with attention that a row belongs to, of the same sizes."""
     if not spec.outside:
-        groups = spec.cardinality
         base, variant = (
-            replace(
-                row,
-                label=_with_groups(row, groups),
-                input_size=spec.input_size,
-                classes=spec.classes,
-                cardinality=groups,
-            )
+            replace(row.with_groups(spec.cardinality), input_size=spec.input_size, classes=spec.classes)
             for row in pair(spec)
         )
         return base, variant
@@ -331,7 +313,10 @@ def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:
 
 
 def _control(variants: Sequence[Case]) -> Case:
-    """The control of the variants of one baseline."""
+    """The control of the variants of one baseline: the first with blocks in all stages, if there is one.
+
+    Of those with equal stages, the first that has them at the usual place.
+    """
 
     def unusual(case: Case) -> tuple[bool, bool]:
         attention, usual = case.spec.attention or AttentionSpec(), usual_attention(case.spec.name)

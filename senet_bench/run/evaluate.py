@@ -107,21 +107,18 @@ class EvaluationRequest:
                 raise UsageError(f"{runtime} gives the outputs of eager", f"choose from eager, {exact}")
 
     def specs(self) -> list[ModelSpec]:
-        """The networks, with the groups that their weights were trained with; those from outside at their images' size.
+        """The networks; those from outside at the size of the images that they are shown.
 
         What is attached to them is the attention that their weights were trained with.
         """
         return [self._spec(model, weights) for model, weights in zip(self.models, self.weights)]
 
     def _spec(self, model: str, weights: str) -> ModelSpec:
-        from senet_bench.training.weights import attention_in, groups_in
-
-        if not is_outside(model):
-            return spec_of(model, Changes(cardinality=groups_in(weights)))
-        changes = Changes(img_size=self.size)
-        if not model.endswith(ATTACH):
+        changes = Changes(img_size=self.size if is_outside(model) else None)
+        if not (is_outside(model) and model.endswith(ATTACH)):
             return spec_of(model, changes)
         from senet_bench.models import outside
+        from senet_bench.training.weights import attention_in
 
         return outside.attached(spec_of(model.removesuffix(ATTACH), changes), attention_in(weights))
 

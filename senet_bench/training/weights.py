@@ -87,7 +87,7 @@ def save(network: nn.Module, path: Path, spec: ModelSpec, **metadata: Any) -> No
 
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in network.state_dict().items()}
     about = {"format": WEIGHTS_FORMAT, "model": spec.name, "attention": _attention(spec), **metadata}
-    if spec.built != spec.options:
+    if spec.cardinality is not None:
         about["cardinality"] = spec.cardinality
     with written_whole(path) as partial:
         try:
@@ -313,21 +313,16 @@ def attention_in(weights: str) -> AttentionSpec | None:
     return of_type(stored, AttentionSpec | None, weights) if stored else None
 
 
-def groups_in(weights: str) -> int | None:
-    """The number of groups that a file of our weights says its network has, where that is not the network's own."""
-    groups = _metadata(weights).get("cardinality")
-    return None if groups is None else int(groups)
-
-
 def draw_in(weights: str, dataset: str) -> int:
     """Which draw of a data set's training images a file of our weights was trained on; 0 for others.
 
-    Another draw of `digits` would be tested on images that the network was trained on.
+    Another draw of `digits`, or the other of the two sets of digits, would be tested on images that the network was
+    trained on: `UsageError` for the latter.
     """
-    if dataset != "digits":
-        return 0
     metadata = _metadata(weights)
-    return int(metadata.get("seed", 0)) if metadata.get("dataset") == dataset else 0
+    if other := _other_digits(metadata, dataset):
+        raise UsageError(f"{weights} was trained on images of {other} that {dataset} is tested on", f"use {other}")
+    return int(metadata.get("seed", 0)) if dataset == metadata.get("dataset") == "digits" else 0
 
 
 def check_draw(weights: str, dataset: str, seeds: Iterable[int]) -> None:
@@ -336,15 +331,20 @@ def check_draw(weights: str, dataset: str, seeds: Iterable[int]) -> None:
     Each seed draws its own training images of `digits`, and is tested on all others.
     """
     metadata = _metadata(weights)
-    trained = DATASETS.get(metadata.get("dataset", ""))
-    if dataset != "digits" or trained is None or not trained.embedded:
-        return
-    seen = next((seed for seed in seeds if trained.key != dataset or seed != metadata.get("seed", 0)), None)
+    other, drawn = _other_digits(metadata, dataset), dataset == metadata.get("dataset") == "digits"
+    seen = next((seed for seed in seeds if other or (drawn and seed != metadata.get("seed", 0))), None)
     if seen is not None:
         raise UsageError(
-            f"{weights} was trained on images of {trained.key} that digits with seed {seen} is tested on",
+            f"{weights} was trained on images of {other or dataset} that {dataset} with seed {seen} is tested on",
             "train and fine-tune with --dataset digits-full, whose test images are the same for all seeds",
         )
+
+
+def _other_digits(metadata: Mapping[str, Any], dataset: str) -> str | None:
+    """The data set that weights were trained on where it is the other one of the digits."""
+    trained, own = (DATASETS.get(str(name)) for name in (metadata.get("dataset"), dataset))
+    both = trained is not None and own is not None and trained.embedded and own.embedded
+    return trained.key if both and trained is not own else None  # type: ignore[union-attr]
 
 
 def _metadata(weights: str) -> Mapping[str, Any]:
@@ -360,10 +360,11 @@ def _metadata(weights: str) -> Mapping[str, Any]:
 
 
 def _as_trained(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> ModelSpec:
-    """The row with the attention of a checkpoint of the same network."""
+    """The row with the groups and the attention of a checkpoint of the same network."""
     if metadata.get("model") != spec.name or "attention" not in metadata:
         return spec
-    return replace(spec, attention=of_type(metadata["attention"], AttentionSpec | None, str(path)))
+    attention = of_type(metadata["attention"], AttentionSpec | None, str(path))
+    return replace(spec, attention=attention).with_groups(metadata.get("cardinality"))
 
 
 def _check_same_network(spec: ModelSpec, metadata: Mapping[str, Any], path: Path) -> None:

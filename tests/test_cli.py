@@ -190,6 +190,7 @@ BAD = {
     ("compare", "resnet18", "--img-size", "0"): "img-size",
     ("compare", "bninception", "--img-size", "5"): "cannot take 3x5x5",
     ("compare", "resnet18", "--cardinality", "4"): "grouped",
+    ("compare", "resnet18", "--epochs", "3", "--seeds", "4"): "--epochs, --seeds are for training; add --dataset",
     ("compare", "resnet18", "--placement", "3x3"): "3x3",
     ("compare", "resnet18", "--format", "xml"): "xml",
     ("compare", "resnet18", "-o", "no/such/folder.md"): "does not exist",

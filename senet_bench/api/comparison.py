@@ -50,7 +50,7 @@ def compare(
     reference = partners.reference()
     if limits and sweep is None:
         running.check_single(limits)
-        names, plan = replace(switches, attach=False, replace=False), replace(Trials(), dry_run=trials.dry_run)
+        names, plan = replace(switches, attach=False, replace=False), Trials(dry_run=trials.dry_run)
         _refuse_unheeded(names, sizes, partners, counting, TimingOptions(energy=timing.energy), plan, tables)
     from senet_bench.run import cases
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -31,7 +31,7 @@ from senet_bench.api.options import (
     Workers,
     seed_count,
 )
-from senet_bench.api.parameters import read_by, within
+from senet_bench.api.parameters import options_typed, read_by, within
 from senet_bench.bench.process import cores
 from senet_bench.core import specs
 from senet_bench.core.datasets import CLASSIFICATION, EACH_OF_THE_PAPER, dataset_key
@@ -144,9 +144,9 @@ class Trials:
             self.engine, self.engine_address, typed, self.workers, device, results, together, detach=self.detach
         )
         if self.dataset is None:
-            if self.weights is not None or self.blocks_first:
-                unused = "--blocks-first" if self.weights is None else "--weights"
-                raise UsageError(f"{unused} is for training", "add --dataset, or leave it out")
+            if unused := options_typed(replace(self, dry_run=False)):
+                are = "are" if unused[1:] else "is"
+                raise UsageError(f"{', '.join(unused)} {are} for training", "add --dataset, or leave it out")
             return None
         if self.download:
             fetch_data(self.dataset, self.data)

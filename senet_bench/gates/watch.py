@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR_CONSTANT, GateTally, evenly
 from senet_bench.models.attention import SqueezeExcitation
+from senet_bench.models.folding import held_at
 from senet_bench.models.gates import gate_blocks, gate_stages
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
@@ -102,7 +104,7 @@ class GateWatch:
         with _evaluating(self.network, self.viewing):
             for done, crops in self._batches(corrupt):
                 for variant, gates in variants.items():
-                    with _hooks(self.blocks, {name: _fixing(gate) for name, gate in gates.items()}):
+                    with _hooks(self.blocks, {name: partial(held_at, gate) for name, gate in gates.items()}):
                         parts[variant].append(self._show(crops))
                 yield done
         skipped = [str(path) for path in corrupt]
@@ -176,13 +178,6 @@ def _noting(name: str, gates: dict[str, Tensor]) -> Any:
         gates[name] = gate_of(block, inputs[0], output)
 
     return note
-
-
-def _fixing(gate: Tensor) -> Any:
-    def fix(block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-        return inputs[0] * gate[:, None, None].to(inputs[0].dtype)
-
-    return fix
 
 
 def drawn_rows(labels: LabelArray, per_class: int | None, seed: int) -> LabelArray:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -65,15 +65,15 @@ def _check_same(network: nn.Module, plain: nn.Module, gates: Mapping[str, Tensor
     """Raise `UsageError` unless a folded network gives what the network does with its blocks held at the gates."""
     held: nn.Module = copy.deepcopy(network).eval()
     for name, gate in gates.items():
-        held.get_submodule(name).register_forward_hook(partial(_held, gate))
+        held.get_submodule(name).register_forward_hook(partial(held_at, gate))
     like = next(network.parameters())
     image = torch.randn((1, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
     if difference(held, plain, image) > SAME:
         raise UsageError("without these gates the network computes something else", FOLDED_APART)
 
 
-def _held(gate: Tensor, block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-    """What a block gives whose gates (C,) are fixed."""
+def held_at(gate: Tensor, block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
+    """What a block gives whose gates (C,) are fixed, as a hook of it."""
     return inputs[0] * gate.to(inputs[0]).reshape(-1, *(1 for _ in inputs[0].shape[2:]))
 
 

@@ -145,6 +145,8 @@ _ROWS = (
     ),
 )
 DATASETS: dict[str, Dataset] = {row.key: row for row in _ROWS}
+EMBEDDED = tuple(row.key for row in _ROWS if row.embedded)
+"""The data sets that come with this toolkit, so that no folder can hold another one: two splits of the same digits."""
 
 
 def known(name: str) -> Dataset:

@@ -96,12 +96,12 @@ class Identity:
         plain: dict[str, Any] = canonical(self)
         return plain
 
-    def parts(self) -> dict[str, Any]:
+    def parts(self) -> dict[str, object]:
         """The same in one level, `data.size` for the size in its data."""
-        parts: dict[str, Any] = {}
+        parts: dict[str, object] = {}
         for name, value in self.as_dict().items():
-            inner = value if isinstance(value, dict) else {"": value}
-            parts.update({f"{name}.{part}".rstrip("."): content for part, content in inner.items()})
+            inner = {f"{name}.{part}": content for part, content in value.items()} if isinstance(value, dict) else {}
+            parts |= inner or {name: value}
         return parts
 
 

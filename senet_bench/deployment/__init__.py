@@ -27,6 +27,8 @@ from senet_bench.errors import MeasurementError, UsageError
 __all__ = ["Deployed", "deploy", "has_prepacked", "transformed"]
 
 ImageShape = tuple[int, int, int, int]
+IN_TORCH: tuple[DeployEngine, ...] = ("torch", "eager")
+"""What runs a network as torch does, in the layout that `Deployed.channels_last` says."""
 FILE_WRITERS: dict[str, tuple[DeployEngine, Callable[..., None]]] = {
     ".onnx": ("onnxruntime", write_onnx),
     ".xml": ("openvino", write_openvino),
@@ -60,7 +62,7 @@ class Deployed(PerShape[EngineCall]):
     def forward(self, x: Tensor) -> Any:
         """Images (N, C, H, W) to what the network it was made from gives in evaluation, without gradients."""
         with torch.no_grad():
-            if self.engine in ("torch", "eager"):
+            if self.engine in IN_TORCH:
                 return self.body(_channels_last(x) if self.channels_last and x.dim() == 4 else x)
             return self.run(x)(x)
 
@@ -136,10 +138,10 @@ def deploy(
         module = fuse(module) if runtime == "torch" else module
     if module is None or not _agree(network, module):
         deployed = Deployed(copy.deepcopy(network).eval().requires_grad_(False), False, runtime, dynamic)
-        deployed.channels_last = _agree(network, deployed.body)
+        deployed.channels_last = runtime not in IN_TORCH or _agree(network, deployed.body)
     else:
         deployed = Deployed(module, True, runtime, dynamic, blocked)
-        for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in ("torch", "eager") else ():
+        for tensor in (*deployed.parameters(), *deployed.buffers()) if runtime in IN_TORCH else ():
             if tensor.dim() == 4:
                 tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
     return Captured(deployed) if graph else deployed

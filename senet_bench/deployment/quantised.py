@@ -113,6 +113,8 @@ class Quantised(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         """Images (N, C, H, W) to the logits; a batch is split, and what is left of it filled up."""
+        if len(x) <= self.most:
+            return self._logits(x)
         return torch.cat([self._logits(part) for part in torch.split(x, self.most)])
 
     def _logits(self, x: Tensor) -> Tensor:

@@ -295,10 +295,7 @@ def case_names(case: Case) -> list[str]:
 
 
 def with_controls(cases: Sequence[Case]) -> tuple[Case, ...]:
-    """The cases, and behind the first variant of each baseline a network of it with its gates fixed at 0.5.
-
-    That is the first with blocks in all stages and where the network usually has them; where none is, the first.
-    """
+    """The cases, and behind the first variant of each baseline a network of it with its gates fixed at 0.5."""
     controlled: list[Case] = []
     seen: set[tuple[str, int]] = set()
     for case in cases:

@@ -342,13 +342,13 @@ class Sweep:
         for trial in planned:
             key = key_of(definition(trial))
             to_run = id(trial) in mine and trial.seed >= self.begun
-            file = store.trained_weights(trial.spec.name, trial.dataset, trial.recipe.name, key).absolute()
+            name = trial.spec.name, trial.dataset, trial.recipe.name, key
+            weights = store.trained_weights(*name).absolute() if self.keep_weights else None
             if not (self.fresh and to_run) and (result := stored.result(trial, key)) is not None:
                 outcomes.add(trial, result)
-                if self.keep_weights and to_run and not file.is_file():
+                if weights is not None and to_run and not weights.is_file():
                     outcomes.unkept.setdefault(int(trial.arm), []).append(trial.seed)
             elif to_run:
-                weights = file if self.keep_weights else None
                 folder = str(self.folder.expanduser().absolute()) if self.folder else None
                 own = replace(trial, folder=folder, checkpoint=stored.kept.checkpoint(key).absolute(), weights=weights)
                 todo.append(Claimed(key, own, definition))

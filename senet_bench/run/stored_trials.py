@@ -50,8 +50,10 @@ class StoredTrials:
     def result(self, trial: Trial, key: str) -> TrialResult | None:
         """The result of a trial by its key; None where there is none, which is looked for again the next time."""
         if key not in self.read:
-            own = replace(self.kept, runs=None)
-            result = own.get(key) if key in self.anew else self.kept.get(key) or self.before.result(trial)
+            if key in self.anew:
+                result = replace(self.kept, runs=None).get(key)
+            else:
+                result = self.kept.get(key) or self.before.result(trial)
             if result is None:
                 return None
             self.read[key] = result

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from senet_bench.core import catalog
-from senet_bench.core.datasets import DATASETS
+from senet_bench.core.datasets import DATASETS, EMBEDDED
 from senet_bench.core.files import kind_of_path, read_file
 from senet_bench.core.identity import TEXTS, Data, Identity, NetworkIdentity, canonical, recipe_facts, source_digest
 from senet_bench.core.learning import TrialResult
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 LOOKED_AT = 1000
 """How many images of a split are looked at for its digest, evenly spaced; of all others the labels and names."""
-EMBEDDED = ("digits", "digits-full")
-"""The data sets that come with this toolkit, so that no folder can hold another one."""
 
 
 def identity_of(trial: Trial, data: Data | None = None) -> Identity:

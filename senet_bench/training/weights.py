@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
-from senet_bench.core.datasets import DATASETS
+from senet_bench.core.datasets import EMBEDDED
 from senet_bench.core.files import kind_of_path, written_whole
 from senet_bench.core.results import of_type
 from senet_bench.core.specs import AttentionSpec, ModelSpec, bare_name
@@ -319,10 +319,10 @@ def draw_in(weights: str, dataset: str) -> int:
     Another draw of `digits`, or the other of the two sets of digits, would be tested on images that the network was
     trained on: `UsageError` for the latter.
     """
-    metadata = _metadata(weights)
-    if other := _other_digits(metadata, dataset):
-        raise UsageError(f"{weights} was trained on images of {other} that {dataset} is tested on", f"use {other}")
-    return int(metadata.get("seed", 0)) if dataset == metadata.get("dataset") == "digits" else 0
+    trained, seed = _digits_of(weights, dataset)
+    if trained not in (None, dataset):
+        raise UsageError(f"{weights} was trained on images of {trained} that {dataset} is tested on", f"use {trained}")
+    return seed if trained == "digits" else 0
 
 
 def check_draw(weights: str, dataset: str, seeds: Iterable[int]) -> None:
@@ -330,21 +330,24 @@ def check_draw(weights: str, dataset: str, seeds: Iterable[int]) -> None:
 
     Each seed draws its own training images of `digits`, and is tested on all others.
     """
-    metadata = _metadata(weights)
-    other, drawn = _other_digits(metadata, dataset), dataset == metadata.get("dataset") == "digits"
-    seen = next((seed for seed in seeds if other or (drawn and seed != metadata.get("seed", 0))), None)
+    trained, drawn = _digits_of(weights, dataset)
+    if trained is None or trained == dataset == "digits-full":
+        return
+    seen = next((seed for seed in seeds if trained != dataset or seed != drawn), None)
     if seen is not None:
         raise UsageError(
-            f"{weights} was trained on images of {other or dataset} that {dataset} with seed {seen} is tested on",
+            f"{weights} was trained on images of {trained} that {dataset} with seed {seen} is tested on",
             "train and fine-tune with --dataset digits-full, whose test images are the same for all seeds",
         )
 
 
-def _other_digits(metadata: Mapping[str, Any], dataset: str) -> str | None:
-    """The data set that weights were trained on where it is the other one of the digits."""
-    trained, own = (DATASETS.get(str(name)) for name in (metadata.get("dataset"), dataset))
-    both = trained is not None and own is not None and trained.embedded and own.embedded
-    return trained.key if both and trained is not own else None  # type: ignore[union-attr]
+def _digits_of(weights: str, dataset: str) -> tuple[str | None, int]:
+    """Which of the two sets of digits a file of our weights was trained on, and its seed; None where either is none."""
+    if dataset not in EMBEDDED:
+        return None, 0
+    metadata = _metadata(weights)
+    trained = metadata.get("dataset")
+    return (trained, int(metadata.get("seed", 0))) if trained in EMBEDDED else (None, 0)
 
 
 def _metadata(weights: str) -> Mapping[str, Any]:

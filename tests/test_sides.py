@@ -117,6 +117,23 @@ def test_files_are_named_where_none_of_a_folder_can_be_read(run: Run, tmp_path: 
 
 
 @pytest.mark.usefixtures("two")
+def test_what_stands_side_by_side_is_numbers_for_machines(run: Run) -> None:
+    times, errors, params, macs = json.loads(run("report", "a", "b", "--format", "json").out)["rows"]
+    of_two = next(line for line in times["lines"] if "reduction=2)" in line["network"])
+    here, there = (of_two[name] for name in of_two if name not in ("network", "differs"))
+    assert (here["ratio"], there["ratio"]) == pytest.approx((1.1, 1.2), abs=0.01)
+    assert there["ci"] == pytest.approx([there["ratio"] - 0.01, there["ratio"] + 0.01])
+    assert of_two["differs"] is True
+    assert {line["differs"] for line in times["lines"] if line is not of_two} == {False}
+    row = stored.ablation().rows[0]
+    assert row.accuracy is not None
+    assert errors["lines"][0]["a"]["top1_err"] == row.accuracy.top1_err
+    assert (params["lines"][0]["a"], macs["lines"][0]["b"]) == (row.params, row.flops["macs"])
+    heads = run("report", "a", "b", "--format", "csv").out.splitlines()[0]
+    assert all(head in heads for head in ("_ratio", "_ci_low", "a_top1_err", "b_top1_err", "differs"))
+
+
+@pytest.mark.usefixtures("two")
 def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
     times, errors = run("report", "a", "--cite").out.splitlines()
     assert "senet-bench 0.1.0 on Test CPU, 4 cores (torch 2.15.0)" in times

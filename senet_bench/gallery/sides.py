@@ -90,8 +90,10 @@ def _latency(row: Row) -> Latency:
     return row.latency
 
 
-def _time(row: Row) -> str:
-    return f"{_latency(row).ratio:.3f}" + _bracketed(_latency(row).ci, ".3f")
+def _time(row: Row) -> Cell:
+    latency = _latency(row)
+    text = f"{latency.ratio:.3f}" + _bracketed(latency.ci, ".3f")
+    return Cell(text, value={"ratio": latency.ratio, "ci": latency.ci})
 
 
 def _time_interval(row: Row) -> Interval | None:
@@ -126,15 +128,20 @@ def _accuracy(row: Row) -> Accuracy:
     return row.accuracy
 
 
-def _error(row: Row) -> str:
-    accuracy = _accuracy(row)
-    return number(accuracy.top1_err, ".2f", 100) + _bracketed(mean_interval(accuracy), ".2f", 100)
+def _error(row: Row) -> Cell:
+    accuracy, interval = _accuracy(row), mean_interval(_accuracy(row))
+    text = number(accuracy.top1_err, ".2f", 100) + _bracketed(interval, ".2f", 100)
+    return Cell(text, value={"top1_err": accuracy.top1_err, "ci": interval})
 
 
 def _counts(sides: Mapping[str, Collection]) -> Iterator[Table]:
     known = {name: {union.identity(row): row for row in one.rows("compare", "ablate")} for name, one in sides.items()}
-    yield from _table("Parameters", known, lambda row: str(row.params), lambda row: _exact(row.params))
-    yield from _table("Multiply-adds", known, lambda row: str(_macs(row)), lambda row: _exact(_macs(row)))
+    yield from _table("Parameters", known, lambda row: _count(row.params), lambda row: _exact(row.params))
+    yield from _table("Multiply-adds", known, lambda row: _count(_macs(row)), lambda row: _exact(_macs(row)))
+
+
+def _count(value: int | None) -> Cell:
+    return Cell(EMPTY if value is None else str(value), value=value)
 
 
 def _macs(row: Row) -> int | None:
@@ -148,7 +155,7 @@ def _exact(value: int | None) -> Interval | None:
 def _table(
     title: str,
     known: Mapping[str, Mapping[Key, Row]],
-    text: Callable[[Row], str],
+    text: Callable[[Row], Cell],
     bounds: Callable[[Row], Interval | None],
 ) -> Iterator[Table]:
     """A line for each network that two sides or more have, a column a side; none where there is no such network."""
@@ -163,19 +170,21 @@ def _table(
     fields: list[Field[Row]] = [(Column("network", numeric=False), union.labels(shared))]
     fields += [(Column(name), _of_side(known[name], text)) for name in sides]
 
-    def told(row: Row) -> str | Cell:
-        here = (known[name].get(union.identity(row)) for name in sides)
-        return Cell("differs", "differs") if _apart([bounds(one) for one in here if one]) else EMPTY
+    def told(row: Row) -> Cell:
+        here = [known[name].get(union.identity(row)) for name in sides]
+        apart = _apart([interval for one in here if one and (interval := bounds(one))])
+        return Cell("differs", "differs", value=True) if apart else Cell(EMPTY, value=apart)
 
     fields.append((Column("differs", numeric=False), told))
     yield table_of(title, fields, shared, SIDE_NOTES)
 
 
-def _of_side(rows: Mapping[Key, Row], text: Callable[[Row], str]) -> Callable[[Row], str]:
+def _of_side(rows: Mapping[Key, Row], text: Callable[[Row], Cell]) -> Callable[[Row], str | Cell]:
     return lambda row: text(rows[union.identity(row)]) if union.identity(row) in rows else EMPTY
 
 
-def _apart(intervals: Sequence[Interval | None]) -> bool:
-    """Whether two of the intervals share no value."""
-    known = [bounds for bounds in intervals if bounds is not None]
-    return bool(known) and max(low for low, _ in known) > min(high for _, high in known)
+def _apart(intervals: Sequence[Interval]) -> bool | None:
+    """Whether two of the intervals share no value; None where there are no two."""
+    if len(intervals) < 2:
+        return None
+    return max(low for low, _ in intervals) > min(high for _, high in intervals)

@@ -15,7 +15,7 @@ from senet_bench.regression.baselines import Baselines, MachineBaseline, Portabl
 from senet_bench.regression.drift import COUNTS, MOST_COMMITS, line_of, total
 from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.text import value
-from senet_bench.show.tables import EMPTY, Column, Table
+from senet_bench.show.tables import EMPTY, Cell, Column, Table
 
 NOT_COMMITTED = "not committed"
 LINE_NOTE = "over commits: a bar for each commit that stored the number, the least the lowest; empty where all are one"
@@ -95,11 +95,20 @@ def _named(moment: CheckMoment) -> str:
     return f"{moment.commit} ({moment.day})" if moment.day else moment.commit
 
 
-def _row(key: tuple[str, str, str], moments: list[CheckMoment]) -> tuple[str, ...]:
+def _row(key: tuple[str, str, str], moments: list[CheckMoment]) -> tuple[str | Cell, ...]:
     network, metric, unit = key
     values = [moment.numbers[key] for moment in moments]
     turns = [after for before, after in itertools.pairwise(moments) if before.numbers[key] != after.numbers[key]]
     was, now = values[0], values[-1]
-    change = EMPTY if was == now else f"{100 * (now / was - 1):+.3g} %" if was else f"{now - was:+,}"
-    when = turns[-1].commit if turns else EMPTY
-    return (network, metric, value(was, unit), value(now, unit), change, str(len(turns)), when, line_of(values))
+    part = now / was - 1 if was else None
+    change = EMPTY if was == now else f"{now - was:+,}" if part is None else f"{100 * part:+.3g} %"
+    return (
+        network,
+        metric,
+        Cell(value(was, unit), value=was),
+        Cell(value(now, unit), value=now),
+        Cell(change, value=part),
+        Cell(str(len(turns)), value=len(turns)),
+        turns[-1].commit if turns else EMPTY,
+        Cell(line_of(values), value=values),
+    )

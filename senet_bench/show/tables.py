@@ -25,11 +25,15 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A text with the status that colours it, and a note that its table carries once."""
+    """A text with the status that colours it, and a note that its table carries once.
+
+    `value` is what the text says, for machines: in SI units and fractions, None where that is the text itself.
+    """
 
     text: str
     status: str = ""
     note: str = ""
+    value: object = None
 
     def __str__(self) -> str:
         """The text alone."""
@@ -139,13 +143,27 @@ def of_table(table: Table) -> Document:
 
 def of_tables(command: str, tables: Sequence[Table], **about: object) -> Document:
     """What a command has to say in tables alone: they are the rows of its JSON, and their lines its records."""
-    rows = [{"title": table.title, "lines": _lines(table), "notes": table.notes} for table in tables]
-    records = tuple({"table": table.title, **line} for table in tables for line in _lines(table))
+    lines = [_values(table) for table in tables]
+    rows = [{"title": table.title, "lines": own, "notes": table.notes} for table, own in zip(tables, lines)]
+    records = tuple({"table": table.title, **line} for table, own in zip(tables, lines) for line in own)
     json = {"schema": schema_of(command), "version": __version__, **about, "rows": rows}
     return Document(json, tuple(tables), tuple(tables), records)
 
 
 def _lines(table: Table) -> tuple[dict[str, str], ...]:
-    """The lines of a table under their headings."""
-    names = [f"{column.group} {column.name}".strip() for column in table.columns]
-    return tuple(dict(zip(names, row)) for row in table.texts)
+    """The lines of a table under their headings, as texts."""
+    return tuple(dict(zip(_names(table), row)) for row in table.texts)
+
+
+def _values(table: Table) -> tuple[dict[str, object], ...]:
+    """The lines of a table under their headings, for machines; None where nothing is known."""
+    return tuple(dict(zip(_names(table), map(_value, row))) for row in table.rows)
+
+
+def _value(cell: str | Cell) -> object:
+    value = cell.value if isinstance(cell, Cell) else None
+    return (str(cell) or None) if value is None else value
+
+
+def _names(table: Table) -> list[str]:
+    return [f"{column.group} {column.name}".strip() for column in table.columns]

@@ -17,7 +17,7 @@ from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
-from senet_bench.show.tables import EMPTY, Column, Table
+from senet_bench.show.tables import EMPTY, Cell, Column, Table
 
 SIGNS: dict[Status, str] = {
     "match": "✓",
@@ -136,13 +136,18 @@ PAIRS_OF = "table2"
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A number to be seen from afar: its value, what it is, and where it comes from; `key` is its metric's."""
+    """A number to be seen from afar: its value, what it is, and where it comes from; `key` is its metric's.
+
+    `median` and `between`, the least and the largest, are changes as fractions.
+    """
 
     key: str
     value: str
     what: str
     origin: str
     source: str
+    median: float
+    between: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +236,8 @@ def _gain(pairs: Sequence[tuple[Row, Row]]) -> Figure | None:
         return None
     origin = f"{_minus(min(gains), 2)} to {_minus(max(gains), 2)}, as the paper prints them"
     value = f"{_minus(statistics.median(gains), 2)} points"
-    return Figure("accuracy", value, "top-1 error on ImageNet", origin, "paper")
+    what = "top-1 error on ImageNet"
+    return Figure("accuracy", value, what, origin, "paper", *_spread([gain / 100 for gain in gains]))
 
 
 def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
@@ -244,7 +250,8 @@ def _more(pairs: Sequence[tuple[Row, Row]], metric: str) -> Figure | None:
     what = "multiply-adds" if metric == "flops" else "parameters"
     digits = 2 if metric == "flops" else 1
     origin = f"{min(percents):+.{digits}f} % to {max(percents):+.{digits}f} %, counted here"
-    return Figure(metric, f"{statistics.median(percents):+.{digits}f} %", what, origin, "here")
+    shares = _spread([percent / 100 for percent in percents])
+    return Figure(metric, f"{statistics.median(percents):+.{digits}f} %", what, origin, "here", *shares)
 
 
 def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Collection) -> Figure | None:
@@ -253,15 +260,15 @@ def _time(pairs: Sequence[tuple[Row, Row]], timed: Timed | None, collection: Col
     if len(ratios) < 2 or timed is None:
         return None
     where = f"{collection.name_of(timed.machine)} ({conditions_label(timed.conditions)})"
-    low, high = (f"{100 * (edge(ratios) - 1):+.1f} %" for edge in (min, max))
-    middle = 100 * (statistics.median(ratios) - 1)
-    return Figure(
-        "latency",
-        f"{middle:+.1f} %",
-        "time a call",
-        f"{low} to {high} over {len(ratios)} pairs, measured on {where}",
-        "here",
-    )
+    median, between = _spread([ratio - 1 for ratio in ratios])
+    low, high = (f"{100 * edge:+.1f} %" for edge in between)
+    origin = f"{low} to {high} over {len(ratios)} pairs, measured on {where}"
+    return Figure("latency", f"{100 * median:+.1f} %", "time a call", origin, "here", median, between)
+
+
+def _spread(values: Sequence[float]) -> tuple[float, tuple[float, float]]:
+    """The median, the least and the largest."""
+    return statistics.median(values), (min(values), max(values))
 
 
 def _between(interval: tuple[float, float] | None) -> str:
@@ -287,27 +294,38 @@ def summary(collection: Collection, grids: Sequence[Grid], missing: Mapping[str,
     if counts:
         signs = [status for status in SIGNS if any(status in number for number in counts.values())]
         columns = (Column("table", numeric=False), *(Column(status, status=status) for status in signs))
-        body = tuple(
-            (name.replace("table", "Table "), *(str(number.get(status, EMPTY)) for status in signs))
+        body: tuple[tuple[str | Cell, ...], ...] = tuple(
+            (name.replace("table", "Table "), *(_count(number.get(status, 0)) for status in signs))
             for name, number in counts.items()
         )
         tables.append(Table("The paper's cells beside what was counted here", columns, body))
     first = headline(collection, main_timing(collection.timings))
     if first.figures:
         columns = (Column("what", numeric=False), Column("median"), Column("from", numeric=False))
-        lines = tuple((figure.what, figure.value, figure.origin) for figure in first.figures)
+        lines = tuple((one.what, Cell(one.value, value=one.median), _origin(one)) for one in first.figures)
         tables.append(Table("What SE costs and buys", columns, lines, first.sentences[-1:]))
     return (*tables, *_own(collection))
 
 
+def _count(value: int) -> Cell:
+    """A number of cells, empty where there are none."""
+    return Cell(str(value or EMPTY), value=value)
+
+
+def _origin(figure: Figure) -> Cell:
+    value = {"low": figure.between[0], "high": figure.between[1], "source": figure.source}
+    return Cell(figure.origin, value=value)
+
+
 def _own(collection: Collection) -> Iterator[Table]:
     """What was measured here of each protocol; whose rows are told from their baseline stands in the notes."""
-    lines, notes = list[tuple[str, ...]](), list[str]()
+    lines, notes = list[tuple[str | Cell, ...]](), list[str]()
     for errors in collection.errors:
         compared = [one for row in errors.rows if row.role != "control" and (one := _difference(row))]
         told = sum(one.p_holm is not None and one.p_holm <= LEVEL for one in compared)
         where = f"{errors.protocol.dataset} ({errors.protocol.words})"
-        lines.append((where, str(errors.protocol.seeds), str(len(compared)), str(told)))
+        counts = (errors.protocol.seeds, len(compared), told)
+        lines.append((where, *(Cell(str(count), value=count) for count in counts)))
         notes += _of_errors(errors) if told else ()
     more = [f"{len(lines) - MOST_TOLD} more protocols: see the page"] * (len(lines) > MOST_TOLD)
     columns = (Column("errors on", numeric=False), Column("seeds"), Column("compared"), Column("told"))

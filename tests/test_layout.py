@@ -87,12 +87,13 @@ def test_a_name_that_is_none_is_one_line() -> None:
     for layout, message in (
         (Layout(against="cbam"), "no row is called 'cbam'; choose from ResNet-20, reduction=2"),
         (Layout(rows=("reduction=3",)), "no row is called 'reduction=3'; did you mean"),
-        (Layout(columns=("eror",)), "no table has a column 'eror'; did you mean"),
         (Layout(labels={"x": "y"}), "no row is called 'x'"),
     ):
         with pytest.raises(UsageError) as error:
-            of_run(stored.ablation(), layout=layout)
+            layout.check(stored.ablation().rows)
         assert message in str(error.value)
+    with pytest.raises(UsageError, match="no table has a column 'eror'; did you mean"):
+        of_run(stored.ablation(), layout=Layout(columns=("eror",)))
     assert labels(["mine:SimAM/lam=0.01=SimAM"]) == {"mine:SimAM/lam=0.01": "SimAM"}
     typed = TableOptions(rows="none,Ours", against="ours", label=["reduction=2=Ours", "reduction=4=Other"])
     assert (typed.layout().rows, typed.layout().against) == (("none", "reduction=2"), "reduction=2")

@@ -14,6 +14,7 @@ import senet_bench
 from senet_bench.core.results import Row
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError
+from senet_bench.show.layout import Layout
 from senet_bench.show.measurements import latency_table
 from tests.conftest import Run
 from tests.support import stored
@@ -206,12 +207,13 @@ def test_a_report_in_a_format_of_machines_is_written_in_quiet_too_and_says_when_
 def test_times_and_errors_are_compared_with_any_row_in_tables_and_on_the_page(run: Run, tmp_path: Path) -> None:
     made, batch = stored.ablation(), Conditions(batch_size=8)
     stored.store(tmp_path / "results", made, "20261120T100000Z-ablate-1")
-    table = latency_table(made.rows, name=lambda row: row.label, against="reduction=2")
+    asked = Layout(against="reduction=2")
+    table = latency_table(made.rows, name=lambda row: row.label, against=asked.yardstick_of(made.rows))
     assert table is not None
     place = [column.name for column in table.columns].index("over reduction=2")
     assert [row[place] for row in table.texts[:3]] == ["0.909 [0.901, 0.917]", "", "0.955 [0.937, 0.972]"]
     twice = [replace(row, more_latency=[replace(row.latency, conditions=batch)]) for row in made.rows if row.latency]
-    table = latency_table(twice, name=lambda row: row.label, against="reduction=2")
+    table = latency_table(twice, name=lambda row: row.label, against=asked.yardstick_of(twice))
     assert table is not None
     place = [column.name for column in table.columns].index("over reduction=2")
     assert [row[place] for row in table.texts[:4]] == ["0.909 [0.901, 0.917]"] * 2 + [""] * 2

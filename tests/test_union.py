@@ -322,7 +322,8 @@ def test_lowest_is_by_the_seeds_that_all_rows_have() -> None:
 
 def test_any_row_can_be_compared_with() -> None:
     rows = rows_of(none=[0.1, 0.12, 0.11, 0.13], se=[0.08, 0.11, 0.085, 0.11], eca=[0.09, 0.1, 0.1, 0.12])
-    changed = {row.label: row.accuracy.against for row in comparisons.rows_against(rows, "se") if row.accuracy}
+    compared = comparisons.rows_against(rows, comparisons.references(rows, "se"))
+    changed = {row.label: row.accuracy.against for row in compared if row.accuracy}
     assert changed["se"] is None
     assert changed["eca"] is not None
     assert changed["eca"].value == pytest.approx((0.01 - 0.01 + 0.015 + 0.01) / 4)
@@ -330,7 +331,7 @@ def test_any_row_can_be_compared_with() -> None:
     assert changed["none"] is not None
     assert changed["none"].value == pytest.approx(0.01875)
     with pytest.raises(UsageError, match="no row is called 'cbam'; choose from none, se, eca"):
-        comparisons.rows_against(rows, "cbam")
+        comparisons.references(rows, "cbam")
     r = [stored.row(f"r{r}", AttentionSpec(reduction=r), 0.1, axes={"reduction": r}) for r in (4, 8)]
     with pytest.raises(UsageError, match="'se' is the name of 2 rows: reduction=4, reduction=8"):
         comparisons.rows_named(r, "se")

@@ -61,12 +61,9 @@ def compared(rows: Sequence[Row]) -> list[Row]:
     return [_with(row, *both) for row, *both in zip(rows, to_baseline, to_control)]
 
 
-def rows_against(rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows, each with its difference to the row that a name means; `UsageError` where it means none or several.
-
-    A row is compared with the one of its own baseline where there is one for each.
-    """
-    measured = differences(rows, references(rows, name))
+def rows_against(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Row]:
+    """The rows, each with its difference to the other one."""
+    measured = differences(rows, others)
     return [
         replace(row, accuracy=replace(row.accuracy, against=difference)) if row.accuracy else row
         for row, difference in zip(rows, measured)
@@ -74,7 +71,10 @@ def rows_against(rows: Sequence[Row], name: str) -> list[Row]:
 
 
 def references(rows: Sequence[Row], name: str) -> list[Row | None]:
-    """For each row the one that a name means among those of its baseline, None for that row itself."""
+    """For each row the one that a name means, None for that row itself; `UsageError` where it means none or several.
+
+    A row is compared with the one of its own baseline where there is one for each.
+    """
     chosen = rows_named(rows, name)
     return [_reference(row, chosen) for row in rows]
 
@@ -95,9 +95,9 @@ def rows_named(rows: Sequence[Row], name: str) -> list[Row]:
         hint = nearest(name, known, most=1) or f"choose from {', '.join(known)}"
         raise UsageError(f"no row is called {name!r}", hint)
     usual = [row for row in chosen if row.attention and row.attention.reductions == (USUAL_REDUCTION,)]
-    groups = {_group(row): [other for other in chosen if _group(other) == _group(row)] for row in chosen}
+    groups = {group_of(row): [other for other in chosen if group_of(other) == group_of(row)] for row in chosen}
     several = next((group for group in groups.values() if len(group) > 1), None)
-    if several and len({_group(row) for row in usual}) == len(usual) == len(groups):
+    if several and len({group_of(row) for row in usual}) == len(usual) == len(groups):
         return usual
     if several:
         labels = ", ".join(map(setting_of, several))
@@ -120,7 +120,7 @@ def names(row: Row) -> set[str]:
     return {f"{row.attention.block}{options}".lower(), row.attention.block.lower(), row.model.lower()}
 
 
-def _group(row: Row) -> tuple[object, ...]:
+def group_of(row: Row) -> tuple[object, ...]:
     """The baseline that a row belongs to, with its sizes."""
     return row.baseline or row.model, row.input_size, row.classes
 
@@ -131,7 +131,7 @@ def _sites(row: Row) -> tuple[object, ...]:
 
 
 def _reference(row: Row, chosen: Sequence[Row]) -> Row | None:
-    own = [other for other in chosen if _group(other) == _group(row)]
+    own = [other for other in chosen if group_of(other) == group_of(row)]
     other = own[0] if own else chosen[0] if len(chosen) == 1 else None
     return None if other is row else other
 
@@ -146,7 +146,7 @@ class References:
             if row.attention is None or row.role == "baseline":
                 self._baselines.setdefault((row.model, row.input_size, row.classes), []).append(row)
             if row.role == "control":
-                self._controls.setdefault((_group(row), _sites(row)), row)
+                self._controls.setdefault((group_of(row), _sites(row)), row)
 
     def baseline_of(self, row: Row) -> Row | None:
         """The row that a row's differences are to, None where it is not there."""
@@ -155,7 +155,7 @@ class References:
 
     def control_of(self, row: Row) -> Row | None:
         """The control of the same baseline, stages and place; None for what is no variant or where there is none."""
-        return self._controls.get((_group(row), _sites(row))) if row.role == "variant" else None
+        return self._controls.get((group_of(row), _sites(row))) if row.role == "variant" else None
 
 
 def differences(rows: Sequence[Row], others: Sequence[Row | None]) -> list[Difference | None]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from senet_bench.core.comparisons import references
+from senet_bench.core.comparisons import group_of
 from senet_bench.core.results import Latency, Row
-from senet_bench.core.union import identity, networks
+from senet_bench.core.yardstick import Yardstick
 
 TimedRow = tuple[Row, Latency]
 
@@ -20,27 +19,35 @@ class TimeRatio:
     ci: tuple[float, float] | None
 
 
-def over(entries: Sequence[TimedRow], name: str) -> list[TimeRatio | None]:
-    """Each row's time over that of the row that a name means, under the same conditions; None for that row itself.
+def over(entry: TimedRow, yardstick: Yardstick) -> TimeRatio | None:
+    """A row's time over that of the row it is compared with, under the same conditions; None for that row itself.
 
-    None too where one of the two is not to be relied on. Raises `UsageError` where no row is called so.
+    None too where that row was not timed under them, where the two have not one baseline of the same sizes, and where
+    one of the two times is not to be relied on.
     """
-    rows = networks(row for row, _ in entries)  # one of several conditions stands there once each
-    others = {identity(row): identity(other) for row, other in zip(rows, references(rows, name)) if other is not None}
-    timed = {(identity(row), latency.conditions): latency for row, latency in entries}
-    pairs = [(latency, timed.get((others.get(identity(row), ()), latency.conditions))) for row, latency in entries]
-    return [_ratio(latency, other) if other else None for latency, other in pairs]
-
-
-def _ratio(latency: Latency, other: Latency) -> TimeRatio | None:
-    """The ratio of two ratios; a baseline's own is 1, without an interval of its own."""
-    ours, theirs = latency.ratio or 1.0, other.ratio or 1.0
-    if latency.reason or other.reason:
+    row, latency = entry
+    other = yardstick.of(row)
+    if other is None or (group_of(row), row.cardinality) != (group_of(other), other.cardinality):
         return None
-    low, high = _bounds(latency), _bounds(other)
-    known = low is not None and high is not None and high[0] > 0
-    return TimeRatio(ours / theirs, (low[0] / high[1], low[1] / high[0]) if known and low and high else None)
+    times = (theirs for theirs in other.latencies if theirs.conditions == latency.conditions)
+    return next((_ratio((row, latency), (other, theirs)) for theirs in times), None)
 
 
-def _bounds(latency: Latency) -> tuple[float, float] | None:
-    return (1.0, 1.0) if latency.ratio is None else latency.ci
+def _ratio(ours: TimedRow, theirs: TimedRow) -> TimeRatio | None:
+    """The ratio of two ratios to one baseline, None where one of them is not known or has a reason against it."""
+    value, other = _to_baseline(*ours), _to_baseline(*theirs)
+    if value is None or other is None:
+        return None
+    ci = None
+    if value.ci and other.ci and other.ci[0] > 0:
+        ci = value.ci[0] / other.ci[1], value.ci[1] / other.ci[0]
+    return TimeRatio(value.value / other.value, ci)
+
+
+def _to_baseline(row: Row, latency: Latency) -> TimeRatio | None:
+    """A row's ratio to its baseline; a baseline's own is 1, without an interval of its own."""
+    if latency.reason:
+        return None
+    if row.baseline is None:
+        return TimeRatio(1.0, (1.0, 1.0))
+    return TimeRatio(latency.ratio, latency.ci) if latency.ratio else None

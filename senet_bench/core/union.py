@@ -149,8 +149,16 @@ def identity(row: Row) -> Key:
 
 
 def networks(rows: Iterable[Row]) -> list[Row]:
-    """Each network once, by the last of its rows."""
-    return list({identity(row): row for row in rows}.values())
+    """Each network once, by the last of its rows, with the latencies of all of them."""
+    same: dict[Key, list[Row]] = {}
+    for row in rows:
+        same.setdefault(identity(row), []).append(row)
+    return [
+        replace(known[-1], latency=None, more_latency=[latency for row in known for latency in row.latencies])
+        if known[1:]
+        else known[0]
+        for known in same.values()
+    ]
 
 
 def labels(rows: Iterable[Row]) -> Callable[[Row], str]:

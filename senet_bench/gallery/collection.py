@@ -18,6 +18,7 @@ from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.core.stored_errors import StoredErrors
 from senet_bench.core.union import StoredRun, Timed
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.errors import BenchError
 from senet_bench.gates import colour_tables, freezing_tables, tables
 from senet_bench.probing import tables as probes
@@ -122,6 +123,20 @@ class Collection:
     def as_named(self) -> list[tuple[Row, ...]]:
         """The rows of each table of errors and times under their own names."""
         return [table.rows for table in (*self._errors, *self._timings)]
+
+    def yardstick(self, *tables: union.Errors | union.Timed, name: str | None = None) -> Yardstick | None:
+        """What the rows of some tables are compared with: the row asked for, else the one of a name; None without it.
+
+        It is looked up by the names that rows have of their own, among all of them, shown or not.
+        """
+        rows = union.networks(row for table in tables for row in self._own_rows.get(id(table), table.rows))
+        return replace(self.layout, against=self.layout.against or name).yardstick_of(rows)
+
+    @cached_property
+    def _own_rows(self) -> dict[int, tuple[Row, ...]]:
+        """The rows of each table of errors and times under their own names, by the id of the table."""
+        shown, own = (*self.errors, *self.timings), (*self._errors, *self._timings)
+        return {id(one): other.rows for one, other in zip(shown, own)}
 
     def _labelled(self, table: Rows) -> Rows:
         return replace(table, rows=tuple(self.layout.labelled(table.rows))) if self.layout.labels else table

@@ -9,7 +9,7 @@ from senet_bench.core.comparisons import LEVEL
 from senet_bench.core.metrics import METRICS
 from senet_bench.core.results import Difference, Row
 from senet_bench.core.union import Timed
-from senet_bench.errors import UsageError
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.layout import Layout
 from senet_bench.show.measurements import Trained, error_fields, to_baseline
@@ -43,12 +43,12 @@ def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) 
             (Column("minus the baseline"), lambda row: _points(_to_baseline(row), layout)),
             (Column("decided", numeric=False), lambda row: decision(_to_baseline(row))),
         ]
-    name = layout.against or "SE"
-    beside = _beside(errors.rows, name, asked=layout.against is not None)
-    if any(id(row) in beside for row in rows):
+    yardstick = collection.yardstick(errors, name="SE")
+    beside = _beside(errors.rows, yardstick, asked=layout.against is not None)
+    if yardstick and any(id(row) in beside for row in rows):
         fields += [
-            (Column(f"minus {name}"), lambda row: _points(beside.get(id(row)), layout)),
-            (Column(f"against {name}", numeric=False), lambda row: decision(beside.get(id(row)))),
+            (Column(f"minus {yardstick.name}"), lambda row: _points(beside.get(id(row)), layout)),
+            (Column(f"against {yardstick.name}", numeric=False), lambda row: decision(beside.get(id(row)))),
         ]
     size = "x".join(map(str, errors.size[1:]))
     title = f"On {errors.protocol.dataset} ({errors.protocol.words}), {size} px"
@@ -117,18 +117,15 @@ def _to_baseline(row: Row) -> Difference | None:
     return to_baseline(row.accuracy) if row.accuracy else None
 
 
-def _beside(rows: Sequence[Row], name: str, *, asked: bool) -> dict[int, Difference]:
-    """The differences to the row of a name, by the row's id; empty where there is none.
+def _beside(rows: Sequence[Row], yardstick: Yardstick | None, *, asked: bool) -> dict[int, Difference]:
+    """The differences to the row of a yardstick, by the row's id; empty where there is none.
 
     With SE, where it was not asked for, empty too where there is no other block.
     """
     others = [row for row in rows if row.role == "variant" and row.attention and row.attention.block != "se"]
-    if not others and not asked:
+    if yardstick is None or not (others or asked):
         return {}
-    try:
-        differences = comparisons.differences(rows, comparisons.references(rows, name))
-    except UsageError:
-        return {}
+    differences = comparisons.differences(rows, [yardstick.of(row) for row in rows])
     kept = ("variant", "plain", "baseline") if asked else ("variant", "plain")
     return {id(row): one for row, one in zip(rows, differences) if one is not None and row.role in kept}
 

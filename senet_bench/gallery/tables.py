@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-from senet_bench.core.comparisons import ranked, rows_against
-from senet_bench.core.results import Row
+from senet_bench.core.comparisons import ranked
 from senet_bench.core.store import key_of
 from senet_bench.core.union import Timed, labels
-from senet_bench.errors import UsageError
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.chart import name_of
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.tables import Table
 
 
-def compared_with(rows: Sequence[Row], against: str | None) -> Sequence[Row]:
-    """The rows compared with the one that is named; as they are where none is called so."""
-    try:
-        return rows_against(rows, against) if against else rows
-    except UsageError:
-        return rows
-
-
-def time_table(collection: Collection, timed: Timed, against: str | None = None) -> Table | None:
+def time_table(collection: Collection, timed: Timed, against: Yardstick | None = None) -> Table | None:
     """The times of one machine under the same conditions, under its name where there are several."""
     table = latency_table(collection.asked(timed.rows), name=labels(timed.rows), against=against)
     if table is None:
@@ -39,11 +29,12 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
     Its rows were timed by runs of any kind: they are ranked by the times under which most of them were.
     """
     tables: dict[str, Table] = {}
-    unfinished, layout = collection.unfinished, collection.layout
+    unfinished = collection.unfinished
     for errors in collection.errors:
         timed = main_timing(collection.timings, errors.rows)
         where = _where(collection, timed) if timed else ""
-        rows = collection.asked((*compared_with(errors.rows, layout.against), *errors.elsewhere))
+        layout = replace(collection.layout, yardstick=collection.yardstick(errors))
+        rows = collection.asked((*layout.compared(errors.rows), *errors.elsewhere))
         rows, among = [timed.beside(row) if timed else row for row in rows], len(ranked(errors.rows))
         table = error_table(rows, lambda row: row.label, layout=layout, among=among, where=where)
         if table is None:

@@ -20,18 +20,26 @@ from senet_bench.show.tables import Document, Table
 
 
 def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, notes: Sequence[str] = ()) -> Document:
-    """A run: a table for each of `studies` that its rows stand in, and one for the others; `notes` are of errors."""
-    laid_out = layout.of_run(run)
-    shown = replace(laid_out, rows=layout.labelled(laid_out.rows))
-    layout = layout.under_labels(laid_out.rows)
+    """A run: a table for each of `studies` that its rows stand in, and one for the others; `notes` are of errors.
+
+    A name of the layout that means no row is told in a note: `Layout.check` refuses it before anything is measured.
+    """
+    layout = replace(layout, yardstick=layout.yardstick_of(run.rows))
+    rows = layout.compared(run.rows)
+    kept = {id(row) for row in layout.asked(rows) or rows}
+    named = [new for own, new in zip(rows, layout.labelled(rows)) if id(own) in kept]
+    own, shown = replace(run, rows=[row for row in rows if id(row) in kept]), replace(run, rows=named)
     wide, narrow = (
         _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
     )
     among = len(ranked(run.rows))
     wide += _measured(shown, layout, notes, among, narrow=False)
     narrow += _measured(shown, layout, notes, among, narrow=True)
-    document = Document(shown, tuple(wide), tuple(narrow), tuple(map(record, shown.rows)))
-    return laid(replace(document, json=laid_out), layout)
+    absent = layout.absent(run.rows)
+    if absent and wide:
+        said = f"not measured, and so neither shown nor compared with: {', '.join(absent)}"
+        wide, narrow = ([replace(first, notes=(said, *first.notes)), *more] for first, *more in (wide, narrow))
+    return laid(Document(own, tuple(wide), tuple(narrow), tuple(map(record, shown.rows))), layout)
 
 
 def laid(document: Document, layout: Layout) -> Document:
@@ -49,7 +57,8 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[
         rows = _as_printed([row for row in run.rows if stands_in(row, study)], study)
         if not rows:
             continue
-        lines = partial(network_table, _title(study), rows, study.table, name=partial(_row_name, study))
+        name = partial(_row_name, study)
+        lines = partial(network_table, _title(study), rows, study.table, name=name, against=layout.yardstick)
         narrow.append(lines(narrow=True))
         wide.append(paper_table(_title(study), study.table, rows) if _in_pairs(rows, study) else lines())
         for tables in (wide, narrow):
@@ -57,8 +66,9 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[
     rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
     if rest:
         title = "Other networks" if studies else "Networks"
-        wide.append(network_table(title, rest, against=layout.against))
-        narrow.append(network_table(title, rest, narrow=True, against=layout.against))
+        lines = partial(network_table, title, rest, against=layout.yardstick)
+        wide.append(lines())
+        narrow.append(lines(narrow=True))
     return wide, narrow
 
 
@@ -100,7 +110,7 @@ def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
     title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
     number = study.table if study else None
-    lines = partial(network_table, title, run.rows, number, name=setting_of, against=layout.against)
+    lines = partial(network_table, title, run.rows, number, name=setting_of, against=layout.yardstick)
     left_out = tuple(f"left out: {name}: {why}" for name, why in (run.conditions.left_out or {}).items())
     wide, narrow = ([replace(one, notes=(*left_out, *one.notes))] for one in (lines(), lines(narrow=True)))
     return wide, narrow
@@ -109,7 +119,7 @@ def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
 def _measured(run: Run, layout: Layout, notes: Sequence[str], among: int, *, narrow: bool) -> Iterator[Table]:
     """The tables of latencies and of errors, where there are any; the rows were chosen from `among`."""
     name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else lambda row: row.label
-    if times := latency_table(run.rows, narrow=narrow, name=name, against=layout.against):
+    if times := latency_table(run.rows, narrow=narrow, name=name, against=layout.yardstick):
         yield times
     if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout, among=among):
         yield replace(errors, notes=(*notes, *errors.notes, *_about_trials(run)))

@@ -7,8 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from senet_bench.core import comparisons
-from senet_bench.core.results import Row, Run
+from senet_bench.core.results import Row
 from senet_bench.core.specs import Spread
+from senet_bench.core.union import identity
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.errors import UsageError, nearest
 from senet_bench.show.tables import Column, Table
 
@@ -17,9 +19,10 @@ from senet_bench.show.tables import Column, Table
 class Layout:
     """What a reader wants of tables; what is empty leaves them as they are.
 
-    `against` names the row that errors and counts are compared with, `rows` and `columns` what is kept (columns also
-    in that order), `labels` the names that rows are given. `spread` says how errors show their spread: sd in a column
-    of its own, behind the mean, or the mean's 95 % interval instead; `decimals` is of errors and their differences.
+    `against` names the row that errors, times and counts are compared with, `rows` and `columns` what is kept (columns
+    also in that order), `labels` the names that rows are given. `spread` says how errors show their spread: sd in a
+    column of its own, behind the mean, or the mean's 95 % interval instead; `decimals` is of errors and their
+    differences. `yardstick` is the row of `against`, once it was looked up.
     """
 
     against: str | None = None
@@ -28,28 +31,44 @@ class Layout:
     labels: Mapping[str, str] = field(default_factory=dict)
     spread: Spread = "columns"
     decimals: int = 2
-
-    def of_run(self, run: Run) -> Run:
-        """The run with its rows compared as asked and the others left out; `UsageError` for a row that is not there."""
-        self.check(run.rows)
-        return replace(run, rows=self.of_rows(run.rows)) if self.against or self.rows else run
+    yardstick: Yardstick | None = None
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise `UsageError` where a name means none of the rows, or one to compare with means several."""
         for name in (*self.labels, *self.rows):
             matching(rows, name)
-        self.of_rows(rows)
+        if self.against:
+            comparisons.rows_named(rows, self.against)
 
-    def of_rows(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows compared as asked, in their order, without those that were not asked for, under the names given."""
-        compared = comparisons.rows_against(rows, self.against) if self.against else list(rows)
-        return self.asked(compared)
+    def absent(self, rows: Sequence[Row]) -> list[str]:
+        """The names that mean none of the rows: of those that were to be measured, some may not have been."""
+        missing = [name for name in (*self.rows, *self.labels) if not meant(rows, name)]
+        lost = [self.against] if self.against and self.yardstick_of(rows) is None else []
+        return list(dict.fromkeys((*lost, *missing)))
+
+    def yardstick_of(self, rows: Sequence[Row]) -> Yardstick | None:
+        """What rows under their own names are compared with, under the name given; None where no row is called so."""
+        try:
+            chosen = comparisons.rows_named(rows, self.against) if self.against else []
+        except UsageError:
+            return None
+        if self.against is None or not chosen:
+            return None
+        shown = {id(own): new for own, new in zip(rows, self.labelled(rows))}
+        given = {shown[id(row)].label if shown[id(row)] is not row else self.against for row in chosen}
+        name = given.pop() if len(given) == 1 else self.against
+        title = shown[id(chosen[0])].label if len(chosen) == 1 else name
+        others = zip(rows, comparisons.references(rows, self.against))
+        return Yardstick(name, title, {identity(row): other for row, other in others if other is not None})
+
+    def compared(self, rows: Sequence[Row]) -> list[Row]:
+        """The rows, each with its difference to the row of the yardstick where there is one."""
+        if self.yardstick is None:
+            return list(rows)
+        return comparisons.rows_against(rows, [self.yardstick.of(row) for row in rows])
 
     def labelled(self, rows: Sequence[Row]) -> list[Row]:
-        """The rows under the names that they were given, which stand in the place of a setting too.
-
-        A name for a row that is not kept is left alone.
-        """
+        """The rows under the names that they were given, which stand in the place of a setting too."""
         names = {id(row): text for name, text in self.labels.items() for row in meant(rows, name)}
         return [replace(row, label=names[id(row)], axes=None) if id(row) in names else row for row in rows]
 
@@ -57,17 +76,6 @@ class Layout:
         """The rows that are asked for, of a table that may have none of them; all where none is named."""
         chosen = {id(row) for name in self.rows for row in meant(rows, name)}
         return [row for row in rows if not self.rows or id(row) in chosen]
-
-    def under_labels(self, rows: Sequence[Row]) -> Layout:
-        """The layout for these rows once they are labelled; counts and times of a row that is not kept are to none."""
-        if not self.against:
-            return self
-        try:
-            chosen = {id(row) for row in comparisons.rows_named(rows, self.against)}
-        except UsageError:
-            return replace(self, against=None)
-        given = [new.label for old, new in zip(rows, self.labelled(rows)) if id(old) in chosen and new is not old]
-        return replace(self, against=given[0]) if given else self
 
     def of_table(self, table: Table) -> Table:
         """The table with the columns asked for, in that order, behind its first one; itself where it has none.

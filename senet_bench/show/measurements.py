@@ -12,6 +12,7 @@ from senet_bench.core.results import UNTIMED, Accuracy, Difference, Energy, Late
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.time_ratios import TimedRow, over
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
@@ -24,7 +25,8 @@ TIME_NOTES = (
     "control: a second copy of the baseline / the first, 1 where timing can be trusted",
 )
 OVER_NOTE = (
-    "over {row}: the ratio to the baseline over that of {row}; its interval is made of both, and holds at 90 % or more"
+    "over {row}: the ratio to the baseline over that of {row}, of networks of one baseline; its interval is made of "
+    "both, and holds at 90 % or more"
 )
 ALLOCATOR_NAMES = {
     "as-is": EMPTY,  # not noted: a document from before it was
@@ -47,16 +49,16 @@ ENERGY_NOTES = (
 
 
 def latency_table(
-    rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str], against: str | None = None
+    rows: Sequence[Row], *, narrow: bool = False, name: Callable[[Row], str], against: Yardstick | None = None
 ) -> Table | None:
-    """One line for each row and condition, also compared with the row that is named; None when nothing was timed."""
+    """One line for each row and condition, also over the row of `against`; None when nothing was timed."""
     entries = [(row, latency) for row in rows for latency in row.latencies]
     if not entries:
         return None
     constant, varying = _conditions([latency for _, latency in entries])
     columns = list(_columns(entries, varying, name, narrow))
     if against is not None:
-        columns.insert(4 + len(varying), _over(entries, against))
+        columns.insert(4 + len(varying), _over(against))
     body = tuple(zip(*([text(row, latency) for row, latency in entries] for _, text in columns)))
     reasons = dict.fromkeys(f"{name(row)}: {latency.reason}" for row, latency in entries if latency.reason)
     missing = dict.fromkeys(
@@ -71,7 +73,7 @@ def latency_table(
             *missing,
             *dict.fromkeys(latency.energy_missing for _, latency in entries if latency.energy_missing),
             *_contradictions(entries, name),
-            *([OVER_NOTE.format(row=against)] if against is not None else []),
+            *([OVER_NOTE.format(row=against.name)] if against is not None else []),
             *_time_notes(rows),
             *(ENERGY_NOTES if any(latency.energy for _, latency in entries) else ()),
             *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ()),
@@ -79,17 +81,16 @@ def latency_table(
     )
 
 
-def _over(entries: Sequence[TimedRow], against: str) -> tuple[Column, Callable[[Row, Latency], str]]:
+def _over(against: Yardstick) -> tuple[Column, Callable[[Row, Latency], str]]:
     """The column of times over those of the row that is named."""
-    known = {id(latency): one for (_, latency), one in zip(entries, over(entries, against))}
 
     def text(row: Row, latency: Latency) -> str:
-        one = known[id(latency)]
-        return (
-            f"{one.value:.3f}" + (f" [{interval_text(one.ci, '.3f', 1, ', ')}]" if one.ci else EMPTY) if one else EMPTY
-        )
+        one = over((row, latency), against)
+        if one is None:
+            return EMPTY
+        return f"{one.value:.3f}" + (f" [{interval_text(one.ci, '.3f', 1, ', ')}]" if one.ci else EMPTY)
 
-    return Column(f"over {against}"), text
+    return Column(f"over {against.name}"), text
 
 
 def _time_notes(rows: Sequence[Row]) -> tuple[str, ...]:
@@ -273,7 +274,7 @@ def error_table(
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
     best = fronts(rows, name, among, where) if len(recipes) == 1 else ()
     notes = (*missing, *_seedings(rows, name), *_places(trained, name), *_remarks(trained, name))
-    notes += (*best, *_error_notes(trained, narrow))
+    notes += (*best, *_error_notes(trained, narrow, layout))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
     sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
     if len(sets) > 1:
@@ -318,11 +319,8 @@ def mean_interval(accuracy: Accuracy) -> tuple[float, float] | None:
 def _difference_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) -> Iterator[Field[Trained]]:
     """The differences to the baseline, or to the row that was asked for."""
     form = f"+.{layout.decimals}f"
-    heading = next((f"minus {accuracy.against.row}" for _, accuracy in trained if accuracy.against), "difference")
-
-    known = {
-        id(accuracy): accuracy.against if heading != "difference" else to_baseline(accuracy) for _, accuracy in trained
-    }
+    heading = f"minus {layout.yardstick.title}" if layout.yardstick else "difference"
+    known = {id(accuracy): _difference(accuracy, layout) for _, accuracy in trained}
 
     def of(entry: Trained) -> Difference | None:
         return known[id(entry[1])]
@@ -342,8 +340,9 @@ def _difference_fields(trained: Sequence[Trained], narrow: bool, layout: Layout)
     yield Column("p Holm"), lambda entry: number(one.p_holm if (one := of(entry)) else None, ".2g")
 
 
-def _is_compared(accuracy: Accuracy) -> bool:
-    return accuracy.difference is not None
+def _difference(accuracy: Accuracy, layout: Layout) -> Difference | None:
+    """The difference to the row that was asked for where one was, else to the baseline."""
+    return accuracy.against if layout.yardstick else to_baseline(accuracy)
 
 
 def to_baseline(accuracy: Accuracy) -> Difference | None:
@@ -373,15 +372,12 @@ def _control_fields(trained: Sequence[Trained], narrow: bool, layout: Layout) ->
         yield Column("its p"), lambda entry: number(entry[1].control_p_holm, ".2g")
 
 
-def _error_notes(trained: Sequence[Trained], narrow: bool) -> Iterator[str]:
+def _error_notes(trained: Sequence[Trained], narrow: bool, layout: Layout) -> Iterator[str]:
     """What the columns are."""
-    against = next((accuracy.against for _, accuracy in trained if accuracy.against), None)
-    compared = [accuracy.against or accuracy for _, accuracy in trained if accuracy.against or _is_compared(accuracy)]
-    if against is not None:
-        yield AGAINST_NOTE.format(row=against.row)
-    elif compared:
-        yield DIFFERENCE_NOTE
-    family = max((one.family or 1 for one in compared), default=1)
+    compared = [one for _, accuracy in trained if (one := _difference(accuracy, layout))]
+    if compared:
+        yield AGAINST_NOTE.format(row=layout.yardstick.title) if layout.yardstick else DIFFERENCE_NOTE
+    family = max((one.family for one in compared), default=1)
     if any(one.p_holm is not None for one in compared):
         yield INTERVAL_NOTE.format(family=f"{family} rows compared" if family > 1 else "one row compared")
     if any(accuracy.pairs not in (None, accuracy.seeds) for _, accuracy in trained):

@@ -14,6 +14,7 @@ from senet_bench.core.protocols import LARGE_CROPS
 from senet_bench.core.reproduction import find
 from senet_bench.core.results import UNTIMED, Row, RuntimeStanding
 from senet_bench.core.runtimes import RUNTIMES
+from senet_bench.core.yardstick import Yardstick
 from senet_bench.show.tables import EMPTY, Cell, Column, Field, Table, table_of
 
 RowPair = tuple[Row, Row]
@@ -68,21 +69,20 @@ def network_table(
     *,
     narrow: bool = False,
     name: Callable[[Row], str] = lambda row: row.label,
-    against: str | None = None,
+    against: Yardstick | None = None,
 ) -> Table:
     """One network a line: counted and measured, beside the cells of table `number` (else of the row's own).
 
-    `narrow` leaves out what does not fit 80 columns; increases are over the row called `against`, else the baseline.
+    `narrow` leaves out what does not fit 80 columns; increases are over the row of `against`, else the baseline.
     """
-    others = (
-        comparisons.references(rows, against) if against else [*map(comparisons.References(rows).baseline_of, rows)]
-    )
+    others = map(against.of if against else comparisons.References(rows).baseline_of, rows)
     bases = {id(row): other for row, other in zip(rows, others) if other is not None}
+    named = against.name if against else None
     fields: list[Field[Row]] = [(Column("network", numeric=False), name)]
     for metric in counts(rows):
         printed_forms = [form for form in metric.forms if _has(rows, number, form.key)]
         for form in printed_forms or [metric.form_for(rows)]:
-            fields += _counted(metric, form, _Around(bases, number, bool(printed_forms), narrow, against))
+            fields += _counted(metric, form, _Around(bases, number, bool(printed_forms), narrow, named))
     printed = ("top1_err", "ap") if narrow else ("top1_err", "top5_err", "top1_gain", "ap", "ap50")
     for error in printed:
         if _has(rows, number, error) and (error != "top1_gain" or _is_measured(rows, number, error)):

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 
-from senet_bench.core.comparisons import rows_named
-from senet_bench.core.results import Row
 from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import Conditions
-from senet_bench.core.union import Timed, networks
-from senet_bench.errors import UsageError
+from senet_bench.core.union import Timed
 from senet_bench.gallery.collection import Collection, by_setting, conditions_label, setting_label, setting_of
 from senet_bench.gallery.page.leaves import Leaf
 from senet_bench.gallery.plots import ratios
@@ -64,8 +61,7 @@ def _together(collection: Collection, group: Sequence[Timed], timings: Sequence[
 def _table(collection: Collection, several: Sequence[Timed]) -> Table | None:
     """Times on one machine as a table, with their notes."""
     rows = tuple(row for timed in several for row in timed.rows)
-    against = _named(collection.asked(rows), collection.layout.against)
-    table = time_table(collection, replace(several[0], rows=rows), against)
+    table = time_table(collection, replace(several[0], rows=rows), collection.yardstick(*several))
     notes = dict.fromkeys(note for timed in several for note in timed.notes)
     return table and replace(table, notes=(*notes, *table.notes))
 
@@ -96,14 +92,6 @@ def _runtimes(group: Sequence[Timed]) -> int:
 
 def _order(timed: Timed) -> tuple[int, int]:
     return timed.conditions.batch_size, list(RUNTIMES).index(timed.conditions.runtime)
-
-
-def _named(rows: Sequence[Row], against: str | None) -> str | None:
-    """The name of the row to compare with, None where no row is called so."""
-    try:
-        return against if against and rows_named(networks(rows), against) else None
-    except UsageError:
-        return None
 
 
 def where(collection: Collection, timed: Timed) -> str:

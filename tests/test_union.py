@@ -313,6 +313,22 @@ def test_a_choice_of_rows_decides_nothing_that_all_of_them_leave_open() -> None:
     assert "lowest error: se; the data cannot tell it from none" in errors.notes
 
 
+def test_errors_on_two_data_sets_are_neither_ranked_nor_paired() -> None:
+    rows = rows_of(none=[0.1, 0.12, 0.11, 0.13], se=[0.08, 0.11, 0.085, 0.11])
+    others = [
+        replace(row, classes=100, label=f"{row.label} 100", accuracy=replace(row.accuracy, dataset="cifar100"))
+        for row in rows
+        if row.accuracy
+    ]
+    for together, ranked in ((rows, True), ([*rows, *others], False)):
+        table = error_table(together, lambda row: row.label)
+        assert table is not None
+        assert any(note.startswith("lowest error: ") for note in table.notes) == ranked
+        assert any(note.startswith("Pareto front ") for note in table.notes) == ranked
+    assert pairs_of(others[1], rows[0]) == ([], [])
+    assert len(pairs_of(others[1], others[0])[0]) == 4
+
+
 def test_lowest_is_by_the_seeds_that_all_rows_have() -> None:
     rows = rows_of(none=[0.10, 0.12, 0.11, 0.30, 0.31], se=[0.11, 0.13, 0.12])
     best = comparisons.lowest(rows)

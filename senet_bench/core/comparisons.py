@@ -198,8 +198,11 @@ def _difference(paired: Paired, other: Row, adjusted: float | None, family: int)
 
 
 def pairs_of(row: Row, other: Row) -> tuple[list[float], list[float]]:
-    """The errors of two rows over the seeds that both have, in the order in which the first has them."""
-    if row.accuracy is None or other.accuracy is None:
+    """The errors of two rows over the seeds that both have, in the order in which the first has them.
+
+    None where they are of other data: the same seed is another draw there.
+    """
+    if row.accuracy is None or other.accuracy is None or row.accuracy.dataset != other.accuracy.dataset:
         return [], []
     ours, theirs = row.accuracy.per_seed, other.accuracy.per_seed
     shared = [seed for seed in ours if seed in theirs]

@@ -272,11 +272,11 @@ def error_table(
     recipes = list(dict.fromkeys(accuracy.protocol.words for _, accuracy in trained))
     if len(recipes) > 1:
         fields.append((Column("recipe", numeric=False), lambda entry: entry[1].protocol.words))
-    best = fronts(rows, name, among, where) if len(recipes) == 1 else ()
+    sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
+    best = fronts(rows, name, among, where) if len(recipes) == len(sets) == 1 else ()
     notes = (*missing, *_seedings(rows, name), *_places(trained, name), *_remarks(trained, name))
     notes += (*best, *_error_notes(trained, narrow, layout))
     how = recipes[0] if len(recipes) == 1 else "each by its own recipe"
-    sets = list(dict.fromkeys(accuracy.dataset for _, accuracy in trained))
     if len(sets) > 1:
         fields.insert(1, (Column("data", numeric=False), lambda entry: entry[1].dataset))
     title = f"Top-1 error on {' and '.join(sets)} ({how})"

@@ -181,7 +181,8 @@ def load(results: str | Path = "results") -> Stored:
     """
     from senet_bench.gallery.report import held
     from senet_bench.gallery.tables import error_tables, time_table
-    from senet_bench.show.networks import network_table, record
+    from senet_bench.show.networks import network_table
+    from senet_bench.show.records import records
 
     collection = held(Store(Path(results)))
     rows = tuple(collection.rows("compare", "ablate"))
@@ -193,7 +194,7 @@ def load(results: str | Path = "results") -> Stored:
     others = [row for row in rows if row.accuracy is None]
     return Stored(
         tables=(*tables, *counted),
-        records=tuple(map(record, [*joined, *others])),
+        records=tuple(line for row in (*joined, *others) for line in records(row)),
         rows=rows,
         errors=errors,
         timings=tuple(collection.timings),

@@ -52,7 +52,10 @@ class ResultTables:
     records: tuple[Mapping[str, Any], ...] = field(repr=False)
 
     def to_pandas(self) -> pd.DataFrame:
-        """A line for each row, in plain units: counts, seconds, bytes, errors as fractions."""
+        """A line for each row, in plain units: counts, seconds, bytes, errors as fractions.
+
+        A network that was timed under several conditions has a line for each of them.
+        """
         import pandas as pd
 
         return pd.DataFrame(list(self.records))

@@ -15,7 +15,8 @@ from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES, Study
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
-from senet_bench.show.networks import HEADINGS, network_table, pairs_in, paper_table, record
+from senet_bench.show.networks import HEADINGS, network_table, pairs_in, paper_table
+from senet_bench.show.records import records
 from senet_bench.show.tables import Document, Table
 
 
@@ -39,7 +40,8 @@ def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, note
     if absent and wide:
         said = f"not measured, and so neither shown nor compared with: {', '.join(absent)}"
         wide, narrow = ([replace(first, notes=(said, *first.notes)), *more] for first, *more in (wide, narrow))
-    return laid(Document(own, tuple(wide), tuple(narrow), tuple(map(record, shown.rows))), layout)
+    lines = tuple(line for row in shown.rows for line in records(row))
+    return laid(Document(own, tuple(wide), tuple(narrow), lines), layout)
 
 
 def laid(document: Document, layout: Layout) -> Document:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from senet_bench.core import comparisons
 from senet_bench.core.metrics import METRICS, Form, Metric, counts
@@ -346,45 +345,3 @@ def _of(
 ) -> Callable[[RowPair], str | Cell]:
     """How the baseline (side 0) or the variant (side 1) of a pair fills a column."""
     return lambda pair: show(find(pair[side], number, metric, column))
-
-
-def record(row: Row) -> dict[str, Any]:
-    """A row as one flat line."""
-    flat: dict[str, Any] = {"model": row.model, "label": row.label, "baseline": row.baseline, "family": row.family}
-    flat["input_size"] = "x".join(map(str, row.input_size))
-    if row.attention is not None:
-        flat |= {f"attention_{name}": _plain(value) for name, value in asdict(row.attention).items()}
-    flat |= {"params": row.params}
-    flat |= {f"flops_{name}": value for name, value in row.flops.items()}
-    flat |= {f"flops_{name}": value for name, value in row.flops_by_kind.items()}
-    flat |= row.counts
-    for name, part in (("latency", row.latency), ("accuracy", row.accuracy)):
-        if part is not None:
-            flat |= _flat(name, asdict(part))
-    if row.accuracy is not None:
-        flat |= {f"error_seed_{seed}": error for seed, error in row.accuracy.per_seed.items()}
-        flat |= _flat("against", asdict(row.accuracy.against)) if row.accuracy.against else {}
-    for cell in row.paper:
-        key = f"table{cell.table}_{cell.column}_{cell.metric}".replace(" ", "_")
-        flat |= {key: cell.printed, f"{key}_status": cell.status}
-        if cell.metric in MEASURED and cell.measured is not None:
-            flat[f"{key}_measured"] = cell.measured
-            flat |= {f"{key}_low": cell.ci[0], f"{key}_high": cell.ci[1]} if cell.ci else {}
-    return flat
-
-
-def _flat(name: str, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain values under names that begin with `name`; an interval is its two bounds."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, tuple):
-            flat |= {f"{name}_{key}_low": value[0], f"{name}_{key}_high": value[1]}
-        elif not isinstance(value, dict | list):
-            flat[f"{name}_{key}"] = value
-    return flat
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, tuple):
-        return value
-    return "/".join("=".join(map(str, part)) if isinstance(part, tuple) else str(part) for part in value)

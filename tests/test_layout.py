@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -10,11 +11,14 @@ from senet_bench.api.tables import TableOptions
 from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.store import Store
 from senet_bench.core.studies import STUDIES
 from senet_bench.errors import UsageError
+from senet_bench.gallery.report import read_gallery
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout, labels
 from senet_bench.show.writers import csv, render
+from tests.conftest import Run as Command
 from tests.support import stored
 
 SE = AttentionSpec()
@@ -65,6 +69,57 @@ def test_fields_of_csv_can_be_named() -> None:
     whole = of_run(stored.ablation()).records[1]
     assert {"latency_ci_low", "latency_ci_high", "accuracy_difference_ci_low", "error_seed_3"} <= whole.keys()
     assert not [value for value in whole.values() if isinstance(value, tuple | dict | list)]
+
+
+def test_a_column_is_called_by_what_stands_before_its_comma_in_tables_and_in_csv() -> None:
+    typed = TableOptions(columns="params,error %,difference").layout()  # as the option's help has it
+    document = of_run(stored.ablation(), layout=typed)
+    counts, errors = document.wide
+    assert [f"{column.group} {column.name}" for column in counts.columns[1:]] == ["params, M counted", "params, M +%"]
+    assert [column.name for column in errors.columns] == ["network", "error %", "difference"]
+    assert render(document, "csv").splitlines()[0] == "label,params,accuracy_top1_err,accuracy_difference"
+    document = of_run(stored.ablation(), layout=replace(typed, against="reduction=2"))
+    assert render(document, "csv").splitlines()[0] == "label,params,accuracy_top1_err,against_value"
+    for text in ("params", "params, M", "params,M"):
+        (counts,) = of_run(stored.ablation(), layout=TableOptions(columns=text).layout()).wide
+        assert {column.group for column in counts.columns[1:]} == {"params, M"}
+
+
+def test_columns_that_change_nothing_in_a_format_are_told(run: Command) -> None:
+    typed = TableOptions(columns="accuracy_top1_err,error %,p alone")
+    document = of_run(stored.ablation(), layout=typed.layout())
+    assert typed.unheeded(document, "table") == "--columns: no table has (CSV does) accuracy_top1_err"
+    assert typed.unheeded(document, "csv") == ""
+    assert typed.unheeded(document, "json") == "--columns is of tables and CSV: JSON has everything"
+    assert TableOptions().unheeded(document, "json") == ""
+    ended = run("compare", "resnet20_cifar", "--no-latency", "--columns", "params,+%", "--format", "csv")
+    assert ended.code == 0, ended.err
+    assert ended.out.splitlines()[0] == "label,params"
+    assert "--columns: CSV has no field for +%" in ended.err
+
+
+def test_a_name_with_a_comma_in_it_is_one_row() -> None:
+    made = stored.ablation()
+    rows = [
+        replace(row, axes={"squeeze": squeeze, "stages": 2}) if row.role == "variant" else row
+        for row, squeeze in zip(made.rows, ("", "max", "avg", "none", ""))
+    ]
+    for text in ("none,squeeze=max, stages=2", "none,squeeze=max,stages=2"):
+        layout = TableOptions(rows=text).layout()
+        layout.check(rows)
+        shown = of_run(replace(made, rows=rows), layout=layout).wide[0]
+        assert [line[0] for line in shown.texts] == ["ResNet-20", "squeeze=max, stages=2"]
+    named = TableOptions(rows="none,Max, two", label=["squeeze=max, stages=2=Max, two"]).layout()
+    assert named.rows == ("none", "squeeze=max, stages=2")
+    assert [line[0] for line in of_run(replace(made, rows=rows), layout=named).wide[0].texts] == ["ResNet-20", "Max, two"]
+
+
+def test_a_name_with_a_comma_in_it_is_one_row_of_a_report_too(tmp_path: Path) -> None:
+    made = stored.ablation()
+    rows = [replace(row, axes={"reduction": 2, "stages": 3}) if row.axes else row for row in made.rows[:2]]
+    stored.store(tmp_path, replace(made, rows=rows), "20261120T100000Z-ablate-1")
+    read = read_gallery(Store(tmp_path), layout=TableOptions(rows="reduction=2,stages=3").layout())
+    assert read.collection.layout.rows == ("reduction=2, stages=3",)
 
 
 def test_differences_are_to_the_row_asked_for() -> None:

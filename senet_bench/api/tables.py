@@ -13,6 +13,7 @@ from senet_bench.core.specs import Spread
 
 if TYPE_CHECKING:
     from senet_bench.show.layout import Layout
+    from senet_bench.show.tables import Document
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +46,32 @@ class TableOptions:
 
     def layout(self) -> Layout:
         """What these options ask for."""
-        from senet_bench.show.layout import Layout, labels
+        from senet_bench.show.layout import Layout, labels, together
 
         given = labels(self.label or ())
         keys = {text.lower(): key for key, text in given.items()}  # a row may be asked for by the name it is given
+
+        def given_to_a_row(name: str) -> bool:
+            return name.lower() in keys
+
         return Layout(
             against=keys.get((self.against or "").strip().lower(), self.against),
-            rows=tuple(keys.get(name.lower(), name) for name in listed(self.rows)),
+            rows=tuple(keys.get(name.lower(), name) for name in together(listed(self.rows), given_to_a_row)),
             columns=listed(self.columns),
             labels=given,
             spread=self.spread,
             decimals=self.decimals,
         )
+
+    def unheeded(self, document: Document, format: str) -> str:  # noqa: A002 - the option's name
+        """What is to be said of columns that change nothing in a format, empty where all do."""
+        names = self.layout().unheeded(document, format) if self.columns else []
+        if not names:
+            return ""
+        if format == "json":
+            return "--columns is of tables and CSV: JSON has everything"
+        where = "CSV has no field for" if format == "csv" else "no table has (CSV does)"
+        return f"--columns: {where} {', '.join(names)}"
 
 
 def listed(text: str | None) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ from typing import Any, get_type_hints
 
 from senet_bench.api import comparison, evaluation, probing, profiling, training
 from senet_bench.api.result import Result
+from senet_bench.api.tables import TableOptions
 from senet_bench.cli.showing import Showing
 from senet_bench.errors import MeasurementError
 
@@ -31,6 +32,9 @@ def shown_result(
         if not terminal.is_first_process():  # of a torchrun job
             return
         showing.emit(result.document)
+        tables = options.get("tables")
+        if isinstance(tables, TableOptions) and (said := tables.unheeded(result.document, showing.format)):
+            showing.remark(said)
         if result.path:
             showing.stored(result.path)
         if more is not None:

@@ -90,6 +90,8 @@ def read_gallery(store: Store, *, any_protocol: bool = False, layout: Layout = A
     collection = replace(collection, left_out=left_out, stored=stored, any_protocol=any_protocol, layout=layout)
     if not collection.sources and not collection.left_out:
         raise UsageError(f"no runs are stored under {store.root}", "run `senet-bench compare` first")
+    found = layout.found(*collection.as_named) if layout.rows[1:] else layout
+    collection = collection if found == layout else replace(collection, layout=found)
     _check_named(collection)
     try:
         return _gallery(collection)

@@ -25,7 +25,7 @@ def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, note
 
     A name of the layout that means no row is told in a note: `Layout.check` refuses it before anything is measured.
     """
-    layout = replace(layout, yardstick=layout.yardstick_of(run.rows))
+    layout = replace(layout.found(run.rows), yardstick=layout.yardstick_of(run.rows))
     rows = layout.compared(run.rows)
     kept = {id(row) for row in layout.asked(rows) or rows}
     named = [new for own, new in zip(rows, layout.labelled(rows)) if id(own) in kept]
@@ -48,7 +48,7 @@ def laid(document: Document, layout: Layout) -> Document:
     """The document with the columns that were asked for."""
     if not layout.columns:
         return document
-    tables = layout.of_tables(document.wide, dict.fromkeys(field for record in document.records for field in record))
+    tables = layout.of_tables(document.wide, document.records)
     return replace(document, wide=tables, narrow=tables, records=layout.of_records(document.records))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -12,7 +12,8 @@ from senet_bench.core.specs import Spread
 from senet_bench.core.union import identity
 from senet_bench.core.yardstick import Yardstick
 from senet_bench.errors import UsageError, nearest
-from senet_bench.show.tables import Column, Table
+from senet_bench.show.records import fields_of, plainly
+from senet_bench.show.tables import Column, Document, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,7 @@ class Layout:
 
     def check(self, rows: Sequence[Row]) -> None:
         """Raise `UsageError` where a name means none of the rows, or one to compare with means several."""
-        for name in (*self.labels, *self.rows):
+        for name in (*self.labels, *self.found(rows).rows):
             matching(rows, name)
         if self.against:
             comparisons.rows_named(rows, self.against)
@@ -77,14 +78,17 @@ class Layout:
         chosen = {id(row) for name in self.rows for row in meant(rows, name)}
         return [row for row in rows if not self.rows or id(row) in chosen]
 
+    def found(self, *tables: Sequence[Row]) -> Layout:
+        """The layout with the parts of `rows` put together that are the name of one row of the tables."""
+        return replace(self, rows=together(self.rows, lambda name: any(meant(rows, name) for rows in tables)))
+
     def of_table(self, table: Table) -> Table:
         """The table with the columns asked for, in that order, behind its first one; itself where it has none.
 
         What its notes say of the columns that are left out goes with them.
         """
-        if not self.columns:
-            return table
-        places = [place for name in self.columns for place in _places(table.columns, name) if place]
+        names = together(self.columns, lambda name: bool(_places(table.columns, name)))
+        places = [place for name in names for place in _places(table.columns, name) if place]
         if not places:
             return table
         chosen = [0, *dict.fromkeys(places)]
@@ -94,24 +98,46 @@ class Layout:
         notes = tuple(note for note in table.notes if note.partition(":")[0] not in gone)
         return replace(table, columns=columns, rows=rows, notes=notes)
 
-    def of_tables(self, tables: Iterable[Table], fields: Iterable[str] = ()) -> tuple[Table, ...]:
-        """The tables that have a column which was asked for; `UsageError` for one that is none, nor one of `fields`."""
-        tables, others = tuple(tables), {_plain(field) for field in fields}
-        for name in self.columns:
-            if _plain(name) not in others and not any(_places(table.columns, name) for table in tables):
-                known = list(dict.fromkeys(_full(column) for table in tables for column in table.columns))
-                hint = nearest(name, known, most=1) or f"choose from {', '.join(known)}"
+    def of_tables(self, tables: Iterable[Table], records: Sequence[Mapping[str, Any]] = ()) -> tuple[Table, ...]:
+        """The tables that have a column which was asked for, all where none has.
+
+        `UsageError` for a column that is none, nor a field of the records.
+        """
+        tables = tuple(tables)
+
+        def has(table: Table, name: str) -> bool:
+            return bool(_places(table.columns, name))
+
+        def known(name: str) -> bool:
+            return any(has(table, name) for table in tables) or bool(fields_of(records, name))
+
+        names = together(self.columns, known)
+        for name in names:
+            if not known(name):
+                columns = list(dict.fromkeys(_full(column) for table in tables for column in table.columns))
+                hint = nearest(name, columns, most=1) or f"choose from {', '.join(columns)}"
                 raise UsageError(f"no table has a column {name!r}", hint)
-        kept = [table for table in tables if any(_places(table.columns, name) for name in self.columns)]
+        kept = [table for table in tables if any(has(table, name) for name in names)]
         return tuple(map(self.of_table, kept)) if kept else tables
 
     def of_records(self, records: Sequence[Mapping[str, Any]]) -> tuple[Mapping[str, Any], ...]:
         """The records with the fields asked for behind their names, all where no name of a column is one of a field."""
-        fields = [
-            field for name in self.columns for record in records for field in record if _plain(field) == _plain(name)
-        ]
-        chosen = list(dict.fromkeys(["label", *fields] if fields else ()))
-        return tuple({name: record.get(name) for name in chosen} if chosen else record for record in records)
+        names = together(self.columns, lambda name: bool(fields_of(records, name)))
+        fields = dict.fromkeys(field for name in names for field in fields_of(records, name))
+        chosen = list(dict.fromkeys(("label", *fields)))
+        return tuple({name: record.get(name) for name in chosen} if fields else record for record in records)
+
+    def unheeded(self, document: Document, format: str) -> list[str]:  # noqa: A002 - the option's name
+        """The columns asked for that change nothing of a document in a format; JSON has all of its fields."""
+        if format == "json":
+            return list(self.columns)
+
+        def heeded(name: str) -> bool:
+            if format == "csv":
+                return bool(fields_of(document.records, name))
+            return any(_places(table.columns, name) for table in document.wide)
+
+        return [name for name in together(self.columns, heeded) if not heeded(name)]
 
 
 AS_IS = Layout()
@@ -132,22 +158,36 @@ def meant(rows: Sequence[Row], name: str) -> list[Row]:
         return []
 
 
+def together(parts: Sequence[str], known: Callable[[str], bool]) -> tuple[str, ...]:
+    """The names that a text between commas has, of its parts: of neighbours as many as possible are a known name."""
+    names, start = [], 0
+    while start < len(parts):
+        ends = range(len(parts), start + 1, -1)
+        end = next((end for end in ends if known(", ".join(parts[start:end]))), start + 1)
+        names.append(", ".join(parts[start:end]))
+        start = end
+    return tuple(names)
+
+
 def _places(columns: Sequence[Column], name: str) -> list[int]:
-    """The places of the columns of a name; a group's name means all of its columns, `difference` that to any row."""
-    wanted = _plain(name)
+    """The places of the columns of a name; a group's name means all of its columns, `difference` that to any row.
+
+    Both are called by what stands before their comma too: `params` is `params, M`.
+    """
+    wanted = plainly(name)
     if wanted in ("difference", "minus"):
-        wanted = next((_plain(column.name) for column in columns if column.name.startswith("minus ")), wanted)
-    exact = [place for place, column in enumerate(columns) if wanted in (_plain(_full(column)), _plain(column.name))]
-    return exact or [place for place, column in enumerate(columns) if wanted == _plain(column.group)]
+        wanted = next((plainly(column.name) for column in columns if column.name.startswith("minus ")), wanted)
+
+    def called(text: str) -> bool:
+        return wanted in (plainly(text), plainly(text.partition(",")[0]))
+
+    exact = [place for place, column in enumerate(columns) if wanted in (plainly(_full(column)), plainly(column.name))]
+    short = [place for place, column in enumerate(columns) if called(column.group) or called(column.name)]
+    return exact or short if wanted else []
 
 
 def _full(column: Column) -> str:
     return f"{column.group} {column.name}".strip()
-
-
-def _plain(text: str) -> str:
-    """A name without case, spaces and marks: `error %` is `error`, `p Holm` is `pholm`."""
-    return "".join(char for char in text.lower() if char.isalnum() or char in "+Δ")
 
 
 def labels(typed: Iterable[str]) -> dict[str, str]:

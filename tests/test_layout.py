@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,16 +14,24 @@ from senet_bench.core.reproduction import of_study
 from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
-from senet_bench.core.studies import STUDIES
+from senet_bench.core.studies import STUDIES, Study
 from senet_bench.errors import UsageError
 from senet_bench.gallery.report import read_gallery
-from senet_bench.show.documents import of_run
-from senet_bench.show.layout import Layout, labels
+from senet_bench.overhead.fitting import fitting_rows
+from senet_bench.overhead.tables import with_verdicts
+from senet_bench.show import documents
+from senet_bench.show.layout import AS_IS, Layout, labels
+from senet_bench.show.tables import Document
 from senet_bench.show.writers import csv, render
 from tests.conftest import Run as Command
 from tests.support import stored
 
 SE = AttentionSpec()
+
+
+def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS) -> Document:
+    """A run with the rows and columns that a layout asks for."""
+    return documents.laid(documents.of_run(run, studies, layout), layout)
 
 
 def test_rows_columns_and_names_are_those_asked_for_in_every_format() -> None:
@@ -111,7 +121,8 @@ def test_a_name_with_a_comma_in_it_is_one_row() -> None:
         assert [line[0] for line in shown.texts] == ["ResNet-20", "squeeze=max, stages=2"]
     named = TableOptions(rows="none,Max, two", label=["squeeze=max, stages=2=Max, two"]).layout()
     assert named.rows == ("none", "squeeze=max, stages=2")
-    assert [line[0] for line in of_run(replace(made, rows=rows), layout=named).wide[0].texts] == ["ResNet-20", "Max, two"]
+    shown = of_run(replace(made, rows=rows), layout=named).wide[0]
+    assert [line[0] for line in shown.texts] == ["ResNet-20", "Max, two"]
 
 
 def test_a_name_with_a_comma_in_it_is_one_row_of_a_report_too(tmp_path: Path) -> None:
@@ -120,6 +131,28 @@ def test_a_name_with_a_comma_in_it_is_one_row_of_a_report_too(tmp_path: Path) ->
     stored.store(tmp_path, replace(made, rows=rows), "20261120T100000Z-ablate-1")
     read = read_gallery(Store(tmp_path), layout=TableOptions(rows="reduction=2,stages=3").layout())
     assert read.collection.layout.rows == ("reduction=2, stages=3",)
+
+
+def test_tables_of_what_fits_have_the_rows_columns_and_names_asked_for() -> None:
+    run = stored.ablation()
+    layout = Layout(rows=("none", "reduction=4"), columns=("budget",), labels={"reduction=4": "Ours"})
+    verdicts = fitting_rows(run.rows, {"params": 1.1})
+    document = with_verdicts(documents.of_run(run, layout=layout), verdicts, layout, run.rows)
+    document = documents.laid(document, layout)
+    (table,) = document.wide
+    assert [line[:2] for line in table.texts] == [("ResNet-20", "inside"), ("Ours", "inside")]
+    assert [column.name for column in table.columns] == ["network", "budget"]
+    assert any(
+        note.startswith("surely inside: ") and "Ours" in note and "(reduction=8)" in note for note in table.notes
+    )
+    assert "Ours,inside" in render(document, "csv").splitlines()
+    found = json.loads(render(document, "json"))["verdict"][0]["candidates"]
+    assert "SE-ResNet-20 (reduction=4)" in [one["label"] for one in found]
+
+
+def test_an_ablation_is_called_by_its_baseline_whatever_is_shown_of_it() -> None:
+    for layout in (Layout(rows=("reduction=2", "reduction=8")), Layout(labels={"none": "Plain"})):
+        assert of_run(stored.ablation(), layout=layout).wide[0].title == "ResNet-20 by reduction"
 
 
 def test_differences_are_to_the_row_asked_for() -> None:

@@ -86,8 +86,8 @@ def compare(
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, cases.selected_studies(what or ()), layout, notes)
     if bought is not None:
-        document = with_verdicts(document, answer.budget_verdicts(named, store, bought))
-    return Result.of(document, record)
+        document = with_verdicts(document, answer.budget_verdicts(named, store, bought), layout, shown.rows)
+    return Result.of(documents.laid(document, layout), record)
 
 
 def _refuse_unheeded(*groups: Any) -> None:
@@ -162,4 +162,5 @@ def ablate(
     shown, notes = with_all_seeds(record.document, store)
     document = documents.of_run(shown, layout=layout, notes=notes)
     verdicts = fits.fitting_rows(shown.rows, limits) if limits else []
-    return Result.of(with_verdicts(document, verdicts), record)
+    document = with_verdicts(document, verdicts, layout, shown.rows)
+    return Result.of(documents.laid(document, layout), record)

@@ -2,32 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import msgspec
 
-from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged, Standing
+from senet_bench.core.results import Row
+from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged, Ranking, Standing
+from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 COST_NAMES: dict[Cost, str] = {"latency": "latency", "flops": "FLOPs", "params": "parameters"}
+CalledBy = tuple[str, str]
+"""A network's model and label."""
 SHOWN_ATTEMPTS = 4
 HINTS: dict[Cost, str] = {"flops": "FLOPs", "params": "params", "latency": "latency"}
 
 
-def with_verdicts(document: Document, verdicts: Sequence[BudgetVerdict]) -> Document:
-    """The document with a table for each verdict, and in its JSON the field `verdict`."""
+def with_verdicts(
+    document: Document, verdicts: Sequence[BudgetVerdict], layout: Layout = AS_IS, rows: Sequence[Row] = ()
+) -> Document:
+    """The document with a table for each verdict, and in its JSON the field `verdict`.
+
+    Tables and records call the networks of `rows` as the layout does and list those that it asks for; what follows is
+    of all networks.
+    """
     if not verdicts:
         return document
     plain = {**msgspec.to_builtins(document.json), "verdict": [as_values(one) for one in verdicts]}
-    records = tuple(record for one in verdicts for record in _records(one))
+    layout = layout.found(rows)
+    names = {(own.model, own.label): new.label for own, new in zip(rows, layout.labelled(rows))}
+    asked = {(row.model, row.label) for row in layout.asked(rows) or rows}
+    shown = [_shown(one, names, asked if layout.rows else None) for one in verdicts]
     return Document(
         plain,
-        (*document.wide, *(table(one) for one in verdicts)),
-        (*document.narrow, *(table(one, narrow=True) for one in verdicts)),
-        (*document.records, *records),
+        (*document.wide, *(table(one, lines) for one, lines in shown)),
+        (*document.narrow, *(table(one, lines, narrow=True) for one, lines in shown)),
+        (*document.records, *(record for one, lines in shown for record in _records(one, lines))),
     )
+
+
+def _shown(
+    verdict: BudgetVerdict, names: Mapping[CalledBy, str], asked: Container[CalledBy] | None
+) -> tuple[BudgetVerdict, list[Judged]]:
+    """A verdict with its networks under the names given, and those of them that were asked for, all where None was."""
+
+    def called(row: Judged) -> CalledBy:
+        return row.candidate.model, row.candidate.label
+
+    def named(row: Judged) -> Judged:
+        return replace(row, candidate=replace(row.candidate, label=names.get(called(row), row.candidate.label)))
+
+    of = verdict.judgement
+    best, tied, untested = of.best and named(of.best), tuple(map(named, of.tied)), tuple(map(named, of.untested))
+    ranking = Ranking(tuple(map(named, of.rows)), best, tied, untested)
+    lines = [named(row) for row in of.rows if asked is None or called(row) in asked]
+    return replace(verdict, judgement=ranking), lines
 
 
 def as_values(verdict: BudgetVerdict) -> dict[str, Any]:
@@ -56,8 +87,8 @@ def _values(row: Judged) -> dict[str, Any]:
     }
 
 
-def _records(verdict: BudgetVerdict) -> Iterator[Mapping[str, Any]]:
-    for row in verdict.judgement.rows:
+def _records(verdict: BudgetVerdict, lines: Sequence[Judged]) -> Iterator[Mapping[str, Any]]:
+    for row in lines:
         one = row.candidate
         yield {
             "model": one.model,
@@ -73,26 +104,29 @@ def _records(verdict: BudgetVerdict) -> Iterator[Mapping[str, Any]]:
         }
 
 
-def table(verdict: BudgetVerdict, *, narrow: bool = False) -> Table:
-    """A line a network: costs over the baseline's, where it stands to the budget, error, difference to the baseline."""
+def table(verdict: BudgetVerdict, lines: Sequence[Judged] | None = None, *, narrow: bool = False) -> Table:
+    """A line a network: costs over the baseline's, where it stands to the budget, error, difference to the baseline.
+
+    `lines` are those that are listed where not all are; what follows from all of them stands in the notes.
+    """
     costs = [cost for cost in COST_NAMES if cost in verdict.limits or (cost != "latency" and not narrow)]
     columns = [Column("network", numeric=False)]
     columns += [Column(f"{HINTS[cost]} +%") for cost in costs]
     columns += [Column("budget", numeric=False)]
     columns += [Column("error %"), Column("to baseline")] if verdict.source else []
-    lines = tuple(
+    cells = tuple(
         (
             row.candidate.label,
             *(_cost(row.candidate, cost) for cost in costs),
             row.place,
             *(_errors(row) if verdict.source else ()),
         )
-        for row in verdict.judgement.rows
+        for row in (verdict.judgement.rows if lines is None else lines)
     )
     limits = " and ".join(f"{COST_NAMES[cost]} +{100 * (most - 1):.3g} %" for cost, most in verdict.limits.items())
     errors = f", errors {verdict.source}" if verdict.source else EMPTY
     title = f"{verdict.label} within {limits}{errors}"
-    return Table(title, tuple(columns), lines, tuple(sentences(verdict)))
+    return Table(title, tuple(columns), cells, tuple(sentences(verdict)))
 
 
 def _errors(row: Judged) -> tuple[str, str]:

@@ -17,22 +17,25 @@ from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.networks import HEADINGS, network_table, pairs_in, paper_table
 from senet_bench.show.records import records
-from senet_bench.show.tables import Document, Table
+from senet_bench.show.tables import EMPTY, Document, Table
 
 
 def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, notes: Sequence[str] = ()) -> Document:
     """A run: a table for each of `studies` that its rows stand in, and one for the others; `notes` are of errors.
 
-    A name of the layout that means no row is told in a note: `Layout.check` refuses it before anything is measured.
+    All columns are there, of which `laid` takes those that were asked for. A name of the layout that means no row is
+    told in a note: `Layout.check` refuses it before anything is measured.
     """
     layout = replace(layout.found(run.rows), yardstick=layout.yardstick_of(run.rows))
     rows = layout.compared(run.rows)
     kept = {id(row) for row in layout.asked(rows) or rows}
     named = [new for own, new in zip(rows, layout.labelled(rows)) if id(own) in kept]
     own, shown = replace(run, rows=[row for row in rows if id(row) in kept]), replace(run, rows=named)
-    wide, narrow = (
-        _of_ablation(shown, layout) if run.schema == schema_of("ablate") else _of_comparison(shown, studies, layout)
-    )
+    if run.schema == schema_of("ablate"):
+        base = next((row for row in run.rows if row.baseline is None), None)
+        wide, narrow = _of_ablation(shown, layout, base.label if base else EMPTY)
+    else:
+        wide, narrow = _of_comparison(shown, studies, layout)
     among = len(ranked(run.rows))
     wide += _measured(shown, layout, notes, among, narrow=False)
     narrow += _measured(shown, layout, notes, among, narrow=True)
@@ -41,7 +44,7 @@ def of_run(run: Run, studies: Sequence[Study] = (), layout: Layout = AS_IS, note
         said = f"not measured, and so neither shown nor compared with: {', '.join(absent)}"
         wide, narrow = ([replace(first, notes=(said, *first.notes)), *more] for first, *more in (wide, narrow))
     lines = tuple(line for row in shown.rows for line in records(row))
-    return laid(Document(own, tuple(wide), tuple(narrow), lines), layout)
+    return Document(own, tuple(wide), tuple(narrow), lines)
 
 
 def laid(document: Document, layout: Layout) -> Document:
@@ -105,12 +108,17 @@ def _as_printed(rows: Sequence[Row], study: Study) -> list[Row]:
     return sorted(rows, key=position)
 
 
-def _of_ablation(run: Run, layout: Layout) -> tuple[list[Table], list[Table]]:
-    """All rows of an ablation in one table, in both widths, beside the printed one where a single axis has it."""
+def _of_ablation(run: Run, layout: Layout, base: str) -> tuple[list[Table], list[Table]]:
+    """All rows of an ablation in one table, in both widths, beside the printed one where a single axis has it.
+
+    `base` is what its baseline is called, which need not be among the rows that are shown.
+    """
+    if not run.rows:
+        return [], []
     axes = list(run.conditions.axes or {})
     table = AXES[axes[0]].table if len(axes) == 1 and axes[0] in AXES else None
     study = STUDIES[table] if table and any(stands_in(row, STUDIES[table]) for row in run.rows) else None
-    title = _title(study) if study else f"{run.rows[0].label} by {' x '.join(axes)}"
+    title = _title(study) if study else f"{base or run.rows[0].label} by {' x '.join(axes)}"
     number = study.table if study else None
     lines = partial(network_table, title, run.rows, number, name=setting_of, against=layout.yardstick)
     left_out = tuple(f"left out: {name}: {why}" for name, why in (run.conditions.left_out or {}).items())

@@ -21,6 +21,7 @@ from senet_bench.bench.runtimes import FAILURES, REDUCED, example, prepare
 from senet_bench.breakdown.rows import Bound, Ceilings, Limits, Part
 from senet_bench.core.specs import Conditions
 from senet_bench.errors import BenchError, MeasurementError, first_line, out_of_memory
+from senet_bench.show.figures import significant
 
 ASSUMED_CACHE = 64 << 20
 """Bytes taken for the last-level cache where the system does not tell."""
@@ -106,7 +107,7 @@ def _bounds(demand: Demand, device: Ceilings) -> tuple[dict[Bound, float], list[
     if memory and cache:
         least["bandwidth"] = demand.memory_bytes / memory + demand.cached_bytes / cache
         pieces = [
-            f"{amount / 1e6:.3g} MB at {rate / 1e9:.3g} GB/s{where}"
+            f"{significant(amount, 3, 1e-6)} MB at {significant(rate, 3, 1e-9)} GB/s{where}"
             for amount, rate, where in (
                 (demand.memory_bytes, memory, ""),
                 (demand.cached_bytes, cache, " (cache)"),
@@ -122,15 +123,15 @@ def _bounds(demand: Demand, device: Ceilings) -> tuple[dict[Bound, float], list[
         said.append(f"{demand.operators} operators of {_time(device.operator_s)} = {_time(least['launch'])}")
     if device.flops_per_s:
         least["compute"] = demand.operations / device.flops_per_s
-        rate = f"{device.flops_per_s / 1e9:.3g} GFLOP/s"
-        said.append(f"{demand.operations / 1e6:.3g} MFLOP at {rate} = {_time(least['compute'])}")
+        rate = f"{significant(device.flops_per_s, 3, 1e-9)} GFLOP/s"
+        said.append(f"{significant(demand.operations, 3, 1e-6)} MFLOP at {rate} = {_time(least['compute'])}")
     return least, said
 
 
 def _time(seconds: float) -> str:
     for unit, scale in (("s", 1.0), ("ms", 1e3), ("us", 1e6)):
         if seconds * scale >= 1:
-            return f"{seconds * scale:.3g} {unit}"
+            return f"{significant(seconds, 3, scale)} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 
 

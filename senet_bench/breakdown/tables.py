@@ -16,6 +16,7 @@ from senet_bench.breakdown.rows import (
     ProfileSummary,
     Unread,
 )
+from senet_bench.show.figures import significant
 from senet_bench.show.tables import EMPTY, Column, Document, Table
 
 DEVICE_COLUMNS = ["device ms", "device left out %", "kernels", "device bound"]
@@ -33,7 +34,7 @@ PROFILE_NOTES = (
 def profile_document(facts: ProfileFacts) -> Document:
     """A profile as two tables."""
     conditions, seconds = facts.conditions, facts.summary.seconds
-    call = EMPTY if seconds is None else f", {1e3 * seconds:.4g} ms a call"
+    call = EMPTY if seconds is None else f", {significant(seconds, scale=1e3)} ms a call"
     card = f" ({facts.summary.hardware})" if facts.summary.hardware else EMPTY
     where = f"{conditions.device}{card}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
     title = f"{conditions.label} on {where}, {conditions.threads} thread(s){call}"
@@ -115,7 +116,8 @@ def _remarks(summary: ProfileSummary) -> list[str]:
 def _waiting(call: DeviceCall, seconds: float) -> str:
     kernels = f", {call.kernels} kernels" if call.kernels else ""
     waits = max(0.0, 1 - call.seconds / seconds)
-    return f"the device works {1e3 * call.seconds:.4g} ms of a call{kernels}; {100 * waits:.0f} % of it is the host's"
+    works = f"the device works {significant(call.seconds, scale=1e3)} ms of a call{kernels}"
+    return f"{works}; {100 * waits:.0f} % of it is the host's"
 
 
 def _unread(unread: Unread) -> str:
@@ -141,7 +143,7 @@ def _percent(value: float | None) -> str:
 
 
 def _milliseconds(value: float | None) -> str:
-    return EMPTY if value is None else f"{1e3 * value:.3g}"
+    return significant(value, 3, 1e3)
 
 
 def _megabytes(value: float | None) -> str:

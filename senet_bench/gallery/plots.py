@@ -37,6 +37,7 @@ from senet_bench.show.drawing import (
     scale_around,
     width_of,
 )
+from senet_bench.show.figures import significant
 from senet_bench.show.measurements import pareto
 
 ERROR_BOUNDS = (0.0, 100.0)
@@ -258,7 +259,7 @@ def said(point: PricedError, metric: Metric, unit: AxisUnit) -> tuple[str, ...]:
     cost = point.costs[metric.key]
     origin = "as printed" if cost.printed else "counted here" if metric.quantity == "count" else "measured here"
     word = unit.label if unit.factor != 1 else metric.unit
-    lines = [f"{unit.factor * cost.value:.4g} {word} {origin}"]
+    lines = [f"{significant(cost.value, scale=unit.factor)} {word} {origin}"]
     if cost.ratio is not None:
         between = f" ({cost.ratio_ci[0]:.3f} to {cost.ratio_ci[1]:.3f})" if cost.ratio_ci else ""
         lines.append(f"{cost.ratio:.3f} times its baseline{between}")
@@ -372,7 +373,7 @@ def _at(frame: Frame, ratio: float, y: float) -> Place:
 def ratio_said(label: str, latency: Latency) -> tuple[str, ...]:
     """What the mark of a ratio says."""
     lines = [label, f"{ratio_text(latency.ratio or 1.0, latency.ci)} times its baseline's time"]
-    lines.append(f"{1e3 * latency.seconds:.4g} ms a call, {latency.rounds} rounds")
+    lines.append(f"{significant(latency.seconds, scale=1e3)} ms a call, {latency.rounds} rounds")
     if latency.control_ratio is not None:
         lines.append(f"control {ratio_text(latency.control_ratio, latency.control_ci)}")
     if latency.mde is not None and latency.mean_seconds is not None:

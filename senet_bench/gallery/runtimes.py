@@ -16,6 +16,7 @@ from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.union import Key, StoredRun, Timed, identity, in_order, labels
 from senet_bench.gallery.collection import Collection, by_setting, setting_label
 from senet_bench.gallery.plots import ratio_text
+from senet_bench.show.figures import significant
 from senet_bench.show.tables import Column, Field, Table, interval_text, number, table_of
 
 PACKAGES = {"onnxruntime": "onnxruntime", "openvino": "openvino"}
@@ -208,8 +209,8 @@ def runtime_table(settings: Sequence[RuntimeCosts], collection: Collection) -> t
         (Column("control"), lambda line: _control(line[1].latency)),
         (Column("floor"), lambda line: number(line[1].floor, ".3f")),
         (Column("of own eager"), lambda line: number(line[1].own_eager, ".3f")),
-        (Column("baseline ms"), lambda line: number(line[1].baseline_s, ".4g", 1e3)),
-        (Column("ms"), lambda line: number(line[1].latency.seconds, ".4g", 1e3)),
+        (Column("baseline ms"), lambda line: significant(line[1].baseline_s, scale=1e3)),
+        (Column("ms"), lambda line: significant(line[1].latency.seconds, scale=1e3)),
         (Column("reservation", numeric=False), lambda line: line[1].latency.reason or ""),
     ]
     timings = [timed for setting in settings for timed in setting.timings]

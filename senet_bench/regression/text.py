@@ -16,6 +16,7 @@ from msgspec import UNSET
 from senet_bench.regression.limits import ANY
 from senet_bench.regression.outcome import EXITS, Control, LimitRow, Report
 from senet_bench.show import writers
+from senet_bench.show.figures import significant
 from senet_bench.show.tables import Cell, Column, Document, Table
 
 COMMENT_CHARACTERS = 65_000
@@ -88,9 +89,9 @@ def value(number: float | str | None, unit: str) -> str:
         return f"{100 * number:.2f} %"
     scales = {"s": TIMES, "bytes": SIZES}.get(unit)
     if scales is None:
-        return f"{number:,.0f}" if float(number).is_integer() else f"{number:.4g}"
+        return f"{number:,.0f}" if float(number).is_integer() else significant(number)
     scale, name = next(((s, n) for s, n in scales if abs(number) >= s), (scales[-1] if unit == "s" else (1.0, "B")))
-    return f"{number / scale:.3g} {name}" if name != "B" else f"{number:,.0f} B"
+    return f"{significant(number, 3, 1 / scale)} {name}" if name != "B" else f"{number:,.0f} B"
 
 
 def _clipped(text: str) -> str:

@@ -18,6 +18,7 @@ from senet_bench.core.learning import (
     Training,
 )
 from senet_bench.core.results import AnyFacts, Latency
+from senet_bench.show.figures import significant
 from senet_bench.show.tables import EMPTY, Column, Document, Table, interval_text, number, unreadable
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def selftest_document(facts: SelftestFacts) -> Document:
 def _shown(value: object) -> str:
     if isinstance(value, list | tuple):
         return " of ".join(map(str, value))
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return significant(value) if isinstance(value, float) else str(value)
 
 
 def training_document(facts: Training) -> Document:

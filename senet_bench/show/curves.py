@@ -32,6 +32,7 @@ from senet_bench.show.drawing import (
     width_of,
     wrapped_lines,
 )
+from senet_bench.show.figures import significant
 
 Interval = tuple[float, float]
 
@@ -223,7 +224,7 @@ def _drawn(frame: Frame, series: Series, panel: Panel, line: Line, first: int) -
         if ci is not None and not series.ordered:
             low, high = clipped(ci, panel.bounds)
             bar = (Stroke((frame.place(x, low), frame.place(x, high)), line.source, 1.3),)
-        between = f" ({ci[0]:.4g} to {ci[1]:.4g})" if ci else ""
-        text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {y:.4g}{between}")
+        between = f" ({significant(ci[0])} to {significant(ci[1])})" if ci else ""
+        text = (f"{series.settings[x]}", f"{panel.title}", f"{SOURCE_NAMES[line.source]}: {significant(y)}{between}")
         mark = Mark(f"mark-{first + count}", text, *at)
         yield DrawnPart((*bar, _point(line.source, at)), "mark", mark)

@@ -13,6 +13,7 @@ from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.time_ratios import TimedRow, over
 from senet_bench.core.yardstick import Yardstick
+from senet_bench.show.figures import significant
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
 
@@ -158,7 +159,7 @@ def _columns(
     yield Column("network", numeric=False), lambda row, _: name(row)
     for condition in varying:
         yield _condition_column(condition)
-    yield Column("ms"), lambda _, latency: number(latency.seconds, ".4g", 1e3)
+    yield Column("ms"), lambda _, latency: significant(latency.seconds, scale=1e3)
     yield Column("ratio"), lambda _, latency: number(latency.ratio, ".3f")
     yield Column("95 % interval" if _all_95(entries) else "interval"), lambda _, latency: _interval(latency)
     yield Column("control"), lambda _, latency: number(latency.control_ratio, ".3f")
@@ -169,7 +170,7 @@ def _columns(
         yield Column("rounds"), lambda _, latency: str(latency.rounds)
         if _has_means(entries):
             rate = Column("images/s")
-            yield rate, lambda _, latency: number(_since_means(latency, latency.images_per_second), ".4g")
+            yield rate, lambda _, latency: significant(_since_means(latency, latency.images_per_second))
         if any(latency.weight_bytes for _, latency in entries):
             yield Column("weights MiB"), lambda _, latency: number(latency.weight_bytes, ".1f", 2**-20)
         if any(latency.peak_bytes for _, latency in entries):
@@ -188,12 +189,12 @@ def _energy_columns(narrow: bool) -> Iterator[tuple[Column, Callable[[Row, Laten
     def of(value: Callable[[Energy], str]) -> Callable[[Row, Latency], str]:
         return lambda _, latency: value(latency.energy) if latency.energy else EMPTY
 
-    yield Column("J an image"), of(lambda energy: number(energy.joules, ".3g"))
+    yield Column("J an image"), of(lambda energy: significant(energy.joules, 3))
     yield Column("J ratio"), of(lambda energy: number(energy.ratio, ".3f"))
     if not narrow:
         yield Column("its 95 % interval"), of(lambda energy: interval_text(energy.ci, ".3f", between="–"))
         yield Column("its control"), of(lambda energy: number(energy.control_ratio, ".3f"))
-        yield Column("W"), of(lambda energy: number(energy.watts, ".3g"))
+        yield Column("W"), of(lambda energy: significant(energy.watts, 3))
 
 
 def _has_means(entries: Sequence[TimedRow]) -> bool:

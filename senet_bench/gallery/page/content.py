@@ -23,6 +23,7 @@ from senet_bench.probing.plots import difficulty_curves, heat_map
 from senet_bench.show.chart import name_of
 from senet_bench.show.curves import curves
 from senet_bench.show.drawing import Chart
+from senet_bench.show.figures import significant
 from senet_bench.show.layout import Layout
 from senet_bench.show.tables import Column, Table, interval_text
 
@@ -152,7 +153,7 @@ def _cost(
             point.family,
             "the paper" if point.source == "paper" else "here",
             point.group,
-            cost.printed if cost.printed and len(metric.forms) == 1 else f"{unit.factor * cost.value:.4g}",
+            cost.printed if cost.printed and len(metric.forms) == 1 else significant(cost.value, scale=unit.factor),
             "printed" if cost.printed else here,
             f"{point.error:.2f}",
             interval_text(point.interval),

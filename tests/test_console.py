@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import re
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from senet_bench.core.progress import Progress, Steps
+from senet_bench.core.reproduction import of_study
+from senet_bench.core.results import Row, Run, RunConditions
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.show import terminal as console
+from senet_bench.show.documents import of_run
 from senet_bench.show.measurements import latency_table
 from senet_bench.show.tables import Cell, Column, Document, Table, of_table
 from tests.support import stored
@@ -136,3 +140,25 @@ def test_a_ratio_is_said_to_be_of_the_networks_given_and_medians_that_contradict
     assert table is not None
     assert any(note.startswith("ratio: a network / A in the same rounds") for note in table.notes)
     assert "disagree" not in " ".join(table.notes)
+
+
+@pytest.mark.parametrize(("mode", "words"), [("infer", "one image of 224 px"), ("train", "a step of 256 images")])
+def test_a_column_of_the_papers_times_says_what_they_are_of(mode: str, words: str) -> None:
+    about: dict[str, Any] = {"family": "resnet", "input_size": (3, 224, 224), "classes": 1000}
+    base = Row(model="resnet50", label="ResNet-50", latency=stored.latency(None, mode=mode), **about)
+    (timed,) = of_study([base], "table2")
+    table = latency_table([timed], name=lambda row: row.label)
+    assert table is not None
+    assert table.columns[-1].name == "paper ms"
+    (note,) = [note for note in table.notes if note.startswith("paper ms: ")]
+    assert words in note
+    other = latency_table([base], name=lambda row: row.label)
+    assert other is not None
+    assert not any(note.startswith("paper ms") for note in other.notes)
+
+
+def test_networks_of_one_name_are_told_apart_by_classes_and_sizes_in_tables_of_times_and_errors() -> None:
+    rows = [replace(stored.row("ResNet-110", None, 0.1), classes=classes) for classes in (10, 100)]
+    run = Run(**stored.made("compare") | {"conditions": RunConditions()}, rows=rows)
+    for table in of_run(run).wide:
+        assert [line[0] for line in table.texts] == ["ResNet-110, 10 classes", "ResNet-110, 100 classes"]

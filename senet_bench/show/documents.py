@@ -13,6 +13,7 @@ from senet_bench.core.reproduction import stands_in
 from senet_bench.core.results import Row, Run
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.studies import STUDIES, Study
+from senet_bench.core.union import labels
 from senet_bench.show.layout import AS_IS, Layout
 from senet_bench.show.measurements import error_table, latency_table
 from senet_bench.show.networks import HEADINGS, network_table, pairs_in, paper_table
@@ -71,7 +72,7 @@ def _of_comparison(run: Run, studies: Sequence[Study], layout: Layout) -> tuple[
     rest = [row for row in run.rows if not any(stands_in(row, study) for study in studies)]
     if rest:
         title = "Other networks" if studies else "Networks"
-        lines = partial(network_table, title, rest, against=layout.yardstick)
+        lines = partial(network_table, title, rest, name=labels(run.rows), against=layout.yardstick)
         wide.append(lines())
         narrow.append(lines(narrow=True))
     return wide, narrow
@@ -128,7 +129,7 @@ def _of_ablation(run: Run, layout: Layout, base: str) -> tuple[list[Table], list
 
 def _measured(run: Run, layout: Layout, notes: Sequence[str], among: int, *, narrow: bool) -> Iterator[Table]:
     """The tables of latencies and of errors, where there are any; the rows were chosen from `among`."""
-    name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else lambda row: row.label
+    name: Callable[[Row], str] = setting_of if run.schema == schema_of("ablate") else labels(run.rows)
     if times := latency_table(run.rows, narrow=narrow, name=name, against=layout.yardstick):
         yield times
     if errors := error_table(run.rows, narrow=narrow, name=name, layout=layout, among=among):

@@ -43,6 +43,10 @@ WIDE_TIME_NOTES = (
 )
 
 
+PAPER_TIMES = {
+    "cpu_ms": "paper ms: one image of 224 px on the authors' CPU: its ratio to the baseline's can be compared",
+    "train_ms": "paper ms: a step of 256 images on 8 NVIDIA Titan X, whatever the batch and the device are here",
+}
 ENERGY_NOTES = (
     "J: of the whole board or package, at rest too; its ratio is over rounds of blocks of a second",
     "its control: other blocks of the baseline",
@@ -78,6 +82,7 @@ def latency_table(
             *_time_notes(rows),
             *(ENERGY_NOTES if any(latency.energy for _, latency in entries) else ()),
             *(WIDE_TIME_NOTES if not narrow and _has_means(entries) else ()),
+            *dict.fromkeys(PAPER_TIMES[_printed_time(one) or ""] for row, one in entries if _paper(row, one)),
         ),
     )
 
@@ -219,12 +224,17 @@ def _condition_column(condition: str) -> tuple[Column, Callable[[Row, Latency], 
 
 
 def _paper(row: Row, latency: Latency) -> str:
-    """The paper's time of the same kind: one image on a CPU, or a training step (of 256 images, on 8 GPUs)."""
-    conditions = latency.conditions
-    metric = "train_ms" if conditions.mode == "train" else None
-    if (conditions.mode, conditions.batch_size, conditions.device) == ("infer", 1, "cpu"):
-        metric = "cpu_ms"
+    """The paper's time of the same kind: one image on a CPU, or a training step."""
+    metric = _printed_time(latency)
     return next((cell.printed for cell in row.paper if cell.metric == metric), EMPTY)
+
+
+def _printed_time(latency: Latency) -> str | None:
+    """The paper's metric of the same kind, None where it prints none."""
+    conditions = latency.conditions
+    if conditions.mode == "train":
+        return "train_ms"
+    return "cpu_ms" if (conditions.batch_size, conditions.device) == (1, "cpu") else None
 
 
 def _all_95(entries: Sequence[TimedRow]) -> bool:

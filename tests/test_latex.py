@@ -51,6 +51,18 @@ def test_names_are_escaped_notes_stand_in_the_float_and_a_label_is_there() -> No
     assert siunitx.cell("−9.1 ± 0.3") == r"-9.1 \pm 0.3"
 
 
+def test_what_latex_would_join_or_take_for_its_own_is_kept_apart() -> None:
+    assert escaped("add --dataset, or ---x; a – b") == "add -{}-dataset, or -{}-{}-x; a -- b"
+    assert escaped("``why?`''") == "`{}`why?{}`'{}'"
+    columns = (Column("network", numeric=False), Column("ms"))
+    text = latex([Table("T", columns, (("*", "1"), ("[1, 2]", "2"), ("net", "3")), ("[a note",))])
+    assert r"\item {}[a note" in text
+    lines = text.splitlines()
+    assert [line for line in lines if line.endswith(r"\\") and "{}" in line] == [r"{}* & 1 \\", r"{}[1, 2] & 2 \\"]
+    stacked = latex([Table("T", (Column("twelve signs [px]", numeric=False),), (("a",),))])
+    assert r"\\ {}[px]" in stacked
+
+
 def test_what_is_too_wide_is_split_into_parts_that_fit() -> None:
     columns = (Column("network", numeric=False), *(Column(f"number {place}") for place in range(30)))
     table = Table("Wide", columns, (("a network", *["12.34 [1.00, 2.00]"] * 30),), ("a note",))

@@ -20,7 +20,7 @@ ONE_COLUMN, TWO_COLUMNS = 240.0, 340.0
 """Widths in points that a table may take: a column of two, and the text of LaTeX's article, the narrowest of pages."""
 LETTER, BETWEEN = 4.45, 6.0
 """How wide a letter is in footnotesize, on average and a little more, and the room between columns."""
-BREAK = "\u200b"
+BREAK, APART = "\u200b", "\u200c"
 LONG = 24
 LONG_WORD = re.compile(rf"\S{{{LONG},}}")
 NAME, HEADING = 30, 12
@@ -36,6 +36,7 @@ _ESCAPES |= {
     "–": "--",
     "†": r"$\dagger$",
     BREAK: r"\allowbreak{}",
+    APART: "{}",
 }
 _ESCAPES |= {
     "≈": r"$\approx$",
@@ -65,6 +66,8 @@ _BREAKS = {
     for mark in (r"\_", "/", ":", ".")
 }
 """What a long name may be broken behind, where that is, and what stands there then."""
+_JOINED = re.compile(r"([-`',])(?=\1)|[?!](?=`)")
+"""Characters that LaTeX joins with the next one into another."""
 _NUMBERS = re.compile(r"[0-9 +,.()\[\]e-]*")
 """Cells that LaTeX sets as they are."""
 
@@ -87,8 +90,15 @@ def latex(tables: Sequence[Table], narrow: Sequence[Table] = (), *, aligned: boo
 
 
 def escaped(text: str) -> str:
-    """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark."""
-    return text.translate(_COMMANDS)
+    """Text as LaTeX sets it; a character outside Latin-1 that has no command is a question mark.
+
+    What LaTeX would join is kept apart: two hyphens of an option are no dash.
+    """
+    return _JOINED.sub(_apart, text).translate(_COMMANDS)
+
+
+def _apart(match: re.Match[str]) -> str:
+    return f"{match[0]}{APART}"
 
 
 def width(table: Table, chosen: Sequence[int] | None = None) -> float:
@@ -132,12 +142,12 @@ def _float(table: Table, title: str, label: str, notes: bool, aligned: bool) -> 
     yield from _headings(table, numbers)
     yield r"\midrule"
     for row in zip(*map(_cells, table.texts_of_columns, table.longest, numbers)):
-        yield " & ".join(row) + r" \\"
+        yield _begun(" & ".join(row)) + r" \\"
     yield r"\bottomrule"
     yield r"\end{tabular}"
     if notes and table.notes:
         yield r"\begin{tablenotes}\footnotesize"
-        yield from (rf"\item {_breakable(escaped(note))}" for note in table.notes)
+        yield from (rf"\item {_begun(_breakable(escaped(note)))}" for note in table.notes)
         yield r"\end{tablenotes}"
     yield r"\end{threeparttable}"
     yield rf"\end{{{kind}}}"
@@ -181,8 +191,13 @@ def _headings(table: Table, numbers: Sequence[str | None]) -> Iterator[str]:
 def _stacked(name: str, letters: int) -> str:
     """A heading in lines of some letters."""
     lines = textwrap.wrap(name, max(letters, 1), break_on_hyphens=False) or [""]
-    stacked = r" \\ ".join(map(escaped, lines))
+    stacked = r" \\ ".join(map(_begun, map(escaped, lines)))
     return stacked if len(lines) == 1 else rf"\shortstack{{{stacked}}}"
+
+
+def _begun(line: str) -> str:
+    r"""A line that begins with no star or bracket, which the `\\` or the `\item` before it would take for its own."""
+    return f"{{}}{line}" if line.lstrip().startswith(("*", "[")) else line
 
 
 def _spanned(group: str, count: int) -> str:

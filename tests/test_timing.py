@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import itertools
 import math
 import os
 import threading
@@ -341,6 +342,48 @@ def test_a_control_that_differs_stops_every_verdict() -> None:
     assert found.control.ratio == pytest.approx(1.1, rel=0.02) or found.control.ratio == pytest.approx(
         1 / 1.1, rel=0.02
     )
+
+
+def _steadily(machine: Machine) -> dict[str, Factory]:
+    return {"base": machine.arm(MS), "new": machine.arm(2 * MS)}
+
+
+def _with_a_slow_copy(machine: Machine) -> dict[str, Factory]:
+    copies = itertools.cycle([1.0, 1.1])
+
+    def build() -> Call:
+        return machine.arm(MS * next(copies))()
+
+    return {"base": build, "new": machine.arm(2 * MS)}
+
+
+def _changing(machine: Machine) -> dict[str, Factory]:
+    def build() -> Call:
+        call = machine.arm(2 * MS)()
+        return lambda: (call(), 1.0 + machine.t)[1]
+
+    return {"base": machine.arm(MS), "new": build}
+
+
+@pytest.mark.parametrize(
+    ("made", "stolen", "reason"),
+    [
+        (_with_a_slow_copy, 0.0, "control failed"),
+        (_changing, 0.0, "the output of an arm changed"),
+        (_steadily, 1.0, "environment: "),
+    ],
+)
+def test_an_estimate_carries_the_reason_to_doubt_it_however_soon_it_is_narrow(
+    made: Callable[[Machine], dict[str, Factory]], stolen: float, reason: str
+) -> None:
+    machine = Machine(noise=0.001)
+    clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: stolen * (machine.t // (40 * MS)))
+    plan = Plan(budget_s=2, epochs=1)
+    found = result_of(measure_latency(made(machine), "base", plan=plan, clock=clock, witness=witness))
+    judged = found.arms["new"].judgement
+    assert judged is not None
+    assert (judged.verdict, judged.half_width <= plan.target) == ("estimated", True)
+    assert judged.reason.startswith(reason)
 
 
 @pytest.mark.parametrize("budget", [0, -1, math.nan, math.inf])

@@ -288,7 +288,10 @@ class _Session:
     # --- looking --------------------------------------------------------------------------------------------
 
     def _look(self, fraction: float, last: bool) -> None:
-        """Judge the open arms; decided ones keep their judgement, all get theirs at the last look."""
+        """Judge the open arms; decided ones keep their judgement, all get theirs at the last look.
+
+        None is decided before as long as there is a reason to refuse one.
+        """
         undecided = sorted(self._open())
         alpha = self.plan.alpha / (len(undecided) if self.plan.family else 1)
         share = statistics.spent(fraction, 1.0) - self.alpha_spent
@@ -298,10 +301,8 @@ class _Session:
             ratios = self.samples.log_ratios(name, self.baseline)
             reached |= statistics.critical_rank(len(ratios), share * alpha) >= 0
             judgement = statistics.judge(ratios, gate=self.gate, level=share * alpha, alpha=self.plan.alpha)
-            if refusal and (last or self.gate is not None):
-                judgement = judgement.refused(refusal)
-            if last or self._enough(judgement):
-                self.final[name] = judgement
+            if last or (self._enough(judgement) and not refusal):
+                self.final[name] = judgement.refused(refusal) if refusal else judgement
         if reached:
             self.alpha_spent += share
 

@@ -73,13 +73,18 @@ class SenetBench:
     def not_slower(self, candidate: nn.Module, base: nn.Module, input_size: tuple[int, int, int]) -> LimitRow:
         """The time of a network over another's in the same rounds, measured again where it is beyond the gate.
 
-        Fails the test on a confirmed slowdown; what could not be decided skips it, or as `inconclusive` says.
+        Fails the test on a confirmed slowdown, or where one cannot be timed; what could not be decided skips it, or as
+        `inconclusive` says.
         """
+        from senet_bench.errors import MeasurementError
         from senet_bench.regression.launches import confirmed
 
-        row = self._timed(candidate, base, input_size, self._setting("seed", 0))
-        if row.verdict == "fail":
-            row = confirmed(row, self._timed(candidate, base, input_size, self._setting("seed", 0) + 1000))
+        try:
+            row = self._timed(candidate, base, input_size, self._setting("seed", 0))
+            if row.verdict == "fail":
+                row = confirmed(row, self._timed(candidate, base, input_size, self._setting("seed", 0) + 1000))
+        except MeasurementError as error:
+            pytest.fail(f"{self.name}: latency: {error}", pytrace=False)
         meant = self._setting("inconclusive", "skip")
         if row.verdict == "fail" or (row.verdict == "inconclusive" and meant == "fail"):
             pytest.fail(f"{self.name}: latency {row.verdict}: {row.reason}", pytrace=False)
@@ -101,8 +106,8 @@ class SenetBench:
         budget, alpha = float(self._setting("budget", 3.0)), float(self._setting("alpha", 0.01))
         plan = gated_plan(limit.relative or 0.0, budget_s=budget, alpha=alpha, seed=seed, min_abs_s=least)
         arms = {"base": base.eval(), "candidate": candidate.eval()}
-        latency = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
-        return ratio_row(Ratio("candidate", "base", "latency", limit), latency.comparison)
+        measured = result_of(measure_networks(arms, "base", size, conditions=conditions, plan=plan))
+        return ratio_row(Ratio("candidate", "base", "latency", limit), measured)
 
     def _recorded(self, name: str, now: Any) -> tuple[Any, str]:
         """The recorded facts of a network and the torch that they are of; recorded first where that was asked for."""

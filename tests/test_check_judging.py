@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from torch import Tensor, nn
 
+from senet_bench.bench.rounds import Plan
 from senet_bench.core.progress import Progress, Steps, result_of
-from senet_bench.errors import BenchError, NotComparableError, UsageError
+from senet_bench.errors import BenchError, MeasurementError, NotComparableError, UsageError
+from senet_bench.gates.trained import timed_beside
 from senet_bench.regression import measurement
 from senet_bench.regression.baselines import StoredLatency
-from senet_bench.regression.config import Allowed, CheckedNetwork, Config, PredictionPair
+from senet_bench.regression.config import Allowed, CheckedNetwork, Config, PredictionPair, Ratio
 from senet_bench.regression.files import accuracy_row
 from senet_bench.regression.launches import Launch, Launched, Launches, after_holm, confirmed, latency_row, levels
 from senet_bench.regression.limits import Limit, usual_limits
@@ -206,6 +209,24 @@ def rows_of(*verdicts: str) -> list[LimitRow]:
 )
 def test_the_exit_code_is_that_of_the_gravest_row(verdicts: tuple[str, ...], expected: tuple[int, ...]) -> None:
     assert tuple(exit_code(rows_of(*verdicts), how) for how in ("warn", "pass", "fail")) == expected
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("lost")
+
+
+def test_a_network_that_cannot_be_timed_ends_no_other_comparison(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = {"n": Broken(), "base": nn.Flatten()}
+    monkeypatch.setattr(measurement, "network_here", lambda one: made[one.name])
+    both = tuple(CheckedNetwork(name, (3, 8, 8)) for name in made)
+    ratio = Ratio("n", "base", "latency", GATE)
+    config = Config(source="x", networks=both, ratios=(ratio,), budget_s=0.1, launches=1)
+    with pytest.raises(MeasurementError, match="KeyError: 'lost'"):
+        measurement.timed_ratio(ratio, config, 0.01, 0)
+    steps = timed_beside(made["base"], made["n"], (3, 8, 8), config.conditions, Plan(budget_s=0.1))
+    latency, reason = result_of(steps)
+    assert (latency, "KeyError: 'lost'" in str(reason)) == (None, True)
 
 
 def test_an_allowance_ends() -> None:

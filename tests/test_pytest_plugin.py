@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from senet_bench.errors import BenchError, UsageError
 from senet_bench.pytest_plugin import SenetBench
@@ -90,6 +90,19 @@ def test_a_network_is_compared_with_another_in_the_same_rounds(tmp_path: Path) -
     row = SenetBench("t", tmp_path, "", wanted).not_slower(net(), net(), SIZE)
     assert row.verdict in ("pass", "inconclusive")
     assert row.rounds
+
+
+class Broken(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        raise KeyError("lost")
+
+
+@pytest.mark.parametrize("broken", ["candidate", "base"])
+def test_a_network_that_cannot_be_timed_fails_the_test_with_its_reason(tmp_path: Path, broken: str) -> None:
+    both = {"candidate": net(), "base": net(), broken: Broken()}
+    timer = SenetBench("t", tmp_path, "", {"budget": 0.1})
+    with pytest.raises(pytest.fail.Exception, match=r"t: latency: .*KeyError: 'lost'"):
+        timer.not_slower(both["candidate"], both["base"], SIZE)
 
 
 @pytest.fixture

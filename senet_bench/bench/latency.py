@@ -16,7 +16,7 @@ from senet_bench.bench.machine import session, settled
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import Prepared, example, failing_as, prepare
-from senet_bench.bench.samples import Comparison
+from senet_bench.bench.samples import ArmLatency, Comparison
 from senet_bench.core.foreign import blame, guarded
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import Energy, Latency, TimingSettings
@@ -45,13 +45,20 @@ class NetworkLatency:
     halved_to: int | None = None
     failed: Mapping[str, str] = field(default_factory=dict)
 
+    def arm(self, name: str) -> ArmLatency:
+        """What the rounds say of a network; raises `MeasurementError` where it is not in them."""
+        if name in self.failed:
+            raise MeasurementError(self.failed[name])
+        return self.comparison.arms[name]
+
     def throughput(self, name: str) -> float:
         """Images per second over all calls of the rounds that count, slow ones too."""
-        return self.conditions.batch_size / self.comparison.arms[name].mean
+        return self.conditions.batch_size / self.arm(name).mean
 
     def latency(self, name: str) -> Latency:
-        """What is stored of a network; raises `MeasurementError` where no round of it counts."""
-        latency, prepared = self.comparison.latency(name), self.prepared[name]
+        """What is stored of a network; raises `MeasurementError` where it is not in rounds, or none of it counts."""
+        arm = self.arm(name)
+        latency, prepared = self.comparison.latency(arm.name), self.prepared[name]
         int8 = RUNTIMES[self.conditions.runtime].int8
         images = f"{IMAGES}; {CALIBRATED}" if int8 else IMAGES
         return replace(

@@ -30,7 +30,7 @@ from senet_bench.regression.workers import Orders
 if TYPE_CHECKING:
     from torch import nn
 
-    from senet_bench.bench.samples import Comparison
+    from senet_bench.bench.latency import NetworkLatency
 
 MOST_APART = 0.02
 """Two processes of the same code that differ by more than this fraction record no latency."""
@@ -128,17 +128,20 @@ def timed_ratio(ratio: Ratio, config: Config, alpha: float, seed: int) -> LimitR
     )
     networks = {one.name: network_here(one) for one in both}
     with contained_here(ratio.network, limited=False):  # each of its calls is
-        latency = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
-    return ratio_row(ratio, latency.comparison)
+        measured = result_of(measure_networks(networks, ratio.baseline, size, conditions=config.conditions, plan=plan))
+    return ratio_row(ratio, measured)
 
 
 UNJUDGED = 0.01
 """The limit by which the control of a ratio without one is judged, a fraction."""
 
 
-def ratio_row(ratio: Ratio, latency: Comparison) -> LimitRow:
-    """A latency ratio measured in this process, of the arms of `ratio`."""
-    arm, base = latency.arms[ratio.network], latency.arms[ratio.baseline]
+def ratio_row(ratio: Ratio, measured: NetworkLatency) -> LimitRow:
+    """A latency ratio measured in this process, of the networks of `ratio`.
+
+    Raises `MeasurementError` where the network could not be timed.
+    """
+    arm, base, latency = measured.arm(ratio.network), measured.arm(ratio.baseline), measured.comparison
     assert arm.judgement is not None
     judged, copies = arm.judgement, latency.samples.log_ratios(CONTROL, latency.baseline)
     verdicts: dict[str, GateVerdict] = {"regressed": "fail", "ok": "pass"}

@@ -362,6 +362,56 @@ class Random(nn.Module):
         return self.layer(x) + torch.rand(())
 
 
+class Overflowing(nn.Module):
+    """Gives nan after some calls of a copy."""
+
+    def __init__(self, calls: int) -> None:
+        super().__init__()
+        self.layer, self.left = network(), calls
+
+    def forward(self, x: Tensor) -> Any:
+        self.left -= 1
+        return self.layer(x) if self.left > 0 else self.layer(x) * float("nan")
+
+
+class Sensitive(nn.Module):
+    """Gives nan for images whose channels are unlike standard normal ones."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = network()
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layer(x) * torch.where(x.mean((2, 3)).abs().max() > 0.7, float("nan"), 1.0)
+
+
+def test_one_whose_output_is_no_more_finite_is_named_and_the_others_are_timed() -> None:
+    networks = {"a": network(), "b": network(), "late": Overflowing(6), "of others": Sensitive()}
+    found = result_of(measure_networks(networks, "a", SIZE, plan=QUICK))
+    assert found.latency("b").ratio is not None
+    assert {why.partition(";")[0] for why in found.failed.values()} == {"its output is not finite"}
+    assert found.failed.keys() == {"late", "of others"}
+
+
+def test_a_runtime_that_fails_while_it_is_timed_leaves_the_search_to_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def prepare_badly(asked: Any, conditions: Conditions, images: Tensor) -> runtimes.Prepared:
+        ready = prepare(asked, conditions, images)
+        bad = functools.partial(Failing(KeyError("lost")), images)
+        return replace(ready, factory=lambda: bad) if conditions.runtime == broken else ready
+
+    monkeypatch.setattr(race, "prepare", prepare_badly)
+    monkeypatch.setattr(race, "entrants", lambda **_: ("eager", "deploy:eager"))
+    broken = "deploy:eager"
+    first, second = result_of(race.race(network(), SIZE, Conditions(), QUICK))
+    assert (first.runtime, first.reason, second.runtime) == ("eager", None, "deploy:eager")
+    assert "KeyError: 'lost'" in (second.reason or "")
+    broken = "eager"
+    with pytest.raises(MeasurementError, match="KeyError: 'lost'"):
+        result_of(race.race(network(), SIZE, Conditions(), QUICK))
+
+
 @pytest.mark.parametrize("mode", ["infer", "train"])
 def test_one_that_fails_is_named_and_the_others_are_timed(mode: Any) -> None:
     networks = {"a": network(), "b": network(), "at once": Failing(KeyError("no")), "late": Tiring(2)}

@@ -20,7 +20,7 @@ from senet_bench.bench.samples import Comparison, Samples, comparison_of
 from senet_bench.core import statistics
 from senet_bench.core.progress import Progress, Steps, in_turn, result_of, retold
 from senet_bench.core.statistics import Judgement
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import ArmError, LostError, MeasurementError, UsageError
 
 MS = 1e-3
 
@@ -288,10 +288,24 @@ def test_a_clock_that_stands_still_is_an_error() -> None:
         result_of(measure_latency(arms, "base", clock=HostClock(wall=lambda: 0.0, cpu=lambda: 0.0)))
 
 
-def test_an_output_that_is_not_finite_is_an_error() -> None:
-    arms: dict[str, Factory] = {"base": lambda: lambda: 1.0, "new": lambda: lambda: math.nan}
-    with pytest.raises(MeasurementError, match="new is not finite"):
+@pytest.mark.parametrize("arm", ["base", "new"])
+def test_an_output_that_is_not_finite_is_an_error_of_its_arm(arm: str) -> None:
+    arms: dict[str, Factory] = {"base": lambda: lambda: 1.0, "new": lambda: lambda: 1.0, arm: lambda: lambda: math.nan}
+    with pytest.raises(ArmError, match="its output is not finite") as raised:
         result_of(measure_latency(arms, "base", witness=witness))
+    assert raised.value.arm == arm
+
+
+@pytest.mark.parametrize("error", [MeasurementError("other outputs", "use eager"), LostError("the device failed")])
+def test_what_a_call_says_of_itself_is_its_arms_and_a_lost_device_is_everybodys(error: MeasurementError) -> None:
+    def raises() -> object:
+        raise error
+
+    arms: dict[str, Factory] = {"base": lambda: lambda: 1.0, "new": lambda: raises}
+    with pytest.raises(MeasurementError) as raised:
+        result_of(measure_latency(arms, "base", witness=witness))
+    assert str(raised.value) == str(error)
+    assert isinstance(raised.value, ArmError) is not isinstance(error, LostError)
 
 
 def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:

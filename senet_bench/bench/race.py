@@ -20,7 +20,7 @@ from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import entrants
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.statistics import hodges_lehmann, interval
-from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.errors import ArmError, MeasurementError, UsageError
 
 EAGER: Runtime = "eager"
 RACE_LEVEL = 0.025
@@ -30,7 +30,7 @@ RACE_LEVEL = 0.025
 def race(
     network: nn.Module | Reference, input_size: tuple[int, ...], conditions: Conditions, plan: Plan
 ) -> Steps[list[RuntimeStanding]]:
-    """How the runtimes stand, fastest first, then those that cannot run here; the conditions' own is not looked at.
+    """How the runtimes stand, fastest first, then those that do not run here; the conditions' own is not looked at.
 
     The batch is halved while memory runs out. Raises `MeasurementError` when eager torch fails.
     """
@@ -58,9 +58,19 @@ def _raced(
                     raise
                 out.append(RuntimeStanding(runtime=runtime, reason=str(error), batch_size=conditions.batch_size))
             yield Progress(f"preparing {runtime}", 0.0, plan.budget_s)
-        plan, clock = fitting_plan(plan, conditions), device.clock(conditions)
-        comparison = yield from measure_latency(ready, EAGER, plan=plan, clock=clock, witness=witness)
-    return [*_standings(comparison, conditions.batch_size), *out]
+        plan = fitting_plan(plan, conditions)
+        while True:
+            clock = device.clock(conditions)
+            try:
+                comparison = yield from measure_latency(ready, EAGER, plan=plan, clock=clock, witness=witness)
+            except ArmError as error:
+                if error.arm == EAGER:
+                    raise
+                del ready[error.arm]
+                out.append(RuntimeStanding(runtime=error.arm, reason=str(error), batch_size=conditions.batch_size))
+                yield Progress(f"without {error.arm}", 0.0, plan.budget_s)
+            else:
+                return [*_standings(comparison, conditions.batch_size), *out]
 
 
 def _standings(comparison: Comparison, batch_size: int) -> list[RuntimeStanding]:

@@ -20,7 +20,7 @@ from senet_bench.core import statistics
 from senet_bench.core.foreign import blame, guarded, passes
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.statistics import Judgement
-from senet_bench.errors import ArmError, MeasurementError, UsageError, out_of_memory
+from senet_bench.errors import ArmError, LostError, MeasurementError, UsageError, out_of_memory
 
 SETTLED = 0.98
 WINDOW = 8
@@ -97,7 +97,8 @@ def measure_latency(
     What passes until it is asked to go on is nobody's time: several comparisons can take turns.
     `arms` maps names to factories of a call of no arguments; every arm but `baseline` is judged against it.
     `witness` turns a call's output into a number that must be finite and stay the same. While the generator
-    lives, garbage collection is off. Raises `MeasurementError` on a non-finite output or a clock that stands.
+    lives, garbage collection is off. Raises `ArmError` on an arm that fails or whose output is not finite, and
+    `MeasurementError` on a clock that stands.
     """
     if baseline not in arms or CONTROL in arms:
         raise UsageError(f"arms must hold the baseline {baseline!r} and none named {CONTROL!r}")
@@ -161,7 +162,7 @@ class _Session:
         self.calls = {}
         start = self.clock.now()
         for name in self._shuffled(self._open() | {self.baseline, CONTROL}):
-            arm = self.baseline if name == CONTROL else name
+            arm = self._arm(name)
             with guarded(arm, draws=True):
                 self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
         for name, call in self.calls.items():
@@ -170,7 +171,9 @@ class _Session:
                 if self.epoch == 0 and isinstance(call, FreshCall):
                     for draw in (call.renew, call.vary, call.vary):
                         draw()
-                        self._verify(name, call())
+                        output = call()
+                        self._check(name, output)
+                        self._verify(name, output)
         self.build_s = max(0.0, self.clock.now() - start)
 
     def _warm_up(self) -> Iterator[Progress]:
@@ -261,12 +264,12 @@ class _Session:
         self._tick()
 
     def _check(self, name: str, output: object) -> None:
-        """Raise on a non-finite output; remember when an output is not what it was."""
+        """Raise `ArmError` on a non-finite output; remember when an output is not what it was."""
         if self.witness is None or output is None:
             return
         value = self.witness(output)
         if not math.isfinite(value):
-            raise MeasurementError(f"the output of {name} is not finite", "look at its weights and its precision")
+            raise ArmError(self._arm(name), "its output is not finite", "look at its weights and its precision")
         first = self.outputs.setdefault(name, value)
         fresh = isinstance(self.calls.get(name), FreshCall)
         if self.plan.steady and not fresh and not math.isclose(value, first, rel_tol=CHANGED, abs_tol=1e-30):
@@ -279,7 +282,7 @@ class _Session:
         self.verifying_s += max(0.0, self.clock.now() - start)
         if fault == "stale":
             raise ArmError(
-                self.baseline if name == CONTROL else name,
+                self._arm(name),
                 "its output is not what an untouched copy gives for the same images: it answers from what it kept",
                 "it is not ranked; compute every call from its input",
             )
@@ -326,6 +329,10 @@ class _Session:
         budget = self.plan.budget_s
         return Progress(what, min(self.elapsed, budget), budget)
 
+    def _arm(self, name: str) -> str:
+        """The arm that a call is of: the control is the baseline."""
+        return self.baseline if name == CONTROL else name
+
     def _open(self) -> set[str]:
         return set(self.arms) - {self.baseline, CONTROL} - set(self.final)
 
@@ -365,7 +372,11 @@ def _naming(arm: str, call: Any) -> Any:
         try:
             return call(*arguments)
         except BaseException as error:
-            if out_of_memory(error) or passes(error):
+            if out_of_memory(error) or isinstance(error, ArmError | LostError):
+                raise
+            if isinstance(error, MeasurementError):
+                raise ArmError(arm, error.problem, error.remedy) from error
+            if passes(error):
                 raise
             raise ArmError(arm, f"a call failed: {blame(error)}") from error
 

@@ -185,6 +185,22 @@ def test_epochs_rebuild_every_arm() -> None:
     assert len(machine.built) == 4 * 3
 
 
+def test_verifying_outputs_costs_no_epoch() -> None:
+    machine, verified = Machine(), list[object]()
+
+    def fault(output: object) -> None:
+        verified.append(output)
+        machine.t += 1.0
+
+    def fresh() -> Call:
+        return FreshCall(machine.arm(MS)(), lambda: None, fault, lambda: None)
+
+    plan = Plan(budget_s=4, target=0)
+    steps = measure_latency({"base": fresh, "new": fresh}, "base", plan=plan, clock=machine.clock(), witness=witness)
+    assert result_of(steps).epochs == 4
+    assert len(verified) >= 3 * 3
+
+
 def test_raw_samples_stay_with_the_result() -> None:
     samples = Machine().run().samples
     assert samples.arms == ("base", "new", "control")

@@ -141,6 +141,7 @@ class _Session:
     def steps(self) -> Steps[Comparison]:
         """Everything from building to the result."""
         self._build()
+        self._verify_others()
         self._last = self.clock.now()
         yield from self._warm_up()
         for fraction in statistics.look_fractions(self.plan.looks):
@@ -167,14 +168,19 @@ class _Session:
                 self.calls[name] = _naming(arm, _naming(arm, self.arms[name])())
         for name, call in self.calls.items():
             with guarded(name, draws=True):
-                self._check(name, call())  # what is kept of these images answers those that are verified
-                if self.epoch == 0 and isinstance(call, FreshCall):
+                self._check(name, call())
+        self.build_s = max(0.0, self.clock.now() - start)
+
+    def _verify_others(self) -> None:
+        """Verify each call for other images than its first, of which it may have kept something to answer from."""
+        for name, call in self.calls.items():
+            if isinstance(call, FreshCall):
+                with guarded(name, draws=True):
                     for draw in (call.renew, call.vary, call.vary):
                         draw()
                         output = call()
                         self._check(name, output)
                         self._verify(name, output)
-        self.build_s = max(0.0, self.clock.now() - start)
 
     def _warm_up(self) -> Iterator[Progress]:
         """Call each arm until it gets no faster; then fix block size, epochs and how often the control runs."""

@@ -21,6 +21,7 @@ from senet_bench.bench.cuda import (
     nvml_gauge,
     spoilt,
 )
+from senet_bench.bench.process import CoreTimes
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core.progress import result_of
 from senet_bench.core.specs import Conditions
@@ -283,7 +284,8 @@ def test_end_to_end_counts_the_synchronisation(gpu: FakeGpu) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_end_to_end_sees_other_guests(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("senet_bench.bench.clock.stolen_seconds", time.perf_counter)
+    taken = iter([0.0, 0.5])
+    monkeypatch.setattr("senet_bench.bench.clock.core_times", lambda: CoreTimes((time.perf_counter(),), (next(taken),)))
     monkeypatch.setattr("senet_bench.bench.cuda.nvml_gauge", lambda _: None)
     clock = cuda.Cuda(DEVICE).clock(Conditions(device="cuda"))
     clock.round([lambda: None], 1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import hashlib
 import itertools
@@ -65,6 +66,11 @@ class Machine:
 @pytest.fixture(autouse=True)
 def _no_slow_collection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gc, "collect", lambda: 0)
+
+
+def shared(machine: Machine, taken: Callable[[float], float]) -> process.CoreTimes:
+    """The time of a machine's one core, of which other guests take some."""
+    return process.CoreTimes((machine.t,), (taken(machine.t),))
 
 
 def witness(output: object) -> float:
@@ -347,7 +353,8 @@ def test_an_output_that_changes_between_rounds_is_no_verdict() -> None:
 
 def test_a_machine_taken_by_others_is_no_verdict() -> None:
     machine = Machine()
-    clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: 0.5 * machine.t)
+    cores = functools.partial(shared, machine, lambda t: 0.5 * t)
+    clock = HostClock(wall=machine.now, cpu=machine.now, cores=cores)
     arms = {"base": machine.arm(MS), "new": machine.arm(2 * MS)}
     found = result_of(measure_latency(arms, "base", plan=gated_plan(budget_s=0.5), clock=clock))
     judged = found.arms["new"].judgement
@@ -407,7 +414,8 @@ def test_an_estimate_carries_the_reason_to_doubt_it_however_soon_it_is_narrow(
     made: Callable[[Machine], dict[str, Factory]], stolen: float, reason: str
 ) -> None:
     machine = Machine(noise=0.001)
-    clock = HostClock(wall=machine.now, cpu=machine.now, stolen=lambda: stolen * (machine.t // (40 * MS)))
+    cores = functools.partial(shared, machine, lambda t: stolen * (t // (40 * MS)))
+    clock = HostClock(wall=machine.now, cpu=machine.now, cores=cores)
     plan = Plan(budget_s=2, epochs=1)
     found = result_of(measure_latency(made(machine), "base", plan=plan, clock=clock, witness=witness))
     judged = found.arms["new"].judgement
@@ -524,8 +532,27 @@ def test_a_thread_that_works_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_stolen_time_is_read_where_the_system_tells_it(tmp_path: Path) -> None:
-    assert process.stolen_seconds() >= 0
-    assert process.stolen_seconds(tmp_path / "nothing") == 0.0
+    found = process.core_times()
+    assert len(found.ran) == len(found.stolen) in (0, process.cores())
+    assert found.share_stolen(found) == 0
+    assert process.core_times(tmp_path / "nothing") == process.CoreTimes()
+
+
+@pytest.mark.parametrize(
+    ("first", "others", "share"),
+    [((998, 2), (998, 2), 0.002), ((1000, 0), (0, 2), 0.0), ((500, 500), (0, 2), 0.5), ((0, 1), (0, 0), 1.0)],
+)
+def test_of_many_cores_those_that_work_are_asked_what_was_stolen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: tuple[int, int], others: tuple[int, int], share: float
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    times = []
+    for scale in (1, 2):
+        cores = enumerate([first, *[others] * 63, (7, 7**scale)])  # the last one is not for this process
+        rows = [f"cpu{core} {ran * scale} 0 0 9 9 0 0 {lost * scale} 0 0" for core, (ran, lost) in cores]
+        (tmp_path / "stat").write_text("\n".join(["cpu 1 2 3 4 5 6 7 8 9 0", *rows, "intr 1"]))
+        times.append(process.core_times(tmp_path / "stat"))
+    assert times[1].share_stolen(times[0]) == pytest.approx(share)
 
 
 def test_pinning_is_undone() -> None:

@@ -6,10 +6,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Protocol
 
-from senet_bench.bench.process import muted, stolen_seconds
+from senet_bench.bench.process import CoreTimes, core_times, muted
 from senet_bench.bench.turns import TORCH_THREADS, take_turn, worked
 from senet_bench.errors import MeasurementError
 
@@ -21,7 +21,7 @@ MOST_CALLS, FEWEST_CALLS = 64, 4
 SLOW_CALL_S = 20e-3
 """Of calls this slow a block holds one."""
 STOLEN = 0.1
-"""A round is disturbed when another guest took more than this fraction of it."""
+"""A round is disturbed when other guests took more than this fraction of the time in which cores had work."""
 Method = Literal[
     "CUDA allocator",
     "CUDA allocator and the pools of graphs",
@@ -92,16 +92,16 @@ class Clock(Protocol):
 class HostClock:
     """The host's clock around each call; a block's value is its fastest call.
 
-    `finish` runs inside the timed region after each call (a device's synchronize: end-to-end latency). `stolen`
-    gives the seconds taken by other guests of the machine since it started.
+    `finish` runs inside the timed region after each call (a device's synchronize: end-to-end latency). `cores`
+    tells how much of the cores' time other guests of the machine took.
     """
 
     wall: Callable[[], float] = time.perf_counter
     cpu: Callable[[], float] = time.process_time
     remedy: ClassVar[str] = "raise --budget, or use a smaller --img-size"
     finish: Callable[[], object] | None = None
-    stolen: Callable[[], float] | None = None
-    _before: tuple[float, float] = (0.0, 0.0)
+    cores: Callable[[], CoreTimes] | None = None
+    _before: CoreTimes = field(default_factory=CoreTimes)
 
     def now(self) -> float:
         """Seconds of the wall clock."""
@@ -116,15 +116,12 @@ class HostClock:
 
     def round(self, calls: Sequence[Call], repeats: int) -> list[TimedCalls]:
         """Each call's block, in the order given."""
-        self._before = (self.wall(), self.stolen() if self.stolen else 0.0)
+        self._before = self.cores() if self.cores else CoreTimes()
         return [self._block(call, repeats) for call in calls]
 
     def disturbance(self) -> str:
-        """Says so when other guests took more than a tenth of the last round."""
-        if self.stolen is None:
-            return ""
-        lost, lasted = self.stolen() - self._before[1], self.wall() - self._before[0]
-        return "steal" if lost > STOLEN * lasted else ""
+        """Says so when other guests took more than a tenth of what the last round had of the cores."""
+        return "steal" if self.cores and self.cores().share_stolen(self._before) > STOLEN else ""
 
     def _block(self, call: Call, repeats: int) -> TimedCalls:
         wall, finish, output = self.wall, self.finish, None
@@ -148,12 +145,12 @@ class HostClock:
 
 def host_clock(finish: Callable[[], object] | None = None) -> HostClock:
     """The clock of this machine, watching steal where the system tells it (Linux)."""
-    return HostClock(finish=finish, stolen=steal())
+    return HostClock(finish=finish, cores=watched_cores())
 
 
-def steal() -> Callable[[], float] | None:
-    """What gives the seconds taken by other guests, None where the system does not tell them."""
-    return stolen_seconds if hasattr(os, "sched_getaffinity") else None
+def watched_cores() -> Callable[[], CoreTimes] | None:
+    """What tells how much of the cores' time other guests took, None where the system does not."""
+    return core_times if hasattr(os, "sched_getaffinity") else None
 
 
 @dataclass(frozen=True, slots=True)

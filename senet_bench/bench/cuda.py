@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Call, Clock, FreshCall, HostClock, PeakMemory, TimedCalls, steal
+from senet_bench.bench.clock import Call, Clock, FreshCall, HostClock, PeakMemory, TimedCalls, watched_cores
 from senet_bench.bench.energy import Meter
 from senet_bench.core.specs import Conditions
 from senet_bench.deployment.cuda_graph import captured, replays
@@ -332,7 +332,7 @@ class Cuda:
         gauge = nvml_gauge(self.place)
         if conditions.timing == "device":
             return EventClock(self.place, conditions.cache == "cold", gauge)
-        return EndToEndClock(finish=self.synchronise, stolen=steal(), gauge=gauge)
+        return EndToEndClock(finish=self.synchronise, cores=watched_cores(), gauge=gauge)
 
     def mark(self, now: Callable[[], float]) -> Any:
         """An event in the current stream."""

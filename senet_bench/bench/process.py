@@ -32,6 +32,8 @@ TUNING_VARIABLES = {
 """The same setting for a process that is yet to start."""
 ALLOCATOR_VARIABLES = (*TUNING_VARIABLES, "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES")
 REPLACEMENTS = ("jemalloc", "tcmalloc", "mimalloc")
+RAN, STOLEN = (1, 2, 3, 6, 7), 8
+"""Columns of /proc/stat: user, nice, system and both kinds of interrupts; steal."""
 
 
 def cores() -> int:
@@ -39,15 +41,37 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def stolen_seconds(stat: Path = Path("/proc/stat")) -> float:
-    """Seconds that the hypervisor took from the cores this process may use, 0 where nobody tells."""
+@dataclass(frozen=True, slots=True)
+class CoreTimes:
+    """What became of some cores' time so far, core by core: seconds that they ran, and that other guests took."""
+
+    ran: tuple[float, ...] = ()
+    stolen: tuple[float, ...] = ()
+
+    def share_stolen(self, before: CoreTimes) -> float:
+        """The share that other guests took since then of the time in which cores had work.
+
+        Beside cores that ran, one that did not had none: what many idle ones lose is no loss of the one that works. In
+        some milliseconds, which the system does not count, none may have run.
+        """
+        times = zip(self.ran, before.ran, self.stolen, before.stolen)
+        cores = [(ran - ran_before, stolen - stolen_before) for ran, ran_before, stolen, stolen_before in times]
+        working = [core for core in cores if core[0] > 0] or cores
+        ran, stolen = sum(core[0] for core in working), sum(core[1] for core in working)
+        return stolen / max(ran + stolen, stolen) if stolen > 0 else 0.0
+
+
+def core_times(stat: Path = Path("/proc/stat")) -> CoreTimes:
+    """Those of the cores that this process may use, since the machine started; of none where nobody tells."""
     try:
         lines = stat.read_text(encoding="ascii").splitlines()
         allowed = {f"cpu{i}" for i in os.sched_getaffinity(0)}
-        rows = (line.split() for line in lines[1:] if line.startswith("cpu"))
-        return sum(int(row[8]) for row in rows if row[0] in allowed) / os.sysconf("SC_CLK_TCK")
+        rows = [line.split() for line in lines[1:] if line.startswith("cpu")]
+        ticks, own = os.sysconf("SC_CLK_TCK"), [row for row in rows if row[0] in allowed]
+        ran = tuple(sum(int(row[place]) for place in RAN) / ticks for row in own)
+        return CoreTimes(ran, tuple(int(row[STOLEN]) / ticks for row in own))
     except (OSError, AttributeError, IndexError, ValueError):
-        return 0.0
+        return CoreTimes()
 
 
 @contextlib.contextmanager
@@ -81,21 +105,20 @@ class Health:
     """The state of the machine when a measurement began."""
 
     began: float
-    stolen: float
+    cores: CoreTimes
     switches: int
 
     @staticmethod
     def begin() -> Health:
         """The state now."""
-        return Health(time.perf_counter(), stolen_seconds(), _switches())
+        return Health(time.perf_counter(), core_times(), _switches())
 
     def ended(self) -> dict[str, Any]:
         """What happened since: seconds, load, the share stolen by other guests, involuntary switches."""
-        lasted = time.perf_counter() - self.began
         return {
-            "elapsed_s": lasted,
+            "elapsed_s": time.perf_counter() - self.began,
             "load_1min": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-            "steal": (stolen_seconds() - self.stolen) / max(lasted * cores(), 1e-9),
+            "steal": core_times().share_stolen(self.cores),
             "involuntary_switches": _switches() - self.switches,
         }
 

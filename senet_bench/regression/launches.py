@@ -153,7 +153,7 @@ def _rounds(
     host: Host, place: int, pace: Pace, rng: np.random.Generator, now: Callable[[], float] = time.perf_counter
 ) -> Launched:
     """Rounds of every arm in a fresh random order until that is enough."""
-    from senet_bench.bench.process import stolen_seconds
+    from senet_bench.bench.process import core_times
 
     names, calls, began, dropped, called = list(host.arms), host.blocks[place].calls, now(), 0, 0.0
     kept: dict[str, list[float]] = {name: [] for name in names}
@@ -166,10 +166,10 @@ def _rounds(
         one = max(called / max(rounds + dropped, 1), len(names) * calls * host.seconds[place])
         count = min(MOST_OF_A_CHUNK, max(1, int(CHUNK_S / one)))
         orders = [[names[i] for i in rng.permutation(len(names))] for _ in range(count)]
-        start, stolen = now(), stolen_seconds()
+        before = core_times()
         seconds = host.rounds(place, orders)
         called += calls * sum(map(sum, seconds.values()))
-        if stolen_seconds() - stolen > STOLEN * (now() - start):
+        if core_times().share_stolen(before) > STOLEN:
             dropped += count
             continue
         for name in names:

@@ -241,12 +241,43 @@ def test_running_out_of_memory_is_recognised(error: Exception, is_memory: bool) 
     assert out_of_memory(wrapped) == is_memory
 
 
-def test_out_of_memory_halves_the_batch_of_both_sides() -> None:
-    networks = {"a": network(), "b": Failing(torch.OutOfMemoryError("full"), holds=2)}
+class Retold(Failing):
+    """Fails by an error that came from what it is told."""
+
+    def forward(self, x: Tensor) -> Any:
+        try:
+            return super().forward(x)
+        except Exception as error:
+            raise MeasurementError("the copy failed") from error
+
+
+@pytest.mark.parametrize("kind", [Failing, Retold])
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_out_of_memory_halves_the_batch_of_both_sides(error: Exception, kind: type[Failing]) -> None:
+    networks = {"a": network(), "b": kind(error, holds=2)}
     found = result_of(measure_networks(networks, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
     assert found.halved_to == found.conditions.batch_size == 2
     assert found.throughput("b") == pytest.approx(2 / found.comparison.arms["b"].mean)
     assert found.comparison.arms["b"].mean >= found.comparison.arms["b"].seconds
+
+
+def test_an_error_that_is_not_of_memory_halves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOENT, "not there")
+
+    for module in (latency, race):
+        monkeypatch.setattr(module, "measure_latency", broken)
+    monkeypatch.setattr(race, "entrants", lambda **_: ("eager",))
+    with pytest.raises(FileNotFoundError):
+        result_of(measure_networks({"a": network()}, "a", SIZE, conditions=Conditions(batch_size=8), plan=QUICK))
+    with pytest.raises(FileNotFoundError):
+        result_of(race.race(network(), SIZE, Conditions(batch_size=8), QUICK))
+
+
+def test_memory_that_runs_out_while_it_is_measured_leaves_the_others_peaks() -> None:
+    conditions, ready = Conditions(), {"a": prepared(Conditions())}
+    ready["b"] = replace(ready["a"], factory=lambda: functools.partial(Failing(MemoryError()), example(SIZE, 1)))
+    assert measure_memory(ready, conditions).keys() == {"a"}
 
 
 def test_the_search_for_the_fastest_runtime_halves_the_batch_and_tunes_the_allocator_first(
@@ -261,7 +292,8 @@ def test_the_search_for_the_fastest_runtime_halves_the_batch_and_tunes_the_alloc
 
     monkeypatch.setattr(race, "settled", settled)
     monkeypatch.setattr(race, "entrants", lambda **_: ("eager", "deploy:eager"))
-    full, conditions = Failing(torch.OutOfMemoryError("full"), holds=2), Conditions(batch_size=8, allocator="tuned")
+    exhausted = OSError(errno.ENOMEM, "Cannot allocate memory")
+    full, conditions = Failing(exhausted, holds=2), Conditions(batch_size=8, allocator="tuned")
     standings = result_of(race.race(full, SIZE, conditions, QUICK))
     assert {standing.batch_size for standing in standings} == {2}
     assert {standing.runtime for standing in standings} == {"eager", "deploy:eager"}

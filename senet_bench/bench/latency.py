@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from torch import nn
@@ -103,7 +103,7 @@ def measure_networks(
                 raise MeasurementError(f"the baseline {baseline}: {error.problem}", error.remedy) from error
             failed[error.arm] = str(error)
             yield Progress(f"without {error.arm}", 0.0, plan.budget_s)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - `halved` raises what is not of memory
             conditions = halved(conditions, error)
             halved_to = conditions.batch_size
             yield Progress(f"batch {halved_to}: memory ran out", 0.0, plan.budget_s)
@@ -111,10 +111,15 @@ def measure_networks(
             return replace(measured, halved_to=halved_to, failed=failed)
 
 
-def halved(conditions: Conditions, error: BaseException) -> Conditions:
-    """The conditions at half the batch, where an error says that memory ran out; else raises `MeasurementError`."""
+def halved(conditions: Conditions, error: Exception) -> Conditions:
+    """The conditions at half the batch, where an error says that memory ran out.
+
+    Any other is raised: one of torch's as a `MeasurementError`, which that is too where a single image is too much.
+    """
     if not out_of_memory(error):
-        raise MeasurementError(f"a network failed: {blame(error)}", "this row is left out") from error
+        if isinstance(error, RuntimeError):
+            raise MeasurementError(f"a network failed: {blame(error)}", "this row is left out") from error
+        raise error
     if conditions.batch_size == 1:
         problem = f"out of memory on {conditions.device} at batch size 1"
         raise MeasurementError(problem, "use smaller images") from error
@@ -138,6 +143,8 @@ def _measured(
                 with guarded(name, draws=True):
                     prepared[name] = prepare(network, conditions, images)
             except MeasurementError as error:
+                if out_of_memory(error):
+                    raise
                 raise ArmError(name, error.problem, error.remedy) from error
             yield Progress(f"preparing {name}", 0.0, plan.budget_s)
         comparison = yield from measure_latency(
@@ -155,11 +162,27 @@ def measure_memory(prepared: Mapping[str, Prepared], conditions: Conditions) -> 
     peaks: dict[str, PeakMemory] = {}
     with session(conditions):
         for name, ready in prepared.items():
-            with contextlib.suppress(MeasurementError), guarded(name), failing_as("measuring memory failed"):
+            with (
+                contextlib.suppress(MeasurementError),
+                _without_memory("measuring memory"),
+                guarded(name),
+                failing_as("measuring memory failed"),
+            ):
                 call = ready.factory()
                 peaks[name] = peak_memory(call, conditions.device)
                 del call
     return peaks
+
+
+@contextlib.contextmanager
+def _without_memory(what: str) -> Iterator[None]:
+    """Running out of memory is a `MeasurementError` where the batch was found already."""
+    try:
+        yield
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise MeasurementError(f"{what}: memory ran out", "use a smaller batch") from error
 
 
 def energy_of(
@@ -168,7 +191,7 @@ def energy_of(
     """Joules an image of each network, in the same rounds; raises `MeasurementError` where nobody counts them."""
     device, images = device_of(conditions.device), example(input_size, conditions.batch_size)
     meter = device.meter()
-    with session(conditions):
+    with session(conditions), _without_memory("energy"):
         calls = {name: prepare(network, conditions, images).factory() for name, network in networks.items()}
         return (yield from measure_energy(calls, baseline, meter, device.synchronise, conditions.batch_size))
 

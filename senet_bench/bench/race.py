@@ -20,7 +20,7 @@ from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import entrants
 from senet_bench.core.specs import Conditions, Runtime
 from senet_bench.core.statistics import hodges_lehmann, interval
-from senet_bench.errors import ArmError, MeasurementError, UsageError
+from senet_bench.errors import ArmError, MeasurementError, UsageError, out_of_memory
 
 EAGER: Runtime = "eager"
 RACE_LEVEL = 0.025
@@ -37,7 +37,7 @@ def race(
     while True:
         try:
             return (yield from _raced(network, input_size, conditions, plan))
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - `halved` raises what is not of memory
             conditions = halved(conditions, error)
             yield Progress(f"batch {conditions.batch_size}: memory ran out", 0.0, plan.budget_s)
 
@@ -54,7 +54,7 @@ def _raced(
                 under = settled(replace(conditions, runtime=runtime))
                 ready[runtime] = prepare(reference, under, images).factory
             except (UsageError, MeasurementError) as error:
-                if runtime == EAGER:
+                if runtime == EAGER or out_of_memory(error):
                     raise
                 out.append(RuntimeStanding(runtime=runtime, reason=str(error), batch_size=conditions.batch_size))
             yield Progress(f"preparing {runtime}", 0.0, plan.budget_s)

@@ -183,7 +183,7 @@ def launch_seconds(block: nn.Module, conditions: Conditions, clock: Clock, *, sp
         try:
             call = prepare(_Repeated(_one_channel(block), part), tiny, example((1, 1, 1), 1)).factory()
             seconds[part] = _positive(_fastest(call, clock) / CHAIN)
-        except (*FAILURES, BenchError):
+        except (*FAILURES, BenchError, MemoryError):
             return {}
     if split:
         seconds["scale"] = max(0.0, seconds["attention"] - seconds["squeeze"] - seconds["excitation"])

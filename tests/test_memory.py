@@ -39,6 +39,8 @@ def test_the_method_is_named() -> None:
 
 def test_weights_count_parameters_and_buffers() -> None:
     assert weight_bytes(nn.BatchNorm2d(8)) == 4 * 8 * 4 + 8
+    assert weight_bytes(nn.BatchNorm2d(8), torch.bfloat16) == 4 * 8 * 2 + 8
+    assert weight_bytes(nn.BatchNorm2d(8).bfloat16(), torch.bfloat16) == 4 * 8 * 2 + 8
 
 
 def test_a_device_without_an_allocator_to_ask_is_an_error() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -14,12 +15,12 @@ from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity
 
-from senet_bench.bench.clock import Clock, HostClock
+from senet_bench.bench.clock import Clock, HostClock, TimedCalls
 from senet_bench.bench.device import DEVICE_CLASSES, Cpu, largest_cache
 from senet_bench.bench.rounds import Plan
 from senet_bench.breakdown.parts import Stage, replaced, trace_parts
-from senet_bench.breakdown.profile import GateOnly, ScaleOnly, arms, profile_network
-from senet_bench.breakdown.roofline import Demand, limits
+from senet_bench.breakdown.profile import GateOnly, ScaleOnly, _seen, arms, profile_network
+from senet_bench.breakdown.roofline import Demand, limits, measure_device, product_rate
 from senet_bench.breakdown.rows import Ceilings, Estimate, PartRow, Profile
 from senet_bench.breakdown.timeline import _ranges
 from senet_bench.core.progress import result_of
@@ -442,6 +443,37 @@ def test_switches_that_change_nothing_are_refused(run: Run) -> None:
     ended = run("profile", "resnet20_cifar", "--attention", "eca")
     assert ended.code == 2
     assert "resnet20_cifar has no attention to switch; name a network with attention, or leave out" in ended.err
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_whether_weights_fit_the_cache_is_told_by_their_own_precision(precision: Any) -> None:
+    network = Net(timed_se)
+    numbers = sum(parameter.numel() for parameter in network.parameters())
+    for conditions, size in ((Conditions(precision=precision), 2), (Conditions(precision=precision, mode="train"), 4)):
+        assert _seen(network, trace_parts(network, SIZE), SIZE, conditions, PLAN).weight_bytes == size * numbers
+
+
+class Disturbed(HostClock):
+    """A clock whose rounds are as long as told, and spoilt where they are negative."""
+
+    def __init__(self, seconds: Iterator[float]) -> None:
+        super().__init__()
+        self.rounds = seconds
+
+    def round(self, calls: Any, repeats: int) -> list[TimedCalls]:
+        self.seconds = next(self.rounds)
+        return [TimedCalls(abs(self.seconds), 0.0)]
+
+    def disturbance(self) -> str:
+        return "GPU: SM clock moved" if self.seconds < 0 else ""
+
+
+def test_a_limit_of_the_device_is_of_rounds_that_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = itertools.chain([2.0], itertools.cycle([-1.0, 4.0, -3.0, 5.0]))
+    assert product_rate(Conditions(), Disturbed(rounds)) == 2 * 8**3 / 4
+    lost = measure_device(Conditions(), Disturbed(itertools.repeat(-1.0)))
+    assert lost.flops_per_s is None
+    assert lost.missing["flops_per_s"].startswith("no round counts: GPU: SM clock moved")
 
 
 # --- a GPU ----------------------------------------------------------------------------------------------------------

@@ -317,6 +317,9 @@ def _is_meta(network: nn.Module) -> bool:
     )
 
 
-def weight_bytes(network: nn.Module) -> int:
-    """Bytes of the parameters and buffers."""
-    return sum(t.numel() * t.element_size() for t in (*network.parameters(), *network.buffers()))
+def weight_bytes(network: nn.Module, dtype: torch.dtype | None = None) -> int:
+    """Bytes of the parameters and buffers; with a `dtype`, as they are once the network was made that."""
+    return sum(
+        t.numel() * (dtype.itemsize if dtype is not None and t.is_floating_point() else t.element_size())
+        for t in (*network.parameters(), *network.buffers())
+    )

@@ -118,9 +118,12 @@ def prepare(network: nn.Module | Reference, conditions: Conditions, images: Tens
             "leave out what differs" if same else "use eager fp32",
         )
     factory = functools.partial(_fresh, calls, reference, allowed)
-    reduced = REDUCED.get(conditions.precision) if conditions.mode == "infer" else None
-    held = copy.deepcopy(network).to(reduced) if reduced else network
-    return Prepared(factory, difference, allowed, first_s, weight_bytes(held))
+    return Prepared(factory, difference, allowed, first_s, weight_bytes(network, weight_type(conditions)))
+
+
+def weight_type(conditions: Conditions) -> torch.dtype | None:
+    """What weights are converted to under these conditions; None where they stay as they are, as those in training."""
+    return REDUCED.get(conditions.precision) if conditions.mode == "infer" else None
 
 
 def _named(conditions: Conditions) -> str:
@@ -193,8 +196,8 @@ class Calls:
     def make(self, held: list[Tensor] | None = None) -> Call:
         """A call, which has been made once if it compiles; it reads images of its own, which are added to `held`."""
         conditions, x = self.conditions, self.images.clone()
-        dtype, facts = REDUCED.get(conditions.precision), RUNTIMES[conditions.runtime]
-        x = _laid_out(x.to(dtype) if conditions.mode == "infer" and dtype is not None else x, conditions)
+        dtype, facts = weight_type(conditions), RUNTIMES[conditions.runtime]
+        x = _laid_out(x if dtype is None else x.to(dtype), conditions)
         if held is not None:
             held.append(x)
         if facts.extra:
@@ -206,10 +209,13 @@ class Calls:
             return _deployed(fresh, conditions, x)
         if conditions.channels_last:
             fresh = fresh.to(memory_format=torch.channels_last)
-        if conditions.mode == "infer" and dtype is not None:
+        if dtype is not None:
             fresh = fresh.to(dtype)
         run: Callable[[Tensor], Any] = torch_compiled(fresh) if conditions.runtime == "compile" else fresh
-        call = _training(fresh, run, x, dtype) if conditions.mode == "train" else _inference(run, x)
+        if conditions.mode == "train":
+            call = _training(fresh, run, x, REDUCED.get(conditions.precision))
+        else:
+            call = _inference(run, x)
         if conditions.runtime == "compile":
             with _own_cache():
                 call()

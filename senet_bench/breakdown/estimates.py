@@ -55,7 +55,10 @@ ORDER: dict[Part, tuple[str, str]] = {
 
 @dataclass(slots=True)
 class Seen:
-    """What was measured so far of a network; `split` says whether its blocks were taken apart."""
+    """What was measured so far of a network; `split` says whether its blocks were taken apart.
+
+    `weight_bytes` are in the precision of the conditions.
+    """
 
     input_size: tuple[int, ...]
     conditions: Conditions

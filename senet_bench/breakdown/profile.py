@@ -15,7 +15,7 @@ from senet_bench.bench.device import device_of
 from senet_bench.bench.latency import NetworkLatency, measure_networks
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan
-from senet_bench.bench.runtimes import FAILURES, example
+from senet_bench.bench.runtimes import FAILURES, example, weight_type
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
 from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_parts
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
@@ -87,7 +87,8 @@ def _seen(
     if not traced and not _by_module(conditions):
         raise UsageError("a network without attention is profiled in eager inference only", "use --runtime eager")
     apart = all(splits(network.get_submodule(name)) for name in traced)
-    seen = Seen(input_size, conditions, stages, traced, plan, weight_bytes(network), split=False)
+    weights = weight_bytes(network, weight_type(conditions))
+    seen = Seen(input_size, conditions, stages, traced, plan, weights, split=False)
     seen.split = bool(traced) and apart and seen.same_work
     seen.not_split = "" if seen.split else NOT_SPLIT if not apart else EAGER_ONLY
     return seen

@@ -21,6 +21,7 @@ from senet_bench.bench.cuda import (
     nvml_gauge,
     spoilt,
 )
+from senet_bench.bench.device import Cpu
 from senet_bench.bench.process import CoreTimes
 from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.core.progress import result_of
@@ -320,8 +321,8 @@ def test_a_check_that_raises_becomes_its_reason() -> None:
     def broken() -> str:
         raise RuntimeError("no\nluck")
 
-    assert doctor.attempt("x", broken) == doctor.Branch("x", False, "RuntimeError: no luck")
-    assert doctor.attempt("x", lambda: "fine") == doctor.Branch("x", True, "fine")
+    assert doctor.attempt("x", broken) == doctor.Branch("x", "failed", "RuntimeError: no luck")
+    assert doctor.attempt("x", lambda: "fine") == doctor.Branch("x", "works", "fine")
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -331,9 +332,27 @@ def test_the_self_check_reports_every_branch_and_never_raises(monkeypatch: pytes
     on_cpu = {check.name: check for check in doctor.self_check("cpu")}
     assert on_cpu.keys() == quick.keys()
     working = ("present", "eager", "channels_last", "train", "fp32 is IEEE", "peak memory", "out of memory")
-    assert all(on_cpu[name].ok for name in working), on_cpu
+    assert all(on_cpu[name].outcome == "works" for name in working), on_cpu
     nowhere = list(itertools.islice(doctor.self_check("cuda:99"), 4))
-    assert not any(check.ok for check in nowhere)
+    assert {check.outcome for check in nowhere} == {"failed"}
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_a_device_does_not_have_is_told_and_fails_no_self_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = ("NVML", "tf32", "bf16", "train bf16", "deploy bf16", "CUDA graph", "gate kernel", "events, cold L2")
+    monkeypatch.setattr(doctor, "BRANCHES", {name: doctor.BRANCHES[name] for name in ("eager", *lacking)})
+    monkeypatch.setattr(Cpu, "lacks", lambda _, precision: precision in ("tf32", "bf16"))  # as a GPU before Ampere
+    findings, failed = doctor.diagnose("cpu")
+    assert failed == 0
+    told = {one.name: one.found for one in findings if one.found.startswith("not on this device: ")}
+    assert told.keys() == {f"cpu: {name}" for name in lacking}
+    assert told["cpu: tf32"].endswith("it has no tf32")
+
+    def broken(device: str) -> str:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setitem(doctor.BRANCHES, "eager", broken)
+    assert doctor.diagnose("cpu")[1] == 1
 
 
 def test_a_machine_of_two_models_of_gpu_names_each_card(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -360,7 +379,7 @@ def test_on_rocm_it_is_said_what_nvml_would_have_told(monkeypatch: pytest.Monkey
     with pytest.raises(MeasurementError, match="NVIDIA's alone"):
         device.meter()
     branch = doctor.attempt("NVML", lambda: doctor.BRANCHES["NVML"]("cuda"))
-    assert (branch.ok, "no clock is watched" in branch.detail) == (True, True)
+    assert (branch.outcome, "no clock is watched" in branch.detail) == ("works", True)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import psutil
 import torch
@@ -24,6 +25,7 @@ from senet_bench.bench.rounds import Plan, measure_latency
 from senet_bench.bench.runtimes import example, prepare
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import Finding
+from senet_bench.core.runtimes import RUNTIMES
 from senet_bench.core.specs import AttentionSpec, Conditions
 from senet_bench.deployment import deploy
 from senet_bench.deployment.gate import SAME_GATE, Gate, gate_kernel, gate_times
@@ -53,6 +55,10 @@ EXTRAS: dict[str, str | None] = {
 """Packages the toolkit uses, and the extra that brings each; None for what every installation has."""
 
 
+class LackingError(Exception):
+    """A device of this kind or model does not have what a branch needs, which is no failure."""
+
+
 def diagnose(device: str | None = None) -> tuple[list[Finding], int]:
     """All checks, and how many branches of measuring failed on `device` (None: not tried)."""
     findings = checks()
@@ -60,10 +66,8 @@ def diagnose(device: str | None = None) -> tuple[list[Finding], int]:
         return findings, 0
     check_conditions(Conditions(device=device))
     branches = list(self_check(device))
-    findings += [
-        Finding(f"{device}: {one.name}", one.detail if one.ok else f"failed: {one.detail}") for one in branches
-    ]
-    return findings, sum(not one.ok for one in branches)
+    findings += [Finding(f"{device}: {one.name}", TOLD[one.outcome] + one.detail) for one in branches]
+    return findings, sum(one.outcome == "failed" for one in branches)
 
 
 def _small_network() -> nn.Module:
@@ -89,6 +93,10 @@ def _present(device: str) -> str:
 def _runs(device: str, **options: str | bool) -> str:
     """The small network under these conditions, checked against eager fp32."""
     conditions = replace(Conditions(device, batch_size=SMALL_BATCH), **options)  # type: ignore[arg-type]
+    if device_of(device).lacks(conditions.precision):
+        raise LackingError(f"it has no {conditions.precision}")
+    if RUNTIMES[conditions.runtime].graphs:
+        _need_cuda(device)
     with session(conditions):
         prepared = prepare(_small_network(), conditions, _images())
     return f"differs from eager fp32 by {prepared.difference:.1e} (at most {prepared.tolerance:g})"
@@ -201,7 +209,7 @@ def _gate(device: str) -> str:
 
 def _need_cuda(device: str) -> None:
     if not device_of(device).captures:
-        raise RuntimeError("only on a CUDA device")
+        raise LackingError("only a CUDA device has it")
 
 
 BRANCHES: dict[str, Callable[[str], str]] = {
@@ -227,15 +235,20 @@ BRANCHES: dict[str, Callable[[str], str]] = {
     "peak memory": _memory,
     "out of memory": _exhausted,
 }
-"""Every branch by its name; each gives the figures or raises the reason."""
+"""Every branch by its name; each gives the figures or raises the reason, `LackingError` of the device's kind."""
+
+
+BranchOutcome = Literal["works", "lacking", "failed"]
+TOLD: dict[BranchOutcome, str] = {"works": "", "lacking": "not on this device: ", "failed": "failed: "}
+"""What is said before the figures or the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """One branch tried: whether it works here, and the figures or the reason."""
+    """One branch tried: whether it works here, the device has none of it, or it failed; the figures or the reason."""
 
     name: str
-    ok: bool
+    outcome: BranchOutcome
     detail: str
 
 
@@ -248,9 +261,11 @@ def self_check(device: str = "cuda") -> Iterator[Branch]:
 def attempt(name: str, check: Callable[[], str]) -> Branch:
     """The check's outcome; whatever it raises becomes its reason."""
     try:
-        return Branch(name, True, check())
+        return Branch(name, "works", check())
+    except LackingError as error:
+        return Branch(name, "lacking", str(error))
     except Exception as error:  # noqa: BLE001 - a self-check reports every failure
-        return Branch(name, False, one_line(error))
+        return Branch(name, "failed", one_line(error))
 
 
 def checks() -> list[Finding]:

@@ -146,7 +146,22 @@ def test_a_block_that_fills_the_launch_queue_gets_fewer_calls(
         assert cuda.FULL in reasons
         assert block.seconds == pytest.approx(launches * 1e-5)
     else:
-        assert reasons[-1] == cuda.DEEP
+        assert (reasons[-1], clock.remedy) == (cuda.DEEP, cuda.END_TO_END)
+
+
+def test_of_a_call_that_waits_for_the_device_it_is_said_that_no_clock_is_to_blame(gpu: FakeGpu) -> None:
+    def call() -> None:
+        gpu.work(1e-3)
+        gpu.synchronize()
+
+    clock, reasons, remedies = EventClock(DEVICE), [], []
+    for _ in range(10):
+        clock.round([call], 1)
+        reasons.append(clock.disturbance())
+        remedies.append(clock.remedy)
+    assert (reasons[0], remedies[0]) == (cuda.EARLY, cuda.LOCK)
+    assert "one call waits for the device" in reasons[-1]
+    assert remedies[-1] == cuda.END_TO_END
 
 
 def test_on_a_card_whose_clock_never_stands_still_rounds_count_all_the_same(gpu: FakeGpu) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,15 +15,23 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.models.detection import fasterrcnn_resnet50_fpn
 from torchvision.ops.misc import FrozenBatchNorm2d
 
+from senet_bench.bench import race
+from senet_bench.bench.clock import Call
 from senet_bench.bench.count import Counts, count, parameters
+from senet_bench.bench.device import Cpu
 from senet_bench.bench.reference_counters import conv_and_linear, verify
+from senet_bench.bench.rounds import Plan
+from senet_bench.bench.runtimes import Calls
 from senet_bench.core.catalog import CATALOG, pair, resolve
-from senet_bench.core.specs import AttentionSpec
+from senet_bench.core.devices import DEVICE_KINDS
+from senet_bench.core.progress import Steps, result_of
+from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.data import sets
 from senet_bench.errors import UsageError
 from senet_bench.models import attention_blocks, build, build_spec
-from senet_bench.models.detection import FasterRCNN, boxes_over, padded
+from senet_bench.models.detection import FasterRCNN, boxes_over, padded, spread_boxes
 from senet_bench.regression.facts import named_facts
+from senet_bench.run.latency import Timing
 from senet_bench.training import weights
 from tests.conftest import Run
 from tests.support.detection import detector, small
@@ -228,7 +237,7 @@ def test_images_of_several_sizes_are_padded_right_and_below() -> None:
 
 
 def test_fixed_proposals_lie_in_the_image_and_make_the_work_steady() -> None:
-    boxes = boxes_over(96, 128)
+    boxes = boxes_over(96, 128, spread_boxes())
     assert boxes.shape == (1000, 4)
     assert bool((boxes[:, :2] >= 0).all() and (boxes[:, 2] <= 128).all() and (boxes[:, 3] <= 96).all())
     assert bool((boxes[:, 2:] > boxes[:, :2]).all())
@@ -237,6 +246,76 @@ def test_fixed_proposals_lie_in_the_image_and_make_the_work_steady() -> None:
     with torch.inference_mode():
         logits, deltas = view(torch.randn(2, 3, 96, 128))
     assert (logits.shape, deltas.shape) == ((2000, 4), (2000, 16))
+
+
+def test_fixed_boxes_are_made_once_and_go_where_the_detector_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = detector()
+    view, names = network.with_fixed_proposals(), set(network.state_dict())
+    monkeypatch.setattr("senet_bench.models.detection.spread_boxes", None)
+    with torch.inference_mode():
+        assert view(torch.randn(1, 3, 96, 128))[0].shape == (1000, 4)
+    assert set(view.state_dict()) == {f"detector.{name}" for name in names}
+    assert copy.deepcopy(view).to("meta").spread.is_meta
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A CPU that passes for a device with graphs and a time of its own."""
+    kind = replace(DEVICE_KINDS["cpu"], runtimes=("eager", "cudagraph"), clocks=("end-to-end", "device"))
+    monkeypatch.setitem(DEVICE_KINDS, "cpu", kind)
+    monkeypatch.setattr(Cpu, "captures", True)
+
+
+@pytest.mark.usefixtures("graphs")
+def test_of_the_usual_runtimes_and_clocks_a_detector_has_those_that_do_not_wait(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str, str]] = []
+
+    def noted(self: Timing, group: Any, several: list[Conditions], *_: object) -> Steps[list[dict[int, str]]]:
+        asked.extend((group.name, one.runtime, one.timing) for one in several)
+        yield from ()
+        return [dict.fromkeys(group.places, "not here") for _ in several]
+
+    monkeypatch.setattr(Timing, "_group", noted)
+    run("compare", "fasterrcnn_resnet18_fpn", "resnet18", "--img-size", "64")
+    every = [(runtime, timing) for runtime in ("eager", "cudagraph") for timing in ("end-to-end", "device")]
+    assert sorted(asked) == sorted(
+        [("fasterrcnn_resnet18_fpn", "eager", "end-to-end"), *(("resnet18", *one) for one in every)]
+    )
+
+
+@pytest.mark.usefixtures("graphs")
+@pytest.mark.parametrize("typed", [("--runtime", "eager,cudagraph"), ("--cold-l2",)])
+def test_what_a_detector_does_not_have_is_refused_by_name_where_it_is_typed(run: Run, typed: tuple[str, ...]) -> None:
+    ended = run("compare", "fasterrcnn_resnet18_fpn", "--img-size", "64", *typed)
+    assert ended.code == 2
+    assert "fasterrcnn_resnet18_fpn is a detector, whose calls wait for the device" in ended.err
+    assert f"leave out {typed[0]}" in ended.err
+
+
+@pytest.mark.usefixtures("graphs")
+def test_a_detector_is_deployed_and_raced_without_a_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    captured: list[Call] = []
+
+    def capture(_: Cpu, call: Call) -> Call:
+        captured.append(call)
+        return call
+
+    def entrants(*, training: bool, graphs: bool) -> tuple[Runtime, ...]:
+        return ("eager", "cudagraph") if graphs else ("eager",)
+
+    monkeypatch.setattr(race, "entrants", entrants)
+    monkeypatch.setattr(Cpu, "capture", capture)
+    conditions, images = Conditions(runtime="deploy:eager"), torch.randn(1, 3, 8, 8)
+    network: Any = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1))
+    Calls(network, conditions, images).make()
+    assert len(captured) == 1
+    network.waits_for_device = detector().with_fixed_proposals().waits_for_device
+    Calls(network, conditions, images).make()
+    plan = Plan(budget_s=0.1, max_rounds=2)
+    assert [one.runtime for one in result_of(race.race(network, (3, 8, 8), Conditions(), plan))] == ["eager"]
+    assert len(captured) == 1
 
 
 def test_table_7_counts_its_detectors_beside_the_papers_ap(run: Run) -> None:

@@ -69,9 +69,9 @@ def compare(
     store = Store(results)
     bought = answer.Budget(limits, conditions[0]) if limits else None
     if bought is not None and sweep is None:
-        return _answer(named, bought, timing.measures(conditions[:1]), store, watch)
+        return _answer(named, bought, timing.measures(conditions[:1], typed=True), store, watch)
     changes = replace(sizes.changes(typed), against=reference, only=partners.only)
-    measures = timing.measures(conditions)
+    measures = timing.measures(conditions, typed=running.runtime is not None)
     if sweep is not None:
         measures["accuracy"], changes = sweep, sweep.fitted(changes)
     with apart(wanted=trains_elsewhere(measures) and not trials.dry_run):
@@ -147,7 +147,8 @@ def ablate(
 
     store = Store(results)
     changes = sizes.changes() if sweep is None else sweep.fitted(sizes.changes())
-    measures = timing.measures(conditions, needed="latency" in limits)
+    needed, typed = "latency" in limits, running.runtime is not None
+    measures = timing.measures(conditions, needed=needed, typed=typed)
     measures |= {} if sweep is None else {"accuracy": sweep}
     with apart(wanted=trains_elsewhere(measures) and not trials.dry_run):
         settings, _ = cases.grid_cases(model, chosen, changes)

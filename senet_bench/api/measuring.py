@@ -114,13 +114,13 @@ class TimingOptions:
     ] = False
     seed: Seed = 0
 
-    def measures(self, conditions: tuple[Conditions, ...]) -> dict[str, Measure]:
-        """The timing that these options ask for, under some conditions."""
+    def measures(self, conditions: tuple[Conditions, ...], *, typed: bool) -> dict[str, Measure]:
+        """The timing that these options ask for, under some conditions; `typed` where runtimes were named."""
         from senet_bench.run.latency import Timing as Timer
 
         if self.no_latency and self.energy:
             raise UsageError("--no-latency and --energy exclude each other", "leave one out")
-        timer = Timer(conditions, self.budget, self.seed, energy=self.energy, most_s=self.max_seconds)
+        timer = Timer(conditions, self.budget, self.seed, energy=self.energy, most_s=self.max_seconds, typed=typed)
         return {} if self.no_latency else {"latency": timer}
 
 
@@ -136,11 +136,11 @@ class AxisTiming:
     max_seconds: MaxSeconds = None
     seed: Seed = 0
 
-    def measures(self, conditions: tuple[Conditions, ...], *, needed: bool) -> dict[str, Measure]:
-        """The timing that these options ask for, or that is `needed`, under some conditions."""
+    def measures(self, conditions: tuple[Conditions, ...], *, needed: bool, typed: bool) -> dict[str, Measure]:
+        """The timing that these options ask for, or that is `needed`, under some conditions; `typed` likewise."""
         from senet_bench.run.latency import Timing as Timer
 
-        timer = Timer(conditions, self.budget, self.seed, most_s=self.max_seconds)
+        timer = Timer(conditions, self.budget, self.seed, most_s=self.max_seconds, typed=typed)
         return {"latency": timer} if self.latency or needed else {}
 
 

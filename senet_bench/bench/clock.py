@@ -72,8 +72,9 @@ class TimedCalls:
 class Clock(Protocol):
     """What the rounds need of a clock; tests hand in a fake one."""
 
-    remedy: ClassVar[str]
-    """What to do where it let no round count."""
+    @property
+    def remedy(self) -> str:
+        """What to do where it let no round count."""
 
     def now(self) -> float:
         """Seconds since some moment, for the budget."""

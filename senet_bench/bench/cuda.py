@@ -30,7 +30,8 @@ RECENT = 8
 LOCK = "lock the GPU's clock (`senet-bench doctor --device cuda` gives the command), or raise --budget"
 EARLY = "GPU: a block began before all its calls were queued"
 FULL = "GPU: a block of calls fills the launch queue; the next ones have fewer"
-DEEP = "GPU: one call launches more kernels than the queue holds; --runtime cudagraph has one launch"
+DEEP = "GPU: one call waits for the device, or launches more kernels than its queue holds"
+END_TO_END = "take its end-to-end time; a call that waits for nothing has one launch with --runtime cudagraph"
 
 SLOWDOWNS = {
     0x08: "hardware slowdown",
@@ -161,10 +162,10 @@ class EventClock:
     the L2 is written before each block, which then holds one call.
 
     A round with a block that started early has launch gaps in it, and is dropped. Holding the queue longer is of no
-    use where the block fills it (about 1,000 launches): then blocks get fewer calls.
+    use where the block fills it (about 1,000 launches): then blocks get fewer calls. Nor is it where a call waits for
+    the device, and so for the spinning kernel before it: then no round counts.
     """
 
-    remedy: ClassVar[str] = LOCK
     device: torch.device
     cold: bool = False
     gauge: Gauge | None = None
@@ -174,6 +175,12 @@ class EventClock:
     steadiness: Steadiness = field(init=False)
     _flush: torch.Tensor | None = None
     _spoilt: str = ""
+    _deep: bool = False
+
+    @property
+    def remedy(self) -> str:
+        """How the clock is locked, or where device time is not to be had what to take instead."""
+        return END_TO_END if self._deep else LOCK
 
     def __post_init__(self) -> None:
         self.steadiness = Steadiness(self.gauge)
@@ -228,8 +235,8 @@ class EventClock:
         if self.sleep_cycles < LONGEST_SLEEP:
             self.sleep_cycles = min(2 * self.sleep_cycles, LONGEST_SLEEP)
             return EARLY
-        self.most_calls = max(1, repeats // 2)
-        return FULL if repeats > 1 else DEEP
+        self.most_calls, self._deep = max(1, repeats // 2), repeats == 1
+        return DEEP if self._deep else FULL
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,8 +48,9 @@ def _raced(
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
     out: list[RuntimeStanding] = []
     device, reference = device_of(conditions.device), Reference.of(network)
+    graphs = device.captures and not getattr(reference.network, "waits_for_device", False)
     with session(replace(conditions, runtime=EAGER)):
-        for runtime in entrants(training=conditions.mode == "train", graphs=device.captures):
+        for runtime in entrants(training=conditions.mode == "train", graphs=graphs):
             try:
                 under = settled(replace(conditions, runtime=runtime))
                 ready[runtime] = prepare(reference, under, images).factory

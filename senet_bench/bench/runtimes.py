@@ -260,14 +260,17 @@ def _laid_out(images: Tensor, conditions: Conditions) -> Tensor:
 
 
 def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
-    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph."""
+    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph.
+
+    A network whose calls wait for the device cannot be one.
+    """
     if conditions.mode == "train":
         raise UsageError(f"runtime {conditions.runtime} is for inference only", "use --mode infer or another runtime")
     engine = RUNTIMES[conditions.runtime].engine
     call = _inference(deploy(network, engine).to(x.dtype), x)
     device = device_of(x.device)
     if engine in ("torch", "eager"):
-        return device.capture(call) if device.captures else call
+        return device.capture(call) if device.captures and not getattr(network, "waits_for_device", False) else call
     with _own_cache():
         call()
     return call

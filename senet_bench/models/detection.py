@@ -147,10 +147,15 @@ class FixedProposals(nn.Module):
     RoIAlign) is left out: the multiply-adds are all in what remains.
     """
 
+    spread: Tensor
+    waits_for_device = True
+    """How many boxes NMS leaves is asked of the device in the middle of a call."""
+
     def __init__(self, detector: FasterRCNN, dense: bool) -> None:
         super().__init__()
         self.detector = detector
         self.dense = dense
+        self.register_buffer("spread", None if dense else spread_boxes(), persistent=False)
         self.train(False)
 
     def train(self, mode: bool = True) -> FixedProposals:
@@ -171,7 +176,8 @@ class FixedProposals(nn.Module):
             crops = images.new_zeros((count, self.detector.backbone.out_channels, side, side))
         else:
             self.detector.rpn(batch, features)
-            boxes = [boxes_over(height, width).to(images) for height, width in batch.image_sizes]
+            height, width = batch.image_sizes[0]
+            boxes = [boxes_over(height, width, self.spread).to(images)] * len(images)
             crops = heads.box_roi_pool(features, boxes, batch.image_sizes)
         logits, deltas = heads.box_predictor(heads.box_head(crops))
         if self.dense:
@@ -180,14 +186,22 @@ class FixedProposals(nn.Module):
         return logits, deltas
 
 
-def boxes_over(height: int, width: int) -> Tensor:
-    """1,000 boxes (1000, 4) spread over an image, with sides of 1/16 to 1/2 of it as proposals have."""
+def spread_boxes() -> Tensor:
+    """1,000 boxes spread over an image, with sides of 1/16 to 1/2 of it as proposals have, as fractions of its sides.
+
+    (1000, 2, 2): left and top, right and bottom.
+    """
     index = torch.arange(PROPOSALS, dtype=torch.float32)
     golden = (math.sqrt(5) - 1) / 2
     across, down = (index * golden) % 1, (index + 0.5) / PROPOSALS
     side = 2.0 ** (-1 - index % 4)
-    left, top = across * (1 - side) * width, down * (1 - side) * height
-    return torch.stack([left, top, left + side * width, top + side * height], dim=1)
+    first = torch.stack([across * (1 - side), down * (1 - side)], dim=1)
+    return torch.stack([first, first + side[:, None]], dim=1)
+
+
+def boxes_over(height: int, width: int, spread: Tensor) -> Tensor:
+    """Boxes from `spread_boxes` in pixels of an image, (1000, 4), where they are: no call waits for the host's."""
+    return torch.stack([spread[..., 0] * width, spread[..., 1] * height], dim=2).flatten(1)
 
 
 def padded(images: Tensor | Sequence[Tensor]) -> ImageList:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +40,8 @@ class Timing:
 
     On a CPU the runtimes of one batch size take turns, so that what the machine does meanwhile meets all of them.
     All together take `most_s` seconds, if that is given: what is left of them is shared out before each, and what is
-    not reached is named.
+    not reached is named. A detector's calls wait for the device, which no CUDA graph can hold and no device time is
+    free of: it is timed without, or refused where the runtimes were `typed`.
     """
 
     conditions: tuple[Conditions, ...] = (Conditions(),)
@@ -48,6 +50,7 @@ class Timing:
     memory: bool = True
     energy: bool = False
     most_s: float | None = None
+    typed: bool = True
 
     def __post_init__(self) -> None:
         """Raise `UsageError` on a budget that measures nothing."""
@@ -62,11 +65,22 @@ class Timing:
         from senet_bench.bench.machine import check_conditions
 
         detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
-        if detector and any(conditions.mode == "train" for conditions in self.conditions):
-            raise UsageError(f"{detector} is a detector: its training step is not timed", "leave out --mode train")
+        if detector:
+            self._check_detector(detector)
         for conditions in self.conditions:
             searches = conditions.runtime == FASTEST
             check_conditions(replace(conditions, runtime="eager") if searches else conditions)
+
+    def _check_detector(self, name: str) -> None:
+        """Raise `UsageError` on typed conditions that a detector is not timed under."""
+        if any(one.mode == "train" for one in self.conditions):
+            raise UsageError(f"{name} is a detector: its training step is not timed", "leave out --mode train")
+        waits = f"{name} is a detector, whose calls wait for the device"
+        graphs = next((one.runtime for one in self.conditions if _is_graph(one)), None)
+        if self.typed and graphs:
+            raise UsageError(f"{waits}: they are no CUDA graph", f"leave out --runtime {graphs}")
+        if any(one.cache == "cold" for one in self.conditions):
+            raise UsageError(f"{waits}: they have no device time for a cold cache", "leave out --cold-l2")
 
     def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its timing."""
@@ -75,7 +89,7 @@ class Timing:
 
     def steps(self, cases: Sequence[Case]) -> int:
         """How many measurements that makes."""
-        return len(_groups(cases)) * len(self.conditions)
+        return sum(len(group.timed_under(self.conditions)) for group in _groups(cases))
 
     def lasts_s(self, cases: Sequence[Case]) -> float:
         """The seconds that it takes at most, but for building and warming up."""
@@ -86,21 +100,23 @@ class Timing:
         """Fill in the rows' latency group by group; raw samples are appended to a file beside the record's."""
         groups, done, total, began = _groups(cases), 0, self.steps(cases), time.monotonic()
         record.change(rows=[_with(row, NOT_YET, first=True) for row in record.document.rows])
-        for several in _side_by_side(self.conditions):
-            for group in groups:
-                share_s = self._share_s(time.monotonic() - began, total - done)
-                if share_s:
-                    within = replace(self, budget_s=share_s)
-                    found = yield from within._group(group, several, record, done, total)
-                else:
-                    found = [self._not_reached(group, conditions) for conditions in several]
-                for conditions, latencies in zip(several, found):
-                    for place, latency in latencies.items():
-                        first = conditions == self.conditions[0]
-                        record.put(place, _with(record.document.rows[place], latency, first=first))
-                    record.failures += _failures(group, latencies, record.document.rows)
-                done += len(several)
-                yield record.progress(group.name, done, total)
+        pairs = itertools.product(_side_by_side(self.conditions), groups)
+        for several, group in ((group.timed_under(together), group) for together, group in pairs):
+            if not several:
+                continue
+            share_s = self._share_s(time.monotonic() - began, total - done)
+            if share_s:
+                within = replace(self, budget_s=share_s)
+                found = yield from within._group(group, several, record, done, total)
+            else:
+                found = [self._not_reached(group, conditions) for conditions in several]
+            for conditions, latencies in zip(several, found):
+                for place, latency in latencies.items():
+                    first = conditions == self.conditions[0]
+                    record.put(place, _with(record.document.rows[place], latency, first=first))
+                record.failures += _failures(group, latencies, record.document.rows)
+            done += len(several)
+            yield record.progress(group.name, done, total)
         record.change(rows=with_holm(record.document.rows, _p_worse, _with_p))
 
     def _not_reached(self, group: _Group, conditions: Conditions) -> dict[int, Latency | str]:
@@ -229,11 +245,21 @@ class _Group:
     arms: dict[str, Case]
     places: dict[int, str] = field(default_factory=dict)
 
+    def timed_under(self, conditions: Sequence[Conditions]) -> list[Conditions]:
+        """Those of some conditions under which it is timed: detectors neither as CUDA graphs nor in device time."""
+        if self.arms[self.name].spec.task != "detection":
+            return list(conditions)
+        return [one for one in conditions if one.timing != "device" and not _is_graph(one)]
+
     def networks(self) -> dict[str, Reference]:
         """The networks of the arms."""
         from senet_bench.bench.reference import Reference
 
         return {arm: Reference(case.build()) for arm, case in self.arms.items()}
+
+
+def _is_graph(conditions: Conditions) -> bool:
+    return conditions.runtime != FASTEST and RUNTIMES[conditions.runtime].graphs
 
 
 def _groups(cases: Sequence[Case]) -> list[_Group]:

@@ -21,7 +21,7 @@ from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.trial import Trial
 from senet_bench.data.sets import load_images
 from senet_bench.errors import UsageError
-from senet_bench.models import build_spec, outside
+from senet_bench.models import attention_blocks, build_spec, outside
 from senet_bench.models.attention import attend_with, restart_identities
 from senet_bench.run.training import TrainingRequest
 from senet_bench.training import checkpoint, downloads, trials
@@ -192,6 +192,20 @@ def test_a_head_of_other_classes_is_new_and_said_and_the_same_in_every_arm(tmp_p
     x = torch.randn(2, 1, 8, 8)
     with torch.no_grad():
         assert torch.equal(plain.network.eval()(x), ours.network.eval()(x))
+
+
+def test_blocks_that_were_fine_tuned_stay_as_trained_where_only_the_head_is_new(weights: Path, tmp_path: Path) -> None:
+    spec, path = as_identity(SE, str(weights)), tmp_path / "tuned.safetensors"
+    tuned = build_spec(spec, 7, in_channels=1)
+    for block in attention_blocks(tuned).values():
+        for parameter in block.parameters():
+            nn.init.normal_(parameter)
+    save(tuned, path, spec)
+    assert as_identity(SE, str(path)) == spec
+    begun = start_of_training(spec, load_images("digits"), 3, str(path)).network.state_dict()
+    blocks = {name: value for name, value in tuned.state_dict().items() if ".standard." in name}
+    assert blocks
+    assert all(torch.equal(begun[name], value) for name, value in blocks.items())
 
 
 def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:

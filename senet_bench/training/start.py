@@ -63,8 +63,8 @@ def initialise_by_name(network: nn.Module, seed: int, within: Collection[str] | 
         if isinstance(module, nn.Conv2d | nn.Linear) and module in ours:
             torch.manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
             initialise(module)
-    if within is None or within:
-        restart_identities(network)
+    for part in ("",) if within is None else within:
+        restart_identities(network.get_submodule(part))
 
 
 def own_weights(spec: ModelSpec, weights: str) -> str:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from senet_bench.core import catalog
 from senet_bench.errors import MeasurementError, UsageError
-from senet_bench.models import build, build_spec
+from senet_bench.models import build, build_spec, outside
 from senet_bench.training import downloads, weights
 from senet_bench.training.renaming import REFUSED, SOURCES, fitted
 from senet_bench.training.statedict import contents
@@ -112,6 +112,18 @@ def test_a_name_that_both_libraries_have_needs_its_library() -> None:
 def test_tensorflow_s_padding_is_refused_by_name(name: str, ours: str | None) -> None:
     with pytest.raises(UsageError, match="as TensorFlow does"):
         weights.load_weights(catalog.resolve(ours or "mobilenet_v3_large"), name)
+
+
+def test_a_network_padded_as_tensorflow_does_takes_its_own_weights(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = "timm:tf_mobilenetv3_small_100"
+    network = theirs(name)
+    file = stored(network, tmp_path / "w.safetensors")
+    monkeypatch.setattr(downloads, "fetch", lambda library, name: file)
+    loaded = weights.load_weights(outside.resolve_outside(name), f"{name}.in1k")
+    assert loaded.origin == name
+    agree(network, loaded.network)
 
 
 @torch.inference_mode()

@@ -263,7 +263,7 @@ def _located(weights: str, spec: ModelSpec) -> tuple[Path, str | None]:
         return path, None
     tagged = weights.rpartition(":")[2]
     name = tagged.split(".")[0]
-    if name in REFUSED:
+    if name in REFUSED and not spec.outside:
         raise UsageError(f"{weights} is not loaded: {name} {REFUSED[name]}", f"use {name.removeprefix('tf_')}")
     origin = named(weights)
     if spec.outside and origin is not None:

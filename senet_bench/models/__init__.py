@@ -63,15 +63,8 @@ def build_spec(
     for name, value in {"classes": classes, "in_channels": in_channels, "cardinality": cardinality or 1}.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"{name} must be a positive integer, not {value!r}")
-    if cardinality is not None:
-        if "cardinality" not in spec.options:
-            raise UsageError(f"{spec.name} has no grouped convolutions", "leave cardinality out")
-        grouped = spec.options["cardinality"] * spec.options["group_width"]
-        if grouped % cardinality:
-            raise UsageError(
-                f"cardinality {cardinality} does not divide the {grouped} grouped channels of {spec.name}",
-                f"use a divisor of {grouped}",
-            )
+    if cardinality is not None and "cardinality" not in spec.options:
+        raise UsageError(f"{spec.name} has no grouped convolutions", "leave cardinality out")
     with _on(device):
         network: nn.Module = _imported(spec.builder)(
             attend_with(spec.attention, spec.stages), classes=classes, in_channels=in_channels, **spec.built

@@ -523,6 +523,7 @@ def test_the_networks_shake_backward_as_their_names_say(name: str, random: bool)
         ({"name": "resnet18", "attention": AttentionSpec(placement="3x3")}, ["resnet18", "'3x3'"]),
         ({"name": "bninception", "attention": AttentionSpec(integration="identity")}, ["'identity'"]),
         ({"name": "mobilenet_v1", "cardinality": 4}, ["no grouped"]),
+        ({"name": "resnet50", "attention": AttentionSpec(block="eca"), "reduction": 8}, ["eca takes no reduction"]),
         ({"name": "resnet50", "classes": 0}, ["classes", "0"]),
         ({"name": "resnet50", "in_channels": -1}, ["in_channels", "-1"]),
         ({"name": "seresnet51"}, ["seresnet51", "seresnet50"]),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._device import DeviceContext
 
 from senet_bench.core import catalog
+from senet_bench.core.blocks import switched
 from senet_bench.core.garbage import uncollected
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
@@ -38,12 +39,13 @@ def build(
     networks. `cardinality` is the number of groups C of a ResNeXt, SENet or Shake-Even network. `attention`
     replaces the attention that the name implies (none for `resnet50`, SE with r = 16 for `seresnet50`);
     `reduction` replaces its r, and has no effect on a network without attention. On device `meta` nothing is
-    initialised. Raises `UsageError` for an unknown name or a value the network cannot be built with.
+    initialised. Raises `UsageError` for an unknown name, a value the network cannot be built with, or a reduction for a
+    block that takes none.
     """
     spec = catalog.resolve(name)
     attention = attention or spec.attention
     if attention is not None and reduction is not None:
-        attention = replace(attention, reduction=reduction)
+        attention = switched(attention, {"reduction": reduction})
     spec = replace(spec, attention=attention, cardinality=cardinality)
     return build_spec(spec, classes, in_channels=in_channels, device=device)
 

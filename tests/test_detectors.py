@@ -197,12 +197,14 @@ def test_frozen_stages_do_not_train_and_norms_never_do() -> None:
     network.freeze(0)
 
 
-def test_a_norm_inside_an_attention_block_is_not_trained_on_two_images() -> None:
-    spec = replace(resolve("fasterrcnn_seresnet18_fpn"), attention=AttentionSpec(block="srm"))
+@pytest.mark.parametrize("block", ["srm", "cbam"])
+def test_a_norm_inside_an_attention_block_learns_its_weights_and_takes_no_statistics_of_two_images(block: str) -> None:
+    spec = replace(resolve("fasterrcnn_seresnet18_fpn"), attention=AttentionSpec(block=block))
     network = build_spec(spec, 3).train()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm1d)]
-    assert norms
+    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    assert len(norms) == 8
     assert not any(norm.training for norm in norms)
+    assert all(parameter.requires_grad for norm in norms for parameter in norm.parameters())
 
 
 @pytest.mark.parametrize(

@@ -220,11 +220,14 @@ def widths(network: ResNet) -> list[int]:
 
 
 def frozen(network: nn.Module) -> nn.Module:
-    """The network, its two-dimensional BatchNorms replaced in place by affine maps of the same tensors."""
+    """The network, its two-dimensional BatchNorms replaced in place by affine maps of the same tensors.
+
+    Those of attention blocks stay: what is not of the trunk has to be learnt.
+    """
     for name, child in network.named_children():
         if isinstance(child, nn.BatchNorm2d):
             setattr(network, name, FrozenBatchNorm2d(child.num_features, child.eps))
-        else:
+        elif not hasattr(child, "attention_place"):
             frozen(child)
     return network
 

@@ -103,6 +103,12 @@ def block_channels(network: nn.Module, name: str) -> int:
         (("net.onnx", "--mean", "a"), "no list of numbers"),
         (("net.onnx", "--out", "there.safetensors"), "NAME.onnx"),
         (("seresnet20_cifar", "--weights", "w", "--img-size", "32"), "--img-size is 8 on digits, not 32"),
+        (("net.onnx", "--img-size", "32"), "--img-size is 8 on digits, not 32"),
+        (("net.onnx", "--shape", "8x32"), "--shape is 8 on digits, not 32"),
+        (
+            ("net.onnx", "--dataset", "folder", "--img-size", "32", "--shape", "8x32"),
+            "--img-size and --shape exclude each other",
+        ),
         (("seresnet20_cifar", "--weights", "w", "--max-loss", "0"), "--max-loss"),
     ],
 )

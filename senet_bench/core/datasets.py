@@ -176,11 +176,11 @@ def dataset(name: str, task: Task) -> Dataset:
     )
 
 
-def check_side(key: str, side: int | None) -> None:
-    """Raise `UsageError` where another side is asked for than that of images in memory."""
+def check_side(key: str, side: int | None, option: str = "--img-size") -> None:
+    """Raise `UsageError` where another side is asked for, by an option, than that of images in memory."""
     row = DATASETS.get(key)
     if row is not None and row.side is not None and side not in (None, row.side):
-        raise UsageError(f"--img-size is {row.side} on {key}, not {side}", "leave it out")
+        raise UsageError(f"{option} is {row.side} on {key}, not {side}", "leave it out")
 
 
 def _keys(task: Task) -> list[str]:

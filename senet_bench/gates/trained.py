@@ -83,10 +83,13 @@ class Freezing:
             raise UsageError("a file of ONNX holds its weights", "leave --weights out")
         if not self.of_onnx and self.weights is None:
             raise UsageError(f"freeze {self.model} needs --weights", "give a file, a name or a key of trained weights")
-        if not self.of_onnx:
-            check_side(self.dataset, self.size)
+        check_side(self.dataset, self.size)
         if not self.of_onnx and self.onnx != OnnxImages():
             raise UsageError("--shape, --mean and --std are of files of ONNX", "leave them out: weights have their own")
+        for side in self.onnx.shape or ():
+            check_side(self.dataset, side, "--shape")
+        if self.onnx.shape is not None and self.size is not None:
+            raise UsageError("--img-size and --shape exclude each other", "leave one out")
         if self.of_onnx and self.device != "cpu":
             raise UsageError(f"ONNX Runtime is run on the CPU here, not on {self.device}", "leave --device out")
         if self.out is not None:

@@ -447,6 +447,8 @@ def test_attention_attached_to_a_network_from_outside_is_observed(run: Run, tmp_
         ),
         (("seresnet20_cifar", "--device", "cuda:97"), 2, "cuda:97"),
         (("seresnet20_cifar", "--attention", "cba", "--epochs", "1"), 2, "cbam"),
+        (("torchvision:resnet18", "-r", "4"), 2, "torchvision:resnet18 has no attention to switch; add --attach"),
+        (("resnet18", "--input-channels", "-r", "4"), 2, "has no attention to switch; name a network with attention"),
         (("seresnet18", "--input-channels"), 2, "colour"),
         (("seresnet18", "--input-channels", "--dataset", "folder"), 2, "--data"),
         (("seresnet18", "--input-channels", "--dataset", "folder", "--data", "nowhere"), 5, "nowhere"),

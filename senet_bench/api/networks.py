@@ -87,14 +87,12 @@ class Switches:
         self, model: str, img_size: int | None, size: str | None = None, cardinality: int | None = None
     ) -> ModelSpec:
         """One network so built; `UsageError` on switches that would change nothing in it."""
-        from senet_bench.run.cases import Changes, spec_of
+        from senet_bench.run.cases import Changes, check_switched, spec_of
 
         typed, (name,) = self.typed(), self.named([model])
         sides = _sides(size, {"--img-size": img_size})
         spec = spec_of(name, Changes(img_size=img_size, cardinality=cardinality, attention=typed, input_size=sides))
-        if typed and spec.attention is None:
-            usual = f"name a network with attention, or leave out {', '.join(typed)}"
-            raise UsageError(f"{spec.name} has no attention to switch", "add --attach" if spec.outside else usual)
+        check_switched(spec, typed)
         return spec
 
 

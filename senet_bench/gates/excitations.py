@@ -17,7 +17,7 @@ from senet_bench.core.store import Store, key_of
 from senet_bench.errors import UsageError
 from senet_bench.gates.rows import ErrorChange, GateConditions, GateFacts, GateRow, GateSummary
 from senet_bench.gates.subject import fitted_spec, shown_at, trained_subject
-from senet_bench.run.cases import Changes, label, pair_of
+from senet_bench.run.cases import Changes, check_switched, label, pair_of
 from senet_bench.run.error import trial_definition
 from senet_bench.run.record import Record, header
 
@@ -79,6 +79,7 @@ class Excitations:
         row = fitted_spec(self.model, self.changes, self.dataset)
         if row.attention is None and not row.outside:
             raise UsageError(f"{row.name} has no attention to observe", f"name {_with_attention(row)}")
+        check_switched(row, self.changes.attention)
         return row
 
 

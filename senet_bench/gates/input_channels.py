@@ -29,7 +29,7 @@ from senet_bench.gates.rows import (
     ColourSummary,
     Picture,
 )
-from senet_bench.run.cases import label, listed_name, spec_of
+from senet_bench.run.cases import check_switched, label, listed_name, spec_of
 from senet_bench.run.record import Record, header
 
 if TYPE_CHECKING:
@@ -71,6 +71,7 @@ def input_channels(request: Excitations, store: Store) -> Steps[Record[ColourFac
     if request.epochs is not None and request.epochs < 0:
         raise UsageError(f"--epochs must be 0 or more, not {request.epochs}")
     spec = spec_of(request.model, request.changes)
+    check_switched(spec, request.changes.attention)
     from senet_bench.bench.machine import check_conditions
     from senet_bench.data import sets
 

@@ -258,6 +258,13 @@ def spec_of(name: str, changes: Changes | None = None) -> ModelSpec:
     return outside.attached(plain, attention, replaces=name.endswith(REPLACE))
 
 
+def check_switched(spec: ModelSpec, switches: Mapping[str, Any]) -> None:
+    """Raise `UsageError` for switches of attention that a network does not have."""
+    if switches and spec.attention is None:
+        usual = f"name a network with attention, or leave out {', '.join(switches)}"
+        raise UsageError(f"{spec.name} has no attention to switch", "add --attach" if spec.outside else usual)
+
+
 def pair_of(spec: ModelSpec) -> tuple[ModelSpec, ModelSpec]:
     """The baseline and the variant with attention that a row belongs to, of the same sizes."""
     if not spec.outside:

@@ -219,13 +219,16 @@ def test_taking_a_block_out_changes_the_error_by_what_it_was_worth() -> None:
 
 def test_a_network_is_as_it_was_after_being_watched() -> None:
     network = build("seresnet20_cifar", in_channels=1).train()
+    network.get_submodule("stages.0").eval()  # a frozen part
+    modes = [module.training for module in network.modules()]
     data = bright_and_dark()
     data = DataSet("ten", tuple("0123456789"), data.train, data.test, data.mean, data.std, 8)
     before = predict(network, data, data.test, Viewing(size=8))
+    assert [module.training for module in network.modules()] == modes
     watch = GateWatch(network, data, np.arange(12), Viewing(size=8))
     assert max(watch.observe()) == 12
     assert max(watch.hold(variants(watch.means()))) == 12
-    assert network.training
+    assert [module.training for module in network.modules()] == modes
     assert not any(module._forward_hooks for module in network.modules())
     assert np.array_equal(predict(network, data, data.test, Viewing(size=8)).losses, before.losses)
 

@@ -120,13 +120,15 @@ def test_what_cannot_be_folded_says_so() -> None:
 
 def test_the_network_that_is_folded_stays_as_it_is() -> None:
     network = build("seresnet20_cifar")
+    network.get_submodule("stages.0").eval()  # a frozen part
     widths: dict[str, Any] = {name: block.fc2 for name, block in attention_blocks(network).items()}
     channels = {name: layer.out_features for name, layer in widths.items()}
     before = {name: value.clone() for name, value in network.state_dict().items()}
     gates = {name: torch.full((unit,), 0.5) for name, unit in channels.items()}
     plain = folded(network, gates, (3, 32, 32))
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
-    assert (plain.training, network.training) == (True, True)
+    assert [one.training for one in (network, *network.get_submodule("stages").children())] == [True, False, True, True]
+    assert [one.training for one in (plain, *plain.get_submodule("stages").children())] == [True, False, True, True]
     assert plain.state_dict().keys() == build("resnet20_cifar").state_dict().keys()
 
 

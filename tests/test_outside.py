@@ -187,6 +187,17 @@ def test_an_attached_network_trains_and_follows_its_mode() -> None:
     assert not torch.equal(mine.train()(x), mine.eval()(x))
 
 
+def test_parts_in_another_mode_than_the_whole_stay_in_it_when_attention_is_attached() -> None:
+    network = load("torchvision:resnet18", 5).train()
+    network.get_submodule("layer1").eval()
+    mine, given = attach(network, AttentionSpec(block="srm"), SIZE)
+    assert not network.get_submodule("layer1.0.bn1").training
+    modes = {name: module.training for name, module in mine.named_modules() if isinstance(module, nn.BatchNorm2d)}
+    assert {name.partition(".")[0] for name, training in modes.items() if not training} == {"layer1"}
+    assert all(module.training for block in attention_blocks(mine).values() for module in block.modules())
+    assert len(given) == 8
+
+
 def test_stages_reductions_and_blocks_are_those_asked_for() -> None:
     network = on_meta("torchvision:resnet50")
     mine, given = attach(network, AttentionSpec(stages=(3, 5), reduction=(2, 4, 8, 16)), (3, 224, 224))

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,7 @@ from senet_bench.bench.shapes import ShapeMode
 from senet_bench.core.foreign import blame, place_of
 from senet_bench.core.formulas import CountedCall, Formulas
 from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
+from senet_bench.models.modes import evaluating
 
 ACTIVATION_LAYERS = frozenset(
     ("relu", "sigmoid", "tanh", "silu", "hardsigmoid", "hardswish", "hardtanh", "gelu", "elu")
@@ -294,19 +295,6 @@ class Tally:
 
         stack.callback(module.register_forward_pre_hook(enter).remove)
         stack.callback(module.register_forward_hook(leave, with_kwargs=True).remove)
-
-
-@contextlib.contextmanager
-def evaluating(network: nn.Module) -> Iterator[Sequence[nn.Module]]:
-    """Put the network into evaluation and afterwards back into what each module was in; gives its modules."""
-    modules = list(network.modules())
-    modes = [module.training for module in modules]
-    network.eval()
-    try:
-        yield modules
-    finally:
-        for module, training in zip(modules, modes):
-            module.training = training
 
 
 def _is_meta(network: nn.Module) -> bool:

@@ -15,11 +15,12 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from senet_bench.bench.count import Counts, count, evaluating, steady, tallied
+from senet_bench.bench.count import Counts, count, steady, tallied
 from senet_bench.bench.operators import COUNTED_PRODUCTS
 from senet_bench.bench.shapes import einsum_products
 from senet_bench.errors import MeasurementError
 from senet_bench.models.graph import QuickShapes
+from senet_bench.models.modes import evaluating
 
 
 def count_fvcore(network: nn.Module, input_size: tuple[int, ...]) -> Counts:

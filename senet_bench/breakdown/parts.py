@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from senet_bench.bench.count import cannot_take, evaluating
+from senet_bench.bench.count import cannot_take
 from senet_bench.breakdown.rows import Part
 from senet_bench.core.formulas import CountedCall, Formulas
 from senet_bench.models.graph import tensors
+from senet_bench.models.modes import evaluating
 
 ATTENTION_PARTS: tuple[Part, ...] = ("squeeze", "excitation", "scale")
 Around = Callable[[str], contextlib.AbstractContextManager[object]]

@@ -21,6 +21,7 @@ from senet_bench.detection.average_precision import AveragePrecision, Detection,
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.detection.scenes import Scene, SceneBatches, Scenes, scaling_of
 from senet_bench.errors import MeasurementError, UsageError
+from senet_bench.models.modes import evaluating
 from senet_bench.run.train import Lesson
 from senet_bench.run.training import TrainingRequest
 from senet_bench.training.distributed import World, gathered, share
@@ -120,20 +121,16 @@ def detect(
     Several processes share the images; each gets the whole result.
     """
     world, corrupt = world or World(), list[Path]()
-    was_training, device = network.training, torch.device(looking.device)
+    device = torch.device(looking.device)
     rows = range(len(split))[share(len(split), world)]
     jobs = [[(row, None) for row in rows[at : at + looking.batch]] for at in range(0, len(rows), looking.batch)]
     detections: list[Detection] = []
-    network.eval()
-    try:
-        with arithmetic(looking.precision == "tf32"), torch.inference_mode():
-            for scenes in Scenes(data, split, looking.scaling).read(jobs, corrupt if looking.skip_corrupt else None):
-                images = [_on(scene.image, device, looking.channels_last) for scene in scenes]
-                with autocast(device, looking.precision):
-                    outputs = network(images) if images else []
-                detections += [one for scene, output in zip(scenes, outputs) for one in _named(split, scene, output)]
-    finally:
-        network.train(was_training)
+    with evaluating(network), arithmetic(looking.precision == "tf32"), torch.inference_mode():
+        for scenes in Scenes(data, split, looking.scaling).read(jobs, corrupt if looking.skip_corrupt else None):
+            images = [_on(scene.image, device, looking.channels_last) for scene in scenes]
+            with autocast(device, looking.precision):
+                outputs = network(images) if images else []
+            detections += [one for scene, output in zip(scenes, outputs) for one in _named(split, scene, output)]
     parts = gathered((detections, [str(path) for path in corrupt]), world)
     skipped = tuple(sorted(name for _, names in parts for name in names))
     if len(skipped) == len(split):

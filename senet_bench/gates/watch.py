@@ -26,6 +26,7 @@ from senet_bench.gates.tally import NEAR_CONSTANT, GateTally, evenly
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.models.folding import held_at
 from senet_bench.models.gates import gate_blocks, gate_stages
+from senet_bench.models.modes import evaluating
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
 SMALL_SIDE = 64
@@ -153,14 +154,10 @@ def variants(means: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 @contextlib.contextmanager
 def _evaluating(network: nn.Module, viewing: Viewing) -> Iterator[None]:
     """The network in evaluation mode and IEEE single precision, on one thread for small images; then as it was."""
-    was_training = network.training
     small = viewing.size is not None and viewing.size <= SMALL_SIDE
-    network.eval()
-    try:  # a second thread would only wait for the first: four times the CPU time at 8 px
-        with one_thread() if small else contextlib.nullcontext(), arithmetic(tf32=False):
-            yield
-    finally:
-        network.train(was_training)
+    threads = one_thread() if small else contextlib.nullcontext()  # a second would wait: four times the CPU time
+    with evaluating(network), threads, arithmetic(tf32=False):
+        yield
 
 
 @contextlib.contextmanager

@@ -24,6 +24,7 @@ from senet_bench.core.specs import REPLACE, AttentionSpec, ModelSpec
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import Attend, SqueezeExcitation, attend_with, restart_identities
 from senet_bench.models.graph import check_same_in_training, difference, open_shapes, shapes, shell, trace
+from senet_bench.models.modes import evaluating, take_modes
 from senet_bench.models.places import IN_PLACE_SUMS, OVERWRITING_PRODUCTS, AttentionPlace, PlaceKind, own_gates, places
 
 SAME_ATTACHED = 1e-3
@@ -98,12 +99,8 @@ def _check_traced(network: nn.Module, traced: fx.GraphModule, input_size: tuple[
     if tensor.is_meta:
         return
     image = torch.rand((2, *input_size), generator=torch.Generator().manual_seed(0)).to(tensor)
-    modes = [(module, module.training) for module in network.modules()]
-    try:
-        apart = difference(network.eval(), traced.eval(), image)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with evaluating(network):
+        apart = difference(network, traced.eval(), image)
     if apart > SAME_ATTACHED:
         raise UsageError(
             f"its graph by torch.fx gives other outputs than it does, by {apart:.2g} of the largest",
@@ -162,7 +159,8 @@ def attach_with(
     attached.recompile()
     if not tensor.is_meta:
         restart_identities(attached)
-    return attached.train(network.training), given
+    take_modes(attached, network)
+    return attached, given
 
 
 def _fit_space(block: nn.Module, position: Position) -> None:

@@ -22,6 +22,7 @@ from torch import Tensor, fx, nn
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import ConstantGate, SqueezeExcitation
 from senet_bench.models.graph import difference, shapes, trace
+from senet_bench.models.modes import take_modes
 from senet_bench.models.places import OVERWRITING_PRODUCTS, PRODUCT_OPERATORS, SUM_OPERATORS
 
 POSITIVE_HOMOGENEOUS = frozenset(("relu", "leakyrelu", "maxpool2d", "adaptivemaxpool2d", "amax", "shortcutpool"))
@@ -47,7 +48,7 @@ class _Scaling:
 
 
 def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[int, ...]) -> nn.Module:
-    """A copy of the network, in evaluation, without the blocks that `gates` names, held at its gates (C,).
+    """A copy of the network without the blocks that `gates` names, held at its gates (C,).
 
     It gives the same outputs in evaluation; an `nn.Identity` stands where a block was. `input_size` is (C, H, W).
     Raises `UsageError`, with the reason, where a gate cannot become part of the layers around it.
@@ -58,7 +59,8 @@ def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[in
         with torch.no_grad():
             _scale(copied.get_submodule(scaling.layer), scaling)
     _check_same(network, copied, gates, input_size)
-    return copied.train(network.training)
+    take_modes(copied, network)
+    return copied
 
 
 def _check_same(network: nn.Module, plain: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[int, ...]) -> None:

@@ -23,6 +23,7 @@ from senet_bench.data.augment import normalised
 from senet_bench.data.images import Crops, Fidelity, centre_crop, centre_crops
 from senet_bench.data.sets import DataSet, Files, LabelArray, Split
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
+from senet_bench.models.modes import evaluating
 from senet_bench.training.distributed import World, gathered, share, share_buffers
 from senet_bench.training.optimisation import autocast, laid_out
 
@@ -133,24 +134,20 @@ def predict(
 ) -> Predictions:
     """Show every image of a split to the network once, in evaluation mode and without gradients.
 
-    The network's own mode and memory format are as before afterwards. Several processes share the images, shown to the
-    network as rank 0 has it; each gets the whole result.
+    The modes of its modules and its memory format are as before afterwards. Several processes share the images, shown
+    to the network as rank 0 has it; each gets the whole result.
     """
     viewing, world = viewing or Viewing(size=data.size), world or World()
     tune_allocator()  # else each batch is paged in anew
     corrupt: list[Path] = []
-    was_training = network.training
-    network.eval()
-    share_buffers(network, world)
     device = torch.device(viewing.device)
-    try:
+    with evaluating(network):
+        share_buffers(network, world)
         with arithmetic(viewing.precision == "tf32"), torch.inference_mode(), autocast(device, viewing.precision):
             parts = [
                 answers_of(network, data, split.labels, crops, viewing, device)
                 for crops in crops_of(split, viewing, np.arange(len(split))[share(len(split), world)], corrupt)
             ]
-    finally:
-        network.train(was_training)
     collected = gathered((parts, [str(path) for path in corrupt]), world)
     skipped = [name for _, names in collected for name in names]
     return assembled([part for parts, _ in collected for part in parts], data, split, skipped)

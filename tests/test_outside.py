@@ -278,6 +278,29 @@ def test_sums_are_found_and_kept_however_they_are_written(way: str) -> None:
     assert network.conv.weight.grad is not None
 
 
+class PartlyUsed(InPlace):
+    """Holds a layer, a parameter and two buffers that its forward pass does not use."""
+
+    def __init__(self) -> None:
+        super().__init__("add")
+        self.auxiliary = nn.Linear(4, 2)
+        self.temperature = nn.Parameter(torch.ones(()))
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("scratch", torch.zeros(()), persistent=False)
+
+
+def test_what_a_forward_pass_does_not_use_stays_in_the_network_at_any_depth() -> None:
+    network = nn.Sequential(PartlyUsed(), nn.Sequential(PartlyUsed()))
+    mine, _ = attach(network, AttentionSpec(block="constant"), (4, 8, 8))
+    assert {name: value.shape for name, value in mine.state_dict().items()} == {
+        name: value.shape for name, value in network.state_dict().items()
+    }
+    assert parameters(mine) == parameters(network)
+    mine.load_state_dict(network.state_dict())
+    tied = dict(network.named_parameters())
+    assert all(parameter is tied[name] for name, parameter in mine.named_parameters())
+
+
 class Conditioned(InPlace):
     """Branches on arguments that have defaults."""
 
@@ -354,7 +377,8 @@ class Gated(nn.Module):
         self.way = way
         self.conv = nn.Conv2d(4, 4, 3, padding=1)
         self.fc1, self.fc2 = nn.Linear(4, 2), nn.Linear(2, 4)
-        self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
+        if way == "twice":
+            self.weight = nn.Parameter(torch.ones(1, 4, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv(x)

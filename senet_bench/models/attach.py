@@ -240,10 +240,18 @@ def _out_of_place(total: fx.Node, graph: fx.Graph) -> None:
 
 
 def _keep_unused(attached: nn.Module, network: nn.Module) -> None:
-    """Parts of the network that its forward pass does not use stay in it."""
-    for name, child in network.named_children():
-        if name not in dict(attached.named_children()):
-            attached.add_module(name, child)
+    """Parts of the network that its forward pass does not use stay in it, at whatever depth."""
+    for name, module in network.named_modules():  # a module before what is in it
+        kept = attached.get_submodule(name)
+        for leaf, child in module.named_children():
+            if leaf not in kept._modules:
+                kept.add_module(leaf, child)
+        for leaf, parameter in module._parameters.items():
+            if leaf not in kept._parameters:
+                kept.register_parameter(leaf, parameter)
+        for leaf, buffer in module._buffers.items():
+            if leaf not in kept._buffers:
+                kept.register_buffer(leaf, buffer, persistent=leaf not in module._non_persistent_buffers_set)
 
 
 class GatedInput(nn.Module):

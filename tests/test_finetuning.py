@@ -54,6 +54,18 @@ class Scale(nn.Module):
         return x + 3 * scaled
 
 
+class InPlace(nn.Module):
+    """A user's own block that writes over its map, in training alone where it says so."""
+
+    def __init__(self, channels: int, *, in_training: bool = False) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels, 1, 1))
+        self.in_training = in_training
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.mul_(self.weight) if self.training or not self.in_training else x * self.weight
+
+
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in BLOCKS),
     ("se", {"excitation": "relu"}),
@@ -63,6 +75,8 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     ("ge", {"options": (("learned", True), ("extent", 4))}),
     ("constant", {"options": (("learned", True),)}),
     ("tests.test_finetuning:Scale", {}),
+    ("tests.test_finetuning:InPlace", {}),
+    ("tests.test_finetuning:InPlace", {"options": (("in_training", True),)}),
 ]
 
 
@@ -71,8 +85,10 @@ def test_every_block_can_start_as_the_identity_to_the_bit_and_learns_from_there(
     x = torch.randn(4, 32, 8, 8)
     for name, switches in KINDS:
         block = made(name, **switches)
-        assert torch.equal(block.eval()(x), x), name
-        assert torch.equal(block.train()(x), x), name
+        for mode in (False, True):
+            given = x.clone()
+            assert torch.equal(block.train(mode)(given), x), name
+            assert torch.equal(given, x), name
         if any(True for _ in block.parameters()):
             block(x).square().sum().backward()
             assert any(p.grad is not None and p.grad.abs().max() > 0 for p in block.parameters()), name

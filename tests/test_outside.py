@@ -830,6 +830,10 @@ def test_what_a_block_does_to_values_and_a_guessed_size_stand_under_the_table(
     }
     assert {name: block_remarks(AttentionSpec(block=f"remarkable:{name}")) for name in said} == said
     assert block_remarks(AttentionSpec()) == []
+    identity = {
+        name: block_remarks(AttentionSpec(block=f"remarkable:{name}", options=(("identity", True),))) for name in said
+    }
+    assert identity == {**said, "InPlace": []}  # it is given a copy there
     ended = run("compare", "resnet20_cifar", "--attention", "remarkable:InPlace", "--no-latency")
     assert "ResNet-20 + remarkable:InPlace: remarkable:InPlace changes its input in place" in ended.out
     ended = run("compare", "remarkable:ReadsValues", "--no-latency", "--format", "md")

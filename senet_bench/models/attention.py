@@ -19,8 +19,8 @@ from senet_bench.core.blocks import Block, find_block
 from senet_bench.core.source import imported
 from senet_bench.core.specs import AttentionSpec, is_outside
 from senet_bench.errors import UsageError
-from senet_bench.models.blocks import FromIdentity, hidden_channels, twice_hardsigmoid, twice_sigmoid
-from senet_bench.models.outside_block import OutsideBlock, called, has_parameter, outside_block
+from senet_bench.models.blocks import hidden_channels, twice_hardsigmoid, twice_sigmoid
+from senet_bench.models.outside_block import OutsideBlock, made_outside, outside_block
 from senet_bench.models.recomputation import map_mean, recalibrated
 
 GATES: dict[str, Callable[[Tensor], Tensor]] = {
@@ -186,10 +186,7 @@ def _built_in(row: Block, channels: int, spec: AttentionSpec, reduction: int | N
 
 def _outside(make: OutsideBlock, channels: int, spec: AttentionSpec, reduction: int | None) -> nn.Module:
     _refuse_switches(spec)
-    options = dict(spec.options)
-    identity = not has_parameter(make, "identity") and options.pop("identity", False)
-    made = called(spec.block, make, channels, options, reduction)
-    return FromIdentity(made) if identity else made
+    return made_outside(make, channels, spec, reduction)
 
 
 def _refuse_switches(spec: AttentionSpec) -> None:

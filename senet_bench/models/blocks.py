@@ -50,11 +50,15 @@ def twice_hardsigmoid(z: Tensor) -> Tensor:
 
 
 class FromIdentity(nn.Module):
-    """Any block as one that starts as the identity: x + a (block(x) - x), with a learned number a that starts at 0."""
+    """Any block as one that starts as the identity: x + a (block(x) - x), with a learned number a that starts at 0.
 
-    def __init__(self, block: nn.Module) -> None:
+    One that writes over its map is given a copy of it (`copies`).
+    """
+
+    def __init__(self, block: nn.Module, *, copies: bool = False) -> None:
         super().__init__()
         self.block = block
+        self.copies = copies
         self.share = nn.Parameter(torch.zeros(1))
 
     def restart(self) -> None:
@@ -63,7 +67,7 @@ class FromIdentity(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The map, moved as far as was learnt towards what the block makes of it."""
-        return x + self.share * (self.block(x) - x)  # type: ignore[no-any-return]
+        return x + self.share * (self.block(x.clone() if self.copies else x) - x)  # type: ignore[no-any-return]
 
 
 class EfficientChannelAttention(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
@@ -14,6 +16,7 @@ from senet_bench.core.foreign import contained, place_of
 from senet_bench.core.source import imported
 from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
 from senet_bench.errors import BenchError, MeasurementError, UsageError, first_line
+from senet_bench.models.blocks import FromIdentity
 from senet_bench.models.graph import check_copyable, tensors
 
 BLOCK_SIDE = 16
@@ -53,6 +56,16 @@ def outside_block(path: str) -> OutsideBlock:
 
     block.__signature__ = _signature(make)  # type: ignore[attr-defined]
     return block
+
+
+def made_outside(
+    make: Callable[..., nn.Module], channels: int, spec: AttentionSpec, reduction: int | None
+) -> nn.Module:
+    """The block of a spec; where it is to start as the identity and its class cannot, within one that can."""
+    options = dict(spec.options)
+    within = not _has_parameter(make, "identity") and options.pop("identity", False)
+    made = called(spec.block, make, channels, options, reduction)
+    return FromIdentity(made, copies=_overwrites(spec.block, made, channels)) if within else made
 
 
 def called(
@@ -99,7 +112,7 @@ def _keywords(signature: inspect.Signature) -> list[str]:
     return [p.name for p in list(signature.parameters.values())[1:] if p.kind is not p.VAR_KEYWORD]
 
 
-def has_parameter(make: Callable[..., Any], name: str) -> bool:
+def _has_parameter(make: Callable[..., Any], name: str) -> bool:
     """Whether what makes a block has a parameter of that name."""
     signature = _signature(make)
     return signature is not None and name in signature.parameters
@@ -128,9 +141,7 @@ def _try(path: str, block: nn.Module, channels: int) -> None:
 
     `MeasurementError` where it raises what it likes for all of them.
     """
-    tensor = next(iter([*block.parameters(), *block.buffers()]), None)
-    device = None if tensor is None else tensor.device
-    maps = [torch.zeros(2, channels, *[BLOCK_SIDE] * space, device=device) for space in (2, 1, 3)]
+    maps = _maps(block, channels)
     training = [(module, module.training) for module in block.modules()]
     errors: list[Exception] = []
     try:
@@ -158,6 +169,30 @@ def _try(path: str, block: nn.Module, channels: int) -> None:
         )
 
 
+def _maps(block: nn.Module, channels: int) -> list[Tensor]:
+    """A small map of each number of dimensions that a block may be for, where the block is; images' first."""
+    tensor = next(iter([*block.parameters(), *block.buffers()]), None)
+    device = None if tensor is None else tensor.device
+    return [torch.zeros(2, channels, *[BLOCK_SIDE] * space, device=device) for space in (2, 1, 3)]
+
+
+def _overwrites(name: str, block: nn.Module, channels: int) -> bool:
+    """Whether a block writes over the map that it is given, in training or in evaluation."""
+    with contained(f"attention block {name!r}"), torch.inference_mode(False), torch.no_grad():
+        copied = copy.deepcopy(block)
+        for mode in (True, False):
+            for x in _maps(copied, channels):
+                before, taken = x._version, False
+                with contextlib.suppress(Exception):  # of maps of other dimensions
+                    copied.train(mode)(x)
+                    taken = True
+                if x._version != before:
+                    return True
+                if taken:
+                    break
+    return False
+
+
 def block_remarks(spec: AttentionSpec) -> list[str]:
     """What a block from outside does to values that a reader must know of, empty for a block of ours.
 
@@ -167,7 +202,7 @@ def block_remarks(spec: AttentionSpec) -> list[str]:
         return []
     try:
         with contained(spec.block), torch.device("cpu"), torch.no_grad(), _Types() as types:
-            block = called(spec.block, imported(spec.block, "attention block"), FEW_CHANNELS, dict(spec.options), None)
+            block = made_outside(imported(spec.block, "attention block"), FEW_CHANNELS, spec, None)
             x = torch.randn(2, FEW_CHANNELS, BLOCK_SIDE, BLOCK_SIDE, generator=torch.Generator().manual_seed(0))
             before = x.clone()
             out = block.eval()(x)

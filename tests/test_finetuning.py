@@ -26,7 +26,7 @@ from senet_bench.models.attention import attend_with, restart_identities
 from senet_bench.run.training import TrainingRequest
 from senet_bench.training import checkpoint, downloads, trials
 from senet_bench.training.identity import identity_of
-from senet_bench.training.start import as_identity, start_of_training
+from senet_bench.training.start import DRAWN_ANEW, as_identity, start_of_training
 from senet_bench.training.weights import check_draw, draw_in, load_weights, save
 from tests.conftest import Run
 
@@ -324,6 +324,16 @@ def test_the_front_end_of_a_sweep_from_weights_loads_no_torch(weights: Path, tmp
         [sys.executable, "front.py", *asked], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert told.returncode == 0, told.stderr
+
+
+def test_a_network_from_outside_says_that_its_own_initial_values_are_not_those_it_starts_from() -> None:
+    images = load_images("digits")
+    plain, attached = (
+        start_of_training(outside.resolve_outside(f"torchvision:resnet18{end}"), images, 0) for end in ("", "+attach")
+    )
+    assert plain.notes == attached.notes == (DRAWN_ANEW,)
+    assert start_of_training(PLAIN, images, 0).notes == ()
+    assert torch.equal(plain.network.state_dict()["fc.weight"], attached.network.state_dict()["fc.weight"])
 
 
 def test_a_networks_own_weights_are_named_by_its_library_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

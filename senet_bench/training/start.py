@@ -16,6 +16,9 @@ from senet_bench.models import build_spec, initialise, initialised
 from senet_bench.models.attention import restart_identities, starts_as_identity
 from senet_bench.training.weights import attention_in, has_blocks, load_weights
 
+DRAWN_ANEW = "its convolutions and linear layers are drawn anew (He), not as its own code draws them"
+"""What is said of a network from outside that starts from no weights."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Start:
@@ -36,7 +39,7 @@ def start_of_training(spec: ModelSpec, images: DataSet, seed: int, weights: str 
     if weights is None:
         network = build_spec(spec, len(images.classes), in_channels=images.channels)
         initialise_by_name(network, seed)
-        return Start(images, network)
+        return Start(images, network, (DRAWN_ANEW,) if spec.outside else ())
     loaded = load_weights(spec, weights, classes=len(images.classes), in_channels=images.channels, head="new")
     initialise_by_name(loaded.network, seed, (*loaded.fresh, *filter(None, (loaded.head,))))
     notes = tuple(note for note in loaded.notes if not (loaded.fresh and "initial values" in note))

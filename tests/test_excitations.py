@@ -269,6 +269,55 @@ def test_every_family_with_se_is_observed_and_taken_out(name: str) -> None:
     assert len(watch.held) == 2 * len(watch.tallies) + 2
 
 
+class PlantedInPlace(Planted):
+    """The same, written over the map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.ones(x.shape[:2])
+        gate[:, 0] = torch.where(x[:, 1].mean((1, 2)) > 0, 0.25, 0.75)
+        return x.mul_(gate[:, :, None, None])
+
+
+class ReadsLater(Judge):
+    """Reads the map that its block was given once the block is through."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block: nn.Module = block  # type: ignore[assignment]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.stack([torch.ones_like(x[:, 0]), x[:, 0]], 1)
+        y = self.block(x)
+        value = (x if isinstance(self.block, PlantedInPlace) else y)[:, 0].mean((1, 2))
+        return torch.stack([value, 0.5 + 0 * value], 1)
+
+
+def test_a_block_that_writes_over_its_map_is_read_and_held_as_one_that_does_not() -> None:
+    found = []
+    for block in (Planted(), PlantedInPlace()):
+        watch = GateWatch(ReadsLater(block), bright_and_dark(), np.arange(12), Viewing(size=4, batch=5))
+        for _ in (*watch.observe(), *watch.hold(variants(watch.means()))):
+            pass
+        tally, held = watch.tallies["block"], {name: seen.losses.tolist() for name, seen in watch.held.items()}
+        found.append((tally.class_mean().tolist(), watch.seen.losses.tolist(), held))
+    assert found[0] == found[1]
+    assert found[0][0][0][0] != 1.0
+
+
+class Mirrored(Judge):
+    """Calls its block on an image and on its negative."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) - super().forward(-x)
+
+
+def test_a_block_that_is_called_twice_is_tallied_by_both_calls() -> None:
+    watch = GateWatch(Mirrored(), bright_and_dark(wrong=0), np.arange(12), Viewing(size=4, batch=5))
+    assert [*watch.observe()] == [5, 10, 12]
+    assert watch.images("block").tolist() == [8, 4]
+    assert watch.tallies["block"].class_mean().tolist() == [[0.5, 1.0], [0.5, 1.0]]
+
+
 # what is looked at
 
 

@@ -223,6 +223,7 @@ def _row(watch: GateWatch, name: str, model: str, chosen: Mapping[str, int], cha
     tally, stages = watch.tallies[name], {block: watch.stage(block) for block in watch.tallies}
     depth = [block for block in watch.tallies if stages[block] == stages[name]].index(name) + 1
     kept, means, sds = evenly(len(tally.shift), channels), tally.class_mean(), tally.class_sd()
+    images = watch.images(name)
     low, high = tally.saturated()
     return GateRow(
         model=model,
@@ -231,8 +232,8 @@ def _row(watch: GateWatch, name: str, model: str, chosen: Mapping[str, int], cha
         stage=stages[name],
         channels=len(tally.shift),
         shown=kept,
-        images=int(tally.count.max(1).sum()),
-        class_images={label: int(tally.count[place].max()) for label, place in chosen.items()},
+        images=int(images.sum()),
+        class_images={label: int(images[place]) for label, place in chosen.items()},
         classes={label: rounded(means[place][kept]) for label, place in chosen.items()},
         class_sd={label: rounded(sds[place][kept]) for label, place in chosen.items()},
         mean=rounded(tally.mean()[kept]),

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,13 +17,13 @@ from torch import Tensor, nn
 from senet_bench.bench.device import device_of
 from senet_bench.bench.machine import arithmetic
 from senet_bench.bench.turns import one_thread
+from senet_bench.core.statistics import Floats
 from senet_bench.data.images import Crops
 from senet_bench.data.sets import DataSet, LabelArray, Split
 from senet_bench.errors import UsageError, nearest
 from senet_bench.gates.tally import NEAR_CONSTANT, GateTally, evenly
 from senet_bench.models.attention import SqueezeExcitation
-from senet_bench.models.folding import held_at
-from senet_bench.models.gates import gate_blocks, gate_stages
+from senet_bench.models.gates import Act, acting, gate_blocks, gate_stages, held_at
 from senet_bench.models.modes import evaluating
 from senet_bench.training.evaluation import BatchAnswers, Predictions, Viewing, answers_of, assembled, crops_of
 
@@ -61,7 +59,8 @@ class GateWatch:
     """Some images of a split shown to a network whose attention blocks are observed, or held at fixed gates.
 
     All of its blocks unless one is named by `only`.
-    `tallies` and `seen` are there after `observe`; `held` has the predictions of every variant after `hold`.
+    `tallies` and `seen` are there after `observe`, and in `calls` how often an image calls each block: each call counts
+    in the tally. `held` has the predictions of every variant after `hold`.
     Both are generators of the number of images shown so far; both leave the network as it was.
     """
 
@@ -81,6 +80,7 @@ class GateWatch:
         self.blocks = blocks if only is None else {only: blocks[only]}
         self.stages = gate_stages(network, (data.channels, side, side))
         self.tallies = {name: GateTally(len(data.classes), near) for name in self.blocks}
+        self.calls: dict[str, int] = {}
         self.held: dict[str, Predictions] = {}
 
     def observe(self) -> Iterator[int]:
@@ -89,11 +89,13 @@ class GateWatch:
         corrupt: list[Path] = []
         with _evaluating(self.network, self.viewing):
             for done, crops in self._batches(corrupt):
-                gates: dict[str, Tensor] = {}
-                with _hooks(self.blocks, {name: _noting(name, gates) for name in self.blocks}):
+                gates: dict[str, list[Tensor]] = {name: [] for name in self.blocks}
+                with acting((block, _noting(gates[name])) for name, block in self.blocks.items()):
                     parts.append(self._show(crops))
-                for name, gate in gates.items():
-                    self.tallies[name].add(gate.cpu().numpy(), self.split.labels[crops.rows])
+                for name, calls in gates.items():
+                    self.calls[name] = max(len(calls), self.calls.get(name, 0))
+                    for gate in calls:
+                        self.tallies[name].add(gate.cpu().numpy(), self.split.labels[crops.rows])
                 yield done
         self.tallies = {name: tally for name, tally in self.tallies.items() if tally.origin is not None}
         self.seen = assembled(parts, self.data, self.split, [str(path) for path in corrupt])
@@ -105,7 +107,7 @@ class GateWatch:
         with _evaluating(self.network, self.viewing):
             for done, crops in self._batches(corrupt):
                 for variant, gates in variants.items():
-                    with _hooks(self.blocks, {name: partial(held_at, gate) for name, gate in gates.items()}):
+                    with acting((self.blocks[name], held_at(gate)) for name, gate in gates.items()):
                         parts[variant].append(self._show(crops))
                 yield done
         skipped = [str(path) for path in corrupt]
@@ -120,6 +122,10 @@ class GateWatch:
             name: torch.from_numpy(np.nan_to_num(tally.mean(), nan=1.0)).float().to(device)
             for name, tally in self.tallies.items()
         }
+
+    def images(self, block: str) -> Floats:
+        """How many images of each class a block has seen (classes,)."""
+        return np.asarray(self.tallies[block].count.max(1) // self.calls[block])
 
     def stage(self, block: str) -> str:
         """The stage that a block stands in, by its number."""
@@ -160,19 +166,9 @@ def _evaluating(network: nn.Module, viewing: Viewing) -> Iterator[None]:
         yield
 
 
-@contextlib.contextmanager
-def _hooks(blocks: Mapping[str, nn.Module], hooks: Mapping[str, Any]) -> Iterator[None]:
-    handles = [blocks[name].register_forward_hook(hook) for name, hook in hooks.items()]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _noting(name: str, gates: dict[str, Tensor]) -> Any:
-    def note(block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> None:
-        gates[name] = gate_of(block, inputs[0], output)
+def _noting(gates: list[Tensor]) -> Act:
+    def note(block: nn.Module, x: Tensor, y: Tensor) -> None:
+        gates.append(gate_of(block, x, y))
 
     return note
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import copy
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, fx, nn
 
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import ConstantGate, SqueezeExcitation
+from senet_bench.models.gates import acting, held_at
 from senet_bench.models.graph import difference, shapes, trace
 from senet_bench.models.modes import take_modes
 from senet_bench.models.places import OVERWRITING_PRODUCTS, PRODUCT_OPERATORS, SUM_OPERATORS
@@ -66,17 +66,12 @@ def folded(network: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[in
 def _check_same(network: nn.Module, plain: nn.Module, gates: Mapping[str, Tensor], input_size: tuple[int, ...]) -> None:
     """Raise `UsageError` unless a folded network gives what the network does with its blocks held at the gates."""
     held: nn.Module = copy.deepcopy(network).eval()
-    for name, gate in gates.items():
-        held.get_submodule(name).register_forward_hook(partial(held_at, gate))
     like = next(network.parameters())
     image = torch.randn((1, *input_size), generator=torch.Generator().manual_seed(0)).to(like)
-    if difference(held, plain, image) > SAME:
+    with acting((held.get_submodule(name), held_at(gate)) for name, gate in gates.items()):
+        apart = difference(held, plain, image)
+    if apart > SAME:
         raise UsageError("without these gates the network computes something else", FOLDED_APART)
-
-
-def held_at(gate: Tensor, block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor:
-    """What a block gives whose gates (C,) are fixed, as a hook of it."""
-    return inputs[0] * gate.to(inputs[0]).reshape(-1, *(1 for _ in inputs[0].shape[2:]))
 
 
 def without(network: nn.Module, blocks: Iterable[str]) -> None:

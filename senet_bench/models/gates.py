@@ -6,14 +6,56 @@ is given, (N, C, H, W), by (N, C, 1, 1) made from that map, whatever its class i
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
-from torch import fx, nn
+import torch
+from torch import Tensor, fx, nn
 
 from senet_bench.errors import UsageError
 from senet_bench.models.attention import attention_blocks
 from senet_bench.models.graph import open_shapes, shell, trace
 from senet_bench.models.places import around, own_gates
+
+Act = Callable[[nn.Module, Tensor, Tensor], Tensor | None]
+"""What is done at each call of a block, with its map and what it made of that; a tensor takes the place of that."""
+
+
+@contextlib.contextmanager
+def acting(acts: Iterable[tuple[nn.Module, Act]]) -> Iterator[None]:
+    """Let something be done at each call of some blocks; each is seen with its map as it was before the call.
+
+    Where a block writes over its map, what takes the place of its output is written there too.
+    """
+    with contextlib.ExitStack() as stack:
+        for block, act in acts:
+            maps: list[Tensor] = []
+            stack.callback(block.register_forward_pre_hook(partial(_keep, maps)).remove)
+            stack.callback(block.register_forward_hook(partial(_act, maps, act)).remove)
+        yield
+
+
+def _keep(maps: list[Tensor], block: nn.Module, inputs: Sequence[Tensor]) -> None:
+    maps.append(inputs[0].clone())
+
+
+def _act(maps: list[Tensor], act: Act, block: nn.Module, inputs: Sequence[Tensor], output: Tensor) -> Tensor | None:
+    before = maps.pop()
+    put = act(block, before, output)
+    if put is None or output.data_ptr() != inputs[0].data_ptr() or torch.equal(inputs[0], before):
+        return put
+    return output.copy_(put)
+
+
+def held_at(gate: Tensor) -> Act:
+    """What a block gives whose gates (C,) are fixed."""
+
+    def hold(block: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+        return x * gate.to(x).reshape(-1, *(1 for _ in x.shape[2:]))
+
+    return hold
 
 
 def gate_blocks(network: nn.Module, input_size: tuple[int, ...]) -> dict[str, nn.Module]:

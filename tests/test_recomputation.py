@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from unittest.mock import patch
 
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from senet_bench.core.specs import AttentionSpec
 from senet_bench.models import attention_blocks, build, recomputation
 from senet_bench.models.attention import SqueezeExcitation
 from senet_bench.models.recomputation import map_mean, recalibrated
@@ -142,6 +145,22 @@ def test_the_block_has_the_gradients_of_the_plain_product() -> None:
         torch.testing.assert_close(ours, plain, rtol=1e-9, atol=1e-9 * float(plain.abs().max()))
 
 
+def test_a_checkpoint_is_computed_again_in_the_backward_pass_alone() -> None:
+    x, found = torch.randn(2, 8, 6, 6, requires_grad=True), []
+    for recomputes in (True, False):
+        torch.manual_seed(0)
+        unit = nn.Sequential(nn.Conv2d(8, 8, 3), nn.BatchNorm2d(8), SqueezeExcitation(8, AttentionSpec(reduction=2), 2))
+        unit[2].recomputes = recomputes  # type: ignore[assignment]
+        calls = list[int]()
+        unit[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
+        y = checkpoint(unit, x, use_reentrant=False)
+        assert (len(calls), int(unit[1].num_batches_tracked)) == (1, 1)  # type: ignore[arg-type]
+        grad = torch.autograd.grad(y.square().sum(), [x, *unit.parameters()])
+        assert len(calls) == 2
+        found.append([*grad, unit[1].running_mean])
+    assert all(map(torch.equal, *found))
+
+
 def test_an_se_network_keeps_no_second_copy_of_its_maps() -> None:
     x = torch.randn(2, 3, 64, 64)
     pairs = (("resnet50", True), ("seresnet50", False), ("seresnet50", True))
@@ -162,7 +181,10 @@ def saved_bytes(name: str, x: Tensor, recomputes: bool) -> int:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        patch.object(recomputation, "saves_through_hooks", return_value=False),  # these hooks but count
+    ):
         output = network(x)
     assert output.requires_grad
     own = {parameter.untyped_storage().data_ptr() for parameter in network.parameters()}

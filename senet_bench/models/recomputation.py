@@ -28,13 +28,19 @@ def recalibrated(u: Tensor, squeeze: Callable[[Tensor], Tensor], excitation: Cal
     """`u` (N, C, H, W) times the gate (N, C) that `excitation` makes of what `squeeze` gives, the mean of each map.
 
     The gradients are exact, and cannot be differentiated again. Where `u` is the direct output of a BatchNorm in
-    training, no copy of it is kept for the backward pass. Where `u` is only traced, and under torch.compile, which
-    recomputes what it likes, this is written in plain operators.
+    training, no copy of it is kept for the backward pass. This is written in plain operators where `u` is only traced,
+    under torch.compile, which recomputes what it likes, and where hooks keep what autograd saves, as those of
+    `torch.utils.checkpoint` do: to look at what a BatchNorm saved would be to have all of it computed again.
     """
-    if torch.compiler.is_compiling() or not isinstance(u, Tensor):
+    if torch.compiler.is_compiling() or not isinstance(u, Tensor) or saves_through_hooks():
         return u * excitation(squeeze(u))[:, :, None, None]
     mean, handed_on, slot = _Squeeze.apply(u, squeeze)
     return _Scale.apply(handed_on, excitation(mean), slot, *_normalisation(u))  # type: ignore[no-any-return]
+
+
+def saves_through_hooks() -> bool:
+    """Whether what autograd saves is handed to hooks here: a checkpoint's, or such as keep it on the CPU."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
 
 
 def map_mean(u: Tensor) -> Tensor:

@@ -628,6 +628,23 @@ def test_the_figure_is_drawn_of_a_gate_trained_on_a_folder(run: Run, tmp_path: P
     assert json.loads(again.out)["rows"] == document["rows"]
 
 
+def test_a_gate_on_the_input_is_learnt_and_shown_with_the_images_as_the_network_knows_them(
+    run: Run, tmp_path: Path
+) -> None:
+    data, half = str(colour_tree(tmp_path / "tree", images=1)), ((0.5,) * 3, (0.5,) * 3)
+    weights.save(build("seresnet18", 3), tmp_path / "half.safetensors", resolve("seresnet18"), normalisation=half)
+    options = ("--dataset", "folder", "--data", data, "--img-size", "32", "--format", "json", "--weights")
+    ended = run("excitations", "seresnet18", "--input-channels", "--epochs", "1", *options, "half.safetensors")
+    assert ended.code == 0, ended.err
+    document = json.loads(ended.out)
+    assert any(f"normalised by mean {half[0]}" in note for note in document["conditions"]["notes"])
+    gated = gated_input(resolve("seresnet18"), *half)
+    assert weights.load_weights(gated, kept(tmp_path), classes=3).normalisation == half
+    again = run("excitations", "seresnet18", "--input-channels", *options, kept(tmp_path))
+    assert json.loads(again.out)["rows"] == document["rows"]
+    assert json.loads(again.out)["summary"]["error"] == document["summary"]["error"]
+
+
 def kept(folder: Path) -> str:
     (file,) = (folder / "results" / "weights").iterdir()
     return str(file)

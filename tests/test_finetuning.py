@@ -224,6 +224,43 @@ def test_blocks_that_were_fine_tuned_stay_as_trained_where_only_the_head_is_new(
     assert all(torch.equal(begun[name], value) for name, value in blocks.items())
 
 
+OTHER_WAY = ((0.25,), (0.5,))
+"""A mean and a deviation that are not those of the digits."""
+
+
+def test_images_are_normalised_as_the_weights_were_trained_here_and_in_what_comes_out(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "other.safetensors"
+    save(build_spec(PLAIN, in_channels=1), path, replace(PLAIN, name=str(SE.baseline)), normalisation=OTHER_WAY)
+    note = f"images are normalised by mean {OTHER_WAY[0]} and deviation {OTHER_WAY[1]}, as in its training"
+    on_digits = ("--dataset", "digits-full", "--format", "json")
+    for recipe_name, epochs in (("finetune-smoke", ()), ("digits", ("--epochs", "1"))):
+        options = (
+            *on_digits,
+            "--recipe",
+            recipe_name,
+            *epochs,
+            "--weights",
+            str(path),
+            "--out",
+            f"{recipe_name}.safetensors",
+        )
+        ended = run("train", "resnet20_cifar", *options)
+        assert ended.code == 0, ended.err
+        assert json.loads(ended.out)["conditions"]["notes"].count(note) == 1
+        shown = run("evaluate", "resnet20_cifar", *on_digits, "--weights", f"{recipe_name}.safetensors")
+        (row,) = json.loads(shown.out)["rows"]
+        assert (row["mean"], row["std"], row["notes"]) == ([0.25], [0.5], [note])
+        assert row["top1_err"] == json.loads(ended.out)["rows"][-1]["top1_err"]
+
+
+def test_the_weights_of_a_trial_say_how_its_images_were_normalised(weights: Path, tmp_path: Path) -> None:
+    kept = tmp_path / "kept.safetensors"
+    trials.run_trial(replace(fine_tuning(weights), recipe=SHORT.lasting(1), weights=kept))
+    assert (
+        load_weights(SE, str(kept), in_channels=1, as_trained=True).normalisation == load_images("digits").normalisation
+    )
+
+
 def test_what_cannot_be_fine_tuned_is_one_line(run: Run, weights: Path) -> None:
     finetune = ("--dataset", "digits", "--recipe", "finetune")
     own = ("--weights", str(weights))

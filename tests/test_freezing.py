@@ -73,11 +73,12 @@ def test_a_network_with_some_gates_folded_is_loaded_without_them(tmp_path: Path)
     assert torch.equal(loaded.network.eval()(image), plain(image))
 
 
-def test_what_was_frozen_before_is_frozen_in_the_next_file_too(tmp_path: Path) -> None:
+def test_what_was_frozen_before_and_how_images_are_normalised_stand_in_the_next_file_too(tmp_path: Path) -> None:
     network, file = build("seresnet20_cifar", in_channels=1).eval(), tmp_path / "w.safetensors"
     first, *others = attention_blocks(network)
     plain = folded(network, {first: torch.full((block_channels(network, first),), 0.4)}, (1, 8, 8))
-    weights.save(plain, file, catalog.resolve("seresnet20_cifar"), dataset="digits-full", frozen=[first])
+    own = {"dataset": "digits-full", "normalisation": ((0.25,), (0.5,))}
+    weights.save(plain, file, catalog.resolve("seresnet20_cifar"), **own, frozen=[first])
     spec = replace(catalog.resolve("seresnet20_cifar"), input_size=(1, 8, 8), classes=10)
     request = Freezing(model="seresnet20_cifar", weights=str(file), dataset="digits-full")
     trained = trained_network(request, spec)
@@ -85,6 +86,7 @@ def test_what_was_frozen_before_is_frozen_in_the_next_file_too(tmp_path: Path) -
     written = trained.write(tmp_path / "more.safetensors", trained.without(gates), [others[0]], (tmp_path, "w"))
     loaded = weights.load_weights(spec, str(written), in_channels=1)
     assert list(attention_blocks(loaded.network)) == others[1:]
+    assert loaded.normalisation == trained.images.normalisation == own["normalisation"]
 
 
 def block_channels(network: nn.Module, name: str) -> int:

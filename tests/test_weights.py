@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from senet_bench.core import catalog
+from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD, Arrays, DataSet
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build, build_spec, outside
 from senet_bench.training import downloads, weights
@@ -148,9 +149,32 @@ def test_images_are_normalised_as_the_weights_were_trained(monkeypatch: pytest.M
     file = stored(network, tmp_path / "w.safetensors")
     monkeypatch.setattr(downloads, "fetch", lambda library, name: file)
     half = weights.load_weights(catalog.resolve("mobilenet_v1"), "mobilenetv1_100.ra4_e3600_r224_in1k")
-    assert half.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-    assert "mean (0.5, 0.5, 0.5)" in half.notes[0]
+    loaded, shown = half.on(images_of(IMAGENET_MEAN, IMAGENET_STD))
+    assert half.normalisation == shown.normalisation == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    assert "mean (0.5, 0.5, 0.5)" in loaded.notes[-1]
     assert weights.load_weights(catalog.resolve("mobilenet_v1"), str(file)).normalisation is None
+
+
+def images_of(mean: tuple[float, ...], std: tuple[float, ...]) -> DataSet:
+    """A data set of one grey image."""
+    split = Arrays(np.zeros((1, len(mean), 4, 4), np.uint8), np.zeros(1, np.int64))
+    return DataSet("grey", ("it",), None, split, mean, std, 4)
+
+
+def test_weights_of_ours_say_how_images_are_normalised_and_that_is_told_where_it_is_not_the_sets_own_way(
+    tmp_path: Path,
+) -> None:
+    spec, path, own = catalog.resolve("resnet20_cifar"), tmp_path / "w.safetensors", ((0.25,) * 3, (0.1,) * 3)
+    weights.save(build("resnet20_cifar"), path, spec, normalisation=own)
+    loaded = weights.load_weights(spec, str(path))
+    same, images = loaded.on(images_of(*own))
+    assert (same.notes, images.normalisation) == ((), own)
+    told, images = loaded.on(images_of(IMAGENET_MEAN, IMAGENET_STD))
+    assert images.normalisation == own
+    assert told.notes == (f"images are normalised by mean {own[0]} and deviation {own[1]}, as in its training",)
+    weights.save(build("resnet20_cifar"), path, spec)
+    silent, images = weights.load_weights(spec, str(path)).on(images_of(IMAGENET_MEAN, IMAGENET_STD))
+    assert (silent.notes, images.normalisation) == ((), (IMAGENET_MEAN, IMAGENET_STD))
 
 
 def test_the_padded_pool_of_torchvisions_resnext_is_taken_over_and_told() -> None:

@@ -74,6 +74,11 @@ class DataSet:
         """Colour channels of an image."""
         return len(self.mean)
 
+    @property
+    def normalisation(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and deviation of each channel, by which a network sees the images."""
+        return self.mean, self.std
+
     def seen_at(self, side: int) -> DataSet:
         """The same with files shown in squares of `side` pixels; images in memory keep their size."""
         return replace(self, size=side) if isinstance(self.test, Files) else self

@@ -47,13 +47,14 @@ UNTRAINED = "UNTRAINED: the gate has learnt nothing, it is 1/2 for every image a
 
 @dataclass(frozen=True, slots=True)
 class GatedNetwork:
-    """A network behind a gate: how the gate got its values, and how many epochs of training they took here.
+    """A network behind a gate, and images for it: how the gate got its values, after how many epochs of training here.
 
     `learnt` is whether they were trained at all, here or before.
     """
 
     network: GatedInput
     spec: ModelSpec
+    images: DataSet
     weights: str | None
     epochs: int
     learnt: bool
@@ -82,6 +83,7 @@ def input_channels(request: Excitations, store: Store) -> Steps[Record[ColourFac
         raise UsageError(f"{images.name} is not in colour (RGB)", "use --dataset folder --data DIR")
     rows = _shown(request, images)
     prepared = _initial(request, spec, images)
+    images = prepared.images
     yield Progress(label(prepared.spec), 0, 1)
     total = prepared.epochs + 1
     yield from retold(_training(request, prepared, images), lambda step: Progress(step.what, step.done / total, 1))
@@ -111,32 +113,37 @@ def _shown(request: Excitations, images: DataSet) -> LabelArray:
 def _initial(request: Excitations, spec: ModelSpec, images: DataSet) -> GatedNetwork:
     """The network with its gate before training: from the weights of both, or of the network alone, or from none."""
     from senet_bench.models import build_spec
-    from senet_bench.models.attach import GatedInput, gated_input
+    from senet_bench.models.attach import INPUT_SUFFIX, GatedInput, gated_input
     from senet_bench.training import weights
     from senet_bench.training.start import initialise_by_name
     from senet_bench.training.statedict import contents
 
-    gated = gated_input(request.changes.apply(spec), images.mean, images.std)
+    own = request.changes.apply(spec)
     file = Path(request.weights).expanduser() if request.weights else None
-    if file is not None and kind_of_path(file) == "file" and contents(file).metadata.get("model") == gated.name:
+    about = contents(file).metadata if file is not None and kind_of_path(file) == "file" else {}
+    if file is not None and about.get("model") == f"{own.name}{INPUT_SUFFIX}":
+        mean, std = weights.normalisation_in(about, str(file)) or images.normalisation
+        gated, images = gated_input(own, mean, std), replace(images, mean=mean, std=std)
         loaded = weights.load_weights(gated, str(file), classes=len(images.classes), in_channels=images.channels)
-        about = loaded.metadata
         note = f"the gate was learnt in {about.get('epochs')} epochs on {about.get('dataset')}"
         assert isinstance(loaded.network, GatedInput)
         learnt = bool(about.get("epochs"))
-        return GatedNetwork(loaded.network, gated, file.name, 0, learnt, (note if learnt else UNTRAINED,))
+        return GatedNetwork(loaded.network, gated, images, file.name, 0, learnt, (note if learnt else UNTRAINED,))
     epochs = EPOCHS if request.epochs is None else request.epochs
     notes: tuple[str, ...] = (f"the gate was learnt in {epochs} epochs on this data set, with the network",)
+    inner = None
+    if request.weights:
+        inner, images = weights.load_weights(
+            own, request.weights, classes=len(images.classes), average=request.average
+        ).on(images)
+    gated = gated_input(own, images.mean, images.std)
     network = build_spec(gated, len(images.classes), in_channels=images.channels)
     assert isinstance(network, GatedInput)
     initialise_by_name(network, request.seed)
     network.start_even()
-    if request.weights:
-        inner = weights.load_weights(
-            request.changes.apply(spec), request.weights, classes=len(images.classes), average=request.average
-        )
+    if inner is not None:
         network.network, notes = inner.network, (*notes, f"the network started from {request.weights}", *inner.notes)
-    return GatedNetwork(network, gated, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
+    return GatedNetwork(network, gated, images, None, epochs, bool(epochs), notes if epochs else (UNTRAINED,))
 
 
 def _training(request: Excitations, prepared: GatedNetwork, images: DataSet) -> Steps[None]:
@@ -168,7 +175,8 @@ def _kept(request: Excitations, prepared: GatedNetwork, images: DataSet, store: 
         return prepared
     spec = prepared.spec
     file = store.root / "weights" / f"{file_name(spec.name, request.dataset)}.safetensors"
-    weights.save(prepared.network, file, spec, dataset=request.dataset, epochs=prepared.epochs, seed=request.seed)
+    facts = {"dataset": request.dataset, "epochs": prepared.epochs, "seed": request.seed}
+    weights.save(prepared.network, file, spec, **facts, normalisation=images.normalisation)
     loaded = weights.load_weights(spec, str(file), classes=len(images.classes), in_channels=images.channels)
     assert isinstance(loaded.network, GatedInput)
     return replace(prepared, network=loaded.network, weights=file.name)

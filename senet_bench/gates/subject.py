@@ -52,7 +52,7 @@ def trained_subject(
         head=images.classes,
     )
     loaded.check_whole()
-    return loaded, loaded.normalised(images)
+    return loaded.on(images)
 
 
 def shown_at(

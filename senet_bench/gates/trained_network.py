@@ -132,6 +132,7 @@ class TrainedNetwork:
         left = {} if len(frozen) == len(self.watch("calibration").tallies) and spec.baseline else {"frozen": gone}
         if not left and spec.baseline:
             spec = replace(spec, name=spec.baseline, attention=None)
+        facts |= {"normalisation": self.images.normalisation}
         weights.save(plain.loaded.network, file, spec, **{**facts, **left, **self.facts})
         return file
 

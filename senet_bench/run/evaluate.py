@@ -231,8 +231,8 @@ def _evaluated(
         head=images.classes,
     )
     loaded.check_whole()
+    loaded, images = loaded.on(images)
     network = loaded.network.to(request.device)
-    images = loaded.normalised(images)
     files = isinstance(images.test, Files)
     viewing = Viewing(
         size=request.size or (spec.input_size[1] if files else images.size),

@@ -70,13 +70,14 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
             return before.record(request, store, out, world.size)
         begun = _begun(request, images)
         network, images = begun.network, begun.images
+        normalised = {} if request.spec.task == "detection" else {"normalisation": images.normalisation}
         notes = [*images.notes, *begun.notes, *lesson.prepare(request, network), *before.notes()]
         notes += _error_before(request, begun, world)
         notes += request.about_processes(world.size)
         conditions = request.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
         settings = request.settings(out.with_suffix(".checkpoint"))
-        settings = replace(settings, device=own(request.device, world), identity=identity.parts())
+        settings = replace(settings, device=own(request.device, world), identity={**identity.parts(), **normalised})
 
         def ended(row: EpochRow) -> None:
             _put(record, world, rows=[*record.document.rows, row])
@@ -85,7 +86,7 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         steps = loop.train(network, images, request.resolved(), settings, world, lesson.objective, ended)
         yield from retold(steps, lambda step: _moment(record, step, settings.checkpoint))
         if world.is_main:
-            weights.save(network, out, request.spec, **request.described(), key=identity.key)
+            weights.save(network, out, request.spec, **request.described(), **normalised, key=identity.key)
             reuse.keep(request, record, images, identity)
         last = _last(record.document.rows) or before.errors()
         _put(record, world, summary=TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **last))
@@ -142,6 +143,7 @@ def _begun(request: TrainingRequest, images: Any) -> Start:
         average=request.average,
         head="new",
     )
+    loaded, images = loaded.on(images)
     return Start(images, loaded.network, loaded.notes)
 
 

@@ -40,12 +40,13 @@ def start_of_training(spec: ModelSpec, images: DataSet, seed: int, weights: str 
         network = build_spec(spec, len(images.classes), in_channels=images.channels)
         initialise_by_name(network, seed)
         return Start(images, network, (DRAWN_ANEW,) if spec.outside else ())
-    loaded = load_weights(spec, weights, classes=len(images.classes), in_channels=images.channels, head="new")
+    classes, channels = len(images.classes), images.channels
+    loaded, images = load_weights(spec, weights, classes=classes, in_channels=channels, head="new").on(images)
     initialise_by_name(loaded.network, seed, (*loaded.fresh, *filter(None, (loaded.head,))))
     notes = tuple(note for note in loaded.notes if not (loaded.fresh and "initial values" in note))
     if loaded.fresh:
         notes += (_about_blocks(spec, len(loaded.fresh)),)
-    return Start(loaded.normalised(images), loaded.network, notes)
+    return Start(images, loaded.network, notes)
 
 
 def _about_blocks(spec: ModelSpec, count: int) -> str:

@@ -51,24 +51,21 @@ def run_trial(trial: Trial, device: str | None = None) -> TrialResult:
 
 
 def trained_result(trial: Trial, world: World | None = None) -> TrialResult:
-    """Train and test one trial as a process of the world; the first of them keeps the weights where they are wanted."""
+    """Train and test one trial as a process of the world."""
     world = world or World()
-    network, result = trained(replace(trial, device=own(trial.device, world)), world)
-    if trial.weights is not None and world.is_main:
-        key = trial.checkpoint.stem if trial.checkpoint else None
-        save(network, trial.weights, trial.spec, **trial_facts(trial), key=key)
-    return result
+    return trained(replace(trial, device=own(trial.device, world)), world)[1]
 
 
-def trial_facts(trial: Trial) -> dict[str, Any]:
+def _facts(trial: Trial, images: sets.DataSet) -> dict[str, Any]:
     """What weights say of the trial that they are of."""
     how = {name: getattr(trial.recipe, name) for name in ("epochs", "lr", "batch_size")}
     about = {"dataset": trial.dataset, "recipe": trial.recipe.name, "seed": trial.seed, "precision": trial.precision}
-    return {**how, **about}
+    key = trial.checkpoint.stem if trial.checkpoint else None
+    return {**how, **about, "normalisation": images.normalisation, "key": key}
 
 
 def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialResult]:
-    """The trained network of a trial and its result.
+    """The trained network of a trial and its result; the first process keeps the weights where they are wanted.
 
     The seed draws the labelled images of `digits`, the order, and the initial weights, which are the same in every
     arm for the layers that the arms share.
@@ -88,6 +85,8 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
             place.unlink(missing_ok=True)
     note = NOTES_APART.join(filter(None, (*begun.notes, note)))
     result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
+    if trial.weights is not None and world.is_main:
+        save(network, trial.weights, trial.spec, **_facts(trial, images))
     return network, structs.replace(result, note=note) if note else result
 
 

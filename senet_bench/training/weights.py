@@ -17,7 +17,6 @@ from senet_bench.core.datasets import EMBEDDED
 from senet_bench.core.files import kind_of_path, written_whole
 from senet_bench.core.results import of_type
 from senet_bench.core.specs import AttentionSpec, ModelSpec, bare_name
-from senet_bench.data.sets import IMAGENET_MEAN, IMAGENET_STD
 from senet_bench.errors import BenchError, MeasurementError, UsageError, one_line
 from senet_bench.models import attention_blocks, build_spec
 from senet_bench.models.folding import without
@@ -65,11 +64,16 @@ class Loaded:
     taken: Taken | None = None
     head: str | None = None
 
-    def normalised(self, images: DataSet) -> DataSet:
-        """A data set with the mean and deviation that the weights were trained with, its own where nobody says."""
-        if self.normalisation is None:
-            return images
-        return replace(images, mean=self.normalisation[0], std=self.normalisation[1])
+    def on(self, images: DataSet) -> tuple[Loaded, DataSet]:
+        """The same, and a data set with the mean and deviation that the weights were trained with.
+
+        Where these are not the set's own, a note says so; they are the set's own where nobody says.
+        """
+        if self.normalisation is None or self.normalisation == images.normalisation:
+            return self, images
+        mean, std = self.normalisation
+        note = f"images are normalised by mean {mean} and deviation {std}, as in its training"
+        return replace(self, notes=(*self.notes, note)), replace(images, mean=mean, std=std)
 
     def check_whole(self) -> None:
         """Raise `UsageError` where attention blocks would keep random values: what is measured would be theirs."""
@@ -151,9 +155,7 @@ def load_weights(
         notes.append("taken for weights of timm's own network: those of its tf_ network have the same names")
     if built.fresh:
         notes.append(f"{len(built.fresh)} attention blocks keep their initial values: the weights have none")
-    normalisation = _normalisation(weights, origin)
-    if normalisation not in (None, (IMAGENET_MEAN, IMAGENET_STD)):
-        notes.append("images are normalised by mean {} and deviation {}, as in its training".format(*normalisation))
+    normalisation = _normalisation(weights, origin) or normalisation_in(held.metadata, str(path))
     about = replace(built, metadata=held.metadata, normalisation=normalisation, origin=origin, taken=held.taken)
     return replace(about, notes=tuple(notes))
 
@@ -226,6 +228,13 @@ def _style(tensors: Mapping[str, Tensor], path: Path | str) -> Style:
 def _normalisation(weights: str, origin: str | None) -> downloads.Normalisation | None:
     """What images were normalised with in the training of weights that were given by name."""
     return None if origin is None else downloads.normalisation(origin.partition(":")[0], weights.rpartition(":")[2])
+
+
+def normalisation_in(metadata: Mapping[str, Any], source: str) -> downloads.Normalisation | None:
+    """What images were normalised with in the training of weights of ours; None where their file does not say."""
+    said: downloads.Normalisation | None
+    said = of_type(metadata.get("normalisation"), downloads.Normalisation | None, source)
+    return said
 
 
 def load_trunk(network: nn.Module, spec: ModelSpec, weights: str) -> tuple[str, ...]:

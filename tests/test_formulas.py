@@ -106,7 +106,7 @@ def test_inside_attention_a_formula_is_part_of_the_excitation(nets: Any) -> None
     qualified = Formulas("here", {"formulated.SimAM": nets.by_block["SimAM"]})
     assert count(network, size, qualified).macs == whole.macs
     part = {key: trace_parts(network, size, formulas)[1] for key, formulas in (("own", qualified), ("none", None))}
-    assert sum(block.work["attention"].operations for block in part["own"].values()) == 12 * maps
+    assert sum(block.operations("attention") for block in part["own"].values()) == 12 * maps
     assert part["none"] != part["own"]
 
 

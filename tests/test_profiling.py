@@ -23,6 +23,7 @@ from senet_bench.breakdown.profile import GateOnly, ScaleOnly, _seen, arms, prof
 from senet_bench.breakdown.roofline import Demand, limits, measure_device, product_rate
 from senet_bench.breakdown.rows import Ceilings, Estimate, PartRow, Profile
 from senet_bench.breakdown.timeline import _ranges
+from senet_bench.core.formulas import Formulas
 from senet_bench.core.progress import result_of
 from senet_bench.core.results import to_json
 from senet_bench.core.specs import AttentionSpec, Conditions
@@ -90,6 +91,64 @@ class Whole(nn.Module):
         return 0.5 * x
 
 
+class Layers(nn.Module):
+    """Its squeeze and its excitation are layers, no methods: 4 ms."""
+
+    attention_place = "standard"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.squeeze = nn.AdaptiveAvgPool2d(1)
+        self.excitation = nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.Sigmoid())
+
+    def forward(self, x: Tensor) -> Tensor:
+        Time.passes(4 * MS)
+        return x * self.excitation(self.squeeze(x))[:, :, None, None]  # type: ignore[no-any-return]
+
+
+class Beside(nn.Module):
+    """The excitation sees the map too: 4 ms."""
+
+    attention_place = "standard"
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def excitation(self, z: Tensor, x: Tensor) -> Tensor:
+        return torch.sigmoid(z - x.amax((2, 3)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        Time.passes(4 * MS)
+        return x * self.excitation(self.squeeze(x), x)[:, :, None, None]
+
+
+class Views(nn.Module):
+    """The excitation computes nothing: 4 ms."""
+
+    attention_place = "standard"
+
+    def squeeze(self, x: Tensor) -> Tensor:
+        return x.mean((2, 3))
+
+    def excitation(self, z: Tensor) -> Tensor:
+        return z[:, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        Time.passes(4 * MS)
+        return x * self.excitation(self.squeeze(x))
+
+
+class Twice(Views):
+    """Two maps are excited, which one call for one of them is not."""
+
+    def excitation(self, z: Tensor) -> Tensor:
+        return torch.sigmoid(z)
+
+    def forward(self, x: Tensor) -> Tensor:
+        Time.passes(4 * MS)
+        return x * (self.excitation(self.squeeze(x)) + self.excitation(x.amax((2, 3))))[:, :, None, None]
+
+
 class Body(nn.Module):
     """A convolution that takes `milliseconds`, then a block."""
 
@@ -142,9 +201,12 @@ def _small_probes() -> Iterator[None]:
         yield
 
 
+def clock() -> Clock:
+    return HostClock(wall=Time.now, cpu=Time.now)
+
+
 def profile(network: nn.Module, plan: Plan = PLAN, **conditions: Any) -> Profile:
-    clock = HostClock(wall=Time.now, cpu=Time.now)
-    return result_of(profile_network(network, SIZE, conditions=Conditions(**conditions), plan=plan, clock=clock))
+    return result_of(profile_network(network, SIZE, conditions=Conditions(**conditions), plan=plan, clock=clock()))
 
 
 def timed_se() -> nn.Module:
@@ -243,6 +305,28 @@ def test_a_block_that_does_not_split_is_measured_as_a_whole() -> None:
     assert rows["attention"].bytes == 2 * 2 * 4 * 64 * 4
 
 
+@pytest.mark.parametrize(("block", "operators"), [(Layers, 4), (Beside, 5), (Views, 2), (Twice, 6)])
+def test_a_block_whose_parts_are_not_its_own_methods_called_once_each_is_measured_as_a_whole(
+    block: Callable[[], nn.Module], operators: int
+) -> None:
+    found = profile(Net(block))
+    rows = by_part(found)
+    assert rows["attention"].seconds == pytest.approx(8 * MS)
+    assert "as a whole" in rows["squeeze"].missing["share"]
+    assert rows["attention"].operators == 2 * operators
+    assert found.summary.missing == {}
+
+
+def test_a_formula_of_a_blocks_class_counts_the_whole_and_leaves_its_parts_as_they_are() -> None:
+    plain, own = (
+        by_part(result_of(profile_network(Net(timed_se), SIZE, plan=PLAN, clock=clock(), formulas=formulas)))
+        for formulas in (None, Formulas("here", {"TimedSE": lambda x, out_shape: 1000 * out_shape[0]}))
+    )
+    assert own["attention"].operations == 2 * 2 * 1000
+    for part in ("squeeze", "excitation", "scale"):
+        assert own[part].operations == plain[part].operations
+
+
 def test_a_budget_without_a_round_is_an_error() -> None:
     with pytest.raises(MeasurementError, match="the budget held no round to keep"):
         profile(Net(timed_se), replace(PLAN, budget_s=0.1))
@@ -293,7 +377,7 @@ def test_the_network_is_as_it_was() -> None:
 
 
 def test_progress_tells_what_is_done() -> None:
-    steps = profile_network(Net(timed_se), SIZE, plan=PLAN, clock=HostClock(wall=Time.now, cpu=Time.now))
+    steps = profile_network(Net(timed_se), SIZE, plan=PLAN, clock=clock())
     what = dict.fromkeys(progress.what.partition(" ")[0] for progress in steps)
     assert list(what) == ["trace", "preparing", "warming", "timing", "stages", "profiler", "device"]
 

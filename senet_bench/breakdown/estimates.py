@@ -38,7 +38,7 @@ from senet_bench.core.specs import Conditions
 from senet_bench.core.statistics import Floats
 
 BETWEEN = "(between)"
-NOT_SPLIT = "a block without squeeze() and excitation() is measured as a whole"
+NOT_SPLIT = "a block that does not call a squeeze(x) and an excitation(z) of its own once each is measured as a whole"
 EAGER_ONLY = "told apart in eager inference only"
 LEFT_OUT, BY_MARKS = " of the fastest call by leaving out", " of the fastest call between marks"
 NOT_THE_SAME = "the operators and bytes counted are those of eager inference"
@@ -269,7 +269,7 @@ def _demand(seen: Seen, part: Part) -> Demand:
             total["cached_bytes" if maps <= cache else "memory_bytes"] += maps
             total["cached_bytes" if seen.weight_bytes <= cache else "memory_bytes"] += item * work.parameters
             total["operators"] += work.operators
-            total["operations"] += work.operations * seen.conditions.batch_size
+        total["operations"] += block.operations(part) * seen.conditions.batch_size
     names = ("cached_bytes", "memory_bytes", "operators", "operations")
     return Demand(**{name: total[name] for name in names}, calls=len(seen.traced), launch_s=seen.launch.get(part))
 

@@ -1,14 +1,15 @@
 """A network in parts: its stages and attention blocks, and copies with parts left out or named.
 
-An attention block is a module that carries `attention_place`. One with `squeeze(x)` and `excitation(z)` splits
-into squeeze, excitation and scale; of any other only the whole is known. Copies made here share the network's
-parameters, and the network itself is never changed.
+An attention block is a module that carries `attention_place`. One whose class has methods `squeeze(x)` and
+`excitation(z)`, and which calls each once, splits into squeeze, excitation and scale; of any other only the whole is
+known. Copies made here share the network's parameters, and the network itself is never changed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -44,8 +45,8 @@ class Work:
     """What operators do: their number, elements they read and write (`activations` of one image, `parameters` once).
 
     Every operator is taken to read its inputs and write its output once, as eager torch does; views move nothing.
-    `operations` of one image are floating-point: two per multiply-add, those of a user's formulas too, one per element
-    of any other operator.
+    `operations` of one image are floating-point: two per multiply-add, those of a user's formulas for operators too,
+    one per element of any other operator.
     """
 
     operators: int = 0
@@ -60,12 +61,28 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """One attention block in a forward pass: the (C, H, W) map it takes, the gate's shape, and its work by part."""
+    """One attention block in a forward pass: the (C, H, W) map it takes, the gate's shape, and its work by part.
+
+    All of the work is `attention` where its parts were not told apart. `by_formula` are the operations of one image by
+    the user's formula for the block's class, None without one.
+    """
 
     name: str
     map_size: tuple[int, ...]
     gate_size: tuple[int, ...] | None
     work: Mapping[Part, Work]
+    by_formula: int | None = None
+
+    @property
+    def apart(self) -> bool:
+        """Whether squeeze, excitation and scale were told apart."""
+        return "scale" in self.work
+
+    def operations(self, part: Part) -> int:
+        """The operations of one image in a part; the whole is counted by the user's formula, where there is one."""
+        if part == "attention" and self.by_formula is not None:
+            return self.by_formula
+        return sum(work.operations for kind, work in self.work.items() if part in ("attention", kind))
 
 
 def attention_names(network: nn.Module) -> tuple[str, ...]:
@@ -74,8 +91,19 @@ def attention_names(network: nn.Module) -> tuple[str, ...]:
 
 
 def splits(block: nn.Module) -> bool:
-    """Whether the block says what its squeeze and its excitation are."""
-    return callable(getattr(block, "squeeze", None)) and callable(getattr(block, "excitation", None))
+    """Whether the block's class says what its squeeze and its excitation are: methods of one argument each."""
+    return all(_takes_one_argument(block, name) for name in ("squeeze", "excitation"))
+
+
+def _takes_one_argument(block: nn.Module, name: str) -> bool:
+    """Whether a method of that name is the class's, no layer of the block, and takes one argument alone."""
+    if not callable(getattr(type(block), name, None)):
+        return False
+    try:
+        parameters = list(inspect.signature(getattr(block, name)).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    return len(parameters) == 1 and parameters[0].kind <= inspect.Parameter.POSITIONAL_OR_KEYWORD
 
 
 def shared_copy(network: nn.Module) -> nn.Module:
@@ -125,13 +153,13 @@ def wrap(first: nn.Module, last: nn.Module, name: str, around: Around, kind: str
 
 def _split_class(kind: type[Any], name: str, around: Around) -> type[Any]:
     class Split(kind):  # type: ignore[misc]
-        def squeeze(self, x: Tensor) -> Tensor:
+        def squeeze(self, *given: Any, **named: Any) -> Any:
             with around(f"squeeze:{name}"):
-                return super().squeeze(x)  # type: ignore[no-any-return]
+                return super().squeeze(*given, **named)
 
-        def excitation(self, z: Tensor) -> Tensor:
+        def excitation(self, *given: Any, **named: Any) -> Any:
             with around(f"excitation:{name}"):
-                return super().excitation(z)  # type: ignore[no-any-return]
+                return super().excitation(*given, **named)
 
     return Split
 
@@ -147,11 +175,14 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.own = {t.untyped_storage().data_ptr() for t in (*network.parameters(), *network.buffers())}
         self.inside: list[str] = []
         self.counts: dict[str, Counter[str]] = {}
+        self.calls: Counter[str] = Counter()
         self.gates: dict[str, tuple[int, ...]] = {}
+        self.by_formula: dict[str, int] = {}
 
     @contextlib.contextmanager
     def around(self, what: str) -> Iterator[None]:
         """Count for `what` while entered."""
+        self.calls[what] += 1
         self.inside.append(what)
         self.counts.setdefault(what, Counter())
         try:
@@ -185,14 +216,19 @@ class _Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]
         amount = self.formulas.operations(name, call)
         return None if amount is None else 2 * amount
 
-    def count_whole(self, block: nn.Module, name: str) -> None:
-        """Let an attention block whose class has a formula be counted by it."""
-        formula = self.formulas.name_of(type(block))
+    def apart(self, name: str) -> bool:
+        """Whether an attention block called its squeeze and its excitation once each, and that gave a gate."""
+        calls = {self.calls[f"{kind}:{name}"] for kind in ("attention", "squeeze", "excitation")}
+        return len(calls) == 1 and name in self.gates
+
+    def count_whole(self, block: nn.Module, name: str, kind: type) -> None:
+        """Let an attention block be counted by the formula of its class, `kind`, where that has one."""
+        formula = self.formulas.name_of(kind)
         if formula is not None:
 
             def counted(module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-                amount = self.twice(formula, CountedCall(args, kwargs, out))
-                self.counts[f"attention:{name}"]["operations"] = amount or 0
+                amount = self.twice(formula, CountedCall(args, kwargs, out)) or 0
+                self.by_formula[name] = self.by_formula.get(name, 0) + amount
 
             block.register_forward_hook(counted, with_kwargs=True)
 
@@ -210,7 +246,7 @@ def trace_parts(
     for name in names:
         watched.get_submodule(name).register_forward_hook(_noting(shapes, name))
     for name in attention_names(network):
-        work.count_whole(watched.get_submodule(name), name)
+        work.count_whole(watched.get_submodule(name), name, type(network.get_submodule(name)))
     own = next((p for p in network.parameters()), torch.empty(0))
     image = torch.zeros((1, *input_size), device=own.device, dtype=own.dtype)
     with evaluating(watched), torch.no_grad(), work:
@@ -219,7 +255,7 @@ def trace_parts(
         except (RuntimeError, ValueError) as error:
             raise cannot_take(input_size, error) from error
     called = [name for name in attention_names(network) if name in shapes]
-    blocks = {name: _traced(name, network.get_submodule(name), shapes[name], work) for name in called}
+    blocks = {name: _traced(name, shapes[name], work) for name in called}
     return tuple(_stages(network, shapes, tuple(called))), blocks
 
 
@@ -231,11 +267,15 @@ def _noting(shapes: dict[str, tuple[int, ...]], name: str) -> Callable[..., None
     return note
 
 
-def _traced(name: str, block: nn.Module, size: tuple[int, ...], work: _Counting) -> Traced:
-    kinds: tuple[Part, ...] = ("squeeze", "excitation") if splits(block) else ()
-    works: dict[Part, Work] = {kind: Work(**work.counts.get(f"{kind}:{name}", Counter())) for kind in kinds}
-    works["scale" if kinds else "attention"] = Work(**work.counts.get(f"attention:{name}", Counter()))
-    return Traced(name, size, work.gates.get(name), works)
+def _traced(name: str, size: tuple[int, ...], work: _Counting) -> Traced:
+    squeeze, excitation, rest = (
+        work.counts.get(f"{kind}:{name}", Counter[str]()) for kind in ("squeeze", "excitation", "attention")
+    )
+    counts: dict[Part, Counter[str]] = {"attention": squeeze + excitation + rest}
+    if work.apart(name):
+        counts = {"squeeze": squeeze, "excitation": excitation, "scale": rest}
+    works = {part: Work(**counted) for part, counted in counts.items()}
+    return Traced(name, size, work.gates.get(name), works, work.by_formula.get(name))
 
 
 @dataclass(frozen=True, slots=True)

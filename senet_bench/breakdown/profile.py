@@ -17,7 +17,7 @@ from senet_bench.bench.machine import session, settled
 from senet_bench.bench.rounds import Plan
 from senet_bench.bench.runtimes import FAILURES, example, weight_type
 from senet_bench.breakdown.estimates import EAGER_ONLY, NOT_SPLIT, Seen, profile_of
-from senet_bench.breakdown.parts import Stage, Traced, replaced, splits, trace_parts
+from senet_bench.breakdown.parts import Stage, Traced, replaced, trace_parts
 from senet_bench.breakdown.roofline import launch_seconds, measure_device
 from senet_bench.breakdown.rows import Profile, ProfileConditions, ProfileFacts
 from senet_bench.breakdown.timeline import profiled, time_stages
@@ -86,7 +86,7 @@ def _seen(
     stages, traced = parts
     if not traced and not _by_module(conditions):
         raise UsageError("a network without attention is profiled in eager inference only", "use --runtime eager")
-    apart = all(splits(network.get_submodule(name)) for name in traced)
+    apart = all(block.apart for block in traced.values())
     weights = weight_bytes(network, weight_type(conditions))
     seen = Seen(input_size, conditions, stages, traced, plan, weights, split=False)
     seen.split = bool(traced) and apart and seen.same_work
@@ -248,5 +248,5 @@ def arms(
 
 
 def _gate_of(traced: Traced) -> tuple[int, ...]:
-    assert traced.gate_size is not None  # only blocks that split are asked
+    assert traced.gate_size is not None  # only blocks whose parts were told apart are asked
     return traced.gate_size

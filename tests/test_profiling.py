@@ -15,9 +15,11 @@ from torch import Tensor, nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity
 
+from senet_bench.bench import latency
 from senet_bench.bench.clock import Clock, HostClock, TimedCalls
 from senet_bench.bench.device import DEVICE_CLASSES, Cpu, largest_cache
 from senet_bench.bench.rounds import Plan
+from senet_bench.bench.runtimes import Prepared, prepare
 from senet_bench.breakdown.parts import Stage, replaced, trace_parts
 from senet_bench.breakdown.profile import GateOnly, ScaleOnly, _seen, arms, profile_network
 from senet_bench.breakdown.roofline import Demand, limits, measure_device, product_rate
@@ -618,6 +620,41 @@ def test_where_no_round_of_the_device_counts_its_time_is_missing_with_the_reason
     assert "SM clock moved" in found.summary.missing["device time"]
     assert by_part(found)["attention"].on_device is None
     assert by_part(found)["attention"].seconds == pytest.approx(20 * MS)
+
+
+@pytest.mark.usefixtures("gpu")
+def test_device_time_of_another_batch_is_missing_and_an_arm_that_fails_there_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def failing(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepared:
+        if conditions.timing == "device" and conditions.batch_size > 2:
+            raise MemoryError
+        if conditions.timing == "device" and any(isinstance(part, ScaleOnly) for part in network.modules()):
+            raise MeasurementError("the output is not finite")
+        return prepare(network, conditions, images)
+
+    monkeypatch.setattr(latency, "prepare", failing)
+    found = profile(Net(timed_se), batch_size=4)
+    assert found.summary.on_device is None
+    assert found.summary.missing["device time"] == "out of memory with batch 4"
+    found = profile(Net(timed_se), batch_size=2)
+    assert "the output is not finite" in found.summary.missing["scale in device time"]
+    assert found.summary.on_device is not None
+
+
+def test_a_batch_that_memory_did_not_hold_stands_nowhere_as_that_of_the_times(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(network: nn.Module, conditions: Conditions, images: Tensor) -> Prepared:
+        if conditions.batch_size > 2:
+            raise MemoryError
+        return prepare(network, conditions, images)
+
+    monkeypatch.setattr(latency, "prepare", full)
+    done = run("profile", "seresnet20_cifar", "--img-size", "8", "-b", "8", "--budget", "0.5")
+    assert done.code == 0, done.err
+    assert (done.out.count(", batch 2, "), done.out.count(", batch 8, ")) == (2, 0)
+    assert "out of memory: ran with batch 2, not 8" in done.out
 
 
 @pytest.mark.usefixtures("gpu")

@@ -100,7 +100,7 @@ def _by_module(conditions: Conditions) -> bool:
 
 
 def _device_time(seen: Seen, made: Mapping[str, nn.Module]) -> Steps[NetworkLatency | None]:
-    """The arms in the device's own time, by events around work that is queued; None where it has none."""
+    """The arms in the device's own time, by events around work that is queued; None where it has none at that batch."""
     if not device_of(seen.conditions.device).captures or seen.conditions.timing == "device":
         return None
     alone, plan = (
@@ -113,6 +113,10 @@ def _device_time(seen: Seen, made: Mapping[str, nn.Module]) -> Steps[NetworkLate
     except BenchError as error:
         seen.missing["device time"] = first_line(error)
         return None
+    if measured.halved_to is not None:
+        seen.missing["device time"] = f"out of memory with batch {alone.batch_size}"
+        return None
+    seen.missing.update({f"{arm} in device time": why for arm, why in measured.failed.items()})
     return measured
 
 

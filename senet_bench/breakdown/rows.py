@@ -147,7 +147,9 @@ class Profile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfileConditions(Conditions):
-    """The conditions of the calls, and which network they were of, with the seconds of paired rounds.
+    """The conditions that were asked for, and which network, with the seconds of paired rounds.
+
+    Those of the calls are in the summary: their batch is smaller where memory ran out.
 
     `flops_of` is the import string of the user's formulas, `guessed_side` that of the images where nothing says which
     the network is made for.

@@ -13,7 +13,6 @@ from senet_bench.breakdown.rows import (
     Limits,
     PartRow,
     ProfileFacts,
-    ProfileSummary,
     Unread,
 )
 from senet_bench.show.figures import significant
@@ -33,11 +32,11 @@ PROFILE_NOTES = (
 
 def profile_document(facts: ProfileFacts) -> Document:
     """A profile as two tables."""
-    conditions, seconds = facts.conditions, facts.summary.seconds
+    conditions, seconds = facts.summary.conditions, facts.summary.seconds
     call = EMPTY if seconds is None else f", {significant(seconds, scale=1e3)} ms a call"
     card = f" ({facts.summary.hardware})" if facts.summary.hardware else EMPTY
     where = f"{conditions.device}{card}, {conditions.precision}, {conditions.runtime}, batch {conditions.batch_size}"
-    title = f"{conditions.label} on {where}, {conditions.threads} thread(s){call}"
+    title = f"{facts.conditions.label} on {where}, {conditions.threads} thread(s){call}"
     wide, narrow = (
         (*([_parts(title, facts, narrow=short)] if facts.rows else []), _stages(title, facts, narrow=short))
         for short in (False, True)
@@ -63,7 +62,7 @@ def _parts(title: str, facts: ProfileFacts, *, narrow: bool) -> Table:
         f"Attention in {title}",
         tuple(Column(name, numeric=name not in ("part", "bound", "device bound")) for name in columns),
         tuple(lines),
-        (*_arithmetic(facts.rows), *_remarks(facts.summary), *PROFILE_NOTES, *(DEVICE_NOTES if on_device else ())),
+        (*_arithmetic(facts.rows), *_remarks(facts), *PROFILE_NOTES, *(DEVICE_NOTES if on_device else ())),
     )
 
 
@@ -101,8 +100,11 @@ def _arithmetic(rows: Sequence[PartRow]) -> list[str]:
     return [f"{part}: {bounds.arithmetic}" for part, bounds in limits if bounds and bounds.arithmetic]
 
 
-def _remarks(summary: ProfileSummary) -> list[str]:
-    remarks = [f"{name} missing: {why}" for name, why in summary.missing.items()]
+def _remarks(facts: ProfileFacts) -> list[str]:
+    summary, asked = facts.summary, facts.conditions.batch_size
+    ran = summary.conditions.batch_size
+    remarks = [] if ran == asked else [f"out of memory: ran with batch {ran}, not {asked}"]
+    remarks += [f"{name} missing: {why}" for name, why in summary.missing.items()]
     remarks += [summary.reason] if summary.reason else []
     if summary.unread:
         remarks.append(_unread(summary.unread))

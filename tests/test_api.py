@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,41 @@ def test_blocks_and_networks_may_be_classes_or_instances() -> None:
     assert [row.axes for row in joined.rows[1:]] == [
         {"reduction": (8, 8, 4), "stages": stages, "no-squeeze": False} for stages in ((2, 3), "all")
     ]
+
+
+def test_networks_and_blocks_may_be_given_by_name_and_none_leaves_an_option_out() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 5))
+    for what in (network, [network]):
+        alone = senet_bench.compare(what=what, alone=True, no_latency=True, img_size=32, attention=None, threads=None)
+        assert (alone.rows[0].params, alone.rows[0].classes) == (269, 5)
+    about: dict[str, Any] = {"task": "count", "seeds": 2, "dry_run": True}
+    planned = senet_bench.probe(Gate, **about), senet_bench.probe(blocks=[Gate], **about)
+    assert str(planned[0]) == str(planned[1])
+    with pytest.raises(UsageError, match=r"freeze given_in_python:Sequential\w* needs --weights"):
+        senet_bench.freeze(model=network)
+    with pytest.raises(TypeError, match=r"evaluate\(\) needs model, weights"):
+        senet_bench.evaluate(model=None)
+
+
+def test_an_axis_that_is_true_takes_the_papers_values_attention_too() -> None:
+    settings = [row.axes for row in senet_bench.ablate("seresnet20_cifar", attention=True).rows[1:]]
+    assert {"attention": "se"} in settings
+    assert {"attention": "eca"} in settings
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: senet_bench.ablate("resnet18", "resnet50"), r"ablate\(\) takes one model, and options by name"),
+        (lambda: senet_bench.profile("seresnet50", 8), r"profile\(\) takes one model"),
+        (lambda: senet_bench.compare("resnet18", what=["resnet50"]), r"compare\(\) is given what twice, by name too"),
+        (lambda: senet_bench.train("resnet18", model="resnet50"), r"train\(\) is given model twice"),
+        (lambda: senet_bench.check("resnet18"), r"check\(\) takes options by name alone"),
+    ],
+)
+def test_what_is_given_beside_the_subject_or_twice_is_refused(call: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        call()
 
 
 def test_train_and_evaluate_return_what_the_commands_store(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import numbers
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -62,17 +62,16 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
     def call(*arguments: Any, **given: Any) -> Returned:
         for name in given.keys() - options.keys():
             raise TypeError(f"{command.__name__}() has no option {name!r}; its options: {', '.join(options)}")
+        positional = _by_name(command.__name__, first, arguments, several=several)
+        if first in given.keys() & positional:
+            raise TypeError(f"{command.__name__}() is given {first} twice, by name too")
         values = {name: option.default for name, option in options.items()}
-        values |= {
-            name: _checked(name, _typed(name, value, options[name]), options[name]) for name, value in given.items()
-        }
-        if several and first is not None:
-            listed = [one for given in arguments for one in (given if isinstance(given, list | tuple) else [given])]
-            values[first] = [taken(one) for one in listed] or values[first]
-        elif arguments and first is not None:
-            values[first] = import_string(arguments[0])
-        elif arguments:
-            raise TypeError(f"{command.__name__}() takes options by name alone")
+        for name, value in (given | positional).items():
+            if name == first and several:
+                values[name] = [taken(one) for one in _listed(value)] or values[name]
+            elif value is not None:  # which leaves an option out
+                usual = options[name]
+                values[name] = taken(value) if name == first else _checked(name, _typed(name, value, usual), usual)
         missing = [name for name, value in values.items() if value is inspect.Parameter.empty]
         if missing:
             raise TypeError(f"{command.__name__}() needs {', '.join(missing)}")
@@ -86,6 +85,26 @@ def _function(command: Callable[..., Returned], first: str | None = None) -> Cal
     shown += [option.replace(annotation=_plain(option.annotation)) for name, option in options.items() if name != first]
     call.__signature__ = inspect.Signature(shown, return_annotation=get_type_hints(command)["return"])  # type: ignore[attr-defined]
     return call
+
+
+def _by_name(command: str, first: str | None, arguments: Sequence[Any], *, several: bool) -> dict[str, Any]:
+    """What is given without a name, under the name of what comes first; `TypeError` for more than that."""
+    if not arguments:
+        return {}
+    if first is None:
+        raise TypeError(f"{command}() takes options by name alone")
+    if len(arguments) > 1 and not several:
+        raise TypeError(f"{command}() takes one {first}, and options by name")
+    return {first: arguments if several else arguments[0]}
+
+
+def _listed(given: Any) -> Iterator[Any]:
+    """One thing, or those of a list or of several lists; None is nothing."""
+    if isinstance(given, list | tuple):
+        for one in given:
+            yield from _listed(one)
+    elif given is not None:
+        yield given
 
 
 def _plain(annotation: Any) -> Any:
@@ -107,19 +126,19 @@ def _help(command: Callable[..., Any], options: Mapping[str, inspect.Parameter],
 
 def _typed(name: str, value: Any, option: inspect.Parameter) -> Any:
     """An argument as its option takes it: lists joined by commas, numbers as text where text is wanted."""
-    if name == "attention":
-        listed = value if isinstance(value, list | tuple) else [value]
-        return ",".join(block_string(one) for one in listed)
     axis = AXES.get(name.replace("_", "-"))
     if axis and value is True and name != "no_squeeze":
         return o.PAPER_VALUE
+    if name == "attention":
+        listed = value if isinstance(value, list | tuple) else [value]
+        return ",".join(block_string(one) for one in listed)
     if name == "label" and isinstance(value, Mapping):
         return [f"{key}={text}" for key, text in value.items()]
     kinds = (_plain(option.annotation), *get_args(_plain(option.annotation)))
     parts = value if isinstance(value, list | tuple) else [value]
     if any(get_origin(kind) is list for kind in kinds):
-        return [str(part) for part in parts] if value is not None else None
-    if str in kinds and not isinstance(value, str | None):
+        return [str(part) for part in parts]
+    if str in kinds and not isinstance(value, str):
         return ",".join(axis.label(part) if axis else _text(part) for part in parts)
     return Path(value) if Path in kinds and isinstance(value, str) else value
 
@@ -128,7 +147,7 @@ def _checked(name: str, value: Any, option: inspect.Parameter) -> Any:
     """The value as the command line reads it; `UsageError` where its option takes no such one."""
     notes = get_args(option.annotation)[1:] if get_origin(option.annotation) is Annotated else ()
     parser = next((note.parser for note in notes if getattr(note, "parser", None)), None)
-    if value is None or value is option.default or value == option.default:
+    if value is option.default or value == option.default:
         return value
     if parser is None:
         _check_kind(name, value, _plain(option.annotation))

@@ -193,6 +193,14 @@ def test_the_command_line_shows_what_a_function_returns(capsys: pytest.CaptureFi
     assert "Sum" in capsys.readouterr().out
 
 
+def test_rows_are_typed_where_an_overhead_was_asked_for_and_its_verdict_stands_beside_them() -> None:
+    result = senet_bench.ablate("seresnet20_cifar", reduction=[2, 8], budget_flops="+5 %")
+    assert [row.axes for row in result.rows[1:]] == [{"reduction": 2}, {"reduction": 8}]
+    (verdict,) = result.fits
+    assert [one["place"] for one in verdict["candidates"]] == ["inside"] * 3
+    assert senet_bench.compare("resnet20_cifar", no_latency=True).fits == ()
+
+
 def test_a_dry_run_is_a_table_too() -> None:
     result = senet_bench.ablate("seresnet20_cifar", reduction=[4, 8], dataset="digits", dry_run=True)
     assert result.path is None

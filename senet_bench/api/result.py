@@ -103,6 +103,11 @@ class Result(ResultTables):
         """What is said of all rows together: of `train` the errors at the end and the file of the weights."""
         return getattr(self.document.json, "summary", None)
 
+    @property
+    def fits(self) -> Sequence[Mapping[str, Any]]:
+        """What fits an overhead that was asked for: the `verdict` of the JSON; nothing where none was asked for."""
+        return tuple(self.document.more.get("verdict", ()))
+
     def __repr__(self) -> str:
         """How many rows there are, and where they are stored."""
         stored = f", stored in {self.path}" if self.path else ""

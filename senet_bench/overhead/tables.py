@@ -6,8 +6,6 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-import msgspec
-
 from senet_bench.core.results import Row
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, ErrorDifference, Judged, Ranking, Standing
 from senet_bench.show.layout import AS_IS, Layout
@@ -30,16 +28,16 @@ def with_verdicts(
     """
     if not verdicts:
         return document
-    plain = {**msgspec.to_builtins(document.json), "verdict": [as_values(one) for one in verdicts]}
     layout = layout.found(rows)
     names = {(own.model, own.label): new.label for own, new in zip(rows, layout.labelled(rows))}
     asked = {(row.model, row.label) for row in layout.asked(rows) or rows}
     shown = [_shown(one, names, asked if layout.rows else None) for one in verdicts]
     return Document(
-        plain,
+        document.json,
         (*document.wide, *(table(one, lines) for one, lines in shown)),
         (*document.narrow, *(table(one, lines, narrow=True) for one, lines in shown)),
         (*document.records, *(record for one, lines in shown for record in _records(one, lines))),
+        {"verdict": [as_values(one) for one in verdicts]},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -126,13 +126,14 @@ def unreadable(skipped: Sequence[object]) -> list[str]:
 class Document:
     """What a command hands to the writers: its JSON, its tables in two widths, and its flat records.
 
-    `narrow` is for a terminal on which a table of `wide` does not fit.
+    `narrow` is for a terminal on which a table of `wide` does not fit; `more` are fields of the JSON beside its own.
     """
 
     json: object
     wide: tuple[Table, ...]
     narrow: tuple[Table, ...]
     records: tuple[Mapping[str, Any], ...]
+    more: Mapping[str, Any] = field(default_factory=dict)
 
 
 def of_table(table: Table) -> Document:

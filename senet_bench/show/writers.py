@@ -156,9 +156,11 @@ def _plain(record: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, A
 
 
 def _json(document: Document) -> str:
+    import msgspec
+
     from senet_bench.core.results import to_json
 
-    return to_json(document.json)
+    return to_json({**msgspec.to_builtins(document.json), **document.more} if document.more else document.json)
 
 
 FORMATS: dict[str, Callable[[Document], str]] = {

@@ -186,6 +186,21 @@ def test_the_settings_of_a_run_stand_inside_outside_or_open_and_few_rounds_decid
     assert not any("error" in line for line in lines)
 
 
+def test_verdicts_under_several_conditions_are_named_by_what_tells_them_apart() -> None:
+    under: tuple[dict[str, Any], ...] = ({}, {"timing": "device"}, {"batch_size": 8, "channels_last": True})
+    latencies = [timed(1.02, 1.01, 1.03, device="cuda", **conditions) for conditions in under]
+    rows = [
+        row("resnet20_cifar", params=100, flops={"macs": 100}),
+        row("seresnet20_cifar", params=101, flops={"macs": 101}, latency=latencies[0], more_latency=latencies[1:]),
+    ]
+    always = "device cuda, batch_size {}, threads 1, precision fp32, runtime eager"
+    assert [verdict.latency for verdict in fitting_rows(rows, {"latency": 1.05})] == [
+        always.format(1),
+        f"{always.format(1)}, timing device",
+        f"{always.format(8)}, channels_last True",
+    ]
+
+
 def test_the_seconds_of_all_timings_are_shared_out_and_bound_them() -> None:
     timing = Timing(budget_s=10, most_s=12)
     cases = cases_of(["seresnet20_cifar", "sewrn16_8_cifar"])

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from senet_bench.core.results import Latency, Row
 from senet_bench.core.specs import Conditions
 from senet_bench.overhead.budget import BudgetVerdict, Candidate, Cost, kind_of_candidate, rank_candidates
+from senet_bench.overhead.origins import told
 
 
 def fitting_rows(rows: Sequence[Row], limits: Mapping[Cost, float]) -> list[BudgetVerdict]:
@@ -29,7 +30,7 @@ def _verdict(
 ) -> BudgetVerdict:
     candidates = tuple(_candidate(row, base, conditions) for row in rows)
     errors = "measured in this run" if any(one.error is not None for one in candidates) else ""
-    about = "" if conditions is None else f"batch {conditions.batch_size}, {conditions.device}, {conditions.runtime}"
+    about = "" if conditions is None else told(conditions)
     return BudgetVerdict(
         base.model, base.label, errors, None, limits, about, rank_candidates(limits, candidates), resized=False
     )

@@ -161,11 +161,10 @@ def latest_latencies(
                         last = machine
                     else:
                         others.add(latency.conditions.allocator)
-    words = ", ".join(f"{name} {value}" for name, value in _told(conditions).items())
     if last:
-        return latest[last], f"{words}, machine {last}"
+        return latest[last], f"{told(conditions)}, machine {last}"
     apart = f", allocator {conditions.allocator}: stored with {' and '.join(sorted(others))}" if others else ""
-    return {}, f"none stored at {words}{apart}"
+    return {}, f"none stored at {told(conditions)}{apart}"
 
 
 def _like(conditions: Conditions, asked: Conditions) -> bool:
@@ -173,13 +172,12 @@ def _like(conditions: Conditions, asked: Conditions) -> bool:
     return replace(conditions, allocator=asked.allocator) == asked
 
 
-def _told(conditions: Conditions) -> dict[str, object]:
+def told(conditions: Conditions) -> str:
     """What is told of conditions: what is always of interest, and what else differs from the usual."""
     always = ("device", "batch_size", "threads", "precision", "runtime")
     values, usual = asdict(conditions), asdict(Conditions(allocator=conditions.allocator))
-    return {name: values[name] for name in always} | {
-        name: value for name, value in values.items() if value != usual[name]
-    }
+    unusual = (name for name, value in values.items() if value != usual[name])
+    return ", ".join(f"{name} {values[name]}" for name in dict.fromkeys((*always, *unusual)))
 
 
 def _allocators(allocator: Allocator) -> tuple[Allocator, ...]:

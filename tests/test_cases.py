@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from torch import nn
 
+from senet_bench.api.measuring import Running
+from senet_bench.api.profiling import _one
 from senet_bench.core.metrics import METRICS, Metric
 from senet_bench.core.specs import AttentionSpec
 from senet_bench.errors import UsageError
@@ -162,6 +164,14 @@ def test_a_profile_refuses_what_it_would_leave_out(run: Run, typed: list[str]) -
     ended = run("profile", SMALL, *typed)
     assert (ended.code, ended.out) == (2, "")
     assert "a profile is" in ended.err
+
+
+def test_a_profile_is_of_the_runtime_that_was_named_and_of_no_second_one(run: Run) -> None:
+    assert _one(Running()).runtime == "eager"
+    assert _one(Running(torchcompile=True)).runtime == "compile"
+    assert _one(Running(device="cuda")).runtime == "eager"
+    refused = run("profile", SMALL, "--runtime", "eager", "--torchcompile")
+    assert (refused.code, "exclude each other" in refused.err) == (2, True)
 
 
 def convolutions(network: nn.Module, size: tuple[int, int, int]) -> int:

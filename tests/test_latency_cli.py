@@ -125,6 +125,8 @@ def test_the_table_shows_ratio_and_control(run: Run) -> None:
         (["--runtime", "jit"], "jit"),
         (["--runtime", "deploy:tvm"], "deploy:openvino"),
         (["--runtime", "cudagraph"], "CUDA"),
+        (["--runtime", "eager", "--torchcompile"], "--torchcompile and --runtime exclude each other"),
+        (["--cold-l2"], "--cold-l2 flushes nothing on cpu; add --device cuda"),
     ],
 )
 def test_conditions_that_are_not_to_be_had_are_named_before_anything_runs(

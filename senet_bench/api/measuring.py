@@ -182,8 +182,15 @@ class Running(Where):
     ] = "as-is"
 
     def conditions(self) -> tuple[Conditions, ...]:
-        """Every combination of runtimes and batch sizes; on a GPU, unless told otherwise, two of each."""
+        """Every combination of runtimes and batch sizes; on a GPU, unless told otherwise, two of each.
+
+        Raises `UsageError` where one of the options would be of no effect.
+        """
         kind = kind_of(self.device)
+        if self.torchcompile and self.runtime:
+            raise UsageError("--torchcompile and --runtime exclude each other", "leave one out")
+        if self.cold_l2 and "device" not in kind.clocks:
+            raise UsageError(f"--cold-l2 flushes nothing on {self.device}", "add --device cuda, or leave it out")
         names = self.runtime.split(",") if self.runtime else ["compile"] if self.torchcompile else kind.runtimes
         return tuple(
             Conditions(

@@ -51,10 +51,10 @@ def profile(
 
 def _one(running: Running) -> Conditions:
     """The one set of conditions that a profile is taken under; `UsageError` where several are asked for."""
-    usual = "compile" if running.torchcompile else "eager"
-    conditions = replace(running, runtime=running.runtime or usual).conditions()
-    if len({(each.runtime, each.batch_size) for each in conditions}) > 1:
-        raise UsageError("a profile is of one runtime and one batch size", "name one --runtime and one --batch-size")
     if running.cold_l2:
         raise UsageError("a profile is taken with a warm cache", "leave out --cold-l2")
+    named = running.runtime or running.torchcompile
+    conditions = (running if named else replace(running, runtime="eager")).conditions()
+    if len({(each.runtime, each.batch_size) for each in conditions}) > 1:
+        raise UsageError("a profile is of one runtime and one batch size", "name one --runtime and one --batch-size")
     return conditions[0]

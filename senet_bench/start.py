@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 def end(*_: object) -> None:
     """End at once: an exception would be raised inside an import, which may take it for a failure of its own."""
-    os.write(2, b"senet-bench: interrupted; nothing was begun\n")
+    try:  # noqa: SIM105 - contextlib takes a while to import
+        os.write(2, b"senet-bench: interrupted; nothing was begun\n")
+    except OSError:  # nobody reads it any more
+        pass
     supervision = sys.modules.get("senet_bench.core.supervision")
     getattr(supervision, "finish", lambda _: None)(130)  # which may be half imported
     os._exit(130)

@@ -113,6 +113,57 @@ def test_a_closed_stdout_is_no_error() -> None:
     assert (ended.returncode, ended.stderr) == (0, b"")
 
 
+def unread(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Python with arguments, whose standard error nobody reads any more."""
+    read, write = os.pipe()
+    os.close(read)
+    try:
+        return subprocess.run(
+            [sys.executable, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=write,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            check=False,
+        )
+    finally:
+        os.close(write)
+
+
+def test_a_reader_of_remarks_who_leaves_takes_neither_the_result_nor_the_exit_code_away(tmp_path: Path) -> None:
+    command = ("-m", "senet_bench", "compare", "resnet20_cifar", "--no-latency", "--results", str(tmp_path))
+    ended = unread(*command)
+    assert (ended.returncode, "SE-ResNet-20" in ended.stdout) == (0, True)
+    assert unread("-m", "senet_bench", "models", "transformers").returncode == 2
+    lines = "from senet_bench.cli import main\nfrom senet_bench.show import terminal\nterminal.BETWEEN_LINES_S = 0\n"
+    told = unread("-c", f"{lines}main({list(command[2:])!r})", CI="true")
+    assert (told.returncode, told.stdout) == (0, ended.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone has a second process")
+def test_the_exit_code_of_a_crash_or_of_ctrl_c_is_told_where_nobody_reads_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "crashing.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "sitecustomize.py").write_text(INTERRUPTED.format(begun="senet_bench.cli"))
+    typed = ("compare", "crashing:Net", "--alone", "--no-latency", "--results", str(tmp_path))
+    assert unread("-m", "senet_bench", *typed, PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}").returncode == 5
+    begun = unread("-m", "senet_bench", "models", PYTHONPATH=f"{tmp_path / 'begun'}{os.pathsep}{ROOT}")
+    assert begun.returncode == 130
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_a_full_disk_takes_remarks_alone(tmp_path: Path) -> None:
+    compare = f'"{sys.executable}" -m senet_bench compare resnet20_cifar --no-latency --results "{tmp_path}"'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", f"{compare} 2>/dev/full"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
+    assert (ended.returncode, "SE-ResNet-20" in ended.stdout) == (0, True)
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
 def test_an_exit_code_stays_what_it_is_where_nothing_can_be_said() -> None:
     command = f'"{sys.executable}" -W ignore -m senet_bench models transformers 2>/dev/full'

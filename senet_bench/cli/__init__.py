@@ -182,6 +182,39 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
             stream.reconfigure(errors="replace")
+    if not isinstance(sys.stderr, _Remarks):
+        said: Any = _Remarks(sys.stderr)
+        sys.stderr = said
+
+
+class _Remarks:
+    """Standard error that changes no result and no exit code where its reader has left, or its disk is full."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write, where that is possible."""
+        with self._unhurt():
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        """Flush, where that is possible."""
+        with self._unhurt():
+            self._stream.flush()
+
+    @contextlib.contextmanager
+    def _unhurt(self) -> Iterator[None]:
+        """Once nothing can be written any more, let all of it go nowhere, what is still held back too."""
+        try:
+            yield
+        except OSError:
+            with contextlib.suppress(OSError), open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 def completed(arguments: Sequence[str]) -> list[str]:

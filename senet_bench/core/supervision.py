@@ -106,7 +106,8 @@ def _end(code: int, finished: int | None) -> NoReturn:
         signal.signal(-code, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
         os.kill(os.getpid(), -code)
-    os.write(2, f"senet-bench: {_reason(code)}\n".encode())
+    with contextlib.suppress(OSError):  # nobody reads it any more
+        os.write(2, f"senet-bench: {_reason(code)}\n".encode())
     os._exit(NOT_FINISHED)
 
 

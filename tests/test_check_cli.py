@@ -505,6 +505,8 @@ def test_bad_input_in_a_ci_is_an_annotation_and_stands_in_every_report(
     assert document["environment"]["python"] == platform.python_version()
     for name in ("summary.md", "j.xml", "m.md", "p.html", "r.json"):
         assert "matches no network" in (recorded.path / name).read_text()
+    assert run("check", "--only", "vgg*", "-o", "r.md").code == 2
+    assert (recorded.path / "r.md").read_text() == (recorded.path / "m.md").read_text()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """The report in every form: what it says first, and the limits of the places where it is shown."""
 
+import csv
+import io
 import json
 from dataclasses import replace
 from typing import Any
@@ -24,6 +26,7 @@ from senet_bench.regression.outcome import (
     exit_code,
 )
 from senet_bench.regression.text import MARKER, job_summary, report_document, report_markdown, report_page, verdict_line
+from senet_bench.show import writers
 
 NASTY = "a|b`c<script>&@team *x* \x00\n%25"
 
@@ -165,3 +168,12 @@ def test_the_page_and_the_tables() -> None:
     assert len(shown.wide[0].rows) == 5
     assert len(shown.narrow[0].rows) == 4
     assert shown.records[0]["verdict"] == "fail"
+
+
+def test_csv_has_the_bounds_of_each_interval() -> None:
+    lines = list(csv.DictReader(io.StringIO(writers.csv(report_document(report(MIXED)).records))))
+    bounds = {(one["network"], one["metric"]): (one["ci_low"], one["ci_high"]) for one in lines}
+    assert bounds["n", "latency"] == ("1.047", "1.064")
+    assert bounds["n", "params"] == ("", "")
+    assert {"control_ci_low", "control_ci_high"} <= lines[0].keys()
+    assert "ci" not in lines[0]

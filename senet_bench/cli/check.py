@@ -54,7 +54,7 @@ class ReportFiles:
             if path is not None:
                 write_atomically(path, texts[kind])
         if showing.output is not None:
-            kind = {"md": "markdown", "html": "html"}.get(showing.format, "json")
+            kind = {"table": "markdown", "md": "markdown", "html": "html"}.get(showing.format, "json")
             write_atomically(showing.output, texts[kind])
         if self.annotations or os.environ.get("GITHUB_ACTIONS") == "true":
             typer.echo(ci.failure_line(error), err=True)

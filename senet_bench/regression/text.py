@@ -25,6 +25,7 @@ SUMMARY_BYTES = 1_000_000
 """A job summary of more than 1 MiB is thrown away as a whole."""
 LONGEST_REASON = 400
 CHECK_HEADINGS = ("network", "metric", "base", "now", "change", "interval", "gate", "verdict", "why")
+INTERVALS = ("ci", "control_ci")
 GRAVITY = [*EXITS, "new", "allowed", "accepted", "info", "pass"]
 MARKER = "<!-- senet-bench check -->"
 """The first line of a comment, by which it is found again."""
@@ -271,6 +272,11 @@ def _coloured(row: LimitRow) -> tuple[str | Cell, ...]:
 
 
 def _record(row: LimitRow) -> dict[str, Any]:
-    """A row as one flat line."""
-    flat = {key: one for key, one in asdict(row).items() if not isinstance(one, dict | list | tuple)}
+    """A row as one flat line; an interval is its two bounds."""
+    flat: dict[str, Any] = {}
+    for key, one in asdict(row).items():
+        if key in INTERVALS:
+            flat |= dict(zip((f"{key}_low", f"{key}_high"), one or (None, None)))
+        elif not isinstance(one, dict | list):
+            flat[key] = one
     return flat | {f"gate_{key}": one for key, one in msgspec.to_builtins(row.gate).items()}

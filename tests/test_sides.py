@@ -144,9 +144,19 @@ def test_what_is_said_in_a_paper_is_true_of_the_rows(run: Run) -> None:
     both = run("report", "a", "b", "--cite").out.splitlines()
     assert both[:2] == [f"a: {times}", f"a: {errors}"]
     assert both[2].startswith("b: Times were")
-    for unused in (("--format", "json"), ("-o", "x"), ("--by", "torch"), ("--against", "se")):
+    for unused in (("--format", "json"), ("-o", "x"), ("--by", "torch"), ("--against", "se"), ("--any-protocol",)):
         refused = run("report", "a", "--cite", *unused)
         assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.usefixtures("two")
+def test_a_report_asks_for_no_folder_to_be_written_but_the_one_it_writes(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "results").touch()  # nothing could be written there
+    for what in (("a", "b"), ("a", "--cite"), ("a", "b", "--by", "machine"), ("a",)):
+        ended = run("report", *what)
+        assert ended.code == 0, ended.err
+    ended = run("report")
+    assert (ended.code, "results cannot be made" in ended.err) == (2, True)
 
 
 @pytest.mark.usefixtures("two")

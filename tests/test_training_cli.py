@@ -328,6 +328,7 @@ def test_numbers_that_nothing_can_be_trained_with_are_usage_errors(run: Run, opt
 
 
 def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> None:
+    from senet_bench.core.learning import TrainSummary
     from senet_bench.core.recipes import recipe
     from senet_bench.core.results import Facts, from_json, to_json
     from senet_bench.core.schemas import schema_of
@@ -345,7 +346,11 @@ def test_what_a_recipe_takes_otherwise_than_the_paper_is_stored_and_shown() -> N
     }
     facts = from_json(to_json(document).encode(), "f")
     assert isinstance(facts, Facts)
-    assert any("64k iterations taken as 164 epochs" in note for note in training_document(facts).wide[0].notes)
+    notes = training_document(facts).wide[0].notes
+    assert any("64k iterations taken as 164 epochs" in note for note in notes)
+    assert notes[-1] == "it did not end: there are no weights of it"
+    ended = replace(facts, summary=TrainSummary(weights="w.safetensors"))
+    assert training_document(ended).wide[0].notes[-1] == "weights in w.safetensors"
 
 
 def test_files_are_shown_at_the_networks_own_size(tmp_path: Path) -> None:

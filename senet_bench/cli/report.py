@@ -10,7 +10,8 @@ from senet_bench.api import reporting
 from senet_bench.api.parameters import options_typed
 from senet_bench.api.reading import AnyProtocol
 from senet_bench.api.tables import TableOptions
-from senet_bench.cli.showing import Showing
+from senet_bench.cli.showing import Showing, check_output
+from senet_bench.core.files import check_folder
 from senet_bench.errors import UsageError
 
 
@@ -27,14 +28,21 @@ def report(
     from senet_bench.gallery.report import IncompleteReportError
     from senet_bench.show import terminal
 
-    showing.check()
+    check_output(showing.output)
     root = folders[0] if folders else showing.results
     if cite:
-        typed = {"--format": showing.format != "table", "--output": showing.output, "--by": by}
+        typed = {
+            "--format": showing.format != "table",
+            "--output": showing.output,
+            "--by": by,
+            "--any-protocol": any_protocol,
+        }
         if unused := [*(name for name, value in typed.items() if value), *options_typed(tables)]:
             raise UsageError("--cite prints sentences, no tables", f"leave out {unused[0]}")
         terminal.print_text(reporting.cite(folders or [root]))
         return
+    if by is None and len(folders or ()) < 2:  # else nothing is written
+        check_folder(root)
     result = reporting.report(folders, by, any_protocol, tables, showing.results, showing)
     if verbose:
         for path in result.written:

@@ -95,7 +95,9 @@ def training_document(facts: Training) -> Document:
     title = f"{training.model} on {training.dataset}: {trained}"
     departs = (f"recipe {training.recipe}: {'; '.join(training.deviations)}",) if training.deviations else ()
     lacking = any(row.top1_err is not None and row.top5_err is None for row in facts.rows)
-    notes = (*training.notes, *departs, *([WITHOUT_TOP5] if lacking else []), f"weights in {facts.summary.weights}")
+    kept = facts.summary.weights
+    ended = f"weights in {kept}" if kept else "it did not end: there are no weights of it"
+    notes = (*training.notes, *departs, *([WITHOUT_TOP5] if lacking else []), ended)
     table = Table(title, tuple(Column(name) for name in columns), lines, notes)
     records = tuple(map(asdict, facts.rows))
     return Document(facts, (table,), (replace(table, rows=lines[-10:]),), records)

@@ -651,10 +651,12 @@ def test_a_batch_that_memory_did_not_hold_stands_nowhere_as_that_of_the_times(
         return prepare(network, conditions, images)
 
     monkeypatch.setattr(latency, "prepare", full)
-    done = run("profile", "seresnet20_cifar", "--img-size", "8", "-b", "8", "--budget", "0.5")
+    small = ("--img-size", "8", "--attention", "eca")
+    done = run("profile", "seresnet20_cifar", *small, "-b", "8", "--budget", "0.5")
     assert done.code == 0, done.err
     assert (done.out.count(", batch 2, "), done.out.count(", batch 8, ")) == (2, 0)
     assert "out of memory: ran with batch 2, not 8" in done.out
+    assert "squeeze, excitation and scale missing: a block that does not call" in done.out
 
 
 @pytest.mark.usefixtures("gpu")

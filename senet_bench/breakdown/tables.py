@@ -105,6 +105,8 @@ def _remarks(facts: ProfileFacts) -> list[str]:
     ran = summary.conditions.batch_size
     remarks = [] if ran == asked else [f"out of memory: ran with batch {ran}, not {asked}"]
     remarks += [f"{name} missing: {why}" for name, why in summary.missing.items()]
+    whole = dict.fromkeys(row.missing["share"] for row in facts.rows if "share" in row.missing)
+    remarks += [f"squeeze, excitation and scale missing: {why}" for why in whole]
     remarks += [summary.reason] if summary.reason else []
     if summary.unread:
         remarks.append(_unread(summary.unread))

@@ -220,6 +220,23 @@ def test_bad_input_is_one_line_and_exit_2(run: Run, tmp_path: Path, arguments: t
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        ("compare", "resnet20_cifar", "--no-latency"),
+        ("compare", "resnet50", "--budget-flops", "1.05", "--no-latency"),
+        ("ablate", "-m", "seresnet20_cifar", "--reduction", "8"),
+    ],
+)
+def test_a_folder_of_data_that_the_environment_names_asks_for_no_training(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asked: tuple[str, ...]
+) -> None:
+    monkeypatch.setenv("SENET_BENCH_DATA", str(tmp_path))
+    assert run(*asked).code == 0
+    typed = run(*asked, "--data", "elsewhere")
+    assert (typed.code, "--data is for training; add --dataset" in typed.err) == (2, True)
+
+
+@pytest.mark.parametrize(
     ("content", "code"),
     [
         (b"{", 2),

@@ -13,7 +13,7 @@ import typer
 
 from senet_bench.api.parameters import choice, read_by, within
 from senet_bench.core import specs
-from senet_bench.core.datasets import dataset_key
+from senet_bench.core.datasets import DATA_VARIABLE, dataset_key
 from senet_bench.core.devices import check_name
 from senet_bench.errors import UsageError
 
@@ -69,7 +69,7 @@ EmaWeights = Annotated[
 ]
 DataFolder = Annotated[
     Path | None,
-    typer.Option("--data", envvar="SENET_BENCH_DATA", help="The folder that holds the data set.", show_envvar=False),
+    typer.Option("--data", envvar=DATA_VARIABLE, help="The folder that holds the data set.", show_envvar=False),
 ]
 Download = Annotated[
     bool,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -34,7 +35,7 @@ from senet_bench.api.options import (
 from senet_bench.api.parameters import options_typed, read_by, within
 from senet_bench.bench.process import cores
 from senet_bench.core import specs
-from senet_bench.core.datasets import CLASSIFICATION, EACH_OF_THE_PAPER, dataset_key
+from senet_bench.core.datasets import CLASSIFICATION, DATA_VARIABLE, EACH_OF_THE_PAPER, dataset_key
 from senet_bench.core.devices import kind_of
 from senet_bench.errors import UsageError
 
@@ -46,6 +47,12 @@ if TYPE_CHECKING:
 
 def _dataset(name: str) -> str:
     return name if name == EACH_OF_THE_PAPER else dataset_key(name)
+
+
+def _usual_folder() -> Path | None:
+    """The folder that the environment names for every command, None where it names none."""
+    folder = os.environ.get(DATA_VARIABLE)
+    return Path(folder) if folder else None
 
 
 def _share(text: str) -> tuple[int, int]:
@@ -144,7 +151,8 @@ class Trials:
             self.engine, self.engine_address, typed, self.workers, device, results, together, detach=self.detach
         )
         if self.dataset is None:
-            if unused := options_typed(replace(self, dry_run=False)):
+            data = None if self.data == _usual_folder() else self.data
+            if unused := options_typed(replace(self, data=data, dry_run=False)):
                 are = "are" if unused[1:] else "is"
                 raise UsageError(f"{', '.join(unused)} {are} for training", "add --dataset, or leave it out")
             return None

@@ -187,6 +187,8 @@ def _keys(task: Task) -> list[str]:
     return [row.key for row in _ROWS if row.task == task]
 
 
+DATA_VARIABLE = "SENET_BENCH_DATA"
+"""The environment variable with the folder that stands for --data."""
 EACH_OF_THE_PAPER = "paper"
 """What stands for the data set of each of the paper's tables."""
 CLASSIFICATION = ", ".join(_keys("classification"))

@@ -10,13 +10,11 @@ from urllib.error import URLError
 
 from torchvision.datasets.utils import download_and_extract_archive
 
-from senet_bench.core.datasets import dataset
+from senet_bench.core.datasets import DATA_VARIABLE, dataset
 from senet_bench.errors import MeasurementError, UsageError
 
 CIFAR, IMAGENETTE = "https://www.cs.toronto.edu/~kriz/", "https://s3.amazonaws.com/fast-ai-imageclas/"
 PLACES365_URL = "http://data.csail.mit.edu/places/places365/"
-DATA_VARIABLE = "SENET_BENCH_DATA"
-"""The environment variable with the folder that stands for --data."""
 
 
 @dataclass(frozen=True, slots=True)

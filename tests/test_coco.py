@@ -23,11 +23,12 @@ from senet_bench.detection.average_precision import AveragePrecision, Detection,
 from senet_bench.detection.coco import Annotation, Category, DetectionSet, DetectionSplit, Listing, load_detection
 from senet_bench.detection.coco import Image as Listed
 from senet_bench.detection.evaluate import detector_beside_paper, is_as_printed
-from senet_bench.detection.objective import Detecting, Looking, detect
+from senet_bench.detection.objective import Detecting, Looking, detect, detection
 from senet_bench.detection.scenes import Scenes, scaled_size
 from senet_bench.errors import MeasurementError
 from senet_bench.models import build
 from senet_bench.models.detection import FasterRCNN
+from senet_bench.run.training import TrainingRequest
 from senet_bench.training import weights
 from senet_bench.training.loop import train
 from senet_bench.training.objective import Settings
@@ -279,6 +280,13 @@ def test_a_detector_learns_a_small_set_by_heart(tmp_path: Path) -> None:
     assert ends[0].ap50 is None
     assert ends[-1].ap50 is not None
     assert ends[-1].ap50 > 0.2  # 0.38
+
+
+def test_a_batch_is_of_no_more_images_than_have_objects(colours: Path) -> None:
+    asked = TrainingRequest(spec=resolve("fasterrcnn_resnet50_fpn"), dataset="coco")
+    recipe = asked.filled(detection().count(load_detection("coco", colours))).resolved()
+    assert recipe.batch_size == 7
+    assert recipe.lr == pytest.approx(0.02 * 7 / 16)
 
 
 @pytest.mark.slow

@@ -194,6 +194,16 @@ def test_trials_of_earlier_versions_are_taken_and_those_left_out_are_named(
     assert "left out: 1 trials that earlier versions stored" in ended.out
 
 
+def test_trials_are_of_a_batch_that_the_images_fill_which_is_said(run: Run, ran: list[Trial]) -> None:
+    asked = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "digits", "--recipe", "cifar", "--epochs", "1")
+    shown = run(*asked, "--seeds", "1", "--workers", "1")
+    assert {(trial.recipe.batch_size, trial.recipe.lr) for trial in ran} == {(100, 0.078125)}
+    told = "digits: batch 100 instead of 128 and lr 0.078125 instead of 0.1: there are no more training images"
+    assert told in " ".join(shown.out.split())
+    plan = json.loads(run(*asked, "--seeds", "1", "--workers", "1", "--format", "json").out)["conditions"]["accuracy"]
+    assert (plan["batch_size"], plan["lr"]) == (100, 0.078125)
+
+
 def test_a_row_has_mean_sd_interval_and_differences_and_the_constant_gate_is_one(run: Run, ran: list[Trial]) -> None:
     found = rows(run, *HERE)
     assert len(ran) == 2 * ROWS

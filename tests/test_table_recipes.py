@@ -49,7 +49,7 @@ def cifar(folder: Path, images: int = 20) -> Path:
 def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
     sweep = Sweep(engine=Local(1), dataset="cifar10", seeds=1)
     cases = with_controls(select(["table4"]))
-    names = dict(zip([case.spec.name for case in cases], [found.name for _, found in sweep.lessons(cases)]))
+    names = dict(zip([case.spec.name for case in cases], [found.name for _, found in sweep.asked(cases)]))
     assert names == {
         **dict.fromkeys(
             ("resnet110_cifar", "seresnet110_cifar", "resnet164_cifar", "seresnet164_cifar"), "cifar-preact"
@@ -58,13 +58,13 @@ def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
         **dict.fromkeys(("shakeshake26_2x96d_cifar", "seshakeshake26_2x96d_cifar"), "cifar-shakeshake"),
     }
     controls = [
-        found.name for case, found in zip(cases, [found for _, found in sweep.lessons(cases)]) if case.role == "control"
+        found.name for case, found in zip(cases, [found for _, found in sweep.asked(cases)]) if case.role == "control"
     ]
     assert controls == ["cifar-preact", "cifar-preact", "cifar-wrn", "cifar-shakeshake"]
     other = Sweep(engine=Local(1), dataset="cifar10", recipe="smoke")
-    assert [found.name for _, found in other.lessons(cases)][:3] == ["cifar-preact-smoke"] * 3
-    assert sweep.lessons(select(["resnet110_cifar"]))[0][1].name == "cifar"
-    (seventh,) = {found.name for _, found in Sweep(engine=Local(1), dataset="imagenet").lessons(select(["table10"]))}
+    assert [found.name for _, found in other.asked(cases)][:3] == ["cifar-preact-smoke"] * 3
+    assert sweep.asked(select(["resnet110_cifar"]))[0][1].name == "cifar"
+    (seventh,) = {found.name for _, found in Sweep(engine=Local(1), dataset="imagenet").asked(select(["table10"]))}
     assert seventh == "ablation"
 
 

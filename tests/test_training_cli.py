@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,10 +31,10 @@ from tests.conftest import Run
 QUICK = ("--dataset", "digits", "--epochs", "2", "-q", "--format", "json")
 
 
-def trained(run: Run, model: str, *options: str) -> dict[str, object]:
+def trained(run: Run, model: str, *options: str) -> dict[str, Any]:
     ended = run("train", model, *QUICK, *options)
     assert ended.code == 0, ended.err
-    found: dict[str, object] = json.loads(ended.out)
+    found: dict[str, Any] = json.loads(ended.out)
     return found
 
 
@@ -285,6 +286,20 @@ def test_a_training_that_left_images_out_is_counted_and_is_no_trial(run: Run, tm
     (row,) = json.loads(run(*asked, *options).out)["rows"]
     assert row["skipped"] == 1
     assert not [*trials.glob("*/trials/*.json")]
+
+
+def test_a_batch_that_the_images_do_not_fill_is_trained_and_told_as_what_it_is(run: Run) -> None:
+    sizes = ("256", "100")
+    large, exact = (trained(run, "resnet20_cifar", "-b", size, "--out", f"{size}.safetensors") for size in sizes)
+    for document in (large, exact):
+        conditions = document["conditions"]
+        assert (conditions["batch_size"], conditions["lr"]) == (100, pytest.approx(0.2))
+    assert large["summary"]["top1_err"] == exact["summary"]["top1_err"]
+    told = "batch 100 instead of 256 and lr 0.2 instead of 0.512: there are no more training images"
+    assert told in large["conditions"]["notes"]
+    assert not any("instead of" in note for note in exact["conditions"]["notes"])
+    rated = trained(run, "resnet20_cifar", "-b", "256", "--lr", "0.05", "--fresh")["conditions"]
+    assert (rated["batch_size"], rated["lr"]) == (100, 0.05)
 
 
 def test_an_alias_of_a_data_set_is_the_data_set(run: Run) -> None:

@@ -103,6 +103,10 @@ class Recipe:
             raise UsageError(f"batch size must be a positive integer, not {batch_size}")
         return replace(self, batch_size=batch_size, lr=self.lr * batch_size / self.batch_size)
 
+    def filled(self, images: int) -> Recipe:
+        """The recipe at a batch that so many training images fill; where there are none, as it is."""
+        return self.scaled(min(self.batch_size, images)) if images else self
+
     def lasting(self, epochs: int | None) -> Recipe:
         """The recipe over another number of epochs, its milestones and frozen epochs in proportion."""
         if epochs is None or epochs == self.epochs:
@@ -352,6 +356,14 @@ def recipe(name: str, own: str | None = None) -> Recipe:
         raise UsageError(f"unknown recipe {name!r}", hint)
     made = RECIPES[base] if base == kept else finetune(RECIPES[base])
     return made if full == kept else smoke(made)
+
+
+def smaller_batch(asked: Recipe, used: Recipe) -> tuple[str, ...]:
+    """What is said of a batch that is smaller than asked, as there are no more training images; else nothing."""
+    if used.batch_size == asked.batch_size:
+        return ()
+    rate = "" if used.lr == asked.lr else f" and lr {used.lr:g} instead of {asked.lr:g}"
+    return (f"batch {used.batch_size} instead of {asked.batch_size}{rate}: there are no more training images",)
 
 
 def is_finetune(name: str | None) -> bool:

@@ -79,7 +79,8 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     `budget` is what a cost may be, as a multiple of the baseline's. `any_protocol` says that errors of other
     protocols stand beside the paper's. `left_out` says why a setting of a bare axis is not there, `trials_left_out` how
-    many trials of earlier versions say too little to be taken. `flops_of` is the import string of the user's formulas.
+    many trials of earlier versions say too little to be taken. `smaller_batches` says which batches are smaller than
+    their recipe's, of data sets with fewer training images. `flops_of` is the import string of the user's formulas.
     """
 
     what: list[str] | None = None
@@ -92,6 +93,7 @@ class RunConditions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     latency: TimingPlan | None = None
     accuracy: TrainingProtocol | None = None
     trials_left_out: int | None = None
+    smaller_batches: list[str] | None = None
     flops_of: str | None = None
     any_protocol: bool | None = None
 

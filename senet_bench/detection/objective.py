@@ -161,7 +161,12 @@ FROM_NOTHING = "the trunk starts from no weights, so that none of its stages is 
 
 def detection() -> Lesson:
     """The lesson of detectors."""
-    return Lesson(lambda asked: coco.load_detection(asked.dataset, asked.folder), Detecting, _frozen)
+    return Lesson(lambda asked: coco.load_detection(asked.dataset, asked.folder), _count, Detecting, _frozen)
+
+
+def _count(images: DetectionSet) -> int:
+    """The training images with objects."""
+    return sum(len(labels) > 0 for _, labels in images.training().objects())
 
 
 def _frozen(request: TrainingRequest, network: Any) -> tuple[str, ...]:

@@ -89,7 +89,7 @@ class Sweep:
             raise UsageError(f"--shard {self.shard[0]}/{self.shard[1]} is no share", "use 1/4 to 4/4")
         if self.stopping is not None and self.shard != (1, 1):
             raise UsageError("--seeds auto decides by the trials of all shares", "leave out --shard, or give a number")
-        lessons = self.lessons(cases)
+        lessons = self.asked(cases)
         self._check_finetuning(cases, lessons)
         self.engine.check(self.device)
         for dataset in dict.fromkeys(dataset for dataset, _ in lessons):
@@ -124,6 +124,11 @@ class Sweep:
         return str(file.absolute()) if kind_of_path(file) == "file" else answer(named_weights, spec, self.weights)
 
     def lessons(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
+        """The data set of each case and the recipe that it is trained by there, at a batch that the images fill."""
+        data = self._data(cases)
+        return [(name, self._rated(recipe.filled(data[name].train))) for name, recipe in self.asked(cases)]
+
+    def asked(self, cases: Sequence[Case]) -> list[tuple[str, Recipe]]:
         """The data set and the recipe of each case: those asked for, else those of its row in the paper's table.
 
         A case that no table of this data set names, nor one of its relatives, has the data set's own recipe.
@@ -159,6 +164,10 @@ class Sweep:
         recipe = recipe.lasting(self.epochs)
         if self.lr is not None and not 0 < self.lr < 100:
             raise UsageError(f"a learning rate of {self.lr:g} cannot be trained with", "use 0.1")
+        return self._rated(recipe)
+
+    def _rated(self, recipe: Recipe) -> Recipe:
+        """The recipe with the learning rate that was asked for, if one was."""
         return recipe if self.lr is None else replace(recipe, lr=self.lr)
 
     def fitted(self, changes: Changes) -> Changes:
@@ -176,7 +185,13 @@ class Sweep:
 
     def described(self, conditions: RunConditions, cases: Sequence[Case]) -> RunConditions:
         """What the run was asked, with the plan of its trainings."""
-        return structs.replace(conditions, accuracy=self.protocol(*self.lessons(cases)))
+        from senet_bench.core.recipes import smaller_batch
+
+        lessons = self.lessons(cases)
+        both = zip(lessons, self.asked(cases))
+        smaller = [f"{name}: {said}" for (name, used), (_, asked) in both for said in smaller_batch(asked, used)]
+        told = list(dict.fromkeys(smaller)) or None
+        return structs.replace(conditions, accuracy=self.protocol(*lessons), smaller_batches=told)
 
     def protocol(self, *lessons: tuple[str, Recipe]) -> TrainingProtocol:
         """What decides whether two errors may be compared; of several lessons what all of them have."""
@@ -358,7 +373,7 @@ class Sweep:
         """What is in each data set."""
         from senet_bench.training.identity import data_of
 
-        return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.lessons(cases)}
+        return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.asked(cases)}
 
 
 def check_start(spec: ModelSpec, dataset: str, folder: Path | None, weights: str | None, seeds: int) -> None:

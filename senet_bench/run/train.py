@@ -12,6 +12,7 @@ from senet_bench.core.files import check_folder
 from senet_bench.core.learning import EpochRow, TrainSummary
 from senet_bench.core.learning import Training as Document
 from senet_bench.core.progress import Progress, Steps, retold
+from senet_bench.core.recipes import smaller_batch
 from senet_bench.core.store import Store
 from senet_bench.errors import UsageError
 from senet_bench.run import reuse
@@ -29,10 +30,12 @@ if TYPE_CHECKING:
 class Lesson:
     """What a task brings to training: how its images are read, its objective, and how its network is made ready.
 
-    `prepare` changes the network in place, before its first step, and gives what a reader must know of that.
+    `count` says how many of the images are trained on. `prepare` changes the network in place, before its first step,
+    and gives what a reader must know of that.
     """
 
     read: Callable[[TrainingRequest], Any]
+    count: Callable[[Any], int]
     objective: Aim
     prepare: Callable[[TrainingRequest, Any], tuple[str, ...]]
 
@@ -41,7 +44,7 @@ def classification() -> Lesson:
     """The lesson of classifiers."""
     from senet_bench.training.objective import Classifying
 
-    return Lesson(TrainingRequest.read, Classifying, lambda *_: ())
+    return Lesson(TrainingRequest.read, lambda images: len(images.training()), Classifying, lambda *_: ())
 
 
 def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Record[Document]]:
@@ -61,6 +64,7 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
     request = request.prepared()
     tracker = _tracker(request.track)
     images = lesson.read(request)
+    asked, request = request.resolved(), request.filled(lesson.count(images))
     identity = request.identity(images)
     check_unchanged(store.trials(environment().machine), request.folder, identity.data, fresh=request.fresh)
     out = _out(request, store, identity.key)
@@ -71,8 +75,8 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         begun = _begun(request, images)
         network, images = begun.network, begun.images
         normalised = {} if request.spec.task == "detection" else {"normalisation": images.normalisation}
-        notes = [*images.notes, *begun.notes, *lesson.prepare(request, network), *before.notes()]
-        notes += _error_before(request, begun, world)
+        notes = [*images.notes, *smaller_batch(asked, request.resolved()), *begun.notes]
+        notes += [*lesson.prepare(request, network), *before.notes(), *_error_before(request, begun, world)]
         notes += request.about_processes(world.size)
         conditions = request.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))

@@ -131,6 +131,10 @@ class TrainingRequest:
         recipe = recipe.lasting(self.epochs).scaled(self.batch_size)
         return recipe if self.lr is None else replace(recipe, lr=self.lr)
 
+    def filled(self, images: int) -> TrainingRequest:
+        """The same with a batch that so many training images fill, so that what is told of it is what is done."""
+        return replace(self, batch_size=self.resolved().filled(images).batch_size)
+
     def settings(self, checkpoint: Path) -> Settings:
         """How the recipe is carried out."""
         from senet_bench.training.objective import Settings

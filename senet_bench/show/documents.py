@@ -137,10 +137,12 @@ def _measured(run: Run, layout: Layout, notes: Sequence[str], among: int, *, nar
 
 
 def _about_trials(run: Run) -> tuple[str, ...]:
-    """What must be said of trials that were stored by earlier versions and not taken."""
+    """What must be said of batches that are not the recipe's, and of trials of earlier versions that are not taken."""
+    smaller = tuple(run.conditions.smaller_batches or ())
     count = run.conditions.trials_left_out
     why = "they do not say which source their code from outside had"
-    return (f"left out: {count} trials that earlier versions stored: {why}",) if count else ()
+    left_out = (f"left out: {count} trials that earlier versions stored: {why}",) if count else ()
+    return (*smaller, *left_out)
 
 
 def _title(study: Study) -> str:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import senet_bench
 from senet_bench.core.intervals import images_for, mcnemar, paired_images, paired_seeds, sd, wilson
 from senet_bench.core.progress import result_of
-from senet_bench.data import sets
+from senet_bench.data import images, sets
 from senet_bench.errors import MeasurementError, NotComparableError, UsageError
 from senet_bench.models import build
 from senet_bench.run.evaluate import EvaluationRequest, _timed, settings_that_differ
@@ -163,6 +163,25 @@ def test_files_are_shown_by_their_crop_and_corrupt_ones_counted(tmp_path: Path) 
         predict(Sums(2), folder, folder.test, Viewing(size=32))
     seen = predict(Sums(2), folder, folder.test, Viewing(size=32, skip_corrupt=True))
     assert (len(seen), seen.skipped, seen.top5_err) == (5, (str(folder.test.paths[1]),), None)
+
+
+def test_a_cache_of_crops_leaves_out_and_names_what_cannot_be_read_as_files_do(tmp_path: Path) -> None:
+    from tests.test_data import tree
+
+    folder = sets.load_images("folder", tree(tmp_path / "set"))
+    assert isinstance(folder.test, sets.Files)
+    folder.test.paths[1].write_bytes(b"no image")
+    asked = (folder.test, images.centre_crop(32), tmp_path / "cache")
+    with pytest.raises(MeasurementError, match="missing or corrupt"):
+        images.cached(*asked)
+    viewing = Viewing(size=32, skip_corrupt=True)
+    direct = predict(Sums(2), folder, folder.test, viewing)
+    for _ in range(2):
+        seen = predict(Sums(2), folder, images.cached(*asked, skip_corrupt=True), viewing)
+        assert (seen.rows.tolist(), seen.skipped) == (direct.rows.tolist(), direct.skipped)
+        assert np.array_equal(seen.losses, direct.losses)
+    with pytest.raises(MeasurementError, match="missing or corrupt"):
+        images.cached(*asked)
 
 
 def test_outputs_that_are_no_numbers_are_an_error() -> None:

@@ -131,8 +131,9 @@ def test_a_folder_of_images_trains_and_evaluates(run: Run, tmp_path: Path) -> No
     failed = run(*as_json)
     assert failed.code == 5
     assert str(broken) in failed.err
-    (row,) = json.loads(run(*as_json, "--skip-corrupt").out)["rows"]
-    assert (row["images"], len(row["skipped"])) == (11, 1)
+    for cache in ((), ("--cache", "crops")):
+        (row,) = json.loads(run(*as_json, "--skip-corrupt", *cache).out)["rows"]
+        assert (row["images"], row["skipped"]) == (11, [str(broken)])
     printed = run("evaluate", "seresnet18", *options, "--skip-corrupt").out
     assert "1 unreadable image left out" in printed
     assert "no top-5 error: the data set has fewer than five classes" in printed

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.process import cores
-from senet_bench.core.files import check_regular, written_whole
+from senet_bench.core.files import check_regular, read_file, write_atomically, written_whole
 from senet_bench.data.augment import Pixels, empty
 from senet_bench.data.sets import Arrays, Files, LabelArray
 from senet_bench.errors import MeasurementError, UsageError
@@ -206,11 +206,15 @@ def _gathered(
         return Crops(group, out)
     named = [files.paths[row] for row in group[~keep]]
     if corrupt is None:
-        raise MeasurementError(
-            f"image {named[0]} is missing or corrupt", "replace it, or skip such images with --skip-corrupt"
-        )
+        raise unreadable(named[0])
     corrupt.extend(named)
     return Crops(group[keep], out[keep])
+
+
+def unreadable(path: Path) -> MeasurementError:
+    """What is said of an image that cannot be read, whichever command reads it."""
+    skipping = "train, evaluate and excitations leave such images out with --skip-corrupt"
+    return MeasurementError(f"image {path} is missing or corrupt", f"replace it ({skipping})")
 
 
 def centre_crops(
@@ -231,21 +235,35 @@ def centre_crops(
     )
 
 
-def cached(files: Files, crop: CentreCrop, folder: Path, *, fidelity: Fidelity = "exact") -> Arrays:
+def cached(
+    files: Files, crop: CentreCrop, folder: Path, *, fidelity: Fidelity = "exact", skip_corrupt: bool = False
+) -> Arrays:
     """The crops of a split in one file of `folder`, made at the first call and mapped into memory afterwards.
 
     3 x size x size bytes an image. Its name holds a digest of paths, sizes, times and the crop, so a changed image
-    gives a new file. A corrupt image raises; nothing half-made is left under the final name.
+    gives a new file. A corrupt image raises, or with `skip_corrupt` is `unread`, which a file beside the crops lists;
+    nothing half-made is left under the final name.
     """
     target = folder / f"crops-{_digest(files, crop, fidelity)}.npy"
+    listing = target.with_suffix(".unread.txt")
     if not target.is_file():
-        shape = (len(files), crop.size, crop.size, 3)
+        shape, read = (len(files), crop.size, crop.size, 3), np.zeros(len(files), dtype=bool)
+        corrupt: list[Path] | None = [] if skip_corrupt else None
         with written_whole(target) as partial:
             stored = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            for crops in centre_crops(files, crop, fidelity=fidelity):
+            for crops in centre_crops(files, crop, fidelity=fidelity, corrupt=corrupt):
                 stored[crops.rows] = crops.images.transpose(0, 2, 3, 1)
+                read[crops.rows] = True
             stored.flush()
-    return Arrays(np.load(target, mmap_mode="r").transpose(0, 3, 1, 2), files.labels)
+            if read.all():
+                listing.unlink(missing_ok=True)
+            else:
+                write_atomically(listing, "".join(f"{row}\n" for row in np.flatnonzero(~read)))
+    rows = [int(row) for row in read_file(listing).split()] if listing.is_file() else []
+    if rows and not skip_corrupt:
+        raise unreadable(files.paths[rows[0]])
+    images = np.load(target, mmap_mode="r").transpose(0, 3, 1, 2)
+    return Arrays(images, files.labels, {row: files.paths[row] for row in rows})
 
 
 def _digest(files: Files, crop: CentreCrop, fidelity: Fidelity) -> str:

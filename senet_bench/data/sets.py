@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,14 @@ DIGIT_WHITE = 240
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Arrays:
-    """A split in memory: images (N, C, H, W) uint8 and their labels (N,)."""
+    """A split in memory: images (N, C, H, W) uint8 and their labels (N,).
+
+    `unread` names the files, by row, that could not be read: their pixels are no images.
+    """
 
     images: Pixels
     labels: LabelArray
+    unread: Mapping[int, Path] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -20,7 +20,7 @@ from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import check_shared
-from senet_bench.data.images import decoded
+from senet_bench.data.images import decoded, unreadable
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.training.distributed import World
@@ -100,10 +100,7 @@ class Scenes:
                 scenes.append(future.result())
             except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
                 if corrupt is None:
-                    raise MeasurementError(
-                        f"image {self.split.paths[row]} is missing or corrupt",
-                        "replace it, or skip such images with --skip-corrupt",
-                    ) from error
+                    raise unreadable(self.split.paths[row]) from error
                 corrupt.append(self.split.paths[row])
         return scenes
 

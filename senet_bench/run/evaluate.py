@@ -335,7 +335,8 @@ def _shown(request: EvaluationRequest, split: Split, viewing: Viewing) -> Split:
 
     if request.cache is None or not isinstance(split, Files) or viewing.size is None:
         return split
-    return cached(split, centre_crop(viewing.size), request.cache, fidelity=request.fidelity)
+    skips = request.skip_corrupt
+    return cached(split, centre_crop(viewing.size), request.cache, fidelity=request.fidelity, skip_corrupt=skips)
 
 
 def _row(loaded: Loaded, viewing: Viewing, images: DataSet, seen: Predictions) -> ClassifierRow:

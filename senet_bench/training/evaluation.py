@@ -163,7 +163,7 @@ def assembled(parts: Sequence[BatchAnswers], data: DataSet, split: Split, skippe
 
 
 def crops_of(split: Split, viewing: Viewing, rows: LabelArray, corrupt: list[Path]) -> Iterator[Crops]:
-    """Batches of the rows of a split; files by their centre crop."""
+    """Batches of the rows of a split, files by their centre crop; what could not be read is added to `corrupt`."""
     if isinstance(split, Files):
         if viewing.size is None:
             raise UsageError("files need a crop size", "use 224, as the paper does")
@@ -177,6 +177,8 @@ def crops_of(split: Split, viewing: Viewing, rows: LabelArray, corrupt: list[Pat
             corrupt=corrupt if viewing.skip_corrupt else None,
         )
         return
+    corrupt.extend(path for row, path in split.unread.items() if row in rows)
+    rows = rows[~np.isin(rows, [*split.unread])]
     for start in range(0, len(rows), viewing.batch):
         some = rows[start : start + viewing.batch]
         yield Crops(some, np.asarray(split.images[some]))

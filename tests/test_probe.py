@@ -1,6 +1,8 @@
 """`probe`: verdicts from paired seeds, the command with trials stored and taken up, blocks of users that fail."""
 
+import csv
 import json
+import re
 import sys
 import zlib
 from dataclasses import replace
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from senet_bench.core import blocks as built_in
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import from_json
 from senet_bench.core.store import key_of
@@ -42,7 +45,7 @@ def controls(random: np.random.Generator, mean: float = 0.3, task: str = "contex
 
 
 def verdicts(*rows: ProbeRow) -> dict[str, str | None]:
-    return {row.label: row.verdict for row in judged(rows) if row.role == "block"}
+    return {row.label: row.verdict for row in judged(rows, SEEDS) if row.role == "block"}
 
 
 def test_verdicts_are_of_a_block_against_every_control() -> None:
@@ -76,7 +79,8 @@ def test_a_wider_control_is_the_least_that_costs_what_the_block_does() -> None:
     random = np.random.default_rng(2)
     cheap = row("33 channels", noisy(random, 0.1), "wider", params=10500)
     dear = row("36 channels", noisy(random, 0.3), "wider", params=12000)
-    rows = judged([cheap, dear, row("small", noisy(random, 0.2), params=10400), row("large", noisy(random, 0.2))])
+    blocks = (row("small", noisy(random, 0.2), params=10400), row("large", noisy(random, 0.2)))
+    rows = judged([cheap, dear, *blocks], SEEDS)
     gaps = {row.label: row.gaps["wider"].difference for row in rows if row.role == "block"}
     assert gaps["small"] > 0 > gaps["large"]
 
@@ -94,14 +98,29 @@ def test_a_block_under_two_names_is_not_told_apart() -> None:
             even += [row(name, difficulty + noisy(random, 0, 0.02), task=task) for name in ("mine", "yours")]
             uneven += [row(name, random.choice(UNEVEN, SEEDS), task=task) for name in ("mine", "yours")]
         for kind, rows in (("even", even), ("uneven", uneven)):
-            apart[kind] += any(pair.verdict != "cannot tell" for pair in pairs(rows))
+            apart[kind] += any(pair.verdict != "cannot tell" for pair in pairs(rows, SEEDS))
     assert max(apart.values()) <= 5
 
 
-def test_equal_errors_are_a_tie() -> None:
-    (pair,) = pairs([row("a", [0.0] * SEEDS), row("b", [0.0] * SEEDS)])
+def test_nothing_is_said_of_the_seeds_that_did_not_fail() -> None:
+    random = np.random.default_rng(6)
+    good, bad = noisy(random, 0.01, 0.003), noisy(random, 0.3)
+    some = replace(row("some", good[:3]), reason="loss is no number")
+    assert verdicts(*controls(random), some, row("all", good)) == {"some": "cannot tell", "all": "solves"}
+    none, *others = controls(random)
+    for left in (5, 0):  # a control that failed at some seeds, or at all
+        failed = replace(none, per_seed=row("", bad[:left]).per_seed)
+        assert verdicts(failed, *others, row("all", good)) == {"all": "cannot tell"}
+    (pair,) = pairs([some, row("bad", bad)], SEEDS)
     assert pair.verdict == "cannot tell"
-    (pair,) = pairs([row("a", noisy(np.random.default_rng(4), 0.3)), row("b", [0.0] * SEEDS)])
+    (told,) = [one for one in judged([*controls(random), some], SEEDS) if one.label == "some"]
+    assert verdict_sentence([told], SEEDS) == "cannot be told from a control on context (3 of 8 seeds)"
+
+
+def test_equal_errors_are_a_tie() -> None:
+    (pair,) = pairs([row("a", [0.0] * SEEDS), row("b", [0.0] * SEEDS)], SEEDS)
+    assert pair.verdict == "cannot tell"
+    (pair,) = pairs([row("a", noisy(np.random.default_rng(4), 0.3)), row("b", [0.0] * SEEDS)], SEEDS)
     assert pair.verdict == "errs more"
 
 
@@ -112,7 +131,7 @@ def test_the_sentence_of_a_block_is_made_of_its_verdicts() -> None:
         replace(row("se", [0], task="scale"), verdict="as the control"),
         replace(row("se", [], task="place"), reason="out of memory"),
     ]
-    assert verdict_sentence(rows) == "solves context, cast; is as a control on scale; failed on place"
+    assert verdict_sentence(rows, 1) == "solves context, cast; is as a control on scale; failed on place"
 
 
 @pytest.fixture
@@ -153,6 +172,45 @@ def test_trials_are_stored_and_taken_up(run: Run, ran: list[ProbeTrial]) -> None
     assert len(ran) == count + len(fresh)
     anew = json.loads(run(*HERE, "se", "--task", "context", "--fresh", "--format", "json").out)
     assert anew["summary"]["ran"] == 5 * SEEDS
+
+
+def test_a_task_that_is_named_twice_is_one_row(run: Run, ran: list[ProbeTrial]) -> None:
+    asked = (*HERE, "se", "--task", "context", "--task", "Context", "--seeds", "1", "--format", "json")
+    document = json.loads(run(*asked).out)
+    assert len(document["rows"]) == len({row["label"] for row in document["rows"]}) == len(ran)
+
+
+def test_a_reduction_is_of_the_blocks_that_take_one(run: Run, ran: list[ProbeTrial]) -> None:
+    asked = ("-r", "8", "--task", "context", "--seeds", "1", "--format", "json")
+    rows = json.loads(run(*HERE, *asked).out)["rows"]
+    given = {row["label"]: row["attention"].get("reduction") for row in rows if row["role"] == "block"}
+    assert given == {name: 8 if built_in.BLOCKS[name].reduces else 16 for name in arms.DEFAULT_BLOCKS}
+    assert run(*HERE, "eca", "se", *asked).code == 0
+
+
+def test_a_probe_that_was_interrupted_keeps_what_it_found_and_hides_no_other(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def whole(trial: ProbeTrial, device: str | None = None) -> TrialResult:
+        return TrialResult(model="probe", dataset=f"probe:{trial.task}", top1_err=0.3 + 0.01 * trial.seed, seconds=1.0)
+
+    def interrupted(trial: ProbeTrial, device: str | None = None) -> TrialResult:
+        if trial.task == "place":
+            raise KeyboardInterrupt
+        return whole(trial)
+
+    asked = (*HERE, "se", "--task", "context", "--task", "place", "--seeds", "3")
+    monkeypatch.setattr(measurement, "run_probe_trial", interrupted)
+    assert run(*asked).code == 130
+    (document,) = [json.loads(path.read_text()) for path in Path("results/runs").glob("*/*-probe-*.json")]
+    assert {row["task"]: row["error"] is not None for row in document["rows"]} == {"context": True, "place": False}
+    monkeypatch.setattr(measurement, "run_probe_trial", whole)
+    assert run(*asked).code == 0
+    monkeypatch.setattr(measurement, "run_probe_trial", interrupted)
+    assert run(*asked, "--fresh").code == 130
+    assert run("report").code == 0
+    lines = csv.DictReader(Path("results/tables/probe.csv").read_text().splitlines())
+    assert all(re.match("[0-9]", line[task]) for line in lines for task in ("context", "place"))
 
 
 def test_every_format_says_that_it_is_a_diagnosis(run: Run, ran: list[ProbeTrial]) -> None:
@@ -200,6 +258,7 @@ def test_the_report_draws_errors_against_difficulty(run: Run, ran: list[ProbeTri
         (("se", "--difficulty", "7"), "context has no tint 7; choose from 1, 0.5"),
         (("se", "--difficulty", "hard"), "is no number"),
         (("eca", "-r", "4"), "eca takes no reduction"),
+        (("eca", "srm", "-r", "4"), "eca, srm take no reduction"),
         (("no.such.module:Block",), "no.such"),
     ],
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from senet_bench.core.blocks import BLOCKS, find_block, switched
+from senet_bench.core.blocks import BLOCKS, find_block
 from senet_bench.core.foreign import contained
 from senet_bench.core.identity import source_digest
 from senet_bench.core.source import imported
@@ -60,18 +60,29 @@ class Arm:
         return sum(part.numel() for part in network.parameters())
 
 
-def attention_of(name: str, reduction: int | None) -> AttentionSpec:
-    """The block of a name with r as it was typed, else 4 where a built-in one takes it.
+def blocks_of(names: Iterable[str], reduction: int | None) -> tuple[AttentionSpec, ...]:
+    """The blocks of some names, each once, those that take an r with that which was typed.
 
-    Raises `UsageError` for a name that is none, and for an r that the block does not take.
+    Raises `UsageError` for a name that is none, and for an r that none of the blocks takes.
+    """
+    own = list(dict.fromkeys(names))
+    blocks = tuple(attention_of(name, reduction) for name in own)
+    if reduction is not None and not any(is_outside(name) or find_block(name).reduces for name in own):
+        take = "takes" if len(own) == 1 else "take"
+        raise UsageError(f"{', '.join(own)} {take} no reduction", "leave out -r, or name another block")
+    return blocks
+
+
+def attention_of(name: str, reduction: int | None) -> AttentionSpec:
+    """The block of a name, with r as it was typed, else 4, where a built-in one takes it.
+
+    Raises `UsageError` for a name that is none.
     """
     if is_outside(name):
         imported(name, "attention block")
         return AttentionSpec(block=name, reduction=reduction)
-    row = find_block(name)
-    if reduction is not None:
-        return switched(AttentionSpec(block=name), {"reduction": reduction})
-    return AttentionSpec(block=name, reduction=PROBE_REDUCTION if row.reduces else None)
+    usual = PROBE_REDUCTION if reduction is None else reduction
+    return AttentionSpec(block=name, reduction=usual if find_block(name).reduces else None)
 
 
 def arms_of(blocks: Sequence[AttentionSpec]) -> list[Arm]:

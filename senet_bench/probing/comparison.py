@@ -25,10 +25,13 @@ def gap_of(own: Mapping[str, float], other: Mapping[str, float]) -> Gap | None:
     return Gap(difference=paired.difference, ci=paired.ci, p=paired.p_value, seeds=paired.n)
 
 
-def judged(rows: Sequence[ProbeRow]) -> list[ProbeRow]:
-    """The rows with means, intervals, differences to the controls of their task, Holm's p over blocks, and verdicts."""
+def judged(rows: Sequence[ProbeRow], seeds: int) -> list[ProbeRow]:
+    """The rows with means, intervals, differences to the controls of their task, Holm's p over blocks, and verdicts.
+
+    A block that lacks one of the seeds, or whose control does, cannot be told: those that failed may be the bad ones.
+    """
     rows = [_summarised(row) for row in rows]
-    rows = [_compared(row, rows) if row.role == "block" else row for row in rows]
+    rows = [_compared(row, rows, seeds) if row.role == "block" else row for row in rows]
     rows = with_holm(rows, lambda row: row.p, lambda row, p: replace(row, p_holm=p))
     return [replace(row, verdict=verdict_of(row)) if row.gaps else row for row in rows]
 
@@ -40,14 +43,15 @@ def _summarised(row: ProbeRow) -> ProbeRow:
     return replace(row, error=sum(errors) / len(errors), ci=interval_of_mean(errors))
 
 
-def _compared(row: ProbeRow, rows: Sequence[ProbeRow]) -> ProbeRow:
+def _compared(row: ProbeRow, rows: Sequence[ProbeRow], seeds: int) -> ProbeRow:
     """The row with its differences; p is of the hypothesis that some control does as well, or as badly."""
     both = {role: gap_of(row.per_seed, control.per_seed) for role, control in controls_of(row, rows).items()}
     gaps = {role: gap for role, gap in both.items() if gap is not None}
-    tested = [gap for gap in gaps.values() if gap.p is not None]
-    directed = tested and len({gap.difference > 0 for gap in tested}) == 1
-    p = (max(gap.p or 0.0 for gap in tested) if directed else 1.0) if tested else None
-    return replace(row, gaps=gaps, p=p)
+    tested = [gap for gap in both.values() if gap is not None and gap.p is not None and gap.seeds == seeds]
+    if not tested or len(tested) < len(both):
+        return replace(row, gaps=gaps)
+    directed = len({gap.difference > 0 for gap in tested}) == 1
+    return replace(row, gaps=gaps, p=max(gap.p or 0.0 for gap in tested) if directed else 1.0)
 
 
 def controls_of(row: ProbeRow, rows: Sequence[ProbeRow]) -> dict[str, ProbeRow]:
@@ -61,7 +65,9 @@ def controls_of(row: ProbeRow, rows: Sequence[ProbeRow]) -> dict[str, ProbeRow]:
 def verdict_of(row: ProbeRow) -> CellVerdict:
     """What a block's row shows: better or worse than every control, within the margin of one, or none of these."""
     gaps = list(row.gaps.values())
-    if row.p_holm is not None and row.p_holm <= PROBE_LEVEL:
+    if row.p_holm is None:
+        return "cannot tell"
+    if row.p_holm <= PROBE_LEVEL:
         if gaps[0].difference > 0:
             return "harms"
         solved = row.ci is not None and row.ci[1] <= TASKS[row.task].solved
@@ -79,15 +85,17 @@ def _within(gap: Gap) -> bool:
     return gap.ci[0] >= -MARGIN and gap.ci[1] <= MARGIN
 
 
-def pairs(rows: Sequence[ProbeRow]) -> list[PairRow]:
-    """Every two blocks on every task, with Holm's p over all of them."""
+def pairs(rows: Sequence[ProbeRow], seeds: int) -> list[PairRow]:
+    """Every two blocks on every task, with Holm's p over all of them that have all of the seeds."""
     blocks = [row for row in rows if row.role == "block" and row.per_seed]
     compared = [
         PairRow(task=a.task, difficulty=a.difficulty, first=a.label, second=b.label, gap=gap)
         for a, b in itertools.combinations(blocks, 2)
         if (a.task, a.difficulty) == (b.task, b.difficulty) and (gap := gap_of(a.per_seed, b.per_seed))
     ]
-    adjusted = with_holm(compared, lambda pair: pair.gap.p, lambda pair, p: replace(pair, p_holm=p))
+    adjusted = with_holm(
+        compared, lambda pair: pair.gap.p if pair.gap.seeds == seeds else None, lambda pair, p: replace(pair, p_holm=p)
+    )
     return [replace(pair, verdict=_pair_verdict(pair)) for pair in adjusted]
 
 

@@ -51,11 +51,10 @@ class Probe:
         **settings: Any,
     ) -> Probe:
         """What names ask for; none means every built-in block, or every task. `UsageError` for a name that is none."""
-        chosen = [find_task(name) for name in dict.fromkeys(tasks)] or [*TASKS.values()]
-        names = dict.fromkeys(blocks or networks.DEFAULT_BLOCKS)
+        chosen = list(dict.fromkeys(map(find_task, tasks))) or [*TASKS.values()]
         return cls(
             engine=engine,
-            blocks=tuple(networks.attention_of(name, reduction) for name in names),
+            blocks=networks.blocks_of(blocks or networks.DEFAULT_BLOCKS, reduction),
             tasks=tuple(networks.chosen_tasks(chosen, difficulty)),
             difficulty=difficulty,
             reduction=reduction,
@@ -130,7 +129,7 @@ class _Errors:
 def probe(request: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     """Train what is not stored, and give the record with all rows judged; a block that fails is a row with its reason.
 
-    The record is stored anew after each task.
+    The record is stored anew after each task, and where it is interrupted, with what can be said by then.
     """
     request.engine.check(request.device)
     rows, planned = request.plan()
@@ -148,21 +147,24 @@ def probe(request: Probe, store: Store) -> Steps[Record[ProbeFacts]]:
     if request.fresh:
         kept = replace(kept, runs=None)  # what another machine has of them is not taken either
         withdrawn(filter(None, [kept.forget(claimed.key) for claimed in todo]))
-    record.change(rows=errors.of(rows))
+    record.change(rows=judged(errors.of(rows), request.seeds))
     done, task = total - len(todo), ""
     function = with_sources(request.engine, run_probe_trial, (claimed.trial.spec for claimed in todo))
-    for trial, outcome in carried_out(request.engine, kept, function, todo, about):
-        errors.add(trial, outcome)
-        errors.ran += 1
-        errors.cpu_seconds += 0.0 if isinstance(outcome, Failure) else outcome.cpu_seconds or 0.0
-        done += 1
-        if trial.task != task:
-            task = trial.task
-            record.change(rows=errors.of(rows))
-        yield record.progress(f"{trial.task}: seed {trial.seed} of {rows[int(trial.arm)].label}", done, total)
-    finished = judged(errors.of(rows))
+    try:
+        for trial, outcome in carried_out(request.engine, kept, function, todo, about):
+            errors.add(trial, outcome)
+            errors.ran += 1
+            errors.cpu_seconds += 0.0 if isinstance(outcome, Failure) else outcome.cpu_seconds or 0.0
+            done += 1
+            if trial.task != task:
+                task = trial.task
+                record.change(rows=judged(errors.of(rows), request.seeds))
+            yield record.progress(f"{trial.task}: seed {trial.seed} of {rows[int(trial.arm)].label}", done, total)
+    finally:
+        finished = judged(errors.of(rows), request.seeds)
+        record.change(rows=finished)
     summary = ProbeSummary(trials=total, ran=errors.ran, failed=errors.failed, cpu_seconds=round(errors.cpu_seconds, 3))
-    record.change(rows=finished, details=pairs(finished), summary=summary)
+    record.change(details=pairs(finished, request.seeds), summary=summary)
     yield record.progress("done", total, total)
     return record
 

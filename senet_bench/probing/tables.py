@@ -57,37 +57,44 @@ def _errors(facts: ProbeFacts) -> Table:
     rows: list[tuple[str | Cell, ...]] = []
     for label, line in {**lines_of(facts, block=False), **lines_of(facts, block=True)}.items():
         params = next((row.params for row in line.values()), None)
-        rows.append((label, number(params, "d"), *(_cell(line.get(key)) for key in keys)))
+        rows.append((label, number(params, "d"), *(_cell(line.get(key), facts.conditions.seeds) for key in keys)))
     return Table(_title(facts), columns, tuple(rows), tuple(_notes(facts)))
 
 
-def _cell(row: ProbeRow | None) -> Cell:
+def _cell(row: ProbeRow | None, seeds: int) -> Cell:
     if row is None or (row.error is None and not row.reason):
         return Cell(EMPTY)
     if row.error is None:
         return Cell("failed", "differs")
     text = number(row.error, ".1f", 100)
-    return Cell(f"{text} {row.verdict}" if row.verdict else text, STATUS.get(row.verdict or "", ""))
+    text = f"{text} {row.verdict}" if row.verdict else text
+    return Cell(text + _some_of(row, seeds), STATUS.get(row.verdict or "", ""))
+
+
+def _some_of(row: ProbeRow, seeds: int) -> str:
+    """How many of the seeds an error is of, where it is not of all."""
+    return f" ({len(row.per_seed)} of {seeds} seeds)" if 0 < len(row.per_seed) < seeds else ""
 
 
 def _signs(facts: ProbeFacts) -> Table:
     """The same for a narrow terminal: a line a task, a sign for each block."""
     blocks = lines_of(facts, block=True)
     columns = (Column("task", numeric=False), Column("none %"), *(Column(label.rpartition(":")[2]) for label in blocks))
-    plain = next(iter(lines_of(facts, block=False).values()), {})
+    plain, seeds = next(iter(lines_of(facts, block=False).values()), {}), facts.conditions.seeds
     rows: list[tuple[str | Cell, ...]] = []
     for key in columns_of(facts):
-        cells = [_sign(line.get(key)) for line in blocks.values()]
+        cells = [_sign(line.get(key), seeds) for line in blocks.values()]
         none = plain.get(key)
         rows.append((heading(facts, *key), number(none.error if none else None, ".1f", 100), *cells))
     signs = ", ".join(f"{sign} {verdict}" for verdict, sign in VERDICT_SIGNS.items())
     return Table(_title(facts), columns, tuple(rows), (signs, *_notes(facts)))
 
 
-def _sign(row: ProbeRow | None) -> Cell:
+def _sign(row: ProbeRow | None, seeds: int) -> Cell:
     if row is None or row.verdict is None:
-        return _cell(row)
-    return Cell(f"{number(row.error, '.1f', 100)} {VERDICT_SIGNS[row.verdict]}", STATUS.get(row.verdict, ""))
+        return _cell(row, seeds)
+    text = f"{number(row.error, '.1f', 100)} {VERDICT_SIGNS[row.verdict]}{_some_of(row, seeds)}"
+    return Cell(text, STATUS.get(row.verdict, ""))
 
 
 def _title(facts: ProbeFacts) -> str:
@@ -115,8 +122,8 @@ def _failures(facts: ProbeFacts) -> Iterator[str]:
 
 def _verdicts(facts: ProbeFacts) -> Table:
     """What the probe says of each block, a line each."""
-    lines = lines_of(facts, block=True)
-    rows = tuple((label, verdict_sentence(list(line.values()))) for label, line in lines.items())
+    lines, seeds = lines_of(facts, block=True), facts.conditions.seeds
+    rows = tuple((label, verdict_sentence(list(line.values()), seeds)) for label, line in lines.items())
     return Table("What this says", (Column("block", numeric=False), Column("it", numeric=False)), rows)
 
 
@@ -129,11 +136,11 @@ VERDICT_WORDS: tuple[tuple[str, str], ...] = (
 )
 
 
-def verdict_sentence(rows: Sequence[ProbeRow]) -> str:
-    """What the rows of one block say together."""
+def verdict_sentence(rows: Sequence[ProbeRow], seeds: int) -> str:
+    """What the rows of one block say together, and where they lack some of the seeds."""
     parts = []
     for verdict, words in VERDICT_WORDS:
-        tasks = dict.fromkeys(row.task for row in rows if row.verdict == verdict)
+        tasks = dict.fromkeys(f"{row.task}{_some_of(row, seeds)}" for row in rows if row.verdict == verdict)
         parts += [f"{words} {', '.join(tasks)}"] if tasks else []
     failed = dict.fromkeys(row.task for row in rows if row.error is None and row.reason)
     parts += [f"failed on {', '.join(failed)}"] if failed else []

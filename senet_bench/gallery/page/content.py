@@ -189,8 +189,13 @@ def _gates(collection: Collection) -> list[Leaf]:
 
 
 def _probes(collection: Collection) -> list[Leaf]:
-    """The heat map and the tables of the newest probe, and the curves and the tables of the newest that has them."""
-    newest = {probes.probe_stem(facts): facts for _, facts in collection.facts("probe") if facts.rows}
+    """The heat map and the tables of the newest probe, and the curves and the tables of the newest that has them.
+
+    One that was interrupted is shown where none has ended.
+    """
+    begun = [facts for _, facts in collection.facts("probe") if any(row.error is not None for row in facts.rows)]
+    begun.sort(key=lambda facts: facts.summary.trials > 0)  # those that ended last
+    newest = {probes.probe_stem(facts): facts for facts in begun}
     leaves = []
     for stem, facts in newest.items():
         errors, verdicts, apart = probes.probe_document(facts).wide

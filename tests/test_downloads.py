@@ -92,10 +92,37 @@ def test_what_is_unpacked_in_part_only_is_not_taken_for_the_set(
         tar.extract(tar.getmembers()[0], folder, **named)
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(tarfile.TarFile, "extractall", full)
-    with pytest.raises(MeasurementError, match="No space left on device"):
-        download("imagenette", tmp_path / "data")
-    assert [*(tmp_path / "data").iterdir()] == []
+    with monkeypatch.context() as patched:
+        patched.setattr(tarfile.TarFile, "extractall", full)
+        with pytest.raises(MeasurementError, match="No space left on device"):
+            download("imagenette", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["fetched-imagenette2-320.tgz"]
+    next(served.glob("imagenette*")).unlink()  # what was fetched is not fetched again
+    download("imagenette", tmp_path / "data")
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["imagenette2-320"]
+
+
+def test_an_archive_that_was_there_is_taken_and_left(tmp_path: Path, served: Path) -> None:
+    root = tmp_path / "data"
+    root.mkdir()
+    archive = next(served.glob("cifar*"))
+    archive.rename(root / archive.name)
+    download("cifar10", root)
+    assert {path.name for path in root.iterdir()} == {"cifar-10-batches-py", archive.name}
+
+
+@pytest.mark.parametrize(("there", "given"), [("data/cifar10", "data"), ("data", "data/cifar-10-batches-py")])
+def test_a_set_is_fetched_to_where_it_is_read(tmp_path: Path, served: Path, there: str, given: str) -> None:
+    (tmp_path / there).mkdir(parents=True)
+    download("cifar10", tmp_path / given)
+    assert len(load_images("cifar10", tmp_path / given).test) == 20
+
+
+def test_the_sets_of_all_tables_are_not_fetched_at_once(run: Run, tmp_path: Path) -> None:
+    asked = ("compare", "table4", "--dataset", "paper", "--data", str(tmp_path), "--download")
+    ended = run(*asked)
+    assert (ended.code, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert "--download fetches one data set" in ended.err
 
 
 def test_what_cannot_be_fetched_is_one_line(

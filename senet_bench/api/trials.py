@@ -156,6 +156,8 @@ class Trials:
                 are = "are" if unused[1:] else "is"
                 raise UsageError(f"{', '.join(unused)} {are} for training", "add --dataset, or leave it out")
             return None
+        if self.download and self.dataset == EACH_OF_THE_PAPER:
+            raise UsageError("--download fetches one data set, not those of all tables", "name it: --dataset cifar10")
         if self.download:
             fetch_data(self.dataset, self.data)
         from senet_bench.run.error import Sweep

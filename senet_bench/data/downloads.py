@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.error import URLError
 
-from torchvision.datasets.utils import download_and_extract_archive
+from torchvision.datasets.utils import check_integrity, download_url, extract_archive
 
 from senet_bench.core.datasets import DATA_VARIABLE, dataset
+from senet_bench.data.sets import place_in
 from senet_bench.errors import MeasurementError, UsageError
 
 CIFAR, IMAGENETTE = "https://www.cs.toronto.edu/~kriz/", "https://s3.amazonaws.com/fast-ai-imageclas/"
@@ -51,7 +52,7 @@ ARCHIVES: dict[str, tuple[Archive, ...]] = {
 
 
 def download(name: str, folder: Path | None) -> None:
-    """Fetch what is missing of a data set into a folder, which is made where it is not there.
+    """Fetch what is missing of a data set into a folder, which is made where it is not there, to where it is read.
 
     Raises `UsageError` for a set that cannot be fetched, `MeasurementError` where there is no network or the archive is
     not the published one.
@@ -61,30 +62,46 @@ def download(name: str, folder: Path | None) -> None:
         raise UsageError(f"{key} cannot be fetched", f"--download is for {', '.join(ARCHIVES)}")
     if folder is None:
         raise UsageError(f"{key} is fetched into a folder", f"give it with --data DIR or ${DATA_VARIABLE}")
-    root = folder.expanduser()
-    for archive in ARCHIVES[key]:
+    root, archives = place_in(folder, key), ARCHIVES[key]
+    root = root.parent if root.name == archives[0].unpacked else root
+    for archive in archives:
         if not (root / archive.unpacked).exists():
             _fetch(archive, root)
 
 
 def _fetch(archive: Archive, root: Path) -> None:
-    """Fetch and unpack an archive beside its place, and move what it holds there once it is whole."""
-    file = root / archive.url.rpartition("/")[2]
+    """Fetch and unpack an archive beside its place, and move what it holds there once it is whole.
+
+    An archive that lies there already is taken, and left; one that was fetched is kept until it is unpacked.
+    """
+    name = archive.url.rpartition("/")[2]
+    theirs, fetched = root / name, root / f"fetched-{name}"
     hint = f"connect, or unpack it yourself into {root}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root) as name:
-            part = Path(name)
-            download_and_extract_archive(archive.url, str(root), name, filename=file.name, md5=archive.md5)
+        whole = check_integrity(str(theirs), archive.md5)
+        if not whole:
+            _download(archive, fetched)
+        with tempfile.TemporaryDirectory(prefix=".unpacked-", dir=root) as place:
+            part = Path(place)
+            extract_archive(str(theirs if whole else fetched), place)
             if archive.inside and (part / archive.inside).exists():
                 (part / archive.inside).rename(part / archive.unpacked)
             if not (part / archive.unpacked).exists():
                 raise MeasurementError(f"{archive.url} does not hold {archive.unpacked}", hint)
-            for place in sorted(part.iterdir(), key=lambda place: place.name == archive.unpacked):
-                place.rename(root / place.name)
+            for entry in sorted(part.iterdir(), key=lambda entry: entry.name == archive.unpacked):
+                entry.rename(root / entry.name)
+        fetched.unlink(missing_ok=True)
     except (URLError, OSError, RuntimeError) as error:
         reason = getattr(error, "reason", error)
         raise MeasurementError(f"{archive.url} cannot be fetched ({reason})", hint) from error
-    finally:
+
+
+def _download(archive: Archive, file: Path) -> None:
+    """Fetch an archive into a file, unless that holds it; nothing is left of one that is not whole."""
+    try:
+        download_url(archive.url, str(file.parent), file.name, archive.md5)
+    except BaseException:
         with contextlib.suppress(OSError):
             file.unlink()
+        raise

@@ -118,11 +118,16 @@ def existing(key: str, folder: Path | str | None) -> Path:
     """
     if folder is None:
         raise UsageError(f"{key} is read from a folder", "give it with --data DIR")
-    root = Path(folder).expanduser()
-    root = root / key if (root / key).is_dir() else root
+    root = place_in(folder, key)
     if not root.is_dir():
         raise MeasurementError(f"{key}: there is no folder {root}", "give the folder that holds it with --data DIR")
     return root
+
+
+def place_in(folder: Path | str, key: str) -> Path:
+    """Where a data set lies, or is laid, in a folder that is given: in one of its name, if there is one."""
+    root = Path(folder).expanduser()
+    return root / key if (root / key).is_dir() else root
 
 
 def digits(draw: int = 0) -> DataSet:

@@ -278,7 +278,7 @@ def test_compare_with_a_data_set_shows_the_whole_trade_off(run: Run) -> None:
     assert base["accuracy"]["protocol"] == accuracy["protocol"]
 
 
-def test_a_training_that_left_images_out_is_counted_and_is_no_trial(run: Run, tmp_path: Path) -> None:
+def test_a_training_that_left_images_out_is_no_trial_and_no_answer_to_one_over_all(run: Run, tmp_path: Path) -> None:
     folder = jpeg_tree(tmp_path / "images")
     asked = ("train", "seresnet18", "--dataset", "folder", "--data", str(folder), "--recipe", "cifar", "-b", "4")
     options = ("--img-size", "32", "--epochs", "1", "--skip-corrupt", "--format", "json")
@@ -287,6 +287,10 @@ def test_a_training_that_left_images_out_is_counted_and_is_no_trial(run: Run, tm
     (row,) = json.loads(run(*asked, *options).out)["rows"]
     assert row["skipped"] == 1
     assert not [*trials.glob("*/trials/*.json")]
+    again = json.loads(run(*asked, *options).out)["conditions"]["notes"]
+    assert "nothing was trained (--fresh trains again)" in again[-1]
+    whole = run(*asked, *(option for option in options if option != "--skip-corrupt"))
+    assert (whole.code, "is missing or corrupt" in whole.err) == (5, True)
 
 
 def test_a_batch_that_the_images_do_not_fill_is_trained_and_told_as_what_it_is(run: Run) -> None:

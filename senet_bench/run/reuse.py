@@ -66,19 +66,24 @@ class Before:
         return f"trial {self.key} is stored, top-1 error {100 * self.trial.top1_err:.2f} %"
 
 
-def before(store: Store, key: str, out: Path, is_trial: bool, resume: bool) -> Before:
+def before(store: Store, request: TrainingRequest, key: str, out: Path) -> Before:
     """What is there of the training of a key whose weights go to a file; raises on a damaged trial.
 
-    Of what is no trial nothing is taken over unless it is to be resumed.
+    Of what is no trial nothing is taken over unless it is to be resumed, and of a training that left unreadable images
+    out nothing unless that is asked for again.
     """
-    if not (is_trial or resume):
+    is_trial = request.is_trial
+    if not (is_trial or request.resume):
         return Before()
     from senet_bench.bench.machine import environment
     from senet_bench.training import weights
 
     trial = store.trials(environment().machine).get(key) if is_trial else None
     known = out.is_file() and weights.key_in(out) == key
-    return Before(key, trial, known, next(_records(store, out), None) if known else None)
+    told = next(_records(store, out), None) if known else None
+    if told is not None and not request.skip_corrupt and any(row.skipped for row in told[1].rows):
+        return Before(key, trial)
+    return Before(key, trial, known, told)
 
 
 def _records(store: Store, out: Path) -> Iterator[tuple[Path, Document]]:

@@ -69,7 +69,7 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
     check_unchanged(store.trials(environment().machine), request.folder, identity.data, fresh=request.fresh)
     out = _out(request, store, identity.key)
     with joined(request.device) as world:
-        before = reuse.before(store, identity.key, out, request.is_trial, request.resume)
+        before = reuse.before(store, request, identity.key, out)
         if all(gathered(before.complete and not request.fresh, world)):
             return before.record(request, store, out, world.size)
         begun = _begun(request, images)

@@ -173,6 +173,9 @@ def test_imagenet_reads_a_flat_folder_by_its_validation_list(tmp_path: Path) -> 
     (tmp_path / "val.txt").write_text("\n".join([*lines, "ILSVRC2012_val_00000009.JPEG 1"]))
     with pytest.raises(MeasurementError, match=r"1 of 4 listed images are missing, first .*00000009"):
         sets.load_images("imagenet", tmp_path)
+    (tmp_path / "val.txt").write_text("\n".join([*lines, "ILSVRC2012_val_00000002.JPEG 1000"]))
+    with pytest.raises(MeasurementError, match=r"line 4 of .*val.txt .* from 0 to 999; .*counted from 0"):
+        sets.load_images("imagenet", tmp_path)
 
 
 def test_places365_follows_its_lists(tmp_path: Path) -> None:
@@ -186,6 +189,14 @@ def test_places365_follows_its_lists(tmp_path: Path) -> None:
     read = sets.load_images("places365", tmp_path)
     assert (read.test.labels.tolist(), len(read.classes)) == ([1], 2)
     assert "differ from the official lists" in read.notes[0]
+    for label in (" 2", ""):
+        (tmp_path / "places365_val.txt").write_text(f"Places365_val_00000001.jpg{label}\n")
+        with pytest.raises(MeasurementError, match=r"line 1 of .*places365_val.txt .* label from 0 to 1"):
+            sets.load_images("places365", tmp_path)
+    for file, text in (("places365_val.txt", ""), ("categories_places365.txt", "/a/airfield\n")):
+        (tmp_path / file).write_text(text)
+        with pytest.raises(MeasurementError, match=f"{file}.* is damaged"):
+            sets.load_images("places365", tmp_path)
 
 
 def test_a_folder_tree_is_read_and_its_classes_must_agree(tmp_path: Path) -> None:

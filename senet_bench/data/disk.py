@@ -106,8 +106,8 @@ def imagenet(root: Path) -> DataSet:
     `val.txt` holds lines "FILE LABEL", labels numbering the sorted WordNet ids from 0.
     """
     if (root / "val.txt").is_file() and not any(entry.is_dir() for entry in _entries(root / "val")):
-        test = _listed("imagenet", root / "val", root / "val.txt")
         classes = tuple(f"class {index}" for index in range(1000))
+        test = _listed("imagenet", root / "val", root / "val.txt", len(classes))
     else:
         test, classes = _classes_of("imagenet", root / "val", root)
         _expect_classes(root / "val", len(classes))
@@ -178,20 +178,28 @@ class _Numbered(datasets.ImageFolder):  # type: ignore[misc]
         return names, {name: label for label, name in enumerate(names)}
 
 
-def _listed(name: str, images: Path, listing: Path) -> Files:
-    """Images named by the lines "FILE LABEL" of a list."""
+def _listed(name: str, images: Path, listing: Path, classes: int) -> Files:
+    """Images named by the lines "FILE LABEL" of a list, with the labels of so many classes."""
     paths, labels = [], []
     for number, line in enumerate(read_file(listing).decode(errors="replace").splitlines(), 1):
         match line.split():
-            case [file, label] if re.fullmatch("[0-9]{1,9}", label):
+            case [file, label] if re.fullmatch("[0-9]{1,9}", label) and int(label) < classes:
                 paths.append(images / file.lstrip("/"))
                 labels.append(int(label))
             case []:
                 continue
             case _:
-                raise MeasurementError(f"{name}: line {number} of {listing} is not 'FILE LABEL'", "repair the list")
+                raise _no_entry(name, number, listing, classes)
     _expect_files(name, paths)
     return Files(tuple(paths), np.asarray(labels, dtype=np.int64))
+
+
+def _no_entry(name: str, line: int, listing: Path, classes: int) -> MeasurementError:
+    """What is said of a line of a list that names no image with a label."""
+    return MeasurementError(
+        f"{name}: line {line} of {listing} is not 'FILE LABEL' with a label from 0 to {classes - 1}",
+        "repair the list: labels are counted from 0",
+    )
 
 
 def _expect_files(name: str, paths: list[Path]) -> None:
@@ -240,7 +248,17 @@ def _places(root: Path, split: str, folders: tuple[str, str]) -> tuple[Path, Fil
             f"places365 is missing or incomplete: expected {root / folders[0]} or {root / folders[1]}",
             "unpack the images there",
         )
-    read = _Places365(root, split=split, small=small)
+    listing = root / _Places365._FILE_LIST_META[split][0]
+    try:
+        read = _Places365(root, split=split, small=small)
+    except (ValueError, TypeError) as error:
+        lists = f"{root / _Places365._CATEGORIES_META[0]} or {listing}"
+        raise MeasurementError(
+            f"places365: {lists} is damaged ({error})", "unpack the devkit there again: lines of a name and a number"
+        ) from error
+    wrong = (row for row, label in enumerate(read.targets) if label is None or not 0 <= label < len(read.classes))
+    if (row := next(wrong, None)) is not None:
+        raise _no_entry("places365", row + 1, listing, len(read.classes))
     paths = [Path(path) for path, _ in read.imgs]
     _expect_files("places365", paths if split == "val" else paths[:1])
     return images, Files(tuple(paths), np.asarray(read.targets, dtype=np.int64)), tuple(read.classes)

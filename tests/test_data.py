@@ -151,6 +151,19 @@ def test_imagenet_reads_a_thousand_class_folders(tmp_path: Path) -> None:
     assert sets.load_images("imagenet", tmp_path).classes[17] == "name17"
 
 
+def test_the_training_images_of_imagenet_have_the_classes_of_its_validation_images(tmp_path: Path) -> None:
+    jpeg(tmp_path / "one.jpg")
+    for split, first in (("val", 0), ("train", 1)):
+        for label in range(first, first + 1000):
+            (tmp_path / split / f"n{label:08d}").mkdir(parents=True)
+            (tmp_path / split / f"n{label:08d}" / "a.JPEG").symlink_to(tmp_path / "one.jpg")
+    with pytest.raises(MeasurementError, match=r"different classes \(n00000000, n00001000\)"):
+        sets.load_images("imagenet", tmp_path)
+    for label in range(1000):
+        (tmp_path / "val" / f"n{label:08d}").rename(tmp_path / "val" / str(label))
+    assert len(sets.load_images("imagenet", tmp_path).training()) == 1000
+
+
 @pytest.mark.parametrize("name", ["imagenet", "folder"])
 def test_imagenet_folders_that_are_numbers_are_the_labels(tmp_path: Path, name: str) -> None:
     jpeg(tmp_path / "one.jpg")

@@ -105,7 +105,8 @@ def imagenet(root: Path) -> DataSet:
     With torchvision's `meta.bin` (or the devkit archive) the classes have their names, else their WordNet ids.
     `val.txt` holds lines "FILE LABEL", labels numbering the sorted WordNet ids from 0.
     """
-    if (root / "val.txt").is_file() and not any(entry.is_dir() for entry in _entries(root / "val")):
+    listed = (root / "val.txt").is_file() and not any(entry.is_dir() for entry in _entries(root / "val"))
+    if listed:
         classes = tuple(f"class {index}" for index in range(1000))
         test = _listed("imagenet", root / "val", root / "val.txt", len(classes))
     else:
@@ -115,6 +116,8 @@ def imagenet(root: Path) -> DataSet:
     if (root / "train").is_dir():
         train, named = _classes_of("imagenet", root / "train", root)
         _expect_classes(root / "train", len(named))
+        if not listed and not any(set(one) == IMAGENET_NUMBERS for one in (named, classes)):
+            _expect_same("imagenet", root / "train", named, root / "val", classes)
     notes = () if len(test) == 50_000 else (f"imagenet: {len(test):,} of 50,000 validation images are here",)
     return DataSet("imagenet", classes, train, test, IMAGENET_MEAN, IMAGENET_STD, 224, notes)
 
@@ -130,6 +133,15 @@ def _expect_classes(folder: Path, count: int) -> None:
         raise MeasurementError(
             f"imagenet is incomplete: expected 1000 class folders in {folder}, found {count}",
             "complete it, or read a subset with --dataset folder",
+        )
+
+
+def _expect_same(name: str, train: Path, trained: tuple[str, ...], test: Path, tested: tuple[str, ...]) -> None:
+    if trained != tested:
+        odd = sorted(set(trained) ^ set(tested))
+        raise MeasurementError(
+            f"{name}: {train} and {test} have different classes ({', '.join(odd[:3])})",
+            "give both the same class folders",
         )
 
 
@@ -284,10 +296,6 @@ def folder(root: Path) -> DataSet:
             raise MeasurementError(f"folder: expected {root / 'val'} beside {root / 'train'}", "add held-out images")
         train, trained = _classes_of("folder", root / "train", root)
     test, classes = _classes_of("folder", test_folder or root, root)
-    if train is not None and trained != classes:
-        odd = sorted(set(trained) ^ set(classes))
-        raise MeasurementError(
-            f"folder: {root / 'train'} and {test_folder} have different classes ({', '.join(odd[:3])})",
-            "give both the same class folders",
-        )
+    if train is not None:
+        _expect_same("folder", root / "train", trained, test_folder or root, classes)
     return DataSet("folder", classes, train, test, IMAGENET_MEAN, IMAGENET_STD, 224)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from senet_bench.core import datasets
-from senet_bench.core.datasets import DATASETS
 from senet_bench.data import sets
 from senet_bench.errors import MeasurementError
 from tests.conftest import Run
@@ -51,24 +50,32 @@ def test_its_images_are_torchvisions_and_at_14_px_the_means_of_four(tmp_path: Pa
     assert small.std[0] < read.std[0]
 
 
-def test_it_is_read_where_a_package_lays_it_unless_a_folder_is_given(
+def installed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A system's package lays the files in a folder."""
+    rows = (replace(row, installed=str(folder)) if row.key.startswith("fashion") else row for row in datasets._ROWS)
+    monkeypatch.setattr(datasets, "_ROWS", tuple(rows))
+
+
+def test_it_is_read_where_a_package_lays_it_unless_a_folder_that_has_it_is_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row = replace(DATASETS["fashion-mnist"], installed=str(written(tmp_path / "system", train=30)))
-    rows = [row if other.key == row.key else other for other in datasets._ROWS]
-    monkeypatch.setattr(datasets, "_ROWS", tuple(rows))
+    installed(written(tmp_path / "system", train=30), monkeypatch)
     assert len(sets.load_images("FashionMNIST").training()) == 30
+    (tmp_path / "data" / "cifar-10-batches-py").mkdir(parents=True)
+    assert len(sets.load_images("fashion-mnist-14", tmp_path / "data").training()) == 30
     written(tmp_path / "data" / "fashion-mnist", train=50)
     assert len(sets.load_images("fashion-mnist", tmp_path / "data").training()) == 50
 
 
-def test_what_is_missing_or_damaged_is_named(tmp_path: Path) -> None:
+def test_what_is_missing_or_damaged_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed(tmp_path / "nowhere", monkeypatch)
     with pytest.raises(MeasurementError, match=r"expected .*train-images-idx3-ubyte\.gz"):
         sets.load_images("fashion-mnist", tmp_path)
     folder = written(tmp_path / "whole")
     labels = folder / "t10k-labels-idx1-ubyte.gz"
     sound = labels.read_bytes()
-    for damaged in (sound[:20], b"no gzip at all", gzip.compress(gzip.decompress(sound)[:-1]), gzip.compress(b"")):
+    content = gzip.decompress(sound)
+    for damaged in (sound[:20], b"no gzip at all", *map(gzip.compress, (content[:-1], content[:6], b""))):
         labels.write_bytes(damaged)
         with pytest.raises(MeasurementError, match="t10k-labels"):
             sets.load_images("fashion-mnist-14", folder)

@@ -20,7 +20,7 @@ class Dataset:
     "module:function" and takes the folder of `--data`, or the number of the draw where the images are `embedded` in
     an installed package. `recipe` is what networks are trained by unless another is named. `images` are how many there
     are to train and to test on where that is fixed. `installed` is the folder in which a system's package lays them:
-    read where no other is given.
+    read where no other is given, or that has none of them.
     """
 
     key: str

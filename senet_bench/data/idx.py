@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from senet_bench.core.datasets import known
 from senet_bench.data.sets import Arrays, DataSet
 from senet_bench.errors import MeasurementError
 
@@ -41,14 +42,17 @@ def _clothes(name: str, root: Path, *, halved: bool) -> DataSet:
 
 
 def _folder(root: Path) -> Path:
-    """The folder with the files; `MeasurementError` that names one which is expected."""
-    name = "train-images-idx3-ubyte"
-    for inner in INNER:
-        if any((root / inner / f"{name}{ending}").is_file() for ending in (".gz", "")):
-            return root / inner
+    """The folder with the files, that of a system's package where the given one has none of them.
+
+    Raises `MeasurementError` that names a file which is expected.
+    """
+    name, installed = "train-images-idx3-ubyte", known("fashion-mnist").installed
+    for place in (*(root / inner for inner in INNER), *map(Path, filter(None, (installed,)))):
+        if any((place / f"{name}{ending}").is_file() for ending in (".gz", "")):
+            return place
     raise MeasurementError(
         f"fashion-mnist is missing: expected {root / name}.gz",
-        "give its folder with --data DIR, or install Debian's package dataset-fashion-mnist and leave --data out",
+        "give its folder with --data DIR, or install Debian's package dataset-fashion-mnist",
     )
 
 
@@ -75,7 +79,8 @@ def idx(file: Path, sides: int) -> Bytes:
         raise MeasurementError(f"fashion-mnist is incomplete: expected {packed}", "fetch its files again") from error
     except (OSError, EOFError, zlib.error) as error:
         raise MeasurementError(f"{packed} cannot be read ({error})", "fetch its files again") from error
-    shape = tuple(np.frombuffer(content[4 : 4 + 4 * sides], dtype=">u4").tolist()) if len(content) >= 4 * sides else ()
-    if content[:4] != bytes([0, 0, 8, sides]) or len(content) != 4 + 4 * sides + math.prod(shape):
+    start = 4 + 4 * sides
+    shape = tuple(np.frombuffer(content[4:start], dtype=">u4").tolist()) if len(content) >= start else ()
+    if not shape or content[:4] != bytes([0, 0, 8, sides]) or len(content) != start + math.prod(shape):
         raise MeasurementError(f"{file} is not a whole IDX file of bytes", "fetch its files again")
-    return np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * sides).reshape(shape)
+    return np.frombuffer(content, dtype=np.uint8, offset=start).reshape(shape)

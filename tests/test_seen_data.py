@@ -12,7 +12,6 @@ import pytest
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.trial import Trial
 from senet_bench.training import trials
-from senet_bench.training.identity import data_of
 from tests.conftest import Run
 from tests.test_table_recipes import cifar
 
@@ -40,17 +39,15 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[Trial]:
         return TrialResult(model=trial.spec.name, top1_err=0.2, images=20)
 
     monkeypatch.setattr(trials, "run_trial", fake)
-    data_of.cache_clear()
     return log
 
 
-def test_data_that_changed_are_refused_with_what_changed(run: Run, tmp_path: Path, ran: list[Trial]) -> None:
+def test_data_that_changed_within_a_session_are_refused(run: Run, tmp_path: Path, ran: list[Trial]) -> None:
     data = cifar(tmp_path / "data")
     assert run(*ASKED, str(data)).code == 0
     done, batch = len(ran), data / "cifar-10-batches-py" / "test_batch"
     content = pickle.loads(batch.read_bytes())
     batch.write_bytes(pickle.dumps({"data": content["data"][:15], "labels": content["labels"][:15]}))
-    data_of.cache_clear()
     refused = run(*ASKED, str(data))
     assert (refused.code, len(ran)) == (2, done)
     assert "has changed since it was trained on: 15 test images, not 20, other labels, other images" in refused.err

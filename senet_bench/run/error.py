@@ -76,7 +76,13 @@ class Sweep:
     begun: int = 0
 
     def check(self, cases: Sequence[Case]) -> None:
-        """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with."""
+        """Raise `UsageError` on a data set, recipe, network or number that cannot be trained with.
+
+        What a data set holds is read anew for each sweep: a session of Python may have changed it since the last.
+        """
+        from senet_bench.training.identity import data_of
+
+        data_of.cache_clear()
         detector = next((case.spec.name for case in cases if case.spec.task == "detection"), None)
         if detector:
             raise UsageError(

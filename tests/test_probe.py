@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from senet_bench.bench.machine import on_threads
 from senet_bench.core import blocks as built_in
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.results import from_json
@@ -357,8 +358,11 @@ def test_a_trial_is_the_same_again_and_learns(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_block_that_cannot_be_built_is_named() -> None:
-    with pytest.raises((MeasurementError, UsageError), match="reduction 64 is larger"):
-        run_probe_trial(replace(trial("se"), spec=replace(trial("se").spec, attention=arms.attention_of("se", 64))))
+    wide = replace(trial("se"), spec=replace(trial("se").spec, attention=arms.attention_of("se", 64)))
+    with on_threads(3):
+        with pytest.raises((MeasurementError, UsageError), match="reduction 64 is larger"):
+            run_probe_trial(wide)
+        assert torch.get_num_threads() == 3, "as before the trial"
 
 
 NEEDED = {name: "se" for name in TASKS if name != "scale"} | {"place": "cbam", "texture": "srm", "digits": "cbam"}

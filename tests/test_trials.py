@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
 from msgspec import structs
 
+from senet_bench.bench.machine import on_threads
 from senet_bench.core import catalog
 from senet_bench.core.recipes import Schedule, recipe
 from senet_bench.core.specs import AttentionSpec, ModelSpec
 from senet_bench.core.trial import Trial
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build_spec
+from senet_bench.run.forecast import _from_two_steps
 from senet_bench.training.start import initialise_by_name
 from senet_bench.training.trials import run_trial, trained
 
@@ -60,6 +63,13 @@ def test_a_trial_gives_the_same_result_whatever_ran_before_and_wherever(spec: Mo
     for result in (again, elsewhere, trained(planned)[1]):
         assert structs.replace(result, **SECONDS) == structs.replace(first, **SECONDS)
     assert (first.images, first.seed, first.attention) == (1697, 1, spec.attention)
+
+
+@pytest.mark.parametrize("function", [run_trial, _from_two_steps])
+def test_a_trial_leaves_torch_the_threads_that_it_found(function: Callable[[Trial], object]) -> None:
+    with on_threads(3):
+        function(trial(BASE, 0))
+        assert torch.get_num_threads() == 3
 
 
 def test_a_recipe_for_detectors_trains_no_classifiers() -> None:

@@ -150,15 +150,24 @@ def reading_speed() -> float:
 @contextlib.contextmanager
 def session(conditions: Conditions) -> Iterator[None]:
     """Threads and arithmetic of the conditions for as long as this lasts: fp32 is IEEE, TF32 only when asked."""
-    threads, benchmark = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    with arithmetic(tf32=conditions.precision == "tf32"):
+    benchmark = torch.backends.cudnn.benchmark
+    with arithmetic(tf32=conditions.precision == "tf32"), on_threads(conditions.threads):
         try:
-            torch.set_num_threads(conditions.threads)
             torch.backends.cudnn.benchmark = True
             yield
         finally:
-            torch.set_num_threads(threads)
             torch.backends.cudnn.benchmark = benchmark
+
+
+@contextlib.contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """So many threads of torch, and as many as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextlib.contextmanager

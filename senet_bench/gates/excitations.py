@@ -176,13 +176,9 @@ def _trained_here(request: Excitations, spec: ModelSpec, store: Store) -> Observ
 
 def _train(trial: Trial, file: Path, store: Store) -> None:
     """Carry out a trial, its weights in `file`, and store its result where `paired_errors` looks for it."""
-    import torch
-
     from senet_bench.training import trials
 
-    threads = torch.get_num_threads()
     result = trials.trained_result(replace(trial, weights=file))
-    torch.set_num_threads(threads)  # a trial takes one
     about = {key: value for key, value in header("trial", {}).items() if key != "schema"}
     definition = trial_definition(trial)
     store.trials(about["environment"].machine).put(key_of(definition), definition, result, about)

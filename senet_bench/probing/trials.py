@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from senet_bench.bench.device import present
+from senet_bench.bench.machine import on_threads
 from senet_bench.core.foreign import contained
 from senet_bench.core.identity import Data, Identity, NetworkIdentity
 from senet_bench.core.learning import TrialResult
@@ -98,8 +99,11 @@ def run_probe_trial(trial: ProbeTrial, device: str | None = None) -> TrialResult
 
     Raises `MeasurementError` where a user's block fails, gives another shape, or what is no number.
     """
-    trial = trial if device is None else replace(trial, device=device)
-    torch.set_num_threads(1)
+    with on_threads(1):
+        return _result(trial if device is None else replace(trial, device=device))
+
+
+def _result(trial: ProbeTrial) -> TrialResult:
     present(trial.device).use(torch.device(trial.device).index or 0)
     images, labels = (part.to(trial.device) for part in _images(TASKS[trial.task], trial.seed, trial.difficulty))
     started, cpu = time.perf_counter(), time.process_time()

@@ -163,8 +163,7 @@ def _likeness(defined: Mapping[str, Any]) -> str:
 
 def _from_two_steps(trial: Trial) -> float:
     """Two training steps after a first one, times the steps; an image tested is taken for a third of one trained."""
-    import torch
-
+    from senet_bench.bench.machine import on_threads
     from senet_bench.data.batches import Batches
     from senet_bench.training.loop import train
     from senet_bench.training.objective import Settings
@@ -177,8 +176,8 @@ def _from_two_steps(trial: Trial) -> float:
     ).steps
     settings = Settings(device=trial.device, precision=trial.precision, evaluate_every=0, progress_every=0)
     short = replace(recipe.lasting(1), max_steps=min(3, steps))
-    torch.set_num_threads(trial.threads)
-    ends = [time.perf_counter(), *(time.perf_counter() for _ in train(network, images, short, settings))]
+    with on_threads(trial.threads):
+        ends = [time.perf_counter(), *(time.perf_counter() for _ in train(network, images, short, settings))]
     del ends[-1]  # that of the epoch
     step = min(later - earlier for earlier, later in itertools.pairwise(ends))
     tested = len(images.test) / min(recipe.batch_size, len(images.training())) / 3

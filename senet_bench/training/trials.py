@@ -18,6 +18,7 @@ from msgspec import structs
 from torch import nn
 
 from senet_bench.bench.device import card_of, present
+from senet_bench.bench.machine import on_threads
 from senet_bench.core.files import write_atomically
 from senet_bench.core.learning import NOTES_APART, Moment, TrialResult
 from senet_bench.core.progress import Progress, Steps, result_of, retold
@@ -70,9 +71,13 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
     The seed draws the labelled images of `digits`, the order, and the initial weights, which are the same in every
     arm for the layers that the arms share.
     """
-    torch.set_num_threads(trial.threads)
+    with on_threads(trial.threads):
+        return _trained(trial, world or World())
+
+
+def _trained(trial: Trial, world: World) -> tuple[nn.Module, TrialResult]:
     present(trial.device).use(torch.device(trial.device).index or 0)
-    started, cpu, world = time.perf_counter(), time.process_time(), world or World()
+    started, cpu = time.perf_counter(), time.process_time()
     place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
     try:
         begun, note = _learnt(trial, world, place)

@@ -280,6 +280,14 @@ def test_every_decoder_gives_the_pixels_of_pil_and_ignores_orientation(tmp_path:
         assert np.array_equal(images.decoded(tmp_path / name).permute(1, 2, 0), expected)
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF header", b"Exif\0\0II*\0"])
+def test_an_image_is_read_though_its_orientation_cannot_be(tmp_path: Path, exif: bytes) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a.jpg", exif=exif, dpi=(72, 72))
+    expected = np.asarray(Image.open(tmp_path / "a.jpg").convert("RGB"))
+    assert np.array_equal(images.decoded(tmp_path / "a.jpg").permute(1, 2, 0), expected)
+
+
 def test_the_papers_crops() -> None:
     assert [images.centre_crop(size).resize for size in (224, 299, 320)] == [256, 352, 352]
 

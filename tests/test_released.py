@@ -133,10 +133,16 @@ def test_imagenet_v2_is_read_as_it_is_unpacked(run: Run, tmp_path: Path, guessin
         (tree / str(label)).mkdir(parents=True)
         Image.fromarray(np.zeros((8, 8, 3), dtype=np.uint8)).save(tree / str(label) / "0.png")
     asked = ("evaluate", "seresnet50", "--weights", "released", "--labels", "v2", "--img-size", "8")
-    row = json.loads(run(*asked, "--data", str(tmp_path / "data"), "--format", "json").out)["rows"][0]
+    document = json.loads(run(*asked, "--data", str(tmp_path / "data"), "--format", "json").out)
+    (row,), notes = document["rows"], document["conditions"]["notes"]
     assert (row["images"], row["dataset"], row["labels"]) == (1000, "ImageNetV2", "ImageNetV2")
+    assert "ImageNetV2 from imagenetv2-matched-frequency-format-val" in notes
     assert (row["top1_err"], row["top5_err"]) == (0.999, 0.995)
     assert run(*asked, "--data", str(tmp_path)).code == 5
+    (tmp_path / "data" / "imagenetv2-threshold0.7-format-val" / "0").mkdir(parents=True)
+    several = run(*asked, "--data", str(tmp_path / "data"))
+    assert (several.code, "matched-frequency-format-val, imagenetv2-threshold0.7" in several.err) == (2, True)
+    assert run(*asked, "--data", str(tree)).code == 0
     assert run(*asked, "--data", str(tmp_path), "--dataset", "digits").code == 2
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -31,6 +32,16 @@ from senet_bench.errors import MeasurementError, UsageError
 Fidelity = Literal["exact", "fast"]
 Decode = Callable[[bytes], Tensor]
 Crop = Callable[[Path, int], Pixels]
+UNREADABLE = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    SyntaxError,
+    struct.error,
+    Image.DecompressionBombError,
+    UsageError,
+)
+"""What decoders and the look at a file raise for an image that cannot be read."""
 TOGETHER = 8  # images decoded in one job: fewer hand-overs between threads
 
 
@@ -84,8 +95,16 @@ def decoded(path: Path) -> Tensor:
     """An image file as (3, H, W) uint8, RGB, its EXIF orientation ignored as PIL does."""
     data = path.read_bytes()
     with Image.open(io.BytesIO(data)) as header:
-        plain = header.format == "JPEG" and header.mode in ("RGB", "L") and header.getexif().get(0x0112, 1) == 1
+        plain = header.format == "JPEG" and header.mode in ("RGB", "L") and _upright(header)
     return decoder()[1](data) if plain else _by_pil(data)
+
+
+def _upright(header: Image.Image) -> bool:
+    """Whether a file says that its image is to be shown as it lies; not where that cannot be read."""
+    try:
+        return bool(header.getexif().get(0x0112, 1) == 1)
+    except (*UNREADABLE, KeyError, IndexError, TypeError, ZeroDivisionError):
+        return False
 
 
 def exact(path: Path, crop: CentreCrop) -> Pixels:
@@ -191,7 +210,7 @@ def _into(targets: Pixels, paths: list[Path], rows: list[int], cut: Crop) -> lis
         try:
             check_regular(path)  # a pipe would never end
             target[:] = cut(path, row)
-        except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError, UsageError):
+        except UNREADABLE:
             read_well.append(False)
         else:
             read_well.append(True)

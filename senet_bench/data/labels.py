@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from senet_bench.core.files import read_file
@@ -32,15 +32,18 @@ class Labels:
 
 
 def images_of_v2(folder: Path | str | None) -> DataSet:
-    """ImageNetV2 from the folder that holds its folders `0` to `999`, or that holds it unpacked."""
+    """ImageNetV2 from the folder that holds its folders `0` to `999`, or that holds one of its three sets unpacked."""
     root = existing("imagenet", folder)
-    inner = [root, *sorted(root.glob("imagenetv2-*"))]
-    tree = next((place for place in inner if (place / "0").is_dir()), None)
-    if tree is None:
+    inner = [root] if (root / "0").is_dir() else sorted(root.glob("imagenetv2-*"))
+    trees = [place for place in inner if (place / "0").is_dir()]
+    if not trees:
         raise MeasurementError(
             f"ImageNetV2: expected folders 0 to 999 in {root}", "give the unpacked archive with --data DIR"
         )
-    return numbered_classes(V2, tree)
+    if trees[1:]:
+        names = ", ".join(tree.name for tree in trees)
+        raise UsageError(f"ImageNetV2: several sets lie in {root}: {names}", f"choose one with --data {trees[0]}")
+    return replace(numbered_classes(V2, trees[0]), notes=(f"ImageNetV2 from {trees[0].name}",))
 
 
 def real_labels(file: Path, images: DataSet) -> Labels:

@@ -13,14 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from senet_bench.bench.process import cores
 from senet_bench.core.recipes import Recipe, Scaling
 from senet_bench.data.augment import normalised
 from senet_bench.data.batches import check_shared
-from senet_bench.data.images import decoded, unreadable
+from senet_bench.data.images import UNREADABLE, decoded, unreadable
 from senet_bench.detection.coco import DetectionSet, DetectionSplit
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.training.distributed import World
@@ -98,7 +97,7 @@ class Scenes:
         for row, future in batch:
             try:
                 scenes.append(future.result())
-            except (OSError, RuntimeError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            except UNREADABLE as error:
                 if corrupt is None:
                     raise unreadable(self.split.paths[row]) from error
                 corrupt.append(self.split.paths[row])

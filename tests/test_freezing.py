@@ -15,7 +15,8 @@ from torch import nn
 from senet_bench.core import catalog
 from senet_bench.core.store import Store
 from senet_bench.core.stored_errors import stored_errors
-from senet_bench.gates.trained import Freezing
+from senet_bench.data.sets import load_images
+from senet_bench.gates.trained import Freezing, parts_of
 from senet_bench.gates.trained_network import trained_network
 from senet_bench.models import attention_blocks, build
 from senet_bench.models.folding import folded
@@ -118,6 +119,15 @@ def test_what_cannot_be_frozen_ends_in_one_line(run: Run, arguments: tuple[str, 
     ended = run("freeze", *arguments)
     assert ended.code == 2
     assert told in ended.err
+
+
+def test_the_means_are_of_no_more_images_than_were_asked_for() -> None:
+    images = load_images("digits-full")
+    labels = images.training().labels
+    few, more, again = (parts_of(images, most, 0)["calibration"] for most in (5, 20, 5))
+    assert len(set(labels[few].tolist())) == len(few) == 5
+    assert np.bincount(labels[more]).tolist() == [2] * 10
+    assert few.tolist() == again.tolist()
 
 
 def test_a_network_without_gates_has_nothing_to_freeze(run: Run, tmp_path: Path) -> None:

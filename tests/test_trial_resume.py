@@ -59,6 +59,8 @@ def test_an_interrupted_trial_ends_in_the_bits_of_an_undisturbed_one(
     network, resumed = trained(kept)
     assert plain(resumed) == plain(result)
     assert resumed.note == ""
+    assert result.seconds is not None
+    assert (resumed.seconds, resumed.cpu_seconds) == (None, None), "they would be those of the rest"
     state = network.state_dict()
     assert all(torch.equal(value, state[name]) for name, value in whole.state_dict().items())
     TrialStore(tmp_path).put("k", {}, resumed, {})
@@ -82,6 +84,7 @@ def test_a_checkpoint_that_is_damaged_or_of_another_trial_begins_the_trial_anew_
         anew = run_trial(replace(short, checkpoint=file))
         assert plain(anew) == plain(result)
         assert said in anew.note
+        assert anew.seconds is not None
 
 
 def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,10 +160,17 @@ class TrainedSubject(Protocol):
 
 
 def parts_of(images: DataSet, most: int, seed: int) -> dict[ImagePart, LabelArray]:
-    """Rows of at most `most` training images, as many of each class, and those of two halves of the test images."""
+    """Rows of at most `most` training images, as many of each class, and those of two halves of the test images.
+
+    Where they are fewer than the classes, each is of another one.
+    """
+    import numpy as np
+
     from senet_bench.gates.watch import drawn_rows
 
     calibration = drawn_rows(images.training().labels, max(1, most // len(images.classes)), seed)
+    if len(calibration) > most:
+        calibration = np.sort(np.random.default_rng(seed).permutation(calibration)[:most])
     decision, report = _halves(images.test.labels, seed)
     return {"calibration": calibration, "decision": decision, "report": report}
 

@@ -99,10 +99,11 @@ def _fields(conditions: Any) -> dict[str, Any]:
     return {name: getattr(conditions, name) for name in conditions.__struct_fields__}
 
 
-def keep(request: TrainingRequest, record: Record[Document], images: Any, identity: Identity) -> None:
+def keep(request: TrainingRequest, record: Record[Document], images: Any, identity: Identity, *, resumed: bool) -> None:
     """Store a training from no weights as the trial that it is, for `compare` and `ablate` to find.
 
-    One that left unreadable images out is no trial, whose errors are over all of them.
+    One that left unreadable images out is no trial, whose errors are over all of them. One that was `resumed` does not
+    say how long it took, as it knows its last part alone.
     """
     from senet_bench.training.trials import trained_place
 
@@ -123,7 +124,7 @@ def keep(request: TrainingRequest, record: Record[Document], images: Any, identi
         top1_err=last.top1_err,
         top5_err=last.top5_err,
         test_loss=last.test_loss,
-        seconds=sum(row.seconds for row in rows),
+        seconds=None if resumed else sum(row.seconds for row in rows),
         processes=record.document.conditions.processes,
         **trained_place(request.device),
     )

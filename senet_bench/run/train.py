@@ -80,7 +80,8 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         notes += request.about_processes(world.size)
         conditions = request.conditions(notes, world.size)
         record: Record[Document] = Record.begin(store, new_facts("train", conditions, TrainSummary()))
-        settings = request.settings(out.with_suffix(".checkpoint"))
+        checkpoint = out.with_suffix(".checkpoint")
+        settings, resumed = request.settings(checkpoint), request.resume and checkpoint.is_file()
         settings = replace(settings, device=own(request.device, world), identity={**identity.parts(), **normalised})
 
         def ended(row: EpochRow) -> None:
@@ -91,7 +92,7 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         yield from retold(steps, lambda step: _moment(record, step, settings.checkpoint))
         if world.is_main:
             weights.save(network, out, request.spec, **request.described(), **normalised, key=identity.key)
-            reuse.keep(request, record, images, identity)
+            reuse.keep(request, record, images, identity, resumed=resumed)
         last = _last(record.document.rows) or before.errors()
         _put(record, world, summary=TrainSummary(weights=str(out), checkpoint=str(settings.checkpoint), **last))
     return record

@@ -78,6 +78,7 @@ def trained(trial: Trial, world: World | None = None) -> tuple[nn.Module, TrialR
 def _trained(trial: Trial, world: World) -> tuple[nn.Module, TrialResult]:
     present(trial.device).use(torch.device(trial.device).index or 0)
     started, cpu = time.perf_counter(), time.process_time()
+    resumed = trial.checkpoint is not None and trial.checkpoint.is_file()
     place = trial.checkpoint.with_suffix(".progress") if trial.checkpoint and world.is_main else None
     try:
         begun, note = _learnt(trial, world, place)
@@ -88,8 +89,11 @@ def _trained(trial: Trial, world: World) -> tuple[nn.Module, TrialResult]:
     finally:
         if place is not None:
             place.unlink(missing_ok=True)
+    result = _result(trial, images, seen)
+    if note or not resumed:  # from the beginning: else the time is of the rest alone
+        took = {"seconds": time.perf_counter() - started, "cpu_seconds": time.process_time() - cpu}
+        result = structs.replace(result, **took)
     note = NOTES_APART.join(filter(None, (*begun.notes, note)))
-    result = _result(trial, images, seen, time.perf_counter() - started, time.process_time() - cpu)
     if trial.weights is not None and world.is_main:
         save(network, trial.weights, trial.spec, **_facts(trial, images))
     return network, structs.replace(result, note=note) if note else result
@@ -157,7 +161,7 @@ def start(trial: Trial) -> Start:
     return start_of_training(trial.spec, images, trial.seed, trial.pretrained)
 
 
-def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: float, cpu_seconds: float) -> TrialResult:
+def _result(trial: Trial, images: sets.DataSet, seen: Predictions) -> TrialResult:
     return TrialResult(
         arm=trial.arm,
         model=trial.spec.name,
@@ -172,8 +176,6 @@ def _result(trial: Trial, images: sets.DataSet, seen: Predictions, seconds: floa
         top1_err=seen.top1_err,
         top5_err=seen.top5_err,
         test_loss=seen.loss,
-        seconds=seconds,
-        cpu_seconds=cpu_seconds,
         processes=trial.processes,
         **trained_place(trial.device),
     )

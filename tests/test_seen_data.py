@@ -60,6 +60,29 @@ def test_data_that_changed_within_a_session_are_refused(run: Run, tmp_path: Path
     assert run(*ASKED, str(data)).code == 0
 
 
+def test_errors_on_other_images_of_one_name_are_not_joined_and_a_copy_is_no_other(
+    run: Run, tmp_path: Path, ran: list[Trial]
+) -> None:
+    def seeds(data: Path, count: int, *more: str) -> set[int]:
+        data_of.cache_clear()
+        asked = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "cifar10", "--seeds", str(count))
+        ended = run(*asked, "--workers", "1", "--data", str(data), "--format", "json", *more)
+        assert ended.code == 0, ended.err
+        return {row["accuracy"]["seeds"] for row in json.loads(ended.out)["rows"]}
+
+    tiny, full = cifar(tmp_path / "tiny"), cifar(tmp_path / "full", images=30)
+    assert seeds(tiny, 3) == {3}
+    assert seeds(full, 1) == {1}
+    assert seeds(shutil.copytree(tiny, tmp_path / "copy"), 1) == {3}
+    shutil.rmtree(tiny)
+    assert seeds(cifar(tiny, images=40), 2, "--fresh") == {2}
+    run("report")
+    titles = [
+        path.read_text().splitlines()[0] for path in (tmp_path / "results" / "tables").glob("errors-cifar10-*.md")
+    ]
+    assert len(set(titles)) == len(titles) == 3
+
+
 def test_fresh_trains_again_what_another_machine_has(run: Run, tmp_path: Path, ran: list[Trial]) -> None:
     data = str(cifar(tmp_path / "data"))
     assert run(*ASKED, data).code == 0

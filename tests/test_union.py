@@ -121,6 +121,34 @@ def test_an_edited_block_is_not_pooled_with_what_it_was() -> None:
     assert gate[3] == "3"
 
 
+def test_errors_on_other_data_of_one_name_stand_in_tables_of_their_own() -> None:
+    places = ({"data": "aa"}, {"data": "aa", "folder": "./a"}, {"data": "bb"}, {"folder": "a"}, {"folder": "b"})
+    made = [
+        on_data(sweep(range(2), created=at, dataset="cifar10", **where))  # type: ignore[arg-type]
+        for at, where in enumerate(places)
+    ]
+    found = union.errors(union.entries(made))
+    assert sorted((table.protocol.data or "", table.protocol.folder or "", len(table.sources)) for table in found) == [
+        ("", "a", 1),
+        ("", "b", 1),
+        ("aa", "", 2),
+        ("bb", "", 1),
+    ]
+    named = tables(*made)
+    assert len({name for name, _ in named}) == len({table.title for _, table in named}) == 4
+    assert any(table.title.endswith("8x8 px [aa]") for _, table in named)
+    assert not any("[" in table.title for _, table in tables(*made[:2]))
+
+
+def on_data(run: StoredRun) -> StoredRun:
+    """The run with its errors on the data set of its protocol."""
+    rows = [
+        replace(row, accuracy=row.accuracy and replace(row.accuracy, dataset=row.accuracy.protocol.dataset or ""))
+        for row in run.document.rows
+    ]
+    return replace(run, document=replace(run.document, rows=rows))
+
+
 def test_an_older_training_arithmetic_is_left_out_and_counted() -> None:
     ((_, table),) = tables(sweep(range(5)), sweep(range(2), created=1, revision=2))
     assert {row[3] for row in table.texts} == {"2"}

@@ -46,7 +46,8 @@ class TimingSettings:
 class TrainingProtocol:
     """What networks were trained and tested on; two errors may be compared where all but `seeds` agree.
 
-    `revision` is that of the training arithmetic, None where an older file does not say.
+    `revision` is that of the training arithmetic, None where an older file does not say. `data` is a digest of what the
+    data set's files hold, None where it has none of its own or an older file does not say.
     """
 
     dataset: str | None = None
@@ -58,6 +59,7 @@ class TrainingProtocol:
     seeds: int | None = None
     precision: Precision | None = None
     revision: int | None = None
+    data: str | None = field(default=None, repr=False)
 
     @property
     def words(self) -> str:

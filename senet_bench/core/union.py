@@ -19,7 +19,7 @@ from senet_bench.core.blocks import BLOCKS
 from senet_bench.core.catalog import CATALOG
 from senet_bench.core.changes import changed
 from senet_bench.core.comparisons import compared, of_seeds
-from senet_bench.core.datasets import DATASETS
+from senet_bench.core.datasets import EMBEDDED
 from senet_bench.core.results import Accuracy, Latency, Row, Run, StoredDocument, TrainingProtocol
 from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, by_sides, is_outside
 from senet_bench.core.store import key_of
@@ -207,16 +207,30 @@ def errors(entries: Iterable[Entry]) -> list[Errors]:
 
 
 def training_protocol(accuracy: Accuracy) -> TrainingProtocol:
-    """What must agree before two errors are compared: all but the seeds, and where known data lie."""
+    """What must agree before two errors are compared: all but the seeds, and where data lie whose content is known."""
     return without_seeds(accuracy.protocol, accuracy.dataset)
 
 
 @lru_cache(maxsize=1024)
 def without_seeds(whole: TrainingProtocol, dataset: str) -> TrainingProtocol:
-    """A protocol on a data set without its seeds, their arithmetic, and where known data lie."""
+    """A protocol on a data set without its seeds, their arithmetic, and where data lie whose content is known."""
     protocol = replace(whole, seeds=None, revision=None, dataset=dataset)
-    own = DATASETS.get(dataset)
-    return protocol if own is None or own.classes is None else replace(protocol, folder=None)
+    known = whole.data is not None or dataset in EMBEDDED
+    return replace(protocol, folder=None) if known else protocol
+
+
+def data_words(protocols: Iterable[TrainingProtocol]) -> Callable[[TrainingProtocol], str]:
+    """What tells the data of a protocol from others of that name, to stand behind it; empty where all are the same."""
+    known: dict[str | None, set[tuple[str | None, str | None]]] = {}
+    for protocol in protocols:
+        known.setdefault(protocol.dataset, set()).add((protocol.data, protocol.folder))
+
+    def words(protocol: TrainingProtocol) -> str:
+        if len(known.get(protocol.dataset, ())) < 2:
+            return ""
+        return f" [{protocol.data[:6]}]" if protocol.data else f" [{protocol.folder or 'of an older file'}]"
+
+    return words
 
 
 def _errors_of(group: Sequence[Entry]) -> Errors:

@@ -13,7 +13,7 @@ from senet_bench.core import union
 from senet_bench.core.devices import kind_of
 from senet_bench.core.environment import Environment
 from senet_bench.core.reproduction import of_study
-from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument
+from senet_bench.core.results import AnyFacts, Facts, Row, Run, StoredDocument, TrainingProtocol
 from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Conditions
 from senet_bench.core.stored_errors import StoredErrors
@@ -118,6 +118,11 @@ class Collection:
     @cached_property
     def _timings(self) -> list[union.Timed]:
         return union.timings(self.entries)
+
+    @cached_property
+    def data_words(self) -> Callable[[TrainingProtocol], str]:
+        """What tells the data of a protocol from others of that name, to stand behind it; empty where there is one."""
+        return union.data_words(table.protocol for table in self._errors)
 
     @property
     def as_named(self) -> list[tuple[Row, ...]]:

@@ -15,7 +15,7 @@ from senet_bench.core.metrics import METRICS, Metric, costs
 from senet_bench.core.reproduction import find, of_study
 from senet_bench.core.results import Accuracy, Latency, Row
 from senet_bench.core.specs import AttentionSpec, by_sides
-from senet_bench.core.union import Key, Timed, identity
+from senet_bench.core.union import Key, Timed, data_words, identity, training_protocol
 from senet_bench.gallery.collection import Collection
 from senet_bench.show.measurements import mean_interval
 
@@ -181,12 +181,12 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
 
 
 def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
-    counts = _counts()
+    counts, data = _counts(), data_words(training_protocol(row.accuracy) for row in rows if row.accuracy)
     for row in rows:
         accuracy = row.accuracy
         if accuracy is None:
             continue
-        group = f"{accuracy.protocol.words}, {_size(row)}"
+        group = f"{accuracy.protocol.words}, {_size(row)}{data(training_protocol(accuracy))}"
         yield PricedError(
             label=row.label,
             family=row.family,

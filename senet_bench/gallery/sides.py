@@ -109,6 +109,7 @@ def _errors(sides: Mapping[str, Collection]) -> Iterator[Table]:
     protocols = dict.fromkeys(
         (replace(errors.protocol, seeds=None), errors.size) for one in sides.values() for errors in one.errors
     )
+    words = union.data_words(protocol for protocol, _ in protocols)
     for protocol, size in protocols:
         known = {
             name: {
@@ -119,7 +120,7 @@ def _errors(sides: Mapping[str, Collection]) -> Iterator[Table]:
             }
             for name, one in sides.items()
         }
-        title = f"Top-1 error on {protocol.dataset}, % ({protocol.words}), {by_sides(size[1:])} px"
+        title = f"Top-1 error on {protocol.dataset}{words(protocol)}, % ({protocol.words}), {by_sides(size[1:])} px"
         yield from _table(title, known, _error, lambda row: mean_interval(_accuracy(row)))
 
 

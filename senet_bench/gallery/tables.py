@@ -40,12 +40,14 @@ def error_tables(collection: Collection) -> list[tuple[str, Table]]:
         if table is None:
             continue
         size = "x".join(map(str, errors.size[1:]))
-        digest = key_of({"": repr((errors.protocol, errors.size))})[:6]
+        data = {"data": errors.protocol.data} if errors.protocol.data else {}
+        digest = key_of({"": repr((errors.protocol, errors.size)), **data})[:6]
         stem = f"errors-{errors.protocol.dataset}-{errors.protocol.recipe}-{errors.protocol.epochs}-{digest}"
         lost = unfinished.get(errors.protocol.dataset or "", 0)
         more = (f"{lost} run{'s' * (lost != 1)} on {errors.protocol.dataset} without any error: not finished",)
         notes = (*errors.notes, *(more if lost else ()), *table.notes)
-        tables[name_of(stem)] = replace(table, title=f"{table.title}, {size} px", notes=notes)
+        title = f"{table.title}, {size} px{collection.data_words(errors.protocol)}"
+        tables[name_of(stem)] = replace(table, title=title, notes=notes)
     return list(tables.items())
 
 

@@ -68,7 +68,8 @@ def stored(base: ModelSpec, store: Store) -> list[ErrorOrigin]:
             known = origins[key].errors if key in origins else {}
             origins[key] = replace(origin, errors={**known, **origin.errors})
     joined = union.errors(entry for entry in union.entries(runs) if _is_of(base, entry.row))
-    return [*map(_of_table, joined), *origins.values()]
+    words = union.data_words(table.protocol for table in joined)
+    return [*(_of_table(table, words(table.protocol)) for table in joined), *origins.values()]
 
 
 def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = None) -> bool:
@@ -79,8 +80,8 @@ def _is_of(base: ModelSpec, row: Row | ClassifierRow, baseline: str | None = Non
     return own == base.name or (row.attention is None and row.model.partition("@")[0] == base.name)
 
 
-def _of_table(table: union.Errors) -> ErrorOrigin:
-    """The errors of one protocol."""
+def _of_table(table: union.Errors, data: str) -> ErrorOrigin:
+    """The errors of one protocol, on data that some words tell apart."""
     protocol = table.protocol
     known = {"recipe": protocol.recipe, "epochs": protocol.epochs, "lr": protocol.lr}
     words = ", ".join(f"{name} {value}" for name, value in known.items() if value is not None)
@@ -89,7 +90,7 @@ def _of_table(table: union.Errors) -> ErrorOrigin:
         (row.model, row.attention): Error(accuracy.top1_err, accuracy.ci, accuracy.per_seed) for row, accuracy in rows
     }
     dataset = protocol.dataset or ""
-    return ErrorOrigin(f"measured on {dataset} ({words})", dataset, table.size, rows[0][0].classes, errors)
+    return ErrorOrigin(f"measured on {dataset}{data} ({words})", dataset, table.size, rows[0][0].classes, errors)
 
 
 def _of_evaluation(facts: AnyFacts, base: ModelSpec) -> Iterator[tuple[str, ErrorOrigin]]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from senet_bench.core.blocks import learns
-from senet_bench.core.datasets import DATASETS, EACH_OF_THE_PAPER
+from senet_bench.core.datasets import DATASETS, EACH_OF_THE_PAPER, EMBEDDED
 from senet_bench.core.files import kind_of_path
 from senet_bench.core.identity import REVISION, Data
 from senet_bench.core.learning import TrialResult
@@ -202,13 +202,15 @@ class Sweep:
     def protocol(self, *lessons: tuple[str, Recipe]) -> TrainingProtocol:
         """What decides whether two errors may be compared; of several lessons what all of them have."""
         sets, recipes = {dataset for dataset, _ in lessons}, [recipe for _, recipe in lessons]
+        dataset = sets.pop() if len(sets) == 1 else self.dataset
         shared = {
             name: getattr(recipes[0], name) if len({getattr(recipe, name) for recipe in recipes}) == 1 else None
             for name in ("epochs", "lr", "batch_size")
         }
         return TrainingProtocol(
-            dataset=sets.pop() if len(sets) == 1 else self.dataset,
+            dataset=dataset,
             folder=self._place,
+            data=None if dataset in (EACH_OF_THE_PAPER, *EMBEDDED) else self._data_of(dataset).digest,
             recipe=recipes[0].name + self._from if len({recipe.name for recipe in recipes}) == 1 else None,
             seeds=self.seeds,
             precision=self.precision,
@@ -377,9 +379,13 @@ class Sweep:
 
     def _data(self, cases: Sequence[Case]) -> dict[str, Data]:
         """What is in each data set."""
+        return {dataset: self._data_of(dataset) for dataset, _ in self.asked(cases)}
+
+    def _data_of(self, dataset: str) -> Data:
+        """What is in a data set."""
         from senet_bench.training.identity import data_of
 
-        return {dataset: answer(data_of, dataset, self._place) for dataset, _ in self.asked(cases)}
+        return answer(data_of, dataset, self._place)
 
 
 def check_start(spec: ModelSpec, dataset: str, folder: Path | None, weights: str | None, seeds: int) -> None:

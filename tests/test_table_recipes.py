@@ -13,6 +13,7 @@ import pytest
 from senet_bench.core.catalog import resolve
 from senet_bench.core.learning import TrialResult
 from senet_bench.core.recipes import RECIPES, Augmentation, recipe
+from senet_bench.core.studies import STUDIES
 from senet_bench.core.trial import Trial
 from senet_bench.data.augment import cut_out, draw, empty
 from senet_bench.data.batches import Batches
@@ -66,6 +67,13 @@ def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
     assert sweep.asked(select(["resnet110_cifar"]))[0][1].name == "cifar"
     (seventh,) = {found.name for _, found in Sweep(engine=Local(1), dataset="imagenet").asked(select(["table10"]))}
     assert seventh == "ablation"
+    eight = with_controls(select(["table8"]))
+    found = {
+        case.spec.name: lesson.name
+        for case, (_, lesson) in zip(eight, Sweep(engine=Local(1), dataset="imagenet").lessons(eight))
+    }
+    assert (found["senet154"], found["resnet152"]) == ("senet154", "imagenet")
+    assert STUDIES["table8"].recipe_of("senet154_nose") == STUDIES["table8"].recipe_of("senet154") == "senet154"
 
 
 def test_the_recipes_are_those_of_the_networks_papers() -> None:

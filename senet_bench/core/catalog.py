@@ -298,6 +298,12 @@ def resolve(name: str) -> ModelSpec:
     return spec
 
 
+def root_of(model: str) -> str:
+    """The name of a network without its attention."""
+    row = CATALOG.get(model)
+    return (row.baseline or row.name) if row else model
+
+
 def usual_attention(name: str) -> AttentionSpec:
     """The attention that a network of the catalog has; the paper's block for others."""
     row = CATALOG.get(name)

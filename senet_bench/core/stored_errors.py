@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from senet_bench.core.catalog import CATALOG
+from senet_bench.core.catalog import CATALOG, root_of
 from senet_bench.core.files import read_file
 from senet_bench.core.identity import TEXTS
 from senet_bench.core.intervals import interval_of_mean, wilson
@@ -126,12 +126,6 @@ class StoredErrors:
 def _group(by_seed: Mapping[int | None, StoredError]) -> ErrorGroup:
     errors = tuple(by_seed.values())
     return ErrorGroup(errors[-1].origin, errors)
-
-
-def root_of(model: str) -> str:
-    """The name of a network without its attention."""
-    row = CATALOG.get(model)
-    return (row.baseline or row.name) if row else model
 
 
 def stored_errors(store: Store, documents: Iterable[StoredDocument] | None = None) -> StoredErrors:

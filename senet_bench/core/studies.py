@@ -10,6 +10,7 @@ import difflib
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from senet_bench.core.catalog import root_of
 from senet_bench.core.paper import TABLES
 from senet_bench.core.specs import (
     AttentionSpec,
@@ -59,10 +60,9 @@ class Study:
         return self.id.removeprefix("table")
 
     def recipe_of(self, model: str) -> str:
-        """What one of its networks is trained by."""
-        known = (model, f"se{model}", model.removeprefix("se"))
-        own = (subject.recipe for subject in self.subjects if subject.model in known and subject.recipe)
-        return next(own, self.recipe)
+        """What one of its networks is trained by, named with its attention or without: both are trained alike."""
+        alike = (subject for subject in self.subjects if root_of(subject.model) == root_of(model))
+        return next((subject.recipe for subject in alike if subject.recipe), self.recipe)
 
     @property
     def models(self) -> tuple[str, ...]:

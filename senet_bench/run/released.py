@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from senet_bench.core.catalog import resolve
+from senet_bench.core.catalog import resolve, root_of
 from senet_bench.core.paper import cells
 from senet_bench.core.protocols import protocol_of
 from senet_bench.core.specs import is_outside
-from senet_bench.core.stored_errors import RELEASED, root_of
+from senet_bench.core.stored_errors import RELEASED
 from senet_bench.core.studies import Study, find_study
 from senet_bench.errors import UsageError
 from senet_bench.run.cases import is_table

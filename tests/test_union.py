@@ -149,6 +149,17 @@ def on_data(run: StoredRun) -> StoredRun:
     return replace(run, document=replace(run.document, rows=rows))
 
 
+def test_constant_gates_that_learn_or_are_1_are_networks_of_their_own() -> None:
+    def network(**given: Any) -> union.Key:
+        return union.identity(stored.row("gates", AttentionSpec("constant", **given), 0.1))
+
+    identity, learned = ("identity", True), ("learned", True)
+    options = [(), (identity,), (learned,), (identity, learned)]
+    assert len({network(options=option) for option in options}) == 4
+    assert network(options=(learned, identity)) == network(options=(identity, learned))
+    assert network(reduction=4, squeeze="max", options=(("identity", False),)) == network()
+
+
 def test_an_older_training_arithmetic_is_left_out_and_counted() -> None:
     ((_, table),) = tables(sweep(range(5)), sweep(range(2), created=1, revision=2))
     assert {row[3] for row in table.texts} == {"2"}

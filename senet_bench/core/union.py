@@ -178,10 +178,10 @@ def labels(rows: Iterable[Row]) -> Callable[[Row], str]:
 
 
 def _function(attention: AttentionSpec | None) -> AttentionSpec | None:
-    """The attention without what changes nothing: gates fixed at 0.5 have no r, no squeeze and no excitation."""
+    """The attention without what changes nothing: constant gates have no r, no squeeze and no excitation."""
     if attention is None or not attention.is_constant:
         return attention
-    plain = AttentionSpec(block="constant")
+    plain = AttentionSpec(block="constant", options=tuple(sorted(one for one in attention.options if one[1] is True)))
     return replace(plain, integration=attention.integration, placement=attention.placement, stages=attention.stages)
 
 

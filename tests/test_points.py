@@ -50,6 +50,20 @@ def here(collection: Collection) -> list[PricedError]:
     return [point for point in points(collection) if point.source == "here"]
 
 
+def test_an_arrow_leads_from_the_baseline_of_as_many_groups(tmp_path: Path) -> None:
+    rows = [
+        replace(stored.row("a network", attention, 0.1), cardinality=groups)
+        for groups in (None, 16)
+        for attention in (None, SE)
+    ]
+    run = replace(stored.ablation(), schema="senet-bench.compare/1", rows=rows)
+    stored.store(tmp_path, run, "20261120T100000Z-compare-1")
+    kinds: dict[str, list[str]] = {}
+    for point in here(gather(tmp_path, Store(tmp_path).survey())):
+        kinds.setdefault(point.pair, []).append(point.kind)
+    assert [*kinds.values()] == [["baseline", "attention"]] * 2
+
+
 @pytest.mark.parametrize(("attention", "flops"), [(SE, 4000), (ECA, 3000)])
 def test_an_evaluated_error_has_the_counts_of_its_own_block(
     tmp_path: Path, attention: AttentionSpec, flops: int

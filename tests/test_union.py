@@ -25,6 +25,7 @@ from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.show.documents import of_run
 from senet_bench.show.layout import Layout
 from senet_bench.show.measurements import error_table, fronts
+from senet_bench.show.networks import pairs_in
 from tests.support import stored
 
 SE = AttentionSpec()
@@ -158,6 +159,21 @@ def test_constant_gates_that_learn_or_are_1_are_networks_of_their_own() -> None:
     assert len({network(options=option) for option in options}) == 4
     assert network(options=(learned, identity)) == network(options=(identity, learned))
     assert network(reduction=4, squeeze="max", options=(("identity", False),)) == network()
+
+
+def test_a_row_is_compared_with_the_baseline_and_control_of_its_own_number_of_groups() -> None:
+    rows = []
+    for groups, base in ((None, 0.5), (16, 0.3)):
+        for attention, error in ((None, base), (SE, base - 0.1), (AttentionSpec("constant"), base - 0.05)):
+            rows.append(replace(stored.row("a network", attention, error), cardinality=groups))
+    found = [row.accuracy for row in comparisons.compared(rows) if row.accuracy]
+    assert [one.difference for one in found if one.difference is not None] == [
+        pytest.approx(change) for change in (-0.1, -0.05) * 2
+    ]
+    assert [one.control_difference for one in found if one.control_difference is not None] == [pytest.approx(-0.05)] * 2
+    assert [(base.cardinality, variant.cardinality) for base, variant in pairs_in(rows)] == [(None, None)] * 2 + [
+        (16, 16)
+    ] * 2
 
 
 def test_an_older_training_arithmetic_is_left_out_and_counted() -> None:

@@ -122,7 +122,12 @@ def names(row: Row) -> set[str]:
 
 def group_of(row: Row) -> tuple[object, ...]:
     """The baseline that a row belongs to, with its sizes."""
-    return row.baseline or row.model, row.input_size, row.classes
+    return row.baseline or row.model, *_sizes(row)
+
+
+def _sizes(row: Row) -> tuple[object, ...]:
+    """What a row shares with its baseline: the images, the classes, and the number of groups."""
+    return row.input_size, row.classes, row.cardinality
 
 
 def _sites(row: Row) -> tuple[object, ...]:
@@ -144,13 +149,13 @@ class References:
         self._controls: dict[tuple[object, ...], Row] = {}
         for row in rows:
             if row.attention is None or row.role == "baseline":
-                self._baselines.setdefault((row.model, row.input_size, row.classes), []).append(row)
+                self._baselines.setdefault((row.model, *_sizes(row)), []).append(row)
             if row.role == "control":
                 self._controls.setdefault((group_of(row), _sites(row)), row)
 
     def baseline_of(self, row: Row) -> Row | None:
         """The row that a row's differences are to, None where it is not there."""
-        known = self._baselines.get((row.baseline, row.input_size, row.classes), ())
+        known = self._baselines.get((row.baseline, *_sizes(row)), ())
         return next((other for other in known if other is not row), None)
 
     def control_of(self, row: Row) -> Row | None:

@@ -427,7 +427,7 @@ def _place(row: Row) -> Key:
     before, behind = _network_place(row.model, row.baseline, row.role, row.attention)
     axes = tuple(_axis_place(name, value) for name, value in sorted(row.axes.items())) if row.axes else ()
     base, role, block = before
-    return base, row.input_size, row.classes, role, block, axes, behind
+    return base, row.input_size, row.classes, row.cardinality or 0, role, block, axes, behind
 
 
 @lru_cache(maxsize=8192)

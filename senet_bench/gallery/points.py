@@ -180,6 +180,11 @@ def _unlike(row: Row, dataset: str) -> tuple[str, ...]:
     return () if alike else (f"cost of the network with {row.classes} classes, not {CLASS_COUNTS[dataset]}",)
 
 
+def _groups(row: Row) -> str:
+    """The number of groups of a network where it is not its own."""
+    return f" C={row.cardinality}" if row.cardinality is not None else ""
+
+
 def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
     counts, data = _counts(), data_words(training_protocol(row.accuracy) for row in rows if row.accuracy)
     for row in rows:
@@ -194,7 +199,7 @@ def _trained(rows: Sequence[Row]) -> Iterator[PricedError]:
             source="here",
             kind=_kind(row.attention),
             group=group,
-            pair=f"{group} {row.baseline or row.model}",
+            pair=f"{group} {row.baseline or row.model}{_groups(row)}",
             error=100 * accuracy.top1_err,
             costs=_costs(row, counts),
             known=TrainedError(accuracy),

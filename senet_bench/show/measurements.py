@@ -119,7 +119,7 @@ def _contradictions(entries: Sequence[TimedRow], name: Callable[[Row], str]) -> 
 
 def _shared(row: Row, latency: Latency) -> tuple[object, ...]:
     """What the times of two networks share that are set against each other."""
-    return row.input_size, row.classes, latency.conditions
+    return row.input_size, row.classes, row.cardinality, latency.conditions
 
 
 def _conditions(latencies: Sequence[Latency]) -> tuple[str, tuple[str, ...]]:

@@ -27,7 +27,8 @@ def pairs_in(rows: Sequence[Row]) -> list[RowPair]:
         for base in rows
         if base.baseline is None
         for variant in rows
-        if (variant.baseline, variant.input_size, variant.classes) == (base.model, base.input_size, base.classes)
+        if (variant.baseline, variant.input_size, variant.classes, variant.cardinality)
+        == (base.model, base.input_size, base.classes, base.cardinality)
     ]
 
 

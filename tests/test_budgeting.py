@@ -18,6 +18,7 @@ from senet_bench.core.schemas import schema_of
 from senet_bench.core.specs import Allocator, AttentionSpec, Conditions
 from senet_bench.core.store import Store
 from senet_bench.models import build_spec
+from senet_bench.overhead import origins
 from senet_bench.overhead.answer import Budget, plain_networks, untimed
 from senet_bench.overhead.fitting import fitting_rows
 from senet_bench.overhead.tables import sentences
@@ -92,6 +93,22 @@ def test_the_answer_comes_from_stored_rows_of_every_command_and_nothing_is_store
     assert wide["error"] is None
     assert wide["command"] == "senet-bench compare resnet20_cifar --budget-params 1.025 --dataset digits"
     assert wide["ratios"]["params"] <= 1.025
+
+
+def test_the_latency_of_a_block_that_was_edited_since_answers_nothing(run: Command) -> None:
+    gate = AttentionSpec(block="mine:Gate")
+    before = row("seresnet20_cifar", BASE, gate, source="aaaa", latency=timed(1.01, 1.0, 1.02))
+    keep(row("resnet20_cifar", BASE), before)
+    base = catalog.resolve("resnet20_cifar")
+
+    def known() -> int:
+        store = Store(Path("results"))
+        (origin,) = (origin for origin in origins.stored(base, store) if origin.dataset == "digits")
+        return len(origins.latest_latencies(base, origin, store, Conditions())[0])
+
+    assert known() == 1
+    keep(row("seresnet20_cifar", BASE, gate, source="bbbb"), created="2026-01-02T00:00:00Z")
+    assert known() == 0
 
 
 def test_the_newest_fact_of_a_network_counts_and_other_protocols_are_apart(run: Command) -> None:

@@ -105,21 +105,43 @@ def test_a_try_out_a_failure_and_a_run_without_an_end_hide_nothing() -> None:
     assert [row[3] for row in quick.texts] == ["2", "2", "2"]
 
 
-def test_an_edited_block_is_not_pooled_with_what_it_was() -> None:
-    def of(source: str, run: StoredRun) -> StoredRun:
-        rows = [
-            replace(row, attention=AttentionSpec(block="mine:Gate"), label="+ mine:Gate", source=source)
-            if row.role == "variant"
-            else row
-            for row in run.document.rows
-        ]
-        return replace(run, document=replace(run.document, rows=rows))
+def of_source(source: str, run: StoredRun) -> StoredRun:
+    """The run with a block from outside, whose code has that digest, in the place of SE."""
+    rows = [
+        replace(row, attention=AttentionSpec(block="mine:Gate"), label="+ mine:Gate", source=source)
+        if row.role == "variant"
+        else row
+        for row in run.document.rows
+    ]
+    return replace(run, document=replace(run.document, rows=rows))
 
-    before, after = of("aaaa", sweep(range(5))), of("bbbb", sweep(range(3), created=1, shift=0.05))
+
+def test_an_edited_block_is_not_pooled_with_what_it_was() -> None:
+    before, after = of_source("aaaa", sweep(range(5))), of_source("bbbb", sweep(range(3), created=1, shift=0.05))
     ((_, table),) = tables(after, before)
     assert table.notes[0] == "joined from 2 runs; left out: 1 row of an older revision of mine:Gate"
     gate = next(row for row in table.texts if row[0] == "+ mine:Gate")
     assert gate[3] == "3"
+
+
+def untimed(run: StoredRun) -> StoredRun:
+    rows = [replace(row, latency=None) for row in run.document.rows]
+    return replace(run, document=replace(run.document, rows=rows))
+
+
+def test_a_time_of_a_block_that_was_edited_since_is_left_out_and_counted() -> None:
+    before = of_source("aaaa", timed_sweep("aaaaaaaaaaaa", created=0, ratios={"se": 1.4}))
+    alone = of_source("aaaa", timed_sweep("aaaaaaaaaaaa", created=1, ratios={"se": 1.5}, batch_size=8))
+    after = of_source("bbbb", untimed(sweep(range(5), ("se",), created=2)))
+    for order in itertools.permutations((before, alone, after)):
+        one, eight = union.timings(union.entries(order))
+        for timed in (one, eight):
+            assert [row.label for row in timed.rows] == ["ResNet-20"]
+            assert timed.left_out == ("1 time of an older revision of mine:Gate",)
+    (timed,) = union.timings(union.entries([before]))
+    old, new = before.document.rows[1], after.document.rows[1]
+    assert timed.latency_of(old) is not None
+    assert timed.latency_of(new) is None
 
 
 def test_errors_on_other_data_of_one_name_stand_in_tables_of_their_own() -> None:

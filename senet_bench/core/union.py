@@ -121,8 +121,10 @@ class Timed(Union):
     """The whole row that a network's latency stands in, with what was timed in turns with it."""
 
     def latency_of(self, row: Row) -> Latency | None:
-        """The latency of the same network, None when it was not timed."""
-        return self.by_network.get(identity(row))
+        """The latency of the same network of the same code, None when it was not timed."""
+        network = identity(row)
+        measured = self.measured.get(network)
+        return self.by_network.get(network) if measured is None or measured.source == row.source else None
 
     def beside(self, row: Row) -> Row:
         """The row with the latency of the same network and no other, without one when it was not timed."""
@@ -293,13 +295,22 @@ def _current(group: Sequence[Entry]) -> tuple[list[Entry], tuple[str, ...]]:
     newest = max(_revision(entry) for entry in group)
     current = [entry for entry in group if _revision(entry) == newest]
     older = len(group) - len(current)
-    sources = {entry.network: entry.row.source for entry in current}  # the last one stays
-    kept = [entry for entry in current if entry.row.source == sources[entry.network]]
-    names = dict.fromkeys(_outside(entry.row) for entry in current if entry.row.source != sources[entry.network])
     words = [_counted(older, "row", f"of an older training arithmetic (revision below {newest})")] if older else []
-    if len(kept) < len(current):
-        words.append(_counted(len(current) - len(kept), "row", f"of an older revision of {', '.join(names)}"))
-    return kept, tuple(words)
+    sources = newest_sources(current)
+    kept = [entry for entry in current if entry.row.source == sources[entry.network]]
+    edited = [entry.row for entry in current if entry.row.source != sources[entry.network]]
+    return kept, (*words, *_of_edited(edited, "row"))
+
+
+def newest_sources(entries: Iterable[Entry]) -> dict[Key, str]:
+    """The digest of the code from outside that each network was made of last; the entries stand oldest first."""
+    return {entry.network: entry.row.source for entry in entries}
+
+
+def _of_edited(rows: Sequence[Row], noun: str) -> tuple[str, ...]:
+    """What is said of rows that are left out as their code from outside was edited since, if there are any."""
+    names = dict.fromkeys(map(_outside, rows))
+    return (_counted(len(rows), noun, f"of an older revision of {', '.join(names)}"),) if rows else ()
 
 
 def _revision(entry: Entry) -> int:
@@ -315,17 +326,30 @@ def _outside(row: Row) -> str:
 def timings(entries: Iterable[Entry]) -> list[Timed]:
     """The latencies of each machine, version of torch and conditions, of a network the latest that can be relied on.
 
-    Machines and versions are never mixed. A latency with a reason against it counts where there is no other.
+    Machines and versions are never mixed. A latency with a reason against it counts where there is no other, and one of
+    a network whose code from outside was edited since counts nowhere.
     """
+    entries = list(entries)
+    sources = newest_sources(entries)
     groups: dict[tuple[str, str, Conditions], list[tuple[Entry, Latency]]] = {}
     for entry in entries:
         for latency in entry.row.latencies:
             groups.setdefault((entry.run.machine, entry.run.torch, latency.conditions), []).append((entry, latency))
-    tables = [_timed(*key, group) for key, group in groups.items()]
+    tables = []
+    for key, group in groups.items():
+        current = [one for one in group if one[0].row.source == sources[one[0].network]]
+        edited = [entry.row for entry, _ in group if entry.row.source != sources[entry.network]]
+        tables += [_timed(*key, current, _of_edited(edited, "time"))] if current else []
     return sorted(tables, key=lambda table: (table.machine, table.torch, repr(table.conditions)))
 
 
-def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tuple[Entry, Latency]]) -> Timed:
+def _timed(
+    machine: str,
+    torch: str,
+    conditions: Conditions,
+    group: Sequence[tuple[Entry, Latency]],
+    left_out: tuple[str, ...],
+) -> Timed:
     chosen: dict[Key, tuple[Entry, Latency]] = {}
     for entry, latency in group:
         key = entry.network
@@ -333,7 +357,7 @@ def _timed(machine: str, torch: str, conditions: Conditions, group: Sequence[tup
             chosen[key] = entry, latency
     rows = in_order(_timed_by(entry.row, latency) for entry, latency in chosen.values())
     earlier = len(group) - len(chosen)
-    left_out = (_counted(earlier, "other measurement", "of the same networks"),) if earlier else ()
+    left_out = (*((_counted(earlier, "other measurement", "of the same networks"),) if earlier else ()), *left_out)
     known = {key: latency for key, (_, latency) in chosen.items()}
     sources = _paths(entry for entry, _ in chosen.values())
     measured = {key: entry.row for key, (entry, _) in chosen.items()}

@@ -146,22 +146,27 @@ def printed_error(study: Study, subject: PrintedSubject) -> float | None:
 def latest_latencies(
     base: ModelSpec, origin: ErrorOrigin, store: Store, conditions: Conditions
 ) -> tuple[dict[PlainKey, Latency], str]:
-    """The newest latency of each network under the conditions on the machine that timed last, and what that was."""
+    """The newest latency of each network under the conditions on the machine that timed last, and what that was.
+
+    None is of a network whose code from outside was edited since.
+    """
     latest: dict[str, dict[PlainKey, Latency]] = {}
     last, others = "", set[str]()
-    for _, run in store.runs():
-        machine = run.environment.machine
-        for row in run.rows:
-            like = (row.input_size, row.classes, row.cardinality) == (origin.size, origin.classes, None)
-            if like and row.baseline == base.name:
-                for latency in row.latencies:
-                    if latency.ratio is None or not _like(latency.conditions, conditions):
-                        continue
-                    if latency.conditions.allocator in _allocators(conditions.allocator):
-                        latest.setdefault(machine, {})[row.model, row.attention] = latency
-                        last = machine
-                    else:
-                        others.add(latency.conditions.allocator)
+    entries = union.entries(union.StoredRun(str(path), run) for path, run in store.runs())
+    sources = union.newest_sources(entries)
+    for entry in entries:
+        row, machine = entry.row, entry.run.machine
+        like = (row.input_size, row.classes, row.cardinality) == (origin.size, origin.classes, None)
+        if not like or row.baseline != base.name or row.source != sources[entry.network]:
+            continue
+        for latency in row.latencies:
+            if latency.ratio is None or not _like(latency.conditions, conditions):
+                continue
+            if latency.conditions.allocator in _allocators(conditions.allocator):
+                latest.setdefault(machine, {})[row.model, row.attention] = latency
+                last = machine
+            else:
+                others.add(latency.conditions.allocator)
     if last:
         return latest[last], f"{told(conditions)}, machine {last}"
     apart = f", allocator {conditions.allocator}: stored with {' and '.join(sorted(others))}" if others else ""

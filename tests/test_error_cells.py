@@ -187,6 +187,17 @@ def test_a_gain_has_a_status_of_its_own(base: list[float], own: list[float], sta
     assert judged(store, "seresnet110_cifar", "4")["senet.top1_gain"].status == status
 
 
+def test_an_error_on_another_data_set_stands_in_no_cell_and_hides_none_on_the_cells_own(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "resnet110_cifar", PREACT, [0.03, 0.04], dataset="digits")
+    cell = judged(store, "resnet110_cifar", "4", any_protocol=True)["original.top1_err"]
+    assert (cell.status, cell.measured, cell.differs_in) == ("not measured", None, ("on digits, not cifar10",))
+    put(store, "resnet110_cifar", replace(PREACT, lr=0.05).lasting(30), [0.3, 0.4])
+    cell = judged(store, "resnet110_cifar", "4", any_protocol=True)["original.top1_err"]
+    assert cell.status == "other protocol"
+    assert cell.measured == pytest.approx(35)
+
+
 def evaluated(**changes: Any) -> ClassifierRow:
     told: dict[str, Any] = {
         "model": "seresnet50",

@@ -74,9 +74,9 @@ def error_cell(cell: PrintedCell, wanted: Asked) -> CellStatus:
     }
     if not groups:
         return structs.replace(not_measured(cell, NEEDS_TRAINING), **costs)
-    nearest = min(groups, key=lambda group: len(protocol.differences(group.origin)))
+    nearest = min(groups, key=lambda group: protocol.distance(group.origin))
     differing = protocol.differences(nearest.origin)
-    if wanted.any_protocol:
+    if wanted.any_protocol and nearest.origin.dataset == protocol.dataset:
         return structs.replace(_beside(cell, nearest, "other protocol", protocol), **costs)
     why = f"measured by another protocol: {', '.join(differing)}"
     return structs.replace(not_measured(cell, why), differs_in=differing, **costs)

@@ -35,6 +35,10 @@ class Protocol:
         """What a stored error was measured by otherwise, a few words each; empty where nothing differs."""
         return tuple(self._differences(origin))
 
+    def distance(self, origin: StoredOrigin) -> tuple[bool, int]:
+        """What is less the nearer a stored error's protocol is: another data set is farther than all else."""
+        return origin.dataset != self.dataset, len(self.differences(origin))
+
     def _differences(self, origin: StoredOrigin) -> Iterator[str]:
         if origin.dataset != self.dataset:
             yield f"on {origin.dataset}, not {self.dataset}"

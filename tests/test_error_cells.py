@@ -26,6 +26,7 @@ from tests.conftest import Run
 
 def put(store: Store, model: str, by: Recipe, errors: list[float], **changes: Any) -> None:
     """Store trials of a network by a recipe on the whole of a data set, one a seed."""
+    precision = changes.pop("precision", "fp32")
     spec = changes.pop("spec", resolve(model))
     dataset = changes.pop("dataset", "cifar10")
     train, test = DATASETS[dataset].images or (0, 0)
@@ -42,7 +43,7 @@ def put(store: Store, model: str, by: Recipe, errors: list[float], **changes: An
             epochs=by.epochs,
             lr=by.lr,
             seed=seed,
-            precision="fp32",
+            precision=precision,
             images=data["test"],
             top1_err=error,
             top5_err=error / 4,
@@ -198,6 +199,18 @@ def test_an_error_on_another_data_set_stands_in_no_cell_and_hides_none_on_the_ce
     assert cell.measured == pytest.approx(35)
 
 
+def test_a_gain_is_over_the_most_seeds_that_share_their_data(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    other = {"labels": "other", "images": "other"}
+    put(store, "seresnet110_cifar", PREACT, [0.09], precision="bf16")
+    put(store, "seresnet110_cifar", PREACT, [0.05, 0.06, 0.07, 0.05], data=other)
+    put(store, "seresnet110_cifar", PREACT, [0.0525, 0.0526, 0.0521])
+    put(store, "resnet110_cifar", PREACT, [0.0640, 0.0642, 0.0638])
+    gain = judged(store, "seresnet110_cifar", "4")["senet.top1_gain"]
+    assert gain.seeds == 3
+    assert gain.measured == pytest.approx(1.16)
+
+
 def evaluated(**changes: Any) -> ClassifierRow:
     told: dict[str, Any] = {
         "model": "seresnet50",
@@ -284,6 +297,34 @@ def test_a_gain_of_two_networks_on_the_same_images_is_paired_by_image(tmp_path: 
     assert (gain.status, gain.printed, gain.ci_over) == ("same sign and inside", "1.51", "images")
     assert gain.measured == pytest.approx(1.48)
     assert gain.ci == pytest.approx((1.1, 1.9))
+
+
+def test_seeds_that_were_evaluated_at_another_crop_are_joined(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "seresnet50", recipe("imagenet"), [0.24, 0.25, 0.26], dataset="imagenet")
+    trials = trial_errors(store)
+    told: dict[str, Any] = {"origin": None, "recipe": "imagenet", "epochs": 100}
+    rows = [evaluated(trial=key, weights=f"/{key}", size=320, **told) for key in trials]
+    rows.append(evaluated(trial=next(iter(trials)), size=320, precision="bf16", **told))
+    rows += [evaluated(origin=None, weights=f"/{name}", size=320) for name in ("a", "b")]
+    known = StoredErrors(of_evaluation(row, trials) for row in rows)
+    network, _ = of_evaluation(rows[0], trials)
+    assert [len(group.errors) for group in known.of(network)] == [3, 1, 1, 1]
+
+
+def test_a_gain_of_one_seed_gives_way_to_one_by_image(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    put(store, "resnet50", recipe("imagenet"), [0.25], dataset="imagenet")
+    put(store, "seresnet50", recipe("imagenet"), [0.24], dataset="imagenet")
+    trials = trial_errors(store)
+    key = next(key for key, (network, _) in trials.items() if network[1] is not None)
+    told: dict[str, Any] = {"against": "resnet50", "difference": -0.0148, "difference_ci": (-0.019, -0.011)}
+    row = evaluated(origin=None, trial=key, recipe="imagenet", epochs=100, **told)
+    known = StoredErrors([*trials.values(), of_evaluation(row, trials)])
+    spec = resolve("seresnet50")
+    (gain,) = gain_cells(paper_cells(spec, "table2"), Asked(spec, known))
+    assert gain.ci_over == "images"
+    assert gain.measured == pytest.approx(1.48)
 
 
 def test_what_train_stored_stands_in_the_row_of_an_ablation(run: Run, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from senet_bench.core.paper import (
 )
 from senet_bench.core.protocols import Protocol, command_of, protocol_of, training_operations
 from senet_bench.core.specs import ModelSpec
-from senet_bench.core.stored_errors import ErrorGroup, StoredErrors
+from senet_bench.core.stored_errors import ErrorGroup, StoredError, StoredErrors
 from senet_bench.core.studies import STUDIES
 
 ERRORS = ("top1_err", "top5_err")
@@ -192,24 +192,38 @@ class PairedGain:
 
 
 def _paired(protocol: Protocol, wanted: Asked) -> PairedGain | None:
-    """The gain over the baseline by the protocol, paired by seed or by image; None where there are no pairs."""
+    """The gain over the baseline by the protocol, None where there are no pairs.
+
+    Paired over the most seeds that both have by one origin; where those are fewer than two, by image if it was.
+    """
     own, base = (
         [group for group in wanted.groups(base=is_base) if not protocol.differences(group.origin)]
         for is_base in (False, True)
     )
-    for ours in own:
-        for theirs in base:
-            one, other = theirs.by_seed(), ours.by_seed()
-            shared = sorted(one.keys() & other.keys())
-            if shared:
-                paired = paired_seeds([100 * other[seed] for seed in shared], [100 * one[seed] for seed in shared])
-                return PairedGain(paired.difference, paired.ci, "seeds", len(shared))
-        for error in ours.errors:
-            if error.gain is not None:
-                low, high = error.gain_ci or (0.0, 0.0)
-                interval = (100 * low, 100 * high) if error.gain_ci else None
-                return PairedGain(100 * error.gain, interval, "images", ours.origin.test_images)
-    return None
+    pairs = (_on_shared_seeds(ours, theirs) for ours in own for theirs in base)
+    shared = max(pairs, key=lambda both: len(both[0]), default=([], []))
+    by_image = next(((error, group) for group in own for error in group.errors if error.gain is not None), None)
+    if by_image is not None and len(shared[0]) < 2:
+        return _over_images(by_image[0], by_image[1].origin.test_images)
+    if not shared[0]:
+        return None
+    paired = paired_seeds(*shared)
+    return PairedGain(paired.difference, paired.ci, "seeds", len(shared[0]))
+
+
+def _on_shared_seeds(ours: ErrorGroup, theirs: ErrorGroup) -> tuple[list[float], list[float]]:
+    """The errors of two networks in points over the seeds that both have; none where the data were others."""
+    if (ours.origin.data, ours.origin.weights) != (theirs.origin.data, theirs.origin.weights):
+        return [], []
+    own, others = ours.by_seed(), theirs.by_seed()
+    shared = sorted(own.keys() & others.keys())
+    return [100 * own[seed] for seed in shared], [100 * others[seed] for seed in shared]
+
+
+def _over_images(error: StoredError, images: int) -> PairedGain:
+    """The gain that was found on the same images, so many of them."""
+    low, high = error.gain_ci or (0.0, 0.0)
+    return PairedGain(100 * (error.gain or 0.0), (100 * low, 100 * high) if error.gain_ci else None, "images", images)
 
 
 def _gain(cell: PrintedCell, gain: PairedGain, *, derived: bool) -> CellStatus:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from senet_bench.core.catalog import CATALOG, root_of
+from senet_bench.core.datasets import EMBEDDED
 from senet_bench.core.files import read_file
 from senet_bench.core.identity import TEXTS
 from senet_bench.core.intervals import interval_of_mean, wilson
@@ -29,7 +30,8 @@ class StoredOrigin:
     """What an error was measured by; of two equal ones the errors differ by their seeds alone.
 
     `facts` is what the recipe trains by, None where that is not known; `size` the side of the centre crop in pixels.
-    `weights` names what was evaluated, empty for a trial.
+    `weights` names what was evaluated: nothing for a trial or the weights that it left, whose seed tells them apart.
+    `data` is a digest of what was trained on, empty where that is not stored or comes with this toolkit.
     """
 
     dataset: str
@@ -46,6 +48,7 @@ class StoredOrigin:
     averaged: bool = False
     weights: str = ""
     labels: str = ""
+    data: str = ""
 
     @property
     def released(self) -> bool:
@@ -211,6 +214,7 @@ def _of_trial(definition: Mapping[str, Any], data: Mapping[str, Any], result: Tr
         precision=result.precision,
         start=str(definition.get("start", "")),
         averaged=definition.get("ema") is not None,
+        data="" if result.dataset in EMBEDDED else f"{data.get('labels', '')}{data.get('images', '')}",
     )
 
 
@@ -229,6 +233,11 @@ def _evaluations(
                 yield of_evaluation(row, trials)
 
 
+def _state(row: ClassifierRow, trained: StoredOrigin) -> str:
+    """How a trial's weights were evaluated, in words; empty where it was as the trial itself tests them."""
+    return " ".join(filter(None, (row.taken, row.precision if row.precision != trained.precision else None)))
+
+
 def of_evaluation(
     row: ClassifierRow, trials: Mapping[str, tuple[NetworkKey, StoredError]] | None = None
 ) -> tuple[NetworkKey, StoredError]:
@@ -236,22 +245,21 @@ def of_evaluation(
     known = (trials or {}).get(row.trial or "")
     seed = known[1].seed if known else None
     trained = known[1].origin if known else None
-    if trained is None:
-        trained = StoredOrigin(
-            dataset=row.dataset,
-            size=row.size,
-            train_images=None,
-            test_images=row.images,
-            recipe=row.recipe,
-            epochs=row.epochs,
-            precision=row.precision,
-        )
+    unknown = StoredOrigin(
+        dataset=row.dataset,
+        size=row.size,
+        train_images=None,
+        test_images=row.images,
+        recipe=row.recipe,
+        epochs=row.epochs,
+        precision=row.precision,
+    )
     origin = replace(
-        trained,
+        trained or unknown,
         dataset=row.dataset,
         size=row.size,
         test_images=row.images,
-        weights=row.origin or row.weights,
+        weights=row.origin or row.weights if trained is None else _state(row, trained),
         labels=row.labels or "",
     )
     paired = row.against is not None and root_of(row.model) == row.against and row.difference is not None

@@ -20,6 +20,7 @@ from senet_bench.core.specs import AttentionSpec
 from senet_bench.core.store import Store
 from senet_bench.core.union import StoredRun
 from senet_bench.errors import UsageError
+from senet_bench.gallery.ablations import title_of
 from senet_bench.gallery.collection import Collection, gather
 from senet_bench.gallery.tables import error_tables, time_table
 from senet_bench.show.documents import of_run
@@ -196,6 +197,26 @@ def test_a_row_is_compared_with_the_baseline_and_control_of_its_own_number_of_gr
     assert [(base.cardinality, variant.cardinality) for base, variant in pairs_in(rows)] == [(None, None)] * 2 + [
         (16, 16)
     ] * 2
+
+
+def test_ablations_with_other_classes_or_groups_are_ablations_of_their_own() -> None:
+    def counted(**sizes: Any) -> StoredRun:
+        run = stored.ablation()
+        rows = [replace(row, accuracy=None, **sizes) for row in run.rows]
+        model = "seresnext50_32x4d" if "cardinality" in sizes else "seresnet20_cifar"
+        conditions = RunConditions(model=model, axes={"reduction": "2,4,8"})
+        name = "-".join(map(str, sizes.values()))
+        return StoredRun(f"runs/a/{name}-ablate.json", replace(run, conditions=conditions, rows=rows))
+
+    runs = [counted(classes=10), counted(classes=100), counted(classes=1000, cardinality=16)]
+    runs.append(counted(classes=1000, cardinality=None))
+    assert sorted(title_of(one) for one in union.ablation_runs(runs)) == [
+        "SE-ResNeXt-50 (16x4d) by reduction, counted",
+        "SE-ResNeXt-50 (32x4d) by reduction, counted",
+        "SE-ResNet-20 (100 classes) by reduction, counted",
+        "SE-ResNet-20 by reduction, counted",
+    ]
+    assert [len(one.together().rows) for one in union.ablation_runs(runs)] == [5] * 4
 
 
 def test_an_older_training_arithmetic_is_left_out_and_counted() -> None:

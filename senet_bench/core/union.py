@@ -138,11 +138,16 @@ class Timed(Union):
 
 @dataclass(frozen=True, slots=True)
 class Ablation(Union):
-    """The settings of one network along the same axes, under one protocol where they were trained."""
+    """The settings of one network along the same axes, under one protocol where they were trained.
+
+    `classes` is how many the network tells apart, `cardinality` its number of groups where that is not its own.
+    """
 
     model: str = ""
     axes: tuple[str, ...] = ()
     protocol: TrainingProtocol | None = None
+    classes: int = 0
+    cardinality: int | None = None
 
 
 def identity(row: Row) -> Key:
@@ -368,7 +373,8 @@ def _timed(
 class AblationRuns:
     """The runs of one network along the same axes, by images of one size, under one protocol where they trained.
 
-    `seeds` is the most that a setting has in all of them.
+    `seeds` is the most that a setting has in all of them, `classes` how many the network tells apart, `cardinality` its
+    number of groups where that is not its own.
     """
 
     model: str
@@ -376,15 +382,25 @@ class AblationRuns:
     protocol: TrainingProtocol | None
     runs: tuple[StoredRun, ...]
     seeds: int
+    classes: int
+    cardinality: int | None
 
     @property
-    def place(self) -> tuple[str, tuple[str, ...], str]:
+    def place(self) -> tuple[str, tuple[str, ...], str, int, int]:
         """What sorts ablations of as many seeds."""
-        return self.model, self.axes, repr(self.protocol)
+        return self.model, self.axes, repr(self.protocol), self.classes, self.cardinality or 0
 
     def together(self) -> Ablation:
         """Their rows as those of one ablation."""
-        return _ablation(self.model, self.axes, self.protocol, self.runs)
+        stored = entries(self.runs)
+        about = Ablation((), (), _paths(stored), self.model, self.axes, None, self.classes, self.cardinality)
+        if self.protocol is None:
+            return replace(about, rows=tuple(latest(stored)))
+        trained = _errors_of([entry for entry in stored if entry.row.accuracy])
+        known = {identity(row) for row in trained.rows}
+        untrained = [row for row in latest(stored) if identity(row) not in known]
+        rows = tuple(in_order((*trained.rows, *untrained)))
+        return replace(about, rows=rows, left_out=trained.left_out, protocol=trained.protocol)
 
 
 def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
@@ -393,34 +409,20 @@ def ablations(runs: Iterable[StoredRun]) -> list[Ablation]:
 
 
 def ablation_runs(runs: Iterable[StoredRun]) -> list[AblationRuns]:
-    """The runs of each network, axes, protocol and size, those with the most seeds first."""
-    groups: dict[tuple[str, tuple[str, ...], TrainingProtocol | None, Key], list[StoredRun]] = {}
+    """The runs of each network, axes, protocol, size, classes and groups, those with the most seeds first."""
+    groups: dict[tuple[tuple[int, ...], AblationRuns], list[StoredRun]] = {}
     for run in runs:
         if isinstance(run.document, Run) and run.command == "ablate" and run.document.rows:
-            conditions = run.document.conditions
+            conditions, first = run.document.conditions, run.document.rows[0]
             trained = next((row.accuracy for row in run.document.rows if row.accuracy), None)
             protocol = training_protocol(trained) if trained else None
-            model = conditions.model or run.document.rows[-1].model
-            size = run.document.rows[0].input_size
-            groups.setdefault((model, tuple(sorted(conditions.axes or {})), protocol, size), []).append(run)
+            model, axes = conditions.model or run.document.rows[-1].model, tuple(sorted(conditions.axes or {}))
+            about = AblationRuns(model, axes, protocol, (), 0, first.classes, first.cardinality)
+            groups.setdefault((first.input_size, about), []).append(run)
     sized = [
-        (size, AblationRuns(model, axes, protocol, tuple(group), _most_seeds(group)))
-        for (model, axes, protocol, size), group in groups.items()
+        (size, replace(about, runs=tuple(group), seeds=_most_seeds(group))) for (size, about), group in groups.items()
     ]
     return [same for _, same in sorted(sized, key=lambda one: (-one[1].seeds, *one[1].place, one[0]))]
-
-
-def _ablation(
-    model: str, axes: tuple[str, ...], protocol: TrainingProtocol | None, runs: Sequence[StoredRun]
-) -> Ablation:
-    stored = entries(runs)
-    if protocol is None:
-        return Ablation(tuple(latest(stored)), (), _paths(stored), model, axes)
-    trained = _errors_of([entry for entry in stored if entry.row.accuracy])
-    known = {identity(row) for row in trained.rows}
-    untrained = [row for row in latest(stored) if identity(row) not in known]
-    rows = (*trained.rows, *untrained)
-    return Ablation(tuple(in_order(rows)), trained.left_out, _paths(stored), model, axes, trained.protocol)
 
 
 def _most_seeds(runs: Iterable[StoredRun]) -> int:

@@ -12,6 +12,7 @@ from senet_bench.core.axes import AXES, setting_label
 from senet_bench.core.blocks import constant_words
 from senet_bench.core.catalog import CATALOG, usual_attention
 from senet_bench.core.changes import changed
+from senet_bench.core.datasets import DATASETS
 from senet_bench.core.metrics import Form, Metric, costs
 from senet_bench.core.paper import TABLES
 from senet_bench.core.reproduction import find, of_study
@@ -125,7 +126,11 @@ def title_of(runs: AblationRuns) -> str:
 
 
 def _title(about: Ablation | AblationRuns, protocol: TrainingProtocol | None, seeds: int) -> str:
-    label = CATALOG[about.model].label if about.model in CATALOG else about.model
+    spec = CATALOG.get(about.model)
+    label = spec.with_groups(about.cardinality).label if spec else about.model
+    own = DATASETS.get(protocol.dataset or "") if protocol else None
+    usual = (own.classes if own else None) or (spec.classes if spec else about.classes)
+    label += "" if about.classes == usual else f" ({about.classes} classes)"
     trained = f"on {protocol.dataset} ({protocol.words}), {seeds} seed{'s' * (seeds != 1)}" if protocol else "counted"
     return f"{label} by {' x '.join(about.axes)}, {trained}"
 

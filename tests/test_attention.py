@@ -41,6 +41,17 @@ def weights(layer: nn.Module) -> tuple[Array, Array]:
     return weight, state["bias"].numpy() if "bias" in state else np.zeros(len(weight))
 
 
+@pytest.mark.parametrize(
+    "value", [float("inf"), -float("inf"), float("nan"), 1e101, pytest.param(-(10**101), id="an integer")]
+)
+def test_a_number_that_cannot_be_stored_is_refused_of_an_option(value: float) -> None:
+    with pytest.raises(UsageError, match=r"mine:Gate's scale.* is not between -1e"):
+        AttentionSpec(block="mine:Gate", options=(("scale", value),))
+    AttentionSpec(block="mine:Gate", options=(("scale", 1e99), ("kind", "inf"), ("wide", True)))
+    with pytest.raises(UsageError, match="reduction is beyond"):
+        AttentionSpec(reduction=10**101)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("excitation", get_args(Excitation))
 @pytest.mark.parametrize("squeeze", get_args(SqueezeName))

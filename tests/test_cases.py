@@ -1,6 +1,7 @@
 """Cases: everything a network is built from stands in its spec, resolved once where the command line is read."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,6 +77,13 @@ def test_an_option_of_a_block_is_written_as_it_is_typed() -> None:
     (base, setting), _ = grid_cases("seresnet50", {"attention": "ge/extent=4"})
     assert label(setting.spec) == "ResNet-50 + ge (extent=4)"
     assert base.role == "baseline"
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "1" + "0" * 120])
+def test_an_option_that_is_no_number_that_can_be_stored_is_refused(value: str, run: Run, tmp_path: Path) -> None:
+    ended = run("ablate", "-m", SMALL, "--attention", f"mine:Gate/scale={value}")
+    assert (ended.code, "mine:Gate's scale" in ended.err, "is not between -1e+100" in ended.err) == (2, True, True)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 def test_an_ablation_builds_and_counts_each_network_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

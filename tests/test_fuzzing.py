@@ -18,8 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from senet_bench.cli import app as application
-from senet_bench.core.results import LARGEST_NUMBER, from_json
+from senet_bench.core.results import from_json
 from senet_bench.core.schemas import DOCUMENT_KINDS
+from senet_bench.core.specs import LARGEST_NUMBER
 from senet_bench.core.store import TRIAL, Store, TrialStore
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 from senet_bench.gallery import report

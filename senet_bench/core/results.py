@@ -15,11 +15,17 @@ from senet_bench.core.environment import Environment
 from senet_bench.core.history import as_of_today
 from senet_bench.core.paper import CellStatus
 from senet_bench.core.schemas import DOCUMENT_KINDS, RUN_KIND
-from senet_bench.core.specs import AttentionSpec, AxisValue, Conditions, Precision, Role, is_outside
+from senet_bench.core.specs import (
+    LARGEST_NUMBER,
+    AttentionSpec,
+    AxisValue,
+    Conditions,
+    Precision,
+    Role,
+    is_outside,
+)
 from senet_bench.errors import BenchError, NotComparableError, UsageError
 
-LARGEST_NUMBER = 1e100
-"""What is measured and counted is far below it, and its square is still a number."""
 RESTORE = "move it away or restore it"
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Change = Annotated[float, msgspec.Meta(ge=-1, le=1)]

@@ -32,6 +32,8 @@ ATTACH, REPLACE = "+attach", "+replace"
 """What stands behind the name of a network from outside that attention is put into, or in which it is replaced."""
 USUAL_REDUCTION = 16
 """The paper's r."""
+LARGEST_NUMBER = 1e100
+"""What is measured, counted and given is far below it, and its square is still a number."""
 Role = Literal["baseline", "variant", "control", "plain"]
 """What a network is in a comparison: without attention; with it; with its gates fixed at 0.5; or without attention and
 larger, to cost what attention costs."""
@@ -85,7 +87,7 @@ class AttentionSpec:
     options: tuple[tuple[str, OptionValue], ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise `UsageError` on a value outside its choices or a reduction that is no positive integer."""
+        """Raise `UsageError` on a value outside its choices, or on a number that is none or cannot be stored."""
         object.__setattr__(self, "block", block_string(self.block))  # from Python it may be a class or an instance
         for name, choices in _CHOICES.items():
             if getattr(self, name) not in choices:
@@ -95,6 +97,13 @@ class AttentionSpec:
         for r in self.reductions:
             if not isinstance(r, int) or isinstance(r, bool) or r < 1:
                 raise UsageError(f"reduction must be a positive integer, not {r!r}", "use 16, as the paper does")
+            if r > LARGEST_NUMBER:
+                raise UsageError(f"reduction is beyond {LARGEST_NUMBER:g}", "use 16, as the paper does")
+        for name, value in self.options:
+            if isinstance(value, int | float) and not -LARGEST_NUMBER <= value <= LARGEST_NUMBER:
+                shown = f" {value:g}" if isinstance(value, float) else ""
+                problem = f"{self.block}'s {name}{shown} is not between {-LARGEST_NUMBER:g} and {LARGEST_NUMBER:g}"
+                raise UsageError(problem, "give a finite number: it is stored with what is measured")
         if self.placement == "3x3" and self.integration != "standard":
             raise UsageError(
                 f"placement 3x3 and integration {self.integration} exclude each other", "choose one of them"

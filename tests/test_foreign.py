@@ -209,6 +209,15 @@ def test_the_state_of_python_and_torch_is_put_back(tmp_path: Path) -> None:
     assert state() == before
 
 
+def test_a_package_whose_name_begins_with_ours_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = f"{Path(foreign.__file__).parents[1]}_nets/mine.py"
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    with pytest.raises(MeasurementError, match=r"ValueError: x in .*_nets/mine\.py, line 1"), contained("n:N"):
+        exec(compile("raise ValueError('x')", file, "exec"))
+    assert foreign.lies_outside(file)
+    assert not foreign.lies_outside(foreign.__file__)
+
+
 def test_errors_of_ours_and_the_keyboard_pass_through() -> None:
     for error in (UsageError("x"), Interrupted()):
         with pytest.raises(type(error)), contained("her:Net"):

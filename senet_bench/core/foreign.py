@@ -44,7 +44,7 @@ LONGEST_CALL = 200
 ENDS = {name: getattr(os, name) for name in ("_exit", "execv", "execve")}
 """What ends a process at once: the true ones, which `staying` takes away from others."""
 LEAVE = os._exit
-PACKAGE = str(Path(__file__).parents[1])
+PACKAGE = f"{Path(__file__).parents[1]}{os.sep}"
 NOT_OURS = "the code is not senet-bench's: mend it there, or see the whole traceback with --debug"
 
 
@@ -155,7 +155,7 @@ def _frames(error: BaseException) -> list[traceback.FrameSummary]:
 
 def lies_outside(file: str) -> bool:
     """Whether a file is neither ours nor of an installed package: it is the user's own."""
-    installed = [sysconfig.get_path(key) for key in ("stdlib", "purelib", "platlib")]
+    installed = [f"{sysconfig.get_path(key)}{os.sep}" for key in ("stdlib", "purelib", "platlib")]
     return Path(file).is_file() and not file.startswith((PACKAGE, *installed))
 
 

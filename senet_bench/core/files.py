@@ -82,8 +82,8 @@ def _bytes(text: str | bytes) -> bytes:
 def written_whole(path: Path, *, flushed: bool = True) -> Iterator[Path]:
     """A path to write to that becomes `path` when the block ends, flushed to the disk; where it fails nothing is left.
 
-    What is no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not
-    take it.
+    It keeps the permissions of the file that it replaces; a new one has those of any new file of this process. What is
+    no regular file (a pipe, a device) is written itself. Raises `MeasurementError` where the disk does not take it.
     """
     path = path.resolve() if path.is_symlink() else path  # the link stays one
     direct = path.exists() and not path.is_file()  # a pipe or a device has no name to rename to
@@ -92,12 +92,14 @@ def written_whole(path: Path, *, flushed: bool = True) -> Iterator[Path]:
         if not direct:
             path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            mode = 0 if direct else _begun(temporary, path)
             yield temporary
             if not direct:
                 if flushed:
                     with temporary.open("rb") as file:
                         os.fsync(file.fileno())
-                temporary.chmod(0o644)
+                with contextlib.suppress(OSError):  # some file systems have no modes
+                    temporary.chmod(mode)
                 temporary.replace(path)
         finally:
             if not direct:
@@ -108,11 +110,29 @@ def written_whole(path: Path, *, flushed: bool = True) -> Iterator[Path]:
         ) from error
 
 
+def _begun(temporary: Path, path: Path) -> int:
+    """The permissions that a file, which is made empty, is to have in the place of another, or of none."""
+    temporary.touch()
+    return stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
+
+
 def append_line(path: Path, line: str) -> None:
-    """Append a line to a file in one write; raises `MeasurementError` where the disk does not take it."""
+    """Append a line to a file, whole or not at all, behind what an interrupted write has left there.
+
+    Raises `MeasurementError` where the disk does not take it.
+    """
+    data = line.encode(errors="replace") + b"\n"
     try:
-        with path.open("ab") as file:
-            file.write(line.encode(errors="replace") + b"\n")
+        with path.open("ab+", buffering=0) as file:
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(0, end - 1))
+            left = (b"\n" if file.read(1) not in (b"", b"\n") else b"") + data
+            try:
+                while left:
+                    left = left[file.write(left) :]
+            except OSError:
+                file.truncate(end)
+                raise
     except OSError as error:
         raise MeasurementError(
             f"{path} cannot be written ({error.strerror})", "free some space or name another path"

@@ -1,6 +1,7 @@
 """Cases: everything a network is built from stands in its spec, resolved once where the command line is read."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,23 @@ def test_an_option_that_is_no_number_that_can_be_stored_is_refused(value: str, r
     ended = run("ablate", "-m", SMALL, "--attention", f"mine:Gate/scale={value}")
     assert (ended.code, "mine:Gate's scale" in ended.err, "is not between -1e+100" in ended.err) == (2, True, True)
     assert not list(tmp_path.rglob("*.json"))
+
+
+def test_r_is_given_once_as_an_option_of_a_block_or_by_itself(run: Run) -> None:
+    (_, setting), _ = grid_cases(SMALL, {"attention": "cbam/kernel=3/reduction=8"})
+    assert setting.spec.attention == AttentionSpec("cbam", reduction=8, options=(("kernel", 3),))
+    for block in ("cbam", "mine:Gate"):
+        with pytest.raises(UsageError, match=f"2 impossible.*attention {block}/reduction=8 exclude each other"):
+            grid_cases(SMALL, {"attention": f"{block}/reduction=8", "reduction": "4,16"})
+        refused = run("compare", SMALL, "--no-latency", "-r", "4", "--attention", f"{block}/reduction=8")
+        assert (refused.code, "give r once" in refused.err) == (2, True)
+    twice = AttentionSpec("cbam", reduction=4, options=(("reduction", 8),))
+    with pytest.raises(UsageError, match="give r once"):
+        replace(setting, spec=replace(setting.spec, attention=twice)).build("meta")
+    with pytest.raises(UsageError, match="kernel is given twice"):
+        grid_cases(SMALL, {"attention": "cbam/kernel=3/kernel=5"})
+    asked = ("ablate", "-m", SMALL, "--attention", "se,cbam/reduction=8", "--against", "cbam/reduction=8")
+    assert run(*asked).code == 0
 
 
 def test_an_ablation_builds_and_counts_each_network_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ from senet_bench.api.options import (
     _sides,
 )
 from senet_bench.core import specs
-from senet_bench.core.axes import AXES
-from senet_bench.core.specs import ModelSpec, is_outside
+from senet_bench.core.axes import AXES, switches_at
+from senet_bench.core.specs import AxisValue, ModelSpec, is_outside
 from senet_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -145,11 +145,11 @@ class Partners:
 
 def switches_of(typed: dict[str, str | None]) -> dict[str, Any]:
     """The attention switches that were typed, one value each."""
-    found: dict[str, Any] = {}
+    setting: dict[str, AxisValue] = {}
     for name, text in typed.items():
         if text is not None:
             values = AXES[name].parse(text)
             if len(values) > 1:
                 raise UsageError(f"--{name} {text} names {len(values)} values", "use `ablate` for more than one")
-            found |= AXES[name].switches(values[0])
-    return found
+            setting[name] = values[0]
+    return switches_at(setting)

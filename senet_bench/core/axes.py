@@ -124,10 +124,14 @@ def _set_stages(value: AxisValue) -> Mapping[str, Any]:
 def _block(text: str) -> AxisValue:
     """A block as typed: `eca`, `ge/extent=4` or `package.module:Class/kernel=5/bias=false`."""
     name, *options = (part.strip() for part in text.split("/"))
+    given = set[str]()
     for option in options:
         key, equals, value = option.partition("=")
         if not (key.isidentifier() and equals and value):
             raise ValueError(f"{option!r} is no option written as name=value")
+        if key in given:
+            raise ValueError(f"{key} is given twice")
+        given.add(key)
     if not is_outside(name):
         name = str(_choice(*BLOCKS)(name))
         find_block(name).check(_options(options))
@@ -135,8 +139,13 @@ def _block(text: str) -> AxisValue:
 
 
 def _set_block(value: AxisValue) -> Mapping[str, Any]:
-    name, *options = str(value).split("/")
-    return {"block": name, "options": _options(options)}
+    """The block with its options; the r of a built-in one that takes r is that of every block."""
+    name, *texts = str(value).split("/")
+    options = _options(texts)
+    if is_outside(name) or not find_block(name).reduces:
+        return {"block": name, "options": options}
+    own = {key: given for key, given in options if key == "reduction"}
+    return {"block": name, "options": tuple(one for one in options if one[0] not in own), **own}
 
 
 def _options(texts: Iterable[str]) -> tuple[tuple[str, OptionValue], ...]:
@@ -238,11 +247,15 @@ AXES: dict[str, Axis] = {axis.name: axis for axis in _ROWS}
 
 
 def switches_at(setting: Mapping[str, AxisValue]) -> dict[str, Any]:
-    """What a setting on the axes sets; `UsageError` where it names a squeeze and leaves it out, or the other way."""
+    """What a setting on the axes sets; `UsageError` where it names a squeeze and leaves it out, or gives r twice."""
     squeeze, no_squeeze = setting.get("squeeze"), setting.get("no-squeeze")
     if None not in (squeeze, no_squeeze) and (squeeze == "none") is not no_squeeze:
         words = f"squeeze {squeeze} and no-squeeze {AXES['no-squeeze'].label(bool(no_squeeze))}"
         raise UsageError(f"{words} exclude each other", "choose one of them")
+    block = str(setting.get("attention", ""))
+    if "reduction" in setting and "/reduction=" in block:
+        words = f"reduction {AXES['reduction'].label(setting['reduction'])} and attention {block}"
+        raise UsageError(f"{words} exclude each other", "give r once")
     switches: dict[str, Any] = {}
     for name, value in setting.items():
         switches |= AXES[name].switches(value)

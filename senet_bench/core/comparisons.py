@@ -117,7 +117,8 @@ def names(row: Row) -> set[str]:
     if row.attention is None or row.role == "plain":
         return {row.model.lower(), *(["none", "baseline"] if row.role == "baseline" else [])}
     options = "".join(f"/{key}={value}" for key, value in row.attention.options)
-    return {f"{row.attention.block}{options}".lower(), row.attention.block.lower(), row.model.lower()}
+    typed = {str(value).lower() for axis, value in (row.axes or {}).items() if axis == "attention"}
+    return {f"{row.attention.block}{options}".lower(), row.attention.block.lower(), row.model.lower()} | typed
 
 
 def group_of(row: Row) -> tuple[object, ...]:

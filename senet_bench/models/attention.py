@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from senet_bench.core.blocks import Block, find_block
 from senet_bench.core.source import imported
-from senet_bench.core.specs import AttentionSpec, is_outside
+from senet_bench.core.specs import USUAL_REDUCTION, AttentionSpec, is_outside
 from senet_bench.errors import UsageError
 from senet_bench.models.blocks import hidden_channels, twice_hardsigmoid, twice_sigmoid
 from senet_bench.models.outside_block import OutsideBlock, made_outside, outside_block
@@ -180,6 +180,8 @@ def _built_in(row: Block, channels: int, spec: AttentionSpec, reduction: int | N
     if row.switches:
         return make(channels, spec, reduction, **{**row.given, **dict(spec.options)})
     _refuse_switches(spec)
+    if row.reduces and "reduction" in dict(spec.options) and spec.reductions != (USUAL_REDUCTION,):
+        raise UsageError(f"{row.name} has an r and an option reduction", "give r once")
     options = {"reduction": reduction} if row.reduces else {}
     return make(channels, **{**options, **row.given, **dict(spec.options)})
 

@@ -76,7 +76,8 @@ def test_errors_on_other_images_of_one_name_are_not_joined_and_a_copy_is_no_othe
     assert seeds(shutil.copytree(tiny, tmp_path / "copy"), 1) == {3}
     shutil.rmtree(tiny)
     assert seeds(cifar(tiny, images=40), 2, "--fresh") == {2}
-    run("report")
+    told = run("report").out
+    assert len({line for line in told.splitlines() if line.startswith("cifar10 [")}) == 3, told
     titles = [
         path.read_text().splitlines()[0] for path in (tmp_path / "results" / "tables").glob("errors-cifar10-*.md")
     ]

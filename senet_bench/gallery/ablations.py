@@ -26,6 +26,7 @@ from senet_bench.show.chart import name_of
 from senet_bench.show.curves import Interval, Line, Panel, Series
 from senet_bench.show.measurements import mean_interval
 
+DataWords = Callable[[TrainingProtocol], str]
 MOST_SETTINGS, MOST_TIMINGS = 30, 3
 """Settings of one plot, and the machines and conditions whose ratios it has; the tables have all of them."""
 
@@ -74,8 +75,13 @@ def _of_study(study: Study, rows: Sequence[Row], timed: Timed | None) -> Series:
     return Series(f"ablation-{study.id}", title, names, _useful(panels), study.id == "table10", axis)
 
 
-def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[str], str] = str) -> Series:
-    """The settings of one network along the same axes: every number there is of them; `named` names a machine."""
+def of_ablation(
+    ablation: Ablation, timings: Sequence[Timed], named: Callable[[str], str] = str, data: DataWords = lambda _: ""
+) -> Series:
+    """The settings of one network along the same axes: every number there is of them.
+
+    `named` names a machine, `data` tells the data of a protocol from others of that name.
+    """
     axes = ablation.axes
     variants = [row for row in ablation.rows if row.role == "variant"]
     settings = variants[:MOST_SETTINGS]
@@ -101,7 +107,7 @@ def of_ablation(ablation: Ablation, timings: Sequence[Timed], named: Callable[[s
     for metric in costs():
         panels += [panel(metric)] if metric.quantity == "count" else _timed_panels(metric, settings, timings, named)
     seeds = (accuracy.protocol.seeds or accuracy.seeds) if accuracy else 0
-    title = f"{_title(ablation, accuracy.protocol if accuracy else None, seeds)}{some}{_same(panels)}"
+    title = f"{_title(ablation, ablation.protocol, seeds, data)}{some}{_same(panels)}"
     ordered = axes == ("reduction",) and all(isinstance((row.axes or {}).get("reduction"), int) for row in settings)
     names = tuple(_setting(row, axes) for row in settings)
     series = Series("", title, names, _useful(panels), ordered, " x ".join(axes), ablation.sources)
@@ -120,19 +126,21 @@ def _digest(series: Series) -> str:
     return key_of({"": re.sub(r"\d+\.\d{9,}", lambda number: f"{float(number[0]):.9g}", repr(series))})[:6]
 
 
-def title_of(runs: AblationRuns) -> str:
-    """What the ablation of some runs is called."""
-    return _title(runs, runs.protocol, runs.seeds)
+def title_of(runs: AblationRuns, data: DataWords = lambda _: "") -> str:
+    """What the ablation of some runs is called; `data` tells the data of a protocol from others of that name."""
+    return _title(runs, runs.protocol, runs.seeds, data)
 
 
-def _title(about: Ablation | AblationRuns, protocol: TrainingProtocol | None, seeds: int) -> str:
+def _title(about: Ablation | AblationRuns, protocol: TrainingProtocol | None, seeds: int, data: DataWords) -> str:
     spec = CATALOG.get(about.model)
     label = spec.with_groups(about.cardinality).label if spec else about.model
     own = DATASETS.get(protocol.dataset or "") if protocol else None
     usual = (own.classes if own else None) or (spec.classes if spec else about.classes)
     label += "" if about.classes == usual else f" ({about.classes} classes)"
-    trained = f"on {protocol.dataset} ({protocol.words}), {seeds} seed{'s' * (seeds != 1)}" if protocol else "counted"
-    return f"{label} by {' x '.join(about.axes)}, {trained}"
+    by = f"{label} by {' x '.join(about.axes)}"
+    if protocol is None:
+        return f"{by}, counted"
+    return f"{by}, on {protocol.dataset}{data(protocol)} ({protocol.words}), {seeds} seed{'s' * (seeds != 1)}"
 
 
 def _timed_panels(

@@ -124,6 +124,10 @@ class Collection:
         """What tells the data of a protocol from others of that name, to stand behind it; empty where there is one."""
         return union.data_words(table.protocol for table in self._errors)
 
+    def protocol_name(self, protocol: TrainingProtocol) -> str:
+        """The data of a protocol, and the recipe, in words."""
+        return f"{protocol.dataset}{self.data_words(protocol)} ({protocol.words})"
+
     @property
     def as_named(self) -> list[tuple[Row, ...]]:
         """The rows of each table of errors and times under their own names."""

@@ -51,7 +51,7 @@ def _trained(errors: union.Errors, timed: Timed | None, collection: Collection) 
             (Column(f"against {yardstick.name}", numeric=False), lambda row: decision(beside.get(id(row)))),
         ]
     size = "x".join(map(str, errors.size[1:]))
-    title = f"On {errors.protocol.dataset}{collection.data_words(errors.protocol)} ({errors.protocol.words}), {size} px"
+    title = f"On {collection.protocol_name(errors.protocol)}, {size} px"
     more = len(collection.asked(errors.rows)) - len(rows)
     shown = [f"{more} more rows stand in the table of errors"] if more else []
     notes = (*shown, *errors.notes, DECIDED_NOTE, *_cost_notes(timed, rows, collection))

@@ -171,12 +171,12 @@ def _ablations(collection: Collection, timed: Timed | None) -> Iterator[Leaf]:
     """The ablations made here, those of the most seeds drawn and the others named, then the paper's."""
     timings, named = collection.timings, collection.name_of
     runs = iter(collection.ablations)
-    own = (ablations.of_ablation(same.together(), timings, named) for same in runs)
+    own = (ablations.of_ablation(same.together(), timings, named, collection.data_words) for same in runs)
     settled = (series for series in own if series.settings and series.panels)
     for series in (*islice(settled, MOST_CARDS), *ablations.of_studies(collection, timed)):
         if (chart := curves(series)) is not None:
             yield Leaf(series.title, chart)
-    yield from (Leaf(ablations.title_of(same)) for same in runs)
+    yield from (Leaf(ablations.title_of(same, collection.data_words)) for same in runs)
 
 
 def _gates(collection: Collection) -> list[Leaf]:

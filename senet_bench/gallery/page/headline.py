@@ -164,7 +164,7 @@ def headline(collection: Collection, timed: Timed | None) -> Headline:
     pairs = _pairs(collection.rows())
     figures = [_gain(pairs), _more(pairs, "flops"), _more(pairs, "params"), _time(pairs, timed, collection)]
     shown = tuple(figure for figure in figures if figure is not None) if len(pairs) > 1 else ()
-    sentences = [sentence for errors in collection.errors for sentence in _of_errors(errors)]
+    sentences = [sentence for errors in collection.errors for sentence in _of_errors(errors, collection)]
     if shown:
         sentences.append(f"Medians over {len(pairs)} pairs of the paper's Table 2, each network with and without SE.")
     own = here.decided(collection)
@@ -179,7 +179,7 @@ def _own_title(errors: Errors, row: Row, difference: Difference) -> str:
     return _unbroken(f"{row.label} {what} the top-1 error on {errors.protocol.dataset}{between}")
 
 
-def _of_errors(errors: Errors) -> Iterator[str]:
+def _of_errors(errors: Errors, collection: Collection) -> Iterator[str]:
     """What a protocol's table decides, of each row that is told from its baseline or of none."""
     compared = [(row, one) for row in errors.rows if row.role != "control" and (one := _difference(row))]
     if not compared:
@@ -187,9 +187,7 @@ def _of_errors(errors: Errors) -> Iterator[str]:
     decided = [(row, one) for row, one in compared if one.p_holm is not None and one.p_holm <= LEVEL]
     rows = f"{len(compared)} row{'s' * (len(compared) != 1)}"
     seeds = f"{errors.protocol.seeds} seed{'s' * (errors.protocol.seeds != 1)}"
-    begin = (
-        f"On {errors.protocol.dataset} ({errors.protocol.words}), by up to {seeds}, of {rows} compared with a baseline"
-    )
+    begin = f"On {collection.protocol_name(errors.protocol)}, by up to {seeds}, of {rows} compared with a baseline"
     listed = [f"{row.label} {_minus(100 * one.value, 2)} points{_between(one.ci)}" for row, one in decided]
     yield f"{begin} {len(decided) or 'none'} {'are' if len(decided) > 1 else 'is'} told from it" + (
         f": {'; '.join(listed)}." if listed else "."
@@ -323,10 +321,10 @@ def _own(collection: Collection) -> Iterator[Table]:
     for errors in collection.errors:
         compared = [one for row in errors.rows if row.role != "control" and (one := _difference(row))]
         told = sum(one.p_holm is not None and one.p_holm <= LEVEL for one in compared)
-        where = f"{errors.protocol.dataset} ({errors.protocol.words})"
+        where = collection.protocol_name(errors.protocol)
         counts = (errors.protocol.seeds, len(compared), told)
         lines.append((where, *(Cell(str(count), value=count) for count in counts)))
-        notes += _of_errors(errors) if told else ()
+        notes += _of_errors(errors, collection) if told else ()
     more = [f"{len(lines) - MOST_TOLD} more protocols: see the page"] * (len(lines) > MOST_TOLD)
     columns = (Column("errors on", numeric=False), Column("seeds"), Column("compared"), Column("told"))
     if lines:

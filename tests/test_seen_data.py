@@ -64,7 +64,6 @@ def test_errors_on_other_images_of_one_name_are_not_joined_and_a_copy_is_no_othe
     run: Run, tmp_path: Path, ran: list[Trial]
 ) -> None:
     def seeds(data: Path, count: int, *more: str) -> set[int]:
-        data_of.cache_clear()
         asked = ("compare", "resnet20_cifar", "--no-latency", "--dataset", "cifar10", "--seeds", str(count))
         ended = run(*asked, "--workers", "1", "--data", str(data), "--format", "json", *more)
         assert ended.code == 0, ended.err

@@ -70,7 +70,7 @@ def test_every_row_of_tables_4_and_5_is_trained_as_its_own_paper_says() -> None:
     eight = with_controls(select(["table8"]))
     found = {
         case.spec.name: lesson.name
-        for case, (_, lesson) in zip(eight, Sweep(engine=Local(1), dataset="imagenet").lessons(eight))
+        for case, (_, lesson) in zip(eight, Sweep(engine=Local(1), dataset="imagenet").asked(eight))
     }
     assert (found["senet154"], found["resnet152"]) == ("senet154", "imagenet")
     assert STUDIES["table8"].recipe_of("senet154_nose") == STUDIES["table8"].recipe_of("senet154") == "senet154"

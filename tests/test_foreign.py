@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -211,10 +212,10 @@ def test_the_state_of_python_and_torch_is_put_back(tmp_path: Path) -> None:
 
 def test_a_package_whose_name_begins_with_ours_is_not_ours(monkeypatch: pytest.MonkeyPatch) -> None:
     file = f"{Path(foreign.__file__).parents[1]}_nets/mine.py"
-    monkeypatch.setattr(Path, "is_file", lambda _: True)
-    with pytest.raises(MeasurementError, match=r"ValueError: x in .*_nets/mine\.py, line 1"), contained("n:N"):
+    with pytest.raises(MeasurementError, match="ValueError: x"), contained("n:N"):
         exec(compile("raise ValueError('x')", file, "exec"))
-    assert foreign.lies_outside(file)
+    monkeypatch.setattr(Path, "is_file", lambda _: True)
+    assert foreign.lies_outside(f"{sysconfig.get_path('purelib')}-of-mine/nets.py")
     assert not foreign.lies_outside(foreign.__file__)
 
 

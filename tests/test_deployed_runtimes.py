@@ -20,6 +20,7 @@ from senet_bench.core.results import RuntimeStanding
 from senet_bench.core.runtimes import ENGINES, FASTEST, RUNTIMES, missing_modules
 from senet_bench.core.specs import AttentionSpec, Conditions, Runtime
 from senet_bench.deployment import Deployed, deploy, engines
+from senet_bench.deployment.engines import openvino_core
 from senet_bench.errors import MeasurementError, UsageError
 from senet_bench.models import build
 from senet_bench.models.attention import maker
@@ -157,7 +158,8 @@ def read_back(path: Path, x: Tensor) -> Any:
     if path.suffix == ".onnx":
         session: Any = pytest.importorskip("onnxruntime").InferenceSession(str(path))
         return session.run(None, {"image": x.numpy()})[0]
-    core: Any = pytest.importorskip("openvino").Core()
+    pytest.importorskip("openvino")
+    core = openvino_core()
     return core.compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})([x.numpy()])[0]
 
 
@@ -215,8 +217,8 @@ def test_the_plain_form_runs_in_torch_and_follows_the_precision() -> None:
 
 
 def test_openvino_calculates_in_bf16_where_the_processor_has_it() -> None:
-    openvino = pytest.importorskip("openvino")
-    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+    pytest.importorskip("openvino")
+    if "BF16" not in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("no bf16 here")
     network, x = small()
     for runtime in ("openvino", "deploy:openvino"):
@@ -329,3 +331,27 @@ def test_every_network_gives_the_same_outputs_in_torch(name: str) -> None:
         x = torch.randn(batch, 3, height, width).contiguous(memory_format=torch.channels_last)
         for form in forms:
             assert_same(network, form, x)
+
+
+SIGNALLED = """
+import gc, signal, sys, warnings
+warnings.simplefilter("ignore")
+import torch
+from senet_bench.deployment import deploy
+networks = [deploy(torch.nn.Conv2d(3, 8, 3).eval(), "openvino") for _ in range(2)]
+for network in networks:
+    network(torch.zeros(1, 3, 8, 8))
+del network
+while networks:
+    networks.pop(0)  # the first one first
+    gc.collect()
+signal.signal(signal.SIGTERM, lambda *_: print("heard", flush=True))
+signal.raise_signal(signal.SIGTERM)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_signal_is_heard_after_networks_in_openvino_are_gone() -> None:
+    pytest.importorskip("openvino")
+    ended = subprocess.run([sys.executable, "-c", SIGNALLED], capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "heard\n"), ended.stderr

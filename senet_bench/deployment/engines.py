@@ -51,6 +51,16 @@ def openvino_module() -> Any:
     return openvino
 
 
+@functools.cache
+def openvino_core() -> Any:
+    """The one Core of this process, kept to its end.
+
+    Each Core has handlers of signals run on a stack of its own, and where several are freed one that is gone stays in
+    use: the next signal, such as Ctrl-C, would end the process without a word.
+    """
+    return openvino_module().Core()
+
+
 def check_engine(engine: DeployEngine) -> None:
     """Raise `UsageError` for an engine that is unknown or not installed."""
     if engine not in ENGINES:
@@ -142,7 +152,7 @@ def openvino_request(model: Any, *, bf16: bool = False) -> EngineCall:
 
     It calculates in fp32, or what the model is quantised to, or with `bf16` in that, and then takes images of either.
     """
-    core = openvino_module().Core()
+    core = openvino_core()
     if bf16 and "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         raise UsageError("OpenVINO has no bf16 on this CPU", "use fp32")
     precision = "bf16" if bf16 else "f32"

@@ -289,8 +289,9 @@ def test_a_training_that_left_images_out_is_no_trial_and_no_answer_to_one_over_a
     assert not [*trials.glob("*/trials/*.json")]
     again = json.loads(run(*asked, *options).out)["conditions"]["notes"]
     assert "nothing was trained (--fresh trains again)" in again[-1]
-    whole = run(*asked, *(option for option in options if option != "--skip-corrupt"))
-    assert (whole.code, "is missing or corrupt" in whole.err) == (5, True)
+    for more in ((), ("--resume",)):
+        whole = run(*asked, *(option for option in options if option != "--skip-corrupt"), *more)
+        assert (whole.code, "is missing or corrupt" in whole.err) == (5, True)
 
 
 def test_a_batch_that_the_images_do_not_fill_is_trained_and_told_as_what_it_is(run: Run) -> None:

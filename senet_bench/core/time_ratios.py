@@ -27,7 +27,7 @@ def over(entry: TimedRow, yardstick: Yardstick) -> TimeRatio | None:
     """
     row, latency = entry
     other = yardstick.of(row)
-    if other is None or (group_of(row), row.cardinality) != (group_of(other), other.cardinality):
+    if other is None or group_of(row) != group_of(other):
         return None
     times = (theirs for theirs in other.latencies if theirs.conditions == latency.conditions)
     return next((_ratio((row, latency), (other, theirs)) for theirs in times), None)

@@ -20,12 +20,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What is there of a training: its trial, whether the file of its weights is, and the record with its epochs."""
+    """What is there of a training: its trial, whether the file of its weights is, and the record with its epochs.
+
+    `left_out` where one lies there that left images out, which are asked for now: it is not gone on with.
+    """
 
     key: str = ""
     trial: TrialResult | None = None
     weights: bool = False
     told: tuple[Path, Document] | None = None
+    left_out: bool = False
 
     @property
     def complete(self) -> bool:
@@ -82,7 +86,7 @@ def before(store: Store, request: TrainingRequest, key: str, out: Path) -> Befor
     known = out.is_file() and weights.key_in(out) == key
     told = next(_records(store, out), None) if known else None
     if told is not None and not request.skip_corrupt and any(row.skipped for row in told[1].rows):
-        return Before(key, trial)
+        return Before(key, trial, left_out=True)
     return Before(key, trial, known, told)
 
 

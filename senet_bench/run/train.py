@@ -72,6 +72,7 @@ def train(request: TrainingRequest, store: Store, lesson: Lesson) -> Steps[Recor
         before = reuse.before(store, request, identity.key, out)
         if all(gathered(before.complete and not request.fresh, world)):
             return before.record(request, store, out, world.size)
+        request = replace(request, resume=request.resume and not before.left_out)
         begun = _begun(request, images)
         network, images = begun.network, begun.images
         normalised = {} if request.spec.task == "detection" else {"normalisation": images.normalisation}

@@ -98,7 +98,7 @@ def test_a_column_is_called_by_what_stands_before_its_comma_in_tables_and_in_csv
 def test_columns_that_change_nothing_in_a_format_are_told(run: Command) -> None:
     typed = TableOptions(columns="accuracy_top1_err,error %,p alone")
     document = of_run(stored.ablation(), layout=typed.layout())
-    assert typed.unheeded(document, "table") == "--columns: no table has (CSV does) accuracy_top1_err"
+    assert typed.unheeded(document, "table") == "--columns: no table here has accuracy_top1_err, which --format csv has"
     assert typed.unheeded(document, "csv") == ""
     assert typed.unheeded(document, "json") == "--columns is of tables and CSV: JSON has everything"
     assert TableOptions().unheeded(document, "json") == ""

@@ -70,8 +70,10 @@ class TableOptions:
             return ""
         if format == "json":
             return "--columns is of tables and CSV: JSON has everything"
-        where = "CSV has no field for" if format == "csv" else "no table has (CSV does)"
-        return f"--columns: {where} {', '.join(names)}"
+        words = ", ".join(names)
+        if format == "csv":
+            return f"--columns: CSV has no field for {words}"
+        return f"--columns: no table here has {words}, which --format csv has"
 
 
 def listed(text: str | None) -> tuple[str, ...]:

@@ -178,6 +178,17 @@ def test_a_call_that_catches_the_interruption_ends_the_process(monkeypatch: pyte
     assert ended == [5]
 
 
+def test_a_process_that_gives_up_ends_though_nobody_reads_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> int:
+        raise BrokenPipeError
+
+    ended: list[int] = []
+    monkeypatch.setattr(foreign, "LEAVE", ended.append)
+    monkeypatch.setattr(os, "write", refused)
+    foreign._give_up(foreign._Deadline("her:Net", 1.0, 0.0))
+    assert ended == [5]
+
+
 def test_the_state_of_python_and_torch_is_put_back(tmp_path: Path) -> None:
     def state() -> tuple[object, ...]:
         return (

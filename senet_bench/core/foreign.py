@@ -22,7 +22,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
 
-from senet_bench.core.supervision import finish
+from senet_bench.core.supervision import finish, say
 from senet_bench.errors import (
     BenchError,
     CallTimeoutError,
@@ -73,8 +73,7 @@ class Interruption:
             self.first_s = now_s
             raise Interrupted
         if now_s - self.first_s > TOGETHER_S:
-            with contextlib.suppress(OSError):  # nobody reads it any more
-                os.write(2, b"senet-bench: interrupted again; it ends at once\n")
+            say("interrupted again; it ends at once")
             finish(130)
             LEAVE(130)
 
@@ -247,8 +246,7 @@ def _raise_late(_: int, frame: FrameType | None) -> None:
 
 def _give_up(deadline: _Deadline) -> None:
     name, seconds = deadline.name, deadline.seconds
-    text = f"senet-bench: {name} did not return within {seconds:g} s and cannot be interrupted; see --call-timeout\n"
-    os.write(2, text.encode())
+    say(f"{name} did not return within {seconds:g} s and cannot be interrupted; see --call-timeout")
     finish(5)
     LEAVE(5)
 

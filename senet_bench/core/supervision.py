@@ -71,6 +71,12 @@ def finish(code: int) -> None:
         os.write(_CHILD.told, bytes([code & 255]))
 
 
+def say(text: str) -> None:
+    """Tell something on standard error before this process ends at once, where anybody reads it."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"senet-bench: {text}\n".encode())
+
+
 def _die_with(parent: int) -> None:
     """End this process at once where its parent is killed."""
     import ctypes
@@ -106,8 +112,7 @@ def _end(code: int, finished: int | None) -> NoReturn:
         signal.signal(-code, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
         os.kill(os.getpid(), -code)
-    with contextlib.suppress(OSError):  # nobody reads it any more
-        os.write(2, f"senet-bench: {_reason(code)}\n".encode())
+    say(_reason(code))
     os._exit(NOT_FINISHED)
 
 

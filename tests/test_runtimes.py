@@ -394,12 +394,8 @@ class Random(nn.Module):
         return self.layer(x) + torch.rand(())
 
 
-class Overflowing(nn.Module):
+class Overflowing(Tiring):
     """Gives nan after some calls of a copy."""
-
-    def __init__(self, calls: int) -> None:
-        super().__init__()
-        self.layer, self.left = network(), calls
 
     def forward(self, x: Tensor) -> Any:
         self.left -= 1

@@ -13,7 +13,7 @@ from senet_bench.bench.latency import fitting_plan, halved
 from senet_bench.bench.machine import session, settled
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.rounds import Factory, Plan, measure_latency
-from senet_bench.bench.runtimes import example, prepare
+from senet_bench.bench.runtimes import can_be_graph, example, prepare
 from senet_bench.bench.samples import Comparison
 from senet_bench.core.progress import Progress, Steps
 from senet_bench.core.results import RuntimeStanding
@@ -48,7 +48,7 @@ def _raced(
     images, ready = example(input_size, conditions.batch_size), dict[str, Factory]()
     out: list[RuntimeStanding] = []
     device, reference = device_of(conditions.device), Reference.of(network)
-    graphs = device.captures and not getattr(reference.network, "waits_for_device", False)
+    graphs = can_be_graph(reference.network, device)
     with session(replace(conditions, runtime=EAGER)):
         for runtime in entrants(training=conditions.mode == "train", graphs=graphs):
             try:

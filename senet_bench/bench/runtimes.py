@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from senet_bench.bench.agreement import distance, exactly, judge_output, output_numbers
 from senet_bench.bench.clock import Call, Fault, FreshCall
 from senet_bench.bench.count import weight_bytes
-from senet_bench.bench.device import device_of
+from senet_bench.bench.device import Device, device_of
 from senet_bench.bench.machine import arithmetic, check_conditions
 from senet_bench.bench.reference import Reference
 from senet_bench.bench.turns import TORCH_THREADS, one_thread, worked
@@ -259,18 +259,20 @@ def _laid_out(images: Tensor, conditions: Conditions) -> Tensor:
     return images.contiguous(memory_format=torch.channels_last)
 
 
-def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
-    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph.
+def can_be_graph(network: nn.Module, device: Device) -> bool:
+    """Whether a device can capture a network's calls as a CUDA graph: not where they wait for it."""
+    return device.captures and not getattr(network, "waits_for_device", False)
 
-    A network whose calls wait for the device cannot be one.
-    """
+
+def _deployed(network: nn.Module, conditions: Conditions, x: Tensor) -> Call:
+    """The deploy form, folded in single precision before it is converted; on a CUDA device as a graph where it can."""
     if conditions.mode == "train":
         raise UsageError(f"runtime {conditions.runtime} is for inference only", "use --mode infer or another runtime")
     engine = RUNTIMES[conditions.runtime].engine
     call = _inference(deploy(network, engine).to(x.dtype), x)
     device = device_of(x.device)
     if engine in ("torch", "eager"):
-        return device.capture(call) if device.captures and not getattr(network, "waits_for_device", False) else call
+        return device.capture(call) if can_be_graph(network, device) else call
     with _own_cache():
         call()
     return call

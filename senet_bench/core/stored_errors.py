@@ -245,23 +245,13 @@ def of_evaluation(
     known = (trials or {}).get(row.trial or "")
     seed = known[1].seed if known else None
     trained = known[1].origin if known else None
-    unknown = StoredOrigin(
-        dataset=row.dataset,
-        size=row.size,
-        train_images=None,
-        test_images=row.images,
-        recipe=row.recipe,
-        epochs=row.epochs,
-        precision=row.precision,
-    )
-    origin = replace(
-        trained or unknown,
-        dataset=row.dataset,
-        size=row.size,
-        test_images=row.images,
-        weights=row.origin or row.weights if trained is None else _state(row, trained),
-        labels=row.labels or "",
-    )
+    tested: dict[str, Any] = {"dataset": row.dataset, "size": row.size, "test_images": row.images}
+    tested["labels"] = row.labels or ""
+    if trained is None:
+        how: dict[str, Any] = {"recipe": row.recipe, "epochs": row.epochs, "precision": row.precision}
+        origin = StoredOrigin(**tested, **how, train_images=None, weights=row.origin or row.weights)
+    else:
+        origin = replace(trained, **tested, weights=_state(row, trained))
     paired = row.against is not None and root_of(row.model) == row.against and row.difference is not None
     return (root_of(row.model), row.attention, row.classes or 1000), StoredError(
         origin=origin,

@@ -19,7 +19,8 @@ from senet_bench.show.tables import (
     Column,
     Field,
     Table,
-    interval_text,
+    bracketed,
+    count_cell,
     number,
     table_of,
 )
@@ -92,16 +93,12 @@ def _latency(row: Row) -> Latency:
 
 def _time(row: Row) -> Cell:
     latency = _latency(row)
-    text = f"{latency.ratio:.3f}" + _bracketed(latency.ci, ".3f")
+    text = f"{latency.ratio:.3f}" + bracketed(latency.ci, ".3f")
     return Cell(text, value={"ratio": latency.ratio, "ci": latency.ci})
 
 
 def _time_interval(row: Row) -> Interval | None:
     return None if _latency(row).reason else _latency(row).ci
-
-
-def _bracketed(bounds: Interval | None, form: str, scale: float = 1) -> str:
-    return f" [{interval_text(bounds, form, scale, ', ')}]" if bounds else EMPTY
 
 
 def _errors(sides: Mapping[str, Collection]) -> Iterator[Table]:
@@ -131,18 +128,14 @@ def _accuracy(row: Row) -> Accuracy:
 
 def _error(row: Row) -> Cell:
     accuracy, interval = _accuracy(row), mean_interval(_accuracy(row))
-    text = number(accuracy.top1_err, ".2f", 100) + _bracketed(interval, ".2f", 100)
+    text = number(accuracy.top1_err, ".2f", 100) + bracketed(interval, ".2f", 100)
     return Cell(text, value={"top1_err": accuracy.top1_err, "ci": interval})
 
 
 def _counts(sides: Mapping[str, Collection]) -> Iterator[Table]:
     known = {name: {union.identity(row): row for row in one.rows("compare", "ablate")} for name, one in sides.items()}
-    yield from _table("Parameters", known, lambda row: _count(row.params), lambda row: _exact(row.params))
-    yield from _table("Multiply-adds", known, lambda row: _count(_macs(row)), lambda row: _exact(_macs(row)))
-
-
-def _count(value: int | None) -> Cell:
-    return Cell(EMPTY if value is None else str(value), value=value)
+    yield from _table("Parameters", known, lambda row: count_cell(row.params), lambda row: _exact(row.params))
+    yield from _table("Multiply-adds", known, lambda row: count_cell(_macs(row)), lambda row: _exact(_macs(row)))
 
 
 def _macs(row: Row) -> int | None:

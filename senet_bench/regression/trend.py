@@ -15,7 +15,7 @@ from senet_bench.regression.baselines import Baselines, MachineBaseline, Portabl
 from senet_bench.regression.drift import COUNTS, MOST_COMMITS, line_of, total
 from senet_bench.regression.limits import counted_metrics
 from senet_bench.regression.text import value
-from senet_bench.show.tables import EMPTY, Cell, Column, Table
+from senet_bench.show.tables import EMPTY, Cell, Column, Table, count_cell
 
 NOT_COMMITTED = "not committed"
 LINE_NOTE = "over commits: a bar for each commit that stored the number, the least the lowest; empty where all are one"
@@ -108,7 +108,7 @@ def _row(key: tuple[str, str, str], moments: list[CheckMoment]) -> tuple[str | C
         Cell(value(was, unit), value=was),
         Cell(value(now, unit), value=now),
         Cell(change, value=part),
-        Cell(str(len(turns)), value=len(turns)),
+        count_cell(len(turns)),
         turns[-1].commit if turns else EMPTY,
         Cell(line_of(values), value=values),
     )

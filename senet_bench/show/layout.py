@@ -114,7 +114,7 @@ class Layout:
         names = together(self.columns, known)
         for name in names:
             if not known(name):
-                columns = list(dict.fromkeys(_full(column) for table in tables for column in table.columns))
+                columns = list(dict.fromkeys(column.full for table in tables for column in table.columns))
                 hint = nearest(name, columns, most=1) or f"choose from {', '.join(columns)}"
                 raise UsageError(f"no table has a column {name!r}", hint)
         kept = [table for table in tables if any(has(table, name) for name in names)]
@@ -181,13 +181,9 @@ def _places(columns: Sequence[Column], name: str) -> list[int]:
     def called(text: str) -> bool:
         return wanted in (plainly(text), plainly(text.partition(",")[0]))
 
-    exact = [place for place, column in enumerate(columns) if wanted in (plainly(_full(column)), plainly(column.name))]
+    exact = [place for place, column in enumerate(columns) if wanted in (plainly(column.full), plainly(column.name))]
     short = [place for place, column in enumerate(columns) if called(column.group) or called(column.name)]
     return exact or short if wanted else []
-
-
-def _full(column: Column) -> str:
-    return f"{column.group} {column.name}".strip()
 
 
 def labels(typed: Iterable[str]) -> dict[str, str]:

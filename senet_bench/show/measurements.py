@@ -15,7 +15,7 @@ from senet_bench.core.time_ratios import TimedRow, over
 from senet_bench.core.yardstick import Yardstick
 from senet_bench.show.figures import significant
 from senet_bench.show.layout import AS_IS, Layout
-from senet_bench.show.tables import EMPTY, Column, Field, Table, interval_text, number, points_text, table_of
+from senet_bench.show.tables import EMPTY, Column, Field, Table, bracketed, interval_text, number, points_text, table_of
 
 Anything = TypeVar("Anything")
 Trained = tuple[Row, Accuracy]
@@ -94,7 +94,7 @@ def _over(against: Yardstick) -> tuple[Column, Callable[[Row, Latency], str]]:
         one = over((row, latency), against)
         if one is None:
             return EMPTY
-        return f"{one.value:.3f}" + (f" [{interval_text(one.ci, '.3f', 1, ', ')}]" if one.ci else EMPTY)
+        return f"{one.value:.3f}{bracketed(one.ci, '.3f')}"
 
     return Column(f"over {against.name}"), text
 

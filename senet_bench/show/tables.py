@@ -22,6 +22,11 @@ class Column:
     numeric: bool = True
     status: str = ""
 
+    @property
+    def full(self) -> str:
+        """The heading behind its group's."""
+        return f"{self.group} {self.name}".strip()
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:
@@ -113,8 +118,17 @@ def interval_text(bounds: Sequence[float] | None, form: str = ".2f", scale: floa
 
 def points_text(value: float | None, bounds: Sequence[float] | None = None, form: str = "+.2f") -> str:
     """A fraction in points, signed, with its interval in brackets where there is one."""
-    around = f" [{interval_text(bounds, form, 100, ', ')}]" if value is not None and bounds else EMPTY
-    return number(value, form, 100) + around
+    return number(value, form, 100) + bracketed(None if value is None else bounds, form, 100)
+
+
+def bracketed(bounds: Sequence[float] | None, form: str = ".2f", scale: float = 1) -> str:
+    """An interval in brackets, to stand behind its number; empty where there is none."""
+    return f" [{interval_text(bounds, form, scale, ', ')}]" if bounds else EMPTY
+
+
+def count_cell(value: int | None) -> Cell:
+    """A count, in JSON as a number; empty where there is none."""
+    return Cell(EMPTY if value is None else str(value), value=value)
 
 
 def unreadable(skipped: Sequence[object]) -> list[str]:
@@ -153,18 +167,16 @@ def of_tables(command: str, tables: Sequence[Table], **about: object) -> Documen
 
 def _lines(table: Table) -> tuple[dict[str, str], ...]:
     """The lines of a table under their headings, as texts."""
-    return tuple(dict(zip(_names(table), row)) for row in table.texts)
+    names = [column.full for column in table.columns]
+    return tuple(dict(zip(names, row)) for row in table.texts)
 
 
 def _values(table: Table) -> tuple[dict[str, object], ...]:
     """The lines of a table under their headings, for machines; None where nothing is known."""
-    return tuple(dict(zip(_names(table), map(_value, row))) for row in table.rows)
+    names = [column.full for column in table.columns]
+    return tuple(dict(zip(names, map(_value, row))) for row in table.rows)
 
 
 def _value(cell: str | Cell) -> object:
     value = cell.value if isinstance(cell, Cell) else None
     return (str(cell) or None) if value is None else value
-
-
-def _names(table: Table) -> list[str]:
-    return [f"{column.group} {column.name}".strip() for column in table.columns]

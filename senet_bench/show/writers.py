@@ -48,7 +48,7 @@ def _piped(table: Table) -> str:
     """The lines of a table between pipes, its columns as wide as their longest cells."""
     columns = []
     for column, cells in zip(table.columns, table.texts_of_columns):
-        texts = [f"{column.group} {column.name}".strip(), *cells]
+        texts = [column.full, *cells]
         whole = "".join(texts)
         if "|" in whole or "\n" in whole:
             texts = [text.replace("|", r"\|").replace("\n", " ") for text in texts]

@@ -17,7 +17,7 @@ from senet_bench.gallery import here
 from senet_bench.gallery.collection import Collection, conditions_label, main_timing
 from senet_bench.show.measurements import to_baseline
 from senet_bench.show.networks import HEADINGS, counted, delta
-from senet_bench.show.tables import EMPTY, Cell, Column, Table
+from senet_bench.show.tables import EMPTY, Cell, Column, Table, count_cell
 
 SIGNS: dict[Status, str] = {
     "match": "✓",
@@ -323,7 +323,7 @@ def _own(collection: Collection) -> Iterator[Table]:
         told = sum(one.p_holm is not None and one.p_holm <= LEVEL for one in compared)
         where = collection.protocol_name(errors.protocol)
         counts = (errors.protocol.seeds, len(compared), told)
-        lines.append((where, *(Cell(str(count), value=count) for count in counts)))
+        lines.append((where, *map(count_cell, counts)))
         notes += _of_errors(errors, collection) if told else ()
     more = [f"{len(lines) - MOST_TOLD} more protocols: see the page"] * (len(lines) > MOST_TOLD)
     columns = (Column("errors on", numeric=False), Column("seeds"), Column("compared"), Column("told"))
